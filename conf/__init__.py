@@ -1,0 +1,1 @@
+"""Everything Hydra composes; installed as ``kdexp.conf`` (``pkg://`` needs this file)."""

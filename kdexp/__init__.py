@@ -1,0 +1,3 @@
+"""kdexp: config-driven experiments in knowledge distillation."""
+
+__version__ = "0.1.0"
