@@ -61,6 +61,10 @@ class Images(Protocol):
         """One (C, H, W) uint8 image; C, H, W are the same for every sample."""
         ...
 
+    def fingerprint(self) -> str:
+        """Changes when the samples do; cheap (names, sizes and times of the files, not their content)."""
+        ...
+
 
 @dataclass(frozen=True)
 class Source:

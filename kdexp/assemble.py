@@ -1,0 +1,280 @@
+"""From a configuration to the objects of an experiment; nothing here trains except a teacher that is not there yet."""
+
+import hashlib
+import json
+import logging
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdexp.atomic import atomic_path
+from kdexp.config import fingerprint, instantiate, is_control, plain
+from kdexp.contracts import Source, Splits
+from kdexp.data.loading import DataModule
+from kdexp.data.splits import make_splits
+from kdexp.distiller import Distiller
+from kdexp.fit import fit
+from kdexp.metrics import Metrics, evaluate
+from kdexp.schedules import anneal
+from kdexp.teacher import Teacher, load_weights, trained_once
+
+log = logging.getLogger(__name__)
+
+# Keys of a teacher's configuration that are not arguments of its network.
+_TEACHER_KEYS = ("weights", "mean", "std", "recipe", "members")
+
+
+class Data:
+    """The data set of an experiment, loaded once and split as the student or as a teacher's recipe asks."""
+
+    def __init__(self, config: Any) -> None:
+        self._config = config.dataset
+        self._source: Source = instantiate(config.dataset.source)
+        self.student = self._module(
+            config.dataset, self._splits(), config.augment, config.dataset.batch_size, config.seed
+        )
+
+    def for_teacher(self, teacher: Any) -> DataModule:
+        """The data as a teacher's recipe sees them: the same val and test, its own share, noise and augmentation."""
+        recipe = teacher.recipe
+        splits = self._splits(
+            train_fraction=recipe.train_fraction,
+            label_noise=recipe.label_noise,
+            unlabeled_fraction=0.0,
+            subset_seed=recipe.seed,
+        )
+        return self._module(teacher, splits, recipe.get("augment"), recipe.batch_size, recipe.seed)
+
+    def content(self) -> str:
+        """Hex digest of what is learned from and tested on, as loaded."""
+        digest = hashlib.sha256()
+        parts = [self._source.train_inputs, self._source.train_target, self._source.test_inputs]
+        for part in parts:
+            if isinstance(part, Tensor):
+                digest.update(str(tuple(part.shape)).encode())
+                digest.update(part.contiguous().numpy().tobytes())
+            else:
+                digest.update(part.fingerprint().encode())
+        return digest.hexdigest()
+
+    def _splits(self, **changed: Any) -> Splits:
+        names = ("train_fraction", "subset_seed", "label_noise", "label_noise_kind", "unlabeled_fraction")
+        given = {name: self._config[name] for name in names} | changed
+        return make_splits(
+            self._source,
+            task=self._config.task,
+            num_classes=self._config.num_classes,
+            val_fraction=self._config.val_fraction,
+            split_seed=self._config.split_seed,
+            **given,
+        )
+
+    def _module(self, statistics: Any, splits: Splits, augment: Any, batch_size: int, seed: int) -> DataModule:
+        return DataModule(
+            splits,
+            augment=[instantiate(transform) for transform in (augment.transforms if augment else [])],
+            mean=list(statistics.mean),
+            std=list(statistics.std),
+            batch_size=batch_size,
+            eval_batch_size=self._config.eval_batch_size,
+            drop_last=self._config.drop_last,
+            seed=seed,
+            num_workers=self._config.num_workers,
+        )
+
+
+def network(config: Any, setting: str, dataset: Any, **changed: Any) -> nn.Module:
+    """Build a network and see that it takes the data set's inputs and gives its outputs.
+
+    Raises:
+        ValueError: it does not.
+    """
+    arguments = {key: value for key, value in plain(config).items() if key not in _TEACHER_KEYS}
+    built: nn.Module = instantiate(arguments | changed)
+    probe = torch.zeros(2, *dataset.input_shape)
+    try:
+        with torch.no_grad():
+            found = tuple(built.eval()(probe).shape)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"{setting} must take inputs of dataset.input_shape, got {list(dataset.input_shape)}: {reason}"
+        ) from error
+    if found != (2, dataset.num_outputs):
+        raise ValueError(
+            f"{setting} must give (N, {dataset.num_outputs}) logits for dataset={dataset.name}, got {found}"
+        )
+    return built.train()
+
+
+def student(config: Any) -> nn.Module:
+    """The student, with initial weights that depend on the seed alone."""
+    torch.manual_seed(config.seed)
+    return network(config.student, "student", config.dataset)
+
+
+def teacher(config: Any, data: Data, *, may_train: bool = True) -> Teacher | None:
+    """The frozen teacher with its weights, trained first if need be.
+
+    Returns:
+        The teacher; None for a control, and for a teacher that would have to be trained when it may not be.
+    """
+    if is_control(config):
+        return None
+    named = _members(config)
+    if not may_train and not all(_weights_file(member, config, data).is_file() for member in named.values()):
+        return None
+    networks = [_teacher_network(member, name, config, data) for name, member in named.items()]
+    return Teacher(
+        networks,
+        task=config.dataset.task,
+        data=(list(config.dataset.mean), list(config.dataset.std)),
+        expects=[(list(member.mean), list(member.std)) for member in named.values()],
+    )
+
+
+def _members(config: Any) -> dict[str, Any]:
+    members = config.teacher.get("members")
+    if members:
+        return {f"teacher.members.{name}": member for name, member in members.items()}
+    return {"teacher": config.teacher}
+
+
+def _teacher_network(member: Any, setting: str, config: Any, data: Data) -> nn.Module:
+    if member.weights == "pretrained":
+        return network(member, setting, config.dataset, pretrained=True)
+    weights = _weights_file(member, config, data)
+    if member.weights == "auto":
+        name = member.get("name") or member._target_.rsplit(".", 1)[-1]
+        log.info(
+            "%s %s: %s %s", setting, name, "reused from" if weights.is_file() else "trained once, kept in", weights
+        )
+        train = partial(_train_teacher, member, setting, config, data)
+        trained_once(weights.parent, _teacher_key(member, config, data), train)
+    built = network(member, setting, config.dataset)
+    load_weights(built, weights, f"{setting}.weights")
+    return built
+
+
+def _weights_file(member: Any, config: Any, data: Data) -> Path:
+    if member.weights != "auto":
+        return Path(member.weights)
+    key = fingerprint(_teacher_key(member, config, data))
+    return Path(config.store_dir) / "teachers" / key / "teacher.safetensors"
+
+
+def _teacher_key(member: Any, config: Any, data: Data) -> dict[str, Any]:
+    """All that a trained teacher's weights depend on."""
+    return {
+        "network": {key: value for key, value in plain(member).items() if key not in _TEACHER_KEYS},
+        "recipe": plain(member.recipe),
+        "statistics": [list(member.mean), list(member.std)],
+        "data": {k: config.dataset[k] for k in ("name", "task", "num_classes", "val_fraction", "split_seed")},
+        "content": data.content(),
+    }
+
+
+def _train_teacher(member: Any, setting: str, config: Any, data: Data, folder: Path) -> nn.Module:
+    recipe = member.recipe
+    torch.manual_seed(recipe.seed)
+    learner = network(member, setting, config.dataset)
+    own = data.for_teacher(member)
+    module = Distiller(
+        learner,
+        instantiate(recipe.optimizer),
+        task=config.dataset.task,
+        num_outputs=config.dataset.num_outputs,
+        scheduler=instantiate(recipe.scheduler),
+        label_smoothing=recipe.label_smoothing,
+        seed=recipe.seed,
+    )
+    settings = {
+        "accelerator": config.trainer.accelerator,
+        "devices": 1,
+        "precision": recipe.precision,
+        "max_epochs": recipe.max_epochs,
+        "gradient_clip_val": recipe.gradient_clip_val,
+    }
+    fitted = fit(module, own, folder, settings, title="teacher")
+    load_weights(learner, fitted.best, "teacher.weights")
+    return learner.cpu()
+
+
+def teacher_metrics(config: Any, frozen: Teacher, data: Data, device: torch.device) -> dict[str, dict[str, float]]:
+    """The teacher's own metrics on val and test, measured the first time and remembered in the store."""
+    key = fingerprint(
+        {
+            "weights": [_state_digest(network) for network in frozen.networks],
+            "statistics": [[list(m.mean), list(m.std)] for m in _members(config).values()],
+            "data": {k: config.dataset[k] for k in ("name", "task", "val_fraction", "split_seed", "mean", "std")},
+            "content": data.content(),
+        }
+    )
+    path = Path(config.store_dir) / "teacher-metrics" / f"{key}.json"
+    if not path.is_file():
+        frozen.to(device)
+        module = data.student
+        found = {
+            split: evaluate(
+                lambda inputs: frozen(inputs).logits,
+                module.eval_batches(split, device),
+                metrics(config, module, split).to(device),
+            )
+            for split in ("val", "test")
+        }
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(found))
+    remembered: dict[str, dict[str, float]] = json.loads(path.read_text())
+    return remembered
+
+
+def _state_digest(network: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def metrics(config: Any, module: DataModule, split: str, *, fidelity: bool = False, alone: bool = True) -> Metrics:
+    """Metrics for one split; ``alone`` for an evaluation that only one rank does."""
+    return Metrics(
+        config.dataset.task,
+        config.dataset.num_outputs,
+        samples=len(getattr(module.splits, split)),
+        fidelity=fidelity,
+        sync_on_compute=not alone,
+    )
+
+
+def distiller(config: Any, learner: nn.Module, frozen: Teacher | None, data: Data) -> Distiller:
+    """The student's training as configured."""
+    full = config.trainer.full_train_metrics
+    module = data.student
+    return Distiller(
+        learner,
+        instantiate(config.optimizer),
+        task=config.dataset.task,
+        num_outputs=config.dataset.num_outputs,
+        teacher=frozen,
+        soft_loss=instantiate(config.loss) if frozen is not None else None,
+        alpha=_schedule(config.alpha, config.alpha_schedule),
+        temperature=_schedule(config.temperature, config.temperature_schedule),
+        scheduler=instantiate(config.scheduler),
+        label_smoothing=config.label_smoothing,
+        seed=config.seed,
+        val_metrics=metrics(config, module, "val", fidelity=frozen is not None, alone=False),
+        train_metrics=Metrics(
+            config.dataset.task, config.dataset.num_outputs, samples=len(module.splits.train), accuracy_only=not full
+        ),
+        gradient_stats_every_n_steps=config.trainer.gradient_stats_every_n_steps,
+        log_every_n_steps=config.trainer.log_every_n_steps,
+    )
+
+
+def _schedule(start: float, schedule: Any) -> Any:
+    if schedule.kind == "constant":
+        return start
+    return lambda progress: anneal(start, schedule.final, progress, schedule.kind)

@@ -1,0 +1,337 @@
+"""The configuration: its types, its rules, and the one place where it becomes objects."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_module
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import get_object
+from hydra.utils import instantiate as hydra_instantiate
+from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+# Hydra 1.4 will warn about any explicit value: this is the one line to change then.
+HYDRA_VERSION_BASE = "1.3"
+
+
+@dataclass
+class Schedule:
+    """How alpha or the temperature moves over the epochs: from its top-level value to `final`."""
+
+    kind: str = "constant"
+    final: float | None = None
+
+
+@dataclass
+class Dataset:
+    """See conf/dataset/base.yaml."""
+
+    name: str = MISSING
+    source: Any = MISSING
+    task: str = "multiclass"
+    num_classes: int = MISSING
+    num_outputs: int = MISSING
+    input_shape: list[int] = MISSING
+    mean: list[float] = MISSING
+    std: list[float] = MISSING
+    classes: list[str] | None = None
+    batch_size: int = MISSING
+    eval_batch_size: int = MISSING
+    drop_last: bool = True
+    num_workers: int = 0
+    val_fraction: float = MISSING
+    split_seed: int = 0
+    train_fraction: float = 1.0
+    subset_seed: int = 0
+    label_noise: float = 0.0
+    label_noise_kind: str = "symmetric"
+    unlabeled_fraction: float = 0.0
+
+
+@dataclass
+class Augment:
+    """What is done to training batches, in this order; each entry has a `_target_`."""
+
+    transforms: list[Any] = field(default_factory=list)
+
+
+@dataclass
+class Trainer:
+    """See conf/trainer/base.yaml."""
+
+    accelerator: str = MISSING
+    devices: Any = MISSING
+    num_nodes: int = 1
+    strategy: str = "auto"
+    precision: str = "32-true"
+    max_epochs: int = MISSING
+    limit_train_batches: Any = None
+    limit_val_batches: Any = None
+    accumulate_grad_batches: int = 1
+    gradient_clip_val: float | None = None
+    sync_batchnorm: bool = False
+    channels_last: bool = False
+    compile: bool = False
+    log_every_n_steps: int = 50
+    gradient_stats_every_n_steps: int = 100
+    full_train_metrics: bool = False
+
+
+@dataclass
+class Tracking:
+    """See conf/tracking/wandb.yaml."""
+
+    wandb: str = "auto"
+    project: str = "kdexp"
+    entity: str | None = None
+    group: str | None = None
+    name: str | None = None
+    tags: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Config:
+    """Everything `kdexp.train.run` reads. The groups' own keys (networks, losses, optimizers) are free."""
+
+    dataset: Dataset = MISSING
+    teacher: Any = MISSING
+    student: Any = MISSING
+    loss: Any = MISSING
+    optimizer: Any = MISSING
+    scheduler: Any = MISSING
+    trainer: Trainer = MISSING
+    tracking: Tracking = MISSING
+    augment: Augment = field(default_factory=Augment)
+    alpha: float = MISSING
+    temperature: float = MISSING
+    alpha_schedule: Schedule = field(default_factory=Schedule)
+    temperature_schedule: Schedule = field(default_factory=Schedule)
+    label_smoothing: float = 0.0
+    seed: int = 0
+    data_dir: str = MISSING
+    store_dir: str = MISSING
+    output_dir: str = MISSING
+    resume: str | None = None
+    sweep_dir: str | None = None
+    choices: dict[str, Any] = field(default_factory=dict)
+
+
+ConfigStore.instance().store(name="schema", node=Config, provider="kdexp")
+OmegaConf.register_new_resolver(
+    "kdexp.num_outputs", lambda task, classes: 1 if task == "binary" else classes, replace=True
+)
+
+
+def compose(overrides: Sequence[str] = (), config_name: str = "train", **settings: Any) -> DictConfig:
+    """The configuration that ``kdexp-train OVERRIDES`` would run, for use from Python.
+
+    Args:
+        overrides: as on the command line: ``["dataset=digits", "alpha=0.3"]``.
+        config_name: the primary configuration in conf/.
+        settings: plain top-level values that need no quoting, ``output_dir=tmp_path`` above all.
+
+    Returns:
+        The configuration, with every interpolation resolved.
+
+    Raises:
+        ValueError: an unknown option or key, or a value of the wrong type.
+    """
+    quoted = [f"{key}={json.dumps(str(value))}" for key, value in settings.items()]
+    with initialize_config_module("kdexp.conf", version_base=HYDRA_VERSION_BASE):
+        try:
+            config = hydra_compose(config_name, [*overrides, *quoted], return_hydra_config=True)
+            HydraConfig.instance().set_config(config)  # ${hydra:...} reads it
+            with open_dict(config):
+                del config["hydra"]
+            OmegaConf.resolve(config)
+        except Exception as error:
+            raise ValueError(one_line(error)) from error
+    return config
+
+
+def one_line(error: BaseException) -> str:
+    """What a composition error says, in one line, without Hydra's advice on how to read it."""
+    cause = error.__cause__
+    texts = [str(error)]
+    if isinstance(cause, OmegaConfBaseException) and str(cause) not in texts[0]:
+        texts.append(str(cause))
+    skipped = ("To append to your config use", "Config search path", "provider=", "object_type=", "reference_type=")
+    lines = [line.strip() for text in texts for line in text.splitlines()]
+    kept = [line for line in lines if line and not line.startswith(skipped)]
+    return "; ".join(kept).replace(":; ", ": ").replace("':;", "':")
+
+
+def plain(config: Any) -> Any:
+    """The configuration as plain dicts, lists and numbers, resolved.
+
+    Raises:
+        ValueError: a value that must be given is missing, or an interpolation does not resolve.
+    """
+    try:
+        return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ValueError(one_line(error)) from error
+
+
+def fingerprint(content: Any) -> str:
+    """First 16 hex digits of the SHA-256 of the content's canonical JSON."""
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+# Settings that say where and how a run is executed or watched, not what it computes.
+_RUN_ONLY = ("tracking", "data_dir", "store_dir", "output_dir", "resume", "sweep_dir", "choices")
+
+
+def run_fingerprint(config: Mapping[str, Any]) -> str:
+    """Identifies what a run computes; config as `plain` gives it."""
+    content = {key: value for key, value in config.items() if key not in _RUN_ONLY}
+    content["dataset"] = _without_folder(config["dataset"])
+    return fingerprint(content)
+
+
+def control_fingerprint(config: Mapping[str, Any]) -> str:
+    """Identifies the control of a run: the same student, data, recipe and seed, without a teacher.
+
+    A run and its control have the same value; the control is the one with ``alpha == 1``.
+    """
+    ignored = (*_RUN_ONLY, "teacher", "loss", "alpha", "temperature", "alpha_schedule", "temperature_schedule")
+    content = {key: value for key, value in config.items() if key not in ignored}
+    content["dataset"] = _without_folder(config["dataset"])
+    return fingerprint(content)
+
+
+def _without_folder(dataset: Mapping[str, Any]) -> dict[str, Any]:
+    source = {key: value for key, value in dataset["source"].items() if key not in ("data_dir", "download")}
+    return {**dataset, "source": source}
+
+
+def is_control(config: Any) -> bool:
+    """Whether the run trains the student alone: alpha is 1 from the first epoch to the last."""
+    return bool(config.alpha == 1 and (config.alpha_schedule.kind == "constant" or config.alpha_schedule.final == 1))
+
+
+# What a configuration may name as a `_target_`. A run folder that came from somebody else is read by kdexp-eval, so
+# a yaml must not be able to call whatever is importable. Hydra's own list of forbidden targets can be walked around.
+_TRUSTED = (
+    "kdexp.data",
+    "kdexp.losses",
+    "kdexp.models",
+    "kdexp.schedules",
+    "torch.optim",
+    "torch.nn",
+    "timm.optim",
+)
+
+
+def instantiate(config: Any, *args: Any, **kwargs: Any) -> Any:
+    """Hydra's instantiate behind an allow-list of packages; the only call of it in kdexp.
+
+    A user's own package is added by the environment variable KDEXP_TRUST (comma-separated package names): the user
+    says it, not the configuration.
+
+    Raises:
+        ValueError: a target that is not to be trusted, does not exist, or refuses its arguments.
+    """
+    for target in _targets(config):
+        _check_target(target)
+    return hydra_instantiate(config, *args, _convert_="all", **kwargs)
+
+
+def _targets(node: Any) -> list[str]:
+    if isinstance(node, DictConfig | dict):
+        own = [str(node["_target_"])] if "_target_" in node else []
+        return own + [target for key in node for target in _targets(node[key])]
+    if isinstance(node, Sequence) and not isinstance(node, str):
+        return [target for item in node for target in _targets(item)]
+    return []
+
+
+def _check_target(target: str) -> None:
+    trusted = _TRUSTED + tuple(name for name in os.environ.get("KDEXP_TRUST", "").split(",") if name)
+
+    def is_trusted(path: str) -> bool:
+        return any(path == name or path.startswith(name + ".") for name in trusted)
+
+    if not is_trusted(target):
+        raise ValueError(
+            f"_target_ must be in a trusted package ({', '.join(trusted)}; add yours with KDEXP_TRUST), got {target!r}"
+        )
+    try:
+        found = get_object(target)
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"_target_ must name something that can be imported, got {target!r}: {reason}") from error
+    # The path may lead through a trusted module to what that module imported: kdexp.data.x.os.system.
+    if not is_trusted(getattr(found, "__module__", "")):
+        raise ValueError(f"_target_ must be defined in a trusted package, got {target!r}, which is {found!r}")
+
+
+def check(config: Any) -> None:
+    """The rules that need no data and no network. Called before anything heavy, for a sweep on every job first.
+
+    Raises:
+        ValueError: one line with the setting, the rule and the value.
+    """
+    _check_distillation(config)
+    _check_trainer(config.trainer)
+    dataset = config.dataset
+    _require(dataset.task in ("multiclass", "binary", "multilabel"), "dataset.task",
+             "must be multiclass, binary or multilabel", dataset.task)  # fmt: skip
+    _require(dataset.batch_size >= 1, "dataset.batch_size", "must be at least 1", dataset.batch_size)
+    members = config.teacher.get("members")
+    networks = {"student": config.student}
+    if not is_control(config):
+        networks |= {f"teacher.members.{n}": m for n, m in members.items()} if members else {"teacher": config.teacher}
+    for name, network in networks.items():
+        _require(
+            network.num_classes == dataset.num_outputs,
+            f"{name}.num_classes",
+            f"must be {dataset.num_outputs}, the outputs that dataset={dataset.name} (task {dataset.task}) needs",
+            network.num_classes,
+        )
+    for part in ("student", "teacher", "loss", "optimizer", "scheduler", "augment", "dataset"):
+        for target in _targets(config[part]):
+            _check_target(target)
+    _require(config.tracking.wandb in ("auto", "online", "offline", "disabled"), "tracking.wandb",
+             "must be auto, online, offline or disabled", config.tracking.wandb)  # fmt: skip
+
+
+def _check_distillation(config: Any) -> None:
+    _require(0 <= config.alpha <= 1, "alpha", "must be in [0, 1]", config.alpha)
+    _require(0 < config.temperature < float("inf"), "temperature", "must be > 0", config.temperature)
+    _require(0 <= config.label_smoothing < 1, "label_smoothing", "must be in [0, 1)", config.label_smoothing)
+    for name in ("alpha", "temperature"):
+        schedule = config[f"{name}_schedule"]
+        kinds = ("constant", "linear", "cosine")
+        _require(schedule.kind in kinds, f"{name}_schedule.kind", f"must be one of {', '.join(kinds)}", schedule.kind)
+        if schedule.kind == "constant":
+            continue
+        final = schedule.final
+        _require(final is not None, f"{name}_schedule.final", f"is needed by kind={schedule.kind}", final)
+        allowed = 0 <= final <= 1 if name == "alpha" else final > 0
+        _require(allowed, f"{name}_schedule.final", "must be in [0, 1]" if name == "alpha" else "must be > 0", final)
+
+
+def _check_trainer(trainer: Any) -> None:
+    _require(trainer.max_epochs >= 1, "trainer.max_epochs", "must be at least 1", trainer.max_epochs)
+    _require(trainer.accelerator in ("auto", "cpu", "gpu"), "trainer.accelerator", "must be auto, cpu or gpu",
+             trainer.accelerator)  # fmt: skip
+    precisions = ("32-true", "bf16-mixed", "16-mixed")
+    _require(trainer.precision in precisions, "trainer.precision", f"must be one of {', '.join(precisions)}",
+             trainer.precision)  # fmt: skip
+    _require(not (trainer.precision == "16-mixed" and trainer.accelerator == "cpu"), "trainer.precision",
+             "must be 32-true or bf16-mixed with trainer.accelerator=cpu", trainer.precision)  # fmt: skip
+    _require(trainer.accumulate_grad_batches >= 1, "trainer.accumulate_grad_batches", "must be at least 1",
+             trainer.accumulate_grad_batches)  # fmt: skip
+
+
+def _require(rule_holds: bool, setting: str, rule: str, value: Any) -> None:
+    if not rule_holds:
+        raise ValueError(f"{setting} {rule}, got {value}")

@@ -1,0 +1,262 @@
+"""The LightningModule that trains a student, with a teacher or without."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, cast
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from kdexp.contracts import Batch, Task
+from kdexp.losses.cross_entropy import cross_entropy
+from kdexp.metrics import Metrics
+from kdexp.teacher import Teacher
+
+Schedule = Callable[[float], float]
+"""Training progress in [0, 1] (first epoch 0, last epoch 1) -> value."""
+
+
+class Diverged(RuntimeError):
+    """A part of the loss is no longer a finite number."""
+
+    status = "diverged"  # in results.json
+
+
+class Distiller(pl.LightningModule):
+    r"""Trains a student on ``L = alpha * L_hard + (1 - alpha) * L_soft``.
+
+    alpha weighs the HARD-label term. Without a teacher the loss is the hard term alone, whatever alpha is.
+    The state dict holds the student and the soft loss's own parameters, if it has any; never the teacher.
+
+    Args:
+        student: (N, ...) float inputs to (N, C) logits.
+        optimizer: makes the optimizer from the parameters to train.
+        task: what the logits and targets mean.
+        num_outputs: C.
+        teacher: frozen; None trains the student alone.
+        soft_loss: ``forward(student_logits, teacher_logits, target) -> scalar``; needed with a teacher. When
+            `temperature` is given, its attribute of that name is set at the start of each epoch.
+        alpha: in [0, 1]; a number, or a function of the training progress.
+        temperature: > 0; a number, or a function of the training progress. None leaves the loss's own.
+        scheduler: makes the learning-rate scheduler from the optimizer and the number of optimizer steps; stepped
+            after each optimizer step.
+        label_smoothing: of the hard term, in [0, 1).
+        seed: with the epoch and the rank it seeds dropout at the start of every epoch, so that a resumed run draws
+            what an uninterrupted one would.
+        val_metrics: computed on the validation split after every epoch and logged as ``val/...``.
+        train_metrics: the same for the training split, ``train/...``; computed on the augmented batches.
+        gradient_stats_every_n_steps: how often the norms of both terms' gradients and their cosine are measured;
+            0 = never.
+        log_every_n_steps: how often ``train_step/...`` is sent to the loggers.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        *,
+        task: Task = "multiclass",
+        num_outputs: int,
+        teacher: Teacher | None = None,
+        soft_loss: nn.Module | None = None,
+        alpha: float | Schedule = 0.1,
+        temperature: float | Schedule | None = None,
+        scheduler: Callable[[Optimizer, int], LRScheduler] | None = None,
+        label_smoothing: float = 0.0,
+        seed: int = 0,
+        val_metrics: Metrics | None = None,
+        train_metrics: Metrics | None = None,
+        gradient_stats_every_n_steps: int = 0,
+        log_every_n_steps: int = 50,
+    ) -> None:
+        super().__init__()
+        self.student = student
+        self.soft_loss = soft_loss
+        self.teacher = teacher
+        self._optimizer, self._scheduler = optimizer, scheduler
+        self._task: Task = task
+        self._alpha, self._temperature = alpha, temperature
+        self._label_smoothing = label_smoothing
+        self._seed = seed
+        self._gradient_stats_every = gradient_stats_every_n_steps
+        self._log_every = log_every_n_steps
+        self._val_metrics = val_metrics or Metrics(task, num_outputs, fidelity=teacher is not None)
+        self._train_metrics = train_metrics
+        self._sums: dict[str, Tensor] = {}  # over the epoch: name -> (value * weight, weight)
+        self._teacher_on_val: list[Tensor] = []
+        self.alpha = _at(alpha, 0.0)
+        self.temperature = _at(temperature, 0.0) if temperature is not None else 1.0
+        self._set_temperature()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """The student's logits (N, C) for normalised inputs (N, ...)."""
+        return cast(Tensor, self.student(inputs))
+
+    # Training
+
+    def on_fit_start(self) -> None:
+        """Bring the teacher to the student's device; Lightning does not see it."""
+        if self.teacher is not None:
+            self.teacher.to(self.device)
+
+    def on_train_epoch_start(self) -> None:
+        """Set alpha, temperature and the random state of this epoch."""
+        epochs = self.trainer.max_epochs or 1
+        progress = self.current_epoch / max(epochs - 1, 1)
+        self.alpha = _at(self._alpha, progress)
+        if self._temperature is not None:
+            self.temperature = _at(self._temperature, progress)
+            self._set_temperature()
+        torch.manual_seed(hash((self._seed, self.current_epoch, self.global_rank)) & 0x7FFF_FFFF)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One step: the loss of a batch, with its parts logged."""
+        logits = self.student(batch.inputs)
+        terms = self._terms(logits, self._ask_teacher(batch.inputs), batch.target)
+        loss = self._total(terms)
+        self._watch(terms)
+        if self._gradient_stats_every and len(terms) > 1 and self.global_step % self._gradient_stats_every == 0:
+            self._record(self._gradient_stats(terms), 1)
+        parts = {"loss": loss} | {f"loss_{name}": term for name, (_, term) in terms.items()}
+        parts |= {f"weighted_{name}": weight * term for name, (weight, term) in terms.items() if len(terms) > 1}
+        self._record({name: part.detach() for name, part in parts.items()}, len(logits))
+        if self._train_metrics is not None:
+            self._train_metrics.update(logits.detach(), batch.target)
+        return loss
+
+    def _ask_teacher(self, inputs: Tensor) -> Tensor | None:
+        return self.teacher(inputs, self.temperature).logits if self.teacher is not None else None
+
+    def _terms(self, logits: Tensor, teacher_logits: Tensor | None, target: Tensor) -> dict[str, tuple[float, Tensor]]:
+        """Name -> (weight, value) of each part of the loss."""
+        alpha = self.alpha if teacher_logits is not None else 1.0
+        # A term without weight is still shown, but takes no part in the backward pass: labels that count for nothing
+        # must not be able to change a bit, and 0 * inf would.
+        with torch.set_grad_enabled(alpha > 0 and torch.is_grad_enabled()):
+            hard = cross_entropy(logits, target, task=self._task, label_smoothing=self._label_smoothing)
+        terms = {"hard": (alpha, hard)}
+        if teacher_logits is not None:
+            assert self.soft_loss is not None
+            with torch.set_grad_enabled(alpha < 1 and torch.is_grad_enabled()):
+                terms["soft"] = (1 - alpha, self.soft_loss(logits, teacher_logits, target))
+        return terms
+
+    @staticmethod
+    def _total(terms: Mapping[str, tuple[float, Tensor]]) -> Tensor:
+        first, *others = [weight * term for weight, term in terms.values() if weight > 0]
+        return sum(others, first)
+
+    def _watch(self, terms: Mapping[str, tuple[float, Tensor]]) -> None:
+        """Stop on a part of the loss that is not finite.
+
+        On a GPU looking at a value waits for the device, so there the first bad step is noted on the device and looked
+        at only now and then, and always before a checkpoint is written.
+        """
+        values = torch.stack([term.detach() for _, term in terms.values()])
+        if not hasattr(self, "_first_bad"):
+            self._first_bad = torch.full_like(values, torch.inf)
+        here = torch.full_like(values, float(self.global_step))
+        self._first_bad = torch.where(values.isfinite(), self._first_bad, torch.minimum(self._first_bad, here))
+        self._terms_watched = tuple(terms)
+        if self.device.type == "cpu" or self.global_step % 50 == 0:
+            self._stop_if_diverged()
+
+    def _stop_if_diverged(self) -> None:
+        first, part = self._first_bad.min(0)
+        if first.isfinite():
+            name = self._terms_watched[int(part)]
+            raise Diverged(f"the {name} term is not finite since step {int(first)} (epoch {self.current_epoch})")
+
+    def _gradient_stats(self, terms: Mapping[str, tuple[float, Tensor]]) -> dict[str, Tensor]:
+        """Norms of the weighted terms' gradients with respect to the student's parameters, and their cosine."""
+        parameters = [p for p in self.student.parameters() if p.requires_grad]
+        stats, flat = {}, []
+        for name, (weight, term) in terms.items():
+            if weight == 0:
+                continue
+            gradients = torch.autograd.grad(weight * term, parameters, retain_graph=True, allow_unused=True)
+            flat.append(torch.cat([g.float().flatten() for g in gradients if g is not None]))
+            stats[f"grad_norm_{name}"] = flat[-1].norm()
+        if len(flat) == 2:
+            stats["grad_cosine"] = nn.functional.cosine_similarity(flat[0], flat[1], dim=0)
+        return stats
+
+    def _record(self, values: Mapping[str, Tensor], weight: int) -> None:
+        """Add values to the epoch's means and, on logging steps, send them to the loggers as they are."""
+        for name, value in values.items():
+            pair = torch.stack([value * weight, value.new_tensor(weight)])
+            self._sums[name] = self._sums[name] + pair if name in self._sums else pair
+        if self.global_step % self._log_every == 0 and self.loggers:
+            step = {f"train_step/{name}": float(value) for name, value in values.items()}
+            for logger in self.loggers:
+                logger.log_metrics(step, self.global_step)
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's means; refuse to go on (and to write a checkpoint) after a bad step."""
+        self._stop_if_diverged()
+        sums = self.trainer.strategy.reduce(torch.stack(list(self._sums.values())), reduce_op="sum")
+        values = dict(zip(self._sums, (sums[:, 0] / sums[:, 1]).tolist(), strict=True))
+        self._sums.clear()
+        if self._train_metrics is not None:
+            values |= self._train_metrics.compute()
+            self._train_metrics.reset()
+        if self.teacher is not None:
+            values["alpha"] = self.alpha
+            values["temperature"] = self.temperature
+        values["lr"] = self.trainer.optimizers[0].param_groups[0]["lr"]
+        self._log("train", values)
+
+    # Validation
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Update the validation metrics with one batch."""
+        logits = self.student(batch.inputs)
+        softened = self._teacher_on(batch.inputs, batch_idx, self.temperature)
+        loss = self._total(self._terms(logits, softened, batch.target))
+        plain = self._teacher_on(batch.inputs, batch_idx, 1.0)
+        self._val_metrics.update(logits, batch.target, loss=loss, teacher_logits=plain)
+
+    def _teacher_on(self, inputs: Tensor, batch_idx: int, temperature: float) -> Tensor | None:
+        if self.teacher is None:
+            return None
+        if len(self.teacher.networks) > 1:
+            return self.teacher(inputs, temperature).logits
+        # Validation batches are the same in every epoch, and so are a frozen network's logits: it is asked once.
+        if batch_idx == len(self._teacher_on_val):
+            self._teacher_on_val.append(self.teacher(inputs).logits)
+        return self._teacher_on_val[batch_idx]
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation metrics."""
+        self._log("val", self._val_metrics.compute())
+        self._val_metrics.reset()
+
+    def _log(self, split: str, values: Mapping[str, Any]) -> None:
+        # All ranks hold the same synchronised values; Lightning cannot know that and warns unless it is told to sync.
+        self.log_dict(
+            {f"{split}/{name}": float(value) for name, value in values.items()},
+            on_step=False,
+            on_epoch=True,
+            sync_dist=self.trainer.world_size > 1,
+        )
+
+    # Optimization
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The optimizer of the student and of the soft loss's own parameters; the scheduler steps with it."""
+        optimizer = self._optimizer(p for p in self.parameters() if p.requires_grad)
+        if self._scheduler is None:
+            return optimizer
+        scheduler = self._scheduler(optimizer, int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _set_temperature(self) -> None:
+        if self.soft_loss is not None and self._temperature is not None:
+            self.soft_loss.temperature = self.temperature  # type: ignore[assignment]
+
+
+def _at(value: float | Schedule, progress: float) -> float:
+    return value(progress) if callable(value) else value

@@ -1,0 +1,82 @@
+"""``kdexp-eval``: measure a finished run again from its exported weights, and hold it against results.json."""
+
+import sys
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from kdexp import launch, results
+from kdexp.config import HYDRA_VERSION_BASE
+
+# Metrics are recomputed in the same precision; another device or another number of threads sums in another order.
+TOLERANCE = 1e-5
+
+
+def run(config: DictConfig) -> dict[str, float]:
+    """Recompute the test metrics of the best epoch of a run.
+
+    Args:
+        config: conf/eval.yaml.
+
+    Returns:
+        The metrics; agreement with the teacher among them when its weights are at hand.
+
+    Raises:
+        ValueError: the folder holds no completed run, or its weights do not fit.
+        FileNotFoundError: the weights or the data are gone.
+    """
+    folder = Path(config.run)
+    saved = results.read(folder, "run")
+    if saved["status"] != "completed":
+        raise ValueError(f"run must be completed, got {folder} with status {saved['status']}")
+    changed = {name: config[name] for name in ("data_dir", "store_dir") if config[name] is not None}
+    experiment = OmegaConf.create(saved["config"] | changed)
+    if "data_dir" in changed and "data_dir" in experiment.dataset.source:
+        experiment.dataset.source.data_dir = config.data_dir
+
+    import torch  # here: --help must not wait for it
+
+    from kdexp import assemble
+    from kdexp.metrics import evaluate
+    from kdexp.teacher import load_weights
+
+    use_gpu = config.accelerator == "gpu" or (config.accelerator == "auto" and torch.cuda.is_available())
+    device = torch.device("cuda" if use_gpu else "cpu")
+    data = assemble.Data(experiment)
+    student = assemble.student(experiment)
+    load_weights(student, folder / "student.safetensors", "run")
+    frozen = assemble.teacher(experiment, data, may_train=False)
+    if frozen is not None:
+        frozen.to(device)
+    return evaluate(
+        student.to(device),
+        data.student.eval_batches("test", device),
+        assemble.metrics(experiment, data.student, "test", fidelity=frozen is not None).to(device),
+        teacher=frozen,
+    )
+
+
+def show(folder: Path, found: dict[str, float]) -> bool:
+    """Print the metrics beside those in results.json; whether they are equal."""
+    stored = results.read(folder, "run")["metrics"]["test"]["best"]
+    for name, value in found.items():
+        print(f"test/{name:<14} {value:.6f}   results.json {stored[name]:.6f}")
+    worst = max(abs(value - stored[name]) for name, value in found.items())
+    print(f"largest difference {worst:.1e}: {'equal' if worst <= TOLERANCE else 'NOT equal'} within {TOLERANCE:.0e}")
+    return worst <= TOLERANCE
+
+
+@hydra.main(version_base=HYDRA_VERSION_BASE, config_path="pkg://kdexp.conf", config_name="eval")
+def _eval(config: DictConfig) -> None:
+    if not show(Path(config.run), run(config)):
+        sys.exit(launch.FAILED)
+
+
+def main() -> None:
+    """The command."""
+    launch.program(_eval)
+
+
+if __name__ == "__main__":
+    main()

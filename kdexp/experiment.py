@@ -1,0 +1,175 @@
+"""One experiment from data to results: what `kdexp.train.run` does once the configuration is known to be sound."""
+
+import logging
+import resource
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from kdexp import assemble, launch
+from kdexp.config import plain
+from kdexp.fit import Fitted, fit
+from kdexp.metrics import CurveData, Curves, evaluate
+from kdexp.models.cost import macs, parameters
+from kdexp.report import figures
+from kdexp.teacher import Teacher, load_weights, save_weights
+from kdexp.tracking import Tracker
+
+log = logging.getLogger(__name__)
+
+_TRAINER_KEYS = (
+    "accelerator", "devices", "num_nodes", "strategy", "precision", "max_epochs", "limit_train_batches",
+    "limit_val_batches", "accumulate_grad_batches", "gradient_clip_val", "sync_batchnorm", "log_every_n_steps",
+)  # fmt: skip
+
+
+def distill(config: Any, folder: Path, record: dict[str, Any]) -> None:
+    """Train, evaluate, export and draw; every rank calls it, rank 0 alone evaluates and writes.
+
+    Args:
+        config: a checked configuration.
+        folder: the run folder.
+        record: results, added to as they come, so that a failure keeps what was there before it.
+    """
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    seconds: dict[str, float] = {}
+    record["cost"] = {"seconds": seconds}
+    with _timed(seconds, "data"):
+        data = assemble.Data(config)
+    with _timed(seconds, "teacher"):
+        frozen = assemble.teacher(config, data)
+    learner = assemble.student(config)
+    record["model"] = {"parameters": parameters(learner), "macs": macs(learner, list(config.dataset.input_shape))}
+    if config.trainer.channels_last:
+        learner.to(memory_format=torch.channels_last)
+    if config.trainer.compile:
+        _compile(learner, frozen)
+    module = assemble.distiller(config, learner, frozen, data)
+    settings = {key: value for key, value in plain(config.trainer).items() if key in _TRAINER_KEYS}
+    if launch.rank() != 0:
+        fit(module, data.student, folder, settings)
+        return
+    tracker = _tracker(config, folder, record)
+    try:
+        with _timed(seconds, "fit"):
+            fitted = fit(module, data.student, folder, settings, loggers=tracker.loggers)
+        _cost(record, fitted, len(data.student.splits.train))
+        with _timed(seconds, "evaluation"):
+            curves = _evaluate(config, record, fitted, frozen, data, folder)
+        with _timed(seconds, "figures"):
+            names = list(config.dataset.classes or map(str, range(config.dataset.num_classes)))
+            _draw(folder, fitted, curves, names)
+        tracker.summarize(_final(record), curves, names)
+    except BaseException:
+        tracker.finish(1)
+        raise
+    tracker.finish(0)
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
+    started = time.perf_counter()
+    yield
+    seconds[phase] = time.perf_counter() - started
+
+
+def _compile(learner: nn.Module, frozen: Teacher | None) -> None:
+    # In place: torch.compile(module) would prefix every key of the state dict with _orig_mod.
+    learner.compile()
+    for network in frozen.networks if frozen is not None else ():
+        network.compile()
+    # Gradient statistics run a second backward through the same graph.
+    torch._functorch.config.donated_buffer = False
+
+
+def _tracker(config: Any, folder: Path, record: dict[str, Any]) -> Tracker:
+    choices, tracking = plain(config.choices), config.tracking
+    kind = "control" if record["is_control"] else "distill"
+    sweep = Path(config.sweep_dir) if config.sweep_dir else None
+    settings = {
+        "project": tracking.project,
+        "entity": tracking.entity,
+        "group": tracking.group or ("_".join(sweep.parts[-2:]) if sweep else None),
+        "job_type": kind,
+        "name": tracking.name or " ".join(record["overrides"]) or kind,
+        "tags": list(dict.fromkeys([*tracking.tags, *choices.values()])),
+    }
+    shown = {key: value for key, value in record["config"].items() if key not in ("tracking", "choices")}
+    # The chosen options as flat words: columns to group and filter by. The groups' own values stand beside them.
+    flat = {f"{group}_name": option for group, option in choices.items()}
+    tracker = Tracker(tracking.wandb, folder, shown | flat, settings, record["wandb_id"])
+    record["wandb"] = tracker.location
+    return tracker
+
+
+def _cost(record: dict[str, Any], fitted: Fitted, samples: int) -> None:
+    record["cost"]["samples_per_second"] = samples * len(fitted.seconds) / max(sum(fitted.seconds), 1e-9)
+    if fitted.device.type == "cuda":
+        record["cost"]["peak_memory_bytes"] = torch.cuda.max_memory_allocated(fitted.device)
+    else:  # ru_maxrss is in KiB on Linux and in bytes on macOS; it is the whole process's
+        unit = 1 if sys.platform == "darwin" else 1024
+        record["cost"]["peak_memory_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _evaluate(
+    config: Any, record: dict[str, Any], fitted: Fitted, frozen: Teacher | None, data: assemble.Data, folder: Path
+) -> CurveData:
+    """Metrics of the best and of the last epoch on val and test, in full precision, by this process alone."""
+    learner = assemble.student(config).to(fitted.device)
+    found: dict[str, dict[str, dict[str, float]]] = {"val": {}, "test": {}}
+    curves = Curves(
+        config.dataset.task,
+        config.dataset.num_outputs,
+        samples=len(data.student.splits.test),
+        sync_on_compute=False,
+    ).to(fitted.device)
+    for which, checkpoint in (("last", fitted.last), ("best", fitted.best)):
+        load_weights(learner, checkpoint, "checkpoint")
+        for split in ("val", "test"):
+            found[split][which] = evaluate(
+                learner,
+                data.student.eval_batches(split, fitted.device),
+                assemble.metrics(config, data.student, split, fidelity=frozen is not None).to(fitted.device),
+                teacher=frozen,
+                curves=curves if (split, which) == ("test", "best") else None,
+            )
+    record["metrics"] = found
+    record["epochs"] = {"best": fitted.best_epoch, "last": len(fitted.epochs) - 1}
+    weights = folder / "student.safetensors"
+    save_weights(learner, weights)  # the best epoch's: loaded last
+    record["model"]["bytes"] = weights.stat().st_size
+    if frozen is not None:
+        record["teacher"] = assemble.teacher_metrics(config, frozen, data, fitted.device)
+        _judge_teacher(config, record)
+    return curves.compute()
+
+
+def _judge_teacher(config: Any, record: dict[str, Any]) -> None:
+    accuracy = record["teacher"]["val"]["acc"]
+    chance = 1 / max(config.dataset.num_classes, 2)
+    if accuracy < 1.5 * chance and accuracy < (1 + chance) / 2:
+        log.warning(
+            "the teacher is near chance: val accuracy %.3f with %d classes", accuracy, config.dataset.num_classes
+        )
+
+
+def _draw(folder: Path, fitted: Fitted, curves: CurveData, names: list[str]) -> None:
+    figures.training_curves(fitted.epochs, folder / "figures" / "training.png")
+    figures.roc(curves, names, folder / "figures" / "roc.png")
+    figures.confusion(curves, names, folder / "figures" / "confusion.png")
+
+
+def _final(record: Mapping[str, Any]) -> dict[str, float]:
+    """``test/acc`` (best epoch by validation), ``test_last/acc``, ``teacher/test/acc``, ... for the W&B summary."""
+    metrics = record["metrics"]
+    flat = {f"test/{name}": value for name, value in metrics["test"]["best"].items()}
+    flat |= {f"test_last/{name}": value for name, value in metrics["test"]["last"].items()}
+    flat |= {f"teacher/test/{name}": value for name, value in record.get("teacher", {}).get("test", {}).items()}
+    return flat

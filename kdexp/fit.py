@@ -1,0 +1,205 @@
+"""One training, of a student or of a teacher: Trainer, checkpoints, resume, the table of epochs, what is shown."""
+
+import csv
+import logging
+import sys
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint, RichProgressBar
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from kdexp.atomic import atomic_path, sha256
+
+log = logging.getLogger(__name__)
+
+MONITOR = "val/acc"
+"""Selects the best epoch: always on the validation split."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a training left behind.
+
+    Attributes:
+        best: checkpoint of the epoch with the highest validation accuracy (the first of them).
+        last: checkpoint of the last epoch.
+        epochs: the table of epochs: one row an epoch, as in metrics.csv.
+        best_epoch: number of the best epoch, from 0.
+        seconds: duration of each epoch of this process, validation included.
+        device: where the training ran.
+    """
+
+    best: Path
+    last: Path
+    best_epoch: int
+    epochs: list[dict[str, float]]
+    seconds: list[float]
+    device: torch.device
+
+
+def fit(
+    module: pl.LightningModule,
+    data: pl.LightningDataModule,
+    folder: Path,
+    settings: Mapping[str, Any],
+    *,
+    loggers: Sequence[Logger] = (),
+    title: str = "student",
+) -> Fitted:
+    """Train to the end, or from the last good checkpoint in the folder to the end.
+
+    Args:
+        module: what to train; logs `MONITOR`.
+        data: its data.
+        folder: ``checkpoints/`` and ``metrics.csv`` go here. When there are checkpoints, the training continues.
+        settings: the keys of conf/trainer/base.yaml that Lightning's Trainer takes.
+        loggers: where metrics go besides metrics.csv.
+        title: what the progress display calls it.
+
+    Returns:
+        Where the results are. Under several processes every rank returns.
+    """
+    checkpoints = folder / "checkpoints"
+    on_terminal = sys.stdout.isatty()
+    table = EpochTable(folder / "metrics.csv", title, say_every_seconds=None if on_terminal else 5.0)
+    # Monitoring callbacks run after the module's own epoch end, which refuses a diverged epoch; best before last, so
+    # that a kill between the two leaves a pair from which the resumed run gets to the same files.
+    keeper = ModelCheckpoint(
+        checkpoints,
+        filename="best",
+        monitor=MONITOR,
+        mode="max",
+        save_last=True,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+    single = settings["devices"] == 1 and settings.get("num_nodes", 1) == 1
+    with warnings.catch_warnings():
+        _ignore_known_warnings()
+        trainer = pl.Trainer(
+            **settings,
+            default_root_dir=folder,
+            callbacks=[table, keeper, *([RichProgressBar(leave=False)] if on_terminal else [])],
+            enable_progress_bar=on_terminal,
+            logger=list(loggers),
+            # A teacher trains on one device, also inside a launched rank: it is not one of the rank's peers.
+            plugins=[SafeCheckpoints(), *([LightningEnvironment()] if single else [])],
+            use_distributed_sampler=False,
+            num_sanity_val_steps=0,
+            enable_model_summary=False,
+        )
+        resumed = newest_good(checkpoints)
+        if resumed is not None:
+            log.info("%s: continuing from %s", title, resumed)
+        trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
+    best_epoch = max(range(len(table.rows)), key=lambda epoch: table.rows[epoch][MONITOR])
+    device = trainer.strategy.root_device
+    return Fitted(checkpoints / "best.ckpt", checkpoints / "last.ckpt", best_epoch, table.rows, table.seconds, device)
+
+
+def _ignore_known_warnings() -> None:
+    for message in (
+        # We yield batches from tensors: no workers are wanted. (lightning/trainer/connectors/data_connector.py)
+        ".*does not have many workers.*",
+        # Few batches an epoch, on purpose. (lightning/loops/fit_loop.py)
+        ".*The number of training batches.*",
+        # Lightning notes that we named our own environment. (lightning/trainer/connectors/accelerator_connector.py)
+        ".*GPU available but not used.*",
+        # We checkpoint into the folder of a run that we continue. (callbacks/model_checkpoint.py)
+        ".*Checkpoint directory .* exists and is not empty.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+
+
+class SafeCheckpoints(TorchCheckpointIO):
+    """Checkpoints that are whole or absent.
+
+    Lightning stages a checkpoint in the system's temporary folder and moves it over, which is a copy when that folder
+    is another file system: a kill or a full disk leaves half a file under the final name
+    (https://github.com/Lightning-AI/pytorch-lightning/issues/21253). Here it is staged beside its place, flushed,
+    renamed, and its checksum written, so that damage is noticed before the file is used.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Write the checkpoint and its checksum."""
+        target = Path(path)
+        with atomic_path(target) as temporary:
+            torch.save(checkpoint, temporary)
+            digest = sha256(temporary)
+        with atomic_path(_checksum(target)) as temporary:
+            temporary.write_text(digest)
+
+
+def newest_good(checkpoints: Path) -> Path | None:
+    """The newest checkpoint whose checksum fits; damaged ones are renamed ``*.corrupt`` and not used."""
+    for path in sorted(checkpoints.glob("*.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True):
+        expected = _checksum(path)
+        if expected.is_file() and expected.read_text() == sha256(path):
+            return path
+        log.warning("checkpoint %s is damaged; it is set aside", path)
+        path.replace(path.with_suffix(".ckpt.corrupt"))
+    return None
+
+
+def _checksum(path: Path) -> Path:
+    return path.with_suffix(path.suffix + ".sha256")
+
+
+class EpochTable(Checkpoint):
+    """metrics.csv, one row an epoch, and a line on the console now and then.
+
+    The file is rewritten whole, so that it is never half a table. (Lightning's CSVLogger deletes the rows of an
+    interrupted run when it is continued.) A `Checkpoint` only in name: Lightning calls those after the module's own
+    epoch end, when the epoch's metrics are there.
+    """
+
+    def __init__(self, path: Path, title: str, say_every_seconds: float | None) -> None:
+        self.rows: list[dict[str, float]] = []
+        self.seconds: list[float] = []
+        self._path, self._title, self._say_every = path, title, say_every_seconds
+        self._said = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep the rows of the epochs that are not run again."""
+        if self._path.is_file():
+            with self._path.open() as file:
+                rows = [{name: float(text) for name, text in row.items() if text} for row in csv.DictReader(file)]
+            self.rows = [row for row in rows if row["epoch"] < trainer.current_epoch]
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self._started = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Add the epoch's row."""
+        self.seconds.append(time.perf_counter() - self._started)
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **metrics})
+        if trainer.is_global_zero:
+            names = list(dict.fromkeys(name for row in self.rows for name in row))
+            with atomic_path(self._path) as temporary, temporary.open("w", newline="") as file:
+                writer = csv.DictWriter(file, names)
+                writer.writeheader()
+                writer.writerows(self.rows)
+            self._say(trainer)
+
+    def _say(self, trainer: pl.Trainer) -> None:
+        if self._say_every is None:
+            return
+        done, total = trainer.current_epoch + 1, trainer.max_epochs or 0
+        if time.perf_counter() - self._said < self._say_every and done < total:
+            return
+        self._said = time.perf_counter()
+        row = self.rows[-1]
+        shown = " ".join(f"{name} {row[name]:.4f}" for name in ("train/loss", "val/loss", "val/acc") if name in row)
+        left = (total - done) * sum(self.seconds) / len(self.seconds)
+        log.info("%s: epoch %d/%d  %s  %.0f s left", self._title, done, total, shown, left)

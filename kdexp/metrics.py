@@ -1,0 +1,357 @@
+"""How good a network is on one split, and how faithful it is to its teacher."""
+
+import math
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import AUROC, ROC, CalibrationError, ConfusionMatrix, Metric, StatScores
+
+from kdexp.contracts import UNLABELED, Batch, Outputs, Task
+from kdexp.losses.cross_entropy import cross_entropy
+from kdexp.losses.kd import kd
+from kdexp.losses.precision import at_least_fp32
+
+EXACT_AUC_SAMPLES = 20_000
+"""Up to this many samples all scores are kept and AUC and ROC are exact; above, they are binned."""
+
+THRESHOLDS = 200
+"""Bins of the score, evenly spaced in [0, 1], when AUC and ROC are binned."""
+
+
+class Mean(Metric):
+    """A mean over a split and over ranks; NaN when nothing was added.
+
+    ``torchmetrics.MeanMetric`` would do, but it either looks at the values to find NaN, which waits for the device at
+    every step, or drops the weights: https://github.com/Lightning-AI/torchmetrics/issues/3434
+    """
+
+    total: Tensor
+    count: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, total: Tensor, count: Tensor | int) -> None:
+        """Add the sum (a scalar) of count items."""
+        self.total += total
+        self.count += count
+
+    def compute(self) -> Tensor:
+        """The mean, a scalar."""
+        return self.total / self.count
+
+
+class Metrics(nn.Module):
+    """The metrics of one split, synchronised over ranks when they are computed.
+
+    - ``loss``: mean of what `update` was given, weighted by samples.
+    - ``acc``: share of samples (sigmoid tasks: of labels) that are right. ``acc_top5``: the label is among the five
+      largest logits; multiclass with more than 5 classes.
+    - ``precision``, ``recall``, ``f1``: macro: mean over the classes that occur as a label or as a prediction; one
+      that has no true positive scores 0. Binary: of class 1.
+    - ``auc``: area under the ROC curve, one class against the rest, mean over the classes that have both positive and
+      negative samples. Binary: of class 1.
+    - ``nll``: negative log likelihood in nats, mean over samples (sigmoid tasks: and labels).
+    - ``ece``: expected calibration error (Guo et al. 2017, equation 3; 15 bins of equal width) of the top class;
+      sigmoid tasks: of the probability of 1, over all labels.
+    - ``agreement``: share of samples (labels) on which student and teacher decide alike. ``kl_to_teacher``:
+      KL(teacher || student) at T = 1 in nats, mean over samples (labels).
+
+    Samples without a label count in the loss, agreement and kl_to_teacher alone. Every position of dense logits is a
+    sample. A value that is not defined (an AUC where a single class occurs, anything where no label does) is left out
+    of the result; NaN stands for a network whose logits are NaN, and for nothing else.
+
+    Args:
+        task: what logits and targets mean.
+        num_classes: C, the number of logits.
+        samples: size of the split; it decides whether the AUC is exact (see `EXACT_AUC_SAMPLES`). 0: exact.
+        auc_thresholds: bins of the AUC, whatever the size of the split.
+        fidelity: whether `update` is given the teacher's logits.
+        accuracy_only: acc and acc_top5 (and the loss) alone, which never wait for the device: for training batches.
+        sync_on_compute: False where one rank computes alone.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        num_classes: int,
+        *,
+        samples: int = 0,
+        auc_thresholds: int | None = None,
+        fidelity: bool = False,
+        accuracy_only: bool = False,
+        sync_on_compute: bool = True,
+    ) -> None:
+        super().__init__()
+        self._task: Task = task
+        self._accuracy_only = accuracy_only
+        names = ["loss", "acc"]
+        names += ["acc_top5"] if task == "multiclass" and num_classes > 5 else []
+        names += ["nll"] if not accuracy_only else []
+        names += ["agreement", "kl_to_teacher"] if fidelity else []
+        self._means = nn.ModuleDict({name: Mean(sync_on_compute=sync_on_compute) for name in names})
+        if not accuracy_only:
+            options = _options(num_classes, sync_on_compute)
+            thresholds = auc_thresholds or _thresholds(samples)
+            self._counts = StatScores(task=task, average=None, **options)
+            self._auc = AUROC(task=task, average="none", thresholds=thresholds, **options)
+            outcomes: Literal["multiclass", "binary"] = "multiclass" if task == "multiclass" else "binary"
+            self._ece = CalibrationError(task=outcomes, n_bins=15, norm="l1", **options)
+
+    @torch.no_grad()
+    def update(
+        self, logits: Tensor, target: Tensor, loss: Tensor | None = None, teacher_logits: Tensor | None = None
+    ) -> None:
+        """Add a batch.
+
+        Args:
+            logits: (N, C) or dense (N, C, ...), any float dtype.
+            target: see `kdexp.contracts.Batch`; a mixed target counts as its largest label.
+            loss: scalar, mean over the batch's samples.
+            teacher_logits: the same shape as logits; needed when fidelity was asked for.
+        """
+        if loss is not None:
+            self._add("loss", loss.detach() * len(logits), len(logits))
+        logits, label = _rows(logits), _labels(target, self._task)
+        labelled = (label != UNLABELED).sum()
+        decision = _decisions(logits, self._task)
+        self._add("acc", (decision == label).sum(), labelled)
+        if "acc_top5" in self._means:
+            self._add("acc_top5", (logits.topk(5, 1).indices == label.unsqueeze(1)).sum(), labelled)
+        if "agreement" in self._means:
+            assert teacher_logits is not None
+            teacher_logits, count = _rows(teacher_logits), decision.numel()
+            self._add("agreement", (decision == _decisions(teacher_logits, self._task)).sum(), count)
+            self._add("kl_to_teacher", kd(logits, teacher_logits, 1.0, task=self._task) * count, count)
+        if self._accuracy_only:
+            return
+        self._add("nll", cross_entropy(logits, label, task=self._task) * labelled, labelled)
+        probability = _probabilities(logits, self._task)
+        self._counts.update(decision, label)
+        self._auc.update(probability, label)
+        self._ece.update(probability, label)
+
+    def _add(self, name: str, total: Tensor, count: Tensor | int) -> None:
+        cast(Mean, self._means[name]).update(total, count)
+
+    def compute(self) -> dict[str, float]:
+        """The values by name, of all that was added since the last reset, on all ranks."""
+        means = {name: cast(Mean, mean) for name, mean in self._means.items()}
+        values = {name: float(mean.compute()) for name, mean in means.items() if mean.update_called}
+        if math.isnan(values.get("acc", math.nan)):  # nothing is labelled: a count has no other way to be NaN
+            return {name: values[name] for name in ("loss", "agreement", "kl_to_teacher") if name in values}
+        return values if self._accuracy_only else values | self._label_metrics()
+
+    def _label_metrics(self) -> dict[str, float]:
+        tp, fp, tn, fn, _ = self._counts.compute().view(-1, 5).double().unbind(1)
+        occurs = tp + fp + fn > 0
+        scores = {"precision": tp / (tp + fp), "recall": tp / (tp + fn), "f1": 2 * tp / (2 * tp + fp + fn)}
+        macro = {name: score.nan_to_num(0.0)[occurs] for name, score in scores.items()}
+        both = (tp + fn > 0) & (fp + tn > 0)
+        if both.any():
+            with _no_warning_of_absent_classes():
+                macro["auc"] = self._auc.compute().view(-1)[both]
+        values = {name: float(score.mean()) for name, score in macro.items() if len(score)}
+        return values | {"ece": float(self._ece.compute())}
+
+    def reset(self) -> None:
+        """Forget all batches."""
+        for metric in self.modules():
+            if isinstance(metric, Metric):
+                metric.reset()
+
+
+@dataclass(frozen=True)
+class CurveData:
+    """ROC curves and a confusion matrix as plain numbers.
+
+    A curve is (fpr, tpr): the origin, and then the true positive rates at 201 evenly spaced false positive rates from 0
+    to 1, linear between the points of the real curve.
+
+    Attributes:
+        roc: class -> its curve against the rest; only classes that have both positive and negative samples, and for
+            the binary task class 1 alone.
+        auc: class -> area under its real curve.
+        macro: mean of the classes' curves; None when there are none.
+        macro_auc: mean of the classes' areas; None when there are none.
+        confusion: [true][predicted] -> samples, (C, C), for the binary task (2, 2); None for the multilabel task.
+    """
+
+    roc: dict[int, tuple[list[float], list[float]]]
+    auc: dict[int, float]
+    macro: tuple[list[float], list[float]] | None
+    macro_auc: float | None
+    confusion: list[list[int]] | None
+
+
+class Curves(nn.Module):
+    """The ROC curves and the confusion matrix of a split.
+
+    Args:
+        task: what logits and targets mean.
+        num_classes: C, the number of logits.
+        samples: size of the split; it decides whether the curves are exact (see `EXACT_AUC_SAMPLES`). 0: exact.
+        sync_on_compute: False where one rank computes alone.
+    """
+
+    def __init__(self, task: Task, num_classes: int, *, samples: int = 0, sync_on_compute: bool = True) -> None:
+        super().__init__()
+        self._task: Task = task
+        options = _options(num_classes, sync_on_compute)
+        self._roc = ROC(task=task, thresholds=_thresholds(samples), **options)
+        self._confusion = ConfusionMatrix(task=task, **options)
+
+    @torch.no_grad()
+    def update(self, logits: Tensor, target: Tensor) -> None:
+        """Add a batch; see `Metrics.update`."""
+        logits, label = _rows(logits), _labels(target, self._task)
+        self._roc.update(_probabilities(logits, self._task), label)
+        self._confusion.update(_decisions(logits, self._task), label)
+
+    def compute(self) -> CurveData:
+        """The curves of all that was added since the last reset."""
+        confusion = self._confusion.compute().cpu()
+        grid, tpr, auc = torch.linspace(0, 1, 201), {}, {}
+        for name, (x, y) in self._exact_or_binned(confusion).items():
+            tpr[name] = _from_origin(_interpolate(grid, x, y))
+            auc[name] = float(torch.trapezoid(y, x))
+        fpr = _from_origin(grid)
+        return CurveData(
+            roc={name: (fpr.tolist(), curve.tolist()) for name, curve in tpr.items()},
+            auc=auc,
+            macro=(fpr.tolist(), torch.stack(list(tpr.values())).mean(0).tolist()) if tpr else None,
+            macro_auc=sum(auc.values()) / len(auc) if auc else None,
+            confusion=None if self._task == "multilabel" else confusion.tolist(),
+        )
+
+    def _exact_or_binned(self, confusion: Tensor) -> dict[int, tuple[Tensor, Tensor]]:
+        """Class -> (fpr, tpr), both rising from 0 to 1."""
+        defined = [bool(n > 0 and p > 0) for n, p in zip(*_supports(confusion, self._task), strict=True)]
+        if not any(defined):
+            return {}
+        with _no_warning_of_absent_classes():
+            fpr, tpr, _ = self._roc.compute()
+        curves = [(fpr, tpr)] if self._task == "binary" else list(zip(fpr, tpr, strict=True))
+        first = 1 if self._task == "binary" else 0
+        return {
+            first + place: (_from_origin(x), _from_origin(y)) for place, (x, y) in enumerate(curves) if defined[place]
+        }
+
+    def reset(self) -> None:
+        """Forget all batches."""
+        self._roc.reset()
+        self._confusion.reset()
+
+
+def evaluate(
+    network: Callable[[Tensor], Tensor],
+    batches: Iterable[Batch],
+    metrics: Metrics,
+    teacher: Callable[[Tensor], Outputs] | None = None,
+    curves: Curves | None = None,
+    loss_fn: Callable[[Tensor, Tensor | None, Tensor], Tensor] | None = None,
+) -> dict[str, float]:
+    """Measure a network, in eval mode and without gradients; every module is put back in the mode it was in.
+
+    Args:
+        network: (N, ...) normalised inputs to (N, C) logits; usually a module.
+        batches: normalised, on the device of network and metrics.
+        metrics: reset first.
+        teacher: asked for each batch when given; needed by metrics that measure fidelity.
+        curves: reset first and updated; the caller computes them.
+        loss_fn: (logits, teacher's logits or None, target) to the batch's mean loss, for ``loss``.
+
+    Returns:
+        What ``metrics.compute()`` returns.
+    """
+    modules = list(network.modules()) if isinstance(network, nn.Module) else []
+    modes = [module.training for module in modules]
+    metrics.reset()
+    if curves is not None:
+        curves.reset()
+    try:
+        for module in modules:
+            module.training = False
+        with torch.no_grad():
+            for batch in batches:
+                logits = network(batch.inputs)
+                teacher_logits = teacher(batch.inputs).logits if teacher is not None else None
+                loss = loss_fn(logits, teacher_logits, batch.target) if loss_fn is not None else None
+                metrics.update(logits, batch.target, loss, teacher_logits)
+                if curves is not None:
+                    curves.update(logits, batch.target)
+    finally:
+        for module, training in zip(modules, modes, strict=True):
+            module.training = training
+    return metrics.compute()
+
+
+def _thresholds(samples: int) -> int | None:
+    return None if samples <= EXACT_AUC_SAMPLES else THRESHOLDS
+
+
+def _options(num_classes: int, sync_on_compute: bool) -> dict[str, Any]:
+    return {
+        "num_classes": num_classes,
+        "num_labels": num_classes,
+        "ignore_index": UNLABELED,
+        "validate_args": False,
+        "sync_on_compute": sync_on_compute,
+    }
+
+
+def _rows(logits: Tensor) -> Tensor:
+    """(N, C, ...) as float32 (rows, C): every position is a sample."""
+    return at_least_fp32(logits.detach()).movedim(1, -1).reshape(-1, logits.shape[1])
+
+
+def _labels(target: Tensor, task: Task) -> Tensor:
+    """Int64: (rows,) class numbers, or (rows, labels) of 0 and 1; ``UNLABELED`` where there is no label."""
+    if task == "multiclass":
+        if not target.is_floating_point():
+            return target.reshape(-1)
+        return torch.where(target.sum(1) > 0, target.argmax(1), UNLABELED)
+    rows = target.reshape(len(target), -1)
+    return torch.where(rows == UNLABELED, UNLABELED, (rows >= 0.5).long())
+
+
+def _decisions(logits: Tensor, task: Task) -> Tensor:
+    """Int64, of the shape of `_labels`."""
+    return logits.argmax(1) if task == "multiclass" else (logits > 0).long()
+
+
+def _probabilities(logits: Tensor, task: Task) -> Tensor:
+    return logits.softmax(1) if task == "multiclass" else logits.sigmoid()
+
+
+def _supports(confusion: Tensor, task: Task) -> Sequence[Tensor]:
+    """Negative and positive samples of each class."""
+    if task == "multiclass":
+        positives = confusion.sum(1)
+        return positives.sum() - positives, positives
+    return confusion.view(-1, 2, 2).sum(2).unbind(1)
+
+
+def _from_origin(curve: Tensor) -> Tensor:
+    # A binned curve begins at its highest threshold, which predictions that are certain already pass.
+    return torch.cat((torch.zeros(1), curve.cpu()))
+
+
+def _interpolate(grid: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """The curve's height at the grid; at a vertical piece its upper end."""
+    left = (torch.searchsorted(x, grid, right=True) - 1).clamp(max=len(x) - 2)
+    share = (grid - x[left]) / (x[left + 1] - x[left]).clamp(min=torch.finfo(x.dtype).tiny)
+    return torch.lerp(y[left], y[left + 1], share.clamp(max=1.0))
+
+
+def _no_warning_of_absent_classes() -> AbstractContextManager[None]:
+    # The scores of these classes are dropped:
+    # https://github.com/Lightning-AI/torchmetrics/blob/v1.9.0/src/torchmetrics/functional/classification/roc.py#L60
+    return warnings.catch_warnings(action="ignore", category=UserWarning)

@@ -1,0 +1,152 @@
+"""The figures of one run, as PNG files."""
+
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from kdexp.atomic import atomic_path
+from kdexp.metrics import CurveData
+
+# Colours that people with any kind of colour vision can tell apart (Okabe and Ito 2008).
+_BLUE, _ORANGE, _GREEN, _GREY = "#0072b2", "#d55e00", "#009e73", "#8c8c8c"
+_SQRT = PowerNorm(0.5, vmin=0, vmax=1)  # a rare confusion is still seen beside a frequent one
+_NAMED_CLASSES = 10  # more curves than these get no names
+_NUMBERED_CLASSES = 20  # more rows than these get no counts
+
+
+def roc(curves: CurveData, classes: Sequence[str], path: Path) -> None:
+    """Draw the ROC curves: the macro mean over all classes, and each class's own (named up to ten classes).
+
+    Args:
+        curves: see `kdexp.metrics.Curves`.
+        classes: names of the classes, by number.
+        path: the PNG file.
+    """
+    figure = _figure(7.2, 5.2)
+    title = "ROC, one class against the rest" if len(curves.roc) > 1 else "ROC"
+    axes = figure.add_subplot()
+    named = len(curves.roc) <= _NAMED_CLASSES
+    palette = [f"C{i}" for i in range(_NAMED_CLASSES)]
+    for place, (number, (fpr, tpr)) in enumerate(curves.roc.items()):
+        label = f"{_short(classes[number])}  {curves.auc[number]:.3f}"
+        style = {"color": palette[place], "label": label} if named else {"color": _GREY, "alpha": 0.35}
+        axes.plot(fpr, tpr, linewidth=1.2 if named else 0.6, **style)
+    if curves.macro is None:
+        axes.text(0.5, 0.55, "no class has both positive and negative samples", ha="center")
+    elif len(curves.roc) > 1:
+        axes.plot(
+            *curves.macro, color="black", linewidth=2.2, label=f"mean of {len(curves.roc)}  {curves.macro_auc:.3f}"
+        )
+    axes.plot([0, 1], [0, 1], color=_GREY, linewidth=1, linestyle=":", label="chance  0.500")
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+    axes.set(xlabel="false positive rate", ylabel="true positive rate", title=title)
+    axes.grid(alpha=0.25)
+    figure.legend(title="area under the curve", loc="outside right center", frameon=False, alignment="left")
+    _save(figure, path)
+
+
+def confusion(curves: CurveData, classes: Sequence[str], path: Path) -> None:
+    """Draw the confusion matrix, each row as shares of its true class; multilabel data have none, and get no file.
+
+    Up to ten classes every cell shows its count; up to twenty every row has its name; above, only the picture is shown
+    and a few class numbers.
+
+    Args:
+        curves: see `kdexp.metrics.Curves`.
+        classes: names of the classes, by number.
+        path: the PNG file.
+    """
+    if curves.confusion is None:
+        return
+    counts = np.array(curves.confusion)
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    side = min(max(4.2, 0.55 * len(counts)), 8.0)
+    figure = _figure(side + 1.2, side)
+    axes = figure.add_subplot()
+    image = axes.imshow(share, cmap="Blues", norm=_SQRT, interpolation="nearest")
+    figure.colorbar(image, ax=axes, shrink=0.8, label="share of the true class", format=PercentFormatter(1, decimals=0))
+    axes.set(xlabel="predicted", ylabel="true", title=f"{np.trace(counts)} of {counts.sum()} right")
+    if len(counts) <= _NUMBERED_CLASSES:
+        ticks, names = range(len(counts)), [_short(name) for name in classes]
+        slanted = max(map(len, names)) > 3
+        axes.set_xticks(ticks, names, rotation=45 if slanted else 0, ha="right" if slanted else "center")
+        axes.set_yticks(ticks, names)
+        _write_counts(axes, counts, share)
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    _save(figure, path)
+
+
+def _write_counts(axes: Axes, counts: np.ndarray, share: np.ndarray) -> None:
+    size = 10 if len(counts) <= _NAMED_CLASSES else 7
+    for (row, column), count in np.ndenumerate(counts):
+        if count:
+            color = "white" if _SQRT(share[row, column]) > 0.6 else "black"
+            axes.text(column, row, str(count), ha="center", va="center", color=color, fontsize=size)
+
+
+def training_curves(rows: Sequence[Mapping[str, float]], path: Path) -> None:
+    """Draw loss and accuracy of train and val over the epochs, and alpha and temperature where they change.
+
+    Args:
+        rows: one an epoch, in order, with ``epoch`` and any of ``train/loss``, ``val/loss``, ``train/acc``,
+            ``val/acc``, ``train/alpha``, ``train/temperature``.
+        path: the PNG file.
+    """
+    scheduled = [name for name in ("alpha", "temperature") if len({v for _, v in _series(rows, f"train/{name}")}) > 1]
+    figure = _figure(9.6, 3.8 if not scheduled else 6.4)
+    panels = figure.subplots(2 if scheduled else 1, 2, squeeze=False, height_ratios=[3, 2] if scheduled else [1])
+    for axes, name, label in zip(panels[0], ("loss", "acc"), ("loss", "accuracy"), strict=True):
+        for split, color, marker in (("train", _BLUE, "o"), ("val", _ORANGE, "s")):
+            _plot(axes, _series(rows, f"{split}/{name}"), color, marker, split)
+        axes.set(title=label, xlabel="epoch")
+        axes.legend(frameon=False)
+    panels[0][1].yaxis.set_major_formatter(PercentFormatter(1))
+    for axes, name in zip_longest(panels[1] if scheduled else (), scheduled):
+        if name is None:
+            axes.set_axis_off()
+        else:
+            _plot(axes, _series(rows, f"train/{name}"), _GREEN, "^", name)
+            axes.set(title=name, xlabel="epoch")
+    _save(figure, path)
+
+
+def _series(rows: Sequence[Mapping[str, float]], name: str) -> list[tuple[float, float]]:
+    return [(row["epoch"], row[name]) for row in rows if name in row]
+
+
+def _plot(axes: Axes, points: Sequence[tuple[float, float]], color: str, marker: str, label: str) -> None:
+    # A point that stands alone makes no line, and a long line needs no points.
+    axes.plot(
+        [epoch for epoch, _ in points],
+        [value for _, value in points],
+        color=color,
+        marker=marker if len(points) <= 20 else None,
+        markersize=3.5,
+        label=label,
+    )
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.25)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 14 else f"{name[:13]}…"
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)  # not pyplot: no window system and no state that outlives the figure
+    return figure
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", bbox_inches="tight")

@@ -1,0 +1,126 @@
+"""What a person sees at the end of a run or a sweep, from results.json alone."""
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from kdexp import results
+
+METRICS = ("acc", "precision", "recall", "f1", "auc")
+
+Results = Mapping[str, Any]
+
+
+def show_run(folder: Path) -> None:
+    """Print one finished run: teacher, control when there is one beside it, student; and where everything is."""
+    run = results.read(folder, "run")
+    rows: list[tuple[str, Sequence[Results]]] = [
+        ("student (alone)" if run["is_control"] else "student (distilled)", [run])
+    ]
+    control = None if run["is_control"] else find_control(run, folder.parent)
+    if control is not None:
+        rows.insert(0, ("control (alone)", [control]))
+        if run.get("teacher") and run["teacher"]["test"]["acc"] < control["metrics"]["test"]["best"]["acc"]:
+            Console().print("warning: the teacher is worse than the control; its soft labels may not help")
+    console = Console()
+    console.print(_table("test split, best epoch by validation accuracy", run.get("teacher"), rows))
+    console.print(f"run folder    {folder}", soft_wrap=True)
+    console.print(f"figures       {folder / 'figures'}", soft_wrap=True)
+    console.print(f"look at it    wandb leet {folder / 'wandb'}" if run.get("wandb") else "", soft_wrap=True)
+    console.print(f"test again    kdexp-eval run={folder}", soft_wrap=True)
+
+
+def show_sweep(folder: Path) -> bool:
+    """Print the runs of a sweep, seeds of one setting together.
+
+    Args:
+        folder: the sweep's folder, with a run folder for each job.
+
+    Returns:
+        Whether every job completed.
+    """
+    runs = [results.read(path.parent, "sweep") for path in sorted(folder.glob(f"*/{results.FILE}"))]
+    completed = [run for run in runs if run["status"] == "completed"]
+    console = Console()
+    groups: dict[str, list[Results]] = {}
+    for run in completed:
+        groups.setdefault(_label(run), []).append(run)
+    teacher = next((run["teacher"] for run in completed if run.get("teacher")), None)
+    ordered = sorted(groups.items(), key=lambda item: (not item[1][0]["is_control"], item[0]))
+    if ordered:
+        controls = {(run["control_fingerprint"], run["seed"]): run for run in completed if run["is_control"]}
+        title = "test split, best epoch by validation accuracy; mean ± std over seeds"
+        console.print(_table(title, teacher, ordered, controls))
+    console.print(f"run folders   {folder}/*", soft_wrap=True)
+    console.print(f"figures       {folder}/*/figures/*.png", soft_wrap=True)
+    for run in runs:
+        if run["status"] != "completed":
+            console.print(f"{run['status']}: {' '.join(run['overrides'])}: {run.get('error', '')}", soft_wrap=True)
+    return len(runs) == len(completed) > 0
+
+
+def find_control(run: Results, folder: Path) -> Results | None:
+    """The control of a run among the run folders in a folder: same student, data, recipe and seed, alpha = 1."""
+    for path in folder.glob(f"*/{results.FILE}"):
+        other = results.read(path.parent, "control")
+        if (
+            other["status"] == "completed"
+            and other["is_control"]
+            and other["control_fingerprint"] == run["control_fingerprint"]
+        ):
+            return other
+    return None
+
+
+def _label(run: Results) -> str:
+    if run["is_control"]:
+        return "control (alone)"
+    return " ".join(o for o in run["overrides"] if not o.startswith("seed=")) or "student (distilled)"
+
+
+def _table(
+    title: str,
+    teacher: Mapping[str, Mapping[str, float]] | None,
+    rows: Iterable[tuple[str, Sequence[Results]]],
+    controls: Mapping[tuple[str, int], Results] | None = None,
+) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column("", no_wrap=True)
+    for name in METRICS:
+        table.add_column(name, justify="right")
+    if controls:
+        table.add_column("acc - control", justify="right")
+    if teacher:
+        table.add_row("teacher", *(_percent([teacher["test"].get(name)]) for name in METRICS))
+    for label, runs in rows:
+        test = [run["metrics"]["test"]["best"] for run in runs]
+        cells = [_percent([metrics.get(name) for metrics in test]) for name in METRICS]
+        if controls:
+            cells.append(_paired(runs, controls))
+        table.add_row(f"{label}  n={len(runs)}" if len(runs) > 1 else label, *cells)
+    return table
+
+
+def _paired(runs: Sequence[Results], controls: Mapping[tuple[str, int], Results]) -> str:
+    """Mean ± std over seeds of the difference to the control of the same seed."""
+    if runs[0]["is_control"]:
+        return ""
+    differences = [
+        run["metrics"]["test"]["best"]["acc"] - control["metrics"]["test"]["best"]["acc"]
+        for run in runs
+        if (control := controls.get((run["control_fingerprint"], run["seed"])))
+    ]
+    return _percent(differences, sign=True) if differences else "no control"
+
+
+def _percent(values: Sequence[float | None], sign: bool = False) -> str:
+    known = [100 * value for value in values if value is not None and not math.isnan(value)]
+    if not known:
+        return "-"
+    mean = f"{statistics.fmean(known):+.2f}" if sign else f"{statistics.fmean(known):.2f}"
+    return f"{mean} ± {statistics.stdev(known):.2f}" if len(known) > 1 else mean

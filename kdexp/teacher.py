@@ -1,0 +1,212 @@
+"""The frozen teacher: read or trained once, always in eval, never part of what is trained or saved."""
+
+import json
+import logging
+import math
+import pickle
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from kdexp.atomic import atomic_path, sha256
+from kdexp.contracts import Outputs, Task
+
+log = logging.getLogger(__name__)
+
+Statistics = tuple[Sequence[float], Sequence[float]]
+"""Mean and standard deviation per channel (or one for all), of inputs scaled to [0, 1]."""
+
+
+class Teacher:
+    """One frozen network, or several whose probabilities are averaged.
+
+    It is deliberately not an `nn.Module`: a LightningModule that holds it does not register it, so that it enters no
+    optimizer, no checkpoint and no DDP bucket, and no ``train()`` call reaches it.
+
+    Args:
+        networks: each maps (N, ...) float inputs to (N, C) logits. They are frozen and put in eval mode here.
+        task: what the logits mean; decides how several networks are averaged.
+        data: statistics that normalised the inputs which `__call__` will get.
+        expects: for each network the statistics that it was trained with; by default the same.
+
+    Attributes:
+        networks: the frozen networks.
+    """
+
+    def __init__(
+        self,
+        networks: Sequence[nn.Module],
+        *,
+        task: Task = "multiclass",
+        data: Statistics | None = None,
+        expects: Sequence[Statistics] | None = None,
+    ) -> None:
+        self.networks = [network.eval().requires_grad_(False) for network in networks]
+        self._task = task
+        if data is None or expects is None:
+            self._conversions = [_Affine(1.0, 0.0) for _ in networks]
+        else:
+            self._conversions = [_conversion(data, own) for own in expects]
+
+    def to(self, device: torch.device | str, memory_format: torch.memory_format = torch.preserve_format) -> "Teacher":
+        """Move all networks; Lightning does not, because it does not see them."""
+        for network in self.networks:
+            network.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
+        return self
+
+    @torch.no_grad()
+    def __call__(self, inputs: Tensor, temperature: float = 1.0) -> Outputs:
+        """The teacher's outputs for a normalised batch.
+
+        Args:
+            inputs: (N, ...) float, normalised with the data set's statistics.
+            temperature: T at which the caller softens the logits. It matters for several teachers only: their mean is
+                taken over the probabilities at T, and the logits returned are those whose softmax (sigmoid) at T is
+                that mean. Averaging logits instead would be another, sharper distribution (Hinton et al. 2015, sec. 1
+                average the predictions).
+
+        Returns:
+            Outputs with logits (N, C, ...) float, without a gradient.
+        """
+        members = [network(convert(inputs)) for network, convert in zip(self.networks, self._conversions, strict=True)]
+        if len(members) == 1:
+            return Outputs(members[0])
+        soft = torch.stack(members).float() / temperature
+        if self._task == "multiclass":
+            mean = soft.log_softmax(2).logsumexp(0) - math.log(len(members))
+        else:
+            # logit(mean of sigmoids), from the logarithms of both outcomes, so that certainty stays finite
+            yes = nn.functional.logsigmoid(soft).logsumexp(0)
+            no = nn.functional.logsigmoid(-soft).logsumexp(0)
+            mean = yes - no
+        return Outputs(mean * temperature)
+
+
+class _Affine:
+    """x -> scale * x + shift, with per-channel tensors made once for each device."""
+
+    def __init__(self, scale: Tensor | float, shift: Tensor | float) -> None:
+        self._scale, self._shift = scale, shift
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        if isinstance(self._scale, Tensor) and isinstance(self._shift, Tensor):
+            self._scale, self._shift = self._scale.to(inputs.device), self._shift.to(inputs.device)
+            shape = (-1, *[1] * (inputs.ndim - 2))  # (C, H, W) images, (F,) features
+            return inputs * self._scale.view(shape) + self._shift.view(shape)
+        return inputs
+
+
+def _conversion(data: Statistics, expects: Statistics) -> _Affine:
+    """From (x - mean) / std to (x - own mean) / own std."""
+    (mean, std), (own_mean, own_std) = (map(torch.tensor, data), map(torch.tensor, expects))
+    if torch.equal(mean, own_mean) and torch.equal(std, own_std):
+        return _Affine(1.0, 0.0)
+    return _Affine(std / own_std, (mean - own_mean) / own_std)
+
+
+def load_weights(network: nn.Module, path: Path, setting: str) -> None:
+    """Fill a network from a file of plain weights.
+
+    Args:
+        network: the network to fill, in place.
+        path: .safetensors; or .pt/.pth/.ckpt, read with ``weights_only=True``: a pickle that holds anything but
+            tensors and plain values is refused, not run. A checkpoint of kdexp or Lightning is unwrapped.
+        setting: the setting that named the file, for messages.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: truncated, not plain weights, or the weights of another architecture.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{setting} must be an existing file, got {path}")
+    try:
+        weights = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{setting} must hold plain weights (a pickle with other objects is not run), got {path}"
+        ) from error
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{setting} must be a whole file of weights, got {path}: {reason}") from error
+    weights = _student_of_checkpoint(weights)
+    wanted = network.state_dict()
+    missing = [name for name in wanted if name not in weights]
+    unexpected = [name for name in weights if name not in wanted]
+    other_shape = [n for n in wanted if n in weights and wanted[n].shape != weights[n].shape]
+    if missing or unexpected or other_shape:
+        found = [f"no {missing[0]!r}"] if missing else []
+        found += [f"an unknown {unexpected[0]!r}"] if unexpected else []
+        found += [
+            f"{n!r} of shape {tuple(weights[n].shape)} instead of {tuple(wanted[n].shape)}" for n in other_shape[:1]
+        ]
+        raise ValueError(
+            f"{setting} must hold the weights of this network ({type(network).__name__}), got {path} with "
+            + ", ".join(found)
+        )
+    network.load_state_dict(weights)
+
+
+def _student_of_checkpoint(weights: Any) -> dict[str, Tensor]:
+    if isinstance(weights, Mapping) and isinstance(weights.get("state_dict"), Mapping):
+        weights = weights["state_dict"]
+        prefix = "student."
+        if any(name.startswith(prefix) for name in weights):
+            weights = {name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)}
+    return {name: weight for name, weight in weights.items() if isinstance(weight, Tensor)}
+
+
+def save_weights(network: nn.Module, path: Path) -> None:
+    """Write a network's state as .safetensors, atomically."""
+    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
+    with atomic_path(path) as temporary:
+        save_file(state, temporary)
+
+
+def trained_once(folder: Path, description: Mapping[str, Any], train: Callable[[Path], nn.Module]) -> None:
+    """See to it that a folder holds a network's trained weights: train them the first time, find them ever after.
+
+    Several processes may ask at once: one trains, the others wait. Weights whose checksum does not fit (a truncated
+    or altered file) are not used but trained again.
+
+    Args:
+        folder: gets ``teacher.safetensors`` and ``teacher.json``: the description and the checksum.
+        description: all that the weights depend on, for a person to read; plain values.
+        train: gets a folder to work in, where an interrupted training may be continued, and returns the network.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("teacher: waiting for another process that is training it")
+        lock.acquire()
+    try:
+        weights, card = folder / "teacher.safetensors", folder / "teacher.json"
+        if not _is_whole(weights, card):
+            work = folder / "training"
+            save_weights(train(work), weights)
+            with atomic_path(card) as temporary:
+                temporary.write_text(json.dumps({"sha256": sha256(weights), **description}, indent=2, default=str))
+            shutil.rmtree(work, ignore_errors=True)
+    finally:
+        lock.release()
+
+
+def _is_whole(weights: Path, card: Path) -> bool:
+    try:
+        expected = json.loads(card.read_text())["sha256"]
+    except FileNotFoundError:
+        return False
+    except (ValueError, KeyError):
+        expected = None
+    whole = weights.is_file() and sha256(weights) == expected
+    if not whole:
+        log.warning("teacher: %s is damaged; training it again", weights)
+    return whole

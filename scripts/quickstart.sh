@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# From nothing to a distilled student on real data: makes .venv, installs kdexp, runs experiment=quickstart.
+# More settings may follow: bash scripts/quickstart.sh trainer.max_epochs=10
+set -euo pipefail
+. "$(dirname "$0")/environment.sh"
+cd "$root"
+exec .venv/bin/kdexp-train experiment=quickstart "$@"

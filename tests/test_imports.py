@@ -1,0 +1,70 @@
+"""Dependencies run one way; this reads the imports and keeps it so."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "kdexp"
+MODULES = sorted(path.relative_to(PACKAGE.parent) for path in PACKAGE.rglob("*.py"))
+CONFIG = {"hydra", "omegaconf"}
+LIGHTNING = {"pytorch_lightning", "lightning_fabric", "lightning"}
+PROGRAMS = {"kdexp.train", "kdexp.eval"}
+MAY_CONFIGURE = {"kdexp.config", "kdexp.launch", *PROGRAMS}
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse((PACKAGE.parent / path).read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"relative import in {path}"
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def top(names: set[str]) -> set[str]:
+    return {name.split(".")[0] for name in names}
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.with_suffix("").parts).removesuffix(".__init__")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_imports_run_one_way(path):
+    name, names = module_name(path), imported(path)
+    if name not in MAY_CONFIGURE:
+        assert not top(names) & CONFIG
+    if name != "kdexp.tracking":
+        assert "wandb" not in top(names)
+    assert not names & PROGRAMS, "nothing imports a program"
+    part = name.split(".")[1] if "." in name else ""
+    ours = {n for n in names if n.startswith("kdexp.")}
+    if part in ("losses", "feature_losses", "models"):
+        assert not top(names) & LIGHTNING
+        allowed = ("kdexp.contracts", f"kdexp.{part}")
+        assert all(n.startswith(allowed) for n in ours), ours
+    if part in ("data", "metrics", "teacher", "schedules", "contracts", "atomic"):
+        forbidden = ("config", "launch", "tracking", "results", "report", "distiller", "fit", "assemble", "experiment")
+        assert not any(n.startswith(tuple(f"kdexp.{f}" for f in forbidden)) for n in ours), ours
+    if part == "distiller":
+        assert all(n.startswith(("kdexp.contracts", "kdexp.teacher", "kdexp.metrics", "kdexp.losses")) for n in ours)
+
+
+@pytest.mark.parametrize("module", ["kdexp.train", "kdexp.eval", "kdexp.launch", "kdexp.results"])
+def test_programs_start_without_torch(module):
+    """--help and shell completion import the program's module."""
+    code = f"import sys, {module}; sys.exit(any(m in sys.modules for m in ('torch', 'wandb', 'pytorch_lightning')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_losses_need_nothing_but_torch():
+    code = (
+        "import sys, kdexp.losses.kd\n"
+        "sys.exit(any(m in sys.modules for m in ('hydra', 'omegaconf', 'wandb', 'pytorch_lightning', 'torchmetrics')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,197 @@
+import json
+import multiprocessing
+import os
+import pickle
+import time
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from scipy.special import expit, softmax
+from torch import nn
+
+from kdexp.teacher import Teacher, load_weights, save_weights, trained_once
+
+
+def with_batch_norm() -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Dropout(0.5), nn.Linear(6, 3))
+
+
+def state(network: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in network.state_dict().items()}
+
+
+def test_a_teacher_is_frozen_and_in_eval_and_asking_it_changes_nothing():
+    network = with_batch_norm().train()
+    teacher = Teacher([network])
+    before = state(network)
+    first, second = (teacher(torch.ones(5, 4)).logits for _ in range(2))
+    assert torch.equal(first, second)
+    assert not first.requires_grad
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+    assert not any(module.training for module in network.modules())
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_several_teachers_give_the_mean_of_their_probabilities_at_the_temperature_asked_for(temperature):
+    torch.manual_seed(0)
+    networks = [nn.Linear(4, 3) for _ in range(3)]
+    inputs = torch.randn(6, 4) * 5
+    members = [network(inputs).detach().numpy().astype(np.float64) for network in networks]
+    wanted = np.mean([softmax(logits / temperature, axis=1) for logits in members], axis=0)
+    logits = Teacher(networks)(inputs, temperature).logits
+    assert softmax(logits.numpy().astype(np.float64) / temperature, axis=1) == pytest.approx(wanted, abs=1e-6)
+
+
+def test_several_sigmoid_teachers_give_the_mean_of_their_probabilities():
+    torch.manual_seed(0)
+    networks = [nn.Linear(4, 3) for _ in range(2)]
+    inputs = torch.randn(6, 4)
+    wanted = np.mean([expit(network(inputs).detach().numpy().astype(np.float64) / 2) for network in networks], axis=0)
+    logits = Teacher(networks, task="multilabel")(inputs, 2.0).logits
+    assert expit(logits.numpy().astype(np.float64) / 2) == pytest.approx(wanted, abs=1e-6)
+
+
+def test_certain_teachers_that_disagree_give_finite_logits():
+    networks = [nn.Identity(), nn.Identity()]
+    for task in ("multiclass", "multilabel"):
+        logits = Teacher(networks, task=task)(torch.tensor([[1e4, -1e4]])).logits
+        assert logits.isfinite().all()
+
+
+def test_a_teacher_sees_inputs_normalised_as_in_its_own_training():
+    seen = []
+
+    class Spy(nn.Module):
+        def forward(self, inputs):
+            seen.append(inputs)
+            return inputs.flatten(1)
+
+    image = torch.rand(2, 3, 4, 4)
+    mean, std = [0.4, 0.5, 0.6], [0.2, 0.3, 0.1]
+    own_mean, own_std = [0.1, 0.2, 0.3], [0.9, 0.8, 0.7]
+
+    def normalise(mean, std):
+        return (image - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+
+    Teacher([Spy()], data=(mean, std), expects=[(own_mean, own_std)])(normalise(mean, std))
+    torch.testing.assert_close(seen[0], normalise(own_mean, own_std), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".ckpt"])
+def test_weights_are_read_back_from_every_kind_of_file(tmp_path, suffix):
+    network, other = with_batch_norm(), with_batch_norm()
+    path = tmp_path / f"weights{suffix}"
+    if suffix == ".safetensors":
+        save_weights(network, path)
+    elif suffix == ".pt":
+        torch.save(network.state_dict(), path)
+    else:
+        torch.save({"state_dict": {f"student.{k}": v for k, v in network.state_dict().items()}, "epoch": 3}, path)
+    load_weights(other, path, "teacher.weights")
+    assert all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in network.state_dict().items())
+
+
+class Bomb:
+    def __reduce__(self):
+        return (os.mkdir, ("exploded",))
+
+
+def test_a_pickle_that_is_not_plain_weights_is_refused_and_not_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bomb.pt").write_bytes(pickle.dumps(Bomb(), protocol=2))
+    torch.save({"weight": Bomb()}, tmp_path / "zip-bomb.pt")
+    for name in ("bomb.pt", "zip-bomb.pt"):
+        with pytest.raises(ValueError, match=r"^teacher.weights must hold plain weights .* got .*bomb.pt$"):
+            load_weights(nn.Linear(1, 1), tmp_path / name, "teacher.weights")
+    assert not (tmp_path / "exploded").exists()
+
+
+def damaged(tmp_path, kind):
+    network = with_batch_norm()
+    path = tmp_path / "weights.safetensors"
+    save_weights(network, path)
+    if kind == "missing":
+        return tmp_path / "nowhere.pt"
+    if kind == "truncated":
+        path.write_bytes(path.read_bytes()[:-20])
+    if kind == "truncated pt":
+        path = tmp_path / "weights.pt"
+        torch.save(network.state_dict(), path)
+        path.write_bytes(path.read_bytes()[:-200])
+    if kind == "empty":
+        path = tmp_path / "weights.pt"
+        path.touch()
+    if kind == "other architecture":
+        save_file({"0.weight": torch.zeros(6, 5)}, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("missing", r"^teacher.weights must be an existing file, got .*nowhere.pt$"),
+        ("truncated", r"^teacher.weights must be a whole file of weights, got .*weights.safetensors: .+$"),
+        ("truncated pt", r"^teacher.weights must be a whole file of weights, got .*weights.pt: .+$"),
+        ("empty", r"^teacher.weights must be a whole file of weights, got .*weights.pt: .+$"),
+        ("other architecture", r"^teacher.weights must hold the weights of this network .*'0.weight' of shape \(6, 5\)"),
+    ],
+)
+def test_a_file_that_does_not_hold_the_weights_is_one_line(tmp_path, kind, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
+        load_weights(with_batch_norm(), damaged(tmp_path, kind), "teacher.weights")
+    assert "\n" not in str(caught.value)
+
+
+def train_slowly(work) -> nn.Module:
+    work.mkdir(parents=True)
+    (work.parent.parent / f"trained-{os.getpid()}").touch()
+    time.sleep(0.5)
+    return nn.Linear(2, 2)
+
+
+def ask(folder) -> None:
+    trained_once(folder, {"name": "test"}, train_slowly)
+
+
+def test_processes_that_ask_at_once_train_one_teacher(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=ask, args=(tmp_path / "key",)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    assert len(list(tmp_path.glob("trained-*"))) == 1
+    assert json.loads((tmp_path / "key" / "teacher.json").read_text())["name"] == "test"
+    assert not (tmp_path / "key" / "training").exists()
+
+
+def test_a_damaged_stored_teacher_is_trained_again_and_not_used(tmp_path):
+    calls = []
+
+    def train(work):
+        calls.append(work)
+        return nn.Linear(2, 2)
+
+    trained_once(tmp_path, {}, train)
+    trained_once(tmp_path, {}, train)
+    assert len(calls) == 1
+    path = tmp_path / "teacher.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    trained_once(tmp_path, {}, train)
+    assert len(calls) == 2
+
+
+def test_a_failed_training_leaves_no_teacher_and_no_lock(tmp_path):
+    def fail(work):
+        raise RuntimeError("no")
+
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="no"):
+            trained_once(tmp_path, {}, fail)
+    assert not (tmp_path / "teacher.safetensors").exists()
