@@ -5,6 +5,7 @@ import logging
 import sys
 import time
 import warnings
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint, RichProgres
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from kdexp.atomic import atomic_path, sha256
+from kdexp.atomic import atomic_path
 
 log = logging.getLogger(__name__)
 
@@ -108,13 +109,12 @@ def fit(
 
 def _ignore_known_warnings() -> None:
     for message in (
-        # We yield batches from tensors: no workers are wanted. (lightning/trainer/connectors/data_connector.py)
+        # Lightning's loaders use torch's LeafSpec: https://github.com/Lightning-AI/pytorch-lightning/issues/21326
+        ".*LeafSpec.*",
+        # Advice on workers and on the logging interval; small data on a small machine are meant to be like this.
         ".*does not have many workers.*",
-        # Few batches an epoch, on purpose. (lightning/loops/fit_loop.py)
-        ".*The number of training batches.*",
-        # Lightning notes that we named our own environment. (lightning/trainer/connectors/accelerator_connector.py)
-        ".*GPU available but not used.*",
-        # We checkpoint into the folder of a run that we continue. (callbacks/model_checkpoint.py)
+        ".*number of training batches.*",
+        # A run that is continued writes its checkpoints where they were.
         ".*Checkpoint directory .* exists and is not empty.*",
     ):
         warnings.filterwarnings("ignore", message=message)
@@ -125,33 +125,36 @@ class SafeCheckpoints(TorchCheckpointIO):
 
     Lightning stages a checkpoint in the system's temporary folder and moves it over, which is a copy when that folder
     is another file system: a kill or a full disk leaves half a file under the final name
-    (https://github.com/Lightning-AI/pytorch-lightning/issues/21253). Here it is staged beside its place, flushed,
-    renamed, and its checksum written, so that damage is noticed before the file is used.
+    (https://github.com/Lightning-AI/pytorch-lightning/issues/21253). Here it is staged beside its place, flushed and
+    renamed.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write the checkpoint and its checksum."""
-        target = Path(path)
-        with atomic_path(target) as temporary:
+        """Write the checkpoint."""
+        with atomic_path(Path(path)) as temporary:
             torch.save(checkpoint, temporary)
-            digest = sha256(temporary)
-        with atomic_path(_checksum(target)) as temporary:
-            temporary.write_text(digest)
 
 
 def newest_good(checkpoints: Path) -> Path | None:
-    """The newest checkpoint whose checksum fits; damaged ones are renamed ``*.corrupt`` and not used."""
+    """The newest checkpoint that is whole; damaged ones are renamed ``*.corrupt`` and not used."""
     for path in sorted(checkpoints.glob("*.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True):
-        expected = _checksum(path)
-        if expected.is_file() and expected.read_text() == sha256(path):
+        if path.name.startswith("."):  # staged when its process was killed
+            path.unlink()
+        elif _is_whole(path):
             return path
-        log.warning("checkpoint %s is damaged; it is set aside", path)
-        path.replace(path.with_suffix(".ckpt.corrupt"))
+        else:
+            log.warning("checkpoint %s is damaged; it is set aside", path)
+            path.replace(path.with_suffix(".ckpt.corrupt"))
     return None
 
 
-def _checksum(path: Path) -> Path:
-    return path.with_suffix(path.suffix + ".sha256")
+def _is_whole(path: Path) -> bool:
+    # torch.save writes a zip archive, which holds a checksum of each of its records.
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (zipfile.BadZipFile, OSError):
+        return False
 
 
 class EpochTable(Checkpoint):

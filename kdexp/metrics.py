@@ -103,6 +103,7 @@ class Metrics(nn.Module):
             self._counts = StatScores(task=task, average=None, **options)
             self._auc = AUROC(task=task, average="none", thresholds=thresholds, **options)
             outcomes: Literal["multiclass", "binary"] = "multiclass" if task == "multiclass" else "binary"
+            del options["num_labels"]
             self._ece = CalibrationError(task=outcomes, n_bins=15, norm="l1", **options)
 
     @torch.no_grad()
@@ -347,8 +348,8 @@ def _from_origin(curve: Tensor) -> Tensor:
 def _interpolate(grid: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """The curve's height at the grid; at a vertical piece its upper end."""
     left = (torch.searchsorted(x, grid, right=True) - 1).clamp(max=len(x) - 2)
-    share = (grid - x[left]) / (x[left + 1] - x[left]).clamp(min=torch.finfo(x.dtype).tiny)
-    return torch.lerp(y[left], y[left + 1], share.clamp(max=1.0))
+    share = (grid - x[left]) / (x[left + 1] - x[left])
+    return torch.lerp(y[left], y[left + 1], share.nan_to_num(1.0))  # 0/0 where the curve ends vertically
 
 
 def _no_warning_of_absent_classes() -> AbstractContextManager[None]:

@@ -136,7 +136,10 @@ def damaged(tmp_path, kind):
         ("truncated", r"^teacher.weights must be a whole file of weights, got .*weights.safetensors: .+$"),
         ("truncated pt", r"^teacher.weights must be a whole file of weights, got .*weights.pt: .+$"),
         ("empty", r"^teacher.weights must be a whole file of weights, got .*weights.pt: .+$"),
-        ("other architecture", r"^teacher.weights must hold the weights of this network .*'0.weight' of shape \(6, 5\)"),
+        (
+            "other architecture",
+            r"^teacher.weights must hold the weights of this network .*'0.weight' of shape \(6, 5\)",
+        ),
     ],
 )
 def test_a_file_that_does_not_hold_the_weights_is_one_line(tmp_path, kind, message):

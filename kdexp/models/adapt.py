@@ -85,7 +85,7 @@ def check_runs(model: nn.Module, name: str, num_classes: int, input_shape: Seque
     Raises:
         ValueError: it does not, or does not return logits.
     """
-    rule = f"{name} must take input_shape {list(input_shape)} (resize=224 enlarges images)"
+    rule = f"{name} must take input_shape {list(input_shape)} (resize=SIZE rescales images)"
     try:
         logits = dry_run(model, input_shape)
     except Exception as error:  # each network has its own way of refusing

@@ -10,8 +10,11 @@ from torchvision import models
 from kdexp.models.adapt import adapt_image_size, check_name, check_runs, first_convolution, replace_convolution
 from kdexp.models.layers import image_channels
 
-# Their auxiliary classifiers, which return more than logits in training.
-_AUXILIARY = {"googlenet": ("aux1", "aux2"), "inception_v3": ("AuxLogits",)}
+# These return more than logits in training, unless their auxiliary classifiers are taken away.
+_NO_AUXILIARY = {
+    "googlenet": {"aux_logits": False, "aux1": None, "aux2": None},
+    "inception_v3": {"aux_logits": False, "AuxLogits": None},
+}
 
 
 def torchvision_model(
@@ -56,7 +59,7 @@ def torchvision_model(
 
 
 def _fresh(name: str, num_classes: int, options: dict[str, Any]) -> nn.Module:
-    if name in _AUXILIARY:
+    if name in _NO_AUXILIARY:
         options = {"aux_logits": False, "init_weights": True, **options}
     model: nn.Module = models.get_model(name, weights=None, num_classes=num_classes, **options)
     return model
@@ -71,10 +74,8 @@ def _pretrained(name: str, num_classes: int, options: dict[str, Any]) -> nn.Modu
             f"pretrained=true needs {url}, which could not be downloaded ({error}): put the file into "
             f"{torch.hub.get_dir()}/checkpoints, or set weights to a file"
         ) from error
-    if name in _AUXILIARY:
-        model.aux_logits = False
-        for auxiliary in _AUXILIARY[name]:
-            setattr(model, auxiliary, None)
+    for attribute, value in _NO_AUXILIARY.get(name, {}).items():
+        setattr(model, attribute, value)
     path, last = [(p, m) for p, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)][-1]
     if num_classes == 1000:
         return model

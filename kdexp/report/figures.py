@@ -18,7 +18,7 @@ from kdexp.metrics import CurveData
 _BLUE, _ORANGE, _GREEN, _GREY = "#0072b2", "#d55e00", "#009e73", "#8c8c8c"
 _SQRT = PowerNorm(0.5, vmin=0, vmax=1)  # a rare confusion is still seen beside a frequent one
 _NAMED_CLASSES = 10  # more curves than these get no names
-_NUMBERED_CLASSES = 20  # more rows than these get no counts
+_COUNTED_CLASSES = 20  # more rows than these get no names and no counts
 
 
 def roc(curves: CurveData, classes: Sequence[str], path: Path) -> None:
@@ -55,8 +55,7 @@ def roc(curves: CurveData, classes: Sequence[str], path: Path) -> None:
 def confusion(curves: CurveData, classes: Sequence[str], path: Path) -> None:
     """Draw the confusion matrix, each row as shares of its true class; multilabel data have none, and get no file.
 
-    Up to ten classes every cell shows its count; up to twenty every row has its name; above, only the picture is shown
-    and a few class numbers.
+    Up to twenty classes have their names and counts written; above, only the picture and a few class numbers are.
 
     Args:
         curves: see `kdexp.metrics.Curves`.
@@ -73,7 +72,7 @@ def confusion(curves: CurveData, classes: Sequence[str], path: Path) -> None:
     image = axes.imshow(share, cmap="Blues", norm=_SQRT, interpolation="nearest")
     figure.colorbar(image, ax=axes, shrink=0.8, label="share of the true class", format=PercentFormatter(1, decimals=0))
     axes.set(xlabel="predicted", ylabel="true", title=f"{np.trace(counts)} of {counts.sum()} right")
-    if len(counts) <= _NUMBERED_CLASSES:
+    if len(counts) <= _COUNTED_CLASSES:
         ticks, names = range(len(counts)), [_short(name) for name in classes]
         slanted = max(map(len, names)) > 3
         axes.set_xticks(ticks, names, rotation=45 if slanted else 0, ha="right" if slanted else "center")

@@ -1,0 +1,122 @@
+from pathlib import Path
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from kdexp.config import Config, check, compose, control_fingerprint, instantiate, is_control, plain, run_fingerprint
+
+CONF = Path(__file__).parents[1] / "conf"
+GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name not in ("hydra", "__pycache__"))
+
+
+def composed(tmp_path, *overrides):
+    return compose(["experiment=smoke", *overrides], output_dir=tmp_path, store_dir=tmp_path)
+
+
+def test_no_group_has_the_name_of_a_scalar_setting():
+    """``alpha=0.5`` would look for the file alpha/0.5.yaml."""
+    scalars = {name for name, field in Config.__dataclass_fields__.items() if field.type in (int, float, str)}
+    scalars |= {"alpha", "temperature", "seed", "resume", "label_smoothing"}
+    assert not scalars & set(GROUPS)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [f"{p.parent.name}={p.stem}" for g in GROUPS for p in sorted((CONF / g).glob("*.yaml")) if p.stem != "base"],
+)
+def test_every_option_of_every_group_composes_and_passes_the_checks(tmp_path, option):
+    overrides = ["dataset.input_shape=[3,32,32]"] if option.startswith("dataset=image_folder") else []
+    config = compose([option, *overrides], output_dir=tmp_path)
+    check(config)
+    assert plain(config)
+
+
+def test_every_line_of_the_defaults_list_is_explained():
+    lines = (CONF / "train.yaml").read_text().splitlines()
+    entries = [line for line in lines if line.startswith("  - ") and "override" not in line]
+    unexplained = [line for line in entries if "#" not in line]
+    assert len(unexplained) <= 1, unexplained
+
+
+def test_settings_have_their_types(tmp_path):
+    config = composed(tmp_path, "alpha=1", "seed=3")
+    assert isinstance(config.alpha, float)
+    assert isinstance(config.seed, int)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("alpha=1.5", r"^alpha must be in \[0, 1\], got 1.5$"),
+        ("alpha=-0.1", r"^alpha must be in \[0, 1\], got -0.1$"),
+        ("alpha=nan", r"^alpha must be in \[0, 1\], got nan$"),
+        ("alpha=abc", r"Value 'abc' of type 'str' could not be converted to Float.*alpha"),
+        ("temperature=0", r"^temperature must be > 0, got 0.0$"),
+        ("temperature=-1", r"^temperature must be > 0, got -1.0$"),
+        ("temperature=inf", r"^temperature must be > 0, got inf$"),
+        ("label_smoothing=1", r"^label_smoothing must be in \[0, 1\), got 1.0$"),
+        ("alpha_schedule.kind=step", r"^alpha_schedule.kind must be one of constant, linear, cosine, got step$"),
+        ("alpha_schedule.kind=linear", r"^alpha_schedule.final is needed by kind=linear, got None$"),
+        ("alpha_schedule={kind:linear,final:2}", r"^alpha_schedule.final must be in \[0, 1\], got 2.0$"),
+        ("temperature_schedule={kind:cosine,final:0}", r"^temperature_schedule.final must be > 0, got 0.0$"),
+        ("student.num_classes=7", r"^student.num_classes must be \d+, the outputs that dataset=synthetic .* got 7$"),
+        ("teacher.num_classes=7", r"^teacher.num_classes must be \d+, .* got 7$"),
+        ("dataset.task=ranking", r"^dataset.task must be multiclass, binary or multilabel, got ranking$"),
+        ("trainer.max_epochs=0", r"^trainer.max_epochs must be at least 1, got 0$"),
+        ("trainer.precision=fp8", r"^trainer.precision must be one of .*, got fp8$"),
+        ("trainer.precision=16-mixed", r"^trainer.precision must be 32-true or bf16-mixed with .*, got 16-mixed$"),
+        ("tracking.wandb=perhaps", r"^tracking.wandb must be auto, online, offline or disabled, got perhaps$"),
+        ("student._target_=os.system", r"^_target_ must be in a trusted package .* got 'os.system'$"),
+        ("student._target_=kdexp.data.digits.nothing", r"^_target_ must name something that can be imported"),
+        ("loss=nope", r"Could not find 'loss/nope'.*kd"),
+        ("loss.tempratur=4", r"tempratur"),
+        ("tempratur=4", r"tempratur"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_that_says_so(tmp_path, override, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        check(composed(tmp_path, override))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_target_reached_through_a_trusted_module_is_refused():
+    with pytest.raises(ValueError, match="must be defined in a trusted package"):
+        instantiate({"_target_": "kdexp.data.image_folder.os.system", "command": "true"})
+
+
+def test_a_users_package_is_trusted_only_when_the_user_says_so(monkeypatch):
+    config = OmegaConf.create({"_target_": "collections.Counter"})
+    with pytest.raises(ValueError, match="KDEXP_TRUST"):
+        instantiate(config)
+    monkeypatch.setenv("KDEXP_TRUST", "mine,collections")
+    assert instantiate(config) == {}
+
+
+def test_a_control_is_known_by_alpha_alone(tmp_path):
+    assert is_control(composed(tmp_path, "alpha=1"))
+    assert is_control(composed(tmp_path, "distillation=control"))
+    assert not is_control(composed(tmp_path, "alpha=1", "alpha_schedule={kind:linear,final:0}"))
+    assert not is_control(composed(tmp_path, "alpha=0.99"))
+
+
+def test_fingerprints_ignore_where_a_run_lies_and_see_what_it_computes(tmp_path):
+    base = plain(composed(tmp_path))
+    moved = plain(compose(["experiment=smoke", "tracking=none"], output_dir="/elsewhere", data_dir="/other"))
+    warmer = plain(composed(tmp_path, "temperature=8"))
+    alone = plain(composed(tmp_path, "alpha=1", "temperature=1", "teacher=cnn"))
+    seeded = plain(composed(tmp_path, "seed=1"))
+    assert run_fingerprint(base) == run_fingerprint(moved)
+    assert len({run_fingerprint(c) for c in (base, warmer, alone, seeded)}) == 4
+    assert control_fingerprint(base) == control_fingerprint(warmer) == control_fingerprint(alone)
+    assert control_fingerprint(base) != control_fingerprint(seeded)
+
+
+def test_teachers_and_students_offer_the_same_networks():
+    options = {g: {p.stem for p in (CONF / g).glob("*.yaml")} - {"base", "ensemble"} for g in ("teacher", "student")}
+    assert options["teacher"] == options["student"]
+
+
+def test_every_yaml_is_small_and_plain():
+    for path in CONF.rglob("*.yaml"):
+        assert yaml.safe_load(path.read_text()) is not None, path
