@@ -64,7 +64,7 @@ def show(folder: Path, found: dict[str, float]) -> bool:
         print(f"test/{name:<14} {value:.6f}   results.json {stored[name]:.6f}")
     worst = max(abs(value - stored[name]) for name, value in found.items())
     print(f"largest difference {worst:.1e}: {'equal' if worst <= TOLERANCE else 'NOT equal'} within {TOLERANCE:.0e}")
-    return worst <= TOLERANCE
+    return bool(worst <= TOLERANCE)
 
 
 @hydra.main(version_base=HYDRA_VERSION_BASE, config_path="pkg://kdexp.conf", config_name="eval")

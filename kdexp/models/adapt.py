@@ -47,7 +47,7 @@ def adapt_image_size(model: nn.Module, name: str, stem: str, resize: int | None)
         model: the network.
         name: its name, for messages.
         stem: "keep"; or "small": the first convolution becomes 3x3 with stride 1, and the max-pooling that follows it
-            is left out (He et al. 2020, "Momentum Contrast", and others on CIFAR).
+            is left out (Chen et al. 2020, SimCLR, appendix B.9).
         resize: height and width to which the images are interpolated first, or None.
 
     Raises:

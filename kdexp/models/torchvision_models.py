@@ -11,10 +11,7 @@ from kdexp.models.adapt import adapt_image_size, check_name, check_runs, first_c
 from kdexp.models.layers import image_channels
 
 # These return more than logits in training, unless their auxiliary classifiers are taken away.
-_NO_AUXILIARY = {
-    "googlenet": {"aux_logits": False, "aux1": None, "aux2": None},
-    "inception_v3": {"aux_logits": False, "AuxLogits": None},
-}
+_WITH_AUXILIARY = ("googlenet", "inception_v3")
 
 
 def torchvision_model(
@@ -59,7 +56,7 @@ def torchvision_model(
 
 
 def _fresh(name: str, num_classes: int, options: dict[str, Any]) -> nn.Module:
-    if name in _NO_AUXILIARY:
+    if name in _WITH_AUXILIARY:
         options = {"aux_logits": False, "init_weights": True, **options}
     model: nn.Module = models.get_model(name, weights=None, num_classes=num_classes, **options)
     return model
@@ -74,8 +71,8 @@ def _pretrained(name: str, num_classes: int, options: dict[str, Any]) -> nn.Modu
             f"pretrained=true needs {url}, which could not be downloaded ({error}): put the file into "
             f"{torch.hub.get_dir()}/checkpoints, or set weights to a file"
         ) from error
-    for attribute, value in _NO_AUXILIARY.get(name, {}).items():
-        setattr(model, attribute, value)
+    if isinstance(model, models.Inception3):  # torchvision takes googlenet's away itself
+        model.aux_logits, model.AuxLogits = False, None
     path, last = [(p, m) for p, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)][-1]
     if num_classes == 1000:
         return model

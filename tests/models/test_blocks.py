@@ -54,8 +54,9 @@ def test_a_shufflenet_unit_that_halves_the_image_appends_its_mean():
     out = silenced(DownUnitV1(12, 24, 3), "branch.3.0")(X)
     assert out.shape == (2, 24, 4, 4)
     assert not out[:, :12].any()
-    window = X[:, :, 1:4, 1:4].mean((2, 3)).clamp(min=0)  # pixel (1, 1) of the mean over 3 x 3 with stride 2
-    torch.testing.assert_close(out[:, 12:, 1, 1], window)
+    # The mean over 3 x 3 with stride 2; the border counts as zeros.
+    torch.testing.assert_close(out[:, 12:, 1, 1], X[:, :, 1:4, 1:4].mean((2, 3)).clamp(min=0))
+    torch.testing.assert_close(out[:, 12:, 0, 0], X[:, :, 0:2, 0:2].sum((2, 3)).clamp(min=0) / 9)
 
 
 def test_a_shufflenetv2_unit_passes_the_first_half_and_interleaves_both():

@@ -61,10 +61,10 @@ def test_any_number_of_channels_is_taken():
     for channels in (1, 4):
         model = torchvision_model(10, (channels, 32, 32), "mobilenet_v3_small")
         assert model.eval()(torch.rand(2, channels, 32, 32)).shape == (2, 10)
-    assert torchvision_model(10, (1, 32, 32)).conv1.stride == (2, 2)
+    assert feature_map(torchvision_model(10, (1, 32, 32)), "conv1", (1, 32, 32)) == (64, 16, 16)
 
 
-def test_googlenet_returns_logits_alone_while_training():
+def test_googlenet_returns_logits_alone_in_training():
     assert torchvision_model(10, (3, 64, 64), "googlenet")(torch.rand(2, 3, 64, 64)).shape == (2, 10)
 
 
@@ -86,7 +86,10 @@ def test_options_reach_torchvisions_constructor():
         ({"stem": "tiny"}, "stem must be keep or small, got tiny"),
         ({"name": "vgg11", "stem": "small"}, "stem=small needs .* strided convolution, got vgg11"),
         ({"resize": 0}, "resize must be null or at least 1 pixel, got 0"),
-        ({"name": "alexnet"}, r"alexnet must take input_shape \[3, 32, 32\] \(resize=SIZE rescales images\), got .+"),
+        (
+            {"name": "squeezenet1_1", "input_shape": (3, 8, 8)},
+            r"squeezenet1_1 must take input_shape \[3, 8, 8\] \(resize=SIZE rescales images\), got .+",
+        ),
         ({"colour": "red"}, r"options of resnet18 must be known to torchvision, got {'colour': 'red'} \(.*\)"),
     ],
 )
@@ -119,11 +122,12 @@ def test_pretrained_weights_are_kept_but_for_a_head_of_another_size(name, head, 
     assert len(other[f"{head}.bias"]) == 10
 
 
-def test_pretrained_googlenet_has_no_auxiliary_classifiers_left(monkeypatch, tmp_path):
-    published(monkeypatch, tmp_path, "googlenet", init_weights=False)
-    model = torchvision_model(10, (3, 64, 64), "googlenet", pretrained=True)
-    assert model(torch.rand(2, 3, 64, 64)).shape == (2, 10)
-    assert not any(path.startswith("aux") for path in model.state_dict())
+@pytest.mark.parametrize(("name", "size"), [("googlenet", 64), ("inception_v3", 96)])
+def test_auxiliary_classifiers_are_left_out_of_pretrained_networks_too(name, size, monkeypatch, tmp_path):
+    published(monkeypatch, tmp_path, name, init_weights=False)
+    model = torchvision_model(10, (3, size, size), name, pretrained=True)
+    assert model(torch.rand(2, 3, size, size)).shape == (2, 10)
+    assert not any("aux" in path.lower() for path in model.state_dict())
 
 
 def test_weights_that_cannot_be_downloaded_are_named_with_the_way_out(monkeypatch, tmp_path):

@@ -51,6 +51,14 @@ def test_classes_are_named_up_to_ten_and_not_among_a_hundred(monkeypatch, tmp_pa
             assert len(written) < 250
 
 
+def test_the_mean_is_drawn_where_there_are_several_curves(monkeypatch, tmp_path):
+    for task, classes, several in (("multiclass", 100, True), ("binary", 2, False)):
+        curves, names = make_curves(task, classes), [str(i) for i in range(classes)]
+        written = texts(monkeypatch, lambda c=curves, n=names: figures.roc(c, n, tmp_path / "x.png"))
+        assert ("ROC, one class against the rest" in written) == several
+        assert any(text.startswith("mean of 100") for text in written) == several
+
+
 def test_confusion_counts_are_written_in_their_cells(monkeypatch, tmp_path):
     target = torch.tensor([0] * 130 + [1] * 270)
     curves = make_curves("binary", 2, target)

@@ -1,0 +1,167 @@
+"""Augmentation of whole batches on their own device.
+
+A transform is called as ``transform(batch, seed=..., epoch=...)`` with inputs in [0, 1] that are not yet normalised,
+and returns a new batch. What it does to a sample is a function of (seed, epoch, the sample's id): it does not depend on
+the batch's size or composition, on workers or ranks. (`Mixup` is the exception.)
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kdexp.contracts import UNLABELED, Batch
+from kdexp.data.counter import Stream, uniform
+
+
+class RandomCrop:
+    """Shift images by up to `padding` pixels each way; what comes in from outside is black.
+
+    Args:
+        padding: pixels, >= 0. 4 at 32 x 32 is the usual recipe for CIFAR (He et al. 2016, section 4.2).
+    """
+
+    def __init__(self, padding: int) -> None:
+        self.padding = padding
+
+    def __call__(self, batch: Batch, *, seed: int, epoch: int) -> Batch:
+        """Shift each image by its own whole number of pixels."""
+        images = _images(self, batch)
+        n, c, h, w = images.shape
+        offset = (uniform(seed, epoch, batch.index, 2, Stream.CROP) * (2 * self.padding + 1)).long()
+        rows = offset[:, :1] + torch.arange(h, device=images.device)
+        columns = offset[:, 1:] + torch.arange(w, device=images.device)
+        padded = F.pad(images, [self.padding] * 4)
+        sample = torch.arange(n, device=images.device).view(n, 1, 1, 1)
+        channel = torch.arange(c, device=images.device).view(1, c, 1, 1)
+        return replace(batch, inputs=padded[sample, channel, rows.view(n, 1, h, 1), columns.view(n, 1, 1, w)])
+
+
+class HorizontalFlip:
+    """Mirror half of the images left to right."""
+
+    def __call__(self, batch: Batch, *, seed: int, epoch: int) -> Batch:
+        """Mirror each image or leave it."""
+        images = _images(self, batch)
+        mirrored = uniform(seed, epoch, batch.index, 1, Stream.FLIP) < 0.5
+        return replace(batch, inputs=torch.where(mirrored.view(-1, 1, 1, 1), images.flip(3), images))
+
+
+class Cutout:
+    """Cover a square around a random pixel (DeVries and Taylor 2017, arXiv:1708.04552, section 3).
+
+    The square is cut off where it leaves the image.
+
+    Args:
+        size: side of the square in pixels; 16 for CIFAR-10 and 8 for CIFAR-100 in the paper.
+        fill: value for each channel, in [0, 1]; the data set's mean is the paper's 0 after normalisation.
+    """
+
+    def __init__(self, size: int, fill: Sequence[float]) -> None:
+        self.size, self.fill = size, list(fill)
+
+    def __call__(self, batch: Batch, *, seed: int, epoch: int) -> Batch:
+        """Cover one square of each image."""
+        images = _images(self, batch)
+        u = uniform(seed, epoch, batch.index, 2, Stream.CUTOUT)
+
+        def covered(axis: int) -> Tensor:
+            length = images.shape[2 + axis]
+            first = (u[:, axis : axis + 1] * length).long() - self.size // 2
+            distance = torch.arange(length, device=images.device) - first
+            return (distance >= 0) & (distance < self.size)
+
+        square = (covered(0).unsqueeze(2) & covered(1).unsqueeze(1)).unsqueeze(1)
+        fill = images.new_tensor(self.fill).view(-1, 1, 1)
+        return replace(batch, inputs=torch.where(square, fill, images))
+
+
+class RandomResizedCrop:
+    """Cut out a random part and enlarge it to the image's size, bilinearly (Szegedy et al. 2015, section 6).
+
+    Args:
+        scale: least and largest share of the area, in (0, 1].
+        ratio: least and largest width / height of the part, as a share of the image's own; evenly in the logarithm.
+    """
+
+    def __init__(self, scale: Sequence[float] = (0.08, 1.0), ratio: Sequence[float] = (3 / 4, 4 / 3)) -> None:
+        self.scale, self.ratio = tuple(scale), tuple(ratio)
+
+    def __call__(self, batch: Batch, *, seed: int, epoch: int) -> Batch:
+        """Cut a part out of each image."""
+        images = _images(self, batch)
+        u = uniform(seed, epoch, batch.index, 4, Stream.RESIZED_CROP)
+        area = self.scale[0] + u[:, 0] * (self.scale[1] - self.scale[0])
+        low, high = (math.log(bound) for bound in self.ratio)
+        stretch = torch.exp((low + u[:, 1] * (high - low)) / 2)
+        # Sides as a share of the image's; a part that would be longer than the image is as long as the image.
+        size = torch.stack([area.sqrt() * stretch, area.sqrt() / stretch], 1).clamp(max=1)
+        centre = (2 * u[:, 2:] - 1) * (1 - size)  # x, y in [-1, 1], where the image reaches from -1 to 1
+        affine = torch.cat([torch.diag_embed(size), centre.unsqueeze(2)], 2).to(images.dtype)
+        grid = F.affine_grid(affine, list(images.shape), align_corners=False)
+        return replace(batch, inputs=F.grid_sample(images, grid, padding_mode="border", align_corners=False))
+
+
+class Mixup:
+    """Mix each sample with the one before it in the batch, inputs and labels alike (Zhang et al. 2018, equation 1).
+
+    The share of a sample is a function of (seed, epoch, id) as everywhere, but its partner depends on who else is in
+    the batch: mixup is the same in two runs only with the same batches. Under several ranks, partners are of one rank.
+
+    An unlabelled sample brings no label. A mixed class label is float32 (N, C) and sums to the share that is labelled.
+    With one logit or several labels (sigmoid tasks) a part of a label has no meaning: if a partner has none, the mix
+    has none.
+
+    Args:
+        alpha: > 0, of the distribution Beta(alpha, alpha) from which a sample's own share is drawn; 1 is uniform.
+        num_outputs: C, the number of logits.
+    """
+
+    def __init__(self, alpha: float, num_outputs: int) -> None:
+        if not alpha > 0:
+            raise ValueError(f"augment: alpha of Mixup must be > 0, got {alpha}")
+        self.alpha, self.num_outputs = alpha, num_outputs
+
+    def __call__(self, batch: Batch, *, seed: int, epoch: int) -> Batch:
+        """Mix the batch with itself, rolled by one."""
+        share = symmetric_beta(uniform(seed, epoch, batch.index, 2, Stream.MIXUP), self.alpha)
+
+        def mixed(x: Tensor) -> Tensor:
+            weight = share.to(x.dtype).view(-1, *[1] * (x.dim() - 1))
+            return weight * x + (1 - weight) * x.roll(1, 0)
+
+        target = batch.target
+        if target.dim() == 1 and self.num_outputs > 1:
+            classes = torch.arange(self.num_outputs, device=target.device)
+            return replace(batch, inputs=mixed(batch.inputs), target=mixed((target.unsqueeze(1) == classes).float()))
+        unlabeled = target == UNLABELED
+        label = mixed(target.float()).masked_fill(unlabeled | unlabeled.roll(1, 0), UNLABELED)
+        return replace(batch, inputs=mixed(batch.inputs), target=label)
+
+
+def symmetric_beta(u: Tensor, alpha: float) -> Tensor:
+    """Turn pairs of uniform numbers into one from Beta(alpha, alpha), for any alpha > 0.
+
+    Exact and without rejection: Devroye 1996, "Random variate generation in one line of code", section 4, from
+    Bailey's generator of Student's t with 2 alpha degrees of freedom.
+
+    Args:
+        u: (N, 2) in [0, 1).
+        alpha: > 0.
+
+    Returns:
+        (N,) float64 in [0, 1].
+    """
+    u = u.double()
+    t = torch.sqrt((1 - u[:, 0]) ** (-1 / alpha) - 1) * torch.cos(2 * math.pi * u[:, 1])
+    return (1 + torch.sin(torch.atan(t))) / 2  # sin(atan(t)) = t / sqrt(1 + t^2), also where t is infinite
+
+
+def _images(transform: object, batch: Batch) -> Tensor:
+    if batch.inputs.dim() != 4:
+        shape = list(batch.inputs.shape[1:])
+        raise ValueError(f"augment: {type(transform).__name__} needs images (C, H, W), got inputs of shape {shape}")
+    return batch.inputs

@@ -1,0 +1,290 @@
+"""Batches: their order, where they come from, and what happens to them on the device."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from kdexp.contracts import Batch, Split, Splits
+from kdexp.data.counter import order
+
+Transform = Callable[..., Batch]
+"""See `kdexp.data.augment`."""
+
+
+class BatchOrder(Sampler[list[int]]):
+    """Which positions of a split make up each batch, on one rank; a function of (seed, epoch) only.
+
+    Batches are global: each is cut from one order of all samples, and rank r takes its r-th, (r + world_size)-th, ...
+    sample, so that several ranks together see the batches that one would see. Nothing is repeated or padded.
+
+    With `drop_last` every batch has exactly `batch_size` samples and the rest of the order is left out. Without, the
+    samples are shared out evenly over as few batches as hold them all, so no batch is much smaller than the others, and
+    every rank has at least one sample of every batch (ranks that differ in their number of steps wait for ever).
+
+    Args:
+        n: samples in the split.
+        batch_size: samples of all ranks together; with drop_last divisible by world_size.
+        shuffle: a new random order each epoch, or always 0..n-1.
+        drop_last: see above.
+        seed: of the order.
+        rank: which share is wanted.
+        world_size: number of ranks.
+
+    Raises:
+        ValueError: no batch can be made, or not one for every rank.
+    """
+
+    def __init__(
+        self,
+        n: int,
+        batch_size: int,
+        *,
+        shuffle: bool,
+        drop_last: bool,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if drop_last and batch_size % world_size:
+            raise ValueError(f"dataset.batch_size must be divisible by the {world_size} ranks, got {batch_size}")
+        if drop_last and n < batch_size:
+            raise ValueError(
+                f"dataset.batch_size must be at most the {n} training samples with dataset.drop_last=true, "
+                f"got {batch_size}"
+            )
+        if n < world_size:
+            raise ValueError(f"trainer.devices must be at most the samples of each split, {n}, got {world_size} ranks")
+        batches = n // batch_size if drop_last else min(-(-n // batch_size), n // world_size)
+        kept = batches * batch_size if drop_last else n
+        self._bounds = [batch * kept // batches for batch in range(batches + 1)]
+        self._n, self._shuffle, self._seed = n, shuffle, seed
+        self._rank, self._world_size = rank, world_size
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """The epoch whose order the next iteration gives; the Trainer calls this."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """Number of batches in an epoch, the same on every rank."""
+        return len(self._bounds) - 1
+
+    def tensors(self, device: torch.device | str = "cpu") -> Iterator[Tensor]:
+        """The epoch's batches as (n,) int64 positions on a device, to which they are brought all at once."""
+        positions = order(self._seed, self.epoch, self._n) if self._shuffle else torch.arange(self._n)
+        positions = positions.to(device)
+        for start, stop in zip(self._bounds, self._bounds[1:], strict=False):
+            yield positions[start + self._rank : stop : self._world_size]
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """The epoch's batches as lists of positions."""
+        return (positions.tolist() for positions in self.tensors())
+
+
+class TensorLoader:
+    """Batches of a split that is held in memory, by indexing: no work for single samples, no worker processes.
+
+    Attributes:
+        sampler: its order; under this name the Trainer looks for ``set_epoch``.
+    """
+
+    def __init__(self, split: Split, sampler: BatchOrder) -> None:
+        assert isinstance(split.inputs, Tensor)
+        self.sampler = sampler
+        self._inputs, self._target, self._index = split.inputs, split.target, split.index
+
+    def to(self, device: torch.device | str) -> "TensorLoader":
+        """Hold the data on a device."""
+        self._inputs, self._target = self._inputs.to(device), self._target.to(device)
+        self._index = self._index.to(device)
+        return self
+
+    def __len__(self) -> int:
+        """Number of batches in an epoch."""
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """One epoch."""
+        for positions in self.sampler.tensors(self._index.device):
+            index = self._index[positions]
+            yield Batch(self._inputs[index], self._target[positions], index)
+
+
+class _PinnableBatch(Batch):
+    def pin_memory(self) -> Batch:
+        return Batch(self.inputs.pin_memory(), self.target.pin_memory(), self.index.pin_memory())
+
+
+class _Stream(Dataset[Batch]):
+    """A split that is read sample by sample; its items are whole batches."""
+
+    def __init__(self, split: Split) -> None:
+        self._split = split
+
+    def __getitem__(self, positions: list[int]) -> Batch:
+        index = self._split.index[positions]
+        images = torch.stack([self._split.inputs[int(i)] for i in index])
+        return _PinnableBatch(images, self._split.target[positions], index)
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """Batches of a loader with something done to them."""
+
+    loader: TensorLoader | DataLoader[Batch]
+    prepare: Callable[[Batch], Batch]
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return map(self.prepare, self.loader)
+
+
+class DataModule(pl.LightningDataModule):
+    """The data of one training: loaders for the Trainer, and what is done to a batch on the device.
+
+    There, uint8 images become float32 in [0, 1]; training batches are augmented; then all are normalised.
+
+    Args:
+        splits: the data.
+        augment: transforms of training batches, in this order; see `kdexp.data.augment`.
+        mean: what is subtracted: a value for each channel of images (C, H, W), for each feature (the last dimension) of
+            anything else, or one for all.
+        std: what is divided by, likewise; > 0.
+        batch_size: training samples of all ranks together.
+        eval_batch_size: the same for validation and test.
+        drop_last: leave out the rest of the training samples that does not fill a batch.
+        seed: of order and augmentation.
+        num_workers: processes that read samples which are not held in memory.
+
+    Raises:
+        ValueError: sizes or shapes do not fit; one line with the setting.
+    """
+
+    def __init__(
+        self,
+        splits: Splits,
+        *,
+        augment: Sequence[Transform],
+        mean: Sequence[float],
+        std: Sequence[float],
+        batch_size: int,
+        eval_batch_size: int,
+        drop_last: bool,
+        seed: int,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        self.splits = splits
+        self._augment = list(augment)
+        self._batch_size, self._eval_batch_size = batch_size, eval_batch_size
+        self._drop_last, self._seed, self._num_workers = drop_last, seed, num_workers
+        shape = splits.train.inputs[0].shape
+        self._mean, self._std = _statistic("mean", mean, shape), _statistic("std", std, shape)
+        if not (self._std > 0).all():
+            raise ValueError(f"dataset.std must be > 0, got {list(std)}")
+        self._resident: dict[tuple[int, torch.device], Tensor] = {}
+        # What does not fit is found out now.
+        self._order("train", training=True)
+        first = splits.train.index[:2]
+        images = torch.stack([splits.train.inputs[int(i)] for i in first])
+        self._prepare(Batch(images, splits.train.target[:2], first), epoch=0)
+
+    # For the Trainer
+
+    def train_dataloader(self) -> Iterable[Batch]:
+        """This rank's share of the training batches."""
+        return self._loader("train", self._device(), training=True, **self._place())
+
+    def val_dataloader(self) -> Iterable[Batch]:
+        """This rank's share of the validation batches."""
+        return self._loader("val", self._device(), **self._place())
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Bring a batch to the device."""
+        return _to(batch, device)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """What is done to a batch on the device."""
+        assert self.trainer is not None
+        return self._prepare(batch, epoch=self.trainer.current_epoch if self.trainer.training else None)
+
+    # Without a Trainer
+
+    def eval_batches(self, split: Literal["train", "val", "test"], device: torch.device | str) -> Iterable[Batch]:
+        """All batches of a split in a fixed order on a device: normalised, not augmented, for one process.
+
+        The result has a length, the number of batches.
+        """
+        device = torch.device(device)
+        loader = self._loader(split, device)
+        return _Prepared(loader, lambda batch: self._prepare(_to(batch, device), epoch=None))
+
+    def _place(self) -> dict[str, int]:
+        assert self.trainer is not None
+        return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
+
+    def _device(self) -> torch.device:
+        assert self.trainer is not None
+        return self.trainer.strategy.root_device
+
+    def _order(self, split: str, *, training: bool = False, **place: int) -> BatchOrder:
+        return BatchOrder(
+            len(getattr(self.splits, split)),
+            self._batch_size if training else self._eval_batch_size,
+            shuffle=training,
+            drop_last=training and self._drop_last,
+            seed=self._seed,
+            **place,
+        )
+
+    def _loader(
+        self, name: str, device: torch.device, *, training: bool = False, **place: int
+    ) -> TensorLoader | DataLoader[Batch]:
+        split: Split = getattr(self.splits, name)
+        batches = self._order(name, training=training, **place)
+        if isinstance(split.inputs, Tensor):
+            return TensorLoader(replace(split, inputs=self._on(split.inputs, device)), batches).to(device)
+        options: dict[str, Any] = {
+            "num_workers": self._num_workers,
+            "persistent_workers": self._num_workers > 0,
+            "pin_memory": device.type == "cuda",
+            # Its own, because a loader draws a number at each start, and dropout must not depend on that.
+            "generator": torch.Generator(),
+        }
+        # With batch_size=None the sampler's items, here whole batches, are what the dataset is asked for.
+        return DataLoader(_Stream(split), sampler=batches, batch_size=None, **options)
+
+    def _on(self, inputs: Tensor, device: torch.device) -> Tensor:
+        """The samples on a device, brought there once for all splits and loaders."""
+        key = (id(inputs), device)
+        if key not in self._resident:
+            self._resident[key] = inputs.to(device)
+        return self._resident[key]
+
+    def _prepare(self, batch: Batch, epoch: int | None) -> Batch:
+        if batch.inputs.dtype == torch.uint8:
+            batch = replace(batch, inputs=batch.inputs.float() / 255)
+        if epoch is not None:
+            for transform in self._augment:
+                batch = transform(batch, seed=self._seed, epoch=epoch)
+        self._mean, self._std = self._mean.to(batch.inputs.device), self._std.to(batch.inputs.device)
+        return replace(batch, inputs=(batch.inputs - self._mean) / self._std)
+
+
+def _to(batch: Batch, device: torch.device) -> Batch:
+    inputs, target, index = (x.to(device, non_blocking=True) for x in (batch.inputs, batch.target, batch.index))
+    return Batch(inputs, target, index)
+
+
+def _statistic(name: str, values: Sequence[float], shape: torch.Size) -> Tensor:
+    channels, trailing = (shape[0], 2) if len(shape) == 3 else (shape[-1], 0)
+    if len(values) not in (1, channels):
+        raise ValueError(f"dataset.{name} must have 1 or {channels} values for inputs {list(shape)}, got {len(values)}")
+    return torch.tensor(values).view(-1, *[1] * trailing)

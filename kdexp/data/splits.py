@@ -1,0 +1,156 @@
+"""From a loaded data set to what is trained on, chosen by and reported: subsets, label noise, hidden labels."""
+
+import torch
+from torch import Tensor
+
+from kdexp.contracts import UNLABELED, Images, Source, Split, Splits, Task
+from kdexp.data.counter import Stream, order, uniform
+
+
+def make_splits(
+    source: Source,
+    *,
+    task: Task,
+    num_classes: int,
+    val_fraction: float,
+    split_seed: int,
+    train_fraction: float = 1.0,
+    subset_seed: int = 0,
+    label_noise: float = 0.0,
+    label_noise_kind: str = "symmetric",
+    unlabeled_fraction: float = 0.0,
+) -> Splits:
+    """Split a data set; every count is exact and, but for multi-label data, every choice is stratified by class.
+
+    Validation and test labels are never touched. The order of events: val is taken from train, then a subset of what
+    is left, then labels are made wrong, then labels are hidden.
+
+    Args:
+        source: as a file of `kdexp.data` loads it.
+        task: what the targets mean.
+        num_classes: C, which must be the number of classes found (2 for the binary task).
+        val_fraction: in (0, 1), the share of train that becomes val; not used when the source has an official val.
+        split_seed: of the choice of val.
+        train_fraction: in (0, 1], the share of the rest that is trained on. With the same seeds a smaller subset is
+            part of a larger one.
+        subset_seed: of the subset, the wrong labels and the hidden labels.
+        label_noise: in [0, 1], the share of training labels that are replaced by a wrong one (Patrini et al. 2017,
+            "Making Deep Neural Networks Robust to Label Noise", section 5). Multi-label: the share of single entries
+            that are inverted.
+        label_noise_kind: "symmetric": any of the C - 1 other classes, evenly; "pair": class c becomes c + 1 mod C.
+        unlabeled_fraction: in [0, 1], the share of training labels that become `UNLABELED`. Multi-label: of rows.
+
+    Returns:
+        The three parts.
+
+    Raises:
+        ValueError: one line with the setting, the rule and the value.
+    """
+    _check(label_noise_kind in ("symmetric", "pair"), "label_noise_kind", "must be symmetric or pair", label_noise_kind)
+    _check(0 < train_fraction <= 1, "train_fraction", "must be in (0, 1]", train_fraction)
+    _check(0 <= label_noise <= 1, "label_noise", "must be in [0, 1]", label_noise)
+    _check(0 <= unlabeled_fraction <= 1, "unlabeled_fraction", "must be in [0, 1]", unlabeled_fraction)
+    _check_labels(source, task, num_classes)
+    train, val = _train_and_val(source, task, num_classes, val_fraction, split_seed)
+
+    keep = round(train_fraction * len(train))
+    chosen = stratified_order(train.target, subset_seed, Stream.SUBSET)[:keep].sort().values
+    target, index = train.target[chosen], train.index[chosen]
+    _check_complete("train_fraction", train_fraction, "train", target, task, num_classes)
+
+    # Which labels are hidden is chosen by the true ones.
+    hidden = stratified_order(target, subset_seed, Stream.HIDDEN)[: round(unlabeled_fraction * len(target))]
+    target = _with_noise(target, task, num_classes, label_noise, label_noise_kind, subset_seed)
+    target[hidden] = UNLABELED
+    return Splits(Split(train.inputs, target, index), val, _whole(source.test_inputs, source.test_target))
+
+
+def stratified_order(target: Tensor, seed: int, stream: int) -> Tensor:
+    """A random order of the samples in which every beginning holds the classes in the proportions of the whole.
+
+    A class of n samples has its r-th one at (r + 1/2) / n of the way; to take the first k is thus to share k seats
+    among the classes by the method of Webster and Sainte-Lague, which never takes back a seat when k grows.
+
+    Args:
+        target: (N,) int64 class numbers; or (N, C) multi-label rows, which are put in plain random order.
+        seed: of the order.
+        stream: see `Stream`.
+
+    Returns:
+        (N,) int64 permutation.
+    """
+    shuffled = order(seed, 0, len(target), stream)
+    if target.dim() > 1:
+        return shuffled
+    labels = target[shuffled]
+    grouped = labels.argsort(stable=True)
+    counts = torch.bincount(labels)
+    firsts = counts.cumsum(0) - counts
+    place = torch.empty(len(target), dtype=torch.float64)
+    rank = torch.arange(len(target)) - firsts[labels[grouped]]
+    place[grouped] = (rank + 0.5) / counts[labels[grouped]]
+    return shuffled[place.argsort(stable=True)]
+
+
+def _whole(inputs: Tensor | Images, target: Tensor) -> Split:
+    return Split(inputs, target, torch.arange(len(target)))
+
+
+def _train_and_val(
+    source: Source, task: Task, num_classes: int, val_fraction: float, split_seed: int
+) -> tuple[Split, Split]:
+    whole = _whole(source.train_inputs, source.train_target)
+    if source.val is not None:
+        return whole, _whole(*source.val)
+    _check(0 < val_fraction < 1, "val_fraction", "must be in (0, 1)", val_fraction)
+    shuffled = stratified_order(whole.target, split_seed, Stream.VAL)
+    size = round(val_fraction * len(shuffled))
+    val, train = (
+        Split(whole.inputs, whole.target[part], part)
+        for part in (shuffled[:size].sort().values, shuffled[size:].sort().values)
+    )
+    _check_complete("val_fraction", val_fraction, "val", val.target, task, num_classes)
+    _check_complete("val_fraction", val_fraction, "train", train.target, task, num_classes)
+    return train, val
+
+
+def _with_noise(target: Tensor, task: Task, num_classes: int, rate: float, kind: str, seed: int) -> Tensor:
+    noisy = target.clone()
+    if task == "multilabel":
+        _check(kind == "symmetric" or rate == 0, "label_noise_kind", "must be symmetric with task=multilabel", kind)
+        entries = order(seed, 0, target.numel(), Stream.NOISY)[: round(rate * target.numel())]
+        noisy.view(-1)[entries] = 1 - noisy.view(-1)[entries]
+        return noisy
+    wrong = stratified_order(target, seed, Stream.NOISY)[: round(rate * len(target))]
+    step = torch.ones_like(wrong)
+    if kind == "symmetric":
+        step += (uniform(seed, 0, wrong, 1, Stream.WRONG_CLASS).squeeze(1) * (num_classes - 1)).long()
+    noisy[wrong] = (target[wrong] + step) % num_classes
+    return noisy
+
+
+def _check_labels(source: Source, task: Task, num_classes: int) -> None:
+    if task == "multilabel":
+        found = source.train_target.shape[1] if source.train_target.dim() == 2 else 1
+        _check(found == num_classes, "num_classes", f"must be {found}, the labels in the data", num_classes)
+        return
+    _check(source.train_target.dim() == 1, "task", "must be multilabel for data with several labels a sample", task)
+    _check(task != "binary" or num_classes == 2, "num_classes", "must be 2 with task=binary", num_classes)
+    parts = [source.train_target, source.test_target] + ([source.val[1]] if source.val is not None else [])
+    found = torch.unique(torch.cat(parts)).tolist()
+    numbered = found == list(range(len(found)))
+    _check(numbered, "source", "must number its classes 0..C-1", f"labels {found[:1] + found[-1:]} (least, largest)")
+    _check(len(found) == num_classes, "num_classes", f"must be {len(found)}, the classes in the data", num_classes)
+
+
+def _check_complete(setting: str, value: float, part: str, target: Tensor, task: Task, num_classes: int) -> None:
+    _check(len(target) > 0, setting, f"must leave samples for {part}", value)
+    if task != "multilabel":
+        counts = torch.bincount(target, minlength=num_classes)
+        rule = f"must leave samples of every class for {part} (class {int(counts.argmin())} has none)"
+        _check(bool(counts.all()), setting, rule, value)
+
+
+def _check(rule_holds: bool, setting: str, rule: str, value: object) -> None:
+    if not rule_holds:
+        raise ValueError(f"dataset.{setting} {rule}, got {value}")

@@ -1,0 +1,42 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(sys.executable).parent
+
+os.environ.setdefault("WANDB_SILENT", "true")
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory) -> Path:
+    """Where the teachers of this test process are kept, so that each is trained once."""
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture
+def command(tmp_path, store):
+    """Run one of kdexp's console scripts in an empty folder, as a user would."""
+
+    def run(*arguments, rc: int | None = 0, cwd=tmp_path, timeout=300, **environment) -> subprocess.CompletedProcess:
+        env = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "WANDB", "KDEXP"))}
+        env |= {"KDEXP_STORE_DIR": str(store), "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"} | environment
+        program, *rest = map(str, arguments)
+        done = subprocess.run(
+            [SCRIPTS / program, *rest], cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout, check=False
+        )
+        assert rc is None or done.returncode == rc, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    return run
+
+
+@pytest.fixture
+def data_dir() -> str:
+    """Folder of the real data sets."""
+    folder = os.environ.get("KDEXP_DATA_DIR")
+    if not folder:
+        pytest.skip("KDEXP_DATA_DIR is not set: the real data sets are not here")
+    return folder

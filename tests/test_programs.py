@@ -1,0 +1,279 @@
+"""The commands, as a user types them: in a process of their own, in an empty folder."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+SCRIPTS = Path(sys.executable).parent
+SMOKE = ("experiment=smoke",)
+
+
+def runs(folder: Path, pattern: str = "multirun/*/*/*") -> list[dict]:
+    return [json.loads((path / "results.json").read_text()) for path in sorted(folder.glob(pattern)) if path.is_dir()]
+
+
+def only_run(folder: Path) -> Path:
+    (path,) = folder.glob("outputs/*/*")
+    return path
+
+
+def inspect_wandb(path: Path) -> dict:
+    """What W&B itself reads back from an offline run."""
+    done = subprocess.run(
+        [SCRIPTS / "wandb", "leet", "inspect", str(path), "--summary", "--json"], capture_output=True, text=True, check=True
+    )
+    return json.loads(done.stdout)
+
+
+def test_help_is_short_and_names_the_groups_and_their_options(command):
+    done = command("kdexp-train", "--help")
+    assert len(done.stdout.splitlines()) < 45
+    for words in ("dataset:", "student:", "resnet20", "distillation:", "alpha", "kdexp-train -m"):
+        assert words in done.stdout
+    assert "run=" in command("kdexp-eval", "--help").stdout
+
+
+def test_the_composed_configuration_is_printed_without_running(command, tmp_path):
+    done = command("kdexp-train", "--cfg", "job", "student=resnet20", "alpha=0.3")
+    assert "alpha: 0.3" in done.stdout
+    assert "kdexp.models.resnet_cifar.resnet20" in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_from_the_command_line_and_its_evaluation(command, tmp_path):
+    done = command("kdexp-train", *SMOKE, "seed=1")
+    folder = only_run(tmp_path)
+    assert "student (distilled)" in done.stdout
+    assert str(folder.name) in done.stdout
+    assert "Warning" not in done.stdout + done.stderr
+    assert (folder / ".hydra" / "config.yaml").exists()
+    again = command("kdexp-eval", f"run={folder}")
+    assert "equal within" in again.stdout
+    assert "agreement" in again.stdout
+    with (folder / "results.json").open() as file:
+        stored = json.load(file)
+    stored["metrics"]["test"]["best"]["acc"] += 0.01
+    (folder / "results.json").write_text(json.dumps(stored))
+    assert "NOT equal" in command("kdexp-eval", f"run={folder}", rc=1).stdout
+    assert not (tmp_path / "eval.log").exists()
+
+
+@pytest.mark.slow
+def test_a_sweep_makes_a_run_and_a_wandb_run_of_its_own_for_each_job(command, tmp_path):
+    done = command("kdexp-train", "-m", "alpha=0.1,0.5", "temperature=1,4", *SMOKE)
+    found = runs(tmp_path)
+    assert [run["status"] for run in found] == ["completed"] * 4
+    assert {(run["alpha"], run["temperature"]) for run in found} == {(0.1, 1), (0.1, 4), (0.5, 1), (0.5, 4)}
+    assert len({run["fingerprint"] for run in found}) == 4
+    assert "temperature=4" in done.stdout
+    tracked = [inspect_wandb(path) for path in sorted(tmp_path.glob("multirun/*/*/*/wandb/offline-run-*"))]
+    assert len(tracked) == 4
+    text = [json.dumps(item) for item in tracked]
+    assert len(set(text)) == 4
+    (sweep,) = tmp_path.glob("multirun/*/*")
+    group = f"{sweep.parent.name}_{sweep.name}"
+    assert all(group in item for item in text)
+    assert all("test/acc" in item for item in text)
+
+
+@pytest.mark.slow
+def test_a_sweep_over_two_cpu_processes_makes_one_result_a_job_and_ends(command, tmp_path):
+    command("kdexp-train", "-m", "alpha=0.1,0.5", "temperature=1,4", *SMOKE, "trainer=ddp_cpu")
+    found = runs(tmp_path)
+    assert [run["status"] for run in found] == ["completed"] * 4
+    assert {(run["alpha"], run["temperature"]) for run in found} == {(0.1, 1), (0.1, 4), (0.5, 1), (0.5, 4)}
+    assert len(list(tmp_path.glob("multirun/*/*/*/wandb/offline-run-*"))) == 4
+    assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_give_what_one_gives_on_the_same_global_batch(command, tmp_path):
+    # The mlp has no batch statistics, so that the two differ by the order of additions alone.
+    for trainer in ("cpu", "ddp_cpu"):
+        (tmp_path / trainer).mkdir()
+        command("kdexp-train", *SMOKE, f"trainer={trainer}", "trainer.max_epochs=3", cwd=tmp_path / trainer)
+    one, two = (runs(tmp_path / trainer, "outputs/*/*")[0]["metrics"] for trainer in ("cpu", "ddp_cpu"))
+    for split in ("val", "test"):
+        for name, value in one[split]["last"].items():
+            assert two[split]["last"][name] == pytest.approx(value, abs=1e-4), name
+
+
+@pytest.mark.slow
+def test_a_failed_job_does_not_stop_the_sweep_and_the_sweep_says_so(command, tmp_path):
+    done = command(
+        "kdexp-train", "-m", "optimizer.lr=0.01,1e30", "seed=0,1", *SMOKE, "optimizer=sgd", "scheduler=constant", rc=1
+    )
+    assert sorted(run["status"] for run in runs(tmp_path)) == ["completed", "completed", "diverged", "diverged"]
+    assert "diverged" in done.stdout
+    states = [json.dumps(inspect_wandb(p)) for p in sorted(tmp_path.glob("multirun/*/*/*/wandb/offline-run-*"))]
+    assert sum("failed" in state for state in states) == 2
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("alpha=1.5",), r"alpha must be in \[0, 1\], got 1.5"),
+        (("loss=nope",), r"loss/nope.*kd"),
+        (("loss.tempratur=4",), r"tempratur"),
+        (("resume=nowhere",), r"resume must be the folder of a run .*nowhere"),
+        (("resume=nowhere", "alpha=1"), r"resume takes every setting from the run"),
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_setting_is_one_line_on_stderr_and_exit_code_2(command, tmp_path, overrides, message):
+    done = command("kdexp-train", *SMOKE, *overrides, rc=2)
+    assert re.search(message, done.stderr)
+    assert len(done.stderr.splitlines()) == 1
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("value", ["abc", "1.5"])
+def test_a_sweep_with_one_wrong_value_is_refused_before_its_first_job(command, tmp_path, value):
+    done = command("kdexp-train", "-m", f"alpha=0.1,{value}", *SMOKE, rc=2)
+    assert "alpha" in done.stderr
+    assert value in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not list(tmp_path.glob("multirun/*/*/*/results.json"))
+
+
+def test_a_run_goes_to_its_end_when_wandbs_server_does_not_answer(command, tmp_path):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # a port that nobody listens on
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        started = time.monotonic()
+        done = command(
+            "kdexp-train", *SMOKE, "tracking.wandb=online", WANDB_MODE="online", WANDB_BASE_URL=url, WANDB_API_KEY="x" * 40
+        )
+        assert time.monotonic() - started < 120
+    assert "does not answer" in done.stdout
+    assert runs(tmp_path, "outputs/*/*")[0]["status"] == "completed"
+
+
+LONG = (*SMOKE, "trainer.max_epochs=8", "tracking=none", "student.dropout=0.3")
+
+
+def start(tmp_path, store, *arguments) -> subprocess.Popen:
+    env = os.environ | {"KDEXP_STORE_DIR": str(store), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [SCRIPTS / "kdexp-train", *arguments], cwd=tmp_path, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+
+
+def wait_for(condition, process, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        assert process.poll() is None, "ended too early"
+        time.sleep(0.002)
+
+
+def final_state(folder: Path) -> dict:
+    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def assert_same_end(a: Path, b: Path) -> None:
+    one, two = final_state(a), final_state(b)
+    assert one["epoch"] == two["epoch"]
+    for name, tensor in one["state_dict"].items():
+        assert torch.equal(tensor, two["state_dict"][name]), name
+    for slot, values in one["optimizer_states"][0]["state"].items():
+        for name, value in values.items():
+            assert torch.equal(value, two["optimizer_states"][0]["state"][slot][name])
+    assert (a / "metrics.csv").read_text() == (b / "metrics.csv").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("signal_number", "status", "moment"),
+    [
+        (signal.SIGKILL, "running", "middle of an epoch"),
+        (signal.SIGKILL, "running", "end of an epoch"),
+        (signal.SIGINT, "interrupted", "middle of an epoch"),
+        (signal.SIGTERM, "interrupted", "middle of an epoch"),
+    ],
+)
+def test_a_run_that_was_cut_off_is_continued_to_the_same_weights_bit_for_bit(
+    command, tmp_path, store, signal_number, status, moment
+):
+    for name in ("whole", "cut"):
+        (tmp_path / name).mkdir()
+    command("kdexp-train", *LONG, cwd=tmp_path / "whole")
+    process = start(tmp_path / "cut", store, *LONG)
+    wait_for(lambda: list(tmp_path.glob("cut/outputs/*/*/checkpoints/last.ckpt")), process)
+    folder = only_run(tmp_path / "cut")
+    rows = 3
+
+    def far_enough():
+        table = folder / "metrics.csv"
+        return table.exists() and len(table.read_text().splitlines()) > rows
+
+    wait_for(far_enough, process)
+    if moment == "middle of an epoch":
+        time.sleep(0.01)
+    process.send_signal(signal_number)
+    assert process.wait(60) != 0
+    assert runs(tmp_path / "cut", "outputs/*/*")[0]["status"] == status
+    done = command("kdexp-train", f"resume={folder}")
+    assert "continuing from" in done.stdout
+    assert runs(tmp_path / "cut", "outputs/*/*")[0]["status"] == "completed"
+    assert_same_end(only_run(tmp_path / "whole"), folder)
+    assert len(list(tmp_path.glob("cut/outputs/*/*"))) == 1
+
+
+@pytest.mark.slow
+def test_a_users_own_student_is_one_file_and_one_yaml_outside_the_project(command, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import math\nfrom torch import nn\n"
+        "def linear(num_classes, input_shape):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(input_shape), num_classes))\n"
+    )
+    (tmp_path / "my_conf" / "student").mkdir(parents=True)
+    (tmp_path / "my_conf" / "student" / "linear.yaml").write_text("defaults: [base]\n_target_: mine.linear\n")
+    arguments = ("kdexp-train", "--config-dir", "my_conf", "student=linear", "dataset=synthetic", "teacher=mlp",
+                 "teacher.recipe.max_epochs=1", "trainer.max_epochs=1", "tracking=none")  # fmt: skip
+    refused = command(*arguments, rc=2, PYTHONPATH=str(tmp_path))
+    assert "KDEXP_TRUST" in refused.stderr
+    command(*arguments, PYTHONPATH=str(tmp_path), KDEXP_TRUST="mine")
+    assert runs(tmp_path, "outputs/*/*")[0]["status"] == "completed"
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_all_it_needs(tmp_path):
+    """Built, installed in an empty folder (beside this environment's packages), and run there."""
+    root = Path(__file__).parents[1]
+    source = tmp_path / "source"
+    shutil.copytree(
+        root, source, ignore=shutil.ignore_patterns(".git", ".venv", "*.egg-info", "build", "outputs", "multirun", "__pycache__")
+    )
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(source)], check=True
+    )
+    (wheel,) = tmp_path.glob("kdexp-*.whl")
+    site = tmp_path / "site"
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(wheel)], check=True
+    )
+    assert (site / "kdexp" / "conf" / "train.yaml").exists()
+    assert not (site / "conf").exists()
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    # -S -P: neither this environment's editable kdexp nor the folder; its other packages by PYTHONPATH.
+    packages = next(path for path in sys.path if path.endswith("site-packages"))
+    code = "import kdexp, sys; assert kdexp.__file__.startswith(sys.argv.pop()), kdexp.__file__; from kdexp.train import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-S", "-P", "-c", code, "experiment=smoke", "tracking=none", str(site)],
+        cwd=empty, env=os.environ | {"PYTHONPATH": f"{site}:{packages}", "KDEXP_STORE_DIR": str(tmp_path / "store")},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(list(empty.glob("outputs/*/*/results.json"))) == 1

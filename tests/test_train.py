@@ -1,0 +1,245 @@
+"""`kdexp.train.run` in this process: what a run computes and leaves behind."""
+
+import csv
+import json
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from safetensors.torch import load_file
+
+from kdexp import results
+from kdexp.config import compose
+from kdexp.train import run
+
+SMOKE = ["experiment=smoke", "tracking=none"]
+
+
+def experiment(folder, store, *overrides):
+    return run(compose([*SMOKE, *overrides], output_dir=folder, store_dir=store))
+
+
+def weights(folder):
+    return load_file(folder / "student.safetensors")
+
+
+def equal(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def last(folder):
+    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory, store):
+    folder = tmp_path_factory.mktemp("smoke")
+    return folder, experiment(folder, store)
+
+
+def test_a_run_leaves_everything_the_design_names(smoke):
+    folder, _ = smoke
+    left = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert {
+        "results.json", "metrics.csv", "student.safetensors", "checkpoints/best.ckpt", "checkpoints/last.ckpt",
+        "figures/roc.png", "figures/confusion.png", "figures/training.png",
+    } <= left  # fmt: skip
+
+
+def test_results_json_says_what_was_run_how_it_ended_and_what_came_out(smoke):
+    folder, returned = smoke
+    stored = json.loads((folder / "results.json").read_text())
+    assert stored["status"] == "completed"
+    assert stored["metrics"] == returned["metrics"]
+    names = {"acc", "acc_top5", "precision", "recall", "f1", "auc", "nll", "ece", "agreement", "kl_to_teacher"}
+    for split in ("val", "test"):
+        for which in ("best", "last"):
+            assert names <= set(stored["metrics"][split][which])
+        assert names - {"agreement", "kl_to_teacher"} <= set(stored["teacher"][split])
+    assert {"data", "teacher", "fit", "evaluation", "total"} <= set(stored["cost"]["seconds"])
+    assert stored["model"]["parameters"] == sum(
+        tensor.numel() for name, tensor in weights(folder).items() if "running" not in name and "tracked" not in name
+    )
+    assert stored["model"]["bytes"] == (folder / "student.safetensors").stat().st_size
+    assert stored["choices"]["student"] == "mlp"
+    assert {"python", "torch", "kdexp"} <= set(stored["versions"])
+
+
+def test_metrics_csv_has_a_row_an_epoch_with_every_part_of_the_loss(smoke):
+    folder, _ = smoke
+    with (folder / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["0", "1"]
+    for name in ("train/loss", "train/loss_hard", "train/loss_soft", "train/acc", "val/loss", "val/acc", "val/auc"):
+        assert all(float(row[name]) >= 0 for row in rows)
+
+
+def test_checkpoints_hold_the_student_alone_and_are_plain(smoke):
+    folder, _ = smoke
+    for name in ("best", "last"):
+        checkpoint = torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
+        assert all(key.startswith("student.") for key in checkpoint["state_dict"])
+
+
+def test_the_exported_student_is_the_best_epoch_by_validation_accuracy(smoke):
+    folder, result = smoke
+    with (folder / "metrics.csv").open() as file:
+        accuracy = [float(row["val/acc"]) for row in csv.DictReader(file)]
+    assert result["epochs"]["best"] == accuracy.index(max(accuracy))
+    best = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
+    assert best["epoch"] == result["epochs"]["best"]
+    assert equal({k.removeprefix("student."): v for k, v in best["state_dict"].items()}, weights(folder))
+    assert result["metrics"]["val"]["best"]["acc"] == pytest.approx(max(accuracy), abs=1e-6)
+
+
+def test_the_same_experiment_gives_the_same_weights_and_another_seed_others(smoke, tmp_path, store):
+    folder, _ = smoke
+    experiment(tmp_path / "again", store)
+    experiment(tmp_path / "other", store, "seed=1")
+    assert equal(weights(folder), weights(tmp_path / "again"))
+    assert not equal(weights(folder), weights(tmp_path / "other"))
+
+
+def test_a_control_builds_no_teacher(tmp_path):
+    nowhere = tmp_path / "store"
+    result = experiment(tmp_path / "run", nowhere, "alpha=1")
+    assert result["is_control"]
+    assert "teacher" not in result
+    assert not nowhere.exists()
+
+
+def test_labels_that_count_for_nothing_change_nothing(tmp_path, store):
+    for name, noise in (("clean", 0.0), ("noisy", 0.5), ("hidden", 0.0)):
+        hidden = 1.0 if name == "hidden" else 0.0
+        experiment(
+            tmp_path / name, store, "alpha=0", f"dataset.label_noise={noise}", f"dataset.unlabeled_fraction={hidden}"
+        )
+    reference = last(tmp_path / "clean")["state_dict"]
+    assert equal(reference, last(tmp_path / "noisy")["state_dict"])
+    assert equal(reference, last(tmp_path / "hidden")["state_dict"])
+
+
+def test_the_teacher_is_trained_once_and_its_settings_alone_decide(tmp_path):
+    store = tmp_path / "store"
+
+    def teachers():
+        return len(list((store / "teachers").iterdir()))
+
+    experiment(tmp_path / "a", store)
+    assert teachers() == 1
+    card = next((store / "teachers").glob("*/teacher.json")).stat().st_mtime_ns
+    experiment(tmp_path / "b", store, "seed=5", "temperature=2", "student.hidden=[4]", "optimizer.lr=0.1")
+    assert teachers() == 1
+    assert next((store / "teachers").glob("*/teacher.json")).stat().st_mtime_ns == card
+    experiment(tmp_path / "c", store, "teacher.recipe.max_epochs=1")
+    assert teachers() == 2
+    experiment(tmp_path / "d", store, "dataset.source.noise=2.0")
+    assert teachers() == 3
+
+
+def test_a_finished_student_can_be_the_teacher_of_the_next(smoke, tmp_path, store):
+    folder, first = smoke
+    result = experiment(
+        tmp_path, store, "teacher.hidden=[8]", f"teacher.weights={folder}/student.safetensors", "student.hidden=[4]"
+    )
+    assert result["teacher"]["test"]["acc"] == pytest.approx(first["metrics"]["test"]["best"]["acc"], abs=1e-6)
+
+
+def test_several_teachers_distill(tmp_path, store):
+    small = [f"teacher.members.{name}.recipe.max_epochs=1" for name in "abc"]
+    result = experiment(
+        tmp_path, store, "teacher=ensemble", *(f"teacher@teacher.members.{name}=mlp" for name in "abc"), *small
+    )
+    assert result["status"] == "completed"
+    assert 0 <= result["metrics"]["test"]["best"]["agreement"] <= 1
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["dataset.task=binary", "dataset.num_classes=2"],
+        ["dataset.task=multilabel"],
+        ["augment=mixup"],
+        ["augment=mixup", "dataset.unlabeled_fraction=0.5"],
+        ["dataset.unlabeled_fraction=0.9"],
+        ["dataset.train_fraction=0.5", "dataset.label_noise=0.2", "dataset.label_noise_kind=pair"],
+        ["trainer.precision=bf16-mixed"],
+        ["trainer.gradient_clip_val=0.1", "trainer.accumulate_grad_batches=2"],
+        ["trainer.full_train_metrics=true", "dataset.drop_last=false", "dataset.batch_size=100"],
+        ["scheduler=multistep", "optimizer=sgd", "label_smoothing=0.1"],
+        ["distillation=teacher_first"],
+        ["distillation=cooling"],
+        ["loss.scale_by_temperature=false"],
+    ],
+    ids=" ".join,
+)
+def test_every_way_to_train_ends_in_complete_results(tmp_path, store, overrides):
+    result = experiment(tmp_path, store, *overrides)
+    assert result["status"] == "completed"
+    assert 0 <= result["metrics"]["test"]["best"]["acc"] <= 1
+    assert 0 <= result["metrics"]["test"]["last"]["auc"] <= 1
+
+
+IMAGES = [
+    "dataset.input_shape=[3,8,8]", "dataset.mean=[0.5,0.5,0.5]", "dataset.std=[0.2,0.2,0.2]",
+    "dataset.source.train_samples=256",
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("faster", ["trainer.compile=true", "trainer.channels_last=true"])
+def test_a_faster_way_to_train_gives_the_same_student(tmp_path, store, faster):
+    network = [*IMAGES, "teacher=cnn_small", "student=cnn_small"]
+    plain = experiment(tmp_path / "plain", store, *network)
+    fast = experiment(tmp_path / "fast", store, *network, faster)
+    assert fast["metrics"]["test"]["last"]["nll"] == pytest.approx(plain["metrics"]["test"]["last"]["nll"], rel=1e-2)
+
+
+def test_a_loss_that_is_not_finite_is_a_diverged_run_with_its_last_good_checkpoint(tmp_path, store):
+    with pytest.raises(RuntimeError, match="term is not finite since step"):
+        experiment(tmp_path, store, "optimizer=sgd", "optimizer.lr=1e30", "scheduler=constant", "trainer.max_epochs=4")
+    stored = results.read(tmp_path, "run")
+    assert stored["status"] == "diverged"
+    assert "hard term" in stored["error"] or "soft term" in stored["error"]
+
+
+def test_running_out_of_memory_is_said(tmp_path, store):
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        experiment(tmp_path, store, "student.hidden=[1000000000000]")
+    assert results.read(tmp_path, "run")["status"] == "oom"
+
+
+def test_a_completed_run_is_not_run_again(smoke, store):
+    folder, first = smoke
+    before = (folder / "results.json").read_text()
+    again = run(compose([*SMOKE], output_dir=folder, store_dir=store, resume=folder))
+    assert again["metrics"] == first["metrics"]
+    assert (folder / "results.json").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["dataset.batch_size=100000"], r"^dataset.batch_size must be .*100000$"),
+        (["dataset.val_fraction=0.0001"], r"^dataset.val_fraction .*0.0001$"),
+        (["dataset.val_fraction=1"], r"^dataset.val_fraction .*1.0$"),
+        (["dataset.train_fraction=0.001"], r"^dataset.train_fraction .*0.001$"),
+        (["dataset.label_noise=1.5"], r"^dataset.label_noise .*1.5$"),
+        (["dataset.label_noise_kind=odd"], r"^dataset.label_noise_kind .*odd$"),
+        (["dataset.unlabeled_fraction=-1"], r"^dataset.unlabeled_fraction .*-1.0$"),
+        (["teacher.weights=nowhere.pt"], r"^teacher.weights must be an existing file, got nowhere.pt$"),
+        (["student=resnet20", "dataset.input_shape=[30]"], r"input_shape"),
+        (["dataset=cifar10", "data_dir=/nowhere"], r"/nowhere.*download=true"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_data_and_weights_cannot_bear_is_said_before_training(tmp_path, store, overrides, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
+        run(compose(["experiment=smoke", "tracking=none", *overrides], output_dir=tmp_path, store_dir=store))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_run_folder_must_hold_a_run(tmp_path):
+    with pytest.raises(ValueError, match=r"^resume must be the folder of a run \(with results.json in it\), got "):
+        run(OmegaConf.merge(compose(SMOKE, output_dir=tmp_path), {"resume": str(tmp_path)}))
