@@ -125,14 +125,14 @@ def teacher(config: Any, data: Data, *, may_train: bool = True) -> Teacher | Non
     if is_control(config):
         return None
     named = _members(config)
-    if not may_train and not all(_weights_file(member, config, data).is_file() for member in named.values()):
+    if not may_train and any(_is_to_be_trained(member, config, data) for member in named.values()):
         return None
     networks = [_teacher_network(member, name, config, data) for name, member in named.items()]
     return Teacher(
         networks,
         task=config.dataset.task,
         data=(list(config.dataset.mean), list(config.dataset.std)),
-        expects=[(list(member.mean), list(member.std)) for member in named.values()],
+        expects=[_statistics(member, net) for member, net in zip(named.values(), networks, strict=True)],
     )
 
 
@@ -145,18 +145,49 @@ def _members(config: Any) -> dict[str, Any]:
 
 def _teacher_network(member: Any, setting: str, config: Any, data: Data) -> nn.Module:
     if member.weights == "pretrained":
-        return network(member, setting, config.dataset, pretrained=True)
+        return _pretrained(member, setting, config.dataset)
     weights = _weights_file(member, config, data)
     if member.weights == "auto":
         name = member.get("name") or member._target_.rsplit(".", 1)[-1]
-        log.info(
-            "%s %s: %s %s", setting, name, "reused from" if weights.is_file() else "trained once, kept in", weights
-        )
+        state = "reused from" if weights.is_file() else "trained once, kept in"
+        log.info("%s %s: %s %s", setting, name, state, weights.parent)
         train = partial(_train_teacher, member, setting, config, data)
         trained_once(weights.parent, _teacher_key(member, config, data), train)
-    built = network(member, setting, config.dataset)
+    # The file has all the weights: published ones need not be fetched first.
+    built = network(member, setting, config.dataset, **({"pretrained": False} if "pretrained" in member else {}))
     load_weights(built, weights, f"{setting}.weights")
     return built
+
+
+def _pretrained(member: Any, setting: str, dataset: Any) -> nn.Module:
+    if "pretrained" not in member:
+        rule = "must be auto or a file for a network that nobody publishes weights of"
+        raise ValueError(f"{setting}.weights {rule}, got pretrained for {member._target_}")
+    built = network(member, setting, dataset, pretrained=True)
+    published = getattr(built, "pretrained_cfg", {}).get(
+        "num_classes", 1000
+    )  # timm says it; torchvision's are ImageNet's
+    if dataset.num_outputs != published:
+        rule = (
+            f"must be auto or a file when the data set does not have the {published} classes of the published weights"
+        )
+        raise ValueError(f"{setting}.weights {rule}, got pretrained with dataset={dataset.name}")
+    return built
+
+
+def _statistics(member: Any, built: nn.Module) -> tuple[list[float], list[float]]:
+    """What the network's inputs were normalised with when it was trained."""
+    if member.weights != "pretrained":
+        return list(member.mean), list(member.std)
+    published = getattr(built, "pretrained_cfg", {})
+    return (
+        list(published.get("mean", (0.485, 0.456, 0.406))),  # of ImageNet, in all of torchvision's weights
+        list(published.get("std", (0.229, 0.224, 0.225))),
+    )
+
+
+def _is_to_be_trained(member: Any, config: Any, data: Data) -> bool:
+    return member.weights == "auto" and not _weights_file(member, config, data).is_file()
 
 
 def _weights_file(member: Any, config: Any, data: Data) -> Path:
@@ -208,7 +239,9 @@ def teacher_metrics(config: Any, frozen: Teacher, data: Data, device: torch.devi
     key = fingerprint(
         {
             "weights": [_state_digest(network) for network in frozen.networks],
-            "statistics": [[list(m.mean), list(m.std)] for m in _members(config).values()],
+            "statistics": [
+                _statistics(member, net) for member, net in zip(_members(config).values(), frozen.networks, strict=True)
+            ],
             "data": {k: config.dataset[k] for k in ("name", "task", "val_fraction", "split_seed", "mean", "std")},
             "content": data.content(),
         }

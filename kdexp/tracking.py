@@ -37,11 +37,11 @@ class Tracker:
         self, mode: str, folder: Path, config: Mapping[str, Any], settings: Mapping[str, Any], run_id: str
     ) -> None:
         self._run: wandb.Run | None = None
-        decided = _decide(mode)
-        if decided == "disabled":
+        self._mode = _decide(mode)
+        if self._mode == "disabled":
             return
         self._run = wandb.init(
-            mode=decided,
+            mode=self._mode,
             dir=folder,
             id=run_id,
             resume="allow",
@@ -68,7 +68,7 @@ class Tracker:
         """Folder of the run's W&B files, or its address when it is online."""
         if self._run is None:
             return None
-        return self._run.url or str(Path(self._run.dir).parent)
+        return self._run.url if self._mode == "online" else str(Path(self._run.dir).parent)
 
     def summarize(self, metrics: Mapping[str, float], curves: CurveData, classes: Sequence[str]) -> None:
         """Add final metrics to the run's summary, and ROC and confusion matrix as charts."""

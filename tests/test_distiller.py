@@ -230,8 +230,8 @@ def test_binary_and_multilabel_students_train_with_their_sigmoid_terms():
         student, teacher = nn.Linear(FEATURES, outputs), nn.Linear(FEATURES, outputs)
         data = [Batch(torch.randn(8, FEATURES), target, torch.arange(8))]
         module = Distiller(
-            student, partial(torch.optim.SGD, lr=0.1), task=task, num_outputs=outputs, teacher=Teacher([teacher], task=task),
-            soft_loss=KD(2.0, task=task), alpha=0.5, temperature=2.0,
+            student, partial(torch.optim.SGD, lr=0.1), task=task, num_outputs=outputs,
+            teacher=Teacher([teacher], task=task), soft_loss=KD(2.0, task=task), alpha=0.5, temperature=2.0,
         )  # fmt: skip
         trainer = pl.Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False,
                              enable_progress_bar=False, enable_model_summary=False)  # fmt: skip

@@ -1,9 +1,10 @@
 """Data sets that are published as files: found under ``data_dir``, fetched only when the user says so."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from filelock import FileLock
@@ -32,12 +33,10 @@ def load_torchvision(dataset: Callable[..., Any], data_dir: str, *, download: bo
         ConnectionError: the download failed.
     """
     try:
-        with fetching(data_dir, download):
+        with one_at_a_time(data_dir) if download else nullcontext():
             parts = [dataset(data_dir, train=train, download=download) for train in (True, False)]
-    except ConnectionError:
-        raise
     except Exception as error:  # each format has its own way of failing
-        _explain(dataset, Path(data_dir), error)
+        raise _explanation(dataset, Path(data_dir), download, error) from error
     (train, train_target), (test, test_target) = (
         (_images(part.data), torch.as_tensor(part.targets, dtype=torch.int64)) for part in parts
     )
@@ -45,44 +44,40 @@ def load_torchvision(dataset: Callable[..., Any], data_dir: str, *, download: bo
 
 
 @contextmanager
-def fetching(data_dir: str, download: bool) -> Iterator[None]:
-    """What may download goes inside: one process at a time, and a network that fails gives one line.
-
-    Raises:
-        ConnectionError: the download failed.
-    """
-    if not download:
-        yield
-        return
+def one_at_a_time(data_dir: str) -> Iterator[None]:
+    """Keep ranks and jobs of a sweep from fetching the same files at once."""
     Path(data_dir).mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(Path(data_dir) / ".download.lock"):
-            yield
-    except (OSError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise ConnectionError(f"dataset.source.download=true could not fetch into {data_dir}: {reason}") from error
+    with FileLock(Path(data_dir) / ".download.lock"):
+        yield
 
 
 def missing(name: str, place: Path) -> FileNotFoundError:
-    """The error for a file or folder that is not where it was looked for."""
+    """The error for a file that is not where it was looked for."""
     return FileNotFoundError(
-        f"data_dir must hold {name}, which is not at {place}: set data_dir or KDEXP_DATA_DIR, or fetch it with "
+        f"data_dir must hold {name}, got no {place}: set data_dir or KDEXP_DATA_DIR, or fetch it with "
         "dataset.source.download=true"
     )
 
 
-def damaged(path: Path, reason: object) -> ValueError:
+def not_fetched(name: str, data_dir: Path, error: Exception) -> ConnectionError:
+    """The error for a download that failed."""
+    reason = " ".join(str(error).split())
+    return ConnectionError(f"dataset.source.download=true could not fetch {name} into {data_dir}: {reason}")
+
+
+def damaged(path: Path, advice: str = "delete it and fetch it again") -> ValueError:
     """The error for a file that is there but not whole."""
-    return ValueError(f"dataset.source must be whole files, got the damaged {path} ({' '.join(str(reason).split())})")
+    return ValueError(f"dataset.source must find whole files, got the damaged {path}: {advice}")
 
 
-def _explain(dataset: Any, data_dir: Path, error: Exception) -> NoReturn:
-    for path, is_whole in _files(dataset, data_dir):
-        if not path.is_file():
-            raise missing(dataset.__name__, path) from error
-        if not is_whole(path):
-            raise damaged(path, "delete it to fetch it again") from error
-    raise error
+def _explanation(dataset: Any, data_dir: Path, download: bool, error: Exception) -> Exception:
+    files = list(_files(dataset, data_dir))
+    for path, is_whole in files:
+        if path.is_file() and not is_whole(path):
+            return damaged(path)
+    if download:
+        return not_fetched(dataset.__name__, data_dir, error)
+    return missing(dataset.__name__, next((path for path, _ in files if not path.is_file()), data_dir))
 
 
 def _files(dataset: Any, data_dir: Path) -> Iterator[tuple[Path, Callable[[Path], bool]]]:
@@ -91,7 +86,7 @@ def _files(dataset: Any, data_dir: Path) -> Iterator[tuple[Path, Callable[[Path]
             yield data_dir / dataset.__name__ / "raw" / name.removesuffix(".gz"), _is_idx
     else:
         for name, md5 in dataset.train_list + dataset.test_list:
-            yield data_dir / dataset.base_folder / name, lambda path, md5=md5: check_integrity(str(path), md5)
+            yield data_dir / dataset.base_folder / name, partial(check_integrity, md5=md5)
 
 
 def _is_idx(path: Path) -> bool:

@@ -5,6 +5,7 @@ They are read one at a time, by worker processes, and so may be more than fits i
 
 import hashlib
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -36,8 +37,9 @@ class ImageFiles:
         try:
             image = default_loader(str(path))
         except OSError as error:
-            raise damaged(path, error) from error
-        return TF.pil_to_tensor(TF.center_crop(TF.resize(image, [self.size]), [self.size, self.size]))
+            raise damaged(path, str(error)) from error
+        squared = TF.center_crop(TF.resize(image, [self.size]), [self.size, self.size])
+        return cast(Tensor, TF.pil_to_tensor(squared))
 
     def fingerprint(self) -> str:
         """SHA-256 over the files' names, sizes and times of change."""
@@ -48,18 +50,20 @@ class ImageFiles:
         return digest.hexdigest()
 
 
-def load(root: str, size: int) -> Source:
+def load(data_dir: str, root: str, size: int) -> Source:
     """Find the images; none is read.
 
     Args:
-        root: the folder with train/ and test/. A class's number is its folder's place in the alphabet.
+        data_dir: where `root` is looked for.
+        root: the folder with train/ and test/, or its absolute path. A class's number is its folder's place in the
+            alphabet.
         size: height and width that images are brought to, in pixels.
 
     Raises:
         FileNotFoundError: a folder is missing, or a class folder has no image.
         ValueError: the parts have not the same classes.
     """
-    folder = Path(root)
+    folder = Path(data_dir) / root
     for name in ("train", "test"):
         if not (folder / name).is_dir():
             raise FileNotFoundError(f"dataset.source.root must be a folder with train/ and test/, got {folder}")

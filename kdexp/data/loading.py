@@ -1,6 +1,6 @@
 """Batches: their order, where they come from, and what happens to them on the device."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -14,6 +14,8 @@ from kdexp.data.counter import order
 
 Transform = Callable[..., Batch]
 """See `kdexp.data.augment`."""
+
+_ALONE = {"rank": 0, "world_size": 1}
 
 
 class BatchOrder(Sampler[list[int]]):
@@ -93,9 +95,11 @@ class TensorLoader:
         sampler: its order; under this name the Trainer looks for ``set_epoch``.
     """
 
+    batch_sampler = None  # the Trainer asks for it wherever there is a sampler
+
     def __init__(self, split: Split, sampler: BatchOrder) -> None:
         assert isinstance(split.inputs, Tensor)
-        self.sampler = sampler
+        self.sampler, self.batch_sampler = sampler, None  # the Trainer looks at both, as a DataLoader has them
         self._inputs, self._target, self._index = split.inputs, split.target, split.index
 
     def to(self, device: torch.device | str) -> "TensorLoader":
@@ -200,11 +204,11 @@ class DataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> Iterable[Batch]:
         """This rank's share of the training batches."""
-        return self._loader("train", self._device(), training=True, **self._place())
+        return self._loader("train", self._device(), self._place(), training=True)
 
     def val_dataloader(self) -> Iterable[Batch]:
         """This rank's share of the validation batches."""
-        return self._loader("val", self._device(), **self._place())
+        return self._loader("val", self._device(), self._place())
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Bring a batch to the device."""
@@ -234,7 +238,7 @@ class DataModule(pl.LightningDataModule):
         assert self.trainer is not None
         return self.trainer.strategy.root_device
 
-    def _order(self, split: str, *, training: bool = False, **place: int) -> BatchOrder:
+    def _order(self, split: str, place: Mapping[str, int] = _ALONE, *, training: bool = False) -> BatchOrder:
         return BatchOrder(
             len(getattr(self.splits, split)),
             self._batch_size if training else self._eval_batch_size,
@@ -245,10 +249,10 @@ class DataModule(pl.LightningDataModule):
         )
 
     def _loader(
-        self, name: str, device: torch.device, *, training: bool = False, **place: int
+        self, name: str, device: torch.device, place: Mapping[str, int] = _ALONE, *, training: bool = False
     ) -> TensorLoader | DataLoader[Batch]:
         split: Split = getattr(self.splits, name)
-        batches = self._order(name, training=training, **place)
+        batches = self._order(name, place, training=training)
         if isinstance(split.inputs, Tensor):
             return TensorLoader(replace(split, inputs=self._on(split.inputs, device)), batches).to(device)
         options: dict[str, Any] = {

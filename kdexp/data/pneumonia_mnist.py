@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.datasets.utils import check_integrity, download_url
 
 from kdexp.contracts import Source
-from kdexp.data.downloads import damaged, fetching, missing
+from kdexp.data.downloads import damaged, missing, not_fetched, one_at_a_time
 
 _FILE = "pneumoniamnist.npz"
 _URL = f"https://zenodo.org/records/10519652/files/{_FILE}?download=1"
@@ -32,12 +32,15 @@ def load(data_dir: str, download: bool = False) -> Source:
     """
     path = Path(data_dir) / _FILE
     if download:
-        with fetching(data_dir, download):
-            download_url(_URL, data_dir, _FILE, _MD5)
+        try:
+            with one_at_a_time(data_dir):
+                download_url(_URL, data_dir, _FILE, _MD5)
+        except (OSError, RuntimeError) as error:
+            raise not_fetched("PneumoniaMNIST", Path(data_dir), error) from error
     if not path.is_file():
         raise missing("PneumoniaMNIST", path)
     if not check_integrity(str(path), _MD5):
-        raise damaged(path, "delete it to fetch it again")
+        raise damaged(path)
     with np.load(path) as arrays:
         parts = {name: _part(arrays, name) for name in ("train", "val", "test")}
     return Source(*parts["train"], *parts["test"], val=parts["val"])

@@ -88,7 +88,7 @@ def stratified_order(target: Tensor, seed: int, stream: int) -> Tensor:
     firsts = counts.cumsum(0) - counts
     place = torch.empty(len(target), dtype=torch.float64)
     rank = torch.arange(len(target)) - firsts[labels[grouped]]
-    place[grouped] = (rank + 0.5) / counts[labels[grouped]]
+    place[grouped] = (rank.double() + 0.5) / counts[labels[grouped]]
     return shuffled[place.argsort(stable=True)]
 
 
@@ -130,17 +130,19 @@ def _with_noise(target: Tensor, task: Task, num_classes: int, rate: float, kind:
 
 
 def _check_labels(source: Source, task: Task, num_classes: int) -> None:
-    if task == "multilabel":
-        found = source.train_target.shape[1] if source.train_target.dim() == 2 else 1
+    if source.train_target.dim() == 2:
+        found = source.train_target.shape[1]
+        _check(task == "multilabel", "task", "must be multilabel for several labels a sample", task)
         _check(found == num_classes, "num_classes", f"must be {found}, the labels in the data", num_classes)
         return
-    _check(source.train_target.dim() == 1, "task", "must be multilabel for data with several labels a sample", task)
+    _check(task != "multilabel", "task", "must be multiclass or binary for one label a sample", task)
     _check(task != "binary" or num_classes == 2, "num_classes", "must be 2 with task=binary", num_classes)
     parts = [source.train_target, source.test_target] + ([source.val[1]] if source.val is not None else [])
-    found = torch.unique(torch.cat(parts)).tolist()
-    numbered = found == list(range(len(found)))
-    _check(numbered, "source", "must number its classes 0..C-1", f"labels {found[:1] + found[-1:]} (least, largest)")
-    _check(len(found) == num_classes, "num_classes", f"must be {len(found)}, the classes in the data", num_classes)
+    classes = torch.unique(torch.cat(parts)).tolist()
+    numbered = classes == list(range(len(classes)))
+    _check(numbered, "source", "must number its classes 0..C-1", f"labels {', '.join(map(str, classes[:10]))}")
+    found = len(classes)
+    _check(found == num_classes, "num_classes", f"must be {found}, the classes in the data", num_classes)
 
 
 def _check_complete(setting: str, value: float, part: str, target: Tensor, task: Task, num_classes: int) -> None:

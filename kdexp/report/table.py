@@ -2,10 +2,12 @@
 
 import math
 import statistics
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -19,15 +21,13 @@ Results = Mapping[str, Any]
 def show_run(folder: Path) -> None:
     """Print one finished run: teacher, control when there is one beside it, student; and where everything is."""
     run = results.read(folder, "run")
-    rows: list[tuple[str, Sequence[Results]]] = [
-        ("student (alone)" if run["is_control"] else "student (distilled)", [run])
-    ]
+    rows: list[tuple[str, Sequence[Results]]] = [("control (alpha=1)" if run["is_control"] else "distilled", [run])]
     control = None if run["is_control"] else find_control(run, folder.parent)
     if control is not None:
-        rows.insert(0, ("control (alone)", [control]))
+        rows.insert(0, ("control (alpha=1)", [control]))
         if run.get("teacher") and run["teacher"]["test"]["acc"] < control["metrics"]["test"]["best"]["acc"]:
-            Console().print("warning: the teacher is worse than the control; its soft labels may not help")
-    console = Console()
+            _console().print("warning: the teacher is worse than the control; its soft labels may not help")
+    console = _console()
     console.print(_table("test split, best epoch by validation accuracy", run.get("teacher"), rows))
     console.print(f"run folder    {folder}", soft_wrap=True)
     console.print(f"figures       {folder / 'figures'}", soft_wrap=True)
@@ -46,7 +46,7 @@ def show_sweep(folder: Path) -> bool:
     """
     runs = [results.read(path.parent, "sweep") for path in sorted(folder.glob(f"*/{results.FILE}"))]
     completed = [run for run in runs if run["status"] == "completed"]
-    console = Console()
+    console = _console()
     groups: dict[str, list[Results]] = {}
     for run in completed:
         groups.setdefault(_label(run), []).append(run)
@@ -77,10 +77,15 @@ def find_control(run: Results, folder: Path) -> Results | None:
     return None
 
 
+def _console() -> Console:
+    # Into a file or a pipe a table is written as wide as it is.
+    return Console() if sys.stdout.isatty() else Console(width=160)
+
+
 def _label(run: Results) -> str:
     if run["is_control"]:
-        return "control (alone)"
-    return " ".join(o for o in run["overrides"] if not o.startswith("seed=")) or "student (distilled)"
+        return "control"
+    return " ".join(o for o in run["overrides"] if not o.startswith(("seed=", "experiment="))) or "distilled"
 
 
 def _table(
@@ -89,7 +94,7 @@ def _table(
     rows: Iterable[tuple[str, Sequence[Results]]],
     controls: Mapping[tuple[str, int], Results] | None = None,
 ) -> Table:
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=SIMPLE)
     table.add_column("", no_wrap=True)
     for name in METRICS:
         table.add_column(name, justify="right")

@@ -1,0 +1,215 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import chisquare
+
+from kdexp.contracts import UNLABELED, Source
+from kdexp.data.splits import make_splits
+
+COUNTS = (400, 250, 100, 50)
+CLASSES = len(COUNTS)
+
+
+def source(counts=COUNTS, val=None) -> Source:
+    target = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    target = target[torch.randperm(len(target), generator=torch.Generator().manual_seed(0))]
+    inputs = torch.arange(len(target), dtype=torch.float32).unsqueeze(1)
+    return Source(inputs, target, torch.zeros(8, 1), torch.arange(8) % len(counts), val)
+
+
+def split(data=None, **changed):
+    arguments = {"task": "multiclass", "num_classes": CLASSES, "val_fraction": 0.1, "split_seed": 0} | changed
+    return make_splits(data or source(), **arguments)
+
+
+def multilabel(**changed):
+    generator = torch.Generator().manual_seed(0)
+    target = torch.randint(2, (100, 3), generator=generator).float()
+    data = Source(torch.zeros(100, 1), target, torch.zeros(10, 1), target[:10].clone())
+    return data, split(data, task="multilabel", num_classes=3, **changed)
+
+
+def histogram(target) -> list[int]:
+    return torch.bincount(target, minlength=CLASSES).tolist()
+
+
+def test_val_is_a_stratified_share_and_train_the_rest():
+    data, parts = source(), split()
+    assert histogram(parts.val.target) == [40, 25, 10, 5]
+    assert histogram(parts.train.target) == [360, 225, 90, 45]
+    assert sorted([*parts.train.index.tolist(), *parts.val.index.tolist()]) == list(range(800))
+    for part in (parts.train, parts.val):
+        assert torch.equal(part.target, data.train_target[part.index])
+        assert part.index.dtype == torch.int64
+
+
+def test_inputs_are_not_copied():
+    data = source()
+    parts = split(data, train_fraction=0.5)
+    assert parts.train.inputs is data.train_inputs
+    assert parts.val.inputs is data.train_inputs
+
+
+def test_test_is_the_sources_own_whatever_else_is_asked_for():
+    data = source()
+    parts = split(data, label_noise=0.5, unlabeled_fraction=0.5, train_fraction=0.5)
+    assert parts.test.inputs is data.test_inputs
+    assert torch.equal(parts.test.target, data.test_target)
+    assert parts.test.index.tolist() == list(range(8))
+
+
+def test_an_official_val_is_kept_and_all_of_train_is_trained_on():
+    val = (torch.ones(20, 1), torch.arange(20) % CLASSES)
+    parts = split(source(val=val))
+    assert len(parts.train) == 800
+    assert parts.val.inputs is val[0]
+    assert torch.equal(parts.val.target, val[1])
+
+
+def test_split_seed_alone_chooses_val():
+    same = split(subset_seed=5, label_noise=0.3, train_fraction=0.5)
+    assert torch.equal(split().val.index, same.val.index)
+    assert not torch.equal(split().val.index, split(split_seed=1).val.index)
+
+
+@pytest.mark.parametrize("counts", [COUNTS, (300, 300, 300), (7, 11, 13, 17, 19)])
+@pytest.mark.parametrize("fraction", [0.29, 0.5, 0.77])
+def test_a_subset_has_the_exact_size_and_each_class_its_share_within_one(counts, fraction):
+    train = split(source(counts), num_classes=len(counts), val_fraction=0.2).train
+    subset = split(source(counts), num_classes=len(counts), val_fraction=0.2, train_fraction=fraction).train
+    assert len(subset) == round(fraction * len(train))
+    shares = np.bincount(train.target) * len(subset) / len(train)
+    assert (np.abs(np.bincount(subset.target) - shares) < 1).all()
+
+
+def test_a_smaller_subset_is_part_of_a_larger_one():
+    fractions = [0.05, 0.051, 0.1, 0.33, 0.34, 0.5, 0.9, 1.0]
+    subsets = [set(split(train_fraction=fraction).train.index.tolist()) for fraction in fractions]
+    assert all(small < large for small, large in pairwise(subsets))
+
+
+def test_another_subset_seed_gives_another_subset_of_the_same_training_part():
+    a, b = (split(train_fraction=0.5, subset_seed=seed).train for seed in (0, 1))
+    assert set(a.index.tolist()) != set(b.index.tolist())
+    assert not set(a.index.tolist()) & set(split().val.index.tolist())
+
+
+@pytest.mark.parametrize("kind", ["symmetric", "pair"])
+@pytest.mark.parametrize("rate", [0.0, 0.013, 0.4, 1.0])
+def test_label_noise_changes_an_exact_number_of_labels_stratified_by_class(kind, rate):
+    clean, noisy = split().train, split(label_noise=rate, label_noise_kind=kind).train
+    assert torch.equal(clean.index, noisy.index)
+    wrong = clean.target != noisy.target
+    assert int(wrong.sum()) == round(rate * len(clean))
+    share = np.array(histogram(clean.target)) * int(wrong.sum()) / len(clean)
+    assert (np.abs(np.array(histogram(clean.target[wrong])) - share) < 1).all()
+
+
+def test_label_noise_touches_neither_val_nor_the_source():
+    data = source()
+    before = data.train_target.clone()
+    parts = split(data, label_noise=1.0)
+    assert torch.equal(data.train_target, before)
+    assert torch.equal(parts.val.target, before[parts.val.index])
+
+
+def test_pair_noise_gives_the_next_class():
+    clean, noisy = split().train, split(label_noise=0.5, label_noise_kind="pair").train
+    wrong = clean.target != noisy.target
+    assert torch.equal(noisy.target[wrong], (clean.target[wrong] + 1) % CLASSES)
+
+
+def test_symmetric_noise_is_spread_evenly_over_the_other_classes():
+    data = source((3000, 3000, 3000, 3000))
+    clean, noisy = split(data).train, split(data, label_noise=1.0).train
+    for label in range(CLASSES):
+        found = histogram(noisy.target[clean.target == label])
+        assert found.pop(label) == 0
+        assert chisquare(found).pvalue > 0.01
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.37, 1.0])
+def test_an_exact_stratified_number_of_labels_is_hidden(fraction):
+    clean, hidden = split().train, split(unlabeled_fraction=fraction).train
+    unlabeled = hidden.target == UNLABELED
+    assert int(unlabeled.sum()) == round(fraction * len(clean))
+    assert torch.equal(hidden.target[~unlabeled], clean.target[~unlabeled])
+    share = np.array(histogram(clean.target)) * fraction
+    assert (np.abs(np.array(histogram(clean.target[unlabeled])) - share) < 1).all()
+    assert not (split(unlabeled_fraction=fraction).val.target == UNLABELED).any()
+
+
+def test_the_same_labels_are_hidden_with_and_without_noise():
+    a, b = split(unlabeled_fraction=0.3).train, split(unlabeled_fraction=0.3, label_noise=0.5).train
+    assert torch.equal(a.target == UNLABELED, b.target == UNLABELED)
+
+
+def test_the_binary_task_takes_the_same_two_classes():
+    data = source((40, 60))
+    parts = split(data, task="binary", num_classes=2, label_noise=0.5)
+    assert parts.train.target.dtype == torch.int64
+    assert set(parts.train.target.tolist()) == {0, 1}
+
+
+def test_multilabel_noise_inverts_an_exact_number_of_single_entries():
+    data, parts = multilabel(label_noise=0.1)
+    clean = data.train_target[parts.train.index]
+    assert int((clean != parts.train.target).sum()) == round(0.1 * 90 * 3)
+    assert set(parts.train.target.flatten().tolist()) == {0.0, 1.0}
+    assert parts.train.target.dtype == torch.float32
+
+
+def test_multilabel_rows_are_hidden_whole():
+    _, parts = multilabel(unlabeled_fraction=0.5)
+    rows = (parts.train.target == UNLABELED).sum(1)
+    assert sorted(rows.unique().tolist()) == [0, 3]
+    assert int((rows == 3).sum()) == 45
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"val_fraction": 0.0}, r"dataset.val_fraction must be in \(0, 1\), got 0.0"),
+        ({"val_fraction": 1.0}, r"dataset.val_fraction must be in \(0, 1\), got 1.0"),
+        ({"val_fraction": 1e-4}, "dataset.val_fraction must leave samples for val, got 0.0001"),
+        (
+            {"val_fraction": 0.008},
+            r"dataset.val_fraction must leave samples of every class for val \(class 3 has none\)",
+        ),
+        ({"val_fraction": 0.996}, "dataset.val_fraction must leave samples of every class for train"),
+        ({"train_fraction": 0}, r"dataset.train_fraction must be in \(0, 1\], got 0"),
+        ({"train_fraction": 1.5}, r"dataset.train_fraction must be in \(0, 1\], got 1.5"),
+        ({"train_fraction": 0.005}, r"dataset.train_fraction must leave samples of every class for train \(class 3"),
+        ({"label_noise": -0.1}, r"dataset.label_noise must be in \[0, 1\], got -0.1"),
+        ({"label_noise_kind": "odd"}, "dataset.label_noise_kind must be symmetric or pair, got odd"),
+        ({"unlabeled_fraction": 2}, r"dataset.unlabeled_fraction must be in \[0, 1\], got 2"),
+        ({"num_classes": 5}, "dataset.num_classes must be 4, the classes in the data, got 5"),
+        ({"num_classes": 3}, "dataset.num_classes must be 4, the classes in the data, got 3"),
+        ({"task": "binary"}, "dataset.num_classes must be 2 with task=binary, got 4"),
+        ({"task": "multilabel"}, "dataset.task must be multiclass or binary for one label a sample, got multilabel"),
+    ],
+)
+def test_bad_settings_are_refused_in_one_line_with_the_rule_and_the_value(changed, message):
+    with pytest.raises(ValueError, match="^" + message) as error:
+        split(**changed)
+    assert "\n" not in str(error.value)
+
+
+def test_multilabel_settings_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match=r"dataset.label_noise_kind must be symmetric with task=multilabel, got pair"):
+        multilabel(label_noise=0.1, label_noise_kind="pair")
+    data, _ = multilabel()
+    with pytest.raises(ValueError, match=r"dataset.num_classes must be 3, the labels in the data, got 4"):
+        split(data, task="multilabel", num_classes=4)
+    with pytest.raises(ValueError, match=r"dataset.task must be multilabel for several labels a sample, got multiclass"):
+        split(data, num_classes=3)
+
+
+@pytest.mark.parametrize("labels", [[1, 2, 3, 4], [0, 1, 2, -1], [0, 2, 3, 4]])
+def test_labels_that_do_not_count_from_0_are_refused(labels):
+    target = torch.tensor(labels * 10)
+    data = Source(torch.zeros(40, 1), target, torch.zeros(4, 1), target[:4])
+    with pytest.raises(ValueError, match=r"dataset.source must number its classes 0..C-1, got labels"):
+        split(data)
