@@ -93,7 +93,10 @@ def network(config: Any, setting: str, dataset: Any, **changed: Any) -> nn.Modul
         ValueError: it does not.
     """
     arguments = {key: value for key, value in plain(config).items() if key not in _TEACHER_KEYS}
-    built: nn.Module = instantiate(arguments | changed)
+    try:
+        built: nn.Module = instantiate(arguments | changed)
+    except ValueError as error:
+        raise ValueError(f"{setting}: {error}") from error
     probe = torch.zeros(2, *dataset.input_shape)
     try:
         with torch.no_grad():

@@ -11,6 +11,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_module
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
 from hydra.utils import get_object
 from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
@@ -241,7 +242,14 @@ def instantiate(config: Any, *args: Any, **kwargs: Any) -> Any:
     """
     for target in _targets(config):
         _check_target(target)
-    return hydra_instantiate(config, *args, _convert_="all", **kwargs)
+    try:
+        return hydra_instantiate(config, *args, _convert_="all", **kwargs)
+    except InstantiationException as error:
+        # Hydra wraps whatever the target raised; its own words are what the user is to read.
+        cause = error.__cause__
+        if isinstance(cause, TypeError):  # an argument that the target does not have, or lacks
+            raise ValueError(f"{config['_target_']}: {cause}") from cause
+        raise cause or error from None
 
 
 def _targets(node: Any) -> list[str]:
@@ -279,6 +287,8 @@ def check(config: Any) -> None:
     Raises:
         ValueError: one line with the setting, the rule and the value.
     """
+    missing = sorted(OmegaConf.missing_keys(config))
+    _require(not missing, ", ".join(missing), "must be given", "nothing")
     _check_distillation(config)
     _check_trainer(config.trainer)
     dataset = config.dataset

@@ -1,0 +1,312 @@
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+from kdexp.contracts import Batch, Split, Splits
+from kdexp.data.augment import HorizontalFlip, RandomCrop
+from kdexp.data.loading import BatchOrder, DataModule, TensorLoader
+
+# Lightning tells us that our in-memory batches could be loaded by workers, and that this run is short.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
+    pytest.mark.filterwarnings("ignore:.*number of training batches.*"),
+    pytest.mark.filterwarnings("ignore:.*Checkpoint directory .* exists and is not empty.*"),
+    # From Python 3.12 on: worker processes are forked beside torch's threads, as torch does by default.
+    # https://github.com/pytorch/pytorch/issues/154174
+    pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning"),
+]
+SHAPE = (2, 4, 4)
+
+
+@dataclass
+class Images:
+    """Streams what is really in memory."""
+
+    tensor: torch.Tensor
+
+    def __len__(self):
+        return len(self.tensor)
+
+    def __getitem__(self, index):
+        return self.tensor[index]
+
+    def fingerprint(self):
+        return ""
+
+
+def pixels(n: int) -> torch.Tensor:
+    return torch.randint(256, (n, *SHAPE), dtype=torch.uint8, generator=torch.Generator().manual_seed(n))
+
+
+def splits(train=37, val=11, inputs=None, wrap=lambda x: x) -> Splits:
+    inputs = pixels(60) if inputs is None else inputs
+    index = torch.randperm(60, generator=torch.Generator().manual_seed(0))
+
+    def part(chosen):
+        return Split(wrap(inputs), chosen % 3, chosen)
+
+    return Splits(part(index[:train]), part(index[train : train + val]), part(torch.arange(9)))
+
+
+def module(data=None, **changed) -> DataModule:
+    arguments = {
+        "augment": [RandomCrop(1), HorizontalFlip()], "mean": [0.4, 0.6], "std": [0.5, 0.25], "batch_size": 8,
+        "eval_batch_size": 5, "drop_last": True, "seed": 3,
+    }  # fmt: skip
+    return DataModule(data or splits(), **(arguments | changed))
+
+
+def batches(order: BatchOrder, epoch: int = 0) -> list[list[int]]:
+    order.set_epoch(epoch)
+    return list(order)
+
+
+def flat(lists) -> list[int]:
+    return [i for batch in lists for i in batch]
+
+
+# Order
+
+
+def test_shuffled_batches_are_full_differ_from_epoch_to_epoch_and_repeat_with_the_seed():
+    def epochs(seed):
+        order = BatchOrder(37, 8, shuffle=True, drop_last=True, seed=seed)
+        return [batches(order, epoch) for epoch in (0, 1, 0)]
+
+    first, second, again = epochs(0)
+    assert [len(batch) for batch in first] == [8, 8, 8, 8]
+    assert len(set(flat(first))) == 32
+    assert first == again != second
+    assert flat(epochs(1)[0]) != flat(first)
+    assert flat(first) != sorted(flat(first))
+
+
+def test_the_order_of_samples_does_not_depend_on_the_batch_size():
+    small = BatchOrder(40, 4, shuffle=True, drop_last=True, seed=1)
+    large = BatchOrder(40, 20, shuffle=True, drop_last=True, seed=1)
+    assert flat(batches(small, 5)) == flat(batches(large, 5))
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+@pytest.mark.parametrize("drop_last", [True, False])
+@pytest.mark.parametrize("n", [37, 8, 64])
+def test_the_ranks_together_see_the_batches_of_a_single_one(world_size, drop_last, n):
+    def of(rank, size):
+        return batches(BatchOrder(n, 8, shuffle=True, drop_last=drop_last, seed=2, rank=rank, world_size=size), 3)
+
+    alone, together = of(0, 1), [of(rank, world_size) for rank in range(world_size)]
+    for global_batch, *shares in zip(alone, *together, strict=True):
+        assert sorted(global_batch) == sorted(flat(shares))
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+@pytest.mark.parametrize("n", range(4, 30))
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
+@pytest.mark.parametrize("batch_size", [4, 5, 12])
+def test_without_drop_last_all_samples_come_once_and_every_rank_has_a_part_of_every_batch(n, world_size, batch_size):
+    ranks = [
+        batches(BatchOrder(n, batch_size, shuffle=False, drop_last=False, rank=rank, world_size=world_size))
+        for rank in range(world_size)
+    ]
+    assert sorted(flat(flat(ranks))) == list(range(n))
+    assert len({len(rank) for rank in ranks}) == 1
+    sizes = [sum(map(len, shares)) for shares in zip(*ranks, strict=True)]
+    assert max(sizes) - min(sizes) <= 1
+    assert min(len(share) for rank in ranks for share in rank) >= 1
+    if world_size == 1:
+        assert max(sizes) <= batch_size
+        assert len(sizes) == -(-n // batch_size)
+
+
+def test_orders_that_cannot_be_cut_are_refused():
+    with pytest.raises(ValueError, match=r"^dataset.batch_size must be at most the 7 training samples .*, got 8$"):
+        BatchOrder(7, 8, shuffle=True, drop_last=True)
+    with pytest.raises(ValueError, match=r"^dataset.batch_size must be divisible by the 3 ranks, got 8$"):
+        BatchOrder(70, 8, shuffle=True, drop_last=True, world_size=3)
+    with pytest.raises(
+        ValueError, match=r"^trainer.devices must be at most the samples of each split, 3, got 4 ranks$"
+    ):
+        BatchOrder(3, 8, shuffle=False, drop_last=False, world_size=4)
+
+
+# Loading
+
+
+def test_a_loader_gives_inputs_and_targets_that_belong_to_the_index():
+    data = splits()
+    loader = TensorLoader(data.train, BatchOrder(37, 8, shuffle=True, drop_last=False))
+    found = list(loader)
+    assert len(found) == len(loader) == 5
+    index = torch.cat([batch.index for batch in found])
+    assert sorted(index.tolist()) == sorted(data.train.index.tolist())
+    label = dict(zip(data.train.index.tolist(), data.train.target.tolist(), strict=True))
+    for batch in found:
+        assert torch.equal(batch.inputs, data.train.inputs[batch.index])
+        assert batch.inputs.dtype == torch.uint8
+        assert batch.target.tolist() == [label[i] for i in batch.index.tolist()]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_streamed_batches_are_those_of_tensors_in_every_epoch(num_workers):
+    held, streamed = module(), module(splits(wrap=Images), num_workers=num_workers)
+    loaders = []
+    for data in (held, streamed):
+        data.trainer = SimpleNamespace(
+            global_rank=0, world_size=1, strategy=SimpleNamespace(root_device=torch.device("cpu"))
+        )
+        loaders.append(data.train_dataloader())
+    assert len(loaders[0]) == len(loaders[1])
+    for epoch in (0, 1, 5):
+        for loader in loaders:
+            loader.sampler.set_epoch(epoch)
+        for a, b in zip(*loaders, strict=True):
+            assert torch.equal(a.inputs, b.inputs)
+            assert torch.equal(a.target, b.target)
+            assert torch.equal(a.index, b.index)
+
+
+def test_starting_a_stream_leaves_the_global_random_state_alone():
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    next(iter(module(splits(wrap=Images)).eval_batches("val", "cpu")))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+# What is done to batches
+
+
+def normalised(inputs: np.ndarray) -> np.ndarray:
+    mean, std = np.array([0.4, 0.6])[:, None, None], np.array([0.5, 0.25])[:, None, None]
+    return (inputs / 255 - mean) / std
+
+
+@pytest.mark.parametrize("wrap", [lambda x: x, Images], ids=["held", "streamed"])
+@pytest.mark.parametrize("name", ["train", "val", "test"])
+def test_evaluation_sees_every_sample_once_in_order_normalised_and_not_augmented(name, wrap):
+    data = splits(wrap=wrap)
+    found = module(data).eval_batches(name, "cpu")
+    assert len(list(found)) == len(found)
+    split = getattr(data, name)
+    assert torch.equal(torch.cat([batch.index for batch in found]), split.index)
+    assert torch.equal(torch.cat([batch.target for batch in found]), split.target)
+    inputs = torch.cat([batch.inputs for batch in found])
+    assert inputs.dtype == torch.float32
+    np.testing.assert_allclose(inputs, normalised(pixels(60)[split.index].numpy()), atol=1e-5)
+
+
+def test_features_are_normalised_each_by_its_own_statistics():
+    table = torch.randn(60, 5) * 3 + 1
+    data = module(splits(inputs=table), augment=[], mean=[0.0, 1, 2, 3, 4], std=[1.0, 2, 3, 4, 5])
+    inputs = torch.cat([batch.inputs for batch in data.eval_batches("test", "cpu")])
+    np.testing.assert_allclose(inputs, (table[:9].numpy() - np.arange(5)) / np.arange(1, 6), rtol=1e-5, atol=1e-6)
+
+
+def test_sequences_are_normalised_by_the_features_of_a_step():
+    sequences = torch.randn(60, 7, 2)
+    data = module(splits(inputs=sequences), augment=[], mean=[1.0, 2.0], std=[1.0, 4.0])
+    inputs = torch.cat([batch.inputs for batch in data.eval_batches("test", "cpu")])
+    np.testing.assert_allclose(inputs, (sequences[:9].numpy() - [1, 2]) / [1, 4], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"mean": [0.1, 0.2, 0.3]}, r"dataset.mean must have 1 or 2 values for inputs \[2, 4, 4\], got 3"),
+        ({"std": []}, r"dataset.std must have 1 or 2 values for inputs \[2, 4, 4\], got 0"),
+        ({"std": [0.0, 1.0]}, r"dataset.std must be > 0, got \[0.0, 1.0\]"),
+        ({"batch_size": 38}, r"dataset.batch_size must be at most the 37 training samples with dataset.drop_last=true"),
+    ],
+)
+def test_settings_that_do_not_fit_the_data_are_refused_at_once(changed, message):
+    with pytest.raises(ValueError, match="^" + message):
+        module(**changed)
+
+
+def test_transforms_that_do_not_fit_the_data_are_refused_at_once():
+    with pytest.raises(ValueError, match=r"^augment: RandomCrop needs images"):
+        module(splits(inputs=torch.zeros(60, 5)), mean=[0.0], std=[1.0])
+
+
+# Under a Trainer
+
+
+class Recorder(pl.LightningModule):
+    """Notes what reaches it; a step moves its weight by what the batch holds."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.train_batches: dict[int, list[Batch]] = {}
+        self.val_batches: dict[int, list[Batch]] = {}
+
+    def training_step(self, batch, batch_idx):
+        self.train_batches.setdefault(self.current_epoch, []).append(batch)
+        return self.weight * batch.inputs.mean()
+
+    def validation_step(self, batch, batch_idx):
+        self.val_batches.setdefault(self.current_epoch, []).append(batch)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def fit(data: DataModule, epochs: int, folder=None, ckpt_path=None, **settings) -> Recorder:
+    recorder = Recorder()
+    keeper = [ModelCheckpoint(folder, save_last=True, save_on_train_epoch_end=True)] if folder else []
+    trainer = pl.Trainer(
+        max_epochs=epochs, accelerator="cpu", logger=False, callbacks=keeper, enable_checkpointing=bool(folder),
+        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False,
+        **settings,
+    )  # fmt: skip
+    trainer.fit(recorder, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
+    return recorder
+
+
+@pytest.mark.parametrize("wrap", [lambda x: x, Images], ids=["held", "streamed"])
+def test_a_trainer_gets_each_epochs_order_and_augmentation(wrap):
+    data = splits(wrap=wrap)
+    recorder = fit(module(data), 3)
+    held = pixels(60)
+    for epoch in range(3):
+        order = BatchOrder(37, 8, shuffle=True, drop_last=True, seed=3)
+        order.set_epoch(epoch)
+        for positions, batch in zip(order, recorder.train_batches[epoch], strict=True):
+            index = data.train.index[positions]
+            assert torch.equal(batch.index, index)
+            plain = Batch(held[index].float() / 255, batch.target, index)
+            for transform in (RandomCrop(1), HorizontalFlip()):
+                plain = transform(plain, seed=3, epoch=epoch)
+            expected = normalised(plain.inputs.numpy() * 255)
+            np.testing.assert_allclose(batch.inputs, expected, atol=1e-5)
+        index = torch.cat([batch.index for batch in recorder.val_batches[epoch]])
+        assert torch.equal(index, data.val.index)
+        inputs = torch.cat([batch.inputs for batch in recorder.val_batches[epoch]])
+        np.testing.assert_allclose(inputs, normalised(held[index].numpy()), atol=1e-5)
+
+
+@pytest.mark.parametrize("wrap", [lambda x: x, Images], ids=["held", "streamed"])
+def test_a_run_resumed_in_a_fresh_trainer_goes_on_with_the_next_epochs_batches(tmp_path, wrap):
+    whole = fit(module(splits(wrap=wrap)), 4)
+    fit(module(splits(wrap=wrap)), 2, tmp_path)
+    resumed = fit(module(splits(wrap=wrap)), 4, tmp_path, ckpt_path=tmp_path / "last.ckpt")
+    assert list(resumed.train_batches) == [2, 3]
+    for epoch in (2, 3):
+        for a, b in zip(whole.train_batches[epoch], resumed.train_batches[epoch], strict=True):
+            assert torch.equal(a.index, b.index)
+            assert torch.equal(a.inputs, b.inputs)
+    assert torch.equal(whole.weight, resumed.weight)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("wrap", [lambda x: x, Images], ids=["held", "streamed"])
+def test_a_gpu_gets_the_same_batches(wrap):
+    there, here = (list(module(splits(wrap=wrap)).eval_batches("train", device)) for device in ("cuda", "cpu"))
+    for a, b in zip(there, here, strict=True):
+        assert a.inputs.is_cuda
+        torch.testing.assert_close(a.inputs.cpu(), b.inputs)
+        assert torch.equal(a.index.cpu(), b.index)
