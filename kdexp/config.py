@@ -287,8 +287,10 @@ def check(config: Any) -> None:
     Raises:
         ValueError: one line with the setting, the rule and the value.
     """
-    missing = sorted(OmegaConf.missing_keys(config))
-    _require(not missing, ", ".join(missing), "must be given", "nothing")
+    # Not of the whole: before a sweep's jobs start, Hydra's own values are not there yet.
+    for part in ("dataset", "teacher", "student", "trainer"):
+        missing = sorted(f"{part}.{key}" for key in OmegaConf.missing_keys(config[part]))
+        _require(not missing, ", ".join(missing), "must be given", "nothing")
     _check_distillation(config)
     _check_trainer(config.trainer)
     dataset = config.dataset

@@ -51,6 +51,10 @@ class Distiller(pl.LightningModule):
         gradient_stats_every_n_steps: how often the norms of both terms' gradients and their cosine are measured;
             0 = never.
         log_every_n_steps: how often ``train_step/...`` is sent to the loggers.
+
+    Attributes:
+        epoch_metrics: what was logged in the epoch that is running or has just ended. (The Trainer's callback_metrics
+            also keep what was last logged epochs ago.)
     """
 
     def __init__(
@@ -86,6 +90,7 @@ class Distiller(pl.LightningModule):
         self._val_metrics = val_metrics or Metrics(task, num_outputs, fidelity=teacher is not None)
         self._train_metrics = train_metrics
         self._sums: dict[str, Tensor] = {}  # over the epoch: name -> (value * weight, weight)
+        self.epoch_metrics: dict[str, float] = {}
         self._teacher_on_val: list[Tensor] = []
         self.alpha = _at(alpha, 0.0)
         self.temperature = _at(temperature, 0.0) if temperature is not None else 1.0
@@ -104,6 +109,7 @@ class Distiller(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Set alpha, temperature and the random state of this epoch."""
+        self.epoch_metrics = {}
         epochs = self.trainer.max_epochs or 1
         progress = self.current_epoch / max(epochs - 1, 1)
         self.alpha = _at(self._alpha, progress)
@@ -235,13 +241,10 @@ class Distiller(pl.LightningModule):
         self._val_metrics.reset()
 
     def _log(self, split: str, values: Mapping[str, Any]) -> None:
+        named = {f"{split}/{name}": float(value) for name, value in values.items()}
+        self.epoch_metrics |= named
         # All ranks hold the same synchronised values; Lightning cannot know that and warns unless it is told to sync.
-        self.log_dict(
-            {f"{split}/{name}": float(value) for name, value in values.items()},
-            on_step=False,
-            on_epoch=True,
-            sync_dist=self.trainer.world_size > 1,
-        )
+        self.log_dict(named, on_step=False, on_epoch=True, sync_dist=self.trainer.world_size > 1)
 
     # Optimization
 

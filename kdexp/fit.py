@@ -19,6 +19,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from kdexp.atomic import atomic_path
+from kdexp.distiller import Distiller
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class Fitted:
 
 
 def fit(
-    module: pl.LightningModule,
+    module: Distiller,
     data: pl.LightningDataModule,
     folder: Path,
     settings: Mapping[str, Any],
@@ -59,7 +60,7 @@ def fit(
     """Train to the end, or from the last good checkpoint in the folder to the end.
 
     Args:
-        module: what to train; logs `MONITOR`.
+        module: what to train.
         data: its data.
         folder: ``checkpoints/`` and ``metrics.csv`` go here. When there are checkpoints, the training continues.
         settings: the keys of conf/trainer/base.yaml that Lightning's Trainer takes.
@@ -175,7 +176,7 @@ class EpochTable(Checkpoint):
         """Keep the rows of the epochs that are not run again."""
         if self._path.is_file():
             with self._path.open() as file:
-                rows = [{name: float(text) for name, text in row.items() if text} for row in csv.DictReader(file)]
+                rows = [{name: _number(text) for name, text in row.items() if text} for row in csv.DictReader(file)]
             self.rows = [row for row in rows if row["epoch"] < trainer.current_epoch]
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -185,8 +186,9 @@ class EpochTable(Checkpoint):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add the epoch's row."""
         self.seconds.append(time.perf_counter() - self._started)
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **metrics})
+        assert isinstance(pl_module, Distiller)
+        progress = {"epoch": trainer.current_epoch, "step": trainer.global_step}
+        self.rows.append(progress | pl_module.epoch_metrics)
         if trainer.is_global_zero:
             names = list(dict.fromkeys(name for row in self.rows for name in row))
             with atomic_path(self._path) as temporary, temporary.open("w", newline="") as file:
@@ -206,3 +208,7 @@ class EpochTable(Checkpoint):
         shown = " ".join(f"{name} {row[name]:.4f}" for name in ("train/loss", "val/loss", "val/acc") if name in row)
         left = (total - done) * sum(self.seconds) / len(self.seconds)
         log.info("%s: epoch %d/%d  %s  %.0f s left", self._title, done, total, shown, left)
+
+
+def _number(text: str) -> float:
+    return int(text) if text.isdigit() else float(text)

@@ -30,14 +30,12 @@ class RandomCrop:
     def __call__(self, batch: Batch, *, seed: int, epoch: int) -> Batch:
         """Shift each image by its own whole number of pixels."""
         images = _images(self, batch)
-        n, c, h, w = images.shape
         offset = (uniform(seed, epoch, batch.index, 2, Stream.CROP) * (2 * self.padding + 1)).long()
-        rows = offset[:, :1] + torch.arange(h, device=images.device)
-        columns = offset[:, 1:] + torch.arange(w, device=images.device)
-        padded = F.pad(images, [self.padding] * 4)
-        sample = torch.arange(n, device=images.device).view(n, 1, 1, 1)
-        channel = torch.arange(c, device=images.device).view(1, c, 1, 1)
-        return replace(batch, inputs=padded[sample, channel, rows.view(n, 1, h, 1), columns.view(n, 1, 1, w)])
+        # (N, C, 2 padding + 1, 2 padding + 1, H, W): a view of all windows, of which one is copied for each image.
+        h, w = images.shape[2:]
+        windows = F.pad(images, [self.padding] * 4).unfold(2, h, 1).unfold(3, w, 1)
+        sample = torch.arange(len(images), device=images.device)
+        return replace(batch, inputs=windows[sample, :, offset[:, 0], offset[:, 1]])
 
 
 class HorizontalFlip:

@@ -60,7 +60,7 @@ def make_splits(
 
     # Which labels are hidden is chosen by the true ones.
     hidden = stratified_order(target, subset_seed, Stream.HIDDEN)[: round(unlabeled_fraction * len(target))]
-    target = _with_noise(target, task, num_classes, label_noise, label_noise_kind, subset_seed)
+    _make_wrong(target, task, num_classes, label_noise, label_noise_kind, subset_seed)
     target[hidden] = UNLABELED
     return Splits(Split(train.inputs, target, index), val, _whole(source.test_inputs, source.test_target))
 
@@ -114,19 +114,18 @@ def _train_and_val(
     return train, val
 
 
-def _with_noise(target: Tensor, task: Task, num_classes: int, rate: float, kind: str, seed: int) -> Tensor:
-    noisy = target.clone()
+def _make_wrong(target: Tensor, task: Task, num_classes: int, rate: float, kind: str, seed: int) -> None:
+    """Replace labels in place."""
     if task == "multilabel":
         _check(kind == "symmetric" or rate == 0, "label_noise_kind", "must be symmetric with task=multilabel", kind)
         entries = order(seed, 0, target.numel(), Stream.NOISY)[: round(rate * target.numel())]
-        noisy.view(-1)[entries] = 1 - noisy.view(-1)[entries]
-        return noisy
+        target.view(-1)[entries] = 1 - target.view(-1)[entries]
+        return
     wrong = stratified_order(target, seed, Stream.NOISY)[: round(rate * len(target))]
     step = torch.ones_like(wrong)
     if kind == "symmetric":
         step += (uniform(seed, 0, wrong, 1, Stream.WRONG_CLASS).squeeze(1) * (num_classes - 1)).long()
-    noisy[wrong] = (target[wrong] + step) % num_classes
-    return noisy
+    target[wrong] = (target[wrong] + step) % num_classes
 
 
 def _check_labels(source: Source, task: Task, num_classes: int) -> None:

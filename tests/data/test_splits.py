@@ -127,7 +127,7 @@ def test_symmetric_noise_is_spread_evenly_over_the_other_classes():
     for label in range(CLASSES):
         found = histogram(noisy.target[clean.target == label])
         assert found.pop(label) == 0
-        assert chisquare(found).pvalue > 0.01
+        assert chisquare(found).pvalue > 0.001
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.37, 1.0])
@@ -144,6 +144,13 @@ def test_an_exact_stratified_number_of_labels_is_hidden(fraction):
 def test_the_same_labels_are_hidden_with_and_without_noise():
     a, b = split(unlabeled_fraction=0.3).train, split(unlabeled_fraction=0.3, label_noise=0.5).train
     assert torch.equal(a.target == UNLABELED, b.target == UNLABELED)
+
+
+def test_which_labels_are_wrong_and_which_are_hidden_has_nothing_to_do_with_each_other():
+    clean, wrong = split().train, split(label_noise=0.5).train
+    hidden = split(unlabeled_fraction=0.5).train.target == UNLABELED
+    both = hidden & (wrong.target != clean.target)
+    assert abs(both.float().mean() - 0.25) < 0.05
 
 
 def test_the_binary_task_takes_the_same_two_classes():
