@@ -38,7 +38,8 @@ class Distiller(pl.LightningModule):
         num_outputs: C.
         teacher: frozen; None trains the student alone.
         soft_loss: ``forward(student_logits, teacher_logits, target) -> scalar``; needed with a teacher. When
-            `temperature` is given, its attribute of that name is set at the start of each epoch.
+            `temperature` is given, its attribute of that name is set at the start of each epoch; a method
+            ``on_epoch(epoch)``, if it has one, is called then.
         alpha: in [0, 1]; a number, or a function of the training progress.
         temperature: > 0; a number, or a function of the training progress. None leaves the loss's own.
         scheduler: makes the learning-rate scheduler from the optimizer and the number of optimizer steps; stepped
@@ -116,6 +117,9 @@ class Distiller(pl.LightningModule):
         if self._temperature is not None:
             self.temperature = _at(self._temperature, progress)
             self._set_temperature()
+        on_epoch = getattr(self.soft_loss, "on_epoch", None)
+        if on_epoch is not None:
+            on_epoch(self.current_epoch)
         torch.manual_seed(hash((self._seed, self.current_epoch, self.global_rank)) & 0x7FFF_FFFF)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

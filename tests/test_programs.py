@@ -248,13 +248,11 @@ def test_a_run_that_was_cut_off_is_continued_to_the_same_weights_bit_for_bit(
 
 @pytest.mark.slow
 def test_a_users_own_student_is_one_file_and_one_yaml_outside_the_project(command, tmp_path):
-    (tmp_path / "mine.py").write_text(
-        "import math\nfrom torch import nn\n"
-        "def linear(num_classes, input_shape):\n"
-        "    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(input_shape), num_classes))\n"
-    )
-    (tmp_path / "my_conf" / "student").mkdir(parents=True)
-    (tmp_path / "my_conf" / "student" / "linear.yaml").write_text("defaults: [base]\n_target_: mine.linear\n")
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    for path in ("mine.py", "my_conf/student/linear.yaml"):
+        (content,) = re.findall(rf"```\w+\n# {path}\n(.*?)```", readme, re.DOTALL)
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(content)
     arguments = ("kdexp-train", "--config-dir", "my_conf", "student=linear", "dataset=synthetic", "teacher=mlp",
                  "teacher.recipe.max_epochs=1", "trainer.max_epochs=1", "tracking=none")  # fmt: skip
     refused = command(*arguments, rc=2, PYTHONPATH=str(tmp_path))
