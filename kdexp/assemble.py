@@ -237,7 +237,12 @@ def _train_teacher(member: Any, setting: str, config: Any, data: Data, folder: P
     return learner.cpu()
 
 
-def teacher_metrics(config: Any, frozen: Teacher, data: Data, device: torch.device) -> dict[str, dict[str, float]]:
+def device(accelerator: str) -> torch.device:
+    """Where work that needs no Trainer is done."""
+    return torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def teacher_metrics(config: Any, frozen: Teacher, data: Data) -> dict[str, dict[str, float]]:
     """The teacher's own metrics on val and test, measured the first time and remembered in the store."""
     key = fingerprint(
         {
@@ -251,13 +256,14 @@ def teacher_metrics(config: Any, frozen: Teacher, data: Data, device: torch.devi
     )
     path = Path(config.store_dir) / "teacher-metrics" / f"{key}.json"
     if not path.is_file():
-        frozen.to(device)
+        place = device(config.trainer.accelerator)
+        frozen.to(place)
         module = data.student
         found = {
             split: evaluate(
                 lambda inputs: frozen(inputs).logits,
-                module.eval_batches(split, device),
-                metrics(config, module, split).to(device),
+                module.eval_batches(split, place),
+                metrics(config, module, split).to(place),
             )
             for split in ("val", "test")
         }

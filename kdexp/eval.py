@@ -35,14 +35,11 @@ def run(config: DictConfig) -> dict[str, float]:
     if "data_dir" in changed and "data_dir" in experiment.dataset.source:
         experiment.dataset.source.data_dir = config.data_dir
 
-    import torch  # here: --help must not wait for it
-
-    from kdexp import assemble
+    from kdexp import assemble  # here: --help must not wait for torch
     from kdexp.metrics import evaluate
     from kdexp.teacher import load_weights
 
-    use_gpu = config.accelerator == "gpu" or (config.accelerator == "auto" and torch.cuda.is_available())
-    device = torch.device("cuda" if use_gpu else "cpu")
+    device = assemble.device(config.accelerator)
     data = assemble.Data(experiment)
     student = assemble.student(experiment)
     load_weights(student, folder / "student.safetensors", "run")

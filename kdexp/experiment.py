@@ -45,10 +45,14 @@ def distill(config: Any, folder: Path, record: dict[str, Any]) -> None:
         data = assemble.Data(config)
     with _timed(seconds, "teacher"):
         frozen = assemble.teacher(config, data)
+        if frozen is not None and launch.rank() == 0:
+            record["teacher"] = assemble.teacher_metrics(config, frozen, data)
+            _judge_teacher(config, record["teacher"]["val"]["acc"])
     learner = assemble.student(config)
     record["model"] = {"parameters": parameters(learner), "macs": macs(learner, list(config.dataset.input_shape))}
     if config.trainer.channels_last:
-        learner.to(memory_format=torch.channels_last)
+        for network in (learner, *(frozen.networks if frozen is not None else ())):
+            network.to(memory_format=torch.channels_last)
     if config.trainer.compile:
         _compile(learner, frozen)
     module = assemble.distiller(config, learner, frozen, data)
@@ -145,19 +149,13 @@ def _evaluate(
     weights = folder / "student.safetensors"
     save_weights(learner, weights)  # the best epoch's: loaded last
     record["model"]["bytes"] = weights.stat().st_size
-    if frozen is not None:
-        record["teacher"] = assemble.teacher_metrics(config, frozen, data, fitted.device)
-        _judge_teacher(config, record)
     return curves.compute()
 
 
-def _judge_teacher(config: Any, record: dict[str, Any]) -> None:
-    accuracy = record["teacher"]["val"]["acc"]
+def _judge_teacher(config: Any, accuracy: float) -> None:
     chance = 1 / max(config.dataset.num_classes, 2)
-    if accuracy < 1.5 * chance and accuracy < (1 + chance) / 2:
-        log.warning(
-            "the teacher is near chance: val accuracy %.3f with %d classes", accuracy, config.dataset.num_classes
-        )
+    if accuracy < chance + 0.1 * (1 - chance):
+        log.warning("warning: the teacher is near chance: val accuracy %.3f, chance %.3f", accuracy, chance)
 
 
 def _draw(folder: Path, fitted: Fitted, curves: CurveData, names: list[str]) -> None:

@@ -55,10 +55,10 @@ class Teacher:
         else:
             self._conversions = [_conversion(data, own) for own in expects]
 
-    def to(self, device: torch.device | str, memory_format: torch.memory_format = torch.preserve_format) -> "Teacher":
+    def to(self, device: torch.device | str) -> "Teacher":
         """Move all networks; Lightning does not, because it does not see them."""
         for network in self.networks:
-            network.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
+            network.to(device)
         return self
 
     @torch.no_grad()

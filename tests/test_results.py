@@ -72,15 +72,15 @@ def test_what_is_not_a_run_is_said(tmp_path, content, message):
     assert "\n" not in str(caught.value)
 
 
-def write_run(folder, *, alpha, seed, acc, status="completed", overrides=()):
+def write_run(folder, *, alpha, seed, acc, status="completed", overrides=(), teacher=0.99):
     metrics = dict.fromkeys(("acc", "precision", "recall", "f1", "auc"), acc)
     results.write(
         folder,
         {
             "schema_version": 1, "status": status, "alpha": alpha, "seed": seed, "is_control": alpha == 1,
             "control_fingerprint": f"c{seed}", "overrides": [*overrides, f"seed={seed}"], "error": "went wrong",
-            "metrics": {"test": {"best": metrics, "last": metrics}},
-            "teacher": {"test": dict.fromkeys(metrics, 0.99)} if alpha < 1 else None,
+            "metrics": {split: {"best": metrics, "last": metrics} for split in ("val", "test")},
+            "teacher": dict.fromkeys(("val", "test"), dict.fromkeys(metrics, teacher)) if alpha < 1 else None,
         },
     )  # fmt: skip
 
@@ -102,6 +102,22 @@ def test_a_sweep_with_a_failed_job_is_not_complete(tmp_path, capsys):
     write_run(tmp_path / "1", alpha=0.5, seed=0, acc=0.8, status="diverged", overrides=["alpha=0.5"])
     assert not show_sweep(tmp_path)
     assert "diverged: alpha=0.5 seed=0: went wrong" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("teacher", "warned"), [(0.99, False), (0.5, True)])
+def test_a_teacher_that_is_worse_than_the_control_is_pointed_out(tmp_path, capsys, teacher, warned):
+    write_run(tmp_path / "0", alpha=1.0, seed=0, acc=0.8)
+    write_run(tmp_path / "1", alpha=0.5, seed=0, acc=0.8, overrides=["alpha=0.5"], teacher=teacher)
+    show_sweep(tmp_path)
+    assert ("teacher is worse" in capsys.readouterr().out) == warned
+
+
+def test_a_damaged_neighbour_is_not_taken_for_a_control(tmp_path):
+    write_run(tmp_path / "run", alpha=0.1, seed=1, acc=0.9)
+    run = json.loads((tmp_path / "run" / "results.json").read_text())
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "results.json").write_text("{")
+    assert find_control(run, tmp_path) is None
 
 
 def test_a_control_is_found_by_its_fingerprint(tmp_path):

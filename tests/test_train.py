@@ -143,6 +143,11 @@ def test_a_finished_student_can_be_the_teacher_of_the_next(smoke, tmp_path, stor
     assert result["teacher"]["test"]["acc"] == pytest.approx(first["metrics"]["test"]["best"]["acc"], abs=1e-6)
 
 
+def test_a_teacher_near_chance_is_pointed_out(tmp_path, store, caplog):
+    experiment(tmp_path, store, "teacher.recipe.optimizer.lr=0.0", "dataset.source.noise=1.5")
+    assert any("the teacher is near chance" in message for message in caplog.messages)
+
+
 def test_several_teachers_distill(tmp_path, store):
     small = [f"teacher.members.{name}.recipe.max_epochs=1" for name in "abc"]
     result = experiment(

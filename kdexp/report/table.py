@@ -25,10 +25,9 @@ def show_run(folder: Path) -> None:
     control = None if run["is_control"] else find_control(run, folder.parent)
     if control is not None:
         rows.insert(0, ("control (alpha=1)", [control]))
-        if run.get("teacher") and run["teacher"]["test"]["acc"] < control["metrics"]["test"]["best"]["acc"]:
-            _console().print("warning: the teacher is worse than the control; its soft labels may not help")
     console = _console()
     console.print(_table("test split, best epoch by validation accuracy", run.get("teacher"), rows))
+    _judge_teacher(console, run.get("teacher"), [control] if control else [])
     console.print(f"run folder    {folder}", soft_wrap=True)
     console.print(f"figures       {folder / 'figures'}", soft_wrap=True)
     console.print(f"look at it    wandb leet {folder / 'wandb'}" if run.get("wandb") else "", soft_wrap=True)
@@ -56,6 +55,7 @@ def show_sweep(folder: Path) -> bool:
         controls = {(run["control_fingerprint"], run["seed"]): run for run in completed if run["is_control"]}
         title = "test split, best epoch by validation accuracy; mean ± std over seeds"
         console.print(_table(title, teacher, ordered, controls))
+        _judge_teacher(console, teacher, list(controls.values()))
     console.print(f"run folders   {folder}/*", soft_wrap=True)
     console.print(f"figures       {folder}/*/figures/*.png", soft_wrap=True)
     for run in runs:
@@ -67,12 +67,12 @@ def show_sweep(folder: Path) -> bool:
 def find_control(run: Results, folder: Path) -> Results | None:
     """The control of a run among the run folders in a folder: same student, data, recipe and seed, alpha = 1."""
     for path in folder.glob(f"*/{results.FILE}"):
-        other = results.read(path.parent, "control")
-        if (
-            other["status"] == "completed"
-            and other["is_control"]
-            and other["control_fingerprint"] == run["control_fingerprint"]
-        ):
+        try:
+            other = results.read(path.parent, "control")
+        except ValueError:  # somebody else's, or damaged: not a control, and no reason to fail a run that is done
+            continue
+        is_same = other["control_fingerprint"] == run["control_fingerprint"]
+        if other["status"] == "completed" and other["is_control"] and is_same:
             return other
     return None
 
@@ -80,6 +80,16 @@ def find_control(run: Results, folder: Path) -> Results | None:
 def _console() -> Console:
     # Into a file or a pipe a table is written as wide as it is.
     return Console() if sys.stdout.isatty() else Console(width=160)
+
+
+def _judge_teacher(
+    console: Console, teacher: Mapping[str, Mapping[str, float]] | None, controls: Sequence[Results]
+) -> None:
+    if not teacher or not controls:
+        return
+    alone = statistics.fmean(control["metrics"]["val"]["best"]["acc"] for control in controls)
+    if teacher["val"]["acc"] < alone:
+        console.print("warning: on val the teacher is worse than the student trained alone")
 
 
 def _label(run: Results) -> str:
