@@ -8,6 +8,7 @@ spread over the rounds.
 """
 
 import argparse
+import logging
 import platform
 import statistics
 import tempfile
@@ -40,8 +41,7 @@ def kdexp_step(config, data: assemble.Data, teacher, steps: int) -> float:
     module = assemble.distiller(config, assemble.student(config), teacher, data)
     clock = Clock(skip=3)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message=".*number of training batches.*")
+        warnings.simplefilter("ignore")  # Lightning's advice on workers and intervals
         trainer = pl.Trainer(
             default_root_dir=folder, accelerator="cpu", max_epochs=1, limit_train_batches=steps + 3,
             limit_val_batches=0, logger=False, enable_checkpointing=False, enable_progress_bar=False,
@@ -78,6 +78,7 @@ def bare_step(config, data: assemble.Data, teacher, steps: int) -> float:
 
 
 def main() -> None:
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--student", default="resnet20")
     parser.add_argument("--teacher", default="resnet56")

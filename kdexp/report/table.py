@@ -95,7 +95,7 @@ def _judge_teacher(
 def _label(run: Results) -> str:
     if run["is_control"]:
         return "control"
-    return " ".join(o for o in run["overrides"] if not o.startswith(("seed=", "experiment="))) or "distilled"
+    return " ".join(["distilled", *(o for o in run["overrides"] if not o.startswith(("seed=", "experiment=")))])
 
 
 def _table(
