@@ -113,6 +113,33 @@ def network(config: Any, setting: str, dataset: Any, **changed: Any) -> nn.Modul
     return built.train()
 
 
+def rehearse(config: Any) -> None:
+    """Build once what can be built without data, so that a wrong setting is found before a teacher is trained.
+
+    Raises:
+        ValueError: a setting that its constructor refuses.
+    """
+    if config.trainer.accelerator == "gpu" and not torch.accelerator.is_available():
+        raise ValueError("trainer.accelerator must be auto or cpu on a machine without a GPU, got gpu")
+    student(config)
+    _rehearse_recipe(config, "")
+    if not is_control(config):
+        instantiate(config.loss)
+        for setting, member in _members(config).items():
+            if member.weights == "auto":
+                _rehearse_recipe(member.recipe, f"{setting}.recipe.")
+
+
+def _rehearse_recipe(recipe: Any, prefix: str) -> None:
+    setting = f"{prefix}optimizer"
+    try:
+        optimizer = instantiate(recipe.optimizer)([nn.Parameter(torch.zeros(1))])
+        setting = f"{prefix}scheduler"
+        instantiate(recipe.scheduler)(optimizer, total_steps=10)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{setting}: {error}") from error
+
+
 def student(config: Any) -> nn.Module:
     """The student, with initial weights that depend on the seed alone."""
     torch.manual_seed(config.seed)

@@ -162,9 +162,21 @@ def one_line(error: BaseException) -> str:
     texts = [str(error)]
     if isinstance(cause, OmegaConfBaseException) and str(cause) not in texts[0]:
         texts.append(str(cause))
-    skipped = ("To append to your config use", "Config search path", "provider=", "object_type=", "reference_type=")
-    lines = [line.strip() for text in texts for line in text.splitlines()]
-    kept = [line for line in lines if line and not line.startswith(skipped)]
+    skipped = (
+        "To append to your",
+        "Config search path",
+        "provider=",
+        "object_type=",
+        "reference_type=",
+        "Key '",
+        "See ",
+    )
+    lines = [line.strip().rstrip(".") for text in texts for line in text.splitlines()]
+    kept: list[str] = []
+    for line in lines:
+        key = line.removeprefix("full_key: ") if line.startswith("full_key: ") else None
+        if line and not line.startswith(skipped) and not (key and any(key in earlier for earlier in kept)):
+            kept.append(line)
     return "; ".join(kept).replace(":; ", ": ").replace("':;", "':")
 
 
@@ -274,7 +286,7 @@ def _check_target(target: str) -> None:
     try:
         found = get_object(target)
     except Exception as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error.__cause__ or error).splitlines()[0]
         raise ValueError(f"_target_ must name something that can be imported, got {target!r}: {reason}") from error
     # The path may lead through a trusted module to what that module imported: kdexp.data.x.os.system.
     if not is_trusted(getattr(found, "__module__", "")):
@@ -289,7 +301,7 @@ def check(config: Any) -> None:
     """
     # Not of the whole: before a sweep's jobs start, Hydra's own values are not there yet.
     for part in ("dataset", "teacher", "student", "trainer"):
-        missing = sorted(f"{part}.{key}" for key in OmegaConf.missing_keys(config[part]))
+        missing = _missing(OmegaConf.to_container(config[part]), part)
         _require(not missing, ", ".join(missing), "must be given", "nothing")
     _check_distillation(config)
     _check_trainer(config.trainer)
@@ -297,10 +309,18 @@ def check(config: Any) -> None:
     _require(dataset.task in ("multiclass", "binary", "multilabel"), "dataset.task",
              "must be multiclass, binary or multilabel", dataset.task)  # fmt: skip
     _require(dataset.batch_size >= 1, "dataset.batch_size", "must be at least 1", dataset.batch_size)
+    _require(dataset.eval_batch_size >= 1, "dataset.eval_batch_size", "must be at least 1", dataset.eval_batch_size)
+    _require(dataset.num_workers >= 0, "dataset.num_workers", "must be at least 0", dataset.num_workers)
+    fewest = 1 if dataset.task == "multilabel" else 2
+    _require(dataset.num_classes >= fewest, "dataset.num_classes", f"must be at least {fewest}", dataset.num_classes)
+    _require(0 <= config.seed < 2**63, "seed", "must be in [0, 2^63)", config.seed)
     members = config.teacher.get("members")
-    networks = {"student": config.student}
-    if not is_control(config):
-        networks |= {f"teacher.members.{n}": m for n, m in members.items()} if members else {"teacher": config.teacher}
+    teachers = {f"teacher.members.{n}": m for n, m in members.items()} if members else {"teacher": config.teacher}
+    if is_control(config):
+        teachers = {}
+    for name, teacher in teachers.items():
+        _check_teacher(name, teacher)
+    networks = {"student": config.student} | teachers
     for name, network in networks.items():
         _require(
             network.num_classes == dataset.num_outputs,
@@ -313,6 +333,12 @@ def check(config: Any) -> None:
             _check_target(target)
     _require(config.tracking.wandb in ("auto", "online", "offline", "disabled"), "tracking.wandb",
              "must be auto, online, offline or disabled", config.tracking.wandb)  # fmt: skip
+
+
+def _missing(node: Any, path: str) -> list[str]:
+    if isinstance(node, dict):
+        return [name for key, value in node.items() for name in _missing(value, f"{path}.{key}")]
+    return [path] if node == "???" else []
 
 
 def _check_distillation(config: Any) -> None:
@@ -331,7 +357,30 @@ def _check_distillation(config: Any) -> None:
         _require(allowed, f"{name}_schedule.final", "must be in [0, 1]" if name == "alpha" else "must be > 0", final)
 
 
+def _check_teacher(name: str, teacher: Any) -> None:
+    weights, recipe = teacher.weights, teacher.recipe
+    _require(isinstance(weights, str), f"{name}.weights", "must be auto, pretrained or a file", weights)
+    for setting in ("max_epochs", "batch_size"):
+        _require(recipe[setting] >= 1, f"{name}.recipe.{setting}", "must be at least 1", recipe[setting])
+    share = recipe.train_fraction
+    _require(0 < share <= 1, f"{name}.recipe.train_fraction", "must be in (0, 1]", share)
+    _require(0 <= recipe.label_noise < 1, f"{name}.recipe.label_noise", "must be in [0, 1)", recipe.label_noise)
+
+
 def _check_trainer(trainer: Any) -> None:
+    for name in ("limit_train_batches", "limit_val_batches"):
+        limit = trainer[name]
+        batches = isinstance(limit, int) and limit >= 1
+        share = isinstance(limit, float) and 0 < limit <= 1
+        allowed = limit is None or batches or share
+        _require(allowed, f"trainer.{name}", "must be null, a number of batches or a share in (0, 1]", limit)
+    devices = trainer.devices
+    counted = devices == "auto" or (isinstance(devices, int) and devices >= 1) or not isinstance(devices, int | str)
+    _require(counted, "trainer.devices", "must be a number of devices, a list of them or auto", devices)
+    for name, least in (("num_nodes", 1), ("log_every_n_steps", 1), ("gradient_stats_every_n_steps", 0)):
+        _require(trainer[name] >= least, f"trainer.{name}", f"must be at least {least}", trainer[name])
+    clip = trainer.gradient_clip_val
+    _require(clip is None or clip > 0, "trainer.gradient_clip_val", "must be null or > 0", clip)
     _require(trainer.max_epochs >= 1, "trainer.max_epochs", "must be at least 1", trainer.max_epochs)
     _require(trainer.accelerator in ("auto", "cpu", "gpu"), "trainer.accelerator", "must be auto, cpu or gpu",
              trainer.accelerator)  # fmt: skip

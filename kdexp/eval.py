@@ -7,7 +7,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from kdexp import launch, results
-from kdexp.config import HYDRA_VERSION_BASE
+from kdexp.config import HYDRA_VERSION_BASE, one_line
 
 # Metrics are recomputed in the same precision; another device or another number of threads sums in another order.
 TOLERANCE = 1e-5
@@ -26,6 +26,10 @@ def run(config: DictConfig) -> dict[str, float]:
         ValueError: the folder holds no completed run, or its weights do not fit.
         FileNotFoundError: the weights or the data are gone.
     """
+    if OmegaConf.is_missing(config, "run"):
+        raise ValueError("run must be the folder of a finished run, got nothing")
+    if config.accelerator not in ("auto", "cpu", "gpu"):
+        raise ValueError(f"accelerator must be auto, cpu or gpu, got {config.accelerator}")
     folder = Path(config.run)
     saved = results.read(folder, "run")
     if saved["status"] != "completed":
@@ -66,7 +70,11 @@ def show(folder: Path, found: dict[str, float]) -> bool:
 
 @hydra.main(version_base=HYDRA_VERSION_BASE, config_path="pkg://kdexp.conf", config_name="eval")
 def _eval(config: DictConfig) -> None:
-    if not show(Path(config.run), run(config)):
+    try:
+        found = run(config)
+    except (ValueError, OSError) as error:
+        launch.leave(launch.WRONG_INPUT, one_line(error))
+    if not show(Path(config.run), found):
         sys.exit(launch.FAILED)
 
 

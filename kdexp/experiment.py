@@ -41,6 +41,7 @@ def distill(config: Any, folder: Path, record: dict[str, Any]) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     seconds: dict[str, float] = {}
     record["cost"] = {"seconds": seconds}
+    assemble.rehearse(config)
     with _timed(seconds, "data"):
         data = assemble.Data(config)
     with _timed(seconds, "teacher"):

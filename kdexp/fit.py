@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import math
 import sys
 import time
 import warnings
@@ -14,7 +15,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
-from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint, RichProgressBar
+from pytorch_lightning.callbacks import Checkpoint, RichProgressBar
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
@@ -73,17 +74,7 @@ def fit(
     checkpoints = folder / "checkpoints"
     on_terminal = sys.stdout.isatty()
     table = EpochTable(folder / "metrics.csv", title, say_every_seconds=None if on_terminal else 5.0)
-    # Monitoring callbacks run after the module's own epoch end, which refuses a diverged epoch; best before last, so
-    # that a kill between the two leaves a pair from which the resumed run gets to the same files.
-    keeper = ModelCheckpoint(
-        checkpoints,
-        filename="best",
-        monitor=MONITOR,
-        mode="max",
-        save_last=True,
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )
+    keeper = Keeper(checkpoints)
     single = settings["devices"] == 1 and settings.get("num_nodes", 1) == 1
     with warnings.catch_warnings():
         _ignore_known_warnings()
@@ -131,19 +122,27 @@ class SafeCheckpoints(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write the checkpoint."""
+        """Write the checkpoint.
+
+        Raises:
+            OSError: it could not be written.
+        """
         with atomic_path(Path(path)) as temporary:
-            torch.save(checkpoint, temporary)
+            try:
+                torch.save(checkpoint, temporary)
+            except RuntimeError as error:  # torch's own archive writer, which does not say why
+                raise OSError(f"could not write {path}: is the disk full?") from error
 
 
 def newest_good(checkpoints: Path) -> Path | None:
     """The newest checkpoint that is whole; damaged ones are renamed ``*.corrupt`` and not used."""
-    for path in sorted(checkpoints.glob("*.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True):
-        if path.name.startswith("."):  # staged when its process was killed
-            path.unlink()
-        elif _is_whole(path):
-            return path
-        else:
+    for staged in checkpoints.glob(".*.ckpt"):  # when its process was killed
+        staged.unlink()
+    # By name: a copy of the folder has other times.
+    for path in (checkpoints / "last.ckpt", checkpoints / "best.ckpt"):
+        if path.is_file():
+            if _is_whole(path):
+                return path
             log.warning("checkpoint %s is damaged; it is set aside", path)
             path.replace(path.with_suffix(".ckpt.corrupt"))
     return None
@@ -156,6 +155,36 @@ def _is_whole(path: Path) -> bool:
             return archive.testzip() is None
     except (zipfile.BadZipFile, OSError):
         return False
+
+
+class Keeper(Checkpoint):
+    """best.ckpt, of the first epoch with the highest validation accuracy, and last.ckpt, of the last epoch.
+
+    (Lightning's ModelCheckpoint writes last.ckpt only when it writes best.ckpt too, and forgets the best score when
+    the run folder was moved.) Best before last: a kill between the two leaves a pair from which the continued run gets
+    to the same files.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.best, self.last = folder / "best.ckpt", folder / "last.ckpt"
+        self.best_epoch, self._best_score = -1, -math.inf
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save; after the module's own epoch end, which refuses a diverged epoch."""
+        assert isinstance(pl_module, Distiller)
+        score = pl_module.epoch_metrics[MONITOR]
+        if score > self._best_score:
+            self.best_epoch, self._best_score = trainer.current_epoch, score
+            trainer.save_checkpoint(self.best)
+        trainer.save_checkpoint(self.last)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Goes into the checkpoints."""
+        return {"best_epoch": self.best_epoch, "best_score": self._best_score}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Comes from the checkpoint that is continued."""
+        self.best_epoch, self._best_score = state_dict["best_epoch"], state_dict["best_score"]
 
 
 class EpochTable(Checkpoint):
@@ -171,13 +200,13 @@ class EpochTable(Checkpoint):
         self.seconds: list[float] = []
         self._path, self._title, self._say_every = path, title, say_every_seconds
         self._said = 0.0
+        if path.is_file():
+            with path.open() as file:
+                self.rows = [{k: _number(text) for k, text in row.items() if text} for row in csv.DictReader(file)]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep the rows of the epochs that are not run again."""
-        if self._path.is_file():
-            with self._path.open() as file:
-                rows = [{name: _number(text) for name, text in row.items() if text} for row in csv.DictReader(file)]
-            self.rows = [row for row in rows if row["epoch"] < trainer.current_epoch]
+        self.rows = [row for row in self.rows if row["epoch"] < trainer.current_epoch]
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""

@@ -25,25 +25,27 @@ from kdexp.config import check, one_line
 log = logging.getLogger(__name__)
 traceback_log = logging.getLogger("kdexp.traceback")
 
-FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
+FAILED, WRONG_INPUT, INTERRUPTED, TERMINATED = 1, 2, 130, 143  # the last two as shells count signals
 
 
 def program(entry: Callable[[], None]) -> None:
     """Run a Hydra entry point from the command line; end with one line and an exit code on a wrong setting."""
     full_traceback = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing; what is printed is up to us
+    logging.raiseExceptions = False  # a log file on a full disk must not fill the console too
     try:
         _continue_run()
         entry()
     except (HydraException, ConfigCompositionException, OmegaConfBaseException, ValueError, FileNotFoundError) as error:
         if full_traceback:
             raise
-        _exit(WRONG_INPUT, one_line(error))
+        leave(WRONG_INPUT, one_line(error))
     except KeyboardInterrupt:
-        _exit(INTERRUPTED, "interrupted")
+        leave(INTERRUPTED, "interrupted")
 
 
-def _exit(code: int, message: str) -> NoReturn:
+def leave(code: int, message: str) -> NoReturn:
+    """End the process with one line on stderr."""
     print(f"error: {message}", file=sys.stderr)
     sys.exit(code)
 
@@ -51,9 +53,9 @@ def _exit(code: int, message: str) -> NoReturn:
 def _continue_run() -> None:
     """``resume=DIR``: run in that folder, and leave the composed configuration there alone."""
     given = [argument for argument in sys.argv[1:] if argument.startswith("resume=")]
-    if not given or any(argument.startswith("hydra.run.dir=") for argument in sys.argv):
+    if not given or given[-1] == "resume=null" or rank() != 0:  # a child rank is told its folder
         return
-    others = [a for a in sys.argv[1:] if a not in given and not a.startswith(("-", "hydra."))]
+    others = [a for a in sys.argv[1:] if a not in given and not a.startswith("-")]
     if others:
         raise ValueError(f"resume takes every setting from the run and must stand alone, got {' '.join(others)}")
     folder = Path(given[-1].removeprefix("resume=").strip("'\"")).absolute()
@@ -85,17 +87,31 @@ def job(config: DictConfig, run: Callable[[DictConfig], Mapping[str, Any]]) -> f
         try:
             done = run(config)
         except Exception as error:
-            expected = isinstance(error, ValueError | FileNotFoundError) or results.status_of(error) != "failed"
-            folder = hydra.runtime.output_dir
-            traceback_log.error("%s", error, exc_info=error)
-            if not expected:
-                log.exception("unexpected failure")
-            message = f"{one_line(error)}  [{results.status_of(error)}; log: {folder}/{hydra.job.name}.log]"
+            message = _explain(error, f"{hydra.runtime.output_dir}/{hydra.job.name}.log")
             if not sweeping:
-                _exit(WRONG_INPUT if isinstance(error, ValueError | FileNotFoundError) else FAILED, message)
+                leave(WRONG_INPUT if _is_wrong_input(error) else FAILED, message)
             print(f"error: {message}", file=sys.stderr)
             return None
+        except (KeyboardInterrupt, SystemExit) as error:
+            if results.status_of(error) != "interrupted" or rank() != 0:
+                raise
+            resume = results.argument("resume", Path(config.output_dir))
+            stopped = isinstance(error, SystemExit) and error.code == TERMINATED
+            leave(TERMINATED if stopped else INTERRUPTED, f"interrupted; continue with: kdexp-train {resume}")
     return float(done["metrics"]["val"]["best"]["acc"]) if done.get("metrics") else None
+
+
+def _explain(error: Exception, log_file: str) -> str:
+    status = results.status_of(error)
+    traceback_log.error("%s", error, exc_info=error)
+    if not (_is_wrong_input(error) or isinstance(error, OSError) or status != "failed"):
+        log.error("unexpected failure", exc_info=error)  # ours: all that is known is shown
+    return f"{one_line(error)}  [{status}; log: {log_file}]"
+
+
+def _is_wrong_input(error: Exception) -> bool:
+    # By name: Lightning's word for a setting that it refuses; importing it would cost the start-up.
+    return isinstance(error, ValueError | FileNotFoundError) or type(error).__name__ == "MisconfigurationException"
 
 
 @contextmanager
@@ -161,7 +177,7 @@ class Sweep(Callback):
             for overrides in _jobs(config):
                 check(loader.load_sweep_config(config, overrides))
         except Exception as error:
-            _exit(WRONG_INPUT, one_line(error))
+            leave(WRONG_INPUT, one_line(error))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print the comparison; exit with 1 when a job did not complete."""

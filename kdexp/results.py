@@ -2,8 +2,10 @@
 
 import json
 import platform
+import re
+import shlex
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -34,7 +36,8 @@ def recording(folder: Path, facts: Mapping[str, Any]) -> Iterator[dict[str, Any]
     except BaseException as error:
         results["status"] = status_of(error)
         results["error"] = f"{type(error).__name__}: {error}"
-        write(folder, results)
+        with suppress(OSError):  # a full disk, most likely: what went wrong before is what is to be heard
+            write(folder, results)
         raise
     results["status"] = "completed"
     write(folder, results)
@@ -52,6 +55,12 @@ def status_of(error: BaseException) -> str:
     if type(error).__name__ in ("OutOfMemoryError", "MemoryError") or "can't allocate memory" in str(error):
         return "oom"
     return str(getattr(error, "status", "failed"))
+
+
+def argument(key: str, folder: Path) -> str:
+    """``KEY=FOLDER`` as it is to be typed: quoted for Hydra and for the shell where the path needs it."""
+    path = str(folder)
+    return f"{key}={path}" if re.fullmatch(r"[\w./-]+", path) else shlex.quote(f"{key}='{path}'")
 
 
 def write(folder: Path, results: Mapping[str, Any]) -> None:
@@ -77,6 +86,8 @@ def read(folder: Path, setting: str) -> dict[str, Any]:
         results: dict[str, Any] = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"{setting} must hold a readable {FILE}, got {path}: {error}") from error
+    if not isinstance(results, dict) or not {"status", "config"} <= results.keys():
+        raise ValueError(f"{setting} must hold the {FILE} of a run, got {path}")
     found = results.get("schema_version")
     if found != SCHEMA_VERSION:
         raise ValueError(f"{setting} must hold a {FILE} of schema version {SCHEMA_VERSION}, got {found} in {path}")

@@ -132,9 +132,11 @@ def load_weights(network: nn.Module, path: Path, setting: str) -> None:
         raise ValueError(
             f"{setting} must hold plain weights (a pickle with other objects is not run), got {path}"
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, LookupError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{setting} must be a whole file of weights, got {path}: {reason}") from error
+    if not isinstance(weights, Mapping):
+        raise ValueError(f"{setting} must hold a state dict, got {path} with a {type(weights).__name__}")
     weights = _student_of_checkpoint(weights)
     wanted = network.state_dict()
     missing = [name for name in wanted if name not in weights]
@@ -153,8 +155,8 @@ def load_weights(network: nn.Module, path: Path, setting: str) -> None:
     network.load_state_dict(weights)
 
 
-def _student_of_checkpoint(weights: Any) -> dict[str, Tensor]:
-    if isinstance(weights, Mapping) and isinstance(weights.get("state_dict"), Mapping):
+def _student_of_checkpoint(weights: Mapping[str, Any]) -> dict[str, Tensor]:
+    if isinstance(weights.get("state_dict"), Mapping):
         weights = weights["state_dict"]
         prefix = "student."
         if any(name.startswith(prefix) for name in weights):

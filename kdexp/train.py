@@ -32,11 +32,12 @@ def run(config: DictConfig) -> dict[str, Any]:
     """
     earlier: dict[str, Any] = {}
     if config.resume:
-        earlier = results.read(Path(config.resume), "resume")
+        resumed = str(Path(config.resume).absolute())
+        earlier = results.read(Path(resumed), "resume")
         if earlier["status"] == "completed":
-            log.info("this run is complete already: %s", config.resume)
+            log.info("this run is complete already: %s", resumed)
             return earlier
-        config = OmegaConf.create(earlier["config"] | {"resume": config.resume, "output_dir": config.resume})
+        config = OmegaConf.create(earlier["config"] | {"resume": resumed, "output_dir": resumed})
     check(config)
     folder = Path(config.output_dir)
     values = plain(config)
@@ -63,7 +64,7 @@ def run(config: DictConfig) -> dict[str, Any]:
     with results.recording(folder, facts) as record:
         distill(config, folder, record)
         record["cost"]["seconds"]["total"] = time.perf_counter() - started
-    if config.sweep_dir is None:
+    if config.sweep_dir is None or config.resume:
         show_run(folder)
     return record
 

@@ -182,7 +182,8 @@ def start(tmp_path, store, *arguments) -> subprocess.Popen:
         cwd=tmp_path,
         env=env,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -213,7 +214,9 @@ def assert_same_end(a: Path, b: Path) -> None:
 def whole(tmp_path_factory, store) -> Path:
     """The run that nothing interrupted."""
     folder = tmp_path_factory.mktemp("whole")
-    assert start(folder, store, *LONG).wait(300) == 0
+    with start(folder, store, *LONG) as process:
+        process.communicate(timeout=300)
+        assert process.returncode == 0
     return only_run(folder)
 
 
@@ -237,7 +240,11 @@ def test_a_run_that_was_cut_off_is_continued_to_the_same_weights_bit_for_bit(
     if moment == "middle of an epoch":
         time.sleep(0.01)
     process.send_signal(signal_number)
-    assert process.wait(60) != 0
+    code = {signal.SIGKILL: -9, signal.SIGINT: 130, signal.SIGTERM: 143}[signal_number]
+    assert process.wait(60) == code
+    if code > 0:
+        assert f"interrupted; continue with: kdexp-train resume={folder}" in process.stderr.read()
+    process.stderr.close()
     assert runs(tmp_path, "outputs/*/*")[0]["status"] == status
     done = command("kdexp-train", f"resume={folder}")
     assert "continuing from" in done.stdout

@@ -8,7 +8,7 @@ from kdexp.report.table import find_control, show_sweep
 
 
 def fail(folder, error):
-    with results.recording(folder, {"alpha": 0.5}) as record:
+    with results.recording(folder, {"alpha": 0.5, "config": {}}) as record:
         record["metrics"] = {"val": 1}
         raise error
 
@@ -51,7 +51,7 @@ def test_a_run_that_fails_says_how_and_keeps_what_it_had(tmp_path, error, status
 
 
 def test_while_it_lasts_a_run_is_running(tmp_path):
-    with results.recording(tmp_path, {"alpha": 0.5}):
+    with results.recording(tmp_path, {"alpha": 0.5, "config": {}}):
         assert results.read(tmp_path, "run")["status"] == "running"
     assert results.read(tmp_path, "run")["status"] == "completed"
 
@@ -61,7 +61,12 @@ def test_while_it_lasts_a_run_is_running(tmp_path):
     [
         (None, r"^run must be the folder of a run \(with results.json in it\), got "),
         ("{", r"^run must hold a readable results.json, got "),
-        ('{"schema_version": 99}', r"^run must hold a results.json of schema version 1, got 99 in "),
+        ("[]", r"^run must hold the results.json of a run, got "),
+        ('{"schema_version": 1}', r"^run must hold the results.json of a run, got "),
+        (
+            '{"schema_version": 99, "status": "completed", "config": {}}',
+            r"^run must hold a results.json of schema version 1, got 99 in ",
+        ),
     ],
 )
 def test_what_is_not_a_run_is_said(tmp_path, content, message):
@@ -77,7 +82,7 @@ def write_run(folder, *, alpha, seed, acc, status="completed", overrides=(), tea
     results.write(
         folder,
         {
-            "schema_version": 1, "status": status, "alpha": alpha, "seed": seed, "is_control": alpha == 1,
+            "schema_version": 1, "status": status, "config": {}, "alpha": alpha, "seed": seed, "is_control": alpha == 1,
             "control_fingerprint": f"c{seed}", "overrides": [*overrides, f"seed={seed}"], "error": "went wrong",
             "metrics": {split: {"best": metrics, "last": metrics} for split in ("val", "test")},
             "teacher": dict.fromkeys(("val", "test"), dict.fromkeys(metrics, teacher)) if alpha < 1 else None,

@@ -124,6 +124,12 @@ def damaged(tmp_path, kind):
     if kind == "empty":
         path = tmp_path / "weights.pt"
         path.touch()
+    if kind in ("text", "list"):
+        path = tmp_path / "weights.pt"
+        if kind == "text":
+            path.write_text("error: not a checkpoint")
+        else:
+            torch.save([torch.zeros(1)], path)
     if kind == "other architecture":
         save_file({"0.weight": torch.zeros(6, 5)}, path)
     return path
@@ -135,6 +141,8 @@ def damaged(tmp_path, kind):
         ("missing", r"^teacher.weights must be an existing file, got .*nowhere.pt$"),
         ("truncated", r"^teacher.weights must be a whole file of weights, got .*weights.safetensors: .+$"),
         ("truncated pt", r"^teacher.weights must be a whole file of weights, got .*weights.pt: .+$"),
+        ("text", r"^teacher.weights must .*, got .*weights.pt"),
+        ("list", r"^teacher.weights must hold a state dict, got .*weights.pt with a list$"),
         ("empty", r"^teacher.weights must be a whole file of weights, got .*weights.pt: .+$"),
         (
             "other architecture",

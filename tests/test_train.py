@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import pytest
 import torch
@@ -212,6 +213,28 @@ def test_running_out_of_memory_is_said(tmp_path, store):
     assert results.read(tmp_path, "run")["status"] == "oom"
 
 
+def test_last_is_the_last_epoch_also_when_it_is_not_the_best(tmp_path, store):
+    result = experiment(tmp_path, store, "trainer.max_epochs=40", "optimizer.lr=0.01", "dataset.source.noise=3")
+    best = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
+    assert result["epochs"]["last"] == last(tmp_path)["epoch"] == 39
+    assert result["epochs"]["best"] == best["epoch"] < 39
+    with (tmp_path / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for which, row in (("best", rows[best["epoch"]]), ("last", rows[-1])):
+        assert result["metrics"]["val"][which]["nll"] == pytest.approx(float(row["val/nll"]), rel=1e-5)
+
+
+def test_a_run_that_was_moved_and_cut_off_after_its_training_is_only_evaluated(smoke, tmp_path, store):
+    folder, first = smoke
+    moved = tmp_path / "moved"
+    shutil.copytree(folder, moved)
+    results.write(moved, results.read(moved, "run") | {"status": "running"})
+    again = run(compose(SMOKE, output_dir=moved, store_dir=store, resume=moved))
+    assert again["metrics"] == first["metrics"]
+    assert again["epochs"] == first["epochs"]
+    assert (moved / "metrics.csv").read_text() == (folder / "metrics.csv").read_text()
+
+
 def test_a_completed_run_is_not_run_again(smoke, store):
     folder, first = smoke
     before = (folder / "results.json").read_text()
@@ -230,6 +253,10 @@ def test_a_completed_run_is_not_run_again(smoke, store):
         (["dataset.label_noise=1.5"], r"^dataset.label_noise .*1.5$"),
         (["dataset.label_noise_kind=odd"], r"^dataset.label_noise_kind .*odd$"),
         (["dataset.unlabeled_fraction=-1"], r"^dataset.unlabeled_fraction .*-1.0$"),
+        (["+loss.tempratur=4"], r"^kdexp.losses.kd.KD: .*tempratur"),
+        (["optimizer.lr=-1"], r"^optimizer: .*Invalid learning rate: -1"),
+        (["scheduler=multistep", "scheduler.gamma=abc"], r"^scheduler: "),
+        (["teacher.recipe.optimizer.lr=-1"], r"^teacher.recipe.optimizer: .*Invalid learning rate: -1"),
         (["teacher.weights=nowhere.pt"], r"^teacher.weights must be an existing file, got nowhere.pt$"),
         (
             ["student=resnet20", "dataset.input_shape=[30]", "dataset.mean=[0]"],

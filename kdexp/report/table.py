@@ -1,6 +1,7 @@
 """What a person sees at the end of a run or a sweep, from results.json alone."""
 
 import math
+import shlex
 import statistics
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,12 +27,14 @@ def show_run(folder: Path) -> None:
     if control is not None:
         rows.insert(0, ("control (alpha=1)", [control]))
     console = _console()
-    console.print(_table("test split, best epoch by validation accuracy", run.get("teacher"), rows))
+    console.print("\ntest split in %, best epoch by validation accuracy")
+    console.print(_table(run.get("teacher"), rows))
     _judge_teacher(console, run.get("teacher"), [control] if control else [])
     console.print(f"run folder    {folder}", soft_wrap=True)
     console.print(f"figures       {folder / 'figures'}", soft_wrap=True)
-    console.print(f"look at it    wandb leet {folder / 'wandb'}" if run.get("wandb") else "", soft_wrap=True)
-    console.print(f"test again    kdexp-eval run={folder}", soft_wrap=True)
+    if run.get("wandb"):
+        console.print(f"look at it    wandb leet {shlex.quote(str(folder / 'wandb'))}", soft_wrap=True)
+    console.print(f"test again    kdexp-eval {results.argument('run', folder)}", soft_wrap=True)
 
 
 def show_sweep(folder: Path) -> bool:
@@ -53,8 +56,8 @@ def show_sweep(folder: Path) -> bool:
     ordered = sorted(groups.items(), key=lambda item: (not item[1][0]["is_control"], item[0]))
     if ordered:
         controls = {(run["control_fingerprint"], run["seed"]): run for run in completed if run["is_control"]}
-        title = "test split, best epoch by validation accuracy; mean ± std over seeds"
-        console.print(_table(title, teacher, ordered, controls))
+        console.print("\ntest split in %, best epoch by validation accuracy; mean ± std over seeds")
+        console.print(_table(teacher, ordered, controls))
         _judge_teacher(console, teacher, list(controls.values()))
     console.print(f"run folders   {folder}/*", soft_wrap=True)
     console.print(f"figures       {folder}/*/figures/*.png", soft_wrap=True)
@@ -99,12 +102,11 @@ def _label(run: Results) -> str:
 
 
 def _table(
-    title: str,
     teacher: Mapping[str, Mapping[str, float]] | None,
     rows: Iterable[tuple[str, Sequence[Results]]],
     controls: Mapping[tuple[str, int], Results] | None = None,
 ) -> Table:
-    table = Table(title=title, title_justify="left", box=SIMPLE)
+    table = Table(box=SIMPLE)
     table.add_column("", no_wrap=True)
     for name in METRICS:
         table.add_column(name, justify="right")
