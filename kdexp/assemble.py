@@ -124,10 +124,19 @@ def rehearse(config: Any) -> None:
     student(config)
     _rehearse_recipe(config, "")
     if not is_control(config):
-        instantiate(config.loss)
+        _rehearse_loss(instantiate(config.loss), config.dataset)
         for setting, member in _members(config).items():
             if member.weights == "auto":
                 _rehearse_recipe(member.recipe, f"{setting}.recipe.")
+
+
+def _rehearse_loss(soft_loss: nn.Module, dataset: Any) -> None:
+    """What a loss refuses or warns of (two classes, say) is heard now."""
+    logits = torch.randn(2, 4, dataset.num_outputs)
+    target = torch.zeros(4, dtype=torch.int64)
+    if dataset.task == "multilabel":
+        target = torch.zeros(4, dataset.num_outputs)
+    soft_loss(logits[0], logits[1], target)
 
 
 def _rehearse_recipe(recipe: Any, prefix: str) -> None:

@@ -23,9 +23,9 @@ Every method is one word on the command line, `kdexp-train loss=NAME`, and one f
 
     L = alpha * L_hard + (1 - alpha) * L_soft
 
-where **alpha weighs the hard term**, the cross entropy with the labels, and `loss=NAME` is the soft term. A published pair
-of weights (w1 for the cross entropy, w2 for the method) becomes the method's `weight = w2 * alpha / (w1 * (1 - alpha))`
-at the default alpha = 0.1.
+where **alpha weighs the hard term**, the cross entropy with the labels, and `loss=NAME` is the soft term. A published
+pair of weights (w1 for the cross entropy, w2 for the method) becomes the method's
+`weight = w2 * alpha / (w1 * (1 - alpha))` at the default alpha = 0.1.
 
 For all of them: a mean over samples, and over the positions of dense (N, C, H, W) logits; a sum over classes; at least
 float32 whatever autocast says; no gradient for the teacher. The sigmoid of a binary or multi-label task counts as a

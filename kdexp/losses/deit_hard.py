@@ -1,0 +1,44 @@
+"""Hard labels from the teacher: Touvron et al., "Training data-efficient image transformers" (arXiv 2012.12877)."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdexp.contracts import Task
+from kdexp.losses.inputs import outcomes
+
+
+def deit_hard(student_logits: Tensor, teacher_logits: Tensor, *, task: Task = "multiclass") -> Tensor:
+    """Cross entropy with the teacher's decision as the label, equation 3: ``-log p_s(argmax_c z_t(c))``.
+
+    DeiT trains a second head (the distillation token's) on it; here the student's one head gets both terms. Labels
+    are not needed. (DeiT's soft variant in the public code divides by the number of classes as well: that is not KD.)
+
+    Args:
+        student_logits: (N, C) or dense (N, C, ...).
+        teacher_logits: the same shape; gets no gradient.
+        task: what the logits mean; a sigmoid decides at 0.
+
+    Returns:
+        Scalar >= 0, in nats, mean over samples and positions; 0 only where the student is certain.
+
+    Raises:
+        ValueError: shapes that differ.
+    """
+    student, teacher = outcomes(student_logits, teacher_logits, task)
+    return F.cross_entropy(student, teacher.argmax(1))
+
+
+class DeiTHard(nn.Module):
+    """`deit_hard` as a module.
+
+    Args:
+        task: see `deit_hard`.
+    """
+
+    def __init__(self, task: Task = "multiclass") -> None:
+        super().__init__()
+        self._task: Task = task
+
+    def forward(self, student_logits: Tensor, teacher_logits: Tensor, target: Tensor) -> Tensor:
+        """Scalar; see `deit_hard`. The target is not used."""
+        return deit_hard(student_logits, teacher_logits, task=self._task)

@@ -1,0 +1,126 @@
+"""The soft term of Zhao et al., "Decoupled Knowledge Distillation" (CVPR 2022, arXiv 2203.08679)."""
+
+import warnings
+
+import torch
+from torch import Tensor, nn
+
+from kdexp.contracts import Task
+from kdexp.losses.divergence import kl
+from kdexp.losses.inputs import check_temperature, class_numbers, labelled_mean, of_class, of_other_classes, outcomes
+
+
+def dkd(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    target: Tensor,
+    temperature: float,
+    *,
+    tckd_weight: float = 1.0,
+    nckd_weight: float = 8.0,
+    task: Task = "multiclass",
+) -> Tensor:
+    """``T^2 * (tckd_weight * KL(b_t || b_s) + nckd_weight * KL(r_t || r_s))``.
+
+    b = (p_y, 1 - p_y) is the true class y against all others, and r the distribution over those others, both at
+    temperature T. Plain KD is the case of tckd_weight = 1 and nckd_weight = 1 - p_t(y), sample by sample: it
+    mutes the second part just where the teacher is sure.
+
+    Public implementations take the logarithm of a softmax and mask the true class with a logit of -1000: in float16
+    that gives NaN from a logit gap of about 20 on, in float32 from 120 on. Here all is done on logits, with the true
+    class left out. The paper calls the weights alpha and beta; alpha is another thing in kdexp.
+
+    Args:
+        student_logits: (N, C) or dense (N, C, ...).
+        teacher_logits: the same shape; gets no gradient.
+        target: see `kdexp.contracts.Task`. The mean is over what is labelled, and 0 when nothing is; a mixed target
+            counts as its largest share.
+        temperature: T > 0; published: 4 (CIFAR-100), 1 (ImageNet).
+        tckd_weight: of the target class part; published: 1.
+        nckd_weight: of the non-target part; published on CIFAR-100: 2 for resnet56 -> 20 and 110 -> 32; 6 for
+            vgg13 -> vgg8 or mobilenetv2 and from wrn_40_2; 8 from resnet32x4, resnet50 -> mobilenetv2 and
+            wrn_40_2 -> shufflenetv1. On ImageNet: 0.5, or 2 for resnet50 -> mobilenet.
+        task: what the logits mean; a sigmoid has two classes.
+
+    Returns:
+        Scalar >= 0; 0 when student and teacher are equal.
+
+    Warns:
+        UserWarning: two classes: what is left without the true one is a single class, and the non-target part has
+            no gradient.
+
+    Raises:
+        ValueError: temperature <= 0, or shapes that differ.
+    """
+    check_temperature(temperature)
+    student, teacher = outcomes(student_logits, teacher_logits, task)
+    if student.shape[1] == 2:
+        warnings.warn("loss=dkd: the non-target term has no gradient with 2 classes", stacklevel=2)
+    classes = class_numbers(target, student, task)
+    own, others = zip(*(_decoupled(logits / temperature, classes) for logits in (student, teacher)), strict=True)
+    per_sample = tckd_weight * kl(own[1], own[0]) + nckd_weight * kl(others[1], others[0])
+    return temperature**2 * labelled_mean(per_sample, classes)
+
+
+def _decoupled(logits: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of the true class against the rest (N, 2, ...), and within the rest (N, C - 1, ...)."""
+    others = of_other_classes(logits, classes)
+    pair = torch.stack((of_class(logits, classes), others.logsumexp(1)), 1)
+    return pair.log_softmax(1), others.log_softmax(1)
+
+
+class DKD(nn.Module):
+    """`dkd` as a module, with the warm-up of the authors' code.
+
+    Args:
+        temperature: T > 0.
+        tckd_weight: see `dkd`.
+        nckd_weight: see `dkd`.
+        warmup_epochs: over so many epochs the whole term rises linearly to its full weight; 0: full from the start.
+        weight: factor of the term.
+        task: see `dkd`.
+
+    Attributes:
+        temperature: the current T; a schedule may set it.
+
+    Raises:
+        ValueError: temperature <= 0.
+    """
+
+    def __init__(
+        self,
+        temperature: float = 4.0,
+        tckd_weight: float = 1.0,
+        nckd_weight: float = 8.0,
+        warmup_epochs: int = 20,
+        weight: float = 1.0,
+        task: Task = "multiclass",
+    ) -> None:
+        super().__init__()
+        check_temperature(temperature)
+        self.temperature = temperature
+        self._tckd_weight, self._nckd_weight = tckd_weight, nckd_weight
+        self._warmup_epochs = warmup_epochs
+        self._weight = weight
+        self._task: Task = task
+        self._warmth = 1.0
+
+    def on_epoch(self, epoch: int) -> None:
+        """Set the share of the weight: (epoch + 1) / warmup_epochs, at most 1; epochs count from 0.
+
+        The authors' epochs count from 1. Without a call of this the term has its full weight.
+        """
+        self._warmth = min((epoch + 1) / self._warmup_epochs, 1.0) if self._warmup_epochs else 1.0
+
+    def forward(self, student_logits: Tensor, teacher_logits: Tensor, target: Tensor) -> Tensor:
+        """Scalar; see `dkd`."""
+        loss = dkd(
+            student_logits,
+            teacher_logits,
+            target,
+            self.temperature,
+            tckd_weight=self._tckd_weight,
+            nckd_weight=self._nckd_weight,
+            task=self._task,
+        )
+        return self._weight * self._warmth * loss

@@ -1,0 +1,19 @@
+"""A short run of every loss on digits, in this process."""
+
+import pytest
+from test_laws import LOSSES
+
+from kdexp.config import compose
+from kdexp.train import run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_student_of_every_loss_is_above_chance(name, store, tmp_path):
+    config = compose(
+        ["experiment=smoke", "dataset=digits", f"loss={name}", "tracking=none", "alpha=0", "trainer.max_epochs=10",
+         "teacher.recipe.max_epochs=10"],
+        output_dir=tmp_path,
+        store_dir=store,
+    )  # fmt: skip
+    assert run(config)["metrics"]["test"]["last"]["acc"] > 0.4  # chance is 0.1

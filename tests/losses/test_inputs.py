@@ -1,0 +1,55 @@
+import pytest
+import torch
+
+from kdexp.losses.inputs import class_numbers, labelled_mean, of_class, of_other_classes, outcomes
+
+
+@pytest.mark.parametrize("task", ["binary", "multilabel"])
+def test_a_sigmoid_is_the_second_of_two_outcomes(task):
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = torch.randn(2, 5, 1 if task == "binary" else 3, generator=generator).unbind()
+    for logits, pair in zip((student, teacher), outcomes(student, teacher, task), strict=True):
+        torch.testing.assert_close(pair.softmax(1)[:, 1], logits.sigmoid())
+
+
+def test_the_teacher_has_no_gradient_and_half_precision_is_raised():
+    student = torch.zeros(2, 3, dtype=torch.float16, requires_grad=True)
+    both = outcomes(student, student.clone(), "multiclass")
+    assert [x.dtype for x in both] == [torch.float32] * 2
+    assert [x.requires_grad for x in both] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("target", "shape", "task", "expected"),
+    [
+        ([2, -1, 0], (3, 4), "multiclass", [2, -1, 0]),
+        ([[0.4, 0.6, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.3]], (3, 3), "multiclass", [1, -1, 2]),
+        ([1, -1, 0], (3, 2, 1), "binary", [[1], [-1], [0]]),
+        ([[1.0, 0.0], [-1.0, -1.0]], (2, 2, 2), "multilabel", [[1, 0], [-1, -1]]),
+    ],
+)
+def test_class_numbers(target, shape, task, expected):
+    found = class_numbers(torch.tensor(target), torch.zeros(shape), task)
+    assert found.dtype == torch.int64
+    assert found.tolist() == expected
+
+
+def test_a_class_and_the_others():
+    values = torch.tensor([[1, 2, 3], [4, 5, 6], [7, 8, 9]])
+    classes = torch.tensor([0, 2, 1])
+    assert of_class(values, classes).tolist() == [1, 6, 8]
+    assert of_other_classes(values, classes).tolist() == [[2, 3], [4, 5], [7, 9]]
+    dense = values.T[None]  # one sample, classes along dimension 1, three positions
+    assert of_class(dense, classes[None]).tolist() == [[1, 6, 8]]
+    assert of_other_classes(dense, classes[None]).tolist() == [[[2, 4, 7], [3, 5, 9]]]
+
+
+def test_the_mean_leaves_out_what_is_not_labelled():
+    values = torch.tensor([1.0, 5.0, 3.0])
+    assert labelled_mean(values, torch.tensor([2, -1, 0])) == 2
+    assert labelled_mean(values, torch.tensor([-1, -1, -1])) == 0
+
+
+def test_logits_of_different_shapes_are_refused():
+    with pytest.raises(ValueError, match=r"^teacher logits must .*\(2, 3\), got \(2, 4\)$"):
+        outcomes(torch.zeros(2, 3), torch.zeros(2, 4), "multiclass")
