@@ -254,7 +254,7 @@ def test_a_completed_run_is_not_run_again(smoke, store):
         (["dataset.label_noise_kind=odd"], r"^dataset.label_noise_kind .*odd$"),
         (["dataset.unlabeled_fraction=-1"], r"^dataset.unlabeled_fraction .*-1.0$"),
         (["+loss.tempratur=4"], r"^kdexp.losses.kd.KD: .*tempratur"),
-        (["loss=kd_ls", "dataset.num_classes=2"], r"2 classes"),
+        (["loss=kd_ls", "dataset.num_classes=2"], r"^logit standardisation needs at least 3 classes, got 2$"),
         (["optimizer.lr=-1"], r"^optimizer: .*Invalid learning rate: -1"),
         (["scheduler=multistep", "scheduler.gamma=abc"], r"^scheduler: "),
         (["teacher.recipe.optimizer.lr=-1"], r"^teacher.recipe.optimizer: .*Invalid learning rate: -1"),
