@@ -4,16 +4,17 @@ import logging
 import resource
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kdexp import assemble, launch
 from kdexp.config import plain
+from kdexp.contracts import Outputs
 from kdexp.fit import Fitted, fit
 from kdexp.metrics import CurveData, Curves, evaluate
 from kdexp.models.cost import macs, parameters
@@ -27,6 +28,9 @@ _TRAINER_KEYS = (
     "accelerator", "devices", "num_nodes", "strategy", "precision", "max_epochs", "limit_train_batches",
     "limit_val_batches", "accumulate_grad_batches", "gradient_clip_val", "sync_batchnorm", "log_every_n_steps",
 )  # fmt: skip
+
+
+_EVALUATED: tuple[Literal["val"], Literal["test"]] = ("val", "test")
 
 
 def distill(config: Any, folder: Path, record: dict[str, Any]) -> None:
@@ -135,14 +139,19 @@ def _evaluate(
         samples=len(data.student.splits.test),
         sync_on_compute=False,
     ).to(fitted.device)
+    # A frozen teacher says the same of the last epoch's batches as of the best's: it is asked once.
+    answers: dict[str, list[Outputs]] = {}
+    if frozen is not None:
+        for split in _EVALUATED:
+            answers[split] = [frozen(batch.inputs) for batch in data.student.eval_batches(split, fitted.device)]
     for which, checkpoint in (("last", fitted.last), ("best", fitted.best)):
         load_weights(learner, checkpoint, "checkpoint")
-        for split in ("val", "test"):
+        for split in _EVALUATED:
             found[split][which] = evaluate(
                 learner,
                 data.student.eval_batches(split, fitted.device),
                 assemble.metrics(config, data.student, split, fidelity=frozen is not None).to(fitted.device),
-                teacher=frozen,
+                teacher=_replaying(answers[split]) if frozen is not None else None,
                 curves=curves if (split, which) == ("test", "best") else None,
             )
     record["metrics"] = found
@@ -151,6 +160,11 @@ def _evaluate(
     save_weights(learner, weights)  # the best epoch's: loaded last
     record["model"]["bytes"] = weights.stat().st_size
     return curves.compute()
+
+
+def _replaying(answers: list[Outputs]) -> Callable[[Tensor], Outputs]:
+    replies = iter(answers)
+    return lambda inputs: next(replies)
 
 
 def _judge_teacher(config: Any, accuracy: float) -> None:

@@ -199,6 +199,32 @@ def test_a_faster_way_to_train_gives_the_same_student(tmp_path, store, faster):
     assert fast["metrics"]["test"]["last"]["nll"] == pytest.approx(plain["metrics"]["test"]["last"]["nll"], rel=1e-2)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["dataset=fashion_mnist", "teacher=cnn", "student=mlp"],
+        ["dataset=cifar100", "teacher=resnet8", "student=resnet8"],
+        [
+            "dataset=pneumonia_mnist",
+            "teacher=cnn",
+            "student=cnn_small",
+            "dataset.train_fraction=1",
+            "teacher.recipe.train_fraction=1",
+        ],
+        ["experiment=article"],
+    ],
+    ids=" ".join,
+)
+def test_real_data_are_learned_from(tmp_path, store, data_dir, overrides):
+    small = ["trainer.max_epochs=1", "teacher.recipe.max_epochs=1", "trainer.accelerator=cpu", "tracking=none"]
+    small += ["dataset.train_fraction=0.1", "teacher.recipe.train_fraction=0.1"]
+    result = run(compose([*small, *overrides], output_dir=tmp_path, store_dir=store, data_dir=data_dir))
+    chance = 1 / result["config"]["dataset"]["num_classes"]
+    assert result["metrics"]["test"]["last"]["auc"] > 0.55
+    assert result["metrics"]["test"]["last"]["acc"] > chance
+
+
 def test_a_loss_that_is_not_finite_is_a_diverged_run_with_its_last_good_checkpoint(tmp_path, store):
     with pytest.raises(RuntimeError, match="term is not finite since step"):
         experiment(tmp_path, store, "optimizer=sgd", "optimizer.lr=1e30", "scheduler=constant", "trainer.max_epochs=4")
