@@ -18,6 +18,9 @@ STATUSES = ("running", "completed", "failed", "oom", "diverged", "interrupted")
 """``running`` stays behind when a process is killed without a chance to say so."""
 
 
+_FACTS = {"schema_version", "status", "config", "overrides", "seed", "is_control", "control_fingerprint"}
+
+
 @contextmanager
 def recording(folder: Path, facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Keep results.json true while a run lasts.
@@ -86,7 +89,7 @@ def read(folder: Path, setting: str) -> dict[str, Any]:
         results: dict[str, Any] = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"{setting} must hold a readable {FILE}, got {path}: {error}") from error
-    if not isinstance(results, dict) or not {"status", "config"} <= results.keys():
+    if not isinstance(results, dict) or not results.keys() >= _FACTS:
         raise ValueError(f"{setting} must hold the {FILE} of a run, got {path}")
     found = results.get("schema_version")
     if found != SCHEMA_VERSION:

@@ -6,9 +6,11 @@ import torch
 from kdexp import results
 from kdexp.report.table import find_control, show_sweep
 
+FACTS = {"config": {}, "overrides": [], "seed": 0, "is_control": False, "control_fingerprint": "c"}
+
 
 def fail(folder, error):
-    with results.recording(folder, {"alpha": 0.5, "config": {}}) as record:
+    with results.recording(folder, FACTS) as record:
         record["metrics"] = {"val": 1}
         raise error
 
@@ -51,7 +53,7 @@ def test_a_run_that_fails_says_how_and_keeps_what_it_had(tmp_path, error, status
 
 
 def test_while_it_lasts_a_run_is_running(tmp_path):
-    with results.recording(tmp_path, {"alpha": 0.5, "config": {}}):
+    with results.recording(tmp_path, FACTS):
         assert results.read(tmp_path, "run")["status"] == "running"
     assert results.read(tmp_path, "run")["status"] == "completed"
 
@@ -64,7 +66,7 @@ def test_while_it_lasts_a_run_is_running(tmp_path):
         ("[]", r"^run must hold the results.json of a run, got "),
         ('{"schema_version": 1}', r"^run must hold the results.json of a run, got "),
         (
-            '{"schema_version": 99, "status": "completed", "config": {}}',
+            json.dumps(FACTS | {"schema_version": 99, "status": "completed"}),
             r"^run must hold a results.json of schema version 1, got 99 in ",
         ),
     ],
