@@ -1,11 +1,10 @@
 """The soft term of Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network" (arXiv 1503.02531)."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdexp.contracts import Task
-from kdexp.losses.precision import at_least_fp32
+from kdexp.losses.inputs import check_temperature, outcomes
 
 
 def kd(
@@ -35,26 +34,13 @@ def kd(
     Raises:
         ValueError: temperature <= 0, or shapes that differ.
     """
-    _check_temperature(temperature)
-    if student_logits.shape != teacher_logits.shape:
-        student, teacher = tuple(student_logits.shape), tuple(teacher_logits.shape)
-        raise ValueError(f"teacher logits must have the shape of the student's, {student}, got {teacher}")
-    student_log_p = _log_probabilities(student_logits, temperature, task)
-    teacher_log_p = _log_probabilities(teacher_logits.detach(), temperature, task)
+    check_temperature(temperature)
+    student_log_p, teacher_log_p = (
+        (logits / temperature).log_softmax(1) for logits in outcomes(student_logits, teacher_logits, task)
+    )
     distributions = student_log_p.numel() // student_log_p.shape[1]
     divergence = F.kl_div(student_log_p, teacher_log_p, reduction="sum", log_target=True) / distributions
     return divergence * temperature**2 if scale_by_temperature else divergence
-
-
-def _log_probabilities(logits: Tensor, temperature: float, task: Task) -> Tensor:
-    """Log-probabilities of the softened outcomes, which lie along dimension 1."""
-    soft = at_least_fp32(logits) / temperature
-    return soft.log_softmax(1) if task == "multiclass" else torch.stack((F.logsigmoid(soft), F.logsigmoid(-soft)), 1)
-
-
-def _check_temperature(temperature: float) -> None:
-    if not temperature > 0:
-        raise ValueError(f"temperature must be > 0, got {temperature}")
 
 
 class KD(nn.Module):
@@ -74,7 +60,7 @@ class KD(nn.Module):
 
     def __init__(self, temperature: float, scale_by_temperature: bool = True, task: Task = "multiclass") -> None:
         super().__init__()
-        _check_temperature(temperature)
+        check_temperature(temperature)
         self.temperature = temperature
         self._scale_by_temperature = scale_by_temperature
         self._task: Task = task
