@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kdexp.atomic import atomic_path
-from kdexp.config import fingerprint, instantiate, is_control, plain
+from kdexp.config import fingerprint, instantiate, is_control, plain, teachers
 from kdexp.contracts import Source, Splits
 from kdexp.data.loading import DataModule
 from kdexp.data.splits import make_splits
@@ -48,10 +48,12 @@ class Data:
         )
         return self._module(teacher, splits, recipe.get("augment"), recipe.batch_size, recipe.seed)
 
+    @cached_property
     def content(self) -> str:
-        """Hex digest of what is learned from and tested on, as loaded."""
+        """Hex digest of what is learned from, chosen by and tested on, as loaded."""
         digest = hashlib.sha256()
-        parts = [self._source.train_inputs, self._source.train_target, self._source.test_inputs]
+        source = self._source
+        parts = [source.train_inputs, source.train_target, source.test_inputs, source.test_target, *(source.val or ())]
         for part in parts:
             if isinstance(part, Tensor):
                 digest.update(str(tuple(part.shape)).encode())
@@ -125,7 +127,7 @@ def rehearse(config: Any) -> None:
     _rehearse_recipe(config, "")
     if not is_control(config):
         _rehearse_loss(instantiate(config.loss), config.dataset)
-        for setting, member in _members(config).items():
+        for setting, member in teachers(config).items():
             if member.weights == "auto":
                 _rehearse_recipe(member.recipe, f"{setting}.recipe.")
 
@@ -163,7 +165,7 @@ def teacher(config: Any, data: Data, *, may_train: bool = True) -> Teacher | Non
     """
     if is_control(config):
         return None
-    named = _members(config)
+    named = teachers(config)
     if not may_train and any(_is_to_be_trained(member, config, data) for member in named.values()):
         return None
     networks = [_teacher_network(member, name, config, data) for name, member in named.items()]
@@ -173,13 +175,6 @@ def teacher(config: Any, data: Data, *, may_train: bool = True) -> Teacher | Non
         data=(list(config.dataset.mean), list(config.dataset.std)),
         expects=[_statistics(member, net) for member, net in zip(named.values(), networks, strict=True)],
     )
-
-
-def _members(config: Any) -> dict[str, Any]:
-    members = config.teacher.get("members")
-    if members:
-        return {f"teacher.members.{name}": member for name, member in members.items()}
-    return {"teacher": config.teacher}
 
 
 def _teacher_network(member: Any, setting: str, config: Any, data: Data) -> nn.Module:
@@ -243,7 +238,7 @@ def _teacher_key(member: Any, config: Any, data: Data) -> dict[str, Any]:
         "recipe": plain(member.recipe),
         "statistics": [list(member.mean), list(member.std)],
         "data": {k: config.dataset[k] for k in ("name", "task", "num_classes", "val_fraction", "split_seed")},
-        "content": data.content(),
+        "content": data.content,
     }
 
 
@@ -284,10 +279,10 @@ def teacher_metrics(config: Any, frozen: Teacher, data: Data) -> dict[str, dict[
         {
             "weights": [_state_digest(network) for network in frozen.networks],
             "statistics": [
-                _statistics(member, net) for member, net in zip(_members(config).values(), frozen.networks, strict=True)
+                _statistics(member, net) for member, net in zip(teachers(config).values(), frozen.networks, strict=True)
             ],
             "data": {k: config.dataset[k] for k in ("name", "task", "val_fraction", "split_seed", "mean", "std")},
-            "content": data.content(),
+            "content": data.content,
         }
     )
     path = Path(config.store_dir) / "teacher-metrics" / f"{key}.json"

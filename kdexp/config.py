@@ -230,6 +230,14 @@ def is_control(config: Any) -> bool:
     return bool(config.alpha == 1 and (config.alpha_schedule.kind == "constant" or config.alpha_schedule.final == 1))
 
 
+def teachers(config: Any) -> dict[str, Any]:
+    """The setting of each teacher and its configuration: the one, or the members of an ensemble."""
+    members = config.teacher.get("members")
+    if members:
+        return {f"teacher.members.{name}": member for name, member in members.items()}
+    return {"teacher": config.teacher}
+
+
 # What a configuration may name as a `_target_`. A run folder that came from somebody else is read by kdexp-eval, so
 # a yaml must not be able to call whatever is importable. Hydra's own list of forbidden targets can be walked around.
 _TRUSTED = (
@@ -314,13 +322,10 @@ def check(config: Any) -> None:
     fewest = 1 if dataset.task == "multilabel" else 2
     _require(dataset.num_classes >= fewest, "dataset.num_classes", f"must be at least {fewest}", dataset.num_classes)
     _require(0 <= config.seed < 2**63, "seed", "must be in [0, 2^63)", config.seed)
-    members = config.teacher.get("members")
-    teachers = {f"teacher.members.{n}": m for n, m in members.items()} if members else {"teacher": config.teacher}
-    if is_control(config):
-        teachers = {}
-    for name, teacher in teachers.items():
+    asked = {} if is_control(config) else teachers(config)
+    for name, teacher in asked.items():
         _check_teacher(name, teacher)
-    networks = {"student": config.student} | teachers
+    networks = {"student": config.student} | asked
     for name, network in networks.items():
         _require(
             network.num_classes == dataset.num_outputs,
