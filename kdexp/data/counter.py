@@ -26,6 +26,7 @@ class Stream(IntEnum):
     NOISY = 3
     WRONG_CLASS = 4
     HIDDEN = 5
+    RESAMPLED = 6
     CROP = 10
     FLIP = 11
     CUTOUT = 12

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from kdexp.contracts import Batch, Split, Splits
 from kdexp.data.counter import order
+from kdexp.data.resample import resampled_order
 
 Transform = Callable[..., Batch]
 """See `kdexp.data.augment`."""
@@ -28,6 +29,9 @@ class BatchOrder(Sampler[list[int]]):
     samples are shared out evenly over as few batches as hold them all, so no batch is much smaller than the others, and
     every rank has at least one sample of every batch (ranks that differ in their number of steps wait for ever).
 
+    With `shares` an epoch is as long as ever, but has some samples several times and others not at all: the c-th copy
+    (from 0) of position p is given as p + c * n.
+
     Args:
         n: samples in the split.
         batch_size: samples of all ranks together; with drop_last divisible by world_size.
@@ -36,6 +40,8 @@ class BatchOrder(Sampler[list[int]]):
         seed: of the order.
         rank: which share is wanted.
         world_size: number of ranks.
+        target: (n,) int64, the labels that shares refer to.
+        shares: of each class in an epoch, see `kdexp.data.resample.resampled_order`; None: as in the data.
 
     Raises:
         ValueError: no batch can be made, or not one for every rank.
@@ -51,6 +57,8 @@ class BatchOrder(Sampler[list[int]]):
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        target: Tensor | None = None,
+        shares: Sequence[float] | None = None,
     ) -> None:
         if drop_last and batch_size % world_size:
             raise ValueError(f"dataset.batch_size must be divisible by the {world_size} ranks, got {batch_size}")
@@ -66,6 +74,7 @@ class BatchOrder(Sampler[list[int]]):
         self._bounds = [batch * kept // batches for batch in range(batches + 1)]
         self._n, self._shuffle, self._seed = n, shuffle, seed
         self._rank, self._world_size = rank, world_size
+        self._target, self._shares = target, shares
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -78,14 +87,21 @@ class BatchOrder(Sampler[list[int]]):
 
     def tensors(self, device: torch.device | str = "cpu") -> Iterator[Tensor]:
         """The epoch's batches as (n,) int64 positions on a device, to which they are brought all at once."""
-        positions = order(self._seed, self.epoch, self._n) if self._shuffle else torch.arange(self._n)
-        positions = positions.to(device)
+        positions = self._epoch().to(device)
         for start, stop in zip(self._bounds, self._bounds[1:], strict=False):
             yield positions[start + self._rank : stop : self._world_size]
 
     def __iter__(self) -> Iterator[list[int]]:
         """The epoch's batches as lists of positions."""
         return (positions.tolist() for positions in self.tensors())
+
+    def _epoch(self) -> Tensor:
+        if not self._shuffle:
+            return torch.arange(self._n)
+        if self._shares is None:
+            return order(self._seed, self.epoch, self._n)
+        assert self._target is not None
+        return resampled_order(self._target, self._shares, self._seed, self.epoch)
 
 
 class TensorLoader:
@@ -115,8 +131,9 @@ class TensorLoader:
     def __iter__(self) -> Iterator[Batch]:
         """One epoch."""
         for positions in self.sampler.tensors(self._index.device):
-            index = self._index[positions]
-            yield Batch(self._inputs[index], self._target[positions], index)
+            copy, at = positions // len(self._index), positions % len(self._index)
+            index = self._index[at]
+            yield Batch(self._inputs[index], self._target[at], index + copy * len(self._inputs))
 
 
 class _PinnableBatch(Batch):
@@ -131,9 +148,11 @@ class _Stream(Dataset[Batch]):
         self._split = split
 
     def __getitem__(self, positions: list[int]) -> Batch:
-        index = self._split.index[positions]
+        copy = torch.tensor(positions) // len(self._split)
+        at = torch.tensor(positions) % len(self._split)
+        index = self._split.index[at]
         images = torch.stack([self._split.inputs[int(i)] for i in index])
-        return _PinnableBatch(images, self._split.target[positions], index)
+        return _PinnableBatch(images, self._split.target[at], index + copy * len(self._split.inputs))
 
 
 @dataclass(frozen=True)
@@ -166,6 +185,8 @@ class DataModule(pl.LightningDataModule):
         drop_last: leave out the rest of the training samples that does not fill a batch.
         seed: of order and augmentation.
         num_workers: processes that read samples which are not held in memory.
+        shares: of each class in an epoch of training, see `kdexp.data.resample.resampled_order`; None: as in the data.
+            The copies of a sample are augmented each in its own way.
 
     Raises:
         ValueError: sizes or shapes do not fit; one line with the setting.
@@ -183,9 +204,11 @@ class DataModule(pl.LightningDataModule):
         drop_last: bool,
         seed: int,
         num_workers: int = 0,
+        shares: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         self.splits = splits
+        self._shares = shares
         self._augment = list(augment)
         self._batch_size, self._eval_batch_size = batch_size, eval_batch_size
         self._drop_last, self._seed, self._num_workers = drop_last, seed, num_workers
@@ -195,7 +218,7 @@ class DataModule(pl.LightningDataModule):
             raise ValueError(f"dataset.std must be > 0, got {list(std)}")
         self._resident: dict[tuple[int, torch.device], Tensor] = {}
         # What does not fit is found out now.
-        self._order("train", training=True)
+        next(self._order("train", training=True).tensors())
         first = splits.train.index[:2]
         images = torch.stack([splits.train.inputs[int(i)] for i in first])
         self._prepare(Batch(images, splits.train.target[:2], first), epoch=0)
@@ -245,6 +268,8 @@ class DataModule(pl.LightningDataModule):
             shuffle=training,
             drop_last=training and self._drop_last,
             seed=self._seed,
+            target=self.splits.train.target if training else None,
+            shares=self._shares if training else None,
             **place,
         )
 
@@ -278,6 +303,8 @@ class DataModule(pl.LightningDataModule):
         if epoch is not None:
             for transform in self._augment:
                 batch = transform(batch, seed=self._seed, epoch=epoch)
+            # Until here a sample's second copy has an id of its own, so that it is not augmented like the first.
+            batch = replace(batch, index=batch.index % len(self.splits.train.inputs))
         self._mean, self._std = self._mean.to(batch.inputs.device), self._std.to(batch.inputs.device)
         return replace(batch, inputs=(batch.inputs - self._mean) / self._std)
 

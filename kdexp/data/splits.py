@@ -1,6 +1,9 @@
 """From a loaded data set to what is trained on, chosen by and reported: subsets, label noise, hidden labels."""
 
+import math
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from kdexp.contracts import UNLABELED, Images, Source, Split, Splits, Task
@@ -16,6 +19,7 @@ def make_splits(
     split_seed: int,
     train_fraction: float = 1.0,
     subset_seed: int = 0,
+    imbalance_ratio: float = 1.0,
     label_noise: float = 0.0,
     label_noise_kind: str = "symmetric",
     unlabeled_fraction: float = 0.0,
@@ -23,7 +27,7 @@ def make_splits(
     """Split a data set; every count is exact and, but for multi-label data, every choice is stratified by class.
 
     Validation and test labels are never touched. The order of events: val is taken from train, then a subset of what
-    is left, then labels are made wrong, then labels are hidden.
+    is left, then this is thinned to a long tail, then labels are made wrong, then labels are hidden.
 
     Args:
         source: as a file of `kdexp.data` loads it.
@@ -33,7 +37,13 @@ def make_splits(
         split_seed: of the choice of val.
         train_fraction: in (0, 1], the share of the rest that is trained on. With the same seeds a smaller subset is
             part of a larger one.
-        subset_seed: of the subset, the wrong labels and the hidden labels.
+        subset_seed: of the subset, the thinning, the wrong labels and the hidden labels.
+        imbalance_ratio: >= 1, the size of the largest class over that of the smallest (Cui et al. 2019,
+            "Class-Balanced Loss Based on Effective Number of Samples", arXiv 1901.05555, section 5.1; Cao et al. 2019,
+            arXiv 1906.07413). Class c of C (from 0) keeps the first ``floor(n_max * ratio^(-c / (C - 1)))`` of its
+            samples in the random order that the subset is the beginning of. n_max is the largest size that every class
+            has samples for: all of class 0 when the classes are of one size. 1: nothing is thinned, not even where the
+            classes differ in size. A smaller train_fraction is still part of a larger one.
         label_noise: in [0, 1], the share of training labels that are replaced by a wrong one (Patrini et al. 2017,
             "Making Deep Neural Networks Robust to Label Noise", section 5). Multi-label: the share of single entries
             that are inverted.
@@ -48,15 +58,22 @@ def make_splits(
     """
     _check(label_noise_kind in ("symmetric", "pair"), "label_noise_kind", "must be symmetric or pair", label_noise_kind)
     _check(0 < train_fraction <= 1, "train_fraction", "must be in (0, 1]", train_fraction)
+    _check(1 <= imbalance_ratio < math.inf, "imbalance_ratio", "must be >= 1", imbalance_ratio)
+    rule = "must be 1 with task=multilabel, where a sample is of several classes"
+    _check(task != "multilabel" or imbalance_ratio == 1, "imbalance_ratio", rule, imbalance_ratio)
     _check(0 <= label_noise <= 1, "label_noise", "must be in [0, 1]", label_noise)
     _check(0 <= unlabeled_fraction <= 1, "unlabeled_fraction", "must be in [0, 1]", unlabeled_fraction)
     _check_labels(source, task, num_classes)
     train, val = _train_and_val(source, task, num_classes, val_fraction, split_seed)
 
     keep = round(train_fraction * len(train))
-    chosen = stratified_order(train.target, subset_seed, Stream.SUBSET)[:keep].sort().values
+    chosen = stratified_order(train.target, subset_seed, Stream.SUBSET)[:keep]
+    _check_complete("train_fraction", train_fraction, "train", train.target[chosen], task, num_classes)
+    if imbalance_ratio > 1:
+        chosen = chosen[_long_tail(train.target[chosen], num_classes, imbalance_ratio)]
+        _check_complete("imbalance_ratio", imbalance_ratio, "train", train.target[chosen], task, num_classes)
+    chosen = chosen.sort().values
     target, index = train.target[chosen], train.index[chosen]
-    _check_complete("train_fraction", train_fraction, "train", target, task, num_classes)
 
     # Which labels are hidden is chosen by the true ones.
     hidden = stratified_order(target, subset_seed, Stream.HIDDEN)[: round(unlabeled_fraction * len(target))]
@@ -112,6 +129,17 @@ def _train_and_val(
     _check_complete("val_fraction", val_fraction, "val", val.target, task, num_classes)
     _check_complete("val_fraction", val_fraction, "train", train.target, task, num_classes)
     return train, val
+
+
+def _long_tail(target: Tensor, num_classes: int, ratio: float) -> Tensor:
+    """(N,) bool: whether a sample is one of the first of its class that are kept."""
+    shares = [ratio ** (-c / (num_classes - 1)) for c in range(num_classes)]
+    found = torch.bincount(target, minlength=num_classes).tolist()
+    # What is a whole number on paper must not be lost to a last bit.
+    largest = min(math.floor(n / share + 1e-9) for n, share in zip(found, shares, strict=True))
+    sizes = torch.tensor([math.floor(largest * share + 1e-9) for share in shares])
+    rank = F.one_hot(target, num_classes).cumsum(0).gather(1, target.unsqueeze(1)).squeeze(1) - 1
+    return rank < sizes[target]
 
 
 def _make_wrong(target: Tensor, task: Task, num_classes: int, rate: float, kind: str, seed: int) -> None:

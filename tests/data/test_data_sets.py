@@ -18,8 +18,8 @@ NAMES = sorted(path.stem for path in (CONF / "dataset").glob("*.yaml") if path.s
 AUGMENTS = sorted(path.stem for path in (CONF / "augment").glob("*.yaml"))
 SIZES = {
     "breast_cancer": (455, 114), "cifar10": (50_000, 10_000), "cifar100": (50_000, 10_000), "digits": (1_437, 360),
-    "fashion_mnist": (60_000, 10_000), "mnist": (60_000, 10_000), "pneumonia_mnist": (4_708, 624),
-    "synthetic": (512, 256),
+    "fashion_mnist": (60_000, 10_000), "mnist": (60_000, 10_000), "mnist8": (60_000, 10_000),
+    "pneumonia_mnist": (4_708, 624), "synthetic": (512, 256),
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from kdexp.contracts import Batch, Split, Splits
+from kdexp.contracts import UNLABELED, Batch, Split, Splits
 from kdexp.data.augment import HorizontalFlip, RandomCrop
 from kdexp.data.loading import BatchOrder, DataModule, TensorLoader
 
@@ -134,6 +134,23 @@ def test_orders_that_cannot_be_cut_are_refused():
         BatchOrder(3, 8, shuffle=False, drop_last=False, world_size=4)
 
 
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+@pytest.mark.parametrize("drop_last", [True, False])
+def test_resampled_epochs_are_as_long_as_others_and_the_ranks_together_see_them(world_size, drop_last):
+    target = torch.tensor([0] * 30 + [1] * 7)
+
+    def of(rank, size, epoch):
+        order = BatchOrder(37, 8, shuffle=True, drop_last=drop_last, seed=2, rank=rank, world_size=size,
+                           target=target, shares=[0.5, 0.5])  # fmt: skip
+        return batches(order, epoch)
+
+    alone, together = of(0, 1, 3), [of(rank, world_size, 3) for rank in range(world_size)]
+    assert len(flat(alone)) == (32 if drop_last else 37)
+    for global_batch, *shares in zip(alone, *together, strict=True):
+        assert sorted(global_batch) == sorted(flat(shares))
+    assert of(0, 1, 3) == alone != of(0, 1, 4)
+
+
 # Loading
 
 
@@ -175,6 +192,23 @@ def test_starting_a_stream_leaves_the_global_random_state_alone():
     before = torch.get_rng_state()
     next(iter(module(splits(wrap=Images)).eval_batches("val", "cpu")))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("wrap", [lambda x: x, Images], ids=["held", "streamed"])
+def test_a_resampled_loader_gives_inputs_and_targets_that_belong_to_the_samples_and_marks_copies(wrap):
+    data = splits(wrap=wrap)
+    source = module(data, shares=[0.8, 0.1, 0.1], drop_last=False)
+    source.trainer = SimpleNamespace(
+        global_rank=0, world_size=1, strategy=SimpleNamespace(root_device=torch.device("cpu"))
+    )
+    found = list(source.train_dataloader())
+    index = torch.cat([batch.index for batch in found])
+    inputs, target = torch.cat([batch.inputs for batch in found]), torch.cat([batch.target for batch in found])
+    assert torch.equal(inputs, pixels(60)[index % 60])
+    assert torch.equal(target, index % 60 % 3)  # how `splits` labels its samples
+    assert len(index) == len(set(index.tolist())) == 37
+    assert set((index % 60).tolist()) <= set(data.train.index.tolist())
+    assert index.max() >= 60
 
 
 # What is done to batches
@@ -287,6 +321,36 @@ def test_a_trainer_gets_each_epochs_order_and_augmentation(wrap):
         assert torch.equal(index, data.val.index)
         inputs = torch.cat([batch.inputs for batch in recorder.val_batches[epoch]])
         np.testing.assert_allclose(inputs, normalised(held[index].numpy()), atol=1e-5)
+
+
+@pytest.mark.parametrize("wrap", [lambda x: x, Images], ids=["held", "streamed"])
+def test_copies_of_a_sample_have_its_index_and_are_augmented_each_in_its_own_way(wrap):
+    index = torch.arange(60)
+    train = Split(wrap(pixels(60)), (index == 0).long(), index)
+    data = replace(splits(wrap=wrap), train=train)
+    recorder = fit(module(data, shares=[0.5, 0.5], batch_size=20), 2)
+    for epoch in range(2):
+        seen = recorder.train_batches[epoch]
+        inputs, found = torch.cat([batch.inputs for batch in seen]), torch.cat([batch.index for batch in seen])
+        assert int((found == 0).sum()) == 30
+        assert found.max() < 60
+        assert all(torch.equal(batch.target, (batch.index == 0).long()) for batch in seen)
+        # A shift of up to one pixel and a mirror: 18 ways, of which 30 draws miss some, but not most.
+        assert len(inputs[found == 0].unique(dim=0)) >= 9
+
+
+def test_a_class_that_cannot_be_drawn_is_found_out_at_once():
+    data = splits()
+    target = torch.where(data.train.target == 2, UNLABELED, data.train.target)
+    with pytest.raises(ValueError, match=r"^dataset.resample must find labelled samples .*, got none of class 2$"):
+        module(replace(data, train=replace(data.train, target=target)), shares=[0.2, 0.3, 0.5])
+
+
+def test_evaluation_is_not_resampled():
+    data = splits()
+    for name in ("train", "val", "test"):
+        found = module(data, shares=[0.8, 0.1, 0.1]).eval_batches(name, "cpu")
+        assert torch.equal(torch.cat([batch.index for batch in found]), getattr(data, name).index)
 
 
 @pytest.mark.parametrize("wrap", [lambda x: x, Images], ids=["held", "streamed"])

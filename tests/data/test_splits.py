@@ -107,6 +107,60 @@ def test_label_noise_changes_an_exact_number_of_labels_stratified_by_class(kind,
     assert (np.abs(np.array(histogram(clean.target[wrong])) - share) < 1).all()
 
 
+def test_a_long_tail_has_the_published_sizes():
+    """CIFAR-10-LT at ratio 100, as the code of Cao et al. 2019 makes it and later papers list it."""
+    val = (torch.zeros(10, 1), torch.arange(10))
+    train = split(source((5000,) * 10, val), num_classes=10, imbalance_ratio=100).train
+    assert train.target.bincount().tolist() == [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]
+
+
+@pytest.mark.parametrize(
+    ("counts", "ratio", "expected"),
+    [
+        ((100, 100, 100), 4.0, [100, 50, 25]),
+        ((100, 100, 100), 100.0, [100, 10, 1]),
+        ((40, 60), 1.5, [40, 26]),  # 40 / 1.5 = 26.67
+        ((200, 60, 100), 4.0, [120, 60, 30]),  # the second class is too small for more than 2 * 60 of the first
+        ((200, 200, 20), 4.0, [80, 40, 20]),
+        ((70, 50, 90), 1.0, [70, 50, 90]),
+    ],
+)
+def test_a_long_tail_falls_geometrically_from_the_largest_size_that_all_classes_allow(counts, ratio, expected):
+    val = (torch.zeros(9, 1), torch.arange(9) % len(counts))
+    train = split(source(counts, val), num_classes=len(counts), imbalance_ratio=ratio).train
+    assert train.target.bincount().tolist() == expected
+
+
+def test_a_long_tail_leaves_val_and_test_as_they_are_and_labels_with_their_samples():
+    data = source()
+    whole, thinned = split(data), split(data, imbalance_ratio=5)
+    for part in ("val", "test"):
+        assert torch.equal(getattr(whole, part).index, getattr(thinned, part).index)
+        assert torch.equal(getattr(whole, part).target, getattr(thinned, part).target)
+    assert set(thinned.train.index.tolist()) < set(whole.train.index.tolist())
+    assert torch.equal(thinned.train.target, data.train_target[thinned.train.index])
+    assert torch.equal(thinned.train.index, thinned.train.index.sort().values)
+
+
+def test_long_tails_of_smaller_subsets_and_larger_ratios_are_parts_of_each_other():
+    def chosen(**changed):
+        return set(split(source((200,) * 4), **changed).train.index.tolist())
+
+    sets = [chosen(imbalance_ratio=10, train_fraction=fraction) for fraction in (0.2, 0.21, 0.5, 0.99, 1.0)]
+    sets += [chosen(imbalance_ratio=ratio) for ratio in (9.0, 2.0, 1.0)]
+    assert all(small < large for small, large in pairwise(sets))
+    assert chosen(imbalance_ratio=10) != chosen(imbalance_ratio=10, subset_seed=1)
+
+
+def test_wrong_and_hidden_labels_are_exact_shares_of_what_the_long_tail_keeps():
+    clean = split(imbalance_ratio=8).train
+    changed = split(imbalance_ratio=8, label_noise=0.3).train
+    assert torch.equal(clean.index, changed.index)
+    assert int((clean.target != changed.target).sum()) == round(0.3 * len(clean))
+    hidden = split(imbalance_ratio=8, unlabeled_fraction=0.3).train
+    assert int((hidden.target == UNLABELED).sum()) == round(0.3 * len(clean))
+
+
 def test_label_noise_touches_neither_val_nor_the_source():
     data = source()
     before = data.train_target.clone()
@@ -189,6 +243,12 @@ def test_multilabel_rows_are_hidden_whole():
         ({"train_fraction": 0}, r"dataset.train_fraction must be in \(0, 1\], got 0"),
         ({"train_fraction": 1.5}, r"dataset.train_fraction must be in \(0, 1\], got 1.5"),
         ({"train_fraction": 0.005}, r"dataset.train_fraction must leave samples of every class for train \(class 3"),
+        ({"imbalance_ratio": 0.5}, "dataset.imbalance_ratio must be >= 1, got 0.5"),
+        ({"imbalance_ratio": float("inf")}, "dataset.imbalance_ratio must be >= 1, got inf"),
+        (
+            {"imbalance_ratio": 1000},
+            r"dataset.imbalance_ratio must leave samples of every class for train \(class 3 has none\), got 1000",
+        ),
         ({"label_noise": -0.1}, r"dataset.label_noise must be in \[0, 1\], got -0.1"),
         ({"label_noise_kind": "odd"}, "dataset.label_noise_kind must be symmetric or pair, got odd"),
         ({"unlabeled_fraction": 2}, r"dataset.unlabeled_fraction must be in \[0, 1\], got 2"),
@@ -207,6 +267,8 @@ def test_bad_settings_are_refused_in_one_line_with_the_rule_and_the_value(change
 def test_multilabel_settings_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"dataset.label_noise_kind must be symmetric with task=multilabel, got pair"):
         multilabel(label_noise=0.1, label_noise_kind="pair")
+    with pytest.raises(ValueError, match=r"dataset.imbalance_ratio must be 1 with task=multilabel, .*, got 2$"):
+        multilabel(imbalance_ratio=2)
     data, _ = multilabel()
     with pytest.raises(ValueError, match=r"dataset.num_classes must be 3, the labels in the data, got 4"):
         split(data, task="multilabel", num_classes=4)
