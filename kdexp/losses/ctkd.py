@@ -44,7 +44,6 @@ class CTKD(nn.Module):
         t_start: published: 1.
         t_span: published: 20.
         ramp_epochs: over so many epochs lambda rises to 1; published: 10.
-        weight: factor of the term.
         task: what the logits mean.
 
     Raises:
@@ -56,7 +55,6 @@ class CTKD(nn.Module):
         t_start: float = 1.0,
         t_span: float = 20.0,
         ramp_epochs: int = 10,
-        weight: float = 1.0,
         task: Task = "multiclass",
     ) -> None:
         super().__init__()
@@ -69,7 +67,6 @@ class CTKD(nn.Module):
                 raise ValueError(f"loss.{name} must be {rule}, got {value}")
         self._t_start, self._t_span = t_start, t_span
         self._ramp_epochs = ramp_epochs
-        self._weight = weight
         self._task: Task = task
         self._lambda = 1.0
         self.raw_temperature = nn.Parameter(torch.ones(()))
@@ -89,7 +86,7 @@ class CTKD(nn.Module):
         fixed = self.raw_temperature.detach()
         reversed_gradient = fixed + self._lambda * (fixed - self.raw_temperature)
         temperature = self._temperature_of(reversed_gradient)
-        return self._weight * ctkd(student_logits, teacher_logits, temperature, task=self._task)
+        return ctkd(student_logits, teacher_logits, temperature, task=self._task)
 
     def _temperature_of(self, raw: Tensor) -> Tensor:
         return self._t_start + self._t_span * raw.sigmoid()

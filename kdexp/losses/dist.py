@@ -1,12 +1,11 @@
 """The soft term of Huang et al., "Knowledge Distillation from A Stronger Teacher" (NeurIPS 2022, arXiv 2205.10536)."""
 
-import warnings
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdexp.contracts import Task
-from kdexp.losses.inputs import check_temperature, outcomes
+from kdexp.losses.gather import gather
+from kdexp.losses.inputs import check_temperature, outcomes, warn_once
 
 
 def dist(
@@ -27,7 +26,7 @@ def dist(
     The authors' code adds 1e-8 to the product of the two norms, which is larger than the product itself in the columns
     of rare classes (C = 1000, T = 1) and makes their correlation vanish; here a column's scale has no effect. It also
     pools all positions of dense logits into one batch; here each position has its own correlations, and the mean is
-    over positions. Under DDP the batch is that of each process.
+    over positions. Under DDP the batch is that of all processes.
 
     Args:
         student_logits: (N, C) or dense (N, C, ...).
@@ -41,15 +40,16 @@ def dist(
         Scalar in [0, 2 * T^2 * (inter_weight + intra_weight)]; 0 when student and teacher are equal and not constant.
 
     Warns:
-        UserWarning: two classes: every row's correlation is 1 or -1, and the inter part has no gradient.
+        UserWarning: once in a process, two classes: every row's correlation is 1 or -1, and the inter part has no
+            gradient.
 
     Raises:
         ValueError: temperature <= 0, or shapes that differ.
     """
     check_temperature(temperature)
-    student, teacher = outcomes(student_logits, teacher_logits, task)
+    student, teacher = (gather(logits) for logits in outcomes(student_logits, teacher_logits, task))
     if student.shape[1] == 2:
-        warnings.warn("loss=dist: the inter-class term has no gradient with 2 classes", stacklevel=2)
+        warn_once("loss=dist: the inter-class term has no gradient with 2 classes")
     p_student, p_teacher = (student / temperature).softmax(1), (teacher / temperature).softmax(1)
     inter = 1 - _correlation(p_student, p_teacher, dim=1).mean()
     intra = 1 - _correlation(p_student, p_teacher, dim=0).mean()
@@ -68,7 +68,6 @@ class DIST(nn.Module):
         temperature: T > 0.
         inter_weight: see `dist`.
         intra_weight: see `dist`.
-        weight: factor of the term.
         task: see `dist`.
 
     Attributes:
@@ -83,19 +82,17 @@ class DIST(nn.Module):
         temperature: float = 4.0,
         inter_weight: float = 1.0,
         intra_weight: float = 1.0,
-        weight: float = 1.0,
         task: Task = "multiclass",
     ) -> None:
         super().__init__()
         check_temperature(temperature)
         self.temperature = temperature
         self._inter_weight, self._intra_weight = inter_weight, intra_weight
-        self._weight = weight
         self._task: Task = task
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, target: Tensor) -> Tensor:
         """Scalar; see `dist`. The target is not used."""
-        loss = dist(
+        return dist(
             student_logits,
             teacher_logits,
             self.temperature,
@@ -103,4 +100,3 @@ class DIST(nn.Module):
             intra_weight=self._intra_weight,
             task=self._task,
         )
-        return self._weight * loss

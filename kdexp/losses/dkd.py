@@ -1,13 +1,19 @@
 """The soft term of Zhao et al., "Decoupled Knowledge Distillation" (CVPR 2022, arXiv 2203.08679)."""
 
-import warnings
-
 import torch
 from torch import Tensor, nn
 
 from kdexp.contracts import Task
 from kdexp.losses.divergence import kl
-from kdexp.losses.inputs import check_temperature, class_numbers, labelled_mean, of_class, of_other_classes, outcomes
+from kdexp.losses.inputs import (
+    check_temperature,
+    class_numbers,
+    labelled_mean,
+    of_class,
+    of_other_classes,
+    outcomes,
+    warn_once,
+)
 
 
 def dkd(
@@ -28,7 +34,8 @@ def dkd(
 
     Public implementations take the logarithm of a softmax and mask the true class with a logit of -1000: in float16
     that gives NaN from a logit gap of about 20 on, in float32 from 120 on. Here all is done on logits, with the true
-    class left out. The paper calls the weights alpha and beta; alpha is another thing in kdexp.
+    class left out. The paper calls the weights alpha and beta; alpha is another thing in kdexp. The authors let the
+    weight of the whole rise linearly over the first 20 epochs.
 
     Args:
         student_logits: (N, C) or dense (N, C, ...).
@@ -46,8 +53,8 @@ def dkd(
         Scalar >= 0; 0 when student and teacher are equal.
 
     Warns:
-        UserWarning: two classes: what is left without the true one is a single class, and the non-target part has
-            no gradient.
+        UserWarning: once in a process, two classes: what is left without the true one is a single class, and the
+            non-target part has no gradient.
 
     Raises:
         ValueError: temperature <= 0, or shapes that differ.
@@ -55,7 +62,7 @@ def dkd(
     check_temperature(temperature)
     student, teacher = outcomes(student_logits, teacher_logits, task)
     if student.shape[1] == 2:
-        warnings.warn("loss=dkd: the non-target term has no gradient with 2 classes", stacklevel=2)
+        warn_once("loss=dkd: the non-target term has no gradient with 2 classes")
     classes = class_numbers(target, student, task)
     own, others = zip(*(_decoupled(logits / temperature, classes) for logits in (student, teacher)), strict=True)
     per_sample = tckd_weight * kl(own[1], own[0]) + nckd_weight * kl(others[1], others[0])
@@ -70,14 +77,12 @@ def _decoupled(logits: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class DKD(nn.Module):
-    """`dkd` as a module, with the warm-up of the authors' code.
+    """`dkd` as a module.
 
     Args:
         temperature: T > 0.
         tckd_weight: see `dkd`.
         nckd_weight: see `dkd`.
-        warmup_epochs: over so many epochs the whole term rises linearly to its full weight; 0: full from the start.
-        weight: factor of the term.
         task: see `dkd`.
 
     Attributes:
@@ -92,29 +97,17 @@ class DKD(nn.Module):
         temperature: float = 4.0,
         tckd_weight: float = 1.0,
         nckd_weight: float = 8.0,
-        warmup_epochs: int = 20,
-        weight: float = 1.0,
         task: Task = "multiclass",
     ) -> None:
         super().__init__()
         check_temperature(temperature)
         self.temperature = temperature
         self._tckd_weight, self._nckd_weight = tckd_weight, nckd_weight
-        self._warmup_epochs = warmup_epochs
-        self._weight = weight
         self._task: Task = task
-        self._warmth = 1.0
-
-    def on_epoch(self, epoch: int) -> None:
-        """Set the share of the weight: (epoch + 1) / warmup_epochs, at most 1; epochs count from 0.
-
-        The authors' epochs count from 1. Without a call of this the term has its full weight.
-        """
-        self._warmth = min((epoch + 1) / self._warmup_epochs, 1.0) if self._warmup_epochs else 1.0
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, target: Tensor) -> Tensor:
         """Scalar; see `dkd`."""
-        loss = dkd(
+        return dkd(
             student_logits,
             teacher_logits,
             target,
@@ -123,4 +116,3 @@ class DKD(nn.Module):
             nckd_weight=self._nckd_weight,
             task=self._task,
         )
-        return self._weight * self._warmth * loss

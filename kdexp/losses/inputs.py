@@ -1,5 +1,8 @@
 """What the soft losses do to their inputs before their own formula begins."""
 
+import warnings
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -86,3 +89,13 @@ def check_temperature(temperature: float) -> None:
     """
     if not temperature > 0:
         raise ValueError(f"temperature must be > 0, got {temperature}")
+
+
+@cache
+def warn_once(message: str) -> None:
+    """Warn of what holds for every batch: once in a process.
+
+    Python's own filter forgets what it has shown when any ``warnings.catch_warnings`` ends, as in every epoch of a
+    training, and would say it again each time.
+    """
+    warnings.warn(message, stacklevel=3)  # where the caller of the loss stands

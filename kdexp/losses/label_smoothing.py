@@ -17,9 +17,14 @@ class LabelSmoothing(nn.Module):
         smoothing: share of the label that is spread evenly over all classes, in [0, 1); published: 0.1.
         task: what logits and target mean.
 
+    Attributes:
+        needs_teacher: False: kdexp builds no teacher for it.
+
     Raises:
         ValueError: smoothing outside [0, 1).
     """
+
+    needs_teacher = False
 
     def __init__(self, smoothing: float = 0.1, task: Task = "multiclass") -> None:
         super().__init__()

@@ -33,31 +33,30 @@ def standardize(logits: Tensor) -> Tensor:
 class LogitStandardization(nn.Module):
     """Another soft loss, computed on standardised logits.
 
-    The published settings (base temperature 2, a soft term with ten times the usual weight) belong together:
-    standardised logits lie within about 3 of 0, so the softened distributions are flat and the loss is small.
+    The published settings (base temperature 2, ten times the inner loss's usual weight) belong together: standardised
+    logits lie within about 3 of 0, so the softened distributions are flat and the loss is small.
 
     In the authors' code the option for the base temperature has no effect on DKD (it sets KD's), and DKD's non-target
     weight becomes 81 times 1, not 9 times 8.
 
     Args:
         loss: the soft loss that gets the standardised logits.
-        weight: factor of the term.
         task: "multiclass"; the labels of the other tasks are not alternatives of each other.
 
     Attributes:
         loss: the soft loss.
         temperature: that loss's.
+        learned_temperature: that loss's, or None if it learns none.
 
     Raises:
         ValueError: another task.
     """
 
-    def __init__(self, loss: nn.Module, weight: float = 1.0, task: str = "multiclass") -> None:
+    def __init__(self, loss: nn.Module, task: str = "multiclass") -> None:
         super().__init__()
         if task != "multiclass":
             raise ValueError(f"logit standardisation needs dataset.task to be multiclass, got {task}")
         self.loss = loss
-        self._weight = weight
 
     @property
     def temperature(self) -> float:
@@ -68,6 +67,11 @@ class LogitStandardization(nn.Module):
     def temperature(self, temperature: float) -> None:
         self.loss.temperature = temperature  # type: ignore[assignment]
 
+    @property
+    def learned_temperature(self) -> float | None:
+        """T of an inner loss that learns it."""
+        return cast("float | None", getattr(self.loss, "learned_temperature", None))
+
     def on_epoch(self, epoch: int) -> None:
         """Hand the number of the epoch to the inner loss, if that wants it."""
         on_epoch = getattr(self.loss, "on_epoch", None)
@@ -75,6 +79,6 @@ class LogitStandardization(nn.Module):
             on_epoch(epoch)
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, target: Tensor) -> Tensor:
-        """Scalar: weight * loss(standardised student logits, standardised teacher logits, target)."""
+        """Scalar: loss(standardised student logits, standardised teacher logits, target)."""
         loss: Tensor = self.loss(standardize(student_logits), standardize(teacher_logits), target)
-        return self._weight * loss
+        return loss

@@ -7,6 +7,7 @@ from torch import Tensor, einsum, nn
 
 from kdexp.contracts import Task
 from kdexp.losses.divergence import kl
+from kdexp.losses.gather import gather
 from kdexp.losses.inputs import check_temperature, outcomes
 
 
@@ -23,7 +24,7 @@ def mlkd(
     should choose uncertain samples and classes multiply a scalar, so they halve it and choose nothing, and two
     of the five strong-view terms are computed on the weak view.
 
-    Under DDP the batch is that of each process. Dense logits have their own matrices at each position.
+    Under DDP the batch is that of all processes. Dense logits have their own matrices at each position.
 
     Args:
         student_logits: (N, C) or dense (N, C, ...).
@@ -40,7 +41,7 @@ def mlkd(
     for temperature in temperatures:
         check_temperature(temperature)
     # A dimension for positions, of size 1 where the logits are not dense.
-    student, teacher = (x.unsqueeze(-1).flatten(2) for x in outcomes(student_logits, teacher_logits, task))
+    student, teacher = (gather(x.unsqueeze(-1).flatten(2)) for x in outcomes(student_logits, teacher_logits, task))
     return sum((_levels(student, teacher, t) for t in temperatures), student.new_zeros(()))
 
 
@@ -60,7 +61,6 @@ class MLKD(nn.Module):
     Args:
         temperature: the first T.
         other_temperatures: the others.
-        weight: factor of the term.
         task: see `mlkd`.
 
     Attributes:
@@ -74,7 +74,6 @@ class MLKD(nn.Module):
         self,
         temperature: float = 4.0,
         other_temperatures: Sequence[float] = (2.0, 3.0, 5.0, 6.0),
-        weight: float = 1.0,
         task: Task = "multiclass",
     ) -> None:
         super().__init__()
@@ -82,10 +81,9 @@ class MLKD(nn.Module):
             check_temperature(each)
         self.temperature = temperature
         self._other_temperatures = tuple(other_temperatures)
-        self._weight = weight
         self._task: Task = task
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, target: Tensor) -> Tensor:
         """Scalar; see `mlkd`. The target is not used."""
         temperatures = (self.temperature, *self._other_temperatures)
-        return self._weight * mlkd(student_logits, teacher_logits, temperatures, task=self._task)
+        return mlkd(student_logits, teacher_logits, temperatures, task=self._task)

@@ -1,11 +1,17 @@
 """NKD of Yang et al., "From Knowledge Distillation to Self-Knowledge Distillation" (arXiv 2303.13005)."""
 
-import warnings
-
 from torch import Tensor, nn
 
 from kdexp.contracts import Task
-from kdexp.losses.inputs import check_temperature, class_numbers, labelled_mean, of_class, of_other_classes, outcomes
+from kdexp.losses.inputs import (
+    check_temperature,
+    class_numbers,
+    labelled_mean,
+    of_class,
+    of_other_classes,
+    outcomes,
+    warn_once,
+)
 
 
 def nkd(
@@ -35,7 +41,8 @@ def nkd(
         Scalar >= 0. Equal logits are not its minimum: the first part always asks for more of the true class.
 
     Warns:
-        UserWarning: two classes: what is left without the true one is a single class, and the second part is 0.
+        UserWarning: once in a process, two classes: what is left without the true one is a single class, and the
+            second part is 0.
 
     Raises:
         ValueError: temperature <= 0, or shapes that differ.
@@ -43,7 +50,7 @@ def nkd(
     check_temperature(temperature)
     student, teacher = outcomes(student_logits, teacher_logits, task)
     if student.shape[1] == 2:
-        warnings.warn("loss=nkd: the non-target term has no gradient with 2 classes", stacklevel=2)
+        warn_once("loss=nkd: the non-target term has no gradient with 2 classes")
     classes = class_numbers(target, student, task)
     p_teacher, log_p_student = (of_class(p, classes) for p in (teacher.softmax(1), student.log_softmax(1)))
     r_teacher = (of_other_classes(teacher, classes) / temperature).softmax(1)
@@ -58,7 +65,6 @@ class NKD(nn.Module):
     Args:
         temperature: T > 0.
         gamma: see `nkd`.
-        weight: factor of the term.
         task: see `nkd`.
 
     Attributes:
@@ -68,17 +74,13 @@ class NKD(nn.Module):
         ValueError: temperature <= 0.
     """
 
-    def __init__(
-        self, temperature: float = 1.0, gamma: float = 1.5, weight: float = 1.0, task: Task = "multiclass"
-    ) -> None:
+    def __init__(self, temperature: float = 1.0, gamma: float = 1.5, task: Task = "multiclass") -> None:
         super().__init__()
         check_temperature(temperature)
         self.temperature = temperature
         self._gamma = gamma
-        self._weight = weight
         self._task: Task = task
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, target: Tensor) -> Tensor:
         """Scalar; see `nkd`."""
-        loss = nkd(student_logits, teacher_logits, target, self.temperature, gamma=self._gamma, task=self._task)
-        return self._weight * loss
+        return nkd(student_logits, teacher_logits, target, self.temperature, gamma=self._gamma, task=self._task)

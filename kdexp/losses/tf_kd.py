@@ -56,29 +56,27 @@ class TfKD(nn.Module):
     Args:
         temperature: T > 0.
         correct: see `tf_kd`.
-        weight: factor of the term.
         task: see `tf_kd`.
 
     Attributes:
+        needs_teacher: False: kdexp builds no teacher for it.
         temperature: the current T; a schedule may set it.
 
     Raises:
         ValueError: temperature <= 0, or correct outside (0, 1).
     """
 
-    def __init__(
-        self, temperature: float = 20.0, correct: float = 0.99, weight: float = 1.0, task: Task = "multiclass"
-    ) -> None:
+    needs_teacher = False
+
+    def __init__(self, temperature: float = 20.0, correct: float = 0.99, task: Task = "multiclass") -> None:
         super().__init__()
         check_temperature(temperature)
         if not 0 < correct < 1:
             raise ValueError(f"loss.correct must be in (0, 1), got {correct}")
         self.temperature = temperature
         self._correct = correct
-        self._weight = weight
         self._task: Task = task
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, target: Tensor) -> Tensor:
         """Scalar; see `tf_kd`. The teacher's logits are not used."""
-        loss = tf_kd(student_logits, target, self.temperature, correct=self._correct, task=self._task)
-        return self._weight * loss
+        return tf_kd(student_logits, target, self.temperature, correct=self._correct, task=self._task)

@@ -50,7 +50,6 @@ class TTM(nn.Module):
     Args:
         temperature: T > 0, of the teacher alone.
         weighted: see `ttm`.
-        weight: factor of the term.
         task: see `ttm`.
 
     Attributes:
@@ -60,17 +59,13 @@ class TTM(nn.Module):
         ValueError: temperature <= 0.
     """
 
-    def __init__(
-        self, temperature: float = 10.0, weighted: bool = False, weight: float = 1.0, task: Task = "multiclass"
-    ) -> None:
+    def __init__(self, temperature: float = 10.0, weighted: bool = False, task: Task = "multiclass") -> None:
         super().__init__()
         check_temperature(temperature)
         self.temperature = temperature
         self._weighted = weighted
-        self._weight = weight
         self._task: Task = task
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, target: Tensor) -> Tensor:
         """Scalar; see `ttm`. The target is not used."""
-        loss = ttm(student_logits, teacher_logits, self.temperature, weighted=self._weighted, task=self._task)
-        return self._weight * loss
+        return ttm(student_logits, teacher_logits, self.temperature, weighted=self._weighted, task=self._task)

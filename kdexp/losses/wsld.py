@@ -49,7 +49,6 @@ class WSLD(nn.Module):
 
     Args:
         temperature: T > 0.
-        weight: factor of the term.
         task: see `wsld`.
 
     Attributes:
@@ -59,13 +58,12 @@ class WSLD(nn.Module):
         ValueError: temperature <= 0.
     """
 
-    def __init__(self, temperature: float = 2.0, weight: float = 1.0, task: Task = "multiclass") -> None:
+    def __init__(self, temperature: float = 2.0, task: Task = "multiclass") -> None:
         super().__init__()
         check_temperature(temperature)
         self.temperature = temperature
-        self._weight = weight
         self._task: Task = task
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, target: Tensor) -> Tensor:
         """Scalar; see `wsld`."""
-        return self._weight * wsld(student_logits, teacher_logits, target, self.temperature, task=self._task)
+        return wsld(student_logits, teacher_logits, target, self.temperature, task=self._task)

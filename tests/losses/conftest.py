@@ -1,6 +1,14 @@
 import pytest
 import torch
 
+from kdexp.losses.inputs import warn_once
+
+
+@pytest.fixture(autouse=True)
+def nothing_said_yet():
+    """Every test is as the first in its process."""
+    warn_once.cache_clear()
+
 
 @pytest.fixture
 def logits():

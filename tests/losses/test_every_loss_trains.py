@@ -10,9 +10,11 @@ from kdexp.train import run
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_student_of_every_loss_is_above_chance(name, store, tmp_path):
+    # At its published temperature of 20 the labels of tf_kd are all but uniform, and teach nothing by themselves.
+    sharper = ["temperature=1"] if name == "tf_kd" else []
     config = compose(
         ["experiment=smoke", "dataset=digits", f"loss={name}", "tracking=none", "alpha=0", "trainer.max_epochs=10",
-         "teacher.recipe.max_epochs=10"],
+         "teacher.recipe.max_epochs=10", *sharper],
         output_dir=tmp_path,
         store_dir=store,
     )  # fmt: skip

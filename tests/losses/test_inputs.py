@@ -1,7 +1,9 @@
+import warnings
+
 import pytest
 import torch
 
-from kdexp.losses.inputs import class_numbers, labelled_mean, of_class, of_other_classes, outcomes
+from kdexp.losses.inputs import class_numbers, labelled_mean, of_class, of_other_classes, outcomes, warn_once
 
 
 @pytest.mark.parametrize("task", ["binary", "multilabel"])
@@ -53,3 +55,12 @@ def test_the_mean_leaves_out_what_is_not_labelled():
 def test_logits_of_different_shapes_are_refused():
     with pytest.raises(ValueError, match=r"^teacher logits must .*\(2, 3\), got \(2, 4\)$"):
         outcomes(torch.zeros(2, 3), torch.zeros(2, 4), "multiclass")
+
+
+def test_what_holds_for_every_batch_is_said_once_whatever_filters_come_and_go():
+    with warnings.catch_warnings(record=True, action="always") as said:
+        for _ in range(3):
+            with warnings.catch_warnings():
+                warn_once("one thing")
+        warn_once("another")
+    assert [str(each.message) for each in said] == ["one thing", "another"]

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from kdexp.config import compose, instantiate
+from kdexp.assemble import term
+from kdexp.config import compose
 
 LOSSES = sorted(path.stem for path in (Path(__file__).parents[2] / "conf" / "loss").glob("*.yaml"))
 
@@ -41,7 +42,7 @@ def name(request):
 
 @pytest.fixture
 def loss(name):
-    return instantiate(config(name))
+    return term(config(name)).loss
 
 
 def make(*shape, seed=0):
@@ -115,6 +116,10 @@ def test_a_small_step_down_the_gradient_lowers_it(loss, batch):
     assert loss(step, teacher, target) < before
 
 
+def test_a_loss_without_a_teacher_says_so(name, loss):
+    assert getattr(loss, "needs_teacher", True) == (name not in WITHOUT_TEACHER)
+
+
 def test_is_lower_for_the_teachers_own_logits_than_for_others_if_there_is_a_teacher(name, loss, batch):
     student, teacher, target = batch
     if name in WITHOUT_TEACHER:
@@ -178,12 +183,12 @@ def test_two_classes_work_or_are_refused(name, loss):
 def test_sigmoid_tasks_work_or_are_refused(name, task):
     if name.endswith("_ls"):
         with pytest.raises(ValueError, match=f"needs dataset.task to be multiclass, got {task}"):
-            instantiate(config(name, task))
+            term(config(name, task))
         return
     student, teacher, _ = make(12, 1 if task == "binary" else 7)
     target = torch.randint(0, 2, (12,) if task == "binary" else (12, 7), generator=torch.Generator().manual_seed(2))
     assert works_with_two_outcomes(
-        instantiate(config(name, task)), student, teacher, target if task == "binary" else target.float()
+        term(config(name, task)).loss, student, teacher, target if task == "binary" else target.float()
     )
 
 
@@ -195,8 +200,8 @@ def test_one_logit_is_two_classes_of_which_the_first_has_logit_zero(name):
     two = [torch.cat((torch.zeros(12, 1), x.detach()), 1) for x in (student, teacher)]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"loss=\w+: the .* term has no gradient with 2 classes")
-        one_logit = instantiate(config(name, "binary"))(student, teacher, target)
-        torch.testing.assert_close(one_logit, instantiate(config(name))(*two, target))
+        one_logit = term(config(name, "binary")).loss(student, teacher, target)
+        torch.testing.assert_close(one_logit, term(config(name)).loss(*two, target))
 
 
 def test_a_hidden_label_changes_nothing_or_leaves_its_sample_out(loss, batch):

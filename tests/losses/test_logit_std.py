@@ -30,20 +30,29 @@ def test_a_students_scale_and_shift_change_nothing(logits, target, inner):
     assert not torch.isclose(inner(5 * student - 2, teacher, target), inner(student, teacher, target))
 
 
-def test_it_is_the_weighted_inner_loss_of_the_z_scores(logits, target):
+def test_it_is_the_inner_loss_of_the_z_scores(logits, target):
     scores = [torch.from_numpy(zscore(x.numpy(), axis=1, ddof=1)) for x in logits]
-    found = LogitStandardization(KD(2.0), weight=10.0)(*logits, target)
-    torch.testing.assert_close(found, 10 * kd(*scores, 2.0), rtol=1e-5, atol=0)
+    found = LogitStandardization(KD(2.0))(*logits, target)
+    torch.testing.assert_close(found, kd(*scores, 2.0), rtol=1e-5, atol=0)
 
 
 def test_temperature_and_epoch_reach_the_inner_loss(logits, target):
     loss = LogitStandardization(DKD(temperature=4.0))
     loss.temperature = 2.0
     assert loss.temperature == loss.loss.temperature == 2.0
-    full = loss(*logits, target)
-    loss.on_epoch(4)
-    torch.testing.assert_close(loss(*logits, target), full / 4)
-    LogitStandardization(KD(2.0)).on_epoch(0)
+    loss.on_epoch(0)
+    learning = LogitStandardization(CTKD(ramp_epochs=10))
+    learning(*logits, target).backward()
+    full = learning.loss.raw_temperature.grad.clone()
+    learning.zero_grad()
+    learning.on_epoch(4)  # the fifth of ten: half the strength
+    learning(*logits, target).backward()
+    torch.testing.assert_close(learning.loss.raw_temperature.grad, full / 2)
+
+
+def test_a_temperature_that_the_inner_loss_learns_is_shown():
+    assert LogitStandardization(CTKD()).learned_temperature == CTKD().learned_temperature
+    assert LogitStandardization(KD(2.0)).learned_temperature is None
 
 
 def test_the_inner_losss_parameters_are_its_own():

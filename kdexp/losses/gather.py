@@ -1,0 +1,47 @@
+"""The global batch of all DDP ranks, for losses that compare the samples of a batch with each other."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def gather(values: Tensor) -> Tensor:
+    """The values (N, ...) of all ranks, one behind the other; without DDP the values themselves.
+
+    Every rank then computes the same loss of the same global batch. In the backward pass a rank gets the sum over all
+    ranks of the gradients for its share, so that the mean over ranks that DDP takes of the parameters' gradients is
+    the gradient of that one loss: N processes learn what one process with the global batch would.
+
+    Args:
+        values: of as many samples as the rank has: ranks may differ in that, as they do in batches that their number
+            does not divide, but in nothing else.
+    """
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return values
+    gathered: Tensor = _Gather.apply(values)
+    return gathered
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        ranks = range(dist.get_world_size())
+        own = torch.tensor([len(values)], device=values.device)
+        counts = [torch.empty_like(own) for _ in ranks]
+        dist.all_gather(counts, own)
+        samples = torch.cat(counts).tolist()
+        ctx.first, ctx.samples = sum(samples[: dist.get_rank()]), len(values)
+        # The collective takes one shape from all ranks: shorter shares are filled up, and cut again.
+        filled = values.new_zeros((max(samples), *values.shape[1:]))
+        filled[: len(values)] = values
+        shares = [torch.empty_like(filled) for _ in ranks]
+        dist.all_gather(shares, filled)
+        return torch.cat([share[:size] for share, size in zip(shares, samples, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone(memory_format=torch.contiguous_format)  # others may hold the gradient that came
+        dist.all_reduce(total)
+        return total[ctx.first : ctx.first + ctx.samples]
