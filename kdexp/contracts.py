@@ -3,11 +3,11 @@
 Shapes everywhere in kdexp: N batch, C classes, H W space, L sequence, F features.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 Task = Literal["multiclass", "binary", "multilabel"]
 """What the logits mean.
@@ -48,6 +48,84 @@ class Outputs(NamedTuple):
 
     logits: Tensor
     features: Mapping[str, Tensor] = {}
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Where a network's representations are read: module paths (see `kdexp.features`).
+
+    Attributes:
+        stages: what each stage gives after its last activation, from input to output.
+        preact: the same before that activation; empty for a network that has no such modules.
+        penultimate: (N, F), what the classifier reads.
+        classifier: the last linear layer.
+    """
+
+    stages: Sequence[str]
+    penultimate: str
+    classifier: str
+    preact: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Side:
+    """What a feature loss is told of the student or of the teacher when it is built.
+
+    Attributes:
+        network: itself; to read its classifier from, not to be trained or changed by the loss.
+        layers: where to read.
+        shapes: path -> shape of what is read there for a batch of two: (2, C, H, W) maps, (2, L, F) sequences or
+            (2, F) vectors. All the paths of `layers` except the classifier's.
+    """
+
+    network: nn.Module
+    layers: Layers
+    shapes: Mapping[str, Sequence[int]]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What a feature loss is built from.
+
+    Attributes:
+        student: see `Side`.
+        teacher: see `Side`.
+        target: (samples,) int64, or (samples, C) for multi-label data: the label of each training sample at the place
+            of its `Batch.index`; ``UNLABELED`` where it is hidden or the sample is not in the training split.
+        num_outputs: C.
+    """
+
+    student: Side
+    teacher: Side
+    target: Tensor
+    num_outputs: int
+
+
+class FeatureLoss(Protocol):
+    """A representation loss: an `nn.Module` with these, built from a `Pair` and its own settings.
+
+    It may also have ``on_epoch(epoch: int)``, called before each epoch, ``alone: bool``, set before each epoch to
+    whether the term stands alone (see `kdexp.distiller.Term`), and a static
+    ``deployed(student: Side, teacher: Side) -> nn.Module``: the network that is trained, evaluated and exported in the
+    student's place; the loss is then built from a `Pair` whose student is that network.
+
+    Attributes:
+        student_paths: the modules of the student whose outputs the loss reads.
+        teacher_paths: the same of the teacher.
+    """
+
+    student_paths: Sequence[str]
+    teacher_paths: Sequence[str]
+
+    def __call__(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        """The scalar term, before its weight.
+
+        Args:
+            student: logits, and features at `student_paths`, with gradients.
+            teacher: logits, and features at `teacher_paths`, without.
+            batch: what both networks saw.
+        """
+        ...
 
 
 class Images(Protocol):

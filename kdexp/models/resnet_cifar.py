@@ -94,7 +94,8 @@ class BasicBlock(nn.Module):
         self.conv1 = conv_bn(channels, out, 3, stride)
         self.conv2 = conv_bn(out, out, 3)
         self.shortcut = nn.Identity() if stride == 1 and channels == out else conv_bn(channels, out, 1, stride)
+        self.preact = nn.Identity()  # the sum before its ReLU, where some methods read
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, out, H / stride, W / stride)."""
-        return F.relu(self.conv2(F.relu(self.conv1(inputs))) + self.shortcut(inputs))
+        return F.relu(self.preact(self.conv2(F.relu(self.conv1(inputs))) + self.shortcut(inputs)))

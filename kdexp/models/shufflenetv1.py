@@ -66,10 +66,11 @@ class Unit(nn.Module):
     def __init__(self, branch: nn.Module) -> None:
         super().__init__()
         self.branch = branch
+        self.preact = nn.Identity()  # the sum before its ReLU, where some methods read
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(N, C, H, W) -> the same shape."""
-        return F.relu(self.branch(inputs) + inputs)
+        return F.relu(self.preact(self.branch(inputs) + inputs))
 
 
 class DownUnit(nn.Module):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 CONF = Path(__file__).parents[2] / "conf"
 STUDENTS = sorted(path.stem for path in (CONF / "student").glob("*.yaml") if path.stem != "base")
@@ -35,7 +36,9 @@ def composed(tmp_path_factory):
             f"defaults: [{group}: {name}, dataset: probe, _self_]\nhydra: {{searchpath: ['file://{CONF}']}}\n"
         )
         with initialize_config_dir(str(folder), version_base="1.3"):
-            return compose("probe")[group]
+            config = OmegaConf.to_container(compose("probe")[group], resolve=True)
+        config.pop("feature_layers")  # says where representations are read; see tests/test_features.py
+        return OmegaConf.create(config)
 
     return do
 

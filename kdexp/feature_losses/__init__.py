@@ -1,0 +1,1 @@
+"""Representation losses: one file a method, a pure function and a module with its adapters."""

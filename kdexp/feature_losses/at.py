@@ -1,0 +1,73 @@
+"""The representation term of Zagoruyko and Komodakis (ICLR 2017, arXiv 1612.03928).
+
+"Paying More Attention to Attention: Improving the Performance of Convolutional Neural Networks via Attention Transfer".
+"""
+
+import torch
+from torch import Tensor, nn
+
+from kdexp.contracts import Batch, Outputs, Pair
+from kdexp.feature_losses.maps import as_maps, matched_stages, need_positions, resized, unit
+from kdexp.losses.precision import at_least_fp32
+
+
+def at(student_maps: Tensor, teacher_maps: Tensor, *, power: float = 2.0) -> Tensor:
+    """``mean (q_s / ||q_s|| - q_t / ||q_t||)^2`` over samples and positions.
+
+    q is the attention map ``mean_c |f|^power`` of a sample, one number a position, and its norm is Euclidean over the
+    positions. The paper's equation 2 has the Euclidean norm of the difference; the authors' code, the benchmark, and
+    the weight of 1000, have this mean of squares. Channels are averaged out, so the two maps may differ in them; where
+    they differ in size, the larger one is averaged to the smaller.
+
+    RepDistiller and mdistiller leave out the absolute value, which changes odd powers; one public variant (KD-Lib)
+    leaves out the mean over channels, and then compares activations, not attention. A sample without any activation
+    has an attention map of zeros.
+
+    Args:
+        student_maps: (N, C, H, W).
+        teacher_maps: (N, C', H', W'); gets no gradient.
+        power: >= 1; published: 2.
+
+    Returns:
+        Scalar in [0, 2 / (H W)]; 0 when the maps are equal, or equal up to a factor of each sample.
+    """
+    size = [min(sides) for sides in zip(student_maps.shape[2:], teacher_maps.shape[2:], strict=True)]
+    student, teacher = (
+        _attention(resized(at_least_fp32(x), size), power) for x in (student_maps, teacher_maps.detach())
+    )
+    return (student - teacher).square().mean()
+
+
+def _attention(maps: Tensor, power: float) -> Tensor:
+    return unit(maps.abs().pow(power).mean(1).flatten(1))
+
+
+class AT(nn.Module):
+    """The sum of `at` over all matched stages.
+
+    Args:
+        pair: see `kdexp.contracts.Pair`.
+        power: see `at`.
+
+    Raises:
+        ValueError: power < 1, which has an infinite gradient where a feature is 0; or a stage that gives vectors.
+    """
+
+    def __init__(self, pair: Pair, *, power: float = 2.0) -> None:
+        super().__init__()
+        if not power >= 1:
+            raise ValueError(f"feature_loss.at.power must be >= 1, got {power}")
+        self._power = power
+        stages = matched_stages(pair)
+        self.student_paths, self.teacher_paths = ([*paths] for paths in zip(*stages, strict=True))
+        for own, goal in stages:
+            need_positions("at", pair.student, own)
+            need_positions("at", pair.teacher, goal)
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        """Scalar; see `at`. The batch is not used."""
+        terms = [
+            at(as_maps(student.features[own]), as_maps(teacher.features[goal]), power=self._power)
+            for own, goal in zip(self.student_paths, self.teacher_paths, strict=True)
+        ]
+        return torch.stack(terms).sum()

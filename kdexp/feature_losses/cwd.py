@@ -1,0 +1,63 @@
+"""The representation term of Shu et al. (ICCV 2021, arXiv 2011.13256).
+
+"Channel-wise Knowledge Distillation for Dense Prediction".
+"""
+
+from torch import Tensor, nn
+
+from kdexp.contracts import Batch, Outputs, Pair
+from kdexp.feature_losses.maps import as_maps, matched_stages, need_positions, resized, to_channels
+from kdexp.losses.divergence import kl
+from kdexp.losses.precision import at_least_fp32
+
+
+def cwd(student_maps: Tensor, teacher_maps: Tensor, temperature: float) -> Tensor:
+    """``T^2 * KL(p_t || p_s)``, mean over samples and channels, where p is the softmax over the positions of a channel.
+
+    Each channel is a distribution over space, and those of the teacher are to be met (equation 4 of the paper). A
+    constant added to a channel has no effect.
+
+    Args:
+        student_maps: (N, C, H, W).
+        teacher_maps: the same shape; gets no gradient.
+        temperature: T > 0; published: 4.
+
+    Returns:
+        Scalar >= 0, in nats (times T^2); 0 when the maps are equal, or equal up to a constant in each channel.
+    """
+    student, teacher = (
+        (at_least_fp32(x).flatten(2).mT / temperature).log_softmax(1) for x in (student_maps, teacher_maps.detach())
+    )
+    return temperature**2 * kl(teacher, student).mean()
+
+
+class CWD(nn.Module):
+    """`cwd` of the two last stages.
+
+    Where the channels differ, a trained 1x1 convolution brings the student's to the teacher's; the authors add a batch
+    norm and a ReLU to it, and keep it where they agree. Where the sizes differ, the student's map is resized.
+
+    Args:
+        pair: see `kdexp.contracts.Pair`.
+        temperature: T > 0, of this term alone.
+
+    Raises:
+        ValueError: temperature <= 0, or a last stage that gives vectors.
+    """
+
+    def __init__(self, pair: Pair, *, temperature: float = 4.0) -> None:
+        super().__init__()
+        if not temperature > 0:
+            raise ValueError(f"feature_loss.cwd.temperature must be > 0, got {temperature}")
+        self._temperature = temperature
+        own, goal = matched_stages(pair)[-1]
+        self.student_paths, self.teacher_paths = [own], [goal]
+        need_positions("cwd", pair.student, own)
+        need_positions("cwd", pair.teacher, goal)
+        self.connector = to_channels(pair.student.shapes[own], pair.teacher.shapes[goal])
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        """Scalar; see `cwd`. The batch is not used."""
+        (own,), (goal,) = self.student_paths, self.teacher_paths
+        goals = as_maps(teacher.features[goal])
+        return cwd(resized(as_maps(self.connector(student.features[own])), goals.shape[2:]), goals, self._temperature)

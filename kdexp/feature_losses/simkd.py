@@ -1,0 +1,147 @@
+"""The representation term of Chen et al. (CVPR 2022, arXiv 2203.14001).
+
+"Knowledge Distillation with the Reused Teacher Classifier".
+"""
+
+import copy
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdexp.contracts import Batch, Layers, Outputs, Pair, Side
+from kdexp.feature_losses.adapters import BatchNorm
+from kdexp.feature_losses.maps import resized
+from kdexp.features import Reader, find
+from kdexp.losses.precision import at_least_fp32
+
+_FACTOR = 2
+
+
+def simkd(projected: Tensor, teacher_features: Tensor) -> Tensor:
+    """``mean (p - t)^2`` over samples, channels and positions.
+
+    Args:
+        projected: (N, C, H, W) or (N, C), what the projector makes of the student's features.
+        teacher_features: (N, C, H', W'), averaged to H x W; or (N, C). Gets no gradient.
+
+    Returns:
+        Scalar >= 0; 0 when the projected features are the teacher's.
+    """
+    student, teacher = at_least_fp32(projected), at_least_fp32(teacher_features.detach())
+    return F.mse_loss(student, resized(teacher, student.shape[2:]) if teacher.ndim == 4 else teacher)
+
+
+class ReusedClassifier(nn.Module):
+    """The student up to its classifier, a projector, and the teacher's classifier: what SimKD trains and deploys.
+
+    With maps on both sides the projector is the authors': 1x1, 3x3 and 1x1 convolutions with batch norm and ReLU, at
+    half of the teacher's channels (their factor 2), between the maps of the last stages. The larger map is averaged to
+    the smaller before it. The classifier reads the mean of the projected maps. Where one side has no maps, or where the
+    teacher's classifier does not read as many features as its last stage has channels, the projector is a linear layer
+    between the penultimate features.
+
+    Args:
+        student: its network is copied.
+        teacher: its classifier is copied, and frozen.
+
+    Attributes:
+        layers: where to read: ``projector`` is the only stage.
+    """
+
+    def __init__(self, student: Side, teacher: Side) -> None:
+        super().__init__()
+        self.layers = Layers(stages=["projector"], penultimate="classifier:input", classifier="classifier")
+        self.backbone = _without_classifier(student)
+        own, goal = (side.shapes[side.layers.stages[-1]] for side in (student, teacher))
+        features = teacher.shapes[teacher.layers.penultimate][-1]
+        if len(own) == len(goal) == 4 and goal[1] == features:
+            self._path = student.layers.stages[-1]
+            self._size: Sequence[int] | None = [min(sides) for sides in zip(own[2:], goal[2:], strict=True)]
+            self.projector = _bottleneck(own[1], features)
+        else:
+            self._path, self._size = student.layers.penultimate, None
+            self.projector = nn.Sequential(nn.Linear(student.shapes[self._path][-1], features))
+        classifier = find(teacher.network, teacher.layers.classifier)
+        self.classifier = copy.deepcopy(classifier).requires_grad_(False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(N, ...) -> logits (N, C)."""
+        # The hooks live for one call: those that stay would not survive a copy of this network.
+        reader = Reader(self.backbone, [self._path])
+        try:
+            features = reader(inputs).features[self._path]
+        finally:
+            reader.close()
+        projected = self.projector(features if self._size is None else resized(features, self._size))
+        logits: Tensor = self.classifier(projected if self._size is None else projected.mean((2, 3)))
+        return logits
+
+
+def _without_classifier(student: Side) -> nn.Module:
+    backbone = copy.deepcopy(student.network)
+    classifier = find(backbone, student.layers.classifier)
+    path = next(path for path, module in backbone.named_modules() if module is classifier)
+    backbone.set_submodule(path, nn.Identity())
+    return backbone
+
+
+def _bottleneck(channels: int, out: int) -> nn.Sequential:
+    middle = max(out // _FACTOR, 1)
+    return nn.Sequential(
+        nn.Conv2d(channels, middle, 1, bias=False),
+        BatchNorm(middle),
+        nn.ReLU(),
+        nn.Conv2d(middle, middle, 3, padding=1, bias=False),
+        BatchNorm(middle),
+        nn.ReLU(),
+        nn.Conv2d(middle, out, 1, bias=False),
+        BatchNorm(out),
+        nn.ReLU(),
+    )
+
+
+class SimKD(nn.Module):
+    """`simkd` at the projector of the deployed network (`ReusedClassifier`), which takes the student's place.
+
+    The paper trains with this term alone, without labels and without a soft term: the teacher's classifier is kept as
+    it is. The projector is part of what is deployed, its size included. Published: weight 1. It is not 0 where the
+    student's features equal the teacher's: the projector stands between.
+
+    Args:
+        pair: its student is the deployed network.
+    """
+
+    def __init__(self, pair: Pair) -> None:
+        super().__init__()
+        self.student_paths = ["projector"]
+        layers = pair.teacher.layers
+        self._maps = len(pair.student.shapes["projector"]) == 4
+        self.teacher_paths = [layers.stages[-1], layers.penultimate] if self._maps else [layers.penultimate]
+        self._seen = False
+
+    @staticmethod
+    def deployed(student: Side, teacher: Side) -> nn.Module:
+        """The network that is trained, evaluated and exported in the student's place."""
+        return ReusedClassifier(student, teacher)
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        """Scalar; see `simkd`. The batch is not used.
+
+        Raises:
+            ValueError: in the first batch: the teacher's classifier does not read the mean of its last stage's maps,
+                so that it cannot read the projected ones either.
+        """
+        goal, penultimate = self.teacher_paths[0], self.teacher_paths[-1]
+        if self._maps and not self._seen:
+            _check_mean(teacher.features[goal], teacher.features[penultimate], goal)
+            self._seen = True
+        return simkd(student.features["projector"], teacher.features[goal])
+
+
+def _check_mean(maps: Tensor, vectors: Tensor, path: str) -> None:
+    maps, vectors = at_least_fp32(maps), at_least_fp32(vectors)
+    if torch.linalg.vector_norm(maps.mean((2, 3)) - vectors) > 0.05 * torch.linalg.vector_norm(vectors):
+        rule = "needs a teacher whose classifier reads the mean of its last stage's maps (see layers.stages)"
+        raise ValueError(f"feature_loss=simkd {rule}, got stage {path!r}")

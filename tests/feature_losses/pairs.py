@@ -1,0 +1,46 @@
+"""Small pairs of networks that the tests of representation losses share."""
+
+import torch
+
+from kdexp.contracts import Batch, Layers, Outputs, Pair
+from kdexp.features import Reader, side
+
+CLASSES, SAMPLES, SHAPE = 5, 40, (1, 8, 8)
+CNN = Layers(
+    stages=["stage1", "stage2", "stage3"],
+    preact=["stage1.-2", "stage2.-2", "stage3.-2"],
+    penultimate="pool",
+    classifier="classifier",
+)
+MLP = Layers(stages=["hidden"], preact=["hidden.-3"], penultimate="hidden", classifier="classifier")
+
+
+def make_pair(student, teacher, student_layers=CNN, teacher_layers=CNN, shape=SHAPE, seed=0):
+    """What a feature loss is built from; the labels of all samples are known."""
+    probe = torch.zeros(2, *shape)
+    target = torch.randint(CLASSES, (SAMPLES,), generator=torch.Generator().manual_seed(seed))
+    return Pair(side(student, student_layers, probe), side(teacher, teacher_layers, probe), target, CLASSES)
+
+
+def make_batch(samples=6, shape=SHAPE, seed=0):
+    """Inputs of any size and the samples' own labels."""
+    generator = torch.Generator().manual_seed(seed)
+    index = torch.randperm(SAMPLES, generator=generator)[:samples]
+    target = torch.randint(CLASSES, (SAMPLES,), generator=torch.Generator().manual_seed(0))[index]
+    return Batch(torch.randn(samples, *shape, generator=generator), target, index)
+
+
+def outputs_of(loss, pair, batch):
+    """What both networks of the pair give for a batch, as the Distiller hands it to the loss: features that the loss
+    asks for, in training mode; the teacher in eval mode, without gradients.
+    """
+    student = Reader(pair.student.network.train(), loss.student_paths)(batch.inputs)
+    with torch.no_grad():
+        teacher = Reader(pair.teacher.network.eval(), loss.teacher_paths)(batch.inputs)
+    return student, teacher
+
+
+def leaves(outputs):
+    """The same outputs as leaves with a gradient: what arrives at them is the loss's own gradient."""
+    features = {path: feature.detach().clone().requires_grad_() for path, feature in outputs.features.items()}
+    return Outputs(outputs.logits.detach().clone().requires_grad_(), features)

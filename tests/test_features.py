@@ -1,0 +1,131 @@
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from torch import nn
+from torchvision import models
+
+from kdexp.assemble import network
+from kdexp.config import compose, plain
+from kdexp.contracts import Layers
+from kdexp.features import Reader, discover, find, side
+
+CONF = Path(__file__).parents[1] / "conf"
+STUDENTS = sorted(path.stem for path in (CONF / "student").glob("*.yaml") if path.stem != "base")
+
+
+def small():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Sequential(nn.Linear(4, 3), nn.ReLU()), nn.Linear(3, 2))
+
+
+def test_a_reader_gives_what_the_modules_give_and_get():
+    network, inputs = small(), torch.randn(5, 4)
+    logits, features = Reader(network, ["0.0", "0.-1", "1:input"])(inputs)
+    before = network[0][0](inputs)
+    assert torch.equal(logits, network(inputs))
+    assert torch.equal(features["0.0"], before)
+    assert torch.equal(features["0.-1"], before.relu())
+    assert torch.equal(features["1:input"], before.relu())
+    assert features["0.0"].requires_grad
+
+
+def test_a_reader_of_nothing_hooks_nothing_and_a_closed_one_lets_go():
+    network = small()
+    Reader(network)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
+    reader = Reader(network, ["0", "1:input"])
+    assert any(module._forward_hooks for module in network.modules())
+    reader.close()
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
+
+
+def test_features_of_one_batch_do_not_stay_for_the_next():
+    network = small()
+    reader = Reader(network, ["0"])
+    first, second = reader(torch.randn(5, 4)), reader(torch.randn(2, 4))
+    assert len(first.features["0"]) == 5
+    assert len(second.features["0"]) == 2
+
+
+def test_a_recurrent_layer_gives_its_states():
+    network = nn.Sequential(nn.GRU(4, 3, batch_first=True))
+    features = Reader(network, ["0"])(torch.randn(2, 6, 4)).features
+    assert features["0"].shape == (2, 6, 3)
+
+
+@pytest.mark.parametrize("path", ["2", "0.-3", "0.0.weight", "nothing"])
+def test_a_path_that_is_not_there_is_refused(path):
+    with pytest.raises(ValueError, match=f"^a layer must be a module of the network, got '{path}': .* is not among"):
+        find(small(), path)
+
+
+def test_looking_at_a_network_leaves_it_as_it_was():
+    network = nn.Sequential(
+        nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 3)
+    )
+    network[1].eval()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    found = side(network, None, torch.zeros(2, 1, 6, 6))
+    assert network.training
+    assert not network[1].training
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
+    assert found.layers == Layers(stages=["1"], penultimate="4:input", classifier="4")
+    assert found.shapes == {"1": (2, 2, 4, 4), "4:input": (2, 2)}
+
+
+@pytest.mark.parametrize("name", [name for name in STUDENTS if name not in ("timm", "torchvision")])
+def test_the_layers_of_every_family_are_what_their_names_say(name):
+    dataset = compose([f"student={name}", "dataset=synthetic", "dataset.input_shape=[3,32,32]"], output_dir="unused")
+    built = network(dataset.student, "student", dataset.dataset)
+    layers = Layers(**plain(dataset.student)["feature_layers"])
+    found = side(built, layers, torch.zeros(2, 3, 32, 32))
+    classifier = find(built, layers.classifier)
+    assert isinstance(classifier, nn.Linear)
+    assert found.shapes[layers.penultimate] == (2, classifier.in_features)
+    assert len(layers.preact) in (0, len(layers.stages))
+    inputs = torch.randn(2, 3, 32, 32)
+    outputs = Reader(built.eval(), [*layers.stages, *layers.preact, layers.penultimate])(inputs)
+    torch.testing.assert_close(classifier(outputs.features[layers.penultimate]), outputs.logits)
+    if len(found.shapes[layers.stages[-1]]) == 4:  # the head reads the mean of the last stage
+        torch.testing.assert_close(
+            outputs.features[layers.stages[-1]].mean((2, 3)), outputs.features[layers.penultimate]
+        )
+    for stage, preact in zip(layers.stages, layers.preact, strict=False):
+        before, after = outputs.features[preact], outputs.features[stage]
+        assert before.shape == after.shape
+        assert (before < 0).any()
+        if not torch.equal(before, after) and not name.startswith("wrn"):
+            torch.testing.assert_close(before.relu(), after)
+
+
+@pytest.mark.parametrize(
+    ("built", "stages", "penultimate"),
+    [
+        (lambda: models.resnet18(num_classes=5), ["relu", "layer1", "layer2", "layer3", "layer4"], 512),
+        (lambda: models.mobilenet_v3_small(num_classes=5), 5, 1024),
+        (lambda: models.vgg11(num_classes=5), 6, 4096),
+        (lambda: timm.create_model("resnet10t", num_classes=5), ["act1", "layer1", "layer2", "layer3", "layer4"], 512),
+        (lambda: timm.create_model("vit_tiny_patch16_224", num_classes=5, img_size=64), 12, 192),
+    ],
+    ids=["resnet18", "mobilenet_v3_small", "vgg11", "timm resnet10t", "timm vit_tiny"],
+)
+def test_the_stages_of_libraries_networks_are_found(built, stages, penultimate):
+    torch.manual_seed(0)
+    model, inputs = built(), torch.randn(2, 3, 64, 64)
+    layers = discover(model, inputs)
+    if isinstance(stages, list):
+        assert list(layers.stages) == stages
+    else:
+        assert len(layers.stages) == stages
+    found = side(model, layers, inputs)
+    assert found.shapes[layers.penultimate] == (2, penultimate)
+    sizes = [found.shapes[stage][-1] for stage in layers.stages if len(found.shapes[stage]) == 4]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_a_network_without_a_linear_layer_must_name_its_layers():
+    with pytest.raises(ValueError, match=r"^the layers of Sequential must be given: it has no linear layer, got auto$"):
+        discover(nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten()), torch.zeros(2, 1, 3, 3))
