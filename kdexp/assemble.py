@@ -3,6 +3,8 @@
 import hashlib
 import json
 import logging
+from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -11,20 +13,23 @@ import torch
 from torch import Tensor, nn
 
 from kdexp.atomic import atomic_path
-from kdexp.config import fingerprint, instantiate, is_control, plain, teachers
-from kdexp.contracts import Source, Splits
+from kdexp.config import TERM_KEYS, fingerprint, instantiate, is_control, plain, target, teachers
+from kdexp.contracts import UNLABELED, Layers, Pair, Side, Source, Splits
 from kdexp.data.loading import DataModule
+from kdexp.data.resample import class_shares
 from kdexp.data.splits import make_splits
-from kdexp.distiller import Distiller
+from kdexp.distiller import Distiller, Term
+from kdexp.features import side
 from kdexp.fit import fit
 from kdexp.metrics import Metrics, evaluate
+from kdexp.online import EMADistiller, MutualDistiller
 from kdexp.schedules import anneal
 from kdexp.teacher import Teacher, load_weights, trained_once
 
 log = logging.getLogger(__name__)
 
-# Keys of a teacher's configuration that are not arguments of its network.
-_TEACHER_KEYS = ("weights", "mean", "std", "recipe", "members")
+# Keys of a student's and a teacher's configuration that are not arguments of its network.
+_NETWORK_KEYS = ("feature_layers", "weights", "mean", "std", "recipe", "members")
 
 
 class Data:
@@ -33,19 +38,22 @@ class Data:
     def __init__(self, config: Any) -> None:
         self._config = config.dataset
         self._source: Source = instantiate(config.dataset.source)
-        self.student = self._module(
-            config.dataset, self._splits(), config.augment, config.dataset.batch_size, config.seed
-        )
+        dataset = config.dataset
+        shares = class_shares(dataset.resample, task=dataset.task, num_classes=dataset.num_classes)
+        self.student = self._module(dataset, self._splits(), config.augment, dataset.batch_size, config.seed, shares)
 
     def for_teacher(self, teacher: Any) -> DataModule:
-        """The data as a teacher's recipe sees them: the same val and test, its own share, noise and augmentation."""
+        """The data as a teacher's recipe sees them: the same val and test, its own share, noise and augmentation.
+
+        A sample whose label is hidden from the teacher has nothing to teach it and is left out.
+        """
         recipe = teacher.recipe
-        splits = self._splits(
-            train_fraction=recipe.train_fraction,
-            label_noise=recipe.label_noise,
-            unlabeled_fraction=0.0,
-            subset_seed=recipe.seed,
-        )
+        names = ("train_fraction", "subset_seed", "imbalance_ratio", "label_noise", "unlabeled_fraction")
+        splits = self._splits(**{name: recipe[name] for name in names})
+        labels = splits.train.target
+        known = labels.view(len(labels), -1)[:, 0] != UNLABELED
+        train = replace(splits.train, target=labels[known], index=splits.train.index[known])
+        splits = replace(splits, train=train)
         return self._module(teacher, splits, recipe.get("augment"), recipe.batch_size, recipe.seed)
 
     @cached_property
@@ -63,7 +71,8 @@ class Data:
         return digest.hexdigest()
 
     def _splits(self, **changed: Any) -> Splits:
-        names = ("train_fraction", "subset_seed", "label_noise", "label_noise_kind", "unlabeled_fraction")
+        names = ("train_fraction", "subset_seed", "imbalance_ratio", "label_noise", "label_noise_kind",
+                 "unlabeled_fraction")  # fmt: skip
         given = {name: self._config[name] for name in names} | changed
         return make_splits(
             self._source,
@@ -74,7 +83,15 @@ class Data:
             **given,
         )
 
-    def _module(self, statistics: Any, splits: Splits, augment: Any, batch_size: int, seed: int) -> DataModule:
+    def _module(
+        self,
+        statistics: Any,
+        splits: Splits,
+        augment: Any,
+        batch_size: int,
+        seed: int,
+        shares: list[float] | None = None,
+    ) -> DataModule:
         return DataModule(
             splits,
             augment=[instantiate(transform) for transform in (augment.transforms if augment else [])],
@@ -85,6 +102,7 @@ class Data:
             drop_last=self._config.drop_last,
             seed=seed,
             num_workers=self._config.num_workers,
+            shares=shares,
         )
 
 
@@ -94,7 +112,7 @@ def network(config: Any, setting: str, dataset: Any, **changed: Any) -> nn.Modul
     Raises:
         ValueError: it does not.
     """
-    arguments = {key: value for key, value in plain(config).items() if key not in _TEACHER_KEYS}
+    arguments = {key: value for key, value in plain(config).items() if key not in _NETWORK_KEYS}
     try:
         built: nn.Module = instantiate(arguments | changed)
     except ValueError as error:
@@ -123,13 +141,16 @@ def rehearse(config: Any) -> None:
     """
     if config.trainer.accelerator == "gpu" and not torch.accelerator.is_available():
         raise ValueError("trainer.accelerator must be auto or cpu on a machine without a GPU, got gpu")
-    student(config)
+    learner = student(config)
     _rehearse_recipe(config, "")
     if not is_control(config):
-        _rehearse_loss(instantiate(config.loss), config.dataset)
-        for setting, member in teachers(config).items():
-            if member.weights == "auto":
-                _rehearse_recipe(member.recipe, f"{setting}.recipe.")
+        _rehearse_loss(term(config.loss).loss, config.dataset)
+    for setting, member in teachers(config).items():
+        if member.weights == "auto":
+            _rehearse_recipe(member.recipe, f"{setting}.recipe.")
+    if config.feature_loss:
+        setting, member = _the_teacher(config)
+        feature_losses(config, learner, network(member, setting, config.dataset), torch.zeros(2, dtype=torch.int64))
 
 
 def _rehearse_loss(soft_loss: nn.Module, dataset: Any) -> None:
@@ -151,10 +172,77 @@ def _rehearse_recipe(recipe: Any, prefix: str) -> None:
         raise ValueError(f"{setting}: {error}") from error
 
 
-def student(config: Any) -> nn.Module:
-    """The student, with initial weights that depend on the seed alone."""
+def student(config: Any, frozen: Teacher | None = None) -> nn.Module:
+    """The student, with initial weights that depend on the seed alone.
+
+    It is that of conf/student, or what a representation loss deploys in its place (SimKD), with parts of the teacher:
+    trained ones when the teacher is given; without it the same shapes, to load weights into.
+    """
     torch.manual_seed(config.seed)
-    return network(config.student, "student", config.dataset)
+    built = network(config.student, "student", config.dataset)
+    for loss in config.feature_loss.values():
+        if hasattr(target(loss), "deployed"):
+            setting, member = _the_teacher(config)
+            other = frozen.networks[0] if frozen is not None else network(member, setting, config.dataset)
+            built = target(loss).deployed(_side(config, "student", built), _side(config, setting, other))
+    return built
+
+
+def peers(config: Any) -> dict[str, nn.Module]:
+    """The other students of ``scheme=mutual``, each with initial weights of its own."""
+    built = {}
+    named = config.scheme.peers or {"twin": config.student}
+    for place, (name, peer) in enumerate(named.items(), start=1):
+        torch.manual_seed(config.seed + place)
+        built[name] = network(peer, f"scheme.peers.{name}", config.dataset)
+    return built
+
+
+def _the_teacher(config: Any) -> tuple[str, Any]:
+    named = teachers(config)
+    if len(named) > 1:
+        raise ValueError(f"feature_loss needs a teacher of one network, got {len(named)}")
+    return next(iter(named.items()))
+
+
+def _side(config: Any, setting: str, built: nn.Module) -> Side:
+    own = getattr(built, "layers", None)  # of a network that is deployed in the student's place
+    layers = own if isinstance(own, Layers) else plain(config[setting].feature_layers)
+    probe = torch.zeros(2, *config.dataset.input_shape)
+    try:
+        return side(built, Layers(**layers) if isinstance(layers, dict) else own, probe)
+    except ValueError as error:
+        raise ValueError(f"{setting}.feature_layers: {error}") from error
+
+
+def term(config: Any, *args: Any) -> Term:
+    """A soft or a representation loss with its weights; args come before the settings of its constructor."""
+    settings = plain(config)
+    weights = {key: settings.pop(key) for key in TERM_KEYS if key in settings}
+    settings.pop("published", None)
+    return Term(instantiate(settings, *args), **weights)
+
+
+def feature_losses(config: Any, learner: nn.Module, frozen: nn.Module, labels: Tensor) -> dict[str, Term]:
+    """The representation losses, with their adapters and weights.
+
+    Args:
+        config: the experiment's.
+        learner: the student.
+        frozen: the teacher's network.
+        labels: see `Pair`.
+    """
+    setting, _ = _the_teacher(config)
+    pair = Pair(_side(config, "student", learner), _side(config, setting, frozen), labels, config.dataset.num_outputs)
+    return {name: term(loss, pair) for name, loss in config.feature_loss.items()}
+
+
+def _labels(splits: Splits) -> Tensor:
+    """The label of each training sample at the place of its index."""
+    train = splits.train
+    labels = train.target.new_full((len(train.inputs), *train.target.shape[1:]), UNLABELED)
+    labels[train.index] = train.target
+    return labels
 
 
 def teacher(config: Any, data: Data, *, may_train: bool = True) -> Teacher | None:
@@ -163,9 +251,9 @@ def teacher(config: Any, data: Data, *, may_train: bool = True) -> Teacher | Non
     Returns:
         The teacher; None for a control, and for a teacher that would have to be trained when it may not be.
     """
-    if is_control(config):
-        return None
     named = teachers(config)
+    if not named:
+        return None
     if not may_train and any(_is_to_be_trained(member, config, data) for member in named.values()):
         return None
     networks = [_teacher_network(member, name, config, data) for name, member in named.items()]
@@ -234,7 +322,7 @@ def _weights_file(member: Any, config: Any, data: Data) -> Path:
 def _teacher_key(member: Any, config: Any, data: Data) -> dict[str, Any]:
     """All that a trained teacher's weights depend on."""
     return {
-        "network": {key: value for key, value in plain(member).items() if key not in _TEACHER_KEYS},
+        "network": {key: value for key, value in plain(member).items() if key not in _NETWORK_KEYS},
         "recipe": plain(member.recipe),
         "statistics": [list(member.mean), list(member.std)],
         "data": {k: config.dataset[k] for k in ("name", "task", "num_classes", "val_fraction", "split_seed")},
@@ -326,13 +414,21 @@ def distiller(config: Any, learner: nn.Module, frozen: Teacher | None, data: Dat
     """The student's training as configured."""
     full = config.trainer.full_train_metrics
     module = data.student
-    return Distiller(
+    features = {}
+    if config.feature_loss:
+        assert frozen is not None
+        features = feature_losses(config, learner, frozen.networks[0], _labels(module.splits))
+    kind: Callable[..., Distiller] = partial(Distiller, teacher=frozen, feature_losses=features)
+    if config.scheme.get("name") == "ema" and not is_control(config):
+        kind = partial(EMADistiller, decay=config.scheme.decay)
+    elif config.scheme.get("name") == "mutual" and not is_control(config):
+        kind = partial(MutualDistiller, peers=peers(config))
+    return kind(
         learner,
         instantiate(config.optimizer),
         task=config.dataset.task,
         num_outputs=config.dataset.num_outputs,
-        teacher=frozen,
-        soft_loss=instantiate(config.loss) if frozen is not None else None,
+        soft_loss=term(config.loss) if not is_control(config) else None,
         alpha=_schedule(config.alpha, config.alpha_schedule),
         temperature=_schedule(config.temperature, config.temperature_schedule),
         scheduler=instantiate(config.scheduler),

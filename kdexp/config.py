@@ -50,9 +50,11 @@ class Dataset:
     split_seed: int = 0
     train_fraction: float = 1.0
     subset_seed: int = 0
+    imbalance_ratio: float = 1.0
     label_noise: float = 0.0
     label_noise_kind: str = "symmetric"
     unlabeled_fraction: float = 0.0
+    resample: Any = None
 
 
 @dataclass
@@ -104,6 +106,8 @@ class Config:
     teacher: Any = MISSING
     student: Any = MISSING
     loss: Any = MISSING
+    feature_loss: dict[str, Any] = field(default_factory=dict)
+    scheme: dict[str, Any] = field(default_factory=dict)
     optimizer: Any = MISSING
     scheduler: Any = MISSING
     trainer: Trainer = MISSING
@@ -127,6 +131,7 @@ ConfigStore.instance().store(name="schema", node=Config, provider="kdexp")
 OmegaConf.register_new_resolver(
     "kdexp.num_outputs", lambda task, classes: 1 if task == "binary" else classes, replace=True
 )
+OmegaConf.register_new_resolver("kdexp.names", lambda group: "+".join(group) or "none", replace=True)
 
 
 def compose(overrides: Sequence[str] = (), config_name: str = "train", **settings: Any) -> DictConfig:
@@ -214,7 +219,8 @@ def control_fingerprint(config: Mapping[str, Any]) -> str:
 
     A run and its control have the same value; the control is the one with ``alpha == 1``.
     """
-    ignored = (*_RUN_ONLY, "teacher", "loss", "alpha", "temperature", "alpha_schedule", "temperature_schedule")
+    schedules = ("alpha", "temperature", "alpha_schedule", "temperature_schedule")
+    ignored = (*_RUN_ONLY, *schedules, "teacher", "loss", "feature_loss", "scheme")
     content = {key: value for key, value in config.items() if key not in ignored}
     content["dataset"] = _without_folder(config["dataset"])
     return fingerprint(content)
@@ -226,22 +232,33 @@ def _without_folder(dataset: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_control(config: Any) -> bool:
-    """Whether the run trains the student alone: alpha is 1 from the first epoch to the last."""
-    return bool(config.alpha == 1 and (config.alpha_schedule.kind == "constant" or config.alpha_schedule.final == 1))
+    """Whether the student is trained alone: alpha is 1 to the end, and no representation is compared."""
+    schedule = config["alpha_schedule"]
+    always = config["alpha"] == 1 and (schedule["kind"] == "constant" or schedule["final"] == 1)
+    return bool(always and not config["feature_loss"])
 
 
 def teachers(config: Any) -> dict[str, Any]:
-    """The setting of each teacher and its configuration: the one, or the members of an ensemble."""
+    """The setting of each teacher and its configuration: none, the one, or the members of an ensemble."""
+    if is_control(config) or config.scheme.get("name") in ("mutual", "ema"):
+        return {}
+    if not (config.feature_loss or getattr(target(config.loss), "needs_teacher", True)):
+        return {}
     members = config.teacher.get("members")
     if members:
         return {f"teacher.members.{name}": member for name, member in members.items()}
     return {"teacher": config.teacher}
 
 
+# Keys of a loss that weigh it, and are not arguments of its constructor.
+TERM_KEYS = ("weight", "warmup_epochs", "alone", "after")
+
+
 # What a configuration may name as a `_target_`. A run folder that came from somebody else is read by kdexp-eval, so
 # a yaml must not be able to call whatever is importable. Hydra's own list of forbidden targets can be walked around.
 _TRUSTED = (
     "kdexp.data",
+    "kdexp.feature_losses",
     "kdexp.losses",
     "kdexp.models",
     "kdexp.schedules",
@@ -260,8 +277,8 @@ def instantiate(config: Any, *args: Any, **kwargs: Any) -> Any:
     Raises:
         ValueError: a target that is not to be trusted, does not exist, or refuses its arguments.
     """
-    for target in _targets(config):
-        _check_target(target)
+    for name in _targets(config):
+        _check_target(name)
     try:
         return hydra_instantiate(config, *args, _convert_="all", **kwargs)
     except InstantiationException as error:
@@ -270,6 +287,15 @@ def instantiate(config: Any, *args: Any, **kwargs: Any) -> Any:
         if isinstance(cause, TypeError):  # an argument that the target does not have, or lacks
             raise ValueError(f"{config['_target_']}: {cause}") from cause
         raise cause or error from None
+
+
+def target(config: Any) -> Any:
+    """What a configuration's `_target_` names, without calling it.
+
+    Raises:
+        ValueError: a target that is not to be trusted, or does not exist.
+    """
+    return _check_target(config["_target_"])
 
 
 def _targets(node: Any) -> list[str]:
@@ -281,7 +307,7 @@ def _targets(node: Any) -> list[str]:
     return []
 
 
-def _check_target(target: str) -> None:
+def _check_target(target: str) -> Any:
     trusted = _TRUSTED + tuple(name for name in os.environ.get("KDEXP_TRUST", "").split(",") if name)
 
     def is_trusted(path: str) -> bool:
@@ -299,6 +325,7 @@ def _check_target(target: str) -> None:
     # The path may lead through a trusted module to what that module imported: kdexp.data.x.os.system.
     if not is_trusted(getattr(found, "__module__", "")):
         raise ValueError(f"_target_ must be defined in a trusted package, got {target!r}, which is {found!r}")
+    return found
 
 
 def check(config: Any) -> None:
@@ -322,7 +349,22 @@ def check(config: Any) -> None:
     fewest = 1 if dataset.task == "multilabel" else 2
     _require(dataset.num_classes >= fewest, "dataset.num_classes", f"must be at least {fewest}", dataset.num_classes)
     _require(0 <= config.seed < 2**63, "seed", "must be in [0, 2^63)", config.seed)
-    asked = {} if is_control(config) else teachers(config)
+    for part in (
+        "student",
+        "teacher",
+        "loss",
+        "feature_loss",
+        "scheme",
+        "optimizer",
+        "scheduler",
+        "augment",
+        "dataset",
+    ):
+        for name in _targets(config[part]):
+            _check_target(name)
+    if config.scheme:
+        _check_scheme(config.scheme, config)
+    asked = teachers(config)
     for name, teacher in asked.items():
         _check_teacher(name, teacher)
     networks = {"student": config.student} | asked
@@ -333,9 +375,6 @@ def check(config: Any) -> None:
             f"must be {dataset.num_outputs}, the outputs that dataset={dataset.name} (task {dataset.task}) needs",
             network.num_classes,
         )
-    for part in ("student", "teacher", "loss", "optimizer", "scheduler", "augment", "dataset"):
-        for target in _targets(config[part]):
-            _check_target(target)
     _require(config.tracking.wandb in ("auto", "online", "offline", "disabled"), "tracking.wandb",
              "must be auto, online, offline or disabled", config.tracking.wandb)  # fmt: skip
 
@@ -360,6 +399,40 @@ def _check_distillation(config: Any) -> None:
         _require(final is not None, f"{name}_schedule.final", f"is needed by kind={schedule.kind}", final)
         allowed = 0 <= final <= 1 if name == "alpha" else final > 0
         _require(allowed, f"{name}_schedule.final", "must be in [0, 1]" if name == "alpha" else "must be > 0", final)
+    _check_term("loss", config.loss)
+    for name, term in config.feature_loss.items():
+        _check_term(f"feature_loss.{name}", term)
+    counts = config.alpha > 0 or config.loss.get("weight", 1.0) > 0 or config.feature_loss
+    _require(bool(counts), "loss.weight", "must be > 0 when nothing else counts (alpha=0)", config.loss.get("weight"))
+
+
+def _check_scheme(scheme: Any, config: Any) -> None:
+    names = ("teacher_assistant", "born_again", "mutual", "ema", "cross_domain")
+    name = scheme.get("name")
+    _require(name in names, "scheme.name", f"must be one of {', '.join(names)}", name)
+    if name in ("mutual", "ema"):
+        _require(not config.feature_loss, "feature_loss", f"needs a teacher, which scheme={name} does not have",
+                 "+".join(config.feature_loss))  # fmt: skip
+    if name == "ema":
+        _require(0 <= scheme.decay < 1, "scheme.decay", "must be in [0, 1)", scheme.decay)
+    if name == "born_again":
+        _require(scheme.generations >= 2, "scheme.generations", "must be at least 2", scheme.generations)
+    members = scheme.get("assistants" if name == "teacher_assistant" else "peers") or {}
+    for member, network in members.items():
+        _require(network.num_classes == config.dataset.num_outputs, f"scheme...{member}.num_classes",
+                 f"must be {config.dataset.num_outputs}", network.num_classes)  # fmt: skip
+    if name == "cross_domain":
+        for key in ("task", "num_classes", "input_shape"):
+            _require(scheme.source[key] == config.dataset[key], f"scheme.source.{key}",
+                     f"must be the target's, {config.dataset[key]}", scheme.source[key])  # fmt: skip
+
+
+def _check_term(name: str, term: Any) -> None:
+    for key in TERM_KEYS:
+        value = term.get(key, 0)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        rule = "must be in [0, 1)" if key == "alone" else "must be >= 0"
+        _require(number and value >= 0 and not (key == "alone" and value >= 1), f"{name}.{key}", rule, value)
 
 
 def _check_teacher(name: str, teacher: Any) -> None:
@@ -370,6 +443,8 @@ def _check_teacher(name: str, teacher: Any) -> None:
     share = recipe.train_fraction
     _require(0 < share <= 1, f"{name}.recipe.train_fraction", "must be in (0, 1]", share)
     _require(0 <= recipe.label_noise < 1, f"{name}.recipe.label_noise", "must be in [0, 1)", recipe.label_noise)
+    hidden = recipe.unlabeled_fraction
+    _require(0 <= hidden < 1, f"{name}.recipe.unlabeled_fraction", "must be in [0, 1)", hidden)
 
 
 def _check_trainer(trainer: Any) -> None:

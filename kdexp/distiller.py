@@ -1,6 +1,8 @@
 """The LightningModule that trains a student, with a teacher or without."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, cast
 
 import pytorch_lightning as pl
@@ -10,7 +12,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from kdexp.contracts import Batch, Task
+from kdexp.contracts import Batch, Outputs, Task
+from kdexp.features import Reader
 from kdexp.losses.cross_entropy import cross_entropy
 from kdexp.metrics import Metrics
 from kdexp.teacher import Teacher
@@ -25,21 +28,52 @@ class Diverged(RuntimeError):
     status = "diverged"  # in results.json
 
 
-class Distiller(pl.LightningModule):
-    r"""Trains a student on ``L = alpha * L_hard + (1 - alpha) * L_soft``.
+@dataclass(frozen=True)
+class Term:
+    """A soft or a representation loss and its part in the whole.
 
-    alpha weighs the HARD-label term. Without a teacher the loss is the hard term alone, whatever alpha is.
-    The state dict holds the student and the soft loss's own parameters, if it has any; never the teacher.
+    Attributes:
+        loss: gives the value of the term.
+        weight: factor of the term, >= 0.
+        warmup_epochs: over so many epochs the weight rises linearly to its full value; 0: full from the start.
+        alone: share of the epochs, from the first, in which this term trains alone, as two-stage methods want it;
+            rounded up, and at least one epoch is left.
+        after: factor of the weight when that stage is over.
+    """
+
+    loss: nn.Module
+    weight: float = 1.0
+    warmup_epochs: int = 0
+    alone: float = 0.0
+    after: float = 1.0
+
+    def is_alone(self, epoch: int, epochs: int) -> bool:
+        """Whether this epoch (from 0) of so many is in the term's first stage."""
+        return epoch < min(math.ceil(self.alone * epochs), epochs - 1)
+
+    def weight_at(self, epoch: int, epochs: int) -> float:
+        """The weight in this epoch, which counts from 0; the first has its share of a warm-up, as in DKD's code."""
+        warmth = min((epoch + 1) / self.warmup_epochs, 1.0) if self.warmup_epochs else 1.0
+        later = self.after if self.alone and not self.is_alone(epoch, epochs) else 1.0
+        return self.weight * warmth * later
+
+
+class Distiller(pl.LightningModule):
+    r"""Trains a student on ``L = alpha * L_hard + (1 - alpha) * L_soft + sum_k weight_k * L_feature_k``.
+
+    alpha weighs the HARD-label term. Without a soft loss the logits' part is the hard term alone, whatever alpha is.
+    The state dict holds the student and the losses' own parameters (adapters), if they have any; never the teacher.
 
     Args:
         student: (N, ...) float inputs to (N, C) logits.
         optimizer: makes the optimizer from the parameters to train.
         task: what the logits and targets mean.
         num_outputs: C.
-        teacher: frozen; None trains the student alone.
-        soft_loss: ``forward(student_logits, teacher_logits, target) -> scalar``; needed with a teacher. When
+        teacher: frozen; None trains the student alone, or with a soft loss that has no use for a teacher.
+        soft_loss: ``forward(student_logits, teacher_logits, target) -> scalar``, or a `Term` of that. When
             `temperature` is given, its attribute of that name is set at the start of each epoch; a method
-            ``on_epoch(epoch)``, if it has one, is called then.
+            ``on_epoch(epoch)``, if it has one, is called then. Its ``learned_temperature``, if it has one, is logged.
+        feature_losses: name -> `Term` of a `kdexp.contracts.FeatureLoss`; they need a teacher of one network.
         alpha: in [0, 1]; a number, or a function of the training progress.
         temperature: > 0; a number, or a function of the training progress. None leaves the loss's own.
         scheduler: makes the learning-rate scheduler from the optimizer and the number of optimizer steps; stepped
@@ -66,7 +100,8 @@ class Distiller(pl.LightningModule):
         task: Task = "multiclass",
         num_outputs: int,
         teacher: Teacher | None = None,
-        soft_loss: nn.Module | None = None,
+        soft_loss: nn.Module | Term | None = None,
+        feature_losses: Mapping[str, Term] | None = None,
         alpha: float | Schedule = 0.1,
         temperature: float | Schedule | None = None,
         scheduler: Callable[[Optimizer, int], LRScheduler] | None = None,
@@ -79,8 +114,18 @@ class Distiller(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.student = student
-        self.soft_loss = soft_loss
+        soft = soft_loss if isinstance(soft_loss, Term) or soft_loss is None else Term(soft_loss)
+        self._soft, self._features = soft, dict(feature_losses or {})
+        self.soft_loss = soft.loss if soft is not None else None
+        self.feature_losses = nn.ModuleDict({name: term.loss for name, term in self._features.items()})
         self.teacher = teacher
+        if teacher is not None:
+            teacher.read(self._paths("teacher_paths"))
+        self._read_student = Reader(student, self._paths("student_paths"))
+        # What the representation losses remember is the same on all ranks, and can be large (CRD's memories): DDP need
+        # not send it with every step. DDP looks for this name.
+        names = [f"feature_losses.{name}" for name, _ in self.feature_losses.named_buffers()]
+        self._ddp_params_and_buffers_to_ignore = names
         self._optimizer, self._scheduler = optimizer, scheduler
         self._task: Task = task
         self._alpha, self._temperature = alpha, temperature
@@ -92,10 +137,14 @@ class Distiller(pl.LightningModule):
         self._train_metrics = train_metrics
         self._sums: dict[str, Tensor] = {}  # over the epoch: name -> (value * weight, weight)
         self.epoch_metrics: dict[str, float] = {}
-        self._teacher_on_val: list[Tensor] = []
+        self._teacher_on_val: list[Outputs] = []
         self.alpha = _at(alpha, 0.0)
         self.temperature = _at(temperature, 0.0) if temperature is not None else 1.0
         self._set_temperature()
+        self._set_weights(0, 1)
+
+    def _paths(self, side: str) -> list[str]:
+        return [path for loss in self.feature_losses.values() for path in getattr(loss, side)]
 
     def forward(self, inputs: Tensor) -> Tensor:
         """The student's logits (N, C) for normalised inputs (N, ...)."""
@@ -117,15 +166,16 @@ class Distiller(pl.LightningModule):
         if self._temperature is not None:
             self.temperature = _at(self._temperature, progress)
             self._set_temperature()
-        on_epoch = getattr(self.soft_loss, "on_epoch", None)
-        if on_epoch is not None:
-            on_epoch(self.current_epoch)
+        self._set_weights(self.current_epoch, epochs)
+        for loss in (self.soft_loss, *self.feature_losses.values()):
+            on_epoch = getattr(loss, "on_epoch", None)
+            if on_epoch is not None:
+                on_epoch(self.current_epoch)
         torch.manual_seed(hash((self._seed, self.current_epoch, self.global_rank)) & 0x7FFF_FFFF)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step: the loss of a batch, with its parts logged."""
-        logits = self.student(batch.inputs)
-        terms = self._terms(logits, self._ask_teacher(batch.inputs), batch.target)
+        logits, terms = self._training_terms(batch)
         loss = self._total(terms)
         self._watch(terms)
         if self._gradient_stats_every and len(terms) > 1 and self.global_step % self._gradient_stats_every == 0:
@@ -137,22 +187,58 @@ class Distiller(pl.LightningModule):
             self._train_metrics.update(logits.detach(), batch.target)
         return loss
 
-    def _ask_teacher(self, inputs: Tensor) -> Tensor | None:
-        return self.teacher(inputs, self.temperature).logits if self.teacher is not None else None
+    def _training_terms(self, batch: Batch) -> tuple[Tensor, dict[str, tuple[float, Tensor]]]:
+        """The student's logits (N, C); and name -> (weight, value) of each part of the loss."""
+        student, teacher = self._read_student(batch.inputs), self._ask_teacher(batch.inputs)
+        terms = self._logit_terms(student.logits, teacher, batch.target, self._logit_share)
+        return student.logits, terms | self._feature_terms(student, teacher, batch)
 
-    def _terms(self, logits: Tensor, teacher_logits: Tensor | None, target: Tensor) -> dict[str, tuple[float, Tensor]]:
-        """Name -> (weight, value) of each part of the loss."""
-        alpha = self.alpha if teacher_logits is not None else 1.0
+    def _ask_teacher(self, inputs: Tensor) -> Outputs | None:
+        return self.teacher(inputs, self.temperature) if self.teacher is not None else None
+
+    def _set_weights(self, epoch: int, epochs: int) -> None:
+        """Set the weight of each term in this epoch; and while a term trains alone, take it from all the others."""
+        alone = {name for name, term in self._features.items() if term.is_alone(epoch, epochs)}
+        self._logit_share = 0.0 if alone else 1.0
+        self._soft_weight = self._soft.weight_at(epoch, epochs) if self._soft is not None else 0.0
+        self._feature_weights = {
+            name: term.weight_at(epoch, epochs) if not alone or name in alone else 0.0
+            for name, term in self._features.items()
+        }
+        for name, loss in self.feature_losses.items():
+            if hasattr(loss, "alone"):
+                loss.alone = name in alone  # type: ignore[assignment]
+
+    def _logit_terms(
+        self, logits: Tensor, teacher: Outputs | None, target: Tensor, share: float = 1.0
+    ) -> dict[str, tuple[float, Tensor]]:
+        """Name -> (weight, value) of the hard and the soft term."""
+        alpha = self.alpha if self.soft_loss is not None else 1.0
+        terms = {"hard": self._term(share * alpha, self._hard, logits, target)}
+        if self.soft_loss is not None:
+            # A soft loss without a teacher does not look at what stands in the teacher's place.
+            asked = teacher.logits if teacher is not None else logits.detach()
+            weight = share * (1 - alpha) * self._soft_weight
+            terms["soft"] = self._term(weight, self.soft_loss, logits, asked, target)
+        return terms
+
+    def _hard(self, logits: Tensor, target: Tensor) -> Tensor:
+        return cross_entropy(logits, target, task=self._task, label_smoothing=self._label_smoothing)
+
+    def _feature_terms(
+        self, student: Outputs, teacher: Outputs | None, batch: Batch
+    ) -> dict[str, tuple[float, Tensor]]:
+        return {
+            name: self._term(self._feature_weights[name], loss, student, teacher, batch)
+            for name, loss in self.feature_losses.items()
+        }
+
+    @staticmethod
+    def _term(weight: float, loss: Callable[..., Tensor], *arguments: Any) -> tuple[float, Tensor]:
         # A term without weight is still shown, but takes no part in the backward pass: labels that count for nothing
         # must not be able to change a bit, and 0 * inf would.
-        with torch.set_grad_enabled(alpha > 0 and torch.is_grad_enabled()):
-            hard = cross_entropy(logits, target, task=self._task, label_smoothing=self._label_smoothing)
-        terms = {"hard": (alpha, hard)}
-        if teacher_logits is not None:
-            assert self.soft_loss is not None
-            with torch.set_grad_enabled(alpha < 1 and torch.is_grad_enabled()):
-                terms["soft"] = (1 - alpha, self.soft_loss(logits, teacher_logits, target))
-        return terms
+        with torch.set_grad_enabled(weight > 0 and torch.is_grad_enabled()):
+            return weight, loss(*arguments)
 
     @staticmethod
     def _total(terms: Mapping[str, tuple[float, Tensor]]) -> Tensor:
@@ -181,17 +267,27 @@ class Distiller(pl.LightningModule):
             raise Diverged(f"the {name} term is not finite since step {int(first)} (epoch {self.current_epoch})")
 
     def _gradient_stats(self, terms: Mapping[str, tuple[float, Tensor]]) -> dict[str, Tensor]:
-        """Norms of the weighted terms' gradients with respect to the student's parameters, and their cosine."""
+        """Norms of the weighted terms' gradients with respect to the student's parameters, and their cosines.
+
+        ``grad_cosine`` is that of the soft and ``grad_cosine_NAME`` that of another term with the first, which is the
+        hard term, unless it has no weight.
+        """
         parameters = [p for p in self.student.parameters() if p.requires_grad]
-        stats, flat = {}, []
+        stats: dict[str, Tensor] = {}
+        first: Tensor | None = None
         for name, (weight, term) in terms.items():
             if weight == 0:
                 continue
-            gradients = torch.autograd.grad(weight * term, parameters, retain_graph=True, allow_unused=True)
-            flat.append(torch.cat([g.float().flatten() for g in gradients if g is not None]))
-            stats[f"grad_norm_{name}"] = flat[-1].norm()
-        if len(flat) == 2:
-            stats["grad_cosine"] = nn.functional.cosine_similarity(flat[0], flat[1], dim=0)
+            gradients = torch.autograd.grad(
+                weight * term, parameters, retain_graph=True, allow_unused=True, materialize_grads=True
+            )
+            flat = torch.cat([g.float().flatten() for g in gradients])
+            stats[f"grad_norm_{name}"] = flat.norm()
+            if first is None:
+                first = flat
+            else:
+                key = "grad_cosine" if name == "soft" else f"grad_cosine_{name}"
+                stats[key] = nn.functional.cosine_similarity(first, flat, dim=0)
         return stats
 
     def _record(self, values: Mapping[str, Tensor], weight: int) -> None:
@@ -213,9 +309,12 @@ class Distiller(pl.LightningModule):
         if self._train_metrics is not None:
             values |= self._train_metrics.compute()
             self._train_metrics.reset()
-        if self.teacher is not None:
+        if self.soft_loss is not None:
             values["alpha"] = self.alpha
             values["temperature"] = self.temperature
+        learned = getattr(self.soft_loss, "learned_temperature", None)
+        if learned is not None:
+            values["learned_temperature"] = learned
         values["lr"] = self.trainer.optimizers[0].param_groups[0]["lr"]
         self._log("train", values)
 
@@ -223,20 +322,25 @@ class Distiller(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Update the validation metrics with one batch."""
-        logits = self.student(batch.inputs)
-        softened = self._teacher_on(batch.inputs, batch_idx, self.temperature)
-        loss = self._total(self._terms(logits, softened, batch.target))
+        logits = self._read_student(batch.inputs).logits
+        terms = self._validation_terms(logits, batch, batch_idx)
+        # The representation losses stay out: some learn from each batch they see, or need the whole training set.
+        loss = self._total(terms) if any(weight > 0 for weight, _ in terms.values()) else None
         plain = self._teacher_on(batch.inputs, batch_idx, 1.0)
-        self._val_metrics.update(logits, batch.target, loss=loss, teacher_logits=plain)
+        fidelity = plain.logits if plain is not None else None
+        self._val_metrics.update(logits, batch.target, loss=loss, teacher_logits=fidelity)
 
-    def _teacher_on(self, inputs: Tensor, batch_idx: int, temperature: float) -> Tensor | None:
+    def _validation_terms(self, logits: Tensor, batch: Batch, batch_idx: int) -> dict[str, tuple[float, Tensor]]:
+        return self._logit_terms(logits, self._teacher_on(batch.inputs, batch_idx, self.temperature), batch.target)
+
+    def _teacher_on(self, inputs: Tensor, batch_idx: int, temperature: float) -> Outputs | None:
         if self.teacher is None:
             return None
         if len(self.teacher.networks) > 1:
-            return self.teacher(inputs, temperature).logits
+            return self.teacher(inputs, temperature)
         # Validation batches are the same in every epoch, and so are a frozen network's logits: it is asked once.
         if batch_idx == len(self._teacher_on_val):
-            self._teacher_on_val.append(self.teacher(inputs).logits)
+            self._teacher_on_val.append(Outputs(self.teacher(inputs).logits))
         return self._teacher_on_val[batch_idx]
 
     def on_validation_epoch_end(self) -> None:
@@ -253,7 +357,7 @@ class Distiller(pl.LightningModule):
     # Optimization
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The optimizer of the student and of the soft loss's own parameters; the scheduler steps with it."""
+        """The optimizer of the student and of the losses' own parameters; the scheduler steps with it."""
         optimizer = self._optimizer(p for p in self.parameters() if p.requires_grad)
         if self._scheduler is None:
             return optimizer

@@ -6,7 +6,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from kdexp import launch, results
+from kdexp import launch, results, schemes
 from kdexp.config import HYDRA_VERSION_BASE, one_line
 
 # Metrics are recomputed in the same precision; another device or another number of threads sums in another order.
@@ -35,7 +35,8 @@ def run(config: DictConfig) -> dict[str, float]:
     if saved["status"] != "completed":
         raise ValueError(f"run must be completed, got {folder} with status {saved['status']}")
     changed = {name: config[name] for name in ("data_dir", "store_dir") if config[name] is not None}
-    experiment = OmegaConf.create(saved["config"] | changed)
+    *_, (_, last) = schemes.steps(saved["config"] | changed | {"output_dir": str(folder)})
+    experiment = OmegaConf.create(last)
     if "data_dir" in changed and "data_dir" in experiment.dataset.source:
         experiment.dataset.source.data_dir = config.data_dir
 

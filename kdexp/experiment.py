@@ -4,7 +4,7 @@ import logging
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from kdexp import assemble, launch
 from kdexp.config import plain
 from kdexp.contracts import Outputs
+from kdexp.distiller import Distiller
 from kdexp.fit import Fitted, fit
 from kdexp.metrics import CurveData, Curves, evaluate
 from kdexp.models.cost import macs, parameters
+from kdexp.online import MutualDistiller
 from kdexp.report import figures
 from kdexp.teacher import Teacher, load_weights, save_weights
 from kdexp.tracking import Tracker
@@ -53,7 +55,7 @@ def distill(config: Any, folder: Path, record: dict[str, Any]) -> None:
         if frozen is not None and launch.rank() == 0:
             record["teacher"] = assemble.teacher_metrics(config, frozen, data)
             _judge_teacher(config, record["teacher"]["val"]["acc"])
-    learner = assemble.student(config)
+    learner = assemble.student(config, frozen)
     record["model"] = {"parameters": parameters(learner), "macs": macs(learner, list(config.dataset.input_shape))}
     if config.trainer.channels_last:
         for network in (learner, *(frozen.networks if frozen is not None else ())):
@@ -62,6 +64,12 @@ def distill(config: Any, folder: Path, record: dict[str, Any]) -> None:
         _compile(learner, frozen)
     module = assemble.distiller(config, learner, frozen, data)
     settings = {key: value for key, value in plain(config.trainer).items() if key in _TRAINER_KEYS}
+    several = settings["strategy"] == "ddp" or (
+        settings["strategy"] == "auto" and settings["devices"] not in (1, "auto")
+    )
+    if several and any(loss.get("alone") for loss in config.feature_loss.values()):
+        # While a term trains alone, what the others train has no gradient, and DDP would wait for it.
+        settings["strategy"] = "ddp_find_unused_parameters_true"
     if launch.rank() != 0:
         fit(module, data.student, folder, settings)
         return
@@ -71,7 +79,7 @@ def distill(config: Any, folder: Path, record: dict[str, Any]) -> None:
             fitted = fit(module, data.student, folder, settings, loggers=tracker.loggers)
         _cost(record, fitted, len(data.student.splits.train))
         with _timed(seconds, "evaluation"):
-            curves = _evaluate(config, record, fitted, frozen, data, folder)
+            curves = _evaluate(config, record, module, fitted, frozen, data, folder)
         with _timed(seconds, "figures"):
             names = list(config.dataset.classes or map(str, range(config.dataset.num_classes)))
             _draw(folder, fitted, curves, names)
@@ -128,7 +136,13 @@ def _cost(record: dict[str, Any], fitted: Fitted, samples: int) -> None:
 
 
 def _evaluate(
-    config: Any, record: dict[str, Any], fitted: Fitted, frozen: Teacher | None, data: assemble.Data, folder: Path
+    config: Any,
+    record: dict[str, Any],
+    module: Distiller,
+    fitted: Fitted,
+    frozen: Teacher | None,
+    data: assemble.Data,
+    folder: Path,
 ) -> CurveData:
     """Metrics of the best and of the last epoch on val and test, in full precision, by this process alone."""
     learner = assemble.student(config).to(fitted.device)
@@ -154,12 +168,42 @@ def _evaluate(
                 teacher=_replaying(answers[split]) if frozen is not None else None,
                 curves=curves if (split, which) == ("test", "best") else None,
             )
+    for name, peer in (assemble.peers(config) if isinstance(module, MutualDistiller) else {}).items():
+        load_weights(peer, fitted.best, "checkpoint", f"peers.{name}")
+        record.setdefault("peers", {})[name] = _measure(config, peer.to(fitted.device), data)
+        save_weights(peer, folder / "peers" / f"{name}.safetensors")
     record["metrics"] = found
     record["epochs"] = {"best": fitted.best_epoch, "last": len(fitted.epochs) - 1}
     weights = folder / "student.safetensors"
     save_weights(learner, weights)  # the best epoch's: loaded last
     record["model"]["bytes"] = weights.stat().st_size
     return curves.compute()
+
+
+def _measure(config: Any, network: Callable[[Tensor], Tensor], data: assemble.Data) -> dict[str, dict[str, float]]:
+    place = assemble.device(config.trainer.accelerator)
+    return {
+        split: evaluate(
+            network,
+            data.student.eval_batches(split, place),
+            assemble.metrics(config, data.student, split).to(place),
+        )
+        for split in _EVALUATED
+    }
+
+
+def ensemble(config: Any, folders: Sequence[Path]) -> dict[str, dict[str, float]]:
+    """Metrics on val and test of the mean of several finished runs' probabilities (at T = 1).
+
+    Args:
+        config: that of the runs.
+        folders: with a student.safetensors each, all of one architecture.
+    """
+    networks = [assemble.student(config) for _ in folders]
+    for network, folder in zip(networks, folders, strict=True):
+        load_weights(network, folder / "student.safetensors", "scheme")
+    average = Teacher(networks, task=config.dataset.task).to(assemble.device(config.trainer.accelerator))
+    return _measure(config, lambda inputs: average(inputs).logits, assemble.Data(config))
 
 
 def _replaying(answers: list[Outputs]) -> Callable[[Tensor], Outputs]:

@@ -106,6 +106,9 @@ def _ignore_known_warnings() -> None:
         # Advice on workers and on the logging interval; small data on a small machine are meant to be like this.
         ".*does not have many workers.*",
         ".*number of training batches.*",
+        # A loss's copy of the teacher's classifier is in eval mode, as the teacher is:
+        # https://github.com/Lightning-AI/pytorch-lightning/pull/18951
+        ".*module\\(s\\) in eval mode.*",
         # A run that is continued writes its checkpoints where they were.
         ".*Checkpoint directory .* exists and is not empty.*",
     ):

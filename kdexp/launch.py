@@ -68,6 +68,14 @@ def rank() -> int:
     return next((int(os.environ[name]) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if name in os.environ), 0)
 
 
+def meet() -> None:
+    """Wait for the other ranks of this job, if there are any."""
+    if "torch.distributed" in sys.modules:
+        distributed = sys.modules["torch.distributed"]
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.barrier()
+
+
 def job(config: DictConfig, run: Callable[[DictConfig], Mapping[str, Any]]) -> float | None:
     """Run one job of Hydra's, alone or in a sweep, in a process state of its own.
 

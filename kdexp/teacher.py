@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from kdexp.atomic import atomic_path, sha256
 from kdexp.contracts import Outputs, Task
+from kdexp.features import Reader
 
 log = logging.getLogger(__name__)
 
@@ -49,11 +50,24 @@ class Teacher:
         expects: Sequence[Statistics] | None = None,
     ) -> None:
         self.networks = [network.eval().requires_grad_(False) for network in networks]
+        self._readers = [Reader(network) for network in self.networks]
         self._task = task
         if data is None or expects is None:
             self._conversions = [_Affine(1.0, 0.0) for _ in networks]
         else:
             self._conversions = [_conversion(data, own) for own in expects]
+
+    def read(self, paths: Sequence[str]) -> None:
+        """From now on give the features at these paths as well (see `kdexp.features`).
+
+        Raises:
+            ValueError: several networks, which have no features in common.
+        """
+        if paths and len(self.networks) > 1:
+            raise ValueError(f"feature_loss needs a teacher of one network, got {len(self.networks)}")
+        for reader in self._readers:
+            reader.close()
+        self._readers = [Reader(network, paths) for network in self.networks]
 
     def to(self, device: torch.device | str) -> "Teacher":
         """Move all networks; Lightning does not, because it does not see them."""
@@ -73,12 +87,12 @@ class Teacher:
                 average the predictions).
 
         Returns:
-            Outputs with logits (N, C, ...) float, without a gradient.
+            Outputs with logits (N, C, ...) float and the features asked for by `read`, without a gradient.
         """
-        members = [network(convert(inputs)) for network, convert in zip(self.networks, self._conversions, strict=True)]
+        members = [read(convert(inputs)) for read, convert in zip(self._readers, self._conversions, strict=True)]
         if len(members) == 1:
-            return Outputs(members[0])
-        soft = torch.stack(members).float() / temperature
+            return members[0]
+        soft = torch.stack([member.logits for member in members]).float() / temperature
         if self._task == "multiclass":
             mean = soft.log_softmax(2).logsumexp(0) - math.log(len(members))
         else:
@@ -111,7 +125,7 @@ def _conversion(data: Statistics, expects: Statistics) -> _Affine:
     return _Affine(std / own_std, (mean - own_mean) / own_std)
 
 
-def load_weights(network: nn.Module, path: Path, setting: str) -> None:
+def load_weights(network: nn.Module, path: Path, setting: str, part: str = "student") -> None:
     """Fill a network from a file of plain weights.
 
     Args:
@@ -119,6 +133,7 @@ def load_weights(network: nn.Module, path: Path, setting: str) -> None:
         path: .safetensors; or .pt/.pth/.ckpt, read with ``weights_only=True``: a pickle that holds anything but
             tensors and plain values is refused, not run. A checkpoint of kdexp or Lightning is unwrapped.
         setting: the setting that named the file, for messages.
+        part: which module's weights to take from a checkpoint that holds several.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -137,7 +152,7 @@ def load_weights(network: nn.Module, path: Path, setting: str) -> None:
         raise ValueError(f"{setting} must be a whole file of weights, got {path}: {reason}") from error
     if not isinstance(weights, Mapping):
         raise ValueError(f"{setting} must hold a state dict, got {path} with a {type(weights).__name__}")
-    weights = _student_of_checkpoint(weights)
+    weights = _part_of_checkpoint(weights, f"{part}.")
     wanted = network.state_dict()
     missing = [name for name in wanted if name not in weights]
     unexpected = [name for name in weights if name not in wanted]
@@ -155,10 +170,9 @@ def load_weights(network: nn.Module, path: Path, setting: str) -> None:
     network.load_state_dict(weights)
 
 
-def _student_of_checkpoint(weights: Mapping[str, Any]) -> dict[str, Tensor]:
+def _part_of_checkpoint(weights: Mapping[str, Any], prefix: str) -> dict[str, Tensor]:
     if isinstance(weights.get("state_dict"), Mapping):
         weights = weights["state_dict"]
-        prefix = "student."
         if any(name.startswith(prefix) for name in weights):
             weights = {name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)}
     return {name: weight for name, weight in weights.items() if isinstance(weight, Tensor)}

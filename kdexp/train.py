@@ -3,6 +3,7 @@
 import logging
 import os
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from kdexp import launch, results
+from kdexp import launch, results, schemes
 from kdexp.config import HYDRA_VERSION_BASE, check, control_fingerprint, is_control, plain, run_fingerprint
 
 log = logging.getLogger(__name__)
@@ -39,34 +40,66 @@ def run(config: DictConfig) -> dict[str, Any]:
             return earlier
         config = OmegaConf.create(earlier["config"] | {"resume": resumed, "output_dir": resumed})
     check(config)
-    folder = Path(config.output_dir)
     values = plain(config)
-    facts = {
-        "choices": values["choices"],
-        "overrides": earlier.get("overrides", _overrides()),
-        "alpha": config.alpha,
-        "temperature": config.temperature,
-        "seed": config.seed,
-        "fingerprint": run_fingerprint(values),
-        "control_fingerprint": control_fingerprint(values),
-        "is_control": is_control(config),
-        "wandb_id": earlier.get("wandb_id", os.urandom(4).hex()),
-        "config": values,
-    }
+    folder = Path(config.output_dir)
+    overrides = earlier.get("overrides", _overrides())
     # Imported here: --help and shell completion must not wait for torch.
-    from kdexp.experiment import distill
+    from kdexp.experiment import distill, ensemble
     from kdexp.report.table import show_run
 
-    if launch.rank() != 0:
-        distill(config, folder, dict(facts))
-        return {}
     started = time.perf_counter()
-    with results.recording(folder, facts) as record:
-        distill(config, folder, record)
-        record["cost"]["seconds"]["total"] = time.perf_counter() - started
+    names = []
+    with _recording(folder, _facts(values, overrides, earlier)) as record:
+        for name, step in schemes.steps(values):
+            if name:
+                names.append(name)
+                record["steps"] = names
+                _take(step, name, overrides)
+            else:
+                distill(OmegaConf.create(step), folder, record)
+        if launch.rank() == 0:
+            if config.scheme.get("ensemble") and names:
+                record["ensemble"] = ensemble(config, [*(schemes.folder(values, name) for name in names), folder])
+            record["cost"]["seconds"]["total"] = time.perf_counter() - started
+    if launch.rank() != 0:
+        return {}
     if config.sweep_dir is None or config.resume:
         show_run(folder)
     return record
+
+
+def _take(values: dict[str, Any], name: str, overrides: list[str]) -> None:
+    """A run that comes before the run itself, unless it is complete already."""
+    from kdexp.experiment import distill
+
+    folder = Path(values["output_dir"])
+    earlier = results.read(folder, "resume") if (folder / results.FILE).is_file() else {}
+    if earlier.get("status") == "completed":
+        log.info("%s: complete already: %s", name, folder)
+        return
+    log.info("%s: %s", name, folder)
+    with _recording(folder, _facts(values, overrides, earlier)) as record:
+        distill(OmegaConf.create(values), folder, record)
+    launch.meet()
+
+
+def _recording(folder: Path, facts: dict[str, Any]) -> AbstractContextManager[dict[str, Any]]:
+    return results.recording(folder, facts) if launch.rank() == 0 else nullcontext(facts)
+
+
+def _facts(values: dict[str, Any], overrides: list[str], earlier: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "choices": values["choices"],
+        "overrides": overrides,
+        "alpha": values["alpha"],
+        "temperature": values["temperature"],
+        "seed": values["seed"],
+        "fingerprint": run_fingerprint(values),
+        "control_fingerprint": control_fingerprint(values),
+        "is_control": is_control(values),
+        "wandb_id": earlier.get("wandb_id", os.urandom(4).hex()),
+        "config": values,
+    }
 
 
 def _overrides() -> list[str]:

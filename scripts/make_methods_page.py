@@ -1,4 +1,4 @@
-"""Write docs/methods.md: a section for each loss, from its yaml and its docstrings.
+"""Write docs/methods.md: a section for each soft and each representation loss, from its yaml and its docstrings.
 
 Run it after a change of either: python scripts/make_methods_page.py
 """
@@ -13,36 +13,57 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "methods.md"
+RESULTS = ROOT / "docs" / "method_table.md"  # written by scripts/method_table.py
 
 HEAD = """# Methods
 
 Made by `python scripts/make_methods_page.py` from the docstrings and conf/; edit those.
 
-Every method is one word on the command line, `kdexp-train loss=NAME`, and one function in anyone's own loop,
-`from kdexp.losses.dkd import dkd`, which needs nothing but PyTorch. The training loss is
+Every method is one word on the command line, `kdexp-train loss=NAME` or `kdexp-train feature_loss=NAME`, and one
+function in anyone's own loop, `from kdexp.losses.dkd import dkd`, which needs nothing but PyTorch. The training loss is
 
-    L = alpha * L_hard + (1 - alpha) * L_soft
+    L = alpha * L_hard + (1 - alpha) * weight * L_soft + sum_k weight_k * L_feature_k
 
-where **alpha weighs the hard term**, the cross entropy with the labels, and `loss=NAME` is the soft term. A published
-pair of weights (w1 for the cross entropy, w2 for the method) becomes the method's
-`weight = w2 * alpha / (w1 * (1 - alpha))` at the default alpha = 0.1.
+where **alpha weighs the hard term**, the cross entropy with the labels, `loss=NAME` chooses the soft term, and
+`feature_loss=NAME` or `feature_loss=[NAME,NAME]` adds representation terms.
 
-For all of them: a mean over samples, and over the positions of dense (N, C, H, W) logits; a sum over classes; at least
-float32 whatever autocast says; no gradient for the teacher. The sigmoid of a binary or multi-label task counts as a
-softmax over two classes for each label. A label of -1 is no label: methods that need the true class leave that sample
-out. After mixup the true class is the one with the largest share.
+- `loss=NAME` alone gives the published setting: its yaml's `published` block is the default of `alpha` and
+  `temperature`, which the command line, a preset (`distillation=NAME`) or an experiment overrides; without one they
+  are 0.1 and 4. Where the published weights do not sum to one, alpha and weight keep their ratio, and the yaml says
+  what the sum is.
+- `weight` is a key of every yaml: `loss.weight=2`, `feature_loss.at.weight=500`. The weights of representation terms
+  are relative to the part of the logits, alpha and 1 - alpha, which sums to one.
+- `alpha=1 feature_loss=NAME` is the setting of most of their papers: cross entropy and that term, without a soft one.
+- `warmup_epochs` lets a term's weight rise linearly over so many epochs: in epoch e, from 0, it is
+  `weight * min((e + 1) / warmup_epochs, 1)`. `alone` is the share of the epochs, from the first, in which a
+  representation term trains alone, and `after` the factor of its weight from then on. A key that a yaml does not have
+  is added with a plus: `+loss.warmup_epochs=20`.
+
+For all of them: at least float32 whatever autocast says; no gradient for the teacher. For the soft ones: a mean over
+samples, and over the positions of dense (N, C, H, W) logits; a sum over classes. The sigmoid of a binary or
+multi-label task counts as a softmax over two classes for each label. A label of -1 is no label: methods that need the
+true class leave that sample out. After mixup the true class is the one with the largest share.
 """
 
 
 def page() -> str:
     """The page's text."""
-    files = sorted((ROOT / "conf" / "loss").glob("*.yaml"), key=lambda file: (module_of(file), file.stem))
-    sections = [section(name, list(group)) for name, group in groupby(files, module_of)]
-    return "\n".join([HEAD, *sections])
+    parts = [HEAD, "# Soft terms\n", *sections("loss"), "# Representation terms\n", *sections("feature_loss")]
+    return "\n".join([*parts, RESULTS.read_text()] if RESULTS.exists() else parts)
+
+
+def sections(group: str) -> list[str]:
+    """A section for each module that a yaml of the group names."""
+    files = sorted((ROOT / "conf" / group).glob("*.yaml"), key=lambda file: (module_of(file), file.stem))
+    return [section(name, list(same)) for name, same in groupby(files, module_of)]
 
 
 def module_of(file: Path) -> str:
-    return yaml.safe_load(file.read_text())["_target_"].rpartition(".")[0]
+    """The module of a yaml's method, which a representation loss has under its own name, and maybe its group's."""
+    content = yaml.safe_load(file.read_text())
+    while "_target_" not in content:
+        content = content.get(file.parent.name) or content[file.stem]
+    return content["_target_"].rpartition(".")[0]
 
 
 def section(module_name: str, files: list[Path]) -> str:
@@ -50,11 +71,11 @@ def section(module_name: str, files: list[Path]) -> str:
     own = [value for value in vars(module).values() if getattr(value, "__module__", "") == module_name]
     public = [value for value in own if not value.__name__.startswith("_")]
     names = ", ".join(file.stem for file in files)
-    parts = [f"## {names}", "", str(module.__doc__), ""]
+    parts = [f"## {names}", "", str(inspect.getdoc(module)), ""]
     for value in public:
         parts += [f"### `{module_name}.{value.__name__}{signature(value)}`", "", markdown(inspect.getdoc(value)), ""]
     for file in files:
-        parts += [f"`loss={file.stem}`", "", "```yaml", file.read_text().rstrip(), "```", ""]
+        parts += [f"`{file.parent.name}={file.stem}`", "", "```yaml", file.read_text().rstrip(), "```", ""]
     return "\n".join(parts)
 
 

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from kdexp.contracts import Batch
+from kdexp.contracts import Batch, Outputs
 from kdexp.distiller import Distiller, Diverged
 from kdexp.losses.kd import KD
 from kdexp.metrics import Metrics
@@ -165,7 +165,7 @@ def test_the_logged_parts_add_up_to_the_loss():
 def test_gradient_statistics_are_those_of_the_two_terms():
     student, teacher, batch = network(), network(9).eval(), batches()[0]
     module = distiller(student, network(9), gradient_stats_every_n_steps=1)
-    terms = module._terms(student(batch.inputs), teacher(batch.inputs).detach(), batch.target)
+    terms = module._logit_terms(student(batch.inputs), Outputs(teacher(batch.inputs).detach()), batch.target)
     stats = module._gradient_stats(terms)
 
     def gradient(loss):

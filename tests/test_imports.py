@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "kdexp"
 MODULES = sorted(path.relative_to(PACKAGE.parent) for path in PACKAGE.rglob("*.py"))
 CONFIG = {"hydra", "omegaconf"}
 LIGHTNING = {"pytorch_lightning", "lightning_fabric", "lightning"}
-PROGRAMS = {"kdexp.train", "kdexp.eval"}
+PROGRAMS = {"kdexp.train", "kdexp.eval", "kdexp.doctor"}
 MAY_CONFIGURE = {"kdexp.config", "kdexp.launch", *PROGRAMS}
 
 
@@ -46,13 +46,17 @@ def test_imports_run_one_way(path):
     ours = {n for n in names if n.startswith("kdexp.")}
     if part in ("losses", "feature_losses", "models"):
         assert not top(names) & LIGHTNING
-        allowed = ("kdexp.contracts", f"kdexp.{part}")
+        allowed = ["kdexp.contracts", f"kdexp.{part}"]
+        if part == "feature_losses":
+            allowed += ["kdexp.features", "kdexp.losses"]
+        allowed = tuple(allowed)
         assert all(n.startswith(allowed) for n in ours), ours
-    if part in ("data", "metrics", "teacher", "schedules", "contracts", "atomic"):
+    if part in ("data", "metrics", "teacher", "features", "schedules", "contracts", "atomic"):
         forbidden = ("config", "launch", "tracking", "results", "report", "distiller", "fit", "assemble", "experiment")
         assert not any(n.startswith(tuple(f"kdexp.{f}" for f in forbidden)) for n in ours), ours
     if part == "distiller":
-        assert all(n.startswith(("kdexp.contracts", "kdexp.teacher", "kdexp.metrics", "kdexp.losses")) for n in ours)
+        allowed = ("kdexp.contracts", "kdexp.features", "kdexp.teacher", "kdexp.metrics", "kdexp.losses")
+        assert all(n.startswith(allowed) for n in ours)
 
 
 @pytest.mark.parametrize("module", ["kdexp.train", "kdexp.eval", "kdexp.launch", "kdexp.results"])

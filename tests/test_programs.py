@@ -87,7 +87,7 @@ def test_a_sweep_makes_a_run_and_a_wandb_run_of_its_own_for_each_job(command, tm
     (sweep,) = tmp_path.glob("multirun/*/*")
     for run, tracked_run in zip(found, tracked, strict=True):
         assert tracked_run["state"] == "finished"
-        assert tracked_run["config"]["student_name"] == "mlp"
+        assert tracked_run["config"]["student_name"] == "cnn_small"
         assert tracked_run["summary"]["test/acc"] == pytest.approx(run["metrics"]["test"]["best"]["acc"])
         assert tracked_run["summary"]["val/acc"]["max"] == pytest.approx(run["metrics"]["val"]["best"]["acc"])
         for words in (f"{sweep.parent.name}_{sweep.name}", "distill", "synthetic"):
@@ -109,7 +109,8 @@ def test_two_processes_give_what_one_gives_on_the_same_global_batch(command, tmp
     # The mlp has no batch statistics, so that the two differ by the order of additions alone.
     for trainer in ("cpu", "ddp_cpu"):
         (tmp_path / trainer).mkdir()
-        command("kdexp-train", *SMOKE, f"trainer={trainer}", "trainer.max_epochs=3", cwd=tmp_path / trainer)
+        settings = ("student=mlp", f"trainer={trainer}", "trainer.max_epochs=3")
+        command("kdexp-train", *SMOKE, *settings, cwd=tmp_path / trainer)
     one, two = (runs(tmp_path / trainer, "outputs/*/*")[0]["metrics"] for trainer in ("cpu", "ddp_cpu"))
     for split in ("val", "test"):
         for name, value in one[split]["last"].items():

@@ -62,7 +62,7 @@ def test_results_json_says_what_was_run_how_it_ended_and_what_came_out(smoke):
         tensor.numel() for name, tensor in weights(folder).items() if "running" not in name and "tracked" not in name
     )
     assert stored["model"]["bytes"] == (folder / "student.safetensors").stat().st_size
-    assert stored["choices"]["student"] == "mlp"
+    assert stored["choices"]["student"] == "cnn_small"
     assert {"python", "torch", "kdexp"} <= set(stored["versions"])
 
 
@@ -129,7 +129,7 @@ def test_the_teacher_is_trained_once_and_its_settings_alone_decide(tmp_path):
     experiment(tmp_path / "a", store)
     assert teachers() == 1
     card = next((store / "teachers").glob("*/teacher.json")).stat().st_mtime_ns
-    experiment(tmp_path / "b", store, "seed=5", "temperature=2", "student.hidden=[4]", "optimizer.lr=0.1")
+    experiment(tmp_path / "b", store, "seed=5", "temperature=2", "student.width=2", "optimizer.lr=0.1")
     assert teachers() == 1
     assert next((store / "teachers").glob("*/teacher.json")).stat().st_mtime_ns == card
     experiment(tmp_path / "c", store, "teacher.recipe.max_epochs=1")
@@ -140,7 +140,9 @@ def test_the_teacher_is_trained_once_and_its_settings_alone_decide(tmp_path):
 
 def test_a_finished_student_can_be_the_teacher_of_the_next(smoke, tmp_path, store):
     folder, first = smoke
-    result = experiment(tmp_path, store, f"teacher.weights={folder}/student.safetensors", "student.hidden=[4]")
+    result = experiment(
+        tmp_path, store, "teacher=cnn_small", f"teacher.weights={folder}/student.safetensors", "student.width=2"
+    )
     assert result["teacher"]["test"]["acc"] == pytest.approx(first["metrics"]["test"]["best"]["acc"], abs=1e-6)
 
 
@@ -235,7 +237,7 @@ def test_a_loss_that_is_not_finite_is_a_diverged_run_with_its_last_good_checkpoi
 
 def test_running_out_of_memory_is_said(tmp_path, store):
     with pytest.raises(RuntimeError, match="can't allocate memory"):
-        experiment(tmp_path, store, "student.hidden=[1000000000000]")
+        experiment(tmp_path, store, "student=mlp", "student.hidden=[1000000000000]")
     assert results.read(tmp_path, "run")["status"] == "oom"
 
 

@@ -23,6 +23,8 @@ def show_run(folder: Path) -> None:
     """Print one finished run: teacher, control when there is one beside it, student; and where everything is."""
     run = results.read(folder, "run")
     rows: list[tuple[str, Sequence[Results]]] = [("control (alpha=1)" if run["is_control"] else "distilled", [run])]
+    steps = [(name, [results.read(folder / "steps" / name, "run")]) for name in run.get("steps", [])]
+    rows[:0] = steps
     control = None if run["is_control"] else find_control(run, folder.parent)
     if control is not None:
         rows.insert(0, ("control (alpha=1)", [control]))
