@@ -21,7 +21,8 @@ from kdexp.data.splits import make_splits
 from kdexp.distiller import Distiller, Term
 from kdexp.features import side
 from kdexp.fit import fit
-from kdexp.metrics import Metrics, evaluate
+from kdexp.metrics import Curves, Metrics, evaluate
+from kdexp.models.cost import macs, parameters
 from kdexp.online import EMADistiller, MutualDistiller
 from kdexp.schedules import anneal
 from kdexp.teacher import Teacher, load_weights, trained_once
@@ -361,8 +362,13 @@ def device(accelerator: str) -> torch.device:
     return torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def teacher_metrics(config: Any, frozen: Teacher, data: Data) -> dict[str, dict[str, float]]:
-    """The teacher's own metrics on val and test, measured the first time and remembered in the store."""
+def teacher_measures(config: Any, frozen: Teacher, data: Data) -> dict[str, Any]:
+    """What the teacher itself can do and costs, measured the first time and remembered in the store.
+
+    Returns:
+        ``val`` and ``test``: metrics; ``curves``: of test (see `kdexp.metrics.CurveData.compact`); ``model``: its
+        parameters and multiply-accumulates a sample, all members of an ensemble together.
+    """
     key = fingerprint(
         {
             "weights": [_state_digest(network) for network in frozen.networks],
@@ -373,22 +379,29 @@ def teacher_metrics(config: Any, frozen: Teacher, data: Data) -> dict[str, dict[
             "content": data.content,
         }
     )
-    path = Path(config.store_dir) / "teacher-metrics" / f"{key}.json"
+    path = Path(config.store_dir) / "teacher-measures" / f"{key}.json"
     if not path.is_file():
         place = device(config.trainer.accelerator)
         frozen.to(place)
-        module = data.student
-        found = {
+        module, drawn = data.student, curves(config, data.student).to(place)
+        found: dict[str, Any] = {
             split: evaluate(
                 lambda inputs: frozen(inputs).logits,
                 module.eval_batches(split, place),
                 metrics(config, module, split).to(place),
+                curves=drawn if split == "test" else None,
             )
             for split in ("val", "test")
         }
+        found["curves"] = drawn.compute().compact()
+        shape = list(config.dataset.input_shape)
+        found["model"] = {
+            "parameters": sum(parameters(network) for network in frozen.networks),
+            "macs": sum(macs(network, shape) for network in frozen.networks),
+        }
         with atomic_path(path) as temporary:
             temporary.write_text(json.dumps(found))
-    remembered: dict[str, dict[str, float]] = json.loads(path.read_text())
+    remembered: dict[str, Any] = json.loads(path.read_text())
     return remembered
 
 
@@ -407,6 +420,13 @@ def metrics(config: Any, module: DataModule, split: str, *, fidelity: bool = Fal
         samples=len(getattr(module.splits, split)),
         fidelity=fidelity,
         sync_on_compute=not alone,
+    )
+
+
+def curves(config: Any, module: DataModule) -> Curves:
+    """ROC curves and confusion matrix of the test split, for an evaluation that only one rank does."""
+    return Curves(
+        config.dataset.task, config.dataset.num_outputs, samples=len(module.splits.test), sync_on_compute=False
     )
 
 

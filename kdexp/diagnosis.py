@@ -264,7 +264,7 @@ def batches_and_ranks(config: Any, learner: nn.Module) -> list[Finding]:
 
 
 def _accuracy_on_val(config: Any, frozen: Teacher, data: assemble.Data) -> Finding:
-    accuracy = assemble.teacher_metrics(config, frozen, data)["val"]["acc"]
+    accuracy = assemble.teacher_measures(config, frozen, data)["val"]["acc"]
     counts = _counts(data.student.splits.val.target, config.dataset.task, config.dataset.num_classes)
     return teacher_accuracy(accuracy, counts, len(data.student.splits.val), config.dataset.task)
 

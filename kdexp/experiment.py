@@ -17,7 +17,7 @@ from kdexp.config import plain
 from kdexp.contracts import Outputs
 from kdexp.distiller import Distiller
 from kdexp.fit import Fitted, fit
-from kdexp.metrics import CurveData, Curves, evaluate
+from kdexp.metrics import CurveData, evaluate
 from kdexp.models.cost import macs, parameters
 from kdexp.online import MutualDistiller
 from kdexp.report import figures
@@ -50,10 +50,12 @@ def distill(config: Any, folder: Path, record: dict[str, Any]) -> None:
     assemble.rehearse(config)
     with _timed(seconds, "data"):
         data = assemble.Data(config)
+    splits = data.student.splits
+    record["samples"] = {name: len(getattr(splits, name)) for name in ("train", *_EVALUATED)}
     with _timed(seconds, "teacher"):
         frozen = assemble.teacher(config, data)
         if frozen is not None and launch.rank() == 0:
-            record["teacher"] = assemble.teacher_metrics(config, frozen, data)
+            record["teacher"] = assemble.teacher_measures(config, frozen, data)
             _judge_teacher(config, record["teacher"]["val"]["acc"])
     learner = assemble.student(config, frozen)
     record["model"] = {"parameters": parameters(learner), "macs": macs(learner, list(config.dataset.input_shape))}
@@ -77,7 +79,7 @@ def distill(config: Any, folder: Path, record: dict[str, Any]) -> None:
     try:
         with _timed(seconds, "fit"):
             fitted = fit(module, data.student, folder, settings, loggers=tracker.loggers)
-        _cost(record, fitted, len(data.student.splits.train))
+        _cost(record, fitted, len(splits.train))
         with _timed(seconds, "evaluation"):
             curves = _evaluate(config, record, module, fitted, frozen, data, folder)
         with _timed(seconds, "figures"):
@@ -147,12 +149,7 @@ def _evaluate(
     """Metrics of the best and of the last epoch on val and test, in full precision, by this process alone."""
     learner = assemble.student(config).to(fitted.device)
     found: dict[str, dict[str, dict[str, float]]] = {"val": {}, "test": {}}
-    curves = Curves(
-        config.dataset.task,
-        config.dataset.num_outputs,
-        samples=len(data.student.splits.test),
-        sync_on_compute=False,
-    ).to(fitted.device)
+    curves = assemble.curves(config, data.student).to(fitted.device)
     # A frozen teacher says the same of the last epoch's batches as of the best's: it is asked once.
     answers: dict[str, list[Outputs]] = {}
     if frozen is not None:
@@ -177,7 +174,9 @@ def _evaluate(
     weights = folder / "student.safetensors"
     save_weights(learner, weights)  # the best epoch's: loaded last
     record["model"]["bytes"] = weights.stat().st_size
-    return curves.compute()
+    drawn = curves.compute()
+    record["curves"] = drawn.compact()
+    return drawn
 
 
 def _measure(config: Any, network: Callable[[Tensor], Tensor], data: assemble.Data) -> dict[str, dict[str, float]]:

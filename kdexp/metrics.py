@@ -22,6 +22,12 @@ EXACT_AUC_SAMPLES = 20_000
 THRESHOLDS = 200
 """Bins of the score, evenly spaced in [0, 1], when AUC and ROC are binned."""
 
+KEPT_CURVES = 20
+"""Up to this many classes results.json keeps each class's own ROC curve; the macro one always."""
+
+KEPT_CLASSES = 100
+"""Up to this many classes results.json keeps the confusion matrix."""
+
 
 class Mean(Metric):
     """A mean over a split and over ranks; NaN when nothing was added.
@@ -190,6 +196,28 @@ class CurveData:
     macro: tuple[list[float], list[float]] | None
     macro_auc: float | None
     confusion: list[list[int]] | None
+
+    def compact(self) -> dict[str, Any]:
+        """What results.json keeps of them.
+
+        Returns:
+            ``roc``: class -> true positive rates rounded to four digits, and ``macro``, all at the rates ``fpr``, the
+            classes' own only up to `KEPT_CURVES` classes; ``auc``: the same keys -> areas; ``confusion``: as it is, up
+            to `KEPT_CLASSES` classes. What is not known is left out.
+        """
+        curves = {"macro": self.macro} if self.macro is not None else {}
+        areas = {"macro": self.macro_auc} if self.macro is not None else {}
+        if len(self.roc) <= KEPT_CURVES:
+            curves |= {str(number): curve for number, curve in self.roc.items()}
+            areas |= {str(number): area for number, area in self.auc.items()}
+        kept: dict[str, Any] = {}
+        if curves:
+            kept["fpr"] = [round(rate, 4) for rate in next(iter(curves.values()))[0]]
+            kept["roc"] = {name: [round(rate, 4) for rate in tpr] for name, (_, tpr) in curves.items()}
+            kept["auc"] = areas
+        if self.confusion is not None and len(self.confusion) <= KEPT_CLASSES:
+            kept["confusion"] = self.confusion
+        return kept
 
 
 class Curves(nn.Module):

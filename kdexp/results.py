@@ -17,7 +17,7 @@ FILE = "results.json"
 STATUSES = ("running", "completed", "failed", "oom", "diverged", "interrupted")
 """``running`` stays behind when a process is killed without a chance to say so."""
 
-
+_LINE_BREAK = re.compile(r"\n\s*")
 _FACTS = {"schema_version", "status", "config", "overrides", "seed", "is_control", "control_fingerprint"}
 
 
@@ -68,8 +68,11 @@ def argument(key: str, folder: Path) -> str:
 
 def write(folder: Path, results: Mapping[str, Any]) -> None:
     """Write results.json, atomically."""
+    text = json.dumps(results, indent=2, default=str)
+    # A list of numbers or words (a curve, a row of a matrix) is one line. A line break is never part of a JSON string.
+    text = re.sub(r"\[\n\s*([^\[\]{}]*?)\n\s*\]", lambda found: f"[{_LINE_BREAK.sub(' ', found[1])}]", text)
     with atomic_path(folder / FILE) as temporary:
-        temporary.write_text(json.dumps(results, indent=2, default=str) + "\n")
+        temporary.write_text(text + "\n")
 
 
 def read(folder: Path, setting: str) -> dict[str, Any]:

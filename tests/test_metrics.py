@@ -310,6 +310,28 @@ def test_curves_leave_out_classes_without_both_kinds_of_samples():
     assert (data.roc, data.macro, data.macro_auc) == ({}, None, None)
 
 
+def test_what_is_kept_of_curves_has_four_digits_and_no_more_classes_than_can_be_drawn():
+    def kept(classes, samples=300):
+        generator = torch.Generator().manual_seed(0)
+        logits = torch.randn(samples, classes, generator=generator)
+        target = torch.arange(samples) % classes
+        curves = Curves("multiclass", classes)
+        curves.update(logits, target)
+        return curves.compute().compact(), logits, target
+
+    few, logits, target = kept(20)
+    assert list(few["roc"]) == list(few["auc"]) == ["macro", *map(str, range(20))]
+    assert all(rate == round(rate, 4) for curve in (few["fpr"], *few["roc"].values()) for rate in curve)
+    score = logits.softmax(1)[:, 7]
+    assert few["auc"]["7"] == pytest.approx(sk.roc_auc_score(target == 7, score))
+    assert np.trapezoid(few["roc"]["7"], few["fpr"]) == pytest.approx(few["auc"]["7"], abs=0.01)
+    assert few["confusion"] == sk.confusion_matrix(target, logits.argmax(1)).tolist()
+    assert list(kept(21)[0]["roc"]) == ["macro"]
+    assert len(kept(100)[0]["confusion"]) == 100
+    assert "confusion" not in kept(101)[0]
+    assert kept(20, samples=1)[0].keys() == {"confusion"}
+
+
 def test_evaluating_needs_no_gradient_and_leaves_the_modes_as_they_were():
     network = nn.Sequential(nn.Linear(4, 7), nn.BatchNorm1d(7), nn.Dropout(0.5))
     network[1].eval()

@@ -79,6 +79,22 @@ def test_what_is_not_a_run_is_said(tmp_path, content, message):
     assert "\n" not in str(caught.value)
 
 
+def test_lists_of_numbers_and_words_are_lines_and_everything_is_read_back(tmp_path):
+    content = FACTS | {
+        "schema_version": 1,
+        "status": "completed",
+        "confusion": [[1, 2], [3, 4]],
+        "overrides": ["alpha=0.1", "feature_loss=[at,rkd]", "x={a: [\n  1\n]}"],
+        "words": ["a, b", "c\n  d"],
+        "empty": [],
+    }
+    results.write(tmp_path, content)
+    assert results.read(tmp_path, "run") == content
+    text = (tmp_path / "results.json").read_text()
+    assert "    [1, 2],\n    [3, 4]\n" in text
+    assert '"words": ["a, b", "c\\n  d"]' in text
+
+
 def write_run(folder, *, alpha, seed, acc, status="completed", overrides=(), teacher=0.99):
     metrics = dict.fromkeys(("acc", "precision", "recall", "f1", "auc"), acc)
     results.write(

@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -57,6 +58,14 @@ def test_results_json_says_what_was_run_how_it_ended_and_what_came_out(smoke):
         for which in ("best", "last"):
             assert names <= set(stored["metrics"][split][which])
         assert names - {"agreement", "kl_to_teacher"} <= set(stored["teacher"][split])
+    assert stored["samples"]["test"] == 256
+    assert stored["samples"]["train"] + stored["samples"]["val"] == 512
+    for of, measured in ((stored, stored["metrics"]["test"]["best"]), (stored["teacher"], stored["teacher"]["test"])):
+        confusion = np.array(of["curves"]["confusion"])
+        assert confusion.sum() == stored["samples"]["test"]
+        assert confusion.trace() / confusion.sum() == pytest.approx(measured["acc"])
+        assert of["curves"]["auc"]["macro"] == pytest.approx(measured["auc"])
+        assert of["model"]["macs"] > of["model"]["parameters"] > 0
     assert {"data", "teacher", "fit", "evaluation", "total"} <= set(stored["cost"]["seconds"])
     assert stored["model"]["parameters"] == sum(
         tensor.numel() for name, tensor in weights(folder).items() if "running" not in name and "tracked" not in name
