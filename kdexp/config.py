@@ -261,6 +261,7 @@ _TRUSTED = (
     "kdexp.feature_losses",
     "kdexp.losses",
     "kdexp.models",
+    "kdexp.robustness",
     "kdexp.schedules",
     "torch.optim",
     "torch.nn",

@@ -7,7 +7,10 @@ from omegaconf import OmegaConf
 from kdexp.config import Config, check, compose, control_fingerprint, instantiate, is_control, plain, run_fingerprint
 
 CONF = Path(__file__).parents[1] / "conf"
-GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name not in ("hydra", "__pycache__"))
+# corruption is no part of an experiment; tests/robustness walks over it.
+GROUPS = sorted(
+    path.name for path in CONF.iterdir() if path.is_dir() and path.name not in ("hydra", "corruption", "__pycache__")
+)
 
 
 def composed(tmp_path, *overrides):

@@ -7,6 +7,7 @@ The generator is SplitMix64 (Steele, Lea and Flood 2014, "Fast Splittable Pseudo
 and 17): its n-th output is a bijective mix of ``start + n * GOLDEN``, so any output can be had without the others.
 """
 
+import math
 from enum import IntEnum
 
 import torch
@@ -32,6 +33,20 @@ class Stream(IntEnum):
     CUTOUT = 12
     RESIZED_CROP = 13
     MIXUP = 14
+    GAUSSIAN_NOISE = 20
+    SHOT_NOISE = 21
+    IMPULSE_NOISE = 22
+    SPECKLE_NOISE = 23
+    UNIFORM_NOISE = 24
+    GLASS_BLUR = 25
+    MOTION_BLUR = 26
+    FOG = 27
+    SPATTER = 28
+    ELASTIC = 29
+    AFFINE = 30
+    TABLE_NOISE = 31
+    MISSING = 32
+    FEATURE_SHIFT = 33
 
 
 def uniform(seed: int, epoch: int, index: Tensor, draws: int, stream: int) -> Tensor:
@@ -48,6 +63,26 @@ def uniform(seed: int, epoch: int, index: Tensor, draws: int, stream: int) -> Te
         (N, draws) float32 in [0, 1), multiples of 2^-24, on the device of index.
     """
     return (_shifted(_words(seed, epoch, index, draws, stream), 40)).to(torch.float32) * 2.0**-24
+
+
+def normal(seed: int, epoch: int, index: Tensor, draws: int, stream: int) -> Tensor:
+    """Standard normal random numbers for samples, by the transform of Box and Muller (1958).
+
+    Args:
+        seed: see `uniform`, as for the others.
+        epoch: see there.
+        index: see there.
+        draws: see there.
+        stream: see there.
+
+    Returns:
+        (N, draws) float32, at most 6.7 in size, on the device of index; from the same bits on every device, so equal
+        up to how a device rounds logarithms and sines.
+    """
+    words = _words(seed, epoch, index, -(-draws // 2), stream)
+    radius = ((_shifted(words, 32) + 1).to(torch.float32) * 2.0**-32).log_().mul_(-2).sqrt_()
+    angle = (words & 0xFFFF_FFFF).to(torch.float32).mul_(2 * math.pi * 2.0**-32)
+    return torch.cat((radius * angle.cos(), radius * angle.sin()), 1)[:, :draws]
 
 
 def order(seed: int, epoch: int, n: int, stream: int = Stream.ORDER) -> Tensor:
