@@ -47,6 +47,7 @@ class Stream(IntEnum):
     TABLE_NOISE = 31
     MISSING = 32
     FEATURE_SHIFT = 33
+    ATTACK = 34
 
 
 def uniform(seed: int, epoch: int, index: Tensor, draws: int, stream: int) -> Tensor:
