@@ -3,8 +3,13 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from hydra import compose as hydra_compose
@@ -123,6 +128,8 @@ class Config:
     store_dir: str = MISSING
     output_dir: str = MISSING
     resume: str | None = None
+    rerun: str | None = None
+    sweep_name: str | None = None
     sweep_dir: str | None = None
     choices: dict[str, Any] = field(default_factory=dict)
 
@@ -204,14 +211,19 @@ def fingerprint(content: Any) -> str:
 
 
 # Settings that say where and how a run is executed or watched, not what it computes.
-_RUN_ONLY = ("tracking", "data_dir", "store_dir", "output_dir", "resume", "sweep_dir", "choices")
+RUN_ONLY = ("tracking", "data_dir", "store_dir", "output_dir", "resume", "rerun", "sweep_name", "sweep_dir", "choices")
+# Settings that a student trained alone does not feel; alpha is 1 then.
+DISTILLATION_ONLY = (
+    "alpha_schedule", "temperature", "temperature_schedule", "teacher", "loss", "feature_loss", "scheme",
+)  # fmt: skip
 
 
 def run_fingerprint(config: Mapping[str, Any]) -> str:
-    """Identifies what a run computes; config as `plain` gives it."""
-    content = {key: value for key, value in config.items() if key not in _RUN_ONLY}
-    content["dataset"] = _without_folder(config["dataset"])
-    return fingerprint(content)
+    """Identifies what a run computes; config as `plain` gives it.
+
+    A control's is `control_fingerprint`: at ``alpha == 1`` the same run comes out at every temperature.
+    """
+    return control_fingerprint(config) if is_control(config) else _fingerprint_without(config, RUN_ONLY)
 
 
 def control_fingerprint(config: Mapping[str, Any]) -> str:
@@ -219,11 +231,37 @@ def control_fingerprint(config: Mapping[str, Any]) -> str:
 
     A run and its control have the same value; the control is the one with ``alpha == 1``.
     """
-    schedules = ("alpha", "temperature", "alpha_schedule", "temperature_schedule")
-    ignored = (*_RUN_ONLY, *schedules, "teacher", "loss", "feature_loss", "scheme")
+    return _fingerprint_without(config, (*RUN_ONLY, *DISTILLATION_ONLY, "alpha"))
+
+
+def _fingerprint_without(config: Mapping[str, Any], ignored: Sequence[str]) -> str:
     content = {key: value for key, value in config.items() if key not in ignored}
     content["dataset"] = _without_folder(config["dataset"])
     return fingerprint(content)
+
+
+def run_key(config: Mapping[str, Any]) -> str:
+    """Identifies a run's outcome: what it computes, and the code that computes it."""
+    return fingerprint([run_fingerprint(config), code_version()])
+
+
+@cache
+def code_version() -> str:
+    """Version of kdexp and a digest of its source and that of the packages in KDEXP_TRUST."""
+    digest = hashlib.sha256()
+    for package in ("kdexp", *sorted({name.split(".")[0] for name in _trusted_by_user()})):
+        for path in _sources(package):
+            digest.update(f"{package}/{path.name}".encode() + path.read_bytes())
+    return f"{version('kdexp')}+{digest.hexdigest()[:8]}"
+
+
+def _sources(package: str) -> list[Path]:
+    spec = find_spec(package)
+    if spec is None:
+        return []
+    if spec.submodule_search_locations is None:
+        return [Path(spec.origin)] if spec.has_location and spec.origin else []
+    return sorted(path for folder in spec.submodule_search_locations for path in Path(folder).rglob("*.py"))
 
 
 def _without_folder(dataset: Mapping[str, Any]) -> dict[str, Any]:
@@ -308,8 +346,12 @@ def _targets(node: Any) -> list[str]:
     return []
 
 
+def _trusted_by_user() -> tuple[str, ...]:
+    return tuple(name for name in os.environ.get("KDEXP_TRUST", "").split(",") if name)
+
+
 def _check_target(target: str) -> Any:
-    trusted = _TRUSTED + tuple(name for name in os.environ.get("KDEXP_TRUST", "").split(",") if name)
+    trusted = _TRUSTED + _trusted_by_user()
 
     def is_trusted(path: str) -> bool:
         return any(path == name or path.startswith(name + ".") for name in trusted)
@@ -376,6 +418,11 @@ def check(config: Any) -> None:
             f"must be {dataset.num_outputs}, the outputs that dataset={dataset.name} (task {dataset.task}) needs",
             network.num_classes,
         )
+    name = config.sweep_name
+    _require(
+        name is None or re.fullmatch(r"[\w.-]*\w", name), "sweep_name", "must be letters, digits, _, . and -", name
+    )
+    _require(config.rerun in (None, "all"), "rerun", "must be null or all", config.rerun)
     _require(config.tracking.wandb in ("auto", "online", "offline", "disabled"), "tracking.wandb",
              "must be auto, online, offline or disabled", config.tracking.wandb)  # fmt: skip
 
@@ -474,6 +521,6 @@ def _check_trainer(trainer: Any) -> None:
              trainer.accumulate_grad_batches)  # fmt: skip
 
 
-def _require(rule_holds: bool, setting: str, rule: str, value: Any) -> None:
+def _require(rule_holds: object, setting: str, rule: str, value: Any) -> None:
     if not rule_holds:
         raise ValueError(f"{setting} {rule}, got {value}")

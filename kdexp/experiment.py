@@ -111,11 +111,10 @@ def _compile(learner: nn.Module, frozen: Teacher | None) -> None:
 def _tracker(config: Any, folder: Path, record: dict[str, Any]) -> Tracker:
     choices, tracking = plain(config.choices), config.tracking
     kind = "control" if record["is_control"] else "distill"
-    sweep = Path(config.sweep_dir) if config.sweep_dir else None
     settings = {
         "project": tracking.project,
         "entity": tracking.entity,
-        "group": tracking.group or ("_".join(sweep.parts[-2:]) if sweep else None),
+        "group": tracking.group or (Path(config.sweep_dir).name if config.sweep_dir else None),
         "job_type": kind,
         "name": tracking.name or " ".join(record["overrides"]) or kind,
         "tags": list(dict.fromkeys([*tracking.tags, *choices.values()])),

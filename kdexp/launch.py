@@ -1,31 +1,29 @@
 """One job = one clean process state: Hydra, its sweeps, Lightning's child ranks, signals, failures, exit codes."""
 
-import gc
 import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import configure_log, setup_globals
 from hydra.errors import ConfigCompositionException, HydraException
-from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from kdexp import results
-from kdexp.config import check, one_line
+from kdexp import child, results
+from kdexp.config import one_line
+from kdexp.sweep import stop_file
 
 log = logging.getLogger(__name__)
 traceback_log = logging.getLogger("kdexp.traceback")
 
-FAILED, WRONG_INPUT, INTERRUPTED, TERMINATED = 1, 2, 130, 143  # the last two as shells count signals
+FAILED, WRONG_INPUT, INTERRUPTED, TERMINATED = 1, 2, 130, child.TERMINATED  # the last two as shells count signals
+LAUNCH = "KDEXP_LAUNCH"  # environment variable: which launch of a sweep a job belongs to
 
 
 def program(entry: Callable[[], None]) -> None:
@@ -33,6 +31,7 @@ def program(entry: Callable[[], None]) -> None:
     full_traceback = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing; what is printed is up to us
     logging.raiseExceptions = False  # a log file on a full disk must not fill the console too
+    signal.signal(signal.SIGTERM, child.terminated)
     try:
         _continue_run()
         entry()
@@ -77,39 +76,40 @@ def meet() -> None:
 
 
 def job(config: DictConfig, run: Callable[[DictConfig], Mapping[str, Any]]) -> float | None:
-    """Run one job of Hydra's, alone or in a sweep, in a process state of its own.
+    """Run one job of Hydra's: alone in this process, or as one of a sweep in a process of its own.
 
     Returns:
-        The best validation accuracy, for sweepers that search; None when the job failed in a sweep. A job that fails
-        alone ends the process; in a sweep the next job runs, and `Sweep` reports the failure at the end.
+        The best validation accuracy, for sweepers that search; None when the job of a sweep did not complete. A job
+        that fails alone ends the process.
     """
-    hydra = HydraConfig.get()
-    sweeping = hydra.mode == RunMode.MULTIRUN
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        return _supervise(config, run)
+    return _accuracy(_run(config, run))
+
+
+def _accuracy(record: Mapping[str, Any]) -> float | None:
+    return float(record["metrics"]["val"]["best"]["acc"]) if record.get("status") == "completed" else None
+
+
+def _run(config: DictConfig, run: Callable[[DictConfig], Mapping[str, Any]]) -> Mapping[str, Any]:
+    folder = Path(config.output_dir)
     if rank() != 0:
         logging.getLogger("kdexp").setLevel(logging.WARNING)  # rank 0 speaks for all
-    with _own_state():
-        if sweeping:
-            config.sweep_dir = hydra.sweep.dir
-            log.info("job %s: %s", hydra.job.num, " ".join(hydra.overrides.task))
-            _pin_current_job()
-        try:
-            done = run(config)
-        except Exception as error:
-            message = _explain(error, f"{hydra.runtime.output_dir}/{hydra.job.name}.log")
-            if not sweeping:
-                leave(WRONG_INPUT if _is_wrong_input(error) else FAILED, message)
-            print(f"error: {message}", file=sys.stderr)
-            return None
-        except (KeyboardInterrupt, SystemExit) as error:
-            if results.status_of(error) != "interrupted" or rank() != 0:
-                raise
-            resume = results.argument("resume", Path(config.output_dir))
-            stopped = isinstance(error, SystemExit) and error.code == TERMINATED
-            leave(TERMINATED if stopped else INTERRUPTED, f"interrupted; continue with: kdexp-train {resume}")
-    return float(done["metrics"]["val"]["best"]["acc"]) if done.get("metrics") else None
+    try:
+        return run(config)
+    except Exception as error:
+        leave(WRONG_INPUT if _is_wrong_input(error) else FAILED, _explain(error, folder / results.LOG))
+    except (KeyboardInterrupt, SystemExit) as error:
+        if results.status_of(error) != "interrupted" or rank() != 0:
+            raise
+        stopped = isinstance(error, SystemExit) and error.code == TERMINATED
+        resume = results.argument("resume", folder)
+        leave(TERMINATED if stopped else INTERRUPTED, f"interrupted; continue with: kdexp-train {resume}")
+    finally:
+        _leave_group()
 
 
-def _explain(error: Exception, log_file: str) -> str:
+def _explain(error: Exception, log_file: Path) -> str:
     status = results.status_of(error)
     traceback_log.error("%s", error, exc_info=error)
     if not (_is_wrong_input(error) or isinstance(error, OSError) or status != "failed"):
@@ -122,33 +122,49 @@ def _is_wrong_input(error: Exception) -> bool:
     return isinstance(error, ValueError | FileNotFoundError) or type(error).__name__ == "MisconfigurationException"
 
 
-@contextmanager
-def _own_state() -> Iterator[None]:
-    """Give back environment, arguments, signal handlers and process group as they were before the job.
+def _leave_group() -> None:
+    if "torch.distributed" in sys.modules:
+        distributed = sys.modules["torch.distributed"]
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.destroy_process_group()
 
-    Lightning's launcher sets LOCAL_RANK and MASTER_* and leaves them; the next job of a sweep would take itself for a
-    rank that somebody else started, and wait. They are restored, not removed: torchrun's and SLURM's must survive.
+
+def _supervise(config: DictConfig, run: Callable[[DictConfig], Mapping[str, Any]]) -> float | None:
+    """Run a job of a sweep in a process of its own, on whatever launcher; see to it that its end is known.
+
+    This process stays light: neither it nor the launcher's other jobs feel what becomes of the job.
     """
-    environment, arguments = dict(os.environ), list(sys.argv)
-    interrupt = signal.getsignal(signal.SIGINT)  # Lightning ignores further Ctrl-C for good after the first
-    terminate = signal.signal(signal.SIGTERM, _terminated)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, interrupt)
-        signal.signal(signal.SIGTERM, terminate)
-        if "torch.distributed" in sys.modules:
-            distributed = sys.modules["torch.distributed"]
-            if distributed.is_available() and distributed.is_initialized():
-                distributed.destroy_process_group()
-        os.environ.clear()
-        os.environ.update(environment)
-        sys.argv[:] = arguments
-        gc.collect()
+    hydra = HydraConfig.get()
+    folder, config.sweep_dir = Path(hydra.runtime.output_dir), hydra.sweep.dir
+    stop = stop_file(Path(hydra.sweep.dir), os.environ.get(LAUNCH, ""))
+    if rank() == 0 and results.is_in_use(folder):
+        return None  # another launch is at it
+    if stop.exists():
+        return None
+    arguments = (run, config, HydraConfig.instance().cfg)
+    code = child.run(_run_in_child, arguments, folder / results.LOG, is_to_stop=stop.exists)
+    if rank() != 0:
+        return None
+    if code < 0:
+        name = signal.Signals(-code).name
+        hint = " (the system's answer when memory runs out)" if name == "SIGKILL" else ""
+        results.note_death(folder, "killed", f"killed by {name}{hint}")
+    else:
+        results.note_death(folder, "failed", f"its process ended with exit code {code} and no word")
+    return _accuracy(results.read(folder, "sweep")) if (folder / results.FILE).is_file() else None
 
 
-def _terminated(signum: int, frame: Any) -> NoReturn:
-    sys.exit(128 + signum)
+def _run_in_child(run: Callable[[DictConfig], Mapping[str, Any]], config: DictConfig, hydra: DictConfig) -> None:
+    setup_globals()
+    HydraConfig.instance().set_config(hydra)
+    configure_log(hydra.hydra.job_logging, hydra.hydra.verbose)
+    for handler in logging.getLogger().handlers:
+        if not isinstance(handler, logging.FileHandler):
+            logging.getLogger().removeHandler(handler)  # what is printed goes to the same file
+    _pin_current_job()
+    # What Lightning starts its child ranks with: `python -m` this module, whoever's main program this process has.
+    sys.modules["__main__"] = sys.modules[run.__module__]
+    _run(config, run)
 
 
 def _pin_current_job() -> None:
@@ -170,38 +186,3 @@ def _pin_current_job() -> None:
     whole: Any = HydraConfig.instance().cfg
     with read_write(whole.hydra), open_dict(whole.hydra):
         whole.hydra.run.dir = hydra.runtime.output_dir
-
-
-class Sweep(Callback):
-    """What happens before the first and after the last job of a sweep.
-
-    Hydra swallows exceptions of callbacks, so both ends speak through SystemExit.
-    """
-
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Check every job's configuration, so that a wrong value is refused before job 0."""
-        loader = GlobalHydra.instance().config_loader()
-        try:
-            for overrides in _jobs(config):
-                check(loader.load_sweep_config(config, overrides))
-        except Exception as error:
-            leave(WRONG_INPUT, one_line(error))
-
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Print the comparison; exit with 1 when a job did not complete."""
-        from kdexp.report.table import show_sweep  # here: it needs NumPy, which --help does not
-
-        if not show_sweep(Path(config.hydra.sweep.dir)):
-            sys.exit(FAILED)
-
-
-def _jobs(config: DictConfig) -> list[list[str]]:
-    """The overrides of every job, as Hydra's basic sweeper expands them."""
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-
-    given = list(config.hydra.overrides.task)
-    parameters = config.hydra.sweeper.get("params") or {}
-    given += [f"{key}={value}" for key, value in parameters.items()]
-    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-    batches = BasicSweeper.split_arguments(parser.parse_overrides(given), None)
-    return [list(job) for batch in batches for job in batch]

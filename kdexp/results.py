@@ -1,23 +1,33 @@
 """results.json: what a run was, how it ended and what came out; the one source for every comparison."""
 
+import fcntl
 import json
+import os
 import platform
 import re
 import shlex
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from kdexp.atomic import atomic_path
 
 SCHEMA_VERSION = 1
 FILE = "results.json"
-STATUSES = ("running", "completed", "failed", "oom", "diverged", "interrupted")
-"""``running`` stays behind when a process is killed without a chance to say so."""
+LOG = "train.log"
+STATUSES = ("running", "completed", "failed", "oom", "diverged", "interrupted", "killed")
+"""In the file ``running`` stays behind when a process dies without a chance to say so; `read` calls that ``killed``."""
 
 _LINE_BREAK = re.compile(r"\n\s*")
+_LOCK = ".lock"
+_LOCK_SECONDS = 5.0  # long enough for whoever looks at the lock, or takes a last note, to let it go again
+
 _FACTS = {"schema_version", "status", "config", "overrides", "seed", "is_control", "control_fingerprint"}
 
 
@@ -31,19 +41,99 @@ def recording(folder: Path, facts: Mapping[str, Any]) -> Iterator[dict[str, Any]
 
     Yields:
         The results so far, to be added to. They are written when the block begins, and when it ends, however it ends.
+
+    Raises:
+        ValueError: another process runs in the folder.
     """
-    results: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "status": "running", **facts, "versions": _versions()}
-    write(folder, results)
+    results: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "status": "running",
+        **facts,
+        "versions": _versions(),
+        "started": _now(),
+    }
+    with alone(folder):
+        write(folder, results)
+        try:
+            yield results
+        except BaseException as error:
+            results["status"] = status_of(error)
+            results["error"] = f"{type(error).__name__}: {error}"
+            with suppress(OSError):  # a full disk, most likely: what went wrong before is what is to be heard
+                write(folder, results | {"ended": _now()})
+            raise
+        results["status"] = "completed"
+        results["ended"] = _now()
+        write(folder, results)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Let no other process run in a folder meanwhile; may be nested. The system ends it when the process dies.
+
+    Raises:
+        ValueError: another process runs in it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / _LOCK, is_singleton=True)
     try:
-        yield results
-    except BaseException as error:
-        results["status"] = status_of(error)
-        results["error"] = f"{type(error).__name__}: {error}"
-        with suppress(OSError):  # a full disk, most likely: what went wrong before is what is to be heard
-            write(folder, results)
-        raise
-    results["status"] = "completed"
-    write(folder, results)
+        lock.acquire(timeout=_LOCK_SECONDS)
+    except Timeout:
+        raise ValueError(f"output_dir must not be in use by another run, got {folder}") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def is_in_use(folder: Path) -> bool:
+    """Whether a process runs in a run folder now."""
+    try:
+        lock = os.open(folder / _LOCK, os.O_RDONLY)  # somebody else's runs can be looked at, too
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
+def note_death(folder: Path, status: str, error: str) -> None:
+    """Say how a run ended that could not say so itself; nothing when it did, or when it was taken up again."""
+    with suppress(ValueError), alone(folder):
+        results = json.loads((folder / FILE).read_text()) if (folder / FILE).is_file() else {}
+        if results.get("status") == "running":
+            write(folder, results | {"status": status, "error": error, "ended": _now()})
+
+
+def set_aside(folder: Path) -> None:
+    """Move what a run left to ``../superseded``, so that another one can take its folder; nothing is deleted.
+
+    results.json goes last: a move that is cut short is completed by the next one, to the same place.
+
+    Raises:
+        ValueError: a process runs in the folder.
+    """
+    with alone(folder):
+        run = json.loads((folder / FILE).read_text())
+        place = folder.parent / "superseded" / f"{folder.name}-{run['wandb_id']}"
+        place.mkdir(parents=True, exist_ok=True)
+        for kept in (folder / ".hydra", folder / LOG):  # they belong to whoever opened the folder, too
+            if kept.is_dir():
+                shutil.copytree(kept, place / kept.name, dirs_exist_ok=True)
+            elif kept.is_file():
+                shutil.copy2(kept, place)
+        for path in folder.iterdir():
+            if path.name not in (".hydra", LOG, _LOCK, FILE):
+                path.rename(place / path.name)
+        (folder / FILE).rename(place / FILE)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def status_of(error: BaseException) -> str:
@@ -76,7 +166,7 @@ def write(folder: Path, results: Mapping[str, Any]) -> None:
 
 
 def read(folder: Path, setting: str) -> dict[str, Any]:
-    """Read the results of a run.
+    """Read the results of a run. A run that says ``running`` while no process runs in its folder was ``killed``.
 
     Args:
         folder: the run folder.
@@ -97,6 +187,11 @@ def read(folder: Path, setting: str) -> dict[str, Any]:
     found = results.get("schema_version")
     if found != SCHEMA_VERSION:
         raise ValueError(f"{setting} must hold a {FILE} of schema version {SCHEMA_VERSION}, got {found} in {path}")
+    if results["status"] == "running" and not is_in_use(folder):
+        # Looked at in this order, a run that ended in between would seem to have been killed.
+        results = json.loads(path.read_text())
+        if results["status"] == "running":
+            results |= {"status": "killed", "error": "killed without a chance to say why"}
     return results
 
 

@@ -9,10 +9,20 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf
 
 from kdexp import launch, results, schemes
-from kdexp.config import HYDRA_VERSION_BASE, check, control_fingerprint, is_control, plain, run_fingerprint
+from kdexp.config import (
+    HYDRA_VERSION_BASE,
+    check,
+    code_version,
+    control_fingerprint,
+    is_control,
+    plain,
+    run_fingerprint,
+    run_key,
+)
 
 log = logging.getLogger(__name__)
 
@@ -31,17 +41,22 @@ def run(config: DictConfig) -> dict[str, Any]:
         FileNotFoundError: data or weights are not where the settings say.
         Diverged: a part of the loss was no longer finite; the last good checkpoint is kept.
     """
-    earlier: dict[str, Any] = {}
+    folder = Path(config.resume or config.output_dir).absolute()
     if config.resume:
-        resumed = str(Path(config.resume).absolute())
-        earlier = results.read(Path(resumed), "resume")
-        if earlier["status"] == "completed":
-            log.info("this run is complete already: %s", resumed)
-            return earlier
-        config = OmegaConf.create(earlier["config"] | {"resume": resumed, "output_dir": resumed})
+        results.read(folder, "resume")
+    with results.alone(folder) if launch.rank() == 0 else nullcontext():
+        return _run(config, folder)
+
+
+def _run(config: DictConfig, folder: Path) -> dict[str, Any]:
+    earlier = _earlier(config, folder)
+    if earlier.get("status") == "completed":
+        log.info("this run is complete already: %s", folder)
+        return earlier
+    if config.resume:
+        config = OmegaConf.create(earlier["config"] | {"resume": str(folder), "output_dir": str(folder)})
     check(config)
     values = plain(config)
-    folder = Path(config.output_dir)
     overrides = earlier.get("overrides", _overrides())
     # Imported here: --help and shell completion must not wait for torch.
     from kdexp.experiment import distill, ensemble
@@ -66,6 +81,20 @@ def run(config: DictConfig) -> dict[str, Any]:
     if config.sweep_dir is None or config.resume:
         show_run(folder)
     return record
+
+
+def _earlier(config: DictConfig, folder: Path) -> dict[str, Any]:
+    """What the folder has of the same run: of ``resume=``, or of an earlier launch of the sweep."""
+    if config.resume:
+        return results.read(folder, "resume")
+    if config.sweep_dir is None or not (folder / results.FILE).is_file():
+        return {}
+    found = results.read(folder, "sweep")
+    if found.get("key") == run_key(plain(config)):
+        return found
+    if launch.rank() == 0:
+        results.set_aside(folder)
+    return {}
 
 
 def _take(values: dict[str, Any], name: str, overrides: list[str]) -> None:
@@ -95,6 +124,9 @@ def _facts(values: dict[str, Any], overrides: list[str], earlier: dict[str, Any]
         "temperature": values["temperature"],
         "seed": values["seed"],
         "fingerprint": run_fingerprint(values),
+        "code_version": code_version(),
+        "key": run_key(values),
+        "launch": os.environ.get(launch.LAUNCH),
         "control_fingerprint": control_fingerprint(values),
         "is_control": is_control(values),
         "wandb_id": earlier.get("wandb_id", os.urandom(4).hex()),
@@ -113,6 +145,12 @@ def _train(config: DictConfig) -> float | None:
 
 def main() -> None:
     """The command."""
+    plugins = Plugins.instance()
+    # After Hydra's own search, which loads the class anew that this one is made of. In an editable installation that
+    # search does not find it.
+    from hydra_plugins.kdexp.sweeper import Sweeper
+
+    plugins.register(Sweeper)
     launch.program(_train)
 
 

@@ -39,14 +39,11 @@ def show_run(folder: Path) -> None:
     console.print(f"test again    kdexp-eval {results.argument('run', folder)}", soft_wrap=True)
 
 
-def show_sweep(folder: Path) -> bool:
-    """Print the runs of a sweep, seeds of one setting together.
+def show_sweep(folder: Path) -> None:
+    """Print the completed runs of a sweep, seeds of one setting together.
 
     Args:
         folder: the sweep's folder, with a run folder for each job.
-
-    Returns:
-        Whether every job completed.
     """
     runs = [results.read(path.parent, "sweep") for path in sorted(folder.glob(f"*/{results.FILE}"))]
     completed = [run for run in runs if run["status"] == "completed"]
@@ -63,10 +60,6 @@ def show_sweep(folder: Path) -> bool:
         _judge_teacher(console, teacher, list(controls.values()))
     console.print(f"run folders   {folder}/*", soft_wrap=True)
     console.print(f"figures       {folder}/*/figures/*.png", soft_wrap=True)
-    for run in runs:
-        if run["status"] != "completed":
-            console.print(f"{run['status']}: {' '.join(run['overrides'])}: {run.get('error', '')}", soft_wrap=True)
-    return len(runs) == len(completed) > 0
 
 
 def find_control(run: Results, folder: Path) -> Results | None:

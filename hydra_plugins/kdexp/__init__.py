@@ -1,0 +1,1 @@
+"""What Hydra finds of kdexp: it takes plugins from this namespace alone."""

@@ -1,0 +1,115 @@
+"""A job in a process of its own: whatever ends it ends nothing else, and it outlives nobody who waits for it."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from multiprocessing import forkserver
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+TERMINATED = 128 + signal.SIGTERM  # as shells count signals
+
+# Imported once, before the first job: jobs are then forked from a process that has them. Imports only, no work: a
+# process that has started threads, or has been on a GPU, cannot be forked. (W&B imports its launch agent in each init.)
+_HEAVY = ("kdexp.train", "kdexp.experiment", "kdexp.report.table", "wandb.sdk.launch")
+_CONTEXT = multiprocessing.get_context("forkserver")
+_LOOK_SECONDS = 0.5
+
+
+def warm_up() -> None:
+    """Start to import what jobs need, in the background."""
+    _CONTEXT.set_forkserver_preload(list(_HEAVY))
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # the imports are not to be cut short by a Ctrl-C
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+
+
+def run(target: Callable[..., None], arguments: tuple[Any, ...], log_file: Path, is_to_stop: Callable[[], bool]) -> int:
+    """Call a function in a process of its own and wait for its end.
+
+    The process has this one's environment. When it is to stop, or this one is interrupted, it gets SIGTERM and is
+    waited for; when this one dies, it does the same by itself.
+
+    Args:
+        target: importable by name.
+        arguments: can be pickled.
+        log_file: gets what the process prints, from the first byte.
+        is_to_stop: asked again and again.
+
+    Returns:
+        The exit code; -N when signal N ended the process.
+    """
+    warm_up()
+    process = _CONTEXT.Process(target=_begin, args=(target, arguments, log_file, dict(os.environ)))
+    process.start()
+    try:
+        while process.is_alive() and not is_to_stop():
+            process.join(_LOOK_SECONDS)
+    finally:
+        _end(process)
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def _end(process: BaseProcess) -> None:
+    try:
+        process.terminate()
+        process.join()
+    except BaseException:  # asked for a second time: it had its chance to save
+        process.kill()
+        process.join()
+        raise
+    finally:
+        if process.exitcode:
+            with suppress(ProcessLookupError):  # ranks and loader workers that it left behind
+                os.killpg(process.pid or 0, signal.SIGKILL)
+
+
+def _begin(target: Callable[..., None], arguments: tuple[Any, ...], log_file: Path, env: Mapping[str, str]) -> None:
+    os.setpgrp()  # a Ctrl-C in the terminal is for the process that waits
+    log = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(log, stream.fileno())
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    os.close(log)
+    os.environ.clear()
+    os.environ.update(env)
+    signal.signal(signal.SIGTERM, terminated)
+    # SLURM announces the end of a job's time with SIGUSR1 or 2, whichever was asked for.
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, _terminate)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    threading.Thread(target=_stop_with_parent, daemon=True).start()
+    target(*arguments)
+
+
+def _stop_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    _terminate()
+
+
+def _terminate(*_: Any) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+_is_ending = False
+
+
+def terminated(number: int, frame: Any) -> None:
+    """Handler of SIGTERM: end this process, once; what it does on its way out is not disturbed.
+
+    (A flag: Lightning puts a handler back that was changed while it trained.)
+    """
+    global _is_ending
+    if not _is_ending:
+        _is_ending = True
+        sys.exit(TERMINATED)

@@ -1,0 +1,178 @@
+"""What a person sees of a sweep: while it runs, and at its end."""
+
+import shlex
+import statistics
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from kdexp import results
+from kdexp.report.table import show_sweep
+from kdexp.sweep import State
+
+_MOST_ROWS = 20  # of the live table: a hundred jobs must not push it out of the terminal
+_WAITS = "waiting for another process"  # what `kdexp.teacher` says when the teacher is being trained
+
+
+class Progress:
+    """A table that is kept up to date in a terminal; elsewhere a line when a job starts, waits or ends.
+
+    Args:
+        folder: the sweep's.
+        cells: combinations of the swept values.
+    """
+
+    def __init__(self, folder: Path, cells: int) -> None:
+        self._console = Console()
+        self._cells = cells
+        self._folder = folder
+        self._live: Live | None = None
+        self._said: dict[int, str] = {}
+
+    def __enter__(self) -> "Progress":
+        if self._console.is_terminal:
+            self._live = Live(console=self._console, auto_refresh=False).__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self._live is not None:
+            self._live.__exit__(None, None, None)
+
+    def show(self, states: Sequence[State]) -> None:
+        """Show what has become of the jobs."""
+        if self._live is not None:
+            self._live.update(self._table(states), refresh=True)
+        else:
+            self._lines(states)
+
+    def _table(self, states: Sequence[State]) -> Group:
+        labels = settings(states)
+        table = Table(box=SIMPLE)
+        for name in ("job", "", "epoch", "val acc", "time", "settings"):
+            table.add_column(name, justify="right" if name in ("job", "epoch", "val acc", "time") else "left")
+        shown = [state for state in states if state.status == "running" or state.has_failed]
+        for state in shown[:_MOST_ROWS]:
+            waits = state.status == "running" and not state.epoch and _WAITS in "".join(state.log_tail[-1:])
+            table.add_row(
+                str(state.number),
+                Text("waits for the teacher" if waits else state.status, style="red" if state.has_failed else "cyan"),
+                f"{state.epoch}/{state.job.epochs}",
+                _percent(state.val_acc),
+                _time(state.seconds),
+                Text(labels[state.number], overflow="ellipsis", no_wrap=True),
+            )
+        hidden = len(shown) - _MOST_ROWS
+        rest = [Text(f"  and {hidden} more")] if hidden > 0 else []
+        return Group(Text(f"{self._folder.name}  {self._title(states)}"), table, *rest)
+
+    def _title(self, states: Sequence[State]) -> str:
+        parts = [_counts(states)]
+        best = max((state for state in states if state.val_acc is not None), key=lambda s: s.val_acc or 0, default=None)
+        if best is not None:
+            parts.append(f"best val acc {_percent(best.val_acc)} ({settings(states)[best.number]})")
+        left = seconds_left(states)
+        if left:
+            parts.append(f"about {_time(left)} left")
+        return ", ".join(parts)
+
+    def _lines(self, states: Sequence[State]) -> None:
+        labels = settings(states)
+        if not self._said:
+            same = f" ({self._cells} combinations, of which some come to the same)" if self._cells > len(states) else ""
+            done = sum(state.status == "completed" for state in states)
+            before = f", {done} completed before" if done else ""
+            self._say(f"sweep {self._folder}: {len(states)} jobs{same}{before}")
+            self._said = {state.number: state.status for state in states if state.status != "running"}
+        for state in states:
+            waits = state.status == "running" and _WAITS in "".join(state.log_tail[-1:])
+            status = "waits for the teacher that another job trains" if waits else state.status
+            if self._said.get(state.number) == status or state.status == "waiting":
+                continue
+            self._said[state.number] = status
+            line = f"job {state.number} {status}"
+            if state.status == "completed":
+                line += f" in {_time(state.seconds)}, val acc {_percent(state.val_acc)}"
+            line += f": {labels[state.number]}"
+            if state.has_failed:
+                line += f": {state.error}"
+            if state.status != "running":
+                line += f"  [{self._title(states)}]"
+            self._say(line)
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, soft_wrap=True, markup=False, highlight=False)
+        sys.stdout.flush()
+
+
+def show_end(folder: Path, states: Sequence[State], command: str) -> None:
+    """Print the comparison of a sweep's runs; what did not complete, why, and how to go on."""
+    show_sweep(folder)
+    console = Console() if sys.stdout.isatty() else Console(width=160)
+    left = [state for state in states if state.status != "completed"]
+    if not left:
+        return
+    labels = settings(states)
+    console.print(f"\n{len(left)} of {len(states)} jobs did not complete: {_counts(left)}")
+    failed = [state for state in left if state.has_failed]
+    if failed:
+        table = Table(box=SIMPLE)
+        for name in ("job", "status", "settings", "reason"):
+            table.add_column(name, overflow="fold")
+        for state in failed:
+            table.add_row(str(state.number), state.status, Text(labels[state.number]), Text(state.error or ""))
+        console.print(table)
+    for state in failed:
+        log_file = folder / state.job.folder / results.LOG
+        console.print(f"log of job {state.number}: {log_file}", soft_wrap=True, markup=False, highlight=False)
+    console.print(f"run again     {command}", soft_wrap=True, markup=False, highlight=False)
+
+
+def settings(states: Sequence[State]) -> dict[int, str]:
+    """What makes each job differ from the others, by its number."""
+    common = set.intersection(*(set(state.job.overrides) for state in states)) if len(states) > 1 else set()
+    return {state.number: " ".join(o for o in state.job.overrides if o not in common) for state in states}
+
+
+def seconds_left(states: Sequence[State]) -> float | None:
+    """How long a sweep will take yet, by what its jobs took so far; None before there is anything to go by."""
+    took = [state.seconds for state in states if state.status == "completed" and state.seconds]
+    running = [state for state in states if state.status == "running" and state.seconds]
+    took = took or [
+        state.seconds / state.epoch * state.job.epochs for state in running if state.epoch and state.seconds
+    ]
+    if not took:
+        return None
+    mean = statistics.fmean(took)
+    waiting = sum(state.status == "waiting" for state in states)
+    rest = sum(max(mean - (state.seconds or 0), 0) for state in running)
+    return (waiting * mean + rest) / max(len(running), 1)
+
+
+def _counts(states: Sequence[State]) -> str:
+    count = Counter(state.status for state in states)
+    return ", ".join(f"{number} {status}" for status, number in count.most_common())
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.2f} %"
+
+
+def _time(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
+
+
+def command_line(arguments: Sequence[str]) -> str:
+    """A command as it is to be typed again."""
+    return shlex.join([Path(arguments[0]).name, *(a for a in arguments[1:] if not a.startswith("rerun="))])

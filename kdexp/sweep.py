@@ -1,0 +1,269 @@
+"""A sweep on disk: a folder for each job, what became of it, and sweep.json, the index of them all."""
+
+import csv
+import json
+import os
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from kdexp import results
+from kdexp.atomic import atomic_path
+from kdexp.config import DISTILLATION_ONLY, RUN_ONLY
+
+SCHEMA_VERSION = 1
+FILE = "sweep.json"
+STATUSES = ("waiting", *results.STATUSES)
+
+_LOOK_SECONDS = 1.0
+_TAIL_LINES = 20
+_NAME_LENGTH = 120
+
+
+@dataclass(frozen=True)
+class Job:
+    """One cell of a sweep.
+
+    Attributes:
+        overrides: what it is, in the words of the command line.
+        folder: its run folder, in the sweep's.
+        key: see `kdexp.config.run_key`; what lies in the folder is this job's only when it has the same.
+        epochs: how many it trains for.
+    """
+
+    overrides: tuple[str, ...]
+    folder: str
+    key: str
+    epochs: int
+
+
+@dataclass(frozen=True)
+class State:
+    """An entry of the index: a job and what became of it so far.
+
+    Attributes:
+        number: of the job in its sweep; it keeps it.
+        job: what it is.
+        status: one of STATUSES.
+        seconds: from its last start to its end, or to now.
+        epoch: how many epochs are done.
+        val_acc: the best so far.
+        error: why it did not complete.
+        log_tail: the last lines of its log, of a job that is running or did not complete.
+        launch: which launch of the sweep ran it last.
+    """
+
+    number: int
+    job: Job
+    status: str
+    seconds: float | None = None
+    epoch: int = 0
+    val_acc: float | None = None
+    error: str | None = None
+    log_tail: tuple[str, ...] = ()
+    launch: str | None = None
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it ended without completing."""
+        return self.status not in ("waiting", "running", "completed")
+
+
+class Sweep:
+    """The jobs of one launch, in a folder that they may share with those of earlier and of simultaneous launches.
+
+    Args:
+        folder: the sweep's folder.
+        jobs: of this launch, each with a run folder of its own.
+        command: what was typed, to be typed again.
+    """
+
+    def __init__(self, folder: Path, jobs: Sequence[Job], command: str) -> None:
+        self.folder, self.command = folder, command
+        self.launch = os.urandom(4).hex()
+        self._jobs: dict[int, Job] = {}
+        self._seen: dict[str, tuple[int, State]] = {}
+        folder.mkdir(parents=True, exist_ok=True)
+        with self._index() as known:
+            numbers = {job.folder: number for number, job in known.items()}
+            for job in jobs:
+                numbers.setdefault(job.folder, len(numbers))
+                known[numbers[job.folder]] = self._jobs[numbers[job.folder]] = job
+
+    def states(self) -> list[State]:
+        """What has become of this launch's jobs, as their folders say now."""
+        return [self._state(number, job) for number, job in sorted(self._jobs.items())]
+
+    def is_to_run(self, state: State) -> bool:
+        """Whether a job is neither completed nor was run by this launch, which tries each of them once."""
+        return state.status != "completed" and state.launch != self.launch
+
+    def request_stop(self) -> None:
+        """Tell this launch's jobs, wherever they run, to save and stop."""
+        stop_file(self.folder, self.launch).parent.mkdir(exist_ok=True)
+        stop_file(self.folder, self.launch).touch()
+
+    def wait(self, *, for_others: bool) -> None:
+        """Wait until none of the jobs is running: none that this launch started, or none at all."""
+        while any(self._is_running(self.folder / job.folder, for_others) for job in self._jobs.values()):
+            time.sleep(_LOOK_SECONDS / 4)
+
+    def _is_running(self, folder: Path, by_others: bool) -> bool:
+        if not results.is_in_use(folder):
+            return False
+        try:
+            return by_others or results.read(folder, "sweep").get("launch") == self.launch
+        except ValueError:  # it has just begun
+            return True
+
+    @contextmanager
+    def watched(self, show: Callable[[Sequence[State]], None]) -> Iterator[None]:
+        """Keep the index true while the block lasts, and show what has become of the jobs, once a second."""
+        ended = threading.Event()
+
+        def look() -> None:
+            with suppress(OSError), self._index():  # a full disk must not end what shows that it is full
+                pass
+            show(self.states())
+
+        def watch() -> None:
+            while not ended.wait(_LOOK_SECONDS):
+                look()
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        look()
+        watcher.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            watcher.join()
+            look()
+
+    @contextmanager
+    def _index(self) -> Iterator[dict[int, Job]]:
+        """Read sweep.json, let the jobs in it be changed, and write it with what has become of them."""
+        path = self.folder / FILE
+        with FileLock(self.folder / f".{FILE}.lock"):
+            jobs = {state["number"]: Job(tuple(state["overrides"]), state["folder"], state["key"], state["epochs"])
+                    for state in (json.loads(path.read_text())["jobs"] if path.is_file() else ())}  # fmt: skip
+            yield jobs
+            index = {
+                "schema_version": SCHEMA_VERSION,
+                "name": self.folder.name,
+                "command": self.command,
+                "jobs": [_entry(self._state(number, job)) for number, job in sorted(jobs.items())],
+            }
+            with atomic_path(path) as temporary:
+                temporary.write_text(json.dumps(index, indent=2) + "\n")
+
+    def _state(self, number: int, job: Job) -> State:
+        folder = self.folder / job.folder
+        try:
+            changed = (folder / results.FILE).stat().st_mtime_ns
+        except FileNotFoundError:
+            return State(number, job, "running" if results.is_in_use(folder) else "waiting")
+        seen = self._seen.get(job.folder)
+        if seen is not None and seen[0] == changed and seen[1].job == job:
+            return seen[1]
+        try:
+            run = results.read(folder, "sweep")
+        except ValueError as error:
+            return State(number, job, "failed", error=str(error))
+        if run.get("key") != job.key:
+            return State(number, job, "waiting")
+        status = run["status"]
+        epoch, val_acc = _progress(folder / "metrics.csv")
+        state = State(
+            number,
+            job,
+            status,
+            seconds=_seconds(run),
+            epoch=epoch,
+            val_acc=run["metrics"]["val"]["best"]["acc"] if status == "completed" else val_acc,
+            error=run.get("error"),
+            log_tail=() if status == "completed" else _tail(folder / results.LOG),
+            launch=run.get("launch"),
+        )
+        if status != "running":
+            self._seen[job.folder] = changed, state
+        return state
+
+
+def stop_file(folder: Path, launch: str) -> Path:
+    """Exists when the jobs of a launch are to stop: a file, so that it is seen wherever they run."""
+    return folder / ".stop" / launch
+
+
+def _entry(state: State) -> dict[str, Any]:
+    entry = asdict(state)
+    job = entry.pop("job")
+    return {"number": entry.pop("number"), **job, **entry}
+
+
+def _progress(table: Path) -> tuple[int, float | None]:
+    """Epochs done and best validation accuracy, by metrics.csv."""
+    if not table.is_file():
+        return 0, None
+    with table.open() as file:
+        accuracies = [float(row["val/acc"]) for row in csv.DictReader(file)]
+    return len(accuracies), max(accuracies, default=None)
+
+
+def _seconds(run: Mapping[str, Any]) -> float | None:
+    if "started" not in run or (run["status"] != "running" and "ended" not in run):
+        return None
+    ended = datetime.fromisoformat(run["ended"]) if "ended" in run else datetime.now(UTC)
+    return (ended - datetime.fromisoformat(run["started"])).total_seconds()
+
+
+def _tail(log_file: Path) -> tuple[str, ...]:
+    if not log_file.is_file():
+        return ()
+    with log_file.open(errors="replace") as file:
+        return tuple(line.rstrip("\n") for line in deque(file, _TAIL_LINES))
+
+
+def name_sweep(dataset: str, swept: Sequence[str], identity: str) -> str:
+    """A folder name for a sweep: of what, over what, and a few digits of what tells it from others."""
+    words = [*([] if "dataset" in swept else [dataset]), *swept]
+    return _safe("_".join(words), identity[:6])
+
+
+def name_job(values: Mapping[str, Any], cell: Mapping[str, str], *, is_control: bool, fingerprint: str) -> str:
+    """A folder name for a job: what makes it differ from the others, safe for shells and Hydra's grammar.
+
+    Jobs that compute the same have the same name: settings that do not matter, to a control above all, are left out.
+
+    Args:
+        values: the job's configuration, plain.
+        cell: the swept settings and their values, as typed.
+        is_control: whether the student is trained alone.
+        fingerprint: of the configuration.
+    """
+    ignored = (*RUN_ONLY, *(DISTILLATION_ONLY if is_control else ()))
+    words = []
+    for key, typed in cell.items():
+        path = key.lstrip("+~").split("@")[-1].replace("/", ".").split(".")
+        if path[0] in ignored:
+            continue
+        value: Any = values
+        for name in path:
+            value = value.get(name) if isinstance(value, Mapping) else None
+        shown = f"{value:g}" if isinstance(value, float) else str(value)
+        words.append(f"{'.'.join(path)}-{typed if value is None or isinstance(value, Mapping | list) else shown}")
+    return _safe("_".join(words), fingerprint[:8])
+
+
+def _safe(words: str, digits: str) -> str:
+    clean = re.sub(r"[^\w.]+", "-", words, flags=re.ASCII).strip("-.")
+    return f"{clean[:_NAME_LENGTH]}-{digits}" if clean else digits

@@ -1,0 +1,285 @@
+"""A sweep's names, its index, and what it tells of its jobs."""
+
+import json
+import multiprocessing
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from kdexp import results
+from kdexp.config import check, code_version, compose, is_control, plain, run_fingerprint, run_key
+from kdexp.report.progress import Progress, command_line, seconds_left, settings, show_end
+from kdexp.sweep import Job, State, Sweep, name_job, name_sweep
+
+FACTS = {"config": {}, "overrides": [], "seed": 0, "is_control": False, "control_fingerprint": "c", "wandb_id": "w"}
+
+
+def job(number: int = 0, key: str = "k", epochs: int = 4) -> Job:
+    return Job(("dataset=digits", f"seed={number}"), f"seed-{number}", key, epochs)
+
+
+def state(number: int, status: str, **known) -> State:
+    return State(number, job(number), status, **known)
+
+
+def run(folder: Path, status: str = "completed", key: str = "k", **more) -> None:
+    metrics = {split: {"best": {"acc": 0.9}, "last": {"acc": 0.8}} for split in ("val", "test")}
+    record = {"schema_version": 1, **FACTS, "status": status, "key": key, "metrics": metrics, **more}
+    results.write(folder, record)
+
+
+def named(cell: dict[str, str], *overrides: str) -> str:
+    values = plain(compose(["experiment=smoke", *overrides, *(f"{k}={v}" for k, v in cell.items())], output_dir="x"))
+    return name_job(values, cell, is_control=is_control(values), fingerprint=run_fingerprint(values))
+
+
+@pytest.mark.parametrize(
+    ("cell", "name"),
+    [
+        ({"alpha": "0.1", "temperature": "4.0", "seed": "0"}, "alpha-0.1_temperature-4_seed-0"),
+        ({"alpha": "1e-1", "loss": "dkd"}, "alpha-0.1_loss-dkd"),
+        ({"student.hidden": "[16,8]", "student": "mlp"}, "student.hidden-16-8-_student-mlp"),
+        ({"tracking": "none", "seed": "3"}, "seed-3"),
+        ({"distillation": "article"}, "distillation-article"),
+    ],
+)  # fmt: skip
+def test_a_jobs_folder_is_named_after_its_values_and_safe_to_type(cell, name):
+    found = named(cell)
+    assert found.rsplit("-", 1)[0] == name
+    assert len(found.rsplit("-", 1)[1]) == 8
+
+
+def test_a_controls_folder_is_the_same_at_every_temperature_with_any_loss():
+    cells = [{"alpha": "1", "temperature": t, "loss": loss, "seed": "0"} for t in ("1", "4") for loss in ("kd", "dkd")]
+    assert len({named(cell) for cell in cells}) == 1
+    assert named(cells[0]).startswith("alpha-1_seed-0-")
+    assert named(cells[0] | {"seed": "1"}) != named(cells[0])
+    distilled = [cell | {"alpha": "0.5"} for cell in cells]
+    assert len({named(cell) for cell in distilled}) == 4
+
+
+def test_a_long_cell_has_a_short_name():
+    values = {"dataset": {"source": {}}, "student": {"width": 1}}
+    cell = {f"student.setting_{i}": "x" * 50 for i in range(9)}
+    assert len(name_job(values, cell, is_control=False, fingerprint="0123456789")) < 140
+
+
+def test_a_sweeps_folder_tells_of_what_and_over_what():
+    assert name_sweep("digits", ["alpha", "student.width"], "abcdef012345") == "digits_alpha_student.width-abcdef"
+    assert name_sweep("digits", ["dataset", "seed"], "abcdef012345") == "dataset_seed-abcdef"
+
+
+def test_the_key_of_a_run_changes_with_ones_own_code(tmp_path, monkeypatch):
+    values = plain(compose(["experiment=smoke"], output_dir=tmp_path))
+    monkeypatch.setenv("KDEXP_TRUST", "my_losses.odd,mine_alone")
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "my_losses").mkdir()
+    keys = []
+    for path, content in [("my_losses/odd.py", "a = 1"), ("my_losses/odd.py", "a = 2"), ("mine_alone.py", ""),
+                          ("other.py", "")]:  # fmt: skip
+        (tmp_path / path).write_text(content)
+        code_version.cache_clear()
+        keys.append(run_key(values))
+    code_version.cache_clear()
+    assert len(set(keys)) == 3
+    assert keys[2] == keys[3], "not a package that is trusted"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("rerun=some", r"^rerun must be null or all, got some$"),
+        ("sweep_name='a/b'", r"^sweep_name must be letters, digits, _, . and -, got a/b$"),
+        ("sweep_name=..", r"^sweep_name must be letters, .*, got \.\.$"),
+    ],
+)
+def test_a_wrong_setting_of_a_sweep_is_said(tmp_path, override, message):
+    with pytest.raises(ValueError, match=message):
+        check(compose(["experiment=smoke", override], output_dir=tmp_path))
+
+
+def hold(folder: Path, seconds: float, ready) -> None:
+    with results.recording(folder, {**FACTS, "key": "k", "launch": "other"}):
+        ready.set()
+        time.sleep(seconds)
+
+
+@pytest.fixture
+def running(tmp_path):
+    """A process that runs in seed-0 until it is killed."""
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    process = context.Process(target=hold, args=(tmp_path / "seed-0", 60, ready))
+    process.start()
+    assert ready.wait(60)
+    yield process
+    process.kill()
+    process.join()
+
+
+def test_a_run_is_running_while_its_process_lives_and_killed_after(tmp_path, running):
+    sweep = Sweep(tmp_path, [job()], "kdexp-train -m")
+    assert results.read(tmp_path / "seed-0", "run")["status"] == "running"
+    (now,) = sweep.states()
+    assert now.status == "running"
+    assert now.seconds >= 0
+    with pytest.raises(ValueError, match=r"^output_dir must not be in use by another run, got .*seed-0$"):
+        results.alone(tmp_path / "seed-0").__enter__()
+    running.kill()
+    running.join()
+    assert results.read(tmp_path / "seed-0", "run")["status"] == "killed"
+    (now,) = sweep.states()
+    assert (now.status, now.has_failed) == ("killed", True)
+    assert sweep.is_to_run(now)
+
+
+def test_how_a_run_died_is_noted_unless_it_said_so_itself(tmp_path):
+    run(tmp_path / "a", "running")
+    results.note_death(tmp_path / "a", "killed", "killed by SIGSEGV")
+    assert results.read(tmp_path / "a", "run")["error"] == "killed by SIGSEGV"
+    run(tmp_path / "b", "diverged", error="nan")
+    results.note_death(tmp_path / "b", "killed", "killed by SIGSEGV")
+    assert results.read(tmp_path / "b", "run")["status"] == "diverged"
+
+
+def test_the_index_tells_what_the_folders_say(tmp_path):
+    run(tmp_path / "seed-0", started="2026-01-01T00:00:00+00:00", ended="2026-01-01T00:01:30+00:00")
+    run(tmp_path / "seed-1", "failed", error="ValueError: no")
+    (tmp_path / "seed-1" / "train.log").write_text("".join(f"line {i}\n" for i in range(100)))
+    (tmp_path / "seed-1" / "metrics.csv").write_text("epoch,val/acc\n0,0.5\n1,0.75\n2,0.25\n")
+    run(tmp_path / "seed-2", key="of another code version")
+    Sweep(tmp_path, [job(i) for i in range(4)], "kdexp-train -m seed=0,1,2,3")
+    index = json.loads((tmp_path / "sweep.json").read_text())
+    assert index["schema_version"] == 1
+    assert index["name"] == tmp_path.name
+    assert index["command"] == "kdexp-train -m seed=0,1,2,3"
+    done, failed, other, waiting = index["jobs"]
+    assert done == {
+        "number": 0, "overrides": ["dataset=digits", "seed=0"], "folder": "seed-0", "key": "k", "epochs": 4,
+        "status": "completed", "seconds": 90.0, "epoch": 0, "val_acc": 0.9, "error": None, "log_tail": [],
+        "launch": None,
+    }  # fmt: skip
+    assert (failed["status"], failed["epoch"], failed["val_acc"]) == ("failed", 3, 0.75)
+    assert failed["error"] == "ValueError: no"
+    assert failed["log_tail"] == [f"line {i}" for i in range(80, 100)]
+    assert (other["status"], waiting["status"]) == ("waiting", "waiting")
+
+
+def test_a_second_launch_adds_its_jobs_and_every_job_keeps_its_number(tmp_path):
+    Sweep(tmp_path, [job(1), job(2)], "first")
+    Sweep(tmp_path, [job(3), job(2), job(1)], "second")
+    run(tmp_path / "seed-1")
+    third = Sweep(tmp_path, [job(2)], "third")
+    with third.watched(lambda states: None):
+        pass
+    index = json.loads((tmp_path / "sweep.json").read_text())
+    assert {entry["folder"]: entry["number"] for entry in index["jobs"]} == {"seed-1": 0, "seed-2": 1, "seed-3": 2}
+    assert [entry["status"] for entry in index["jobs"]] == ["completed", "waiting", "waiting"]
+    assert [state.number for state in third.states()] == [1]
+
+
+def test_what_is_set_aside_is_all_there_and_the_folder_is_free(tmp_path):
+    folder = tmp_path / "seed-0"
+    run(folder)
+    for path in ("checkpoints/last.ckpt", "student.safetensors", "train.log", ".hydra/config.yaml"):
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).write_text(path)
+    results.set_aside(folder)
+    aside = tmp_path / "superseded" / "seed-0-w"
+    for path in ("checkpoints/last.ckpt", "student.safetensors", "train.log", ".hydra/config.yaml"):
+        assert (aside / path).read_text() == path
+    assert results.read(aside, "run")["status"] == "completed"
+    assert {path.name for path in folder.iterdir()} == {".lock", ".hydra", "train.log"}
+    assert Sweep(tmp_path, [job()], "").states()[0].status == "waiting"
+
+
+def test_a_move_that_was_cut_short_is_completed(tmp_path, monkeypatch):
+    folder = tmp_path / "seed-0"
+    run(folder)
+    for name in ("a", "b"):
+        (folder / name).write_text(name)
+    rename, moved = Path.rename, []
+
+    def fail_second(self, target):
+        if len(moved) == 1:
+            raise KeyboardInterrupt
+        moved.append(self)
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail_second)
+    with pytest.raises(KeyboardInterrupt):
+        results.set_aside(folder)
+    monkeypatch.undo()
+    assert (folder / "results.json").is_file()
+    results.set_aside(folder)
+    assert {path.name for path in (tmp_path / "superseded" / "seed-0-w").iterdir()} == {"a", "b", "results.json"}
+
+
+def test_time_left_goes_by_what_jobs_took():
+    done, runs, waits = state(0, "completed", seconds=60.0), state(1, "running", seconds=20.0), state(2, "waiting")
+    assert seconds_left([done, runs, waits]) == pytest.approx(40 + 60)
+    assert seconds_left([done, runs, state(3, "running", seconds=50.0), waits]) == pytest.approx((40 + 10 + 60) / 2)
+    assert seconds_left([state(1, "running", seconds=20.0, epoch=1), waits]) == pytest.approx(60 + 80)
+    assert seconds_left([state(1, "running", seconds=1.0), waits]) is None
+
+
+def test_a_job_is_called_by_what_makes_it_differ():
+    assert settings([state(0, "waiting"), state(1, "waiting")]) == {0: "seed=0", 1: "seed=1"}
+    assert settings([state(0, "waiting")]) == {0: "dataset=digits seed=0"}
+
+
+def test_the_command_to_run_again_is_quoted_and_does_not_force():
+    typed = ["/usr/bin/kdexp-train", "-m", "feature_loss=[at,rkd]", "rerun=all", "seed=0,1"]
+    assert command_line(typed) == "kdexp-train -m 'feature_loss=[at,rkd]' seed=0,1"
+
+
+def test_without_a_terminal_a_line_is_printed_when_a_job_starts_waits_or_ends(tmp_path, capsys):
+    waits = ("[time] teacher: waiting for another process that is training it",)
+    with Progress(tmp_path, cells=4) as progress:
+        progress.show([state(0, "running"), state(1, "waiting"), state(2, "completed", val_acc=0.5, seconds=1.0)])
+        for _ in range(3):
+            progress.show([state(0, "running"), state(1, "running", log_tail=waits), state(2, "completed")])
+        progress.show([state(0, "killed", error="by SIGKILL"), state(1, "completed", val_acc=0.75, seconds=75.2),
+                       state(2, "completed")])  # fmt: skip
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("3 jobs (4 combinations, of which some come to the same), 1 completed before")
+    assert lines[1] == "job 0 running: seed=0"
+    assert lines[2] == "job 1 waits for the teacher that another job trains: seed=1"
+    assert lines[3].startswith(
+        "job 0 killed: seed=0: by SIGKILL  [2 completed, 1 killed, best val acc 75.00 % (seed=1)"
+    )
+    assert lines[4].startswith("job 1 completed in 1 min 15 s, val acc 75.00 %: seed=1")
+    assert len(lines) == 5
+
+
+def test_the_live_table_shows_what_runs_and_what_failed_and_counts_the_rest(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    states = [state(i, "waiting") for i in range(100)]
+    states[3:5] = [state(3, "running", epoch=2, val_acc=0.5, seconds=3.0), state(4, "failed", val_acc=0.25)]
+    with Progress(tmp_path, cells=100) as progress:
+        progress.show(states)
+    shown = capsys.readouterr().out
+    assert "98 waiting" in shown
+    for words in ("2/4", "50.00 %", "seed=3", "failed", "seed=4", "best val acc 50.00 % (seed=3)"):
+        assert words in shown
+    assert "seed=50" not in shown
+    assert shown.count("\n") < 15
+
+
+def test_at_the_end_what_failed_is_listed_with_its_reason_its_log_and_the_command(tmp_path, capsys):
+    show_end(tmp_path, [state(0, "completed"), state(1, "oom", error="CUDA out of memory")], "kdexp-train -m seed=0,1")
+    shown = capsys.readouterr().out
+    assert "1 of 2 jobs did not complete: 1 oom" in shown
+    assert "CUDA out of memory" in shown
+    assert f"log of job 1: {tmp_path}/seed-1/train.log" in shown
+    assert "run again     kdexp-train -m seed=0,1" in shown
+
+
+def test_a_stop_is_asked_of_one_launch_alone(tmp_path):
+    one, other = Sweep(tmp_path, [job()], ""), Sweep(tmp_path, [job()], "")
+    one.request_stop()
+    assert os.listdir(tmp_path / ".stop") == [one.launch]
+    assert one.launch != other.launch

@@ -1,0 +1,221 @@
+"""Sweeps from the command line: what is finished is kept, whatever happens, and nothing is run twice."""
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+SCRIPTS = Path(sys.executable).parent
+SMOKE = ("experiment=smoke", "tracking=none", "student.width=2")
+ODD = """
+import os, signal, sys
+from pathlib import Path
+from torch import nn
+
+class Odd(nn.Module):
+    def __init__(self, how):
+        super().__init__()
+        self.how, self.calls = how, 0
+
+    def forward(self, student_logits, teacher_logits, target):
+        self.calls += 1
+        if self.calls == 5 and not Path("healed").exists():
+            if self.how == "raise":
+                raise RuntimeError("on purpose")
+            if self.how == "exit":
+                sys.exit(0)
+            if self.how == "vanish":
+                os._exit(7)
+            if self.how == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if self.how == "diverge":
+                return (student_logits * float("nan")).mean()
+        return (student_logits - teacher_logits).square().mean()
+"""
+
+
+@pytest.fixture
+def odd(tmp_path) -> tuple[str, ...]:
+    """A loss of one's own that misbehaves until the file ``healed`` is there: the settings that sweep over it."""
+    (tmp_path / "odd.py").write_text(ODD)
+    (tmp_path / "my_conf" / "loss").mkdir(parents=True)
+    (tmp_path / "my_conf" / "loss" / "odd.yaml").write_text("_target_: odd.Odd\nhow: well\n")
+    return ("--config-dir", "my_conf", "loss=odd", "alpha=0.5")
+
+
+def environment(store: Path, **more: str) -> dict[str, str]:
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "WANDB", "KDEXP"))}
+    return env | {"KDEXP_STORE_DIR": str(store), "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"} | more
+
+
+def start(folder: Path, store: Path, *arguments: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [SCRIPTS / "kdexp-train", "-m", *arguments], cwd=folder, env=environment(store),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def wait_for(condition, seconds=180) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def index(folder: Path) -> list[dict]:
+    (path,) = folder.glob("multirun/*/sweep.json")
+    return json.loads(path.read_text())["jobs"]
+
+
+def runs(folder: Path) -> dict[str, dict]:
+    """What the run folders say, by folder name; without looking at locks."""
+    return {path.parent.name: json.loads(path.read_text()) for path in folder.glob("multirun/*/*/results.json")}
+
+
+def completed(folder: Path) -> dict[str, tuple]:
+    """When each of the completed runs was started and ended."""
+    return {n: (run["started"], run["ended"]) for n, run in runs(folder).items() if run["status"] == "completed"}
+
+
+def wandb_states(folder: Path) -> dict[str, str]:
+    states = {}
+    for path in sorted(folder.glob("multirun/*/*/wandb/offline-run-*")):
+        command = [SCRIPTS / "wandb", "leet", "inspect", str(path), "--summary", "--json"]
+        states[path.parents[1].name] = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)[
+            "state"
+        ]
+    return states
+
+
+def test_what_becomes_of_one_job_does_not_touch_the_others_and_only_they_are_run_again(command, tmp_path, odd):
+    sweep = ("kdexp-train", "-m", *odd, *SMOKE, "loss.how=raise,exit,vanish,kill,diverge,well", "tracking=wandb",
+             "trainer.max_epochs=4")  # fmt: skip
+    env = {"KDEXP_TRUST": "odd", "PYTHONPATH": str(tmp_path)}
+    done = command(*sweep, rc=1, **env)
+    statuses = {entry["folder"].split("-")[1]: entry["status"] for entry in index(tmp_path)}
+    assert statuses == {
+        "raise": "failed", "exit": "failed", "vanish": "failed", "kill": "killed", "diverge": "diverged",
+        "well": "completed",
+    }  # fmt: skip
+    reasons = {entry["folder"].split("-")[1]: entry["error"] for entry in index(tmp_path)}
+    assert "on purpose" in reasons["raise"]
+    assert "SIGKILL" in reasons["kill"]
+    assert "exit code 7" in reasons["vanish"]
+    assert "not finite" in reasons["diverge"]
+    tails = {entry["folder"].split("-")[1]: "\n".join(entry["log_tail"]) for entry in index(tmp_path)}
+    assert "RuntimeError: on purpose" in tails["raise"]
+    assert "5 of 6 jobs did not complete" in done.stdout
+    for words in ("on purpose", "killed by SIGKILL", "train.log", "run again     kdexp-train -m --config-dir my_conf"):
+        assert words in done.stdout
+    before = completed(tmp_path)
+    states = wandb_states(tmp_path)
+    assert {name.split("-")[1]: s for name, s in states.items() if "vanish" not in name and "kill" not in name} == {
+        "raise": "failed", "exit": "failed", "diverge": "failed", "well": "finished",
+    }  # fmt: skip
+    assert not {s for name, s in states.items() if "vanish" in name or "kill" in name} & {"finished"}
+
+    (tmp_path / "healed").touch()
+    again = command(*sweep, **env)
+    assert "1 completed before" in again.stdout
+    assert len(completed(tmp_path)) == 6
+    assert before.items() <= completed(tmp_path).items(), "what was completed was run again"
+    (tmp_path / "odd.py").write_text(ODD + "# another version\n")
+    assert "completed before" not in command(*sweep, **env).stdout
+    assert len(list(tmp_path.glob("multirun/*/superseded/*/results.json"))) == 6
+    assert not before.items() & completed(tmp_path).items()
+
+
+def test_a_sweep_killed_twice_at_a_random_moment_has_every_cell_once(command, tmp_path, store):
+    sweep = (*SMOKE, "alpha=0.1,1", "temperature=1,4", "seed=0,1", "trainer.max_epochs=6", "student.dropout=0.2")
+    moment, seen = random.Random(), {}
+    for _ in range(2):
+        process = start(tmp_path, store, *sweep)
+        wait_for(lambda: any(run["status"] == "running" for run in runs(tmp_path).values()))
+        time.sleep(moment.uniform(0, 3))
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        now = completed(tmp_path)
+        assert seen.items() <= now.items()
+        seen = now
+    command("kdexp-train", "-m", *sweep)
+    entries = index(tmp_path)
+    assert len(entries) == 6, "four distilled, and one control a seed at whatever temperature"
+    assert {entry["status"] for entry in entries} == {"completed"}
+    assert seen.items() <= completed(tmp_path).items(), "what was completed was run again"
+    # Continued runs come to what runs that nobody killed come to.
+    (tmp_path / "whole").mkdir()
+    command("kdexp-train", "-m", *sweep, cwd=tmp_path / "whole")
+    assert outcomes(tmp_path) == outcomes(tmp_path / "whole")
+    assert not list(tmp_path.glob("multirun/*/superseded"))
+
+
+def outcomes(folder: Path) -> dict[str, tuple]:
+    return {
+        path.parent.name: ((path.parent / "student.safetensors").read_bytes(), json.loads(path.read_text())["metrics"])
+        for path in folder.glob("multirun/*/*/results.json")
+    }
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_sweep_saves_stops_and_says_how_to_go_on(command, tmp_path, store, number, code):
+    sweep = (*SMOKE, "seed=0,1", "trainer.max_epochs=40", "student.dropout=0.2")
+    process = start(tmp_path, store, *sweep)
+    wait_for(lambda: len(list(tmp_path.glob("multirun/*/*/checkpoints/last.ckpt"))) == 1)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == code, output
+    assert sorted(entry["status"] for entry in index(tmp_path)) == ["interrupted", "waiting"]
+    assert f"run again     kdexp-train -m {' '.join(sweep)}" in output
+    done = command("kdexp-train", "-m", *sweep, "trainer.max_epochs=40")
+    assert len(completed(tmp_path)) == 2
+    (log,) = [p for p in tmp_path.glob("multirun/*/*/train.log") if "continuing from" in p.read_text()]
+    assert "completed before" not in done.stdout
+    assert log.parent.name.startswith("seed-0")
+
+
+def test_two_launches_at_once_share_the_jobs(tmp_path, store):
+    sweep = (*SMOKE, "seed=0,1,2,3", "trainer.max_epochs=6")
+    processes = [start(tmp_path, store, *sweep) for _ in range(2)]
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    found = runs(tmp_path)
+    assert [run["status"] for run in found.values()] == ["completed"] * 4
+    logs = [path.read_text() for path in tmp_path.glob("multirun/*/*/train.log")]
+    assert [len(re.findall(r"student: epoch 6/6", log)) for log in logs] == [1] * 4
+    assert len({run["launch"] for run in found.values()}) == 2, "one launch waited while the other did all the work"
+    for output in outputs:
+        assert "acc" in output
+
+
+def test_an_added_value_runs_the_new_cells_alone_and_rerun_all_sets_everything_aside(command, tmp_path):
+    command("kdexp-train", "-m", *SMOKE, "alpha=0.1,1", "temperature=1,4")
+    first = completed(tmp_path)
+    assert len(first) == 3
+    done = command("kdexp-train", "-m", *SMOKE, "alpha=0.1,1", "temperature=1,4,8")
+    second = completed(tmp_path)
+    assert "4 jobs (6 combinations, of which some come to the same), 3 completed before" in done.stdout
+    assert len(second) == 4
+    assert first.items() <= second.items()
+    command("kdexp-train", "-m", *SMOKE, "alpha=0.1,1", "temperature=1,4,8", "rerun=all")
+    third = completed(tmp_path)
+    assert third.keys() == second.keys()
+    assert not third.items() & second.items()
+    aside = tmp_path.glob("multirun/*/superseded/*/results.json")
+    assert sorted(json.loads(p.read_text())["started"] for p in aside) == sorted(begun for begun, _ in second.values())
+    assert len(list(tmp_path.glob("multirun/*"))) == 1
+
+
+def test_a_sweep_goes_where_it_is_told_to(command, tmp_path):
+    command("kdexp-train", "-m", *SMOKE, "seed=0", "sweep_name=mine")
+    command("kdexp-train", "-m", *SMOKE, "seed=0", "sweep_name=mine", "hydra.sweep.dir='else where/${sweep_name}'")
+    assert len(list(tmp_path.glob("multirun/mine/*/results.json"))) == 1
+    assert len(list(tmp_path.glob("else where/mine/*/results.json"))) == 1
