@@ -5,7 +5,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
@@ -29,6 +30,16 @@ def warm_up() -> None:
         forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+
+
+def check_all(check: Callable[[Any], None], configs: Sequence[Any]) -> None:
+    """Check configurations in a warm process, so that this one need not import what they name.
+
+    Raises:
+        ValueError: what the first of them breaks.
+    """
+    with ProcessPoolExecutor(1, mp_context=_CONTEXT) as pool:
+        list(pool.map(check, configs))
 
 
 def run(target: Callable[..., None], arguments: tuple[Any, ...], log_file: Path, is_to_stop: Callable[[], bool]) -> int:

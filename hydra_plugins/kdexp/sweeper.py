@@ -4,7 +4,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -54,8 +53,7 @@ class Sweeper(BasicSweeper):
         assert self.launcher is not None
         if launch.rank() != 0:
             raise ValueError("a sweep must be started by one process: kdexp starts the ranks of each job itself")
-        if isinstance(self.launcher, BasicLauncher):
-            child.warm_up()  # while the configurations are composed
+        child.warm_up()  # while the configurations are composed
         cells, jobs = self._jobs()
         sweep = Sweep(Path(self.config.hydra.sweep.dir), jobs, command_line(sys.argv))
         OmegaConf.save(self.config, sweep.folder / "multirun.yaml")
@@ -106,13 +104,14 @@ class Sweeper(BasicSweeper):
         swept = {override.get_key_element() for override in self._given if override.is_sweep_override()}
         (cells,) = self.split_arguments(self._given, None)
         jobs: dict[str, Job] = {}
+        configs = []
         for cell in cells:
             config = self.hydra_context.config_loader.load_sweep_config(self.config, list(cell))
             HydraConfig.instance().set_config(config)  # ${hydra:...} reads it
             with read_write(config), open_dict(config):
                 del config["hydra"]
                 config.output_dir = "."  # not known yet
-            check(config)
+            configs.append(config)
             values = plain(config)
             typed = dict(override.split("=", 1) for override in cell)
             name = name_job(
@@ -123,6 +122,7 @@ class Sweeper(BasicSweeper):
             )
             jobs.setdefault(name, Job(tuple(cell), name, run_key(values), values["trainer"]["max_epochs"]))
         HydraConfig.instance().cfg = None
+        child.check_all(check, configs)
         return len(cells), list(jobs.values())
 
 
