@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "kdexp"
 MODULES = sorted(path.relative_to(PACKAGE.parent) for path in PACKAGE.rglob("*.py"))
 CONFIG = {"hydra", "omegaconf"}
 LIGHTNING = {"pytorch_lightning", "lightning_fabric", "lightning"}
-PROGRAMS = {"kdexp.train", "kdexp.eval", "kdexp.doctor"}
+PROGRAMS = {"kdexp.train", "kdexp.eval", "kdexp.doctor", "kdexp.compare"}
 MAY_CONFIGURE = {"kdexp.config", "kdexp.launch", *PROGRAMS}
 
 
@@ -63,9 +63,11 @@ def test_imports_run_one_way(path):
         assert all(n.startswith(allowed) for n in ours)
 
 
-@pytest.mark.parametrize("module", ["kdexp.train", "kdexp.eval", "kdexp.launch", "kdexp.results"])
+@pytest.mark.parametrize(
+    "module", ["kdexp.train", "kdexp.eval", "kdexp.compare", "kdexp.launch", "kdexp.results", "kdexp.report.page"]
+)
 def test_programs_start_without_torch(module):
-    """--help and shell completion import the program's module."""
+    """--help and shell completion import the program's module; a page of results needs no torch at all."""
     code = f"import sys, {module}; sys.exit(any(m in sys.modules for m in ('torch', 'wandb', 'pytorch_lightning')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

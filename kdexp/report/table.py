@@ -1,4 +1,4 @@
-"""What a person sees at the end of a run or a sweep, from results.json alone."""
+"""What a person sees in the terminal at the end of a run, a sweep or a comparison, from results.json alone."""
 
 import math
 import shlex
@@ -10,59 +10,69 @@ from typing import Any
 
 from rich.box import SIMPLE
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from kdexp import results
+from kdexp.report.comparison import Comparison, Setting
+from kdexp.report.runs import Run, find
+from kdexp.report.summary import answer
 
-METRICS = ("acc", "precision", "recall", "f1", "auc")
+# Column -> metric, split and epoch.
+_COLUMNS = {
+    "val acc": ("acc", "val", "best"),
+    "acc": ("acc", "test", "best"),
+    "acc, last epoch": ("acc", "test", "last"),
+    "f1": ("f1", "test", "best"),
+    "auc": ("auc", "test", "best"),
+}
+_LEGEND = "\nin %, of test unless val is said; best epoch by validation accuracy"
 
-Results = Mapping[str, Any]
+Teachers = Mapping[str, Mapping[str, Any]]
 
 
 def show_run(folder: Path) -> None:
     """Print one finished run: teacher, control when there is one beside it, student; and where everything is."""
-    run = results.read(folder, "run")
-    rows: list[tuple[str, Sequence[Results]]] = [("control (alpha=1)" if run["is_control"] else "distilled", [run])]
-    steps = [(name, [results.read(folder / "steps" / name, "run")]) for name in run.get("steps", [])]
-    rows[:0] = steps
-    control = None if run["is_control"] else find_control(run, folder.parent)
+    run = _run(folder)
+    rows = [Setting(name, {}, [_run(folder / "steps" / name)]) for name in run.results.get("steps", [])]
+    control = None if run.is_control else find_control(run.results, folder.parent)
     if control is not None:
-        rows.insert(0, ("control (alpha=1)", [control]))
+        rows.insert(0, Setting("control", {}, [Run(folder.parent, control, "completed")]))
+    rows.append(Setting("control" if run.is_control else "distilled", {}, [run]))
+    teachers = {"teacher": run.results["teacher"]} if run.results.get("teacher") else {}
     console = _console()
-    console.print("\ntest split in %, best epoch by validation accuracy")
-    console.print(_table(run.get("teacher"), rows))
-    _judge_teacher(console, run.get("teacher"), [control] if control else [])
+    console.print(_LEGEND)
+    console.print(_table(teachers, rows))
+    _judge_teacher(console, teachers, rows[:1] if control else [])
     console.print(f"run folder    {folder}", soft_wrap=True)
     console.print(f"figures       {folder / 'figures'}", soft_wrap=True)
-    if run.get("wandb"):
+    if run.results.get("wandb"):
         console.print(f"look at it    wandb leet {shlex.quote(str(folder / 'wandb'))}", soft_wrap=True)
     console.print(f"test again    kdexp-eval {results.argument('run', folder)}", soft_wrap=True)
 
 
 def show_sweep(folder: Path) -> None:
-    """Print the completed runs of a sweep, seeds of one setting together.
+    """Print the completed runs of a sweep, seeds of one setting together, and what they say.
 
     Args:
         folder: the sweep's folder, with a run folder for each job.
     """
-    runs = [results.read(path.parent, "sweep") for path in sorted(folder.glob(f"*/{results.FILE}"))]
-    completed = [run for run in runs if run["status"] == "completed"]
     console = _console()
-    groups: dict[str, list[Results]] = {}
-    for run in completed:
-        groups.setdefault(_label(run), []).append(run)
-    teacher = next((run["teacher"] for run in completed if run.get("teacher")), None)
-    ordered = sorted(groups.items(), key=lambda item: (not item[1][0]["is_control"], item[0]))
-    if ordered:
-        controls = {(run["control_fingerprint"], run["seed"]): run for run in completed if run["is_control"]}
-        console.print("\ntest split in %, best epoch by validation accuracy; mean ± std over seeds")
-        console.print(_table(teacher, ordered, controls))
-        _judge_teacher(console, teacher, list(controls.values()))
+    _show_settings(console, Comparison(find([folder])[0]))
     console.print(f"run folders   {folder}/*", soft_wrap=True)
-    console.print(f"figures       {folder}/*/figures/*.png", soft_wrap=True)
+    console.print(f"look closer   kdexp-compare {shlex.quote(str(folder))}", soft_wrap=True)
 
 
-def find_control(run: Results, folder: Path) -> Results | None:
+def show_comparison(comparison: Comparison) -> None:
+    """Print the table of settings, the answer in words, and a line for each run that is not completed."""
+    console = _console()
+    _show_settings(console, comparison)
+    for run in comparison.failed:
+        line = f"{run.status}: {' '.join(run.results['overrides'])}: {run.error or 'no reason known'}"
+        console.print(escape(line), highlight=False, soft_wrap=True)
+
+
+def find_control(run: Mapping[str, Any], folder: Path) -> Mapping[str, Any] | None:
     """The control of a run among the run folders in a folder: same student, data, recipe and seed, alpha = 1."""
     for path in folder.glob(f"*/{results.FILE}"):
         try:
@@ -75,62 +85,65 @@ def find_control(run: Results, folder: Path) -> Results | None:
     return None
 
 
+def _run(folder: Path) -> Run:
+    found = results.read(folder, "run")
+    return Run(folder, found, found["status"])
+
+
 def _console() -> Console:
     # Into a file or a pipe a table is written as wide as it is.
     return Console() if sys.stdout.isatty() else Console(width=160)
 
 
-def _judge_teacher(
-    console: Console, teacher: Mapping[str, Mapping[str, float]] | None, controls: Sequence[Results]
-) -> None:
-    if not teacher or not controls:
-        return
-    alone = statistics.fmean(control["metrics"]["val"]["best"]["acc"] for control in controls)
-    if teacher["val"]["acc"] < alone:
-        console.print("warning: on val the teacher is worse than the student trained alone")
+def _show_settings(console: Console, comparison: Comparison) -> None:
+    if comparison.settings:
+        console.print(f"{_LEGEND}; mean ± std over n seeds")
+        console.print(_table(comparison.teachers, comparison.settings))
+        _judge_teacher(console, comparison.teachers, comparison.controls)
+    for sentence in answer(comparison):
+        console.print(escape(sentence), highlight=False, soft_wrap=True)
 
 
-def _label(run: Results) -> str:
-    if run["is_control"]:
-        return "control"
-    return " ".join(["distilled", *(o for o in run["overrides"] if not o.startswith(("seed=", "experiment=")))])
+def _judge_teacher(console: Console, teachers: Teachers, controls: Sequence[Setting]) -> None:
+    alone = [value for control in controls for value in control.values("acc", "val")]
+    if len(teachers) == 1 and alone:
+        (teacher,) = teachers.values()
+        if teacher["val"]["acc"] < statistics.fmean(alone):
+            console.print("warning: on val the teacher is worse than the student trained alone")
 
 
-def _table(
-    teacher: Mapping[str, Mapping[str, float]] | None,
-    rows: Iterable[tuple[str, Sequence[Results]]],
-    controls: Mapping[tuple[str, int], Results] | None = None,
-) -> Table:
+def _table(teachers: Teachers, settings: Sequence[Setting]) -> Table:
+    several = any(len(setting.runs) > 1 for setting in settings)
+    paired = any(setting.is_control for setting in settings) and any(setting.gain for setting in settings)
     table = Table(box=SIMPLE)
     table.add_column("", no_wrap=True)
-    for name in METRICS:
-        table.add_column(name, justify="right")
-    if controls:
-        table.add_column("acc - control", justify="right")
-    if teacher:
-        table.add_row("teacher", *(_percent([teacher["test"].get(name)]) for name in METRICS))
-    for label, runs in rows:
-        test = [run["metrics"]["test"]["best"] for run in runs]
-        cells = [_percent([metrics.get(name) for metrics in test]) for name in METRICS]
-        if controls:
-            cells.append(_paired(runs, controls))
-        table.add_row(f"{label}  n={len(runs)}" if len(runs) > 1 else label, *cells)
+    for name in (*(["n"] if several else []), *_COLUMNS, *(["acc - control", "95 % interval"] if paired else [])):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, teacher in teachers.items():
+        cells = (
+            "" if epoch == "last" else _percent([teacher[split].get(metric)])
+            for metric, split, epoch in _COLUMNS.values()
+        )
+        table.add_row("teacher" if len(teachers) == 1 else f"teacher {name}", *([""] if several else []), *cells)
+    for setting in settings:
+        cells = (_percent(setting.values(*column)) for column in _COLUMNS.values())
+        gain = (_gain(setting) if not setting.is_control else ("", "")) if paired else ()
+        count = [str(len(setting.runs))] if several else []
+        table.add_row(escape(setting.label), *count, *cells, *gain)
     return table
 
 
-def _paired(runs: Sequence[Results], controls: Mapping[tuple[str, int], Results]) -> str:
-    """Mean ± std over seeds of the difference to the control of the same seed."""
-    if runs[0]["is_control"]:
-        return ""
-    differences = [
-        run["metrics"]["test"]["best"]["acc"] - control["metrics"]["test"]["best"]["acc"]
-        for run in runs
-        if (control := controls.get((run["control_fingerprint"], run["seed"])))
-    ]
-    return _percent(differences, sign=True) if differences else "no control"
+def _gain(setting: Setting) -> tuple[str, str]:
+    if setting.gain is None:
+        return "no control", ""
+    interval = setting.gain.interval
+    return (
+        _percent(setting.gain.differences, sign=True),
+        f"{100 * interval[0]:+.2f} to {100 * interval[1]:+.2f}" if interval else "",
+    )
 
 
-def _percent(values: Sequence[float | None], sign: bool = False) -> str:
+def _percent(values: Iterable[float | None], sign: bool = False) -> str:
     known = [100 * value for value in values if value is not None and not math.isnan(value)]
     if not known:
         return "-"

@@ -1,0 +1,268 @@
+"""Runs put in order: settings over seeds, each against its control, and the one that validation chooses."""
+
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from kdexp.config import control_fingerprint, run_fingerprint
+from kdexp.report.runs import Run
+from kdexp.report.statistics import Paired, bootstrap, paired, wilson
+
+# Chosen options and the equation's own numbers stand first, in this order.
+_FIRST_AXES = ("dataset", "teacher", "student", "loss", "feature_loss", "alpha", "temperature")
+# Where and how a run is done or watched, presets that show in what they set, and the seed, which is grouped over.
+_NO_AXES = ("seed", "data_dir", "store_dir", "output_dir", "resume", "sweep_dir", "tracking", "experiment", "sweep")
+# What a control was told of these has no part in it.
+_NOT_THE_CONTROLS = (
+    "teacher",
+    "loss",
+    "feature_loss",
+    "scheme",
+    "alpha",
+    "temperature",
+    "alpha_schedule",
+    "temperature_schedule",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """Completed runs that differ in nothing but the seed.
+
+    Attributes:
+        label: tells it from the other settings of the comparison.
+        axes: what the settings differ in -> its value here.
+        runs: one a seed, by seed.
+        family: equal for settings that have the same control.
+        controls: the runs of its control, by seed; its own when it is the control.
+    """
+
+    label: str
+    axes: Mapping[str, Any]
+    runs: Sequence[Run]
+    family: str = ""
+    controls: Mapping[int, Run] = field(default_factory=dict)
+
+    @property
+    def is_control(self) -> bool:
+        """Whether the student is trained alone."""
+        return self.runs[0].is_control
+
+    def values(self, name: str, split: str = "test", epoch: str = "best") -> list[float]:
+        """A metric of each run that has it."""
+        return [value for run in self.runs if (value := run.metric(name, split, epoch)) is not None]
+
+    def mean(self, name: str, split: str = "test", epoch: str = "best") -> float | None:
+        """A metric's mean over seeds; None when no run has it."""
+        values = self.values(name, split, epoch)
+        return statistics.fmean(values) if values else None
+
+    def std(self, name: str, split: str = "test", epoch: str = "best") -> float | None:
+        """A metric's standard deviation (n - 1) over seeds; None of fewer than two."""
+        values = self.values(name, split, epoch)
+        return statistics.stdev(values) if len(values) > 1 else None
+
+    def interval(self, name: str, split: str = "test", epoch: str = "best") -> tuple[float, float] | None:
+        """95 % interval: bootstrap over seeds; of one run's accuracy Wilson's over samples; None where neither is."""
+        values = self.values(name, split, epoch)
+        samples = self.runs[0].results.get("samples", {}).get(split)
+        if len(values) == 1 and name == "acc" and samples:
+            return wilson(values[0], samples)
+        return bootstrap(values)
+
+    @cached_property
+    def gain(self) -> Paired | None:
+        """Test accuracy less that of the control with the same seed; None of the control, or without one."""
+        if self.is_control:
+            return None
+        pairs = [
+            (run.metric("acc"), self.controls[run.seed].metric("acc")) for run in self.runs if run.seed in self.controls
+        ]
+        return paired([own - alone for own, alone in pairs if own is not None and alone is not None])
+
+    @property
+    def mean_gain(self) -> float | None:
+        """Mean of `gain`."""
+        return None if self.gain is None else self.gain.mean
+
+
+class Comparison:
+    """What a table or a page of several runs shows.
+
+    Args:
+        runs: to compare, however they ended.
+        sort: ``val/METRIC``, ``test/METRIC``, ``test_last/METRIC`` (descending; ascending where less is better),
+            ``gain``, or a setting's name.
+
+    Raises:
+        ValueError: nothing has the metric or the setting to sort by.
+
+    Attributes:
+        runs: all of them.
+        axes: names of the settings that differ, the chosen options first.
+        settings: of completed runs, sorted, controls first.
+        repeated: completed runs that a later one of the same setting and seed replaced.
+    """
+
+    def __init__(self, runs: Sequence[Run], sort: str = "val/acc") -> None:
+        self.runs = list(runs)
+        seeded = _following_the_seed(self.completed)
+        groups: dict[tuple[str, str], dict[int, Run]] = {}
+        self.repeated: list[Run] = []
+        for run in self.completed:
+            seedless = _without(run.results["config"], seeded)
+            key = "control" if run.is_control else run_fingerprint(seedless)
+            seeds = groups.setdefault((control_fingerprint(seedless), key), {})
+            if run.seed in seeds:
+                self.repeated.append(seeds[run.seed])
+            seeds[run.seed] = run
+        firsts = {key: next(iter(seeds.values())) for key, seeds in groups.items()}
+        self.axes = _axes(list(firsts.values()), seeded)
+        self.settings = [
+            Setting(label, axes, [seeds[seed] for seed in sorted(seeds)], key[0], groups.get((key[0], "control"), {}))
+            for (key, seeds), (label, axes) in zip(
+                groups.items(), _described(list(firsts.values()), self.axes), strict=True
+            )
+        ]
+        self.settings.sort(key=_sort_key(sort, self.settings))
+
+    @cached_property
+    def completed(self) -> list[Run]:
+        """The runs that have metrics."""
+        return [run for run in self.runs if run.completed]
+
+    @cached_property
+    def failed(self) -> list[Run]:
+        """The runs that have none."""
+        return [run for run in self.runs if not run.completed]
+
+    @cached_property
+    def controls(self) -> list[Setting]:
+        """The students trained alone: one for each student, data set and recipe."""
+        return [setting for setting in self.settings if setting.is_control]
+
+    @cached_property
+    def distilled(self) -> list[Setting]:
+        """The settings that are no control."""
+        return [setting for setting in self.settings if not setting.is_control]
+
+    @cached_property
+    def candidates(self) -> list[Setting]:
+        """Among which the winner is chosen: the settings with most seeds, since a mean of fewer wins by luck."""
+        most = max((len(setting.runs) for setting in self.distilled), default=0)
+        return [setting for setting in self.distilled if len(setting.runs) == most]
+
+    @cached_property
+    def winner(self) -> Setting | None:
+        """The candidate with the highest mean validation accuracy (of equals that with the lowest validation NLL).
+
+        The test split has no part in it. None without a distilled run.
+        """
+        return max(self.candidates, key=_merit, default=None)
+
+    @cached_property
+    def control(self) -> Setting | None:
+        """The winner's control; without a winner the control with the highest mean validation accuracy."""
+        own = [s for s in self.controls if self.winner is None or s.family == self.winner.family]
+        return max(own, key=_merit, default=None)
+
+    @cached_property
+    def teachers(self) -> dict[str, Mapping[str, Any]]:
+        """The teachers' names and what they can do: the winner's first."""
+        first = list(self.winner.runs) if self.winner else []
+        found: dict[str, Mapping[str, Any]] = {}
+        for run in [*first, *self.completed]:
+            teacher = run.results.get("teacher")
+            if teacher and teacher not in found.values():
+                name = run.results.get("choices", {}).get("teacher", "teacher")
+                found[name if name not in found else f"{name} ({len(found) + 1})"] = teacher
+        return found
+
+
+def _merit(setting: Setting) -> tuple[float, float]:
+    accuracy, nll = setting.mean("acc", "val"), setting.mean("nll", "val")
+    return (-1.0 if accuracy is None else accuracy, 0.0 if nll is None else -nll)
+
+
+def _following_the_seed(runs: Sequence[Run]) -> set[str]:
+    """Settings that always are the seed itself, as dataset.subset_seed is unless it is given, and ``seed``."""
+    names = {name for run in runs for name in run.settings if name.endswith("seed")}
+    return {name for name in names if all(run.settings.get(name, run.seed) == run.seed for run in runs)}
+
+
+def _without(config: Mapping[str, Any], names: set[str], prefix: str = "") -> dict[str, Any]:
+    return {
+        key: _without(value, names, f"{prefix}{key}.") if isinstance(value, Mapping) else value
+        for key, value in config.items()
+        if f"{prefix}{key}" not in names
+    }
+
+
+def _axes(runs: Sequence[Run], seeded: set[str]) -> list[str]:
+    """What the runs, one a setting, differ in: as few settings as tell them apart, and all that were swept by name."""
+    names = {name for run in runs for name in run.settings if name.split(".")[0] not in _NO_AXES}
+    names -= {name for name in names if name.endswith((".data_dir", ".download"))} | seeded
+    varying = [name for name in sorted(names) if len({str(r.settings.get(name)) for r in runs if _heeds(r, name)}) > 1]
+    typed = {override.lstrip("+~").partition("=")[0] for run in runs for override in run.results["overrides"]}
+    axes = [name for name in _FIRST_AXES if name in varying]
+    axes += [name for name in varying if name in typed and name not in _FIRST_AXES]
+    # A chosen option changes many settings below it; such a one is an axis only where the axes so far do not tell it.
+    for name in varying:
+        known: dict[tuple[str, ...], str] = {}
+        for run in runs:
+            place = (str(run.is_control), *(str(run.settings.get(axis)) for axis in axes if _heeds(run, axis)))
+            value = str(run.settings.get(name))
+            if _heeds(run, name) and name not in axes and known.setdefault(place, value) != value:
+                axes.append(name)
+    return axes
+
+
+def _heeds(run: Run, name: str) -> bool:
+    return not (run.is_control and name.split(".")[0] in _NOT_THE_CONTROLS)
+
+
+def _described(runs: Sequence[Run], axes: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """A label and the values on the axes for the first run of each setting."""
+    controls = [run for run in runs if run.is_control]
+    for run in runs:
+        values = {axis: run.settings.get(axis) for axis in axes if _heeds(run, axis)}
+        shown = list(values)
+        if run.is_control:
+            shown = [a for a in values if len({str(control.settings.get(a)) for control in controls}) > 1]
+        words = [f"{axis}={plain(values[axis])}" for axis in shown]
+        if not (words or run.is_control):  # the only setting
+            words = [f"{name}={plain(run.settings[name])}" for name in ("alpha", "temperature")]
+        yield " ".join((["control"] if run.is_control else []) + words), values
+
+
+def plain(value: Any) -> str:
+    """A setting's value as a person writes it: 4 for 4.0."""
+    return "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+LESS_IS_BETTER = ("loss", "nll", "ece", "kl_to_teacher")
+
+
+def _sort_key(sort: str, settings: Sequence[Setting]) -> Callable[[Setting], tuple[Any, ...]]:
+    where, _, name = sort.partition("/")
+    split, _, epoch = where.partition("_")
+
+    def key(setting: Setting) -> float | str | None:
+        if sort == "gain":
+            return None if setting.mean_gain is None else -setting.mean_gain
+        if split in ("val", "test"):
+            value = setting.mean(name, split, epoch or "best")
+            return value if value is None or name in LESS_IS_BETTER else -value
+        value = setting.runs[0].settings.get(sort)
+        return value if value is None or isinstance(value, int | float) else str(value)
+
+    if settings and all(key(setting) is None for setting in settings) and sort != "gain":
+        raise ValueError(f"sort must be gain, val/METRIC, test/METRIC or a setting of a run, got {sort}")
+
+    def full(setting: Setting) -> tuple[Any, ...]:
+        value = key(setting)
+        return (not setting.is_control, value is None, isinstance(value, str), value if value is not None else 0)
+
+    return full

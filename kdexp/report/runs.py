@@ -1,0 +1,227 @@
+"""The runs in some folders, as results.json, metrics.csv and a sweep's index tell them."""
+
+import csv
+import json
+import os
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from kdexp import results
+from kdexp.atomic import atomic_path
+
+INDEX = "sweep.json"
+_LOG_LINES = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One run, however it ended.
+
+    Attributes:
+        folder: its folder.
+        results: the content of its results.json; of a job that left none, what the sweep's index knows.
+        status: as in results.json; the sweep's index may know better.
+        error: why it is not completed, if anything said so.
+        log_tail: the last lines of its log when it is not completed.
+    """
+
+    folder: Path
+    results: Mapping[str, Any]
+    status: str
+    error: str = ""
+    log_tail: str = ""
+
+    @property
+    def completed(self) -> bool:
+        """Whether it has metrics to compare."""
+        return self.status == "completed"
+
+    @property
+    def seed(self) -> int:
+        """Of initial weights, order of the data, augmentation and dropout."""
+        return int(self.results["seed"])
+
+    @property
+    def is_control(self) -> bool:
+        """Whether the student was trained alone."""
+        return bool(self.results["is_control"])
+
+    @property
+    def command(self) -> str | None:
+        """What to type to run it again; None for a run that was started from Python."""
+        if not (self.results["overrides"] or (self.folder / ".hydra").is_dir()):
+            return None
+        return shlex.join(["kdexp-train", *self.results["overrides"]])
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Every setting by its name on the command line: ``alpha``, ``loss`` (the chosen option), ``optimizer.lr``."""
+        config = {key: value for key, value in self.results.get("config", {}).items() if key != "choices"}
+        given = (override.lstrip("+~").partition("=") for override in self.results["overrides"])
+        typed = {key.partition("@")[0]: value for key, _, value in given}
+        return {**typed, **dict(leaves(config)), **self.results.get("choices", {})}
+
+    def metric(self, name: str, split: str = "test", epoch: str = "best") -> float | None:
+        """A metric at the best epoch (by validation accuracy) or at the last; None where it was not measured."""
+        value = self.results.get("metrics", {}).get(split, {}).get(epoch, {}).get(name)
+        return None if value is None else float(value)
+
+    @cached_property
+    def epochs(self) -> list[dict[str, float]]:
+        """The rows of metrics.csv, empty fields left out; none when there is no such file or it cannot be read."""
+        try:
+            with (self.folder / "metrics.csv").open(newline="") as file:
+                return [{name: float(v) for name, v in row.items() if name and v} for row in csv.DictReader(file)]
+        except (OSError, ValueError):
+            return []
+
+
+def find(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
+    """Find the runs in run folders, sweep folders and folders of such, each run once.
+
+    Args:
+        folders: where to look.
+
+    Returns:
+        The runs in the order of their folders' names, and a line for each results.json that could not be read.
+
+    Raises:
+        ValueError: a folder does not exist.
+    """
+    found: dict[Path, Run] = {}
+    unread: list[str] = []
+    for folder in folders:
+        if not folder.is_dir():
+            raise ValueError(f"folders must exist, got {folder}")
+        for place, job in _places(folder):
+            if place.resolve() in found:
+                continue
+            try:
+                run = _read(place, job)
+            except ValueError as error:
+                unread.append(str(error))
+            else:
+                found[place.resolve()] = run
+    return list(found.values()), unread
+
+
+def _places(folder: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+    """Run folders, each with its entry in the sweep's index or an empty one."""
+    for name, folders, files in os.walk(folder):
+        here = Path(name)
+        folders.sort(key=lambda name: (len(name), name) if name.isdigit() else (0, name))
+        if results.FILE in files:
+            yield here, {}
+            folders.clear()  # what lies below are steps of this run
+        elif jobs := _index(here):
+            yield from ((here / job["folder"], job) for job in jobs)
+            folders.clear()  # what is not in the index was set aside
+
+
+def _index(sweep: Path) -> list[dict[str, Any]]:
+    try:
+        return list(json.loads((sweep / INDEX).read_text())["jobs"])
+    except (OSError, ValueError, KeyError, TypeError):  # a sweep without one, or damaged: its folders are looked at
+        return []
+
+
+def _read(folder: Path, job: Mapping[str, Any]) -> Run:
+    if job and not (folder / results.FILE).is_file():
+        found: dict[str, Any] = {"overrides": job.get("overrides", []), "is_control": False}
+    else:
+        found = results.read(folder, "folder")
+    status = job.get("status") or found["status"]
+    if status == "completed":
+        return Run(folder, found, status)
+    return Run(folder, found, status, job.get("error") or found.get("error", ""), job.get("log_tail") or _tail(folder))
+
+
+def _tail(folder: Path) -> str:
+    logs = sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime)
+    lines = logs[-1].read_text(errors="replace").splitlines() if logs else []
+    return "\n".join(lines[-_LOG_LINES:])
+
+
+def leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values in nested mappings, named ``a.b.c``."""
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def matching(runs: Sequence[Run], where: Sequence[str]) -> list[Run]:
+    """The runs that every condition holds for.
+
+    Args:
+        runs: to choose from.
+        where: ``SETTING=VALUE`` or ``SETTING=VALUE,VALUE`` for any of them; a setting by its name on the command
+            line, or ``status``. Numbers are compared as numbers.
+
+    Raises:
+        ValueError: a condition is not of that form, or names a setting that no run has, or no run is left.
+    """
+    left = list(runs)
+    for condition in where:
+        name, equals, values = condition.partition("=")
+        if not (name and equals):
+            raise ValueError(f"where must be SETTING=VALUE, got {condition}")
+        if name != "status" and all(name not in run.settings for run in runs):
+            raise ValueError(f"where must name a setting of a run, or status, got {name}")
+        wanted = [_comparable(value) for value in values.split(",")]
+        left = [
+            run
+            for run in left
+            if _comparable(run.status if name == "status" else run.settings.get(name, "null")) in wanted
+        ]
+    if not left:
+        raise ValueError(f"where must hold for at least one run, got {' '.join(where)}")
+    return left
+
+
+def _comparable(value: Any) -> float | str:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return "null" if value is None else str(value).lower()
+
+
+def write_csv(runs: Sequence[Run], path: Path) -> None:
+    """Write a row for each run: its settings, how it ended, every metric and cost, and the command."""
+    rows = [_row(run) for run in runs]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _row(run: Run) -> dict[str, Any]:
+    found = run.results
+    given = (override.lstrip("+~").partition("=")[0] for override in found["overrides"])
+    names = dict.fromkeys((*found.get("choices", {}), "alpha", "temperature", "seed", *given))
+    measured = {
+        f"{split if epoch == 'best' else f'{split}_last'}/{name}": value
+        for split, epochs in found.get("metrics", {}).items()
+        for epoch, metrics in epochs.items()
+        for name, value in metrics.items()
+    }
+    teacher = found.get("teacher") or {}
+    measured |= {
+        f"teacher/{split}/{name}": value for split in ("val", "test") for name, value in teacher.get(split, {}).items()
+    }
+    return (
+        {"folder": str(run.folder), "status": run.status, "is_control": run.is_control}
+        | {name: run.settings.get(name) for name in names}
+        | measured
+        | {f"epoch/{which}": epoch for which, epoch in found.get("epochs", {}).items()}
+        | dict(leaves(found.get("model", {}), "model/"))
+        | {name.replace(".", "/"): value for name, value in leaves(found.get("cost", {}), "cost/")}
+        | {f"samples/{split}": count for split, count in found.get("samples", {}).items()}
+        | {"error": run.error, "command": run.command}
+    )

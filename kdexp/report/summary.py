@@ -1,0 +1,76 @@
+"""The answer in words: which setting, by how much, is it real."""
+
+from kdexp.report.comparison import Comparison, Setting
+from kdexp.report.statistics import FEWEST_PAIRS, Paired
+
+
+def answer(comparison: Comparison) -> list[str]:
+    """Sentences for the terminal and the page: the choice, the difference, how sure it is, what to be wary of."""
+    winner, control = comparison.winner, comparison.control
+    if winner is None:
+        return [_nothing_distilled(comparison)]
+    chosen = f"Chosen by mean validation accuracy{_among(comparison)}: {winner.label}, {spread(winner, 'val')} on val."
+    if control is None:
+        return [
+            chosen,
+            f"On test it reaches {spread(winner)}. There is no control (alpha=1) of the same student, data and recipe "
+            "among these runs, so nothing says what distillation adds.",
+        ]
+    said = [chosen, f"On test it reaches {spread(winner)}, the control {spread(control)}."]
+    if winner.gain is None:
+        said.append("No seed was run with both, so the two cannot be paired.")
+    else:
+        said += [difference(winner.gain), surety(winner.gain)]
+    own, alone = winner.mean("acc", "val"), control.mean("acc", "val")
+    if own is not None and alone is not None and alone >= own:
+        said.append(f"On val the control is as good or better ({spread(control, 'val')}): nothing here speaks for it.")
+    elif len(comparison.candidates) > 1:
+        said.append(
+            f"It is the best of {len(comparison.candidates)} on val, and the luck of its seeds helped to choose it: "
+            "seeds that had no part in the choice may gain less."
+        )
+    return said
+
+
+def difference(gain: Paired) -> str:
+    """What the mean of the paired differences is, and its interval."""
+    mean = f"Seed by seed it differs from the control by {points(gain.mean)} points"
+    if gain.interval is None:
+        return f"{mean}: one seed."
+    low, high = gain.interval
+    return f"{mean} on average, 95 % bootstrap interval over {gain.n} seeds {points(low)} to {points(high)}."
+
+
+def surety(gain: Paired) -> str:
+    """What the test says, or why there is none."""
+    up, down = (sum(sign * value > 0 for value in gain.differences) for sign in (1, -1))
+    signs = f"{up} of {gain.n} seeds gain, {down} lose"
+    if gain.p is None:
+        return f"Not enough seeds to tell: {gain.n} of the {FEWEST_PAIRS} that a signed-rank test needs; {signs}."
+    return f"{gain.verdict.capitalize()}: Wilcoxon signed-rank test, p = {gain.p:.3g} over {gain.n} seeds; {signs}."
+
+
+def spread(setting: Setting, split: str = "test", epoch: str = "best") -> str:
+    """Accuracy in percent: mean, and standard deviation over seeds where there are several."""
+    mean, std = setting.mean("acc", split, epoch), setting.std("acc", split, epoch)
+    if mean is None:
+        return "an unknown accuracy"
+    return f"{100 * mean:.2f} %" if std is None else f"{100 * mean:.2f} ± {100 * std:.2f} %"
+
+
+def points(value: float) -> str:
+    """A difference of shares in percentage points, with its sign."""
+    return f"{100 * value:+.2f}"
+
+
+def _among(comparison: Comparison) -> str:
+    tried, able = len(comparison.distilled), len(comparison.candidates)
+    if tried == 1:
+        return ""
+    return f" among {tried} settings" if tried == able else f" among {able} of {tried} settings (the rest: fewer seeds)"
+
+
+def _nothing_distilled(comparison: Comparison) -> str:
+    if comparison.controls:
+        return "There are only controls here (students trained alone): nothing to choose between."
+    return f"None of the {len(comparison.runs)} runs is completed: there is nothing to compare."

@@ -1,0 +1,105 @@
+import csv
+
+import numpy as np
+import pytest
+
+from kdexp import results
+from kdexp.config import control_fingerprint, is_control, run_fingerprint
+
+METRICS = ("acc", "precision", "recall", "f1", "auc")
+
+
+def _write_run(
+    folder, *, acc=0.9, val=None, last=None, seed=0, status="completed", teacher_acc=0.99, classes=3, **settings
+):
+    """A run folder as kdexp-train leaves it, of made-up numbers.
+
+    Args:
+        folder: of the run.
+        acc: on test at the best epoch; the other metrics are equal to it.
+        val: on val at the best epoch; acc when not given.
+        last: on test at the last epoch; acc when not given.
+        seed: of the run.
+        status: how it ended.
+        teacher_acc: the accuracy of the teacher.
+        classes: of the data set.
+        settings: of the configuration; of a group the chosen option.
+    """
+    groups = {"dataset": "digits", "teacher": "cnn", "student": "mlp", "loss": "kd"}
+    choices = {group: settings.pop(group, option) for group, option in groups.items()} | {"feature_loss": "none"}
+    schedule = {"kind": "constant", "final": None}
+    config = {
+        "alpha": 0.1, "temperature": 4.0, "seed": seed, "choices": choices, "feature_loss": {}, "scheme": {},
+        "alpha_schedule": schedule, "temperature_schedule": schedule, "output_dir": str(folder), "tracking": {},
+        "dataset": {
+            "name": choices["dataset"], "classes": None, "num_classes": classes, "subset_seed": seed, "split_seed": 0,
+            "source": {"data_dir": "/data"},
+        },
+        "teacher": {"name": choices["teacher"], "recipe": {"seed": 1}}, "student": {"name": choices["student"]},
+        "loss": {"_target_": f"kdexp.losses.{choices['loss']}"}, **settings,
+    }  # fmt: skip
+    typed = {k: v for k, v in {**settings, "seed": seed, **choices}.items() if (k, v) not in groups.items()}
+    record = {
+        "schema_version": 1, "status": status, "choices": choices, "alpha": config["alpha"], "seed": seed,
+        "temperature": config["temperature"], "is_control": is_control(config), "config": config,
+        "fingerprint": run_fingerprint(config), "control_fingerprint": control_fingerprint(config),
+        "overrides": [f"{key}={value}" for key, value in typed.items() if key != "feature_loss"],
+    }  # fmt: skip
+    if status == "completed":
+        at = {"val": {"best": val, "last": val}, "test": {"best": acc, "last": last}}
+        record["metrics"] = {
+            split: {epoch: dict.fromkeys(METRICS, acc if value is None else value) for epoch, value in of.items()}
+            for split, of in at.items()
+        }
+        record |= {"samples": {"train": 1000, "val": 100, "test": 200}, "epochs": {"best": 1, "last": 2}}
+        record |= {"model": {"parameters": 1000, "macs": 900}, "cost": {"seconds": {"fit": 3.0, "total": 4.5}}}
+        record["curves"] = curves(acc, classes)
+        if not record["is_control"]:
+            measured = dict.fromkeys(METRICS, teacher_acc)
+            model = {"parameters": 50_000, "macs": 80_000}
+            record["teacher"] = {
+                "val": measured,
+                "test": measured,
+                "curves": curves(teacher_acc, classes),
+                "model": model,
+            }
+    else:
+        record["error"] = "Diverged: the loss is not finite"
+    results.write(folder, record)
+    with (folder / "metrics.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["epoch", "train/loss", "val/acc", "val/loss"])
+        writer.writeheader()
+        for epoch in range(3):
+            writer.writerow({"epoch": epoch, "train/loss": 2 - acc * epoch / 2, "val/acc": acc * (0.8 + 0.1 * epoch)})
+    return record
+
+
+def curves(acc, classes):
+    """As results.json keeps them, of a test split of 200 samples."""
+    fpr = [0.0, *np.linspace(0, 1, 201).round(4).tolist()]
+    tpr = [0.0, *(np.linspace(0, 1, 201) ** (1 - min(acc, 0.999))).round(4).tolist()]
+    names = ["macro", *map(str, range(classes))] if classes <= 20 else ["macro"]
+    kept = {"fpr": fpr, "roc": dict.fromkeys(names, tpr), "auc": dict.fromkeys(names, round((1 + acc) / 2, 4))}
+    right = round(200 * acc / classes)
+    confusion = np.full((classes, classes), 1) + np.eye(classes, dtype=int) * right
+    return kept | ({"confusion": confusion.tolist()} if classes <= 100 else {})
+
+
+@pytest.fixture(scope="session")
+def write_run():
+    return _write_run
+
+
+@pytest.fixture
+def sweep(tmp_path, write_run):
+    """Two seeds of a control and of two temperatures, and a job that diverged; with what came out of them in percent.
+
+    control 80, 90; T=1: 84, 92; T=4: 81, 97, the best on test and the worst on val.
+    """
+    for seed, (control, one, four) in enumerate([(0.80, 0.84, 0.81), (0.90, 0.92, 0.97)]):
+        write_run(tmp_path / f"control-{seed}", alpha=1.0, seed=seed, acc=control, val=0.85)
+        write_run(tmp_path / f"one-{seed}", temperature=1.0, seed=seed, acc=one, val=0.90, last=one - 0.01)
+        write_run(tmp_path / f"four-{seed}", temperature=4.0, seed=seed, acc=four, val=0.80)
+    write_run(tmp_path / "sixteen-0", temperature=16.0, status="diverged")
+    (tmp_path / "sixteen-0" / "train.log").write_text("epoch 1\nthe loss is not finite\n")
+    return tmp_path

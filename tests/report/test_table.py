@@ -1,0 +1,109 @@
+import json
+
+import pytest
+
+from kdexp.report.comparison import Comparison
+from kdexp.report.runs import find
+from kdexp.report.table import find_control, show_run, show_sweep
+
+
+def row(shown, name):
+    """The cells of a row, by their columns' heads; a cell is what two spaces or more part."""
+    lines = [line for line in shown.splitlines() if line.strip()]
+    (found,) = [line for line in lines if line.split("  ")[1:2] == [name]]
+    return [cell.strip() for cell in found.strip().split("  ") if cell.strip()]
+
+
+def test_a_sweep_is_shown_with_seeds_together_and_paired_with_its_controls(sweep, capsys):
+    assert not show_sweep(sweep)  # one job diverged
+    shown = capsys.readouterr().out
+    percent = "85.00 ± 7.07"  # mean and standard deviation (n - 1) of 80 and 90
+    assert row(shown, "control") == ["control", "2", "85.00 ± 0.00", *[percent] * 4]
+    one = row(shown, "temperature=1")
+    assert one[1:5] == ["2", "90.00 ± 0.00", "88.00 ± 5.66", "87.00 ± 5.66"]  # val, best and last on test: of 84 and 92
+    assert one[7:] == ["+3.00 ± 1.41", "+2.00 to +4.00"]  # differences by seed: 4 and 2
+    assert row(shown, "teacher")[1:3] == ["99.00", "99.00"]
+    assert "diverged: temperature=16.0 seed=0: Diverged: the loss is not finite" in shown
+
+
+def test_the_choice_is_made_on_val_and_not_on_test(sweep, capsys):
+    show_sweep(sweep)
+    shown = capsys.readouterr().out
+    assert "Chosen by mean validation accuracy among 2 settings: temperature=1, 90.00 ± 0.00 % on val." in shown
+    assert "Not enough seeds to tell: 2 of the 6" in shown
+
+
+def test_a_sweep_whose_jobs_all_completed_is_complete(tmp_path, capsys, write_run):
+    write_run(tmp_path / "0", alpha=1.0)
+    assert show_sweep(tmp_path)
+    assert "nothing to choose between" in capsys.readouterr().out
+
+
+def test_a_sweep_in_which_everything_failed_says_so(tmp_path, capsys, write_run):
+    write_run(tmp_path / "0", status="failed")
+    assert not show_sweep(tmp_path)
+    assert "None of the 1 runs is completed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("teacher", "warned"), [(0.99, False), (0.5, True)])
+def test_a_teacher_that_is_worse_than_the_control_is_pointed_out(tmp_path, capsys, teacher, warned, write_run):
+    write_run(tmp_path / "0", alpha=1.0, acc=0.8)
+    write_run(tmp_path / "1", alpha=0.5, acc=0.8, teacher_acc=teacher)
+    show_sweep(tmp_path)
+    assert ("teacher is worse" in capsys.readouterr().out) == warned
+
+
+def test_a_run_is_shown_with_the_control_beside_it(tmp_path, capsys, write_run):
+    write_run(tmp_path / "control", alpha=1.0, seed=3, acc=0.8)
+    write_run(tmp_path / "run", seed=3, acc=0.9, last=0.85)
+    show_run(tmp_path / "run")
+    shown = capsys.readouterr().out
+    assert row(shown, "control")[1:4] == ["80.00"] * 3
+    assert row(shown, "distilled")[1:4] == ["90.00", "90.00", "85.00"]
+    assert f"kdexp-eval run={tmp_path / 'run'}" in shown
+
+
+def test_a_damaged_neighbour_is_not_taken_for_a_control(tmp_path, write_run):
+    run = write_run(tmp_path / "run", seed=1)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "results.json").write_text("{")
+    assert find_control(run, tmp_path) is None
+
+
+def test_a_control_is_found_by_its_fingerprint(tmp_path, write_run):
+    write_run(tmp_path / "a", alpha=1.0, seed=0)
+    write_run(tmp_path / "b", alpha=1.0, seed=1)
+    run = write_run(tmp_path / "run", seed=1)
+    assert find_control(run, tmp_path)["seed"] == 1
+    assert find_control(run | {"control_fingerprint": "other"}, tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("sort", "labels"),
+    [
+        ("val/acc", ["temperature=1", "temperature=4"]),
+        ("test/acc", ["temperature=4", "temperature=1"]),
+        ("gain", ["temperature=4", "temperature=1"]),
+        ("temperature", ["temperature=1", "temperature=4"]),
+        ("test_last/acc", ["temperature=4", "temperature=1"]),
+    ],
+)
+def test_settings_are_sorted_as_asked_with_the_controls_first(sweep, sort, labels):
+    comparison = Comparison(find([sweep])[0], sort)
+    assert [setting.label for setting in comparison.settings] == ["control", *labels]
+
+
+def test_sorting_by_what_no_run_has_is_refused(sweep):
+    with pytest.raises(ValueError, match=r"^sort must be gain, .* got test/bleu$"):
+        Comparison(find([sweep])[0], "test/bleu")
+
+
+def test_the_run_of_an_earlier_kdexp_is_read(sweep):
+    """One without curves, sample counts and the teacher's cost."""
+    path = sweep / "one-0" / "results.json"
+    old = json.loads(path.read_text())
+    for key in ("curves", "samples", "epochs"):
+        del old[key]
+    del old["teacher"]["curves"], old["teacher"]["model"]
+    path.write_text(json.dumps(old))
+    assert len(Comparison(find([sweep])[0]).winner.runs) == 2
