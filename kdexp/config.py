@@ -93,9 +93,11 @@ class Trainer:
 
 @dataclass
 class Tracking:
-    """See conf/tracking/wandb.yaml."""
+    """See conf/tracking/base.yaml."""
 
+    tool: str = MISSING
     wandb: str = "auto"
+    uri: str | None = None
     project: str = "kdexp"
     entity: str | None = None
     group: str | None = None
@@ -423,8 +425,16 @@ def check(config: Any) -> None:
         name is None or re.fullmatch(r"[\w.-]*\w", name), "sweep_name", "must be letters, digits, _, . and -", name
     )
     _require(config.rerun in (None, "all"), "rerun", "must be null or all", config.rerun)
-    _require(config.tracking.wandb in ("auto", "online", "offline", "disabled"), "tracking.wandb",
-             "must be auto, online, offline or disabled", config.tracking.wandb)  # fmt: skip
+    _check_tracking(config.tracking)
+
+
+def _check_tracking(tracking: Any) -> None:
+    _require(tracking.wandb in ("auto", "online", "offline", "disabled"), "tracking.wandb",
+             "must be auto, online, offline or disabled", tracking.wandb)  # fmt: skip
+    tools = ("wandb", "tensorboard", "mlflow", "csv", "none")
+    _require(tracking.tool in tools, "tracking.tool", f"must be one of {', '.join(tools)}", tracking.tool)
+    if tracking.tool in ("tensorboard", "mlflow") and find_spec(tracking.tool) is None:
+        raise ValueError(f"tracking={tracking.tool} needs what is not installed: pip install 'kdexp[{tracking.tool}]'")
 
 
 def _missing(node: Any, path: str) -> list[str]:

@@ -21,6 +21,7 @@ from kdexp.metrics import CurveData, evaluate
 from kdexp.models.cost import macs, parameters
 from kdexp.online import MutualDistiller
 from kdexp.report import figures
+from kdexp.report.table import find_control
 from kdexp.teacher import Teacher, load_weights, save_weights
 from kdexp.tracking import Tracker
 
@@ -31,6 +32,8 @@ _TRAINER_KEYS = (
     "limit_val_batches", "accumulate_grad_batches", "gradient_clip_val", "sync_batchnorm", "log_every_n_steps",
 )  # fmt: skip
 
+_LONGEST_NAME = 128
+"""W&B refuses longer names of runs."""
 
 _EVALUATED: tuple[Literal["val"], Literal["test"]] = ("val", "test")
 
@@ -85,7 +88,7 @@ def distill(config: Any, folder: Path, record: dict[str, Any]) -> None:
         with _timed(seconds, "figures"):
             names = list(config.dataset.classes or map(str, range(config.dataset.num_classes)))
             _draw(folder, fitted, curves, names)
-        tracker.summarize(_final(record), curves, names)
+        tracker.summarize(_final(record, find_control(record, folder.parent)), curves, names)
     except BaseException:
         tracker.finish(1)
         raise
@@ -109,21 +112,19 @@ def _compile(learner: nn.Module, frozen: Teacher | None) -> None:
 
 
 def _tracker(config: Any, folder: Path, record: dict[str, Any]) -> Tracker:
-    choices, tracking = plain(config.choices), config.tracking
+    choices, tracking = plain(config.choices), plain(config.tracking)
     kind = "control" if record["is_control"] else "distill"
-    settings = {
-        "project": tracking.project,
-        "entity": tracking.entity,
-        "group": tracking.group or (Path(config.sweep_dir).name if config.sweep_dir else None),
+    settings = tracking | {
+        "group": tracking["group"] or (Path(config.sweep_dir).name if config.sweep_dir else None),
         "job_type": kind,
-        "name": tracking.name or " ".join(record["overrides"]) or kind,
-        "tags": list(dict.fromkeys([*tracking.tags, *choices.values()])),
+        "name": (tracking["name"] or " ".join(record["overrides"]) or kind)[:_LONGEST_NAME],
+        "tags": list(dict.fromkeys([*tracking["tags"], *choices.values()])),
     }
     shown = {key: value for key, value in record["config"].items() if key not in ("tracking", "choices")}
     # The chosen options as flat words: columns to group and filter by. The groups' own values stand beside them.
-    flat = {f"{group}_name": option for group, option in choices.items()}
-    tracker = Tracker(tracking.wandb, folder, shown | flat, settings, record["wandb_id"])
-    record["wandb"] = tracker.location
+    flat = {f"{group}_name": option for group, option in choices.items()} | {"is_control": record["is_control"]}
+    tracker = Tracker(settings, folder, shown | flat, record["wandb_id"])
+    record["tracking"] = {"tool": tracking["tool"], "location": tracker.location, "group": settings["group"]}
     return tracker
 
 
@@ -221,10 +222,17 @@ def _draw(folder: Path, fitted: Fitted, curves: CurveData, names: list[str]) -> 
     figures.confusion(curves, names, folder / "figures" / "confusion.png")
 
 
-def _final(record: Mapping[str, Any]) -> dict[str, float]:
-    """``test/acc`` (best epoch by validation), ``test_last/acc``, ``teacher/test/acc``, ... for the W&B summary."""
+def _final(record: Mapping[str, Any], control: Mapping[str, Any] | None) -> dict[str, float]:
+    """``test/acc`` (best epoch by validation), ``test_last/acc``, ``teacher/test/acc``, ... for the tracker's summary.
+
+    Where the control of this seed is done already, ``control/test/acc``, ... and ``gain/acc``, ... too: test less its.
+    """
     metrics = record["metrics"]
     flat = {f"test/{name}": value for name, value in metrics["test"]["best"].items()}
     flat |= {f"test_last/{name}": value for name, value in metrics["test"]["last"].items()}
     flat |= {f"teacher/test/{name}": value for name, value in record.get("teacher", {}).get("test", {}).items()}
+    if control is not None and not record["is_control"]:
+        alone = control["metrics"]["test"]["best"]
+        flat |= {f"control/test/{name}": value for name, value in alone.items()}
+        flat |= {f"gain/{name}": metrics["test"]["best"][name] - value for name, value in alone.items()}
     return flat

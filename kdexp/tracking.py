@@ -1,4 +1,4 @@
-"""Weights & Biases; the only module that imports wandb."""
+"""W&B, or a logger of Lightning's: where metrics go besides metrics.csv. The only module that imports wandb."""
 
 import logging
 import os
@@ -9,7 +9,8 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import wandb
-from pytorch_lightning.loggers import Logger, WandbLogger
+from matplotlib.image import imread
+from pytorch_lightning.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from wandb.sdk.lib.wbauth import read_netrc_auth
 
 from kdexp.metrics import CurveData
@@ -23,87 +24,140 @@ _FINISH_SECONDS = 60.0
 
 
 class Tracker:
-    """One W&B run, or nothing at all when tracking is disabled.
+    """One run in W&B, TensorBoard, MLflow or Lightning's CSV files, or nowhere.
 
     Args:
-        mode: auto, online, offline or disabled; see conf/tracking/wandb.yaml.
-        folder: the run folder; W&B's files go to ``wandb/`` in it.
-        config: plain values, resolved; shown as the run's config.
-        settings: project, entity, group, name, job_type, tags as `wandb.init` takes them.
+        settings: conf/tracking, and ``name``, ``group``, ``job_type`` and ``tags`` of the run.
+        folder: the run folder; all but MLflow write below it.
+        config: plain values, resolved; shown as the run's hyper-parameters.
         run_id: identifies the run, so that a resumed job continues it.
     """
 
-    def __init__(
-        self, mode: str, folder: Path, config: Mapping[str, Any], settings: Mapping[str, Any], run_id: str
-    ) -> None:
+    def __init__(self, settings: Mapping[str, Any], folder: Path, config: Mapping[str, Any], run_id: str) -> None:
+        self._folder, self._config = folder, dict(config)
+        self._tool = settings["tool"]
         self._run: wandb.Run | None = None
-        self._mode = _decide(mode)
-        if self._mode == "disabled":
-            return
-        self._run = wandb.init(
-            mode=self._mode,
-            dir=folder,
-            id=run_id,
-            resume="allow",
-            reinit="finish_previous",
-            config=dict(config),
-            settings=wandb.Settings(
-                silent=True, console="off", init_timeout=_INIT_SECONDS, finish_timeout=_FINISH_SECONDS
-            ),
-            **settings,
-        )
-        # Lightning defines these only for runs that it starts itself.
-        self._run.define_metric("trainer/global_step")
-        self._run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
-        for metric, best in {"acc": "max", "f1": "max", "auc": "max", "loss": "min", "nll": "min"}.items():
-            self._run.define_metric(f"val/{metric}", summary=best, step_metric="trainer/global_step")
+        self._logger: Logger | None = None
+        self.location: str | None = None
+        """Where it can be looked at: a folder, MLflow's store, or the address of an online W&B run."""
+        if self._tool == "wandb":
+            mode = _decide(settings["wandb"])
+            if mode != "disabled":
+                self._run = _wandb_run(mode, settings, folder, config, run_id)
+                self._logger = WandbLogger(experiment=self._run)
+                self.location = self._run.url if mode == "online" else str(Path(self._run.dir).parent)
+        elif self._tool == "tensorboard":
+            self._logger = TensorBoardLogger(folder, name="", version="tensorboard", default_hp_metric=False)
+            self.location = str(folder / "tensorboard")
+        elif self._tool == "mlflow":
+            self._logger = _mlflow_run(settings, run_id)
+            self.location = settings["uri"]
+        elif self._tool == "csv":
+            self._logger = CSVLogger(folder, name="csv")
+            self.location = str(folder / "csv")
+        if self._logger is not None and self._run is None:
+            self._logger.log_hyperparams(self._config)
 
     @property
     def loggers(self) -> list[Logger]:
         """For Lightning's Trainer."""
-        return [WandbLogger(experiment=self._run)] if self._run is not None else []
-
-    @property
-    def location(self) -> str | None:
-        """Folder of the run's W&B files, or its address when it is online."""
-        if self._run is None:
-            return None
-        return self._run.url if self._mode == "online" else str(Path(self._run.dir).parent)
+        return [self._logger] if self._logger is not None else []
 
     def summarize(self, metrics: Mapping[str, float], curves: CurveData, classes: Sequence[str]) -> None:
-        """Add final metrics to the run's summary, and ROC and confusion matrix as charts."""
-        if self._run is None:
-            return
-        self._run.summary.update(dict(metrics))
-        charts: dict[str, Any] = {}
-        if curves.confusion is not None:
-            cells = [
-                [classes[i], classes[j], int(count)]
-                for i, row in enumerate(curves.confusion)
-                for j, count in enumerate(row)
-            ]
-            charts["test/confusion_matrix"] = wandb.plot_table(
-                "wandb/confusion_matrix/v1",
-                wandb.Table(columns=["Actual", "Predicted", "nPredictions"], data=cells),
-                {"Actual": "Actual", "Predicted": "Predicted", "nPredictions": "nPredictions"},
-                {"title": "Confusion matrix (test)"},
-            )
-        points = [
-            [classes[number], x, y] for number, (fpr, tpr) in curves.roc.items() for x, y in zip(fpr, tpr, strict=True)
-        ]
-        if points:
-            charts["test/roc"] = wandb.plot_table(
-                "wandb/area-under-curve/v0",
-                wandb.Table(columns=["class", "fpr", "tpr"], data=points),
-                {"x": "fpr", "y": "tpr", "class": "class"},
-                {"title": "ROC (test)", "x-axis-title": "false positive rate", "y-axis-title": "true positive rate"},
-            )
-        self._run.log(charts)
+        """Add the final metrics, and ROC and confusion matrix as the tool can show them.
+
+        Args:
+            metrics: name -> value.
+            curves: of the test split.
+            classes: names of the classes, by number.
+        """
+        if self._run is not None:
+            self._run.summary.update(dict(metrics))
+            self._run.log(_charts(curves, classes))
+        elif isinstance(self._logger, TensorBoardLogger):
+            self._logger.log_hyperparams(self._config, dict(metrics))  # together they make the HPARAMS table
+            for figure in sorted((self._folder / "figures").glob("*.png")):
+                self._logger.experiment.add_image(f"test/{figure.stem}", imread(figure), dataformats="HWC")
+        elif self._logger is not None:
+            self._logger.log_metrics(dict(metrics))
+            if isinstance(self._logger, MLFlowLogger):
+                self._logger.experiment.log_artifacts(self._logger.run_id, str(self._folder / "figures"), "figures")
 
     def finish(self, exit_code: int) -> None:
-        """Close the run; W&B shows a run with another exit code than 0 as failed."""
+        """Close the run; with another exit code than 0 W&B and MLflow show it as failed."""
         if self._run is not None:
             self._run.finish(exit_code=exit_code)
+        elif self._logger is not None:
+            self._logger.finalize("failed" if exit_code else "success")
+
+
+def _mlflow_run(settings: Mapping[str, Any], run_id: str) -> MLFlowLogger:
+    """The MLflow run of this id: found again by its tag, or a new one."""
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(settings["uri"])
+    experiment = client.get_experiment_by_name(settings["project"])
+    earlier = client.search_runs([experiment.experiment_id], f"tags.kdexp_id = '{run_id}'") if experiment else []
+    tags = {"kdexp_id": run_id, "group": settings["group"] or "", "job_type": settings["job_type"]}
+    return MLFlowLogger(
+        experiment_name=settings["project"],
+        run_name=settings["name"],
+        tracking_uri=settings["uri"],
+        tags=tags | {"tags": ", ".join(settings["tags"])},
+        run_id=earlier[0].info.run_id if earlier else None,
+    )
+
+
+def _wandb_run(
+    mode: Literal["online", "offline"],
+    settings: Mapping[str, Any],
+    folder: Path,
+    config: Mapping[str, Any],
+    run_id: str,
+) -> wandb.Run:
+    run = wandb.init(
+        mode=mode,
+        dir=folder,
+        id=run_id,
+        resume="allow",
+        reinit="finish_previous",
+        config=dict(config),
+        settings=wandb.Settings(silent=True, console="off", init_timeout=_INIT_SECONDS, finish_timeout=_FINISH_SECONDS),
+        **{key: settings[key] for key in ("project", "entity", "group", "job_type", "name", "tags")},
+    )
+    # Lightning defines these only for runs that it starts itself.
+    run.define_metric("trainer/global_step")
+    run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+    for metric, best in {"acc": "max", "f1": "max", "auc": "max", "loss": "min", "nll": "min"}.items():
+        run.define_metric(f"val/{metric}", summary=best, step_metric="trainer/global_step")
+    return run
+
+
+def _charts(curves: CurveData, classes: Sequence[str]) -> dict[str, Any]:
+    charts: dict[str, Any] = {}
+    if curves.confusion is not None:
+        cells = [
+            [classes[i], classes[j], int(count)]
+            for i, row in enumerate(curves.confusion)
+            for j, count in enumerate(row)
+        ]
+        charts["test/confusion_matrix"] = wandb.plot_table(
+            "wandb/confusion_matrix/v1",
+            wandb.Table(columns=["Actual", "Predicted", "nPredictions"], data=cells),
+            {"Actual": "Actual", "Predicted": "Predicted", "nPredictions": "nPredictions"},
+            {"title": "Confusion matrix (test)"},
+        )
+    points = [
+        [classes[number], x, y] for number, (fpr, tpr) in curves.roc.items() for x, y in zip(fpr, tpr, strict=True)
+    ]
+    if points:
+        charts["test/roc"] = wandb.plot_table(
+            "wandb/area-under-curve/v0",
+            wandb.Table(columns=["class", "fpr", "tpr"], data=points),
+            {"x": "fpr", "y": "tpr", "class": "class"},
+            {"title": "ROC (test)", "x-axis-title": "false positive rate", "y-axis-title": "true positive rate"},
+        )
+    return charts
 
 
 def _decide(mode: str) -> Literal["online", "offline", "disabled"]:

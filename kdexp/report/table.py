@@ -46,8 +46,14 @@ def show_run(folder: Path) -> None:
     _judge_teacher(console, teachers, rows[:1] if control else [])
     console.print(f"run folder    {folder}", soft_wrap=True)
     console.print(f"figures       {folder / 'figures'}", soft_wrap=True)
-    if run.results.get("wandb"):
-        console.print(f"look at it    wandb leet {shlex.quote(str(folder / 'wandb'))}", soft_wrap=True)
+    tracked = run.results.get("tracking", {})
+    command = {
+        "wandb": f"wandb leet {shlex.quote(str(folder / 'wandb'))}",
+        "tensorboard": f"tensorboard --logdir {shlex.quote(str(folder.parent))}",
+        "mlflow": f"mlflow ui --backend-store-uri {shlex.quote(str(tracked.get('location')))}",
+    }.get(tracked.get("tool"))
+    if command and tracked["location"]:
+        console.print(f"look at it    {command}", soft_wrap=True)
     console.print(f"test again    kdexp-eval {results.argument('run', folder)}", soft_wrap=True)
 
 
