@@ -21,6 +21,7 @@ from kdexp.atomic import atomic_path
 SCHEMA_VERSION = 1
 FILE = "results.json"
 LOG = "train.log"
+SUPERSEDED = "superseded"
 STATUSES = ("running", "completed", "failed", "oom", "diverged", "interrupted", "killed")
 """In the file ``running`` stays behind when a process dies without a chance to say so; `read` calls that ``killed``."""
 
@@ -110,7 +111,7 @@ def note_death(folder: Path, status: str, error: str) -> None:
 
 
 def set_aside(folder: Path) -> None:
-    """Move what a run left to ``../superseded``, so that another one can take its folder; nothing is deleted.
+    """Move what a run left to `SUPERSEDED` beside it, so that another one can take its folder; nothing is deleted.
 
     results.json goes last: a move that is cut short is completed by the next one, to the same place.
 
@@ -119,7 +120,7 @@ def set_aside(folder: Path) -> None:
     """
     with alone(folder):
         run = json.loads((folder / FILE).read_text())
-        place = folder.parent / "superseded" / f"{folder.name}-{run['wandb_id']}"
+        place = folder.parent / SUPERSEDED / f"{folder.name}-{run['wandb_id']}"
         place.mkdir(parents=True, exist_ok=True)
         for kept in (folder / ".hydra", folder / LOG):  # they belong to whoever opened the folder, too
             if kept.is_dir():

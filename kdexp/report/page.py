@@ -415,10 +415,7 @@ def _facts(run: Run) -> list[Any]:
 def _failed(comparison: Comparison) -> Section | None:
     if not comparison.failed:
         return None
-    silent = {
-        "running": "it is still at work, or was killed without a chance to say so",
-        "waiting": "it has not begun",
-    }
+    silent = {"running": "it is still at work", "waiting": "it has not begun"}
     failures = [
         Failure(
             run.folder.name,

@@ -24,7 +24,7 @@ class Run:
     Attributes:
         folder: its folder.
         results: the content of its results.json; of a job that left none, what the sweep's index knows.
-        status: as in results.json; the sweep's index may know better.
+        status: how it ended; ``waiting`` of a job that has not begun.
         error: why it is not completed, if anything said so.
         log_tail: the last lines of its log when it is not completed.
     """
@@ -113,13 +113,14 @@ def _places(folder: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:
     """Run folders, each with its entry in the sweep's index or an empty one."""
     for name, folders, files in os.walk(folder):
         here = Path(name)
+        folders[:] = [folder for folder in folders if folder != results.SUPERSEDED]
         folders.sort(key=lambda name: (len(name), name) if name.isdigit() else (0, name))
         if results.FILE in files:
             yield here, {}
             folders.clear()  # what lies below are steps of this run
         elif jobs := _index(here):
             yield from ((here / job["folder"], job) for job in jobs)
-            folders.clear()  # what is not in the index was set aside
+            folders.clear()  # what is not in the index is no job, or was set aside
 
 
 def _index(sweep: Path) -> list[dict[str, Any]]:
@@ -130,19 +131,23 @@ def _index(sweep: Path) -> list[dict[str, Any]]:
 
 
 def _read(folder: Path, job: Mapping[str, Any]) -> Run:
+    # What lies in the folder of a job may be another's, from before the code or a setting was changed.
     if job and not (folder / results.FILE).is_file():
-        found: dict[str, Any] = {"overrides": job.get("overrides", []), "is_control": False}
-    else:
-        found = results.read(folder, "folder")
-    status = job.get("status") or found["status"]
-    if status == "completed":
-        return Run(folder, found, status)
-    return Run(folder, found, status, job.get("error") or found.get("error", ""), job.get("log_tail") or _tail(folder))
+        return _not_begun(folder, job)
+    found = results.read(folder, "folder")
+    if job and found.get("key") != job["key"]:
+        return _not_begun(folder, job)
+    if found["status"] == "completed":
+        return Run(folder, found, "completed")
+    return Run(folder, found, found["status"], found.get("error", ""), _tail(folder / results.LOG))
 
 
-def _tail(folder: Path) -> str:
-    logs = sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime)
-    lines = logs[-1].read_text(errors="replace").splitlines() if logs else []
+def _not_begun(folder: Path, job: Mapping[str, Any]) -> Run:
+    return Run(folder, {"overrides": job["overrides"], "is_control": False}, job["status"], job["error"] or "")
+
+
+def _tail(log: Path) -> str:
+    lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
     return "\n".join(lines[-_LOG_LINES:])
 
 

@@ -10,7 +10,17 @@ METRICS = ("acc", "precision", "recall", "f1", "auc")
 
 
 def _write_run(
-    folder, *, acc=0.9, val=None, last=None, seed=0, status="completed", teacher_acc=0.99, classes=3, **settings
+    folder,
+    *,
+    acc=0.9,
+    val=None,
+    last=None,
+    seed=0,
+    status="completed",
+    teacher_acc=0.99,
+    classes=3,
+    key=None,
+    **settings,
 ):
     """A run folder as kdexp-train leaves it, of made-up numbers.
 
@@ -23,6 +33,7 @@ def _write_run(
         status: how it ended.
         teacher_acc: the accuracy of the teacher.
         classes: of the data set.
+        key: of the job in its sweep.
         settings: of the configuration; of a group the chosen option.
     """
     groups = {"dataset": "digits", "teacher": "cnn", "student": "mlp", "loss": "kd"}
@@ -41,9 +52,9 @@ def _write_run(
     typed = {k: v for k, v in {**settings, "seed": seed, **choices}.items() if (k, v) not in groups.items()}
     record = {
         "schema_version": 1, "status": status, "choices": choices, "alpha": config["alpha"], "seed": seed,
-        "temperature": config["temperature"], "is_control": is_control(config), "config": config,
+        "temperature": config["temperature"], "key": key, "is_control": is_control(config), "config": config,
         "fingerprint": run_fingerprint(config), "control_fingerprint": control_fingerprint(config),
-        "overrides": [f"{key}={value}" for key, value in typed.items() if key != "feature_loss"],
+        "overrides": [f"{name}={value}" for name, value in typed.items() if name != "feature_loss"],
     }  # fmt: skip
     if status == "completed":
         at = {"val": {"best": val, "last": val}, "test": {"best": acc, "last": last}}

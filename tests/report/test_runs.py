@@ -4,6 +4,7 @@ import json
 import pytest
 
 from kdexp.report.runs import find, matching, write_csv
+from kdexp.sweep import Job, Sweep
 
 
 def names(runs):
@@ -40,23 +41,27 @@ def test_a_folder_that_does_not_exist_is_refused(tmp_path):
 
 
 def test_the_sweeps_index_knows_what_results_do_not(tmp_path, write_run):
-    """Which jobs are the sweep's, that a run was killed, and jobs that left nothing behind."""
-    write_run(tmp_path / "done", seed=0)
-    write_run(tmp_path / "killed", seed=1, status="running")
-    write_run(tmp_path / "set-aside", seed=0)
+    """Which runs are its jobs, and jobs that left nothing behind, or only what another one did in their folder."""
     jobs = [
-        {"folder": "done", "status": "completed"},
-        {"folder": "killed", "status": "killed", "error": "signal 9", "log_tail": "epoch 3"},
-        {"folder": "never", "status": "waiting", "overrides": ["alpha=0.5", "seed=2"], "error": None, "log_tail": None},
+        Job(("alpha=0.5", "seed=0"), "done", "k0", 3),
+        Job(("alpha=0.5", "seed=1"), "killed", "k1", 3),
+        Job(("alpha=0.5", "seed=2"), "never", "k2", 3),
+        Job(("alpha=0.5", "seed=3"), "changed", "k3", 3),
     ]
-    (tmp_path / "sweep.json").write_text(json.dumps({"schema_version": 1, "jobs": jobs}))
-    done, killed, never = find([tmp_path])[0]
+    write_run(tmp_path / "done", key="k0")
+    write_run(tmp_path / "killed", key="k1", seed=1, status="running")  # and no process holds its lock
+    write_run(tmp_path / "changed", key="k of older code", seed=3)
+    write_run(tmp_path / "superseded" / "done-0123", key="k0")
+    with Sweep(tmp_path, jobs, "kdexp-train -m alpha=0.5 seed=0,1,2,3").watched(lambda states: None):
+        done, killed, never, changed = find([tmp_path])[0]
     assert (done.status, done.seed) == ("completed", 0)
-    assert (killed.status, killed.error, killed.log_tail) == ("killed", "signal 9", "epoch 3")
-    assert (never.status, never.command) == ("waiting", "kdexp-train alpha=0.5 seed=2")
+    assert killed.status == "killed"
+    assert "killed" in killed.error
+    for run, seed in ((never, 2), (changed, 3)):
+        assert (run.status, run.command) == ("waiting", f"kdexp-train alpha=0.5 seed={seed}")
     assert names(matching([done, killed, never], ["alpha=0.5"])) == ["never"]
     (tmp_path / "sweep.json").write_text("{")  # damaged: the folders are looked at
-    assert names(find([tmp_path])[0]) == ["done", "killed", "set-aside"]
+    assert names(find([tmp_path])[0]) == ["changed", "done", "killed"]
 
 
 def test_a_failed_run_has_its_reason_and_the_end_of_its_log(sweep):
