@@ -42,7 +42,7 @@ def run(config: DictConfig) -> tuple[Path, Path]:
     show_comparison(comparison)
     out = Path(config.out) if config.out else folders[0] if len(folders) == 1 else Path()
     write_csv(comparison.runs, out / CSV)
-    write_page(comparison, out / PAGE, folders=config.folders, unread=unread)
+    write_page(comparison, out / PAGE, source=[*config.folders, *(f"where={w}" for w in config.where)], unread=unread)
     return out / CSV, out / PAGE
 
 

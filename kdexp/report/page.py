@@ -95,13 +95,13 @@ class Section:
     wide: bool = False
 
 
-def write_page(comparison: Comparison, path: Path, *, folders: Sequence[str], unread: Sequence[str] = ()) -> None:
+def write_page(comparison: Comparison, path: Path, *, source: Sequence[str], unread: Sequence[str] = ()) -> None:
     """Write the page.
 
     Args:
         comparison: what it shows.
         path: the HTML file.
-        folders: where the runs were found, as the user named them.
+        source: where the runs were found and how they were chosen, in the user's words.
         unread: a line for each results.json that could not be read.
     """
     sections = [section for make in SECTIONS if (section := make(comparison)) is not None]
@@ -118,7 +118,7 @@ def write_page(comparison: Comparison, path: Path, *, folders: Sequence[str], un
     environment.filters["unbroken"] = _unbroken
     page = environment.get_template("page.html").render(
         title=_title(comparison),
-        meta=_meta(comparison, folders),
+        meta=_meta(comparison, source),
         cards=_cards(comparison),
         sentences=answer(comparison),
         unread=unread,
@@ -165,7 +165,7 @@ def _title(comparison: Comparison) -> str:
     return f"{several('student', 'students')}{taught} on {several('dataset', 'data sets')}"
 
 
-def _meta(comparison: Comparison, folders: Sequence[str]) -> list[str]:
+def _meta(comparison: Comparison, source: Sequence[str]) -> list[str]:
     seeds, done = sorted({run.seed for run in comparison.completed}), bool(comparison.completed)
     return [
         _counted(len(comparison.runs), "run"),
@@ -175,7 +175,7 @@ def _meta(comparison: Comparison, folders: Sequence[str]) -> list[str]:
         ),
         *([f"seeds {', '.join(map(str, seeds))}" if len(seeds) <= 6 else _counted(len(seeds), "seed")] * done),
         *([f"{len(comparison.failed)} not completed"] if comparison.failed else []),
-        " ".join(folders),
+        " ".join(source),
         f"{datetime.now():%Y-%m-%d %H:%M}",
     ]
 

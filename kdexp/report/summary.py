@@ -21,6 +21,8 @@ def answer(comparison: Comparison) -> list[str]:
         said.append("No seed was run with both, so the two cannot be paired.")
     else:
         said += [difference(winner.gain), surety(winner.gain)]
+    if len({setting.axes.get("dataset") for setting in comparison.distilled}) > 1:
+        said.append("These are several data sets, whose accuracies say nothing of each other: where=dataset=NAME.")
     own, alone = winner.mean("acc", "val"), control.mean("acc", "val")
     if own is not None and alone is not None and alone >= own:
         said.append(f"On val the control is as good or better ({spread(control, 'val')}): nothing here speaks for it.")

@@ -24,6 +24,7 @@ def test_several_folders_conditions_and_an_order(command, sweep, tmp_path, write
     labels = [line.split()[0] for line in done.stdout.splitlines() if line.strip().startswith(("control", "temp"))]
     assert labels == ["control", "temperature=1", "temperature=2", "temperature=4"]
     assert {path.name for path in (tmp_path / "o").iterdir()} == {"compare.csv", "report.html"}
+    assert "where=seed=0 where=temperature=1,2,4" in (tmp_path / "o" / "report.html").read_text()
 
 
 def test_a_results_file_that_cannot_be_read_is_skipped_with_a_line(command, sweep):

@@ -138,5 +138,12 @@ def test_the_answer_says_what_speaks_against_it(tmp_path, write_run, control, sa
     assert said in " ".join(answer(compared(tmp_path)))
 
 
+def test_several_data_sets_are_not_compared_without_a_word(tmp_path, write_run):
+    for name in ("digits", "mnist"):
+        write_run(tmp_path / name, dataset=name)
+        write_run(tmp_path / f"{name}-control", dataset=name, alpha=1.0)
+    assert "These are several data sets" in " ".join(answer(compared(tmp_path)))
+
+
 def test_the_best_of_many_is_said_to_be_the_best_of_many(sweep):
     assert "It is the best of 2 on val" in answer(compared(sweep))[-1]

@@ -37,7 +37,7 @@ class Texts(HTMLParser):
 def written(folder, out=None):
     comparison = Comparison(find([folder])[0])
     path = (out or folder) / "report.html"
-    page.write_page(comparison, path, folders=[str(folder)])
+    page.write_page(comparison, path, source=[str(folder)])
     html = path.read_text()
     found = Texts()
     found.feed(html)

@@ -55,7 +55,7 @@ def grid(tmp_path_factory, write_run):
 
 def show(browser, folder, width=1280):
     """Open the page of a folder's runs and go through it, so that all of it is drawn."""
-    write_page(Comparison(find([folder])[0]), folder / "report.html", folders=[str(folder)])
+    write_page(Comparison(find([folder])[0]), folder / "report.html", source=[str(folder)])
     size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     browser.get((folder / "report.html").as_uri())
