@@ -204,7 +204,7 @@ def _axes(runs: Sequence[Run], seeded: set[str]) -> list[str]:
     """What the runs, one a setting, differ in: as few settings as tell them apart, and all that were swept by name."""
     names = {name for run in runs for name in run.settings if name.split(".")[0] not in _NO_AXES}
     names -= {name for name in names if name.endswith((".data_dir", ".download"))} | seeded
-    varying = [name for name in sorted(names) if len({str(r.settings.get(name)) for r in runs if _heeds(r, name)}) > 1]
+    varying = [name for name in sorted(names) if len({str(r.settings.get(name)) for r in runs if heeds(r, name)}) > 1]
     typed = {override.lstrip("+~").partition("=")[0] for run in runs for override in run.results["overrides"]}
     axes = [name for name in _FIRST_AXES if name in varying]
     axes += [name for name in varying if name in typed and name not in _FIRST_AXES]
@@ -212,14 +212,15 @@ def _axes(runs: Sequence[Run], seeded: set[str]) -> list[str]:
     for name in varying:
         known: dict[tuple[str, ...], str] = {}
         for run in runs:
-            place = (str(run.is_control), *(str(run.settings.get(axis)) for axis in axes if _heeds(run, axis)))
+            place = (str(run.is_control), *(str(run.settings.get(axis)) for axis in axes if heeds(run, axis)))
             value = str(run.settings.get(name))
-            if _heeds(run, name) and name not in axes and known.setdefault(place, value) != value:
+            if heeds(run, name) and name not in axes and known.setdefault(place, value) != value:
                 axes.append(name)
     return axes
 
 
-def _heeds(run: Run, name: str) -> bool:
+def heeds(run: Run, name: str) -> bool:
+    """Whether a setting has a part in what a run computes; of its teacher, its loss, ... a control takes nothing."""
     return not (run.is_control and name.split(".")[0] in _NOT_THE_CONTROLS)
 
 
@@ -227,7 +228,7 @@ def _described(runs: Sequence[Run], axes: Sequence[str]) -> Iterator[tuple[str, 
     """A label and the values on the axes for the first run of each setting."""
     controls = [run for run in runs if run.is_control]
     for run in runs:
-        values = {axis: run.settings.get(axis) for axis in axes if _heeds(run, axis)}
+        values = {axis: run.settings.get(axis) for axis in axes if heeds(run, axis)}
         shown = list(values)
         if run.is_control:
             shown = [a for a in values if len({str(control.settings.get(a)) for control in controls}) > 1]

@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from kdexp.atomic import atomic_path
 from kdexp.report import plots
-from kdexp.report.comparison import Comparison, Setting, plain
+from kdexp.report.comparison import Comparison, Setting, heeds, plain
 from kdexp.report.runs import Run
 from kdexp.report.statistics import FEWEST_PAIRS
 from kdexp.report.summary import answer, points, spread
@@ -396,7 +396,8 @@ def _runs(comparison: Comparison) -> Section:
 
 def _setting(run: Run, axis: str) -> tuple[str, Any]:
     value = run.settings.get(axis)
-    return ("", None) if value is None else (plain(value), value)
+    has_no_part = axis != "alpha" and not heeds(run, axis)
+    return ("", None) if value is None or has_no_part else (plain(value), value)
 
 
 def _facts(run: Run) -> list[Any]:

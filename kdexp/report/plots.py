@@ -180,7 +180,8 @@ def gains(comparison: Comparison) -> Plot | None:
     if not shown:
         return None
     shown.reverse()
-    names = [setting.label for setting in shown]
+    names = [_wrapped(setting.label) for setting in shown]
+    lines = max(name.count("<br>") for name in names) + 1
     colours = [WINNER if setting is comparison.winner else OTHER for setting in shown]
     found = [setting.gain for setting in shown if setting.gain]
     dots = [(name, 100 * value) for name, gain in zip(names, found, strict=True) for value in gain.differences]
@@ -207,9 +208,9 @@ def gains(comparison: Comparison) -> Plot | None:
         },
     ]
     layout = {
-        "xaxis": {"title": {"text": "test accuracy less the control's, points"}, "zeroline": True},
+        "xaxis": {"title": {"text": "gain on test, points"}, "zeroline": True},
         "yaxis": {"type": "category", "automargin": True, "showgrid": False, "range": [-0.7, len(names) - 0.3]},
-        "height": 130 + 26 * len(names),
+        "height": 130 + (12 + 14 * lines) * len(names),
     }
     return {"data": data, "layout": layout}
 
@@ -278,7 +279,7 @@ def parallel(comparison: Comparison) -> Plot:
         "shapes": lines,
         "margin": {
             "l": 15 + 7 * max(len(text) for _, ticks in itertools.islice(scaled.values(), 1) for _, text in ticks),
-            "r": 28,
+            "r": 40,
         },
         "height": 400,
     }

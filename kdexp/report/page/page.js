@@ -14,7 +14,7 @@ const template = {
     legend: { orientation: "h", x: 0, xanchor: "left", y: 1.02, yanchor: "bottom", font: { size: 11 } },
     hoverlabel: { bgcolor: "#fff", bordercolor: "#55606b", font: { color: "#1a2129" }, align: "left" },
     hovermode: "closest",
-    margin: { l: 10, r: 14, t: 10, b: 10 },
+    margin: { l: 10, r: 14, t: 30, b: 10 },
     dragmode: false,
     modebar: { bgcolor: "rgba(0,0,0,0)", color: "#9aa5b1", activecolor: "#0b5c8f" },
   },
@@ -25,6 +25,7 @@ function draw(place) {
   Plotly.newPlot(place, data, { ...layout, template, autosize: true }, {
     responsive: true,
     displaylogo: false,
+    displayModeBar: matchMedia("(hover: hover)").matches ? "hover" : false,
     modeBarButtons: [["toImage"]],
     toImageButtonOptions: { format: "svg", filename: place.getAttribute("aria-label") },
   }).then(() => place.classList.add("drawn"));
