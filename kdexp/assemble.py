@@ -371,7 +371,7 @@ def teacher_measures(config: Any, frozen: Teacher, data: Data) -> dict[str, Any]
     """
     key = fingerprint(
         {
-            "weights": [_state_digest(network) for network in frozen.networks],
+            "weights": [state_digest(network) for network in frozen.networks],
             "statistics": [
                 _statistics(member, net) for member, net in zip(teachers(config).values(), frozen.networks, strict=True)
             ],
@@ -405,7 +405,8 @@ def teacher_measures(config: Any, frozen: Teacher, data: Data) -> dict[str, Any]
     return remembered
 
 
-def _state_digest(network: nn.Module) -> str:
+def state_digest(network: nn.Module) -> str:
+    """Hex digest of a network's weights and buffers."""
     digest = hashlib.sha256()
     for name, tensor in network.state_dict().items():
         digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())

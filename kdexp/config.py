@@ -15,8 +15,10 @@ from typing import Any
 from hydra import compose as hydra_compose
 from hydra import initialize_config_module
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
+from hydra.errors import HydraException, InstantiationException
+from hydra.types import RunMode
 from hydra.utils import get_object
 from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
@@ -119,6 +121,7 @@ class Config:
     scheduler: Any = MISSING
     trainer: Trainer = MISSING
     tracking: Tracking = MISSING
+    robustness: dict[str, Any] = field(default_factory=dict)
     augment: Augment = field(default_factory=Augment)
     alpha: float = MISSING
     temperature: float = MISSING
@@ -170,6 +173,22 @@ def compose(overrides: Sequence[str] = (), config_name: str = "train", **setting
     return config
 
 
+def dataset_option(name: str, data_dir: str) -> Any:
+    """The configuration of another data set by the name of its option; a running program's ``--config-dir`` counts.
+
+    Raises:
+        ValueError: there is no such option.
+    """
+    if not GlobalHydra().is_initialized():
+        return compose([f"dataset={name}"], data_dir=data_dir, output_dir="").dataset
+    loader = GlobalHydra.instance().config_loader()
+    overrides = [f"dataset={name}", f"data_dir={json.dumps(data_dir)}"]
+    try:
+        return OmegaConf.create(plain(loader.load_configuration("train", overrides, RunMode.RUN).dataset))
+    except HydraException as error:
+        raise ValueError(one_line(error)) from error
+
+
 def one_line(error: BaseException) -> str:
     """What a composition error says, in one line, without Hydra's advice on how to read it."""
     cause = error.__cause__
@@ -213,7 +232,10 @@ def fingerprint(content: Any) -> str:
 
 
 # Settings that say where and how a run is executed or watched, not what it computes.
-RUN_ONLY = ("tracking", "data_dir", "store_dir", "output_dir", "resume", "rerun", "sweep_name", "sweep_dir", "choices")
+RUN_ONLY = (
+    "tracking", "robustness", "data_dir", "store_dir", "output_dir", "resume", "rerun", "sweep_name", "sweep_dir",
+    "choices",
+)  # fmt: skip
 # Settings that a student trained alone does not feel; alpha is 1 then.
 DISTILLATION_ONLY = (
     "alpha_schedule", "temperature", "temperature_schedule", "teacher", "loss", "feature_loss", "scheme",
@@ -404,6 +426,7 @@ def check(config: Any) -> None:
         "scheduler",
         "augment",
         "dataset",
+        "robustness",
     ):
         for name in _targets(config[part]):
             _check_target(name)
@@ -425,6 +448,8 @@ def check(config: Any) -> None:
         name is None or re.fullmatch(r"[\w.-]*\w", name), "sweep_name", "must be letters, digits, _, . and -", name
     )
     _require(config.rerun in (None, "all"), "rerun", "must be null or all", config.rerun)
+    if config.robustness:
+        check_robustness(config.robustness)
     _check_tracking(config.tracking)
 
 
@@ -435,6 +460,24 @@ def _check_tracking(tracking: Any) -> None:
     _require(tracking.tool in tools, "tracking.tool", f"must be one of {', '.join(tools)}", tracking.tool)
     if tracking.tool in ("tensorboard", "mlflow") and find_spec(tracking.tool) is None:
         raise ValueError(f"tracking={tracking.tool} needs what is not installed: pip install 'kdexp[{tracking.tool}]'")
+
+
+def check_robustness(settings: Any) -> None:
+    """The rules of a robustness report that need no data; those of attacks and corruptions are their constructors'.
+
+    Raises:
+        ValueError: one line with the setting, the rule and the value.
+    """
+    for name in ("samples", "attacks.samples"):
+        samples = OmegaConf.select(settings, name)
+        _require(samples is None or samples >= 1, f"robustness.{name}", "must be null or at least 1", samples)
+    _require(settings.resamples >= 100, "robustness.resamples", "must be at least 100", settings.resamples)
+    confidence = settings.confidence
+    _require(0 < confidence < 1, "robustness.confidence", "must be in (0, 1)", confidence)
+    for severity in OmegaConf.select(settings, "corruptions.severities") or ():
+        _require(severity in (1, 2, 3, 4, 5), "robustness.corruptions.severities", "must be of 1 to 5", severity)
+    bins = OmegaConf.select(settings, "calibration.bins")
+    _require(bins is None or bins >= 1, "robustness.calibration.bins", "must be at least 1", bins)
 
 
 def _missing(node: Any, path: str) -> list[str]:

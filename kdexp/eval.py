@@ -1,13 +1,23 @@
-"""``kdexp-eval``: measure a finished run again from its exported weights, and hold it against results.json."""
+"""``kdexp-eval``: measure a finished run again from its exported weights, or examine how well it holds up."""
 
+import logging
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from kdexp import launch, results, schemes
-from kdexp.config import HYDRA_VERSION_BASE, one_line
+from kdexp.config import HYDRA_VERSION_BASE, check_robustness, one_line
+
+if TYPE_CHECKING:
+    import torch
+
+    from kdexp.evaluation import Subject
+
+log = logging.getLogger(__name__)
 
 # Metrics are recomputed in the same precision; another device or another number of threads sums in another order.
 TOLERANCE = 1e-5
@@ -26,19 +36,10 @@ def run(config: DictConfig) -> dict[str, float]:
         ValueError: the folder holds no completed run, or its weights do not fit.
         FileNotFoundError: the weights or the data are gone.
     """
-    if OmegaConf.is_missing(config, "run"):
+    if config.run is None:
         raise ValueError("run must be the folder of a finished run, got nothing")
-    if config.accelerator not in ("auto", "cpu", "gpu"):
-        raise ValueError(f"accelerator must be auto, cpu or gpu, got {config.accelerator}")
     folder = Path(config.run)
-    saved = results.read(folder, "run")
-    if saved["status"] != "completed":
-        raise ValueError(f"run must be completed, got {folder} with status {saved['status']}")
-    changed = {name: config[name] for name in ("data_dir", "store_dir") if config[name] is not None}
-    *_, (_, last) = schemes.steps(saved["config"] | changed | {"output_dir": str(folder)})
-    experiment = OmegaConf.create(last)
-    if "data_dir" in changed and "data_dir" in experiment.dataset.source:
-        experiment.dataset.source.data_dir = config.data_dir
+    experiment = _experiment(config, folder, _completed(folder, "run"))
 
     from kdexp import assemble  # here: --help must not wait for torch
     from kdexp.metrics import evaluate
@@ -59,12 +60,112 @@ def run(config: DictConfig) -> dict[str, float]:
     )
 
 
+def robustness(config: DictConfig) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Examine how teacher, control and student of a run, or of each run of a sweep, hold up.
+
+    Args:
+        config: conf/eval.yaml, with robustness.
+
+    Yields:
+        Each run's folder and the content of its robustness.json, which has been written.
+
+    Raises:
+        ValueError: a setting that makes no sense; no completed run; no control.
+        FileNotFoundError: weights or data are gone.
+    """
+    if (config.run is None) == (config.sweep is None):
+        raise ValueError(f"one of run and sweep must be given, got run={config.run} sweep={config.sweep}")
+    if config.control not in ("find", "auto", "none"):
+        raise ValueError(f"control must be find, auto or none, got {config.control}")
+    check_robustness(config.robustness)
+    if config.run is not None:
+        runs = {Path(config.run): _completed(Path(config.run), "run")}
+    else:
+        runs = _of_sweep(Path(config.sweep))
+    for folder, saved in runs.items():
+        if len(runs) > 1:
+            log.info("%s", folder)
+        yield folder, _examined(config, folder, saved)
+
+
+def _of_sweep(sweep: Path) -> dict[Path, dict[str, Any]]:
+    """The completed runs; a control is measured with those that it is the control of."""
+    found = {path.parent: results.read(path.parent, "sweep") for path in sorted(sweep.glob(f"*/{results.FILE}"))}
+    runs = {folder: saved for folder, saved in found.items() if saved["status"] == "completed"}
+    distilled = {folder: saved for folder, saved in runs.items() if not saved["is_control"]}
+    if not runs:
+        raise ValueError(f"sweep must be a folder with completed runs in it, got {sweep}")
+    return distilled or runs
+
+
+def _examined(config: DictConfig, folder: Path, saved: Mapping[str, Any]) -> dict[str, Any]:
+    experiment = _experiment(config, folder, saved)
+    experiment.robustness = config.robustness
+
+    from kdexp import assemble, evaluation  # here: --help must not wait for torch
+    from kdexp.experiment import track_robustness
+
+    device = assemble.device(config.accelerator)
+    data = assemble.Data(experiment)
+    examination = evaluation.Examination(experiment, data, device)
+    own = evaluation.run_subject(experiment, folder, device)
+    subjects = {"control" if saved["is_control"] else "student": own}
+    if not saved["is_control"] and config.control != "none":
+        subjects["control"] = _control(config, folder, saved, experiment, device)
+    frozen = assemble.teacher(experiment, data, may_train=False)
+    if frozen is not None:
+        subjects["teacher"] = evaluation.teacher_subject(frozen.to(device), experiment.store_dir)
+    report = examination.report(subjects, folder)
+    track_robustness(experiment, folder, saved, report)
+    return report
+
+
+def _control(
+    config: DictConfig, folder: Path, saved: Mapping[str, Any], experiment: DictConfig, device: "torch.device"
+) -> "Subject":
+    from kdexp import evaluation
+    from kdexp.experiment import distill_alone
+    from kdexp.report.table import control_folder
+
+    # One that was trained by control=auto lies in the run folder itself.
+    found = control_folder(saved, folder.parent) or control_folder(saved, folder)
+    if found is None:
+        if config.control == "find":
+            raise ValueError(
+                f"control must be found beside the run, got none in {folder.parent}: control=auto trains it, "
+                "control=none does without"
+            )
+        found = folder / "control"
+        distill_alone(experiment, found)
+    return evaluation.run_subject(_experiment(config, found, _completed(found, "control")), found, device)
+
+
+def _completed(folder: Path, setting: str) -> dict[str, Any]:
+    saved = results.read(folder, setting)
+    if saved["status"] != "completed":
+        raise ValueError(f"{setting} must be completed, got {folder} with status {saved['status']}")
+    return saved
+
+
+def _experiment(config: DictConfig, folder: Path, saved: Mapping[str, Any]) -> DictConfig:
+    """The configuration of a run, which may have been moved, on this machine."""
+    if config.accelerator not in ("auto", "cpu", "gpu"):
+        raise ValueError(f"accelerator must be auto, cpu or gpu, got {config.accelerator}")
+    changed = {name: config[name] for name in ("data_dir", "store_dir") if config[name] is not None}
+    *_, (_, last) = schemes.steps(saved["config"] | changed | {"output_dir": str(folder)})
+    experiment = OmegaConf.create(last)
+    if "data_dir" in changed and "data_dir" in experiment.dataset.source:
+        experiment.dataset.source.data_dir = config.data_dir
+    return experiment
+
+
 def show(folder: Path, found: dict[str, float]) -> bool:
     """Print the metrics beside those in results.json; whether they are equal."""
     stored = results.read(folder, "run")["metrics"]["test"]["best"]
-    for name, value in found.items():
+    known = {name: value for name, value in found.items() if name in stored}  # an older kdexp measured less
+    for name, value in known.items():
         print(f"test/{name:<14} {value:.6f}   results.json {stored[name]:.6f}")
-    worst = max(abs(value - stored[name]) for name, value in found.items())
+    worst = max(abs(value - stored[name]) for name, value in known.items())
     print(f"largest difference {worst:.1e}: {'equal' if worst <= TOLERANCE else 'NOT equal'} within {TOLERANCE:.0e}")
     return bool(worst <= TOLERANCE)
 
@@ -72,6 +173,12 @@ def show(folder: Path, found: dict[str, float]) -> bool:
 @hydra.main(version_base=HYDRA_VERSION_BASE, config_path="pkg://kdexp.conf", config_name="eval")
 def _eval(config: DictConfig) -> None:
     try:
+        if config.get("robustness"):
+            from kdexp.report.robustness import show as show_robustness
+
+            for folder, report in robustness(config):
+                show_robustness(report, folder)
+            return
         found = run(config)
     except (ValueError, OSError) as error:
         launch.leave(launch.WRONG_INPUT, one_line(error))

@@ -1,5 +1,6 @@
 """One experiment from data to results: what `kdexp.train.run` does once the configuration is known to be sound."""
 
+import copy
 import logging
 import resource
 import sys
@@ -12,16 +13,18 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from kdexp import assemble, launch
+from kdexp import assemble, launch, results
 from kdexp.config import plain
 from kdexp.contracts import Outputs
 from kdexp.distiller import Distiller
+from kdexp.evaluation import Examination, run_subject, teacher_subject
 from kdexp.fit import Fitted, fit
 from kdexp.metrics import CurveData, evaluate
 from kdexp.models.cost import macs, parameters
 from kdexp.online import MutualDistiller
 from kdexp.report import figures
-from kdexp.report.table import find_control
+from kdexp.report.robustness import show
+from kdexp.report.table import control_folder, find_control
 from kdexp.teacher import Teacher, load_weights, save_weights
 from kdexp.tracking import Tracker
 
@@ -53,6 +56,10 @@ def distill(config: Any, folder: Path, record: dict[str, Any]) -> None:
     assemble.rehearse(config)
     with _timed(seconds, "data"):
         data = assemble.Data(config)
+    examination = None
+    if config.robustness and launch.rank() == 0:
+        # Now, so that what makes no sense is heard before anything is trained.
+        examination = Examination(config, data, assemble.device(config.trainer.accelerator))
     splits = data.student.splits
     record["samples"] = {name: len(getattr(splits, name)) for name in ("train", *_EVALUATED)}
     with _timed(seconds, "teacher"):
@@ -89,10 +96,63 @@ def distill(config: Any, folder: Path, record: dict[str, Any]) -> None:
             names = list(config.dataset.classes or map(str, range(config.dataset.num_classes)))
             _draw(folder, fitted, curves, names)
         tracker.summarize(_final(record, find_control(record, folder.parent)), curves, names)
+        if examination is not None:
+            with _timed(seconds, "robustness"):
+                report = _examine(examination, config, record, frozen, folder)
+            tracker.robustness(report)
     except BaseException:
         tracker.finish(1)
         raise
     tracker.finish(0)
+
+
+def distill_alone(config: Any, folder: Path) -> None:
+    """Train a run's control in a run folder of its own: the same student, data, recipe and seed, without a teacher.
+
+    Args:
+        config: that of the run.
+        folder: of the control.
+    """
+    config = _alone(config)
+    config.output_dir, config.robustness = str(folder), {}
+    with results.recording(folder, launch.facts(plain(config), ["alpha=1"], {})) as record:
+        distill(config, folder, record)
+
+
+def _alone(config: Any) -> Any:
+    """The configuration of a run's control."""
+    config = copy.deepcopy(config)
+    config.alpha, config.alpha_schedule.kind, config.alpha_schedule.final = 1.0, "constant", None
+    config.feature_loss, config.scheme = {}, {}
+    return config
+
+
+def _examine(
+    examination: Examination, config: Any, record: Mapping[str, Any], frozen: Teacher | None, folder: Path
+) -> dict[str, Any]:
+    """The robustness of the run that has just been trained; next to its control when that is there already."""
+    device = assemble.device(config.trainer.accelerator)
+    own = run_subject(config, folder, device)
+    subjects = {"control" if record["is_control"] else "student": own}
+    if not record["is_control"]:
+        control = control_folder(record, folder.parent)
+        if control is not None:
+            subjects["control"] = run_subject(_alone(config), control, device)
+        else:
+            examination.notes.append("no control (alpha=1) is there yet: kdexp-eval compares with it later")
+    if frozen is not None:
+        subjects["teacher"] = teacher_subject(frozen.to(device), config.store_dir)
+    report = examination.report(subjects, folder)
+    show(report, folder)
+    return report
+
+
+def track_robustness(config: Any, folder: Path, saved: Mapping[str, Any], report: Mapping[str, Any]) -> None:
+    """Add a robustness report to the W&B run of a finished run, if it has one."""
+    if saved.get("tracking", {}).get("tool") == "wandb" and saved["tracking"]["location"]:
+        tracker = _tracker(config, folder, dict(saved))
+        tracker.robustness(report)
+        tracker.finish(0)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,7 +16,7 @@ from omegaconf import DictConfig, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from kdexp import child, results
-from kdexp.config import one_line
+from kdexp.config import code_version, control_fingerprint, is_control, one_line, run_fingerprint, run_key
 from kdexp.sweep import stop_file
 
 log = logging.getLogger(__name__)
@@ -60,6 +60,31 @@ def _continue_run() -> None:
     folder = Path(given[-1].removeprefix("resume=").strip("'\"")).absolute()
     results.read(folder, "resume")
     sys.argv += [f'hydra.run.dir="{folder}"', "hydra.output_subdir=null"]
+
+
+def facts(values: Mapping[str, Any], overrides: Sequence[str], earlier: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of a run before it begins, for results.json.
+
+    Args:
+        values: its configuration, as `kdexp.config.plain` gives it.
+        overrides: what was typed.
+        earlier: the results of the run that is continued, or nothing.
+    """
+    return {
+        "choices": values["choices"],
+        "overrides": overrides,
+        "alpha": values["alpha"],
+        "temperature": values["temperature"],
+        "seed": values["seed"],
+        "fingerprint": run_fingerprint(values),
+        "code_version": code_version(),
+        "key": run_key(values),
+        "launch": os.environ.get(LAUNCH),
+        "control_fingerprint": control_fingerprint(values),
+        "is_control": is_control(values),
+        "wandb_id": earlier.get("wandb_id", os.urandom(4).hex()),
+        "config": values,
+    }
 
 
 def rank() -> int:

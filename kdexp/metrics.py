@@ -68,7 +68,8 @@ class Metrics(nn.Module):
     - ``ece``: expected calibration error (Guo et al. 2017, equation 3; 15 bins of equal width) of the top class;
       sigmoid tasks: of the probability of 1, over all labels.
     - ``agreement``: share of samples (labels) on which student and teacher decide alike. ``kl_to_teacher``:
-      KL(teacher || student) at T = 1 in nats, mean over samples (labels).
+      KL(teacher || student) at T = 1 in nats, mean over samples (labels). ``agreement_teacher_wrong``: the agreement on
+      samples (labels) on which the teacher is wrong: how far its mistakes were learned.
 
     Samples without a label count in the loss, agreement and kl_to_teacher alone. Every position of dense logits is a
     sample. A value that is not defined (an AUC where a single class occurs, anything where no label does) is left out
@@ -101,7 +102,7 @@ class Metrics(nn.Module):
         names = ["loss", "acc"]
         names += ["acc_top5"] if task == "multiclass" and num_classes > 5 else []
         names += ["nll"] if not accuracy_only else []
-        names += ["agreement", "kl_to_teacher"] if fidelity else []
+        names += ["agreement", "kl_to_teacher", "agreement_teacher_wrong"] if fidelity else []
         self._means = nn.ModuleDict({name: Mean(sync_on_compute=sync_on_compute) for name in names})
         if not accuracy_only:
             options = _options(num_classes, sync_on_compute)
@@ -135,7 +136,10 @@ class Metrics(nn.Module):
         if "agreement" in self._means:
             assert teacher_logits is not None
             teacher_logits, count = _rows(teacher_logits), decision.numel()
-            self._add("agreement", (decision == _decisions(teacher_logits, self._task)).sum(), count)
+            of_teacher = _decisions(teacher_logits, self._task)
+            alike, wrong = decision == of_teacher, (of_teacher != label) & (label != UNLABELED)
+            self._add("agreement", alike.sum(), count)
+            self._add("agreement_teacher_wrong", (alike & wrong).sum(), wrong.sum())
             self._add("kl_to_teacher", kd(logits, teacher_logits, 1.0, task=self._task) * count, count)
         if self._accuracy_only:
             return
@@ -154,6 +158,8 @@ class Metrics(nn.Module):
         values = {name: float(mean.compute()) for name, mean in means.items() if mean.update_called}
         if math.isnan(values.get("acc", math.nan)):  # nothing is labelled: a count has no other way to be NaN
             return {name: values[name] for name in ("loss", "agreement", "kl_to_teacher") if name in values}
+        if math.isnan(values.get("agreement_teacher_wrong", 0.0)):  # the teacher is never wrong
+            del values["agreement_teacher_wrong"]
         return values if self._accuracy_only else values | self._label_metrics()
 
     def _label_metrics(self) -> dict[str, float]:
@@ -320,6 +326,22 @@ def evaluate(
         for module, training in zip(modules, modes, strict=True):
             module.training = training
     return metrics.compute()
+
+
+@torch.no_grad()
+def right(logits: Tensor, target: Tensor, task: Task) -> Tensor:
+    """Of each sample whether it is right; in sigmoid tasks the share of its labels that is.
+
+    Args:
+        logits: (N, C).
+        target: see `kdexp.contracts.Task`, without missing labels.
+        task: what they mean.
+
+    Returns:
+        (N,) float32 in [0, 1], whose mean is the accuracy of `Metrics`.
+    """
+    label = _labels(target, task)
+    return (_decisions(_rows(logits), task) == label).float().view(len(label), -1).mean(1)
 
 
 def _thresholds(samples: int) -> int | None:

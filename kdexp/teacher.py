@@ -89,6 +89,13 @@ class Teacher:
         Returns:
             Outputs with logits (N, C, ...) float and the features asked for by `read`, without a gradient.
         """
+        return self._outputs(inputs, temperature)
+
+    def differentiable(self, inputs: Tensor, temperature: float = 1.0) -> Tensor:
+        """The logits of `__call__`, with a gradient with respect to the inputs: for who attacks the teacher."""
+        return self._outputs(inputs, temperature).logits
+
+    def _outputs(self, inputs: Tensor, temperature: float) -> Outputs:
         members = [read(convert(inputs)) for read, convert in zip(self._readers, self._conversions, strict=True)]
         if len(members) == 1:
             return members[0]

@@ -14,6 +14,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoa
 from wandb.sdk.lib.wbauth import read_netrc_auth
 
 from kdexp.metrics import CurveData
+from kdexp.report.robustness import flat
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 _PROBE_SECONDS = 2.0
 _INIT_SECONDS = 30.0
 _FINISH_SECONDS = 60.0
+
+_ENDS = ("value", "low", "high")  # of a difference and its interval
 
 
 class Tracker:
@@ -82,6 +85,30 @@ class Tracker:
             self._logger.log_metrics(dict(metrics))
             if isinstance(self._logger, MLFlowLogger):
                 self._logger.experiment.log_artifacts(self._logger.run_id, str(self._folder / "figures"), "figures")
+
+    def robustness(self, report: Mapping[str, Any]) -> None:
+        """Add a robustness report: the student's measures, and in W&B the tables of all measures and cells.
+
+        Args:
+            report: the content of robustness.json.
+        """
+        roles = list(report["models"])
+        measures = list(flat(report["measures"]))
+        of_student = ((f"robustness/{axis}/{name}", entry.get(roles[-1])) for axis, name, entry in measures)
+        own = {name: float(value) for name, value in of_student if value is not None}
+        if self._run is not None:
+            self._run.summary.update(own)
+            names = list(dict.fromkeys(name for row in report["cells"] for name in row))
+            cells = [[row.get(name) for name in names] for row in report["cells"]]
+            rows = [
+                [axis, name, *(entry.get(role) for role in roles), *(entry.get("difference", {}).get(k) for k in _ENDS)]
+                for axis, name, entry in measures
+            ]
+            columns = ["axis", "measure", *roles, "student - control", "low", "high"]
+            tables = {"cells": wandb.Table(names, cells), "measures": wandb.Table(columns, rows)}
+            self._run.log({f"robustness/{name}": table for name, table in tables.items()})
+        elif self._logger is not None:
+            self._logger.log_metrics(own)
 
     def finish(self, exit_code: int) -> None:
         """Close the run; with another exit code than 0 W&B and MLflow show it as failed."""

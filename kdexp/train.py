@@ -1,7 +1,6 @@
 """``kdexp-train``: distill a student, or train it alone, as the configuration says."""
 
 import logging
-import os
 import time
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -13,16 +12,7 @@ from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf
 
 from kdexp import launch, results, schemes
-from kdexp.config import (
-    HYDRA_VERSION_BASE,
-    check,
-    code_version,
-    control_fingerprint,
-    is_control,
-    plain,
-    run_fingerprint,
-    run_key,
-)
+from kdexp.config import HYDRA_VERSION_BASE, check, plain, run_key
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +54,7 @@ def _run(config: DictConfig, folder: Path) -> dict[str, Any]:
 
     started = time.perf_counter()
     names = []
-    with _recording(folder, _facts(values, overrides, earlier)) as record:
+    with _recording(folder, launch.facts(values, overrides, earlier)) as record:
         for name, step in schemes.steps(values):
             if name:
                 names.append(name)
@@ -107,31 +97,13 @@ def _take(values: dict[str, Any], name: str, overrides: list[str]) -> None:
         log.info("%s: complete already: %s", name, folder)
         return
     log.info("%s: %s", name, folder)
-    with _recording(folder, _facts(values, overrides, earlier)) as record:
+    with _recording(folder, launch.facts(values, overrides, earlier)) as record:
         distill(OmegaConf.create(values), folder, record)
     launch.meet()
 
 
 def _recording(folder: Path, facts: dict[str, Any]) -> AbstractContextManager[dict[str, Any]]:
     return results.recording(folder, facts) if launch.rank() == 0 else nullcontext(facts)
-
-
-def _facts(values: dict[str, Any], overrides: list[str], earlier: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "choices": values["choices"],
-        "overrides": overrides,
-        "alpha": values["alpha"],
-        "temperature": values["temperature"],
-        "seed": values["seed"],
-        "fingerprint": run_fingerprint(values),
-        "code_version": code_version(),
-        "key": run_key(values),
-        "launch": os.environ.get(launch.LAUNCH),
-        "control_fingerprint": control_fingerprint(values),
-        "is_control": is_control(values),
-        "wandb_id": earlier.get("wandb_id", os.urandom(4).hex()),
-        "config": values,
-    }
 
 
 def _overrides() -> list[str]:

@@ -7,17 +7,17 @@ from omegaconf import OmegaConf
 from kdexp.config import Config, check, compose, control_fingerprint, instantiate, is_control, plain, run_fingerprint
 
 CONF = Path(__file__).parents[1] / "conf"
-# corruption is no part of an experiment; tests/robustness walks over it.
-GROUPS = sorted(
-    path.name for path in CONF.iterdir() if path.is_dir() and path.name not in ("hydra", "corruption", "__pycache__")
-)
+GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name not in ("hydra", "__pycache__"))
 
 
 def composed(tmp_path, *overrides):
     return compose(["experiment=smoke", *overrides], output_dir=tmp_path, store_dir=tmp_path)
 
 
-PACKAGE = {"feature_layers": "feature_layers@student.feature_layers"}
+PACKAGE = {
+    "feature_layers": "feature_layers@student.feature_layers",
+    "corruption": "corruption@robustness.corruptions.kinds",
+}
 
 
 def test_no_group_has_the_name_of_a_scalar_setting():
@@ -33,6 +33,7 @@ def test_no_group_has_the_name_of_a_scalar_setting():
 )
 def test_every_option_of_every_group_composes_and_passes_the_checks(tmp_path, option):
     overrides = ["dataset.num_classes=2", "dataset.source.root=/images"] if option == "dataset=image_folder" else []
+    overrides += ["robustness=corruptions"] if option.startswith("corruption@") else []
     config = compose([option, *overrides], output_dir=tmp_path)
     check(config)
     assert plain(config)

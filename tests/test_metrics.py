@@ -10,7 +10,7 @@ from sklearn import metrics as sk
 from torch import multiprocessing, nn
 
 from kdexp.contracts import UNLABELED, Batch, Outputs
-from kdexp.metrics import Curves, Metrics, evaluate
+from kdexp.metrics import Curves, Metrics, evaluate, right
 
 TASKS = ["multiclass", "binary", "multilabel"]
 
@@ -99,6 +99,8 @@ def test_fidelity_is_agreement_and_scipys_relative_entropy():
     found = measure("multiclass", logits, target, teacher)
     p, q = softmax(teacher.double().numpy(), axis=1), softmax(logits.double().numpy(), axis=1)
     assert found["agreement"] == pytest.approx((p.argmax(1) == q.argmax(1)).mean())
+    mistakes = p.argmax(1) != target.numpy()
+    assert found["agreement_teacher_wrong"] == pytest.approx((p.argmax(1) == q.argmax(1))[mistakes].mean())
     assert found["kl_to_teacher"] == pytest.approx(entropy(p, q, axis=1).mean(), rel=1e-5)
 
 
@@ -107,6 +109,8 @@ def test_fidelity_of_labels_is_the_same_side_of_one_half_and_a_divergence_of_ber
     found = measure("multilabel", logits, target, teacher)
     p, q = expit(teacher.double().numpy()), expit(logits.double().numpy())
     assert found["agreement"] == pytest.approx(((p > 0.5) == (q > 0.5)).mean())
+    mistakes = (p > 0.5) != target.numpy()
+    assert found["agreement_teacher_wrong"] == pytest.approx(((p > 0.5) == (q > 0.5))[mistakes].mean())
     assert found["kl_to_teacher"] == pytest.approx((rel_entr(p, q) + rel_entr(1 - p, 1 - q)).mean(), rel=1e-5)
 
 
@@ -129,6 +133,17 @@ def test_values_that_are_not_defined_are_left_out():
     negatives = measure("binary", torch.tensor([[-1.0], [-2.0]]), torch.tensor([0, 0]))
     assert set(negatives) == {"acc", "nll", "ece"}
     assert Metrics("binary", 1).compute() == {}
+    never_wrong = measure("multiclass", logits, torch.tensor([0, 0]), teacher=logits)
+    assert "agreement_teacher_wrong" not in never_wrong
+    assert never_wrong["agreement"] == 1
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_mean_of_what_is_right_is_the_accuracy(task):
+    logits, _, target = make_batch(task)
+    of_samples = right(logits, target, task)
+    assert of_samples.shape == (len(logits),)
+    assert float(of_samples.mean()) == pytest.approx(measure(task, logits, target)["acc"], rel=1e-6)
 
 
 @pytest.mark.parametrize("thresholds", [None, 200])

@@ -44,7 +44,10 @@ def test_help_is_short_and_names_the_groups_and_their_options(command):
     assert len(done.stdout.splitlines()) < 45
     for words in ("dataset:", "student:", "resnet20", "distillation:", "alpha", "kdexp-train -m"):
         assert words in done.stdout
-    assert "run=" in command("kdexp-eval", "--help").stdout
+    shown = command("kdexp-eval", "--help").stdout
+    assert "run=" in shown
+    for option in (Path(__file__).parents[1] / "conf" / "robustness").glob("*.yaml"):
+        assert option.stem in shown or option.stem == "base"
 
 
 def test_the_composed_configuration_is_printed_without_running(command, tmp_path):
@@ -64,6 +67,14 @@ def test_a_run_from_the_command_line_and_its_evaluation(command, tmp_path):
     again = command("kdexp-eval", f"run={folder}")
     assert "equal within" in again.stdout
     assert "agreement" in again.stdout
+    settings = ("robustness=noise_dose", "robustness.samples=50", "control=none")
+    examined = command("kdexp-eval", f"run={folder}", *settings)
+    assert re.search(r"noise_dose  gaussian_noise area +0\.\d{4} +0\.\d{4}", examined.stdout)
+    assert (folder / "robustness.csv").exists()
+    assert len(list(folder.glob("wandb/offline-run-*"))) == 2, "the report is added to the run's tracking"
+    refused = command("kdexp-eval", f"run={folder}", "robustness=quick", rc=2)
+    assert refused.stderr.startswith("error: control must be found beside the run")
+    assert len(refused.stderr.splitlines()) == 1
     with (folder / "results.json").open() as file:
         stored = json.load(file)
     stored["metrics"]["test"]["best"]["acc"] += 0.01

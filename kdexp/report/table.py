@@ -79,6 +79,12 @@ def show_comparison(comparison: Comparison) -> None:
 
 
 def find_control(run: Mapping[str, Any], folder: Path) -> Mapping[str, Any] | None:
+    """The results of the control of a run, see `control_folder`."""
+    place = control_folder(run, folder)
+    return results.read(place, "control") if place is not None else None
+
+
+def control_folder(run: Mapping[str, Any], folder: Path) -> Path | None:
     """The control of a run among the run folders in a folder: same student, data, recipe and seed, alpha = 1."""
     for path in folder.glob(f"*/{results.FILE}"):
         try:
@@ -87,7 +93,7 @@ def find_control(run: Mapping[str, Any], folder: Path) -> Mapping[str, Any] | No
             continue
         is_same = other["control_fingerprint"] == run["control_fingerprint"]
         if other["status"] == "completed" and other["is_control"] and is_same:
-            return other
+            return path.parent
     return None
 
 

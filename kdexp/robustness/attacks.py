@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdexp.contracts import Task
 from kdexp.data.counter import Stream, normal, uniform
-from kdexp.losses.cross_entropy import cross_entropy
+from kdexp.losses.precision import at_least_fp32
 
 Objective = Callable[[Tensor], Tensor]
 """Inputs (N, ...) to what the attack raises: a scalar, to which each sample adds its own part."""
@@ -118,8 +119,34 @@ def _of_sample(values: Tensor, like: Tensor) -> Tensor:
 
 
 def of_labels(network: Network, target: Tensor, task: Task) -> Objective:
-    """The attacker's usual objective: cross entropy with the true labels, summed over samples."""
-    return lambda inputs: cross_entropy(network(inputs), target, task=task) * len(inputs)
+    """The attacker's usual objective, to be wrong: `log_cross_entropy` with the true labels.
+
+    Args:
+        network: inputs to logits (N, C).
+        target: see `kdexp.contracts.Task`; all are labelled.
+        task: what they mean.
+    """
+    return lambda inputs: log_cross_entropy(network(inputs), target, task).sum()
+
+
+def log_cross_entropy(logits: Tensor, target: Tensor, task: Task) -> Tensor:
+    """The logarithm of each sample's cross entropy, in sigmoid tasks of the sum over its labels.
+
+    A step of an attack depends on the direction of a sample's gradient alone, which is that of cross entropy. But that
+    one rounds to zero where a network is certain of the truth, and an attack would stop there.
+
+    Returns:
+        (N,) float32.
+    """
+    logits = at_least_fp32(logits)
+    if task == "multiclass":
+        truth = target.unsqueeze(1)
+        others = logits.scatter(1, truth, -torch.inf).logsumexp(1, keepdim=True)
+        lost = others - logits.gather(1, truth)  # cross entropy is softplus of this
+    else:
+        lost = torch.where(target.view_as(logits) > 0.5, -logits, logits)
+    far = -15.0  # below, softplus(x) is exp(x) to the last bit of float32
+    return torch.where(lost < far, lost, F.softplus(lost.clamp(min=far)).log()).logsumexp(1)
 
 
 class Normalized(nn.Module):

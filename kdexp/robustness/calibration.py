@@ -1,17 +1,18 @@
 """Whether a network is as sure as it is right: Guo et al. 2017, "On Calibration of Modern Neural Networks".
 
-(arXiv 1706.04599.) Everything is of predictions: (n,) confidences in [0, 1] and whether each is right. A prediction is
-a sample's most probable class with its probability; in sigmoid tasks each label is one, with the probability of 1, and
+(arXiv 1706.04599.) Everything is of predictions: confidences in [0, 1] and whether each is right. A prediction is a
+sample's most probable class with its probability; in sigmoid tasks each label is one, with the probability of 1, and
 right is the label, as in `kdexp.metrics`.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from kdexp.contracts import Task
-from kdexp.losses.cross_entropy import cross_entropy
 from kdexp.losses.precision import at_least_fp32
 
 
@@ -24,14 +25,13 @@ def predictions(logits: Tensor, target: Tensor, task: Task) -> tuple[Tensor, Ten
         task: what they mean.
 
     Returns:
-        (n,) float32 and (n,) float32 of 0 and 1; n is N, or N * C for labels.
+        Both float32, (N,) or for labels (N, C); the second of 0 and 1.
     """
     logits = at_least_fp32(logits)
     if task == "multiclass":
         confidence, decision = logits.softmax(1).max(1)
         return confidence, (decision == target).to(confidence.dtype)
-    probability = logits.sigmoid().flatten()
-    return probability, target.reshape(-1).to(probability.dtype)
+    return logits.sigmoid(), target.view_as(logits).to(logits.dtype)
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,15 @@ def reliability(confidence: Tensor, right: Tensor, bins: int = 15, *, adaptive: 
     """Sort predictions into bins.
 
     Args:
-        confidence: (n,) in [0, 1].
-        right: (n,) of 0 and 1.
+        confidence: in [0, 1], of any shape.
+        right: of the same shape, 0 or 1.
         bins: how many.
         adaptive: of as many predictions each (Nixon et al. 2019, arXiv 1904.01685, equation 4) instead of equal width.
 
     Returns:
         The bins, in the order of confidence.
     """
+    confidence, right = confidence.flatten(), right.flatten()
     if adaptive:
         order = confidence.argsort(stable=True)
         confidence, right = confidence[order], right[order]
@@ -93,9 +94,22 @@ def brier(logits: Tensor, target: Tensor, task: Task) -> Tensor:
     """
     logits = at_least_fp32(logits)
     if task == "multiclass":
-        wanted = torch.nn.functional.one_hot(target, logits.shape[1])
+        wanted = F.one_hot(target, logits.shape[1])
         return (logits.softmax(1) - wanted).square().sum(1)
     return (logits.sigmoid() - target.view_as(logits)).square().mean(1)
+
+
+def log_loss(logits: Tensor, target: Tensor, task: Task) -> Tensor:
+    """Negative log likelihood in nats, of each sample; in sigmoid tasks the mean over its labels.
+
+    Returns:
+        (N,) float32.
+    """
+    logits = at_least_fp32(logits)
+    if task == "multiclass":
+        return F.cross_entropy(logits, target, reduction="none")
+    wanted = target.view_as(logits).to(logits.dtype)
+    return F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").mean(1)
 
 
 def best_temperature(logits: Tensor, target: Tensor, task: Task) -> float:
@@ -110,11 +124,11 @@ def best_temperature(logits: Tensor, target: Tensor, task: Task) -> float:
         task: what they mean.
     """
     logits = logits.double()
-    low, high = torch.tensor(0.01).log().item(), torch.tensor(100.0).log().item()
+    low, high = math.log(0.01), math.log(100)
     golden = (5**0.5 - 1) / 2
 
     def loss(log_t: float) -> float:
-        return float(cross_entropy(logits / torch.tensor(log_t).exp(), target, task=task))
+        return float(log_loss(logits / math.exp(log_t), target, task).mean())
 
     # Golden-section search: the loss falls and then rises in log T.
     left, right = high - golden * (high - low), low + golden * (high - low)
@@ -128,4 +142,4 @@ def best_temperature(logits: Tensor, target: Tensor, task: Task) -> float:
             low, left, at_left = left, right, at_right
             right = low + golden * (high - low)
             at_right = loss(right)
-    return float(torch.tensor((low + high) / 2).exp())
+    return math.exp((low + high) / 2)

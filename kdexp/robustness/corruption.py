@@ -2,11 +2,15 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 from torch import Tensor
 
 SEVERITIES = (1, 2, 3, 4, 5)
+
+Kind = Literal["images", "colour", "features"]
+"""What a perturbation is for: images; those with three channels; everything that is not an image."""
 
 LARGE = 64
 """Images whose shorter side has more pixels than this are corrupted with the severities for large images."""
@@ -21,22 +25,18 @@ class Corruption:
         family: noise, blur, weather, digital, geometric or tabular: what it is averaged with.
         small: parameter -> its value at each of the five severities; for images up to `LARGE`, and for features.
         large: the same for larger images; None: the same values.
-        applies_to: images; colour: those with three channels; features: everything that is not an image.
+        applies_to: see `Kind`.
     """
 
     operator: Callable[..., Tensor]
     family: str
     small: Mapping[str, Sequence[float]]
     large: Mapping[str, Sequence[float]] | None = None
-    applies_to: Literal["images", "colour", "features"] = "images"
+    applies_to: Kind = "images"
 
     def why_not(self, shape: Sequence[int]) -> str | None:
-        """What speaks against this corruption for samples of a shape, (C, H, W) for images; None: nothing."""
-        if (self.applies_to == "features") == (len(shape) == 3):
-            return f"is for {self.applies_to}"
-        if self.applies_to == "colour" and shape[0] != 3:
-            return "is for images in colour"
-        return None
+        """What speaks against this corruption for samples of a shape; None: nothing."""
+        return _why_not(self.applies_to, shape)
 
     def parameters(self, severity: int, shape: Sequence[int]) -> dict[str, Any]:
         """The operator's parameters.
@@ -63,3 +63,40 @@ class Corruption:
             ValueError: severity is not 1 to 5.
         """
         return self.operator(inputs, index, seed=seed, **self.parameters(severity, inputs.shape[1:]))
+
+
+@dataclass(frozen=True)
+class DoseCurve:
+    """A perturbation that is given in rising doses.
+
+    Attributes:
+        operator: see `kdexp.robustness`.
+        parameter: the operator's, which is the dose.
+        doses: rising, each > 0; the undisturbed data are dose 0.
+        applies_to: see `Corruption`.
+
+    Raises:
+        ValueError: doses that do not rise from above 0.
+    """
+
+    operator: Callable[..., Tensor]
+    parameter: str
+    doses: Sequence[float]
+    applies_to: Kind = "images"
+
+    def __post_init__(self) -> None:
+        if not self.doses or any(high <= low for low, high in pairwise([0.0, *self.doses])):
+            raise ValueError(f"doses must rise, each > 0, got {list(self.doses)}")
+
+    def why_not(self, shape: Sequence[int]) -> str | None:
+        """What speaks against it for samples of a shape; None: nothing."""
+        return _why_not(self.applies_to, shape)
+
+
+def _why_not(kind: Kind, shape: Sequence[int]) -> str | None:
+    is_image = len(shape) == 3
+    if is_image == (kind == "features"):
+        return f"for {kind}"
+    if kind == "colour" and shape[0] != 3:
+        return "for images in colour"
+    return None

@@ -4,7 +4,8 @@ A cell is one corruption at one severity, or one perturbation at one dose. Error
 last axis is the cells; leading axes, such as those of a bootstrap, are kept.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -112,31 +113,76 @@ def halving_dose(doses: Sequence[float], accuracy: Sequence[float]) -> float | N
     return None
 
 
-def resampled(correct: Array, resamples: int, seed: int, chunk: int = 100) -> Array:
-    """Accuracies in bootstrap samples of the test set: the same samples for every row.
+def resampled(values: Array, resamples: int, seed: int) -> Array:
+    """Means over the test set, and over bootstrap samples of it (Efron and Tibshirani 1993, chapter 13).
+
+    Whatever is resampled with the same arguments is resampled alike, so that differences are of paired samples.
 
     Args:
-        correct: (rows, n): what each network, in each cell, got right of each sample; in [0, 1].
+        values: (n, k): k values of each test sample.
         resamples: how many.
         seed: of the choice.
-        chunk: as many at once, to save memory.
 
     Returns:
-        (resamples, rows).
+        (1 + resamples, k); the first row is of the test set itself.
     """
-    rng, n = np.random.default_rng(seed), correct.shape[1]
-    transposed = correct.astype(np.float32).T
-    parts = []
-    for start in range(0, resamples, chunk):
-        counts = rng.multinomial(n, np.full(n, 1 / n), size=min(chunk, resamples - start))
-        parts.append(counts.astype(np.float32) @ transposed / n)
+    rows = values.astype(np.float32)
+    counts = _counts(len(rows), resamples, seed)
+    parts = [rows.mean(0, dtype=float, keepdims=True)]
+    parts += [chunk.astype(np.float32) @ rows / len(rows) for chunk in _chunks(counts)]
     return np.concatenate(parts).astype(float)
 
 
+def resampled_auroc(own: Array, other: Array, resamples: int, seed: int) -> Array:
+    """Area under the ROC curve of a score, of two sets and of bootstrap samples of both.
+
+    Args:
+        own: (n,) scores of what ought to score high.
+        other: (m,) scores of what ought to score low.
+        resamples: how many.
+        seed: of the choice.
+
+    Returns:
+        (1 + resamples,); the first is of the sets themselves.
+    """
+    ordered = np.sort(other)
+    # The area is the share of pairs in the right order; those that are alike count half.
+    below, upto = np.searchsorted(ordered, own, "left"), np.searchsorted(ordered, own, "right")
+    parts = [np.array([(below + upto).mean() / (2 * len(other))])]
+    several = zip(
+        _chunks(_counts(len(own), resamples, seed)), _chunks(_counts(len(other), resamples, seed + 1)), strict=True
+    )
+    for own_counts, other_counts in several:
+        sorted_counts = other_counts[:, np.argsort(other)]
+        cumulative = np.pad(np.cumsum(sorted_counts, 1, dtype=np.int64), ((0, 0), (1, 0)))
+        lower = own_counts * (cumulative[:, below] + cumulative[:, upto])
+        parts.append(lower.sum(1) / (2 * len(own) * len(other)))
+    return np.concatenate(parts)
+
+
+@lru_cache(maxsize=4)
+def _counts(n: int, resamples: int, seed: int) -> Array:
+    """How often each of n samples is in each bootstrap sample, (resamples, n) uint8."""
+    rng = np.random.default_rng([seed, n])
+    return np.stack([np.bincount(rng.integers(n, size=n), minlength=n).astype(np.uint8) for _ in range(resamples)])
+
+
+def _chunks(counts: Array) -> Iterator[Array]:
+    return (counts[start : start + 100] for start in range(0, len(counts), 100))
+
+
 def interval(values: Array, confidence: float) -> tuple[float, float] | None:
-    """The percentile interval of bootstrap values, (resamples,); None where some are not defined."""
+    """The percentile interval of what was resampled.
+
+    Args:
+        values: (1 + resamples,), as `resampled` gives them.
+        confidence: in (0, 1).
+
+    Returns:
+        Lower and upper end; None where the value is not defined in some of the samples.
+    """
     if np.isnan(values).any():
         return None
     tail = (1 - confidence) / 2
-    low, high = np.quantile(values, [tail, 1 - tail])
+    low, high = np.quantile(values[1:], [tail, 1 - tail])
     return float(low), float(high)

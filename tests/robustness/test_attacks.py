@@ -1,11 +1,12 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from kdexp.robustness.attacks import Attack, Normalized, autoattack, in_eval_mode, of_labels
+from kdexp.robustness.attacks import Attack, Normalized, autoattack, in_eval_mode, log_cross_entropy, of_labels
 
 INDEX = torch.arange(64)
 IMAGES = torch.rand(64, 1, 4, 4, generator=torch.Generator().manual_seed(0)) * 0.4 + 0.3
@@ -92,6 +93,37 @@ def test_a_step_by_hand():
     step = Attack("l2", 0.2, 1, 0.1, random_start=False)
     unit = x.grad / x.grad.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
     torch.testing.assert_close(attacked(step, network), IMAGES + 0.1 * unit, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("task", ["multiclass", "binary", "multilabel"])
+def test_the_objective_is_the_logarithm_of_cross_entropy(task):
+    logits = 8 * torch.randn(64, {"multiclass": 3, "binary": 1, "multilabel": 4}[task])
+    if task == "multiclass":
+        target, expected = TARGET, F.cross_entropy(logits.double(), TARGET, reduction="none")
+    else:
+        target = torch.randint(2, logits.shape)
+        each = F.binary_cross_entropy_with_logits(logits.double(), target.double(), reduction="none")
+        target, expected = target.squeeze(1) if task == "binary" else target.float(), each.sum(1)
+    found = log_cross_entropy(logits, target, task)
+    np.testing.assert_allclose(found, expected.log(), atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("task", ["multiclass", "binary"])
+def test_certainty_does_not_stop_an_attack(task):
+    """Of a linear network that is thousands of times surer, the same inputs are moved as far."""
+    network, target = linear(2 if task == "multiclass" else 1), INDEX % 2
+    for one in (network, nn.Sequential(network, Scaled(5000.0))):
+        moved = attacked(fgsm(0.05), one, target, task)
+        torch.testing.assert_close((moved - IMAGES).abs(), torch.full_like(IMAGES, 0.05), atol=1e-6, rtol=0)
+
+
+class Scaled(nn.Module):
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x):
+        return self.factor * x
 
 
 def test_an_unbounded_attack_leaves_nothing():

@@ -70,9 +70,9 @@ def test_severity_is_distance_from_the_clean_inputs(name, size):
 
 
 def test_what_does_not_apply_is_said():
-    assert ALL["fog"].why_not([30]) == "is for images"
-    assert ALL["missing_values"].why_not([1, 8, 8]) == "is for features"
-    assert ALL["saturate"].why_not([1, 8, 8]) == "is for images in colour"
+    assert ALL["fog"].why_not([30]) == "for images"
+    assert ALL["missing_values"].why_not([1, 8, 8]) == "for features"
+    assert ALL["saturate"].why_not([1, 8, 8]) == "for images in colour"
     assert ALL["saturate"].why_not([3, 8, 8]) is None
     assert ALL["feature_shift"].why_not([5, 30]) is None
     with pytest.raises(ValueError, match=r"^severity must be 1, 2, 3, 4 or 5, got 6$"):

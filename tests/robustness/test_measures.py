@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 from scipy import stats
+from sklearn.metrics import roc_auc_score
 
 from kdexp.robustness.measures import (
+    _counts,
     area_under,
     halving_dose,
     interval,
@@ -10,7 +12,8 @@ from kdexp.robustness.measures import (
     mce_relative_to,
     relative_mce,
     resampled,
-)  # fmt: skip
+    resampled_auroc,
+)
 
 # Two corruptions at two severities, and one at one.
 CORRUPTIONS = ["fog", "fog", "noise", "noise", "zigzag"]
@@ -71,8 +74,8 @@ def test_a_dose_curve_by_hand():
 def test_the_bootstrap_is_scipys():
     rng = np.random.default_rng(0)
     a, b = rng.random(400) < 0.8, rng.random(400) < 0.7
-    accuracies = resampled(np.stack([a, b]), 4000, seed=1)
-    np.testing.assert_allclose(accuracies.mean(0), [a.mean(), b.mean()], atol=0.003)
+    accuracies = resampled(np.stack([a, b], 1), 4000, seed=1)
+    np.testing.assert_allclose(accuracies[0], [a.mean(), b.mean()])
     found = interval(accuracies[:, 0] - accuracies[:, 1], 0.95)
     theirs = stats.bootstrap(
         (a.astype(float), b.astype(float)), lambda x, y, axis=-1: x.mean(axis) - y.mean(axis),
@@ -81,10 +84,22 @@ def test_the_bootstrap_is_scipys():
     np.testing.assert_allclose(found, theirs, atol=0.006)
 
 
-def test_the_rows_of_a_bootstrap_share_their_samples():
-    correct = np.random.default_rng(7).random((1, 300)) < 0.6
-    accuracies = resampled(np.concatenate([correct, correct, ~correct]), 250, seed=0, chunk=100)
-    assert accuracies.shape == (250, 3)
+def test_whatever_is_resampled_shares_its_samples():
+    right = np.random.default_rng(7).random((300, 1)) < 0.6
+    accuracies = resampled(np.concatenate([right, right, ~right], 1), 250, seed=0)
+    assert accuracies.shape == (251, 3)
     assert (accuracies[:, 0] == accuracies[:, 1]).all(), "two equal networks never differ"
     np.testing.assert_allclose(accuracies[:, 0] + accuracies[:, 2], 1, atol=1e-6)
-    assert accuracies[:, 0].std() == pytest.approx((0.6 * 0.4 / 300) ** 0.5, rel=0.15)
+    assert accuracies[1:, 0].std() == pytest.approx((0.6 * 0.4 / 300) ** 0.5, rel=0.15)
+    np.testing.assert_array_equal(resampled(right, 250, seed=0)[:, 0], accuracies[:, 0])
+
+
+def test_the_area_under_the_roc_curve_is_scikit_learns_in_every_sample():
+    rng = np.random.default_rng(3)
+    own, other = rng.normal(1, 1, 80).round(1), rng.normal(0, 1, 50).round(1)  # with many that are alike
+    found = resampled_auroc(own, other, 300, seed=0)
+    label = np.r_[np.ones(80), np.zeros(50)]
+    assert found[0] == pytest.approx(roc_auc_score(label, np.r_[own, other]))
+    for row, (w, v) in enumerate(zip(_counts(80, 300, 0)[:5], _counts(50, 300, 1)[:5], strict=True), start=1):
+        weighted = roc_auc_score(label, np.r_[own, other], sample_weight=np.r_[w, v])
+        assert found[row] == pytest.approx(weighted)

@@ -1,0 +1,419 @@
+"""The robustness report: which cells, measured of which networks, kept cell by cell, and written."""
+
+import copy
+import csv
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from kdexp import assemble
+from kdexp.atomic import atomic_path
+from kdexp.config import dataset_option, fingerprint, instantiate, plain
+from kdexp.contracts import Batch
+from kdexp.data.counter import order
+from kdexp.data.loading import DataModule
+from kdexp.report import figures
+from kdexp.robustness.attacks import Attack, Network, Normalized
+from kdexp.robustness.cells import Batches, Cell, Grid, Measured, Networks
+from kdexp.robustness.published import published_sets
+from kdexp.robustness.summary import CONTROL, STUDENT, TEACHER, Summary
+from kdexp.teacher import Teacher, load_weights
+
+log = logging.getLogger(__name__)
+
+FILE = "robustness.json"
+SCHEMA_VERSION = 1
+
+# A part of what identifies a measured cell: another number when the same cell would give other values.
+_CELLS_VERSION = 1
+
+AXES = ("corruptions", "noise_dose", "attacks", "shift", "ood", "calibration")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network that is measured.
+
+    Attributes:
+        network: normalised inputs to logits, in eval mode, on the device.
+        digest: identifies its weights.
+        folder: where its measured cells are kept.
+    """
+
+    network: Network
+    digest: str
+    folder: Path
+
+
+def run_subject(config: Any, folder: Path, device: torch.device) -> Subject:
+    """The student of a finished run, whose cells are kept in its run folder."""
+    learner = assemble.student(config)
+    load_weights(learner, folder / "student.safetensors", "run")
+    return Subject(learner.to(device).eval(), assemble.state_digest(learner), folder / "robustness")
+
+
+def teacher_subject(frozen: Teacher, store_dir: str) -> Subject:
+    """The teacher, whose cells are kept in the store, for every student of it."""
+    digest = fingerprint([assemble.state_digest(network) for network in frozen.networks])
+    return Subject(frozen.differentiable, digest, Path(store_dir) / "teacher-robustness" / digest)
+
+
+class Examination:
+    """The cells of one run's test data, and what is left out and why.
+
+    Args:
+        config: the run's, with its robustness.
+        data: the run's.
+        device: where the networks are.
+
+    Raises:
+        ValueError: a setting that makes no sense, or nothing is left to measure.
+        FileNotFoundError: a data set that was named is not there.
+    """
+
+    def __init__(self, config: Any, data: assemble.Data, device: torch.device) -> None:
+        self._config, self._data, self._device = config, data, device
+        self._settings: dict[str, Any] = plain(config.robustness)
+        self.notes: list[str] = []
+        shape = list(config.dataset.input_shape)
+        self._is_image = len(shape) == 3
+        count = _at_most(self._settings["samples"], len(data.student.splits.test))
+        chosen = order(self._settings["seed"], 0, len(data.student.splits.test))[:count].sort().values
+        self._test = _with_test(data.student, chosen)
+        self._grid = Grid(
+            self._batches(self._test, "test"),
+            task=config.dataset.task,
+            outputs=config.dataset.num_outputs,
+            shape=shape,
+            samples=count,
+            seed=self._settings["seed"],
+        )
+        self.cells = [self._grid.clean()]
+        for axis in AXES:
+            if axis in self._settings:
+                self.cells += getattr(self, f"_{axis}")(**self._settings[axis])
+        if len(self.cells) == 1:
+            raise ValueError(f"robustness must leave something to measure for dataset={config.dataset.name}, "
+                             f"got nothing: {'; '.join(self.notes) or 'no axis'}")  # fmt: skip
+
+    # The axes
+
+    def _corruptions(self, kinds: Mapping[str, Any], severities: Sequence[int], published: bool) -> list[Cell]:
+        applicable = self._applicable("corruptions", instantiate(kinds))
+        cells = [
+            self._grid.corruption(name, kind, severity) for name, kind in applicable.items() for severity in severities
+        ]
+        for found in published_sets(self._config.dataset.name, self._config.data_dir) if published else ():
+            found.check(self._data.student.splits.test.target)
+            cells += [
+                self._grid.published(found, name, severity) for name in found.families for severity in found.severities
+            ]
+        return cells
+
+    def _noise_dose(self, kinds: Mapping[str, Any]) -> list[Cell]:
+        applicable = self._applicable("noise_dose", instantiate(kinds))
+        return [self._grid.noise(name, curve, dose) for name, curve in applicable.items() for dose in curve.doses]
+
+    def _attacks(
+        self,
+        samples: int | None,
+        features_scale: float,
+        kinds: Mapping[str, Mapping[str, Any]],
+        checks: bool,
+        autoattack: Mapping[str, Any] | None,
+    ) -> list[Cell]:
+        count = _at_most(samples, len(self._test.splits.test))
+        first = _with_test(self._test, torch.arange(count))
+        grid = replace(self._grid, batches=self._batches(first, "test"), samples=count)
+        cells = []
+        for name, kind in kinds.items():
+            curve = []
+            for eps in kind["eps"]:
+                curve.append(self._attack(name, kind, eps if self._is_image else eps * features_scale))
+            cells += [grid.attack(name, attack) for attack in curve]
+            if checks and kind["steps"] > 1:
+                middle = curve[len(curve) // 2]
+                cells.append(grid.attack(name, replace(middle, steps=4 * middle.steps), "attack_more_steps"))
+                # Of several labels not all can be made wrong at once.
+                if kind["norm"] == "linf" and grid.task != "multilabel":
+                    whole = 1.0 if self._is_image else 100.0
+                    unbounded = replace(middle, eps=whole, step_size=whole / 10, steps=50, random_start=False)
+                    cells.append(grid.attack(name, unbounded, "attack_unbounded"))
+        if autoattack:
+            if not (self._is_image and self._config.dataset.task == "multiclass"):
+                self.notes.append("autoattack is left out: it is for images of several classes")
+            else:
+                cells.append(grid.autoattack(autoattack["norm"], autoattack["eps"], autoattack["attacks"]))
+        return cells
+
+    def _attack(self, name: str, kind: Mapping[str, Any], eps: float) -> Attack:
+        try:
+            return Attack(
+                kind["norm"],
+                eps,
+                kind["steps"],
+                eps * kind["step"],
+                random_start=kind["random_start"],
+                bounds=(0.0, 1.0) if self._is_image else None,
+            )
+        except ValueError as error:
+            raise ValueError(f"robustness.attacks.kinds.{name}: {error}") from error
+
+    def _shift(self, dataset: str, pairs: Mapping[str, str]) -> list[Cell]:
+        other = self._other("shift", dataset, pairs)
+        if other is None:
+            return []
+        name, config, batches = other
+        for key in ("task", "num_classes", "classes"):
+            here, there = self._config.dataset[key], config.dataset[key]
+            if here != there and not (key == "classes" and None in (here, there)):
+                raise ValueError(
+                    f"robustness.shift.dataset must have the {key} of {self._config.dataset.name}, got {name}"
+                )
+        return [self._grid.shift(name, batches)]
+
+    def _ood(self, dataset: str, pairs: Mapping[str, str]) -> list[Cell]:
+        other = self._other("ood", dataset, pairs)
+        if other is None:
+            return []
+        name, _, batches = other
+        return [self._grid.foreign(name, batches)]
+
+    def _calibration(self, bins: int) -> list[Cell]:
+        return [self._grid.calibration(self._batches(self._test, "val"), bins)]
+
+    def _applicable(self, axis: str, kinds: Mapping[str, Any]) -> dict[str, Any]:
+        """Those that are for these inputs; the others are noted."""
+        left_out: dict[str, list[str]] = {}
+        for name, kind in kinds.items():
+            reason = kind.why_not(self._grid.shape)
+            if reason is not None:
+                left_out.setdefault(reason, []).append(name)
+        self.notes += [f"{axis}: {', '.join(names)} left out: {reason}" for reason, names in left_out.items()]
+        return {name: kind for name, kind in kinds.items() if kind.why_not(self._grid.shape) is None}
+
+    def _other(self, axis: str, dataset: str, pairs: Mapping[str, str]) -> tuple[str, Any, Batches] | None:
+        """Another data set: its name, a configuration with it, and its test data; None where auto finds none."""
+        own = self._config.dataset.name
+        name = pairs.get(own) if dataset == "auto" else dataset
+        if name is None or not self._is_image:
+            self.notes.append(f"{axis} left out: no data set is paired with {own} (robustness.{axis}.dataset=NAME)")
+            return None
+        config = copy.deepcopy(self._config)
+        config.dataset = dataset_option(name, config.data_dir)
+        try:
+            module = assemble.Data(config).student
+        except FileNotFoundError as error:
+            if dataset != "auto":
+                raise
+            self.notes.append(f"{axis} left out: {error}")
+            return None
+        count = _at_most(self._settings["samples"], len(module.splits.test))
+        chosen = order(self._settings["seed"], 0, len(module.splits.test))[:count].sort().values
+        return (
+            name,
+            config,
+            _Batches(_with_test(module, chosen), "test", self._device, config.dataset, self._grid.shape),
+        )
+
+    def _batches(self, module: DataModule, split: Literal["val", "test"]) -> Batches:
+        return _Batches(module, split, self._device, self._config.dataset, list(self._config.dataset.input_shape))
+
+    # Measuring
+
+    def report(self, subjects: Mapping[str, Subject], folder: Path) -> dict[str, Any]:
+        """Measure what has not been measured yet, and write robustness.json, robustness.csv and the figures.
+
+        Args:
+            subjects: by role, see `kdexp.robustness.summary`.
+            folder: where they are written.
+
+        Returns:
+            The content of robustness.json.
+        """
+        started = time.perf_counter()
+        ordered = {role: subjects[role] for role in (TEACHER, CONTROL, STUDENT) if role in subjects}
+        found = []
+        for cell in _watched(self.cells):
+            found.append((cell, self._measured(cell, ordered)))
+        settings = self._settings
+        summary = Summary(
+            found,
+            seed=settings["seed"],
+            resamples=settings["resamples"],
+            confidence=settings["confidence"],
+            bins=settings.get("calibration", {}).get("bins", 15),
+        )
+        notes = [
+            *self.notes,
+            *(f"{cell.name}: {role}: {note}" for cell, one in found for role in one for note in one[role].notes),
+        ]
+        report = {
+            "schema_version": SCHEMA_VERSION,
+            "dataset": self._config.dataset.name,
+            "samples": self._grid.samples,
+            "models": {role: {"digest": own.digest, "cells": str(own.folder)} for role, own in ordered.items()},
+            "settings": settings,
+            "notes": notes,
+            "measures": summary.measures(),
+            "attack_checks": summary.attack_checks(),
+            "reliability": summary.reliability(),
+            "cells": summary.rows(),
+            "seconds": time.perf_counter() - started,
+        }
+        write(report, folder)
+        return report
+
+    def _measured(self, cell: Cell, subjects: Mapping[str, Subject]) -> dict[str, Measured]:
+        """What is known of a cell, and the rest measured and kept."""
+        teacher = subjects.get(TEACHER)
+        files = {}
+        for role, own in subjects.items():
+            guide = teacher.digest if teacher is not None and role != TEACHER else None
+            files[role] = own.folder / f"{self._key(cell, own.digest, guide)}.safetensors"
+        known = {role: kept for role, file in files.items() if (kept := _read(file)) is not None}
+        unknown = [role for role in subjects if role not in known]
+        if unknown:
+            asked = [role for role in subjects if role in unknown or role == TEACHER]
+            networks = Networks(
+                {role: self._network(subjects[role].network) for role in asked},
+                {role: TEACHER for role in asked if role != TEACHER and teacher is not None},
+            )
+            for role, one in cell.measure(networks).items():
+                if role in unknown:
+                    known[role] = one
+                    _keep(files[role], one)
+        return {role: known[role] for role in subjects}
+
+    def _network(self, network: Network) -> Network:
+        """In the space of the grid's inputs."""
+        if not self._is_image:
+            return network
+        return Normalized(network, list(self._config.dataset.mean), list(self._config.dataset.std)).to(self._device)
+
+    def _key(self, cell: Cell, digest: str, teacher: str | None) -> str:
+        """Identifies what a measured cell depends on."""
+        dataset = self._config.dataset
+        return fingerprint(
+            {
+                "version": _CELLS_VERSION,
+                "cell": [cell.axis, cell.name, cell.dose, cell.settings],
+                "network": [digest, teacher],
+                "data": {key: dataset[key] for key in ("name", "task", "mean", "std", "val_fraction", "split_seed")},
+                "content": self._data.content,
+                "samples": [self._settings["seed"], self._grid.samples],
+            }
+        )
+
+
+class _Batches:
+    """A split's batches as `kdexp.robustness` wants them: images in [0, 1] of a certain shape, or features as they are.
+
+    Args:
+        module: the data.
+        split: which part of them.
+        device: where they are to be.
+        dataset: their configuration.
+        shape: of the images wanted; others are enlarged or reduced, and coloured or made grey.
+    """
+
+    def __init__(
+        self,
+        module: DataModule,
+        split: Literal["val", "test"],
+        device: torch.device,
+        dataset: Any,
+        shape: Sequence[int],
+    ) -> None:
+        self._module, self._split, self._device, self._shape = module, split, device, list(shape)
+        self._is_image = len(shape) == 3
+        self._mean, self._std = (
+            torch.tensor(list(values), device=device).view(-1, 1, 1) for values in (dataset.mean, dataset.std)
+        )
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self._module.eval_batches(self._split, self._device):
+            yield replace(batch, inputs=self._images(batch.inputs)) if self._is_image else batch
+
+    def _images(self, normalised: Tensor) -> Tensor:
+        # Images are bytes before they are normalised: rounding gives back every bit.
+        images = ((normalised * self._std + self._mean) * 255).round().clamp(0, 255) / 255
+        channels, *size = self._shape
+        if list(images.shape[2:]) != size:
+            images = F.interpolate(images, size=size, mode="bilinear", antialias=True)
+        if images.shape[1] == channels:
+            return images
+        return images.expand(-1, channels, -1, -1) if images.shape[1] == 1 else images.mean(1, keepdim=True)
+
+
+def _with_test(module: DataModule, positions: Tensor) -> DataModule:
+    """The same data with some of the test samples."""
+    changed, test = copy.copy(module), module.splits.test
+    part = replace(test, target=test.target[positions], index=test.index[positions])
+    changed.splits = replace(module.splits, test=part)
+    return changed
+
+
+def _at_most(limit: int | None, count: int) -> int:
+    return count if limit is None else min(limit, count)
+
+
+def _keep(file: Path, measured: Measured) -> None:
+    said = {"values": json.dumps(dict(measured.values)), "notes": json.dumps(list(measured.notes))}
+    with atomic_path(file) as temporary:
+        save_file({name: values.cpu().contiguous() for name, values in measured.samples.items()}, temporary, said)
+
+
+def _read(file: Path) -> Measured | None:
+    """A cell that was measured before; None when there is none, or it is damaged."""
+    if not file.is_file():
+        return None
+    try:
+        with safe_open(file, "pt") as stored:
+            said = stored.metadata()
+            samples = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a mapping)
+    except SafetensorError:
+        return None
+    return Measured(json.loads(said["values"]), samples, json.loads(said["notes"]))
+
+
+def _watched(cells: Sequence[Cell]) -> Iterator[Cell]:
+    """The cells, with progress and the time left shown: a bar on a terminal, else a line now and then."""
+    if sys.stdout.isatty():
+        from rich.progress import track
+
+        yield from track(cells, "robustness", transient=True)
+        return
+    started = said = time.perf_counter()
+    for done, cell in enumerate(cells):
+        now = time.perf_counter()
+        if done and now - said > 5:
+            said = now
+            left = (now - started) / done * (len(cells) - done)
+            log.info("robustness: %d of %d cells, %s %s  %.0f s left", done, len(cells), cell.axis, cell.name, left)
+        yield cell
+
+
+def write(report: Mapping[str, Any], folder: Path) -> None:
+    """robustness.json, the cells as robustness.csv, and the figures, each of them whole or not at all."""
+    with atomic_path(folder / FILE) as temporary:
+        temporary.write_text(json.dumps(report, indent=2) + "\n")
+    names = list(dict.fromkeys(name for row in report["cells"] for name in row))
+    with atomic_path(folder / "robustness.csv") as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(report["cells"])
+    figures.corruptions(report, folder / "figures" / "robustness_corruptions.png")
+    figures.dose_curves(report, folder / "figures" / "robustness_doses.png")
+    figures.reliability(report, folder / "figures" / "reliability.png")

@@ -1,0 +1,120 @@
+"""Cells measured of networks whose answers are known."""
+
+import pytest
+import torch
+from operators import corruptions, images
+from torch import nn
+
+from kdexp.contracts import Batch
+from kdexp.metrics import Metrics
+from kdexp.robustness.attacks import Attack
+from kdexp.robustness.calibration import best_temperature
+from kdexp.robustness.cells import Grid, Networks
+from kdexp.robustness.corruption import DoseCurve
+from kdexp.robustness.noise import impulse_noise
+from kdexp.robustness.ood import detection, scores
+
+N = 90
+IMAGES = images(N, 1, 8, seed=1)
+torch.manual_seed(0)
+TEACHER, STUDENT = (nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).requires_grad_(False) for _ in range(2))
+TARGET = torch.where(torch.arange(N) % 3 == 0, torch.arange(N) % 2, TEACHER(IMAGES).argmax(1))
+
+
+def batches(inputs=IMAGES, target=TARGET):
+    index = torch.arange(len(inputs))
+    return [Batch(inputs[i], target[i], index[i]) for i in index.split(40)]
+
+
+def grid(**changed):
+    settings = {"batches": batches(), "task": "multiclass", "outputs": 3, "shape": [1, 8, 8], "samples": N, "seed": 3}
+    return Grid(**settings | changed)
+
+
+NETWORKS = Networks({"teacher": TEACHER, "student": STUDENT}, {"student": "teacher"})
+
+
+def expected(inputs):
+    metrics = Metrics("multiclass", 3, fidelity=True)
+    metrics.update(STUDENT(inputs), TARGET, teacher_logits=TEACHER(inputs))
+    return metrics.compute()
+
+
+def test_the_clean_cell_has_the_metrics_of_the_test_set():
+    found = grid().clean().measure(NETWORKS)
+    assert found["student"].values == pytest.approx(expected(IMAGES))
+    assert "agreement" not in found["teacher"].values
+    torch.testing.assert_close(found["student"].samples["right"], (STUDENT(IMAGES).argmax(1) == TARGET).float())
+
+
+def test_a_corruption_and_a_dose_are_what_the_operator_makes_of_each_batch():
+    noise = corruptions()["gaussian_noise"]
+    cell = grid().corruption("gaussian_noise", noise, 5)
+    assert (cell.axis, cell.name, cell.dose, cell.family) == ("corruptions_lite", "gaussian_noise", 5, "noise")
+    assert cell.settings == {"operator": "kdexp.robustness.noise.gaussian_noise", "sigma": 0.1}
+    whole = noise(IMAGES, torch.arange(N), severity=5, seed=3)
+    assert cell.measure(NETWORKS)["student"].values == pytest.approx(expected(whole), rel=1e-5)
+    curve = DoseCurve(impulse_noise, "amount", [0.1, 0.4])
+    found = grid().noise("impulse_noise", curve, 0.4).measure(NETWORKS)
+    whole = impulse_noise(IMAGES, torch.arange(N), seed=3, amount=0.4)
+    assert found["student"].values == pytest.approx(expected(whole), rel=1e-5)
+
+
+def test_each_network_is_attacked_for_itself_and_its_teacher_asked_about_that():
+    """Two classes of a linear network: what an attack leaves is known exactly."""
+    wide = torch.full_like(IMAGES, 0.5) + 0.1 * (IMAGES - 0.5)  # far from the bounds
+    own = nn.Sequential(nn.Flatten(), nn.Linear(64, 2)).requires_grad_(False)
+    other = nn.Sequential(nn.Flatten(), nn.Linear(64, 2)).requires_grad_(False)
+    target = own(wide).argmax(1)
+    data = grid(batches=batches(wide, target), outputs=2)
+    weights = own[1].weight[0] - own[1].weight[1]
+    margin = (own(wide)[:, 0] - own(wide)[:, 1]) * (1 - 2 * target)
+    eps = float(margin.median() / weights.abs().sum())
+    cell = data.attack("pgd", Attack("linf", eps, 10, eps / 4))
+    found = cell.measure(Networks({"teacher": other, "student": own}, {"student": "teacher"}))
+    assert found["student"].values["acc"] == pytest.approx(float((margin > eps * weights.abs().sum()).float().mean()))
+    moved = wide - (1 - 2 * target).view(-1, 1, 1, 1) * eps * weights.sign().view(1, 8, 8)
+    agreement = (other(moved).argmax(1) == own(moved).argmax(1)).float().mean()
+    assert found["student"].values["agreement"] == pytest.approx(float(agreement), abs=0.02)
+
+
+def test_another_data_set_is_measured_and_told_from_the_own():
+    other = images(60, 1, 8, seed=5)
+    target = torch.arange(60) % 3
+    found = grid().shift("elsewhere", batches(other, target)).measure(NETWORKS)
+    assert found["student"].values["acc"] == pytest.approx(float((STUDENT(other).argmax(1) == target).float().mean()))
+    found = grid().foreign("elsewhere", batches(other, target)).measure(NETWORKS)["student"]
+    own, foreign = (scores(STUDENT(x), "multiclass")["energy"] for x in (IMAGES, other))
+    assert found.values["energy_auroc"] == pytest.approx(detection(own, foreign)["auroc"])
+    torch.testing.assert_close(found.samples["energy_own"], own)
+    torch.testing.assert_close(found.samples["energy_other"], foreign)
+
+
+def test_calibration_is_of_test_with_the_temperature_of_val():
+    val_images = images(80, 1, 8, seed=9)
+    val_target = torch.distributions.Categorical(logits=STUDENT(val_images)).sample()
+    found = grid().calibration(batches(val_images, val_target), 15).measure(NETWORKS)["student"]
+    temperature = best_temperature(STUDENT(val_images), val_target, "multiclass")
+    assert found.values["temperature"] == pytest.approx(temperature)
+    metrics = Metrics("multiclass", 3)
+    metrics.update(STUDENT(IMAGES) / temperature, TARGET)
+    scaled = metrics.compute()
+    for name in ("ece", "nll"):
+        assert found.values[f"{name}_scaled"] == pytest.approx(scaled[name], abs=1e-5)
+    assert found.values["ece"] == pytest.approx(expected(IMAGES)["ece"], abs=1e-6)
+
+
+@pytest.mark.parametrize("task", ["binary", "multilabel"])
+def test_labels_are_measured_too(task):
+    outputs = 1 if task == "binary" else 4
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, outputs)).requires_grad_(False)
+    target = TARGET % 2 if task == "binary" else (network(IMAGES) + torch.randn(N, 4) > 0).float()
+    data = grid(batches=batches(IMAGES, target), task=task, outputs=outputs)
+    cells = [data.clean(), data.attack("fgsm", Attack("linf", 0.1, 1, 0.1, random_start=False)),
+             data.foreign("elsewhere", batches()), data.calibration(batches(IMAGES, target), 10)]  # fmt: skip
+    one, attacked, foreign, calibration = (cell.measure(Networks({"student": network}))["student"] for cell in cells)
+    assert float(one.samples["right"].mean()) == pytest.approx(one.values["acc"])
+    assert attacked.values["acc"] < one.values["acc"]
+    assert foreign.values["msp_auroc"] == pytest.approx(0.5)
+    assert calibration.values["ece"] == pytest.approx(one.values["ece"], abs=0.2)
+    assert calibration.samples["confidence"].shape == (N, outputs)

@@ -1,0 +1,158 @@
+"""What is said of cells that were made up."""
+
+import numpy as np
+import pytest
+import torch
+
+from kdexp.robustness.calibration import predictions, reliability
+from kdexp.robustness.cells import Cell, Measured
+from kdexp.robustness.summary import Summary
+
+N = 400
+GENERATOR = torch.Generator().manual_seed(0)
+
+
+def guess(accuracy):
+    """Exactly so many right, in an order of chance."""
+    hits = torch.zeros(N)
+    hits[torch.randperm(N, generator=GENERATOR)[: round(accuracy * N)]] = 1
+    return hits
+
+
+def cell(axis, name, dose, family="", **accuracy):
+    measured = {}
+    for role, value in accuracy.items():
+        hits = value if isinstance(value, torch.Tensor) else guess(value)
+        measured[role] = Measured({"acc": float(hits.mean())}, {"right": hits})
+    return Cell(axis, name, dose, lambda networks: {}, {}, family), measured
+
+
+def summary(found):
+    return Summary(found, seed=1, resamples=500, confidence=0.95, bins=15)
+
+
+# Error rates of a toy table: fog (.2, .4) and noise (.5, .6) for the student, (.3, .5) and (.4, .8) for the control.
+TOY = [
+    cell("clean", "clean", 0, teacher=1.0, control=0.9, student=0.95),
+    cell("corruptions_lite", "fog", 1, "weather", teacher=0.9, control=0.7, student=0.8),
+    cell("corruptions_lite", "fog", 2, "weather", teacher=0.8, control=0.5, student=0.6),
+    cell("corruptions_lite", "noise", 1, "noise", teacher=0.7, control=0.6, student=0.5),
+    cell("corruptions_lite", "noise", 2, "noise", teacher=0.6, control=0.2, student=0.4),
+]
+
+
+def test_mean_corruption_errors_of_a_toy_table_by_hand():
+    found = summary(TOY).measures()
+    assert found["clean"]["acc"]["student"] == pytest.approx(0.95)
+    lite = found["corruptions_lite"]
+    assert lite["mce_raw"]["student"] == pytest.approx((0.3 + 0.55) / 2)
+    assert lite["mce_raw"]["control"] == pytest.approx((0.4 + 0.6) / 2)
+    assert lite["mce_raw"]["difference"]["value"] == pytest.approx(-0.075)
+    assert lite["mce_vs_control"]["student"] == pytest.approx((0.6 / 0.8 + 1.1 / 1.2) / 2)
+    assert lite["mce_vs_control"]["control"] == 1
+    assert lite["relative_mce"]["student"] == pytest.approx(((0.6 - 0.1) / (0.8 - 0.2) + (1.1 - 0.1) / (1.2 - 0.2)) / 2)
+    assert lite["error_noise"]["teacher"] == pytest.approx(0.35)
+    assert lite["worst_cell_acc"] | {} == lite["worst_cell_acc"]
+    assert lite["worst_cell_acc"]["control"] == pytest.approx(0.2)
+    assert lite["worst_cell_acc"]["control_at"] == "noise 2"
+
+
+def test_an_interval_is_as_wide_as_the_samples_allow():
+    found = summary(TOY)
+    row = next(row for row in found.rows() if row["name"] == "fog" and row["dose"] == 1 and row["model"] == "student")
+    own, alone = (TOY[1][1][role].samples["right"].double().numpy() for role in ("student", "control"))
+    error = np.std(own - alone) / N**0.5
+    assert row["acc_minus_control"] == pytest.approx(0.1)
+    assert row["acc_minus_control_low"] == pytest.approx(0.1 - 1.96 * error, abs=0.2 * error)
+    assert row["acc_minus_control_high"] == pytest.approx(0.1 + 1.96 * error, abs=0.2 * error)
+    assert not [row for row in found.rows() if row["model"] != "student" and "acc_minus_control" in row]
+
+
+def test_two_networks_that_are_the_same_differ_by_nothing():
+    twins = []
+    for one, measured in TOY:
+        twins.append((one, {"control": measured["student"], "student": measured["student"]}))
+    lite = summary(twins).measures()["corruptions_lite"]
+    for name in ("mce_raw", "mce_vs_control", "relative_mce", "error_noise", "worst_cell_acc"):
+        difference = lite[name]["difference"]
+        assert difference["value"] == 0
+        assert difference["low"] <= 0 <= difference["high"]
+    assert all(row["acc_minus_control"] == 0 for row in summary(twins).rows() if row["model"] == "student")
+
+
+def test_without_a_control_nothing_is_relative_to_it():
+    alone = [(one, {"student": measured["student"]}) for one, measured in TOY]
+    lite = summary(alone).measures()["corruptions_lite"]
+    assert set(lite) == {"mce_raw", "error_weather", "error_noise", "worst_cell_acc"}
+    assert lite["mce_raw"] == {"student": pytest.approx(0.425)}
+
+
+def test_dose_curves_begin_at_the_clean_data_also_of_the_first_samples_alone():
+    clean = torch.cat((torch.ones(100), torch.zeros(300)))
+    first = torch.cat((torch.ones(50), torch.zeros(50)))
+    found = [cell("clean", "clean", 0, control=clean, student=clean),
+             cell("noise_dose", "gaussian_noise", 0.1, control=0.15, student=0.25),
+             cell("noise_dose", "gaussian_noise", 0.3, control=0.05, student=0.05),
+             cell("attacks", "pgd", 0.2, control=first, student=first)]  # fmt: skip
+    said = summary(found).measures()
+    noise = said["noise_dose"]["gaussian_noise"]
+    assert noise["area"]["control"] == pytest.approx((0.1 * (0.25 + 0.15) / 2 + 0.2 * (0.15 + 0.05) / 2) / 0.3)
+    assert noise["halving_dose"]["student"] == pytest.approx(0.1 + 0.2 * (0.25 - 0.125) / 0.2)
+    # Of the first hundred samples all are right without an attack.
+    assert said["attacks"]["pgd"]["area"]["student"] == pytest.approx(0.75)
+
+
+def test_an_attack_that_more_steps_make_weaker_is_doubted():
+    found = [
+        cell("clean", "clean", 0, student=0.9),
+        cell("attacks", "pgd", 0.1, student=0.5),
+        cell("attacks", "pgd", 0.2, student=0.505),
+        cell("attacks", "pgd", 0.3, student=0.4),
+        cell("attack_more_steps", "pgd", 0.2, student=0.6),
+        cell("attack_unbounded", "pgd", 1.0, student=0.3),
+    ]
+    checks = {check["check"]: check["holds"] for check in summary(found).attack_checks()}
+    assert checks == {
+        "pgd: more steps do not help the defender": False,
+        "pgd: when every input is allowed nothing is right": False,
+        "pgd: a larger eps does not help the defender": True,
+    }
+
+
+def calibrated(seed):
+    generator = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(N, 5, generator=generator)
+    target = torch.randint(5, (N,), generator=generator)
+    confidence, hit = predictions(logits, target, "multiclass")
+    loss = torch.nn.functional.cross_entropy(logits, target, reduction="none")
+    values = {"temperature": 2.0, "ece": 0.0, "nll": float(loss.mean())}
+    return Measured(values, {"confidence": confidence, "hit": hit, "nll": loss, "confidence_scaled": confidence / 2})
+
+
+def test_calibration_errors_are_resampled_by_their_bins():
+    measured = {"control": calibrated(0), "student": calibrated(1)}
+    found = [cell("clean", "clean", 0, control=0.5, student=0.5), (Cell("calibration", "clean", 0, None, {}), measured)]
+    said = summary(found).measures()["calibration"]
+    one = measured["student"].samples
+    assert said["ece"]["student"] == pytest.approx(reliability(one["confidence"], one["hit"], 15).error(), abs=1e-6)
+    difference = said["nll"]["difference"]
+    assert difference["low"] < difference["value"] < difference["high"]
+    assert said["temperature"] == {"control": 2.0, "student": 2.0}
+    diagram = summary(found).reliability()["student"]["plain"]
+    assert summary(found).reliability()["student"]["scaled"]["count"][8:] == [0] * 7
+    assert sum(diagram["count"]) == N
+    assert len(diagram["accuracy"]) == 15
+
+
+def test_detection_has_an_interval():
+    measured = {}
+    for role, distance in (("control", 0.0), ("student", 1.0)):
+        own, other = torch.randn(N, generator=GENERATOR) + distance, torch.randn(300, generator=GENERATOR)
+        samples = {"msp_own": own, "msp_other": other}
+        measured[role] = Measured({"msp_auroc": 0.0, "msp_fpr95": 0.5}, samples)
+    found = [cell("clean", "clean", 0, control=0.5, student=0.5), (Cell("ood", "elsewhere", 1, None, {}), measured)]
+    said = summary(found).measures()["ood"]["elsewhere"]
+    assert said["msp_auroc"]["control"] == pytest.approx(0.5, abs=0.05)
+    assert said["msp_auroc"]["student"] == pytest.approx(0.76, abs=0.05)
+    assert said["msp_auroc"]["difference"]["low"] > 0.1
+    assert said["msp_fpr95"] == {"control": 0.5, "student": 0.5}

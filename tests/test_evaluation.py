@@ -1,0 +1,222 @@
+"""kdexp-eval with robustness, on small runs of made-up data."""
+
+import csv
+import json
+import shutil
+
+import pytest
+import torch
+from matplotlib.image import imread
+
+from kdexp import evaluation, results
+from kdexp.config import compose
+from kdexp.eval import robustness
+from kdexp.train import run
+
+SMOKE = ("experiment=smoke", "tracking=none", "trainer.max_epochs=1", "teacher.recipe.max_epochs=1")
+SMALL = ("robustness.samples=60", "robustness.resamples=100")
+
+
+def examine(store, *overrides, **settings):
+    config = compose(list(overrides), "eval", store_dir=store, **settings)
+    return dict(robustness(config))
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory, store):
+    """A control and a distilled student beside it."""
+    folder = tmp_path_factory.mktemp("sweep")
+    for name, alpha in (("0", 1.0), ("1", 0.1)):
+        run(compose([*SMOKE, f"alpha={alpha}"], output_dir=folder / name, store_dir=store))
+    return folder
+
+
+@pytest.fixture
+def copied(sweep, tmp_path):
+    """The same in a place of its own."""
+    return shutil.copytree(sweep, tmp_path / "sweep")
+
+
+@pytest.fixture(scope="module")
+def quick(sweep, store):
+    return examine(store, "robustness=quick", *SMALL, run=sweep / "1")[sweep / "1"]
+
+
+def test_a_quick_look_leaves_a_report_its_cells_and_its_figures(sweep, quick):
+    folder = sweep / "1"
+    assert json.loads((folder / "robustness.json").read_text()) == quick
+    assert list(quick["models"]) == ["teacher", "control", "student"]
+    assert quick["samples"] == 60
+    assert set(quick["measures"]) == {"clean", "corruptions_lite", "noise_dose", "attacks", "calibration"}
+    with (folder / "robustness.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["model"] for row in rows[:3]] == ["teacher", "control", "student"]
+    assert {row["axis"] for row in rows} >= {"clean", "corruptions_lite", "noise_dose", "attacks", "attack_more_steps"}
+    fog = [row for row in rows if row["name"] == "fog" and row["dose"] == "3"]
+    assert all(0 <= float(row[name]) <= 1 for row in fog for name in ("acc", "f1", "auc", "ece"))
+    assert all(float(row["nll"]) > 0 for row in fog)
+    assert [bool(row["agreement_teacher_wrong"]) for row in fog] == [False, True, True]
+    for name in ("robustness_corruptions", "robustness_doses", "reliability"):
+        assert imread(folder / "figures" / f"{name}.png").shape[0] > 300
+    left_out = "corruptions: feature_noise, missing_values, feature_shift left out: for features"
+    assert left_out in quick["notes"]
+    assert any(note.startswith("shift left out: no data set is paired with synthetic") for note in quick["notes"])
+
+
+def test_the_clean_cell_of_all_samples_is_what_results_json_has(sweep, store):
+    report = examine(store, "robustness=calibration", run=sweep / "1")[sweep / "1"]
+    saved = results.read(sweep / "1", "run")
+    clean = {row["model"]: row for row in report["cells"] if row["axis"] == "clean"}
+    for name, value in saved["metrics"]["test"]["best"].items():
+        assert clean["student"][name] == pytest.approx(value, abs=1e-5), name
+    assert clean["teacher"]["acc"] == pytest.approx(saved["teacher"]["test"]["acc"])
+    control = results.read(sweep / "0", "control")["metrics"]["test"]["best"]
+    assert clean["control"]["acc"] == pytest.approx(control["acc"])
+    assert report["measures"]["calibration"]["ece"]["student"] == pytest.approx(clean["student"]["ece"], abs=1e-6)
+
+
+def test_what_was_measured_is_not_measured_again(sweep, quick, store, monkeypatch):
+    def keep(file, measured):
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(evaluation, "_keep", keep)
+    again = examine(store, "robustness=quick", *SMALL, run=sweep / "1")[sweep / "1"]
+    assert {**again, "seconds": 0} == {**quick, "seconds": 0}
+
+
+def test_a_cut_off_examination_goes_on_where_it_was_and_a_damaged_cell_is_measured_anew(copied, store, monkeypatch):
+    done = []
+    keep = evaluation._keep
+
+    def interrupted(file, measured):
+        if len(done) == 4:
+            raise KeyboardInterrupt
+        done.append(file)
+        keep(file, measured)
+
+    settings = ("robustness=noise_dose", *SMALL, "robustness.seed=5")
+    monkeypatch.setattr(evaluation, "_keep", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        examine(store, *settings, run=copied / "1")
+    done[0].write_bytes(done[0].read_bytes()[:50])
+    kept = []
+
+    def keeping(file, measured):
+        kept.append(file)
+        keep(file, measured)
+
+    monkeypatch.setattr(evaluation, "_keep", keeping)
+    report = examine(store, *settings, run=copied / "1")[copied / "1"]
+    assert done[0] in kept
+    assert not set(done[1:]) & set(kept)
+    assert len(kept) + 3 == 3 * (1 + 3 * 5)
+    assert len(report["cells"]) == 3 * (1 + 3 * 5)
+
+
+def test_every_distilled_run_of_a_sweep_is_examined_beside_its_control(sweep, quick, store):
+    found = examine(store, "robustness=quick", *SMALL, sweep=sweep)
+    assert list(found) == [sweep / "1"]
+    assert found[sweep / "1"]["measures"] == quick["measures"]
+
+
+def test_a_control_alone_is_examined_as_a_control(sweep, store):
+    report = examine(store, "robustness=calibration", *SMALL, run=sweep / "0")[sweep / "0"]
+    assert list(report["models"]) == ["control"]
+
+
+def test_a_control_is_trained_when_that_is_asked_for(copied, store):
+    shutil.rmtree(copied / "0")
+    settings = ("robustness=noise_dose", *SMALL)
+    with pytest.raises(ValueError, match=r"^control must be found beside the run, got none .*control=auto trains it"):
+        examine(store, *settings, run=copied / "1")
+    report = examine(store, *settings, "control=none", run=copied / "1")[copied / "1"]
+    assert list(report["models"]) == ["teacher", "student"]
+    report = examine(store, *settings, "control=auto", run=copied / "1")[copied / "1"]
+    assert list(report["models"]) == ["teacher", "control", "student"]
+    trained = results.read(copied / "1" / "control", "control")
+    assert trained["is_control"]
+    assert trained["control_fingerprint"] == results.read(copied / "1", "run")["control_fingerprint"]
+    again = examine(store, *settings, run=copied / "1")[copied / "1"]
+    assert again["models"] == report["models"], "it is found from now on"
+
+
+@pytest.mark.parametrize("task", ["multiclass", "binary", "multilabel"])
+def test_tables_and_all_tasks_have_a_quick_look_too_at_the_end_of_a_training(tmp_path, store, task):
+    table = ["dataset.input_shape=[30]", "dataset.mean=[0]", "dataset.std=[1.4]", "student=mlp", "teacher=mlp",
+             f"dataset.task={task}", f"dataset.num_classes={4 if task == 'multilabel' else 2}"]  # fmt: skip
+    quick = ["robustness=quick", *SMALL, "robustness.attacks.samples=30"]
+    run(compose([*SMOKE, *table, "alpha=1"], output_dir=tmp_path / "a", store_dir=store))
+    result = run(compose([*SMOKE, *table, *quick], output_dir=tmp_path / "b", store_dir=store))
+    report = json.loads((tmp_path / "b" / "robustness.json").read_text())
+    assert list(report["models"]) == ["teacher", "control", "student"]
+    assert {row["name"] for row in report["cells"] if row["axis"] == "corruptions_lite"} == {
+        "feature_noise", "missing_values", "feature_shift",
+    }  # fmt: skip
+    assert result["cost"]["seconds"]["robustness"] > 0
+    # Accuracy under attack falls, and when everything is allowed nothing is left.
+    assert all(check["holds"] for check in report["attack_checks"]), report["attack_checks"]
+
+
+def test_a_run_without_its_control_is_examined_at_the_end_all_the_same(tmp_path, store):
+    run(compose([*SMOKE, "robustness=calibration", *SMALL], output_dir=tmp_path, store_dir=store))
+    report = json.loads((tmp_path / "robustness.json").read_text())
+    assert list(report["models"]) == ["teacher", "student"]
+    assert any("no control" in note for note in report["notes"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["robustness=corruptions", "robustness.corruptions.severities=[6]"],
+         r"^robustness.corruptions.severities must be of 1 to 5, got 6$"),
+        (["robustness=corruptions", "corruption@robustness.corruptions.kinds=[missing_values]"],
+         r"^robustness must leave something .* got nothing: corruptions: missing_values left out: for features$"),
+        (["robustness=attacks", "robustness.attacks.kinds.fgsm.eps=[0.1,1.5]"],
+         r"^robustness.attacks.kinds.fgsm: eps of an attack must be in \(0, 1\], the range of a pixel, got 1.5$"),
+        (["robustness=shift"], r"^robustness must leave something .* no data set is paired with synthetic"),
+        (["robustness=shift", "robustness.shift.dataset=breast_cancer"],
+         r"^robustness.shift.dataset must have the num_classes of synthetic, got breast_cancer$"),
+        (["robustness=ood", "robustness.ood.dataset=nope"], r"Could not find 'dataset/nope'"),
+        (["robustness=ood", "robustness.ood.dataset=mnist", "data_dir=/nowhere"], r"^data_dir must hold MNIST"),
+        (["robustness=quick", "robustness.confidence=1"], r"^robustness.confidence must be in \(0, 1\), got 1$"),
+        (["robustness=quick", "robustness.samples=0"], r"^robustness.samples must be null or at least 1, got 0$"),
+        (["robustness=quick", "control=perhaps"], r"^control must be find, auto or none, got perhaps$"),
+        (["robustness=quick", "sweep=/nowhere"], r"^one of run and sweep must be given, got run=.* sweep=/nowhere$"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)  # fmt: skip
+def test_what_makes_no_sense_is_one_line(sweep, store, overrides, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
+        examine(store, *overrides, run=sweep / "1")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_wrong_setting_is_heard_before_anything_is_trained(tmp_path, store):
+    wrong = ["robustness=attacks", "robustness.attacks.kinds.fgsm.eps=[2]"]
+    with pytest.raises(ValueError, match=r"^robustness.attacks.kinds.fgsm: eps of an attack"):
+        run(compose([*SMOKE, *wrong], output_dir=tmp_path, store_dir=store))
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_images_of_another_shape_and_colour_are_brought_to_ones_own(store, sweep, tmp_path):
+    colour = ["dataset.input_shape=[3,12,12]", "dataset.mean=[0.5,0.5,0.5]", "dataset.std=[0.2,0.2,0.2]",
+              "dataset.source.train_samples=128", "dataset.source.test_samples=70"]  # fmt: skip
+    config = compose([*SMOKE, *colour, "robustness=ood", "robustness.ood.dataset=synthetic", *SMALL],
+                     output_dir=tmp_path, store_dir=store)  # fmt: skip
+    examination = evaluation.Examination(config, evaluation.assemble.Data(config), torch.device("cpu"))
+    own, other = examination.cells[0], examination.cells[1]
+    seen = []
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(432, 10))
+
+    def watching(images):
+        seen.append(images)
+        return network(images)
+
+    for cell in (own, other):
+        cell.measure(evaluation.Networks({"student": watching}))
+    for images in seen:
+        assert images.shape[1:] == (3, 12, 12)
+        assert images.min() >= 0
+        assert images.max() <= 1
+    levels = seen[0] * 255
+    torch.testing.assert_close(levels, levels.round(), atol=1e-4, rtol=0)
