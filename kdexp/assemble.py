@@ -1,6 +1,7 @@
 """From a configuration to the objects of an experiment; nothing here trains except a teacher that is not there yet."""
 
 import hashlib
+import inspect
 import json
 import logging
 from collections.abc import Callable
@@ -12,8 +13,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdexp.atomic import atomic_path
-from kdexp.config import TERM_KEYS, fingerprint, instantiate, is_control, plain, target, teachers
+from kdexp import __version__
+from kdexp.atomic import atomic_path, sha256
+from kdexp.config import (
+    TEACHER_KEYS,
+    TERM_KEYS,
+    fingerprint,
+    instantiate,
+    is_control,
+    plain,
+    target,
+    teachers,
+)
 from kdexp.contracts import UNLABELED, Layers, Pair, Side, Source, Splits
 from kdexp.data.loading import DataModule
 from kdexp.data.resample import class_shares
@@ -26,11 +37,12 @@ from kdexp.models.cost import macs, parameters
 from kdexp.online import EMADistiller, MutualDistiller
 from kdexp.schedules import anneal
 from kdexp.teacher import Teacher, load_weights, trained_once
+from kdexp.teacher_cache import ALL_CLASSES, TOP_K, Cache, Record, SplitName, filled_views, folder_of, make_room
 
 log = logging.getLogger(__name__)
 
 # Keys of a student's and a teacher's configuration that are not arguments of its network.
-_NETWORK_KEYS = ("feature_layers", "weights", "mean", "std", "recipe", "members")
+_NETWORK_KEYS = ("feature_layers", "members", *TEACHER_KEYS)
 
 
 class Data:
@@ -41,7 +53,10 @@ class Data:
         self._source: Source = instantiate(config.dataset.source)
         dataset = config.dataset
         shares = class_shares(dataset.resample, task=dataset.task, num_classes=dataset.num_classes)
-        self.student = self._module(dataset, self._splits(), config.augment, dataset.batch_size, config.seed, shares)
+        self.student = self._module(
+            dataset, self._splits(), config.augment, dataset.batch_size, config.seed, shares=shares,
+            views=config.augment.views, augment_seed=config.augment.seed,
+        )  # fmt: skip
 
     def for_teacher(self, teacher: Any) -> DataModule:
         """The data as a teacher's recipe sees them: the same val and test, its own share, noise and augmentation.
@@ -91,7 +106,7 @@ class Data:
         augment: Any,
         batch_size: int,
         seed: int,
-        shares: list[float] | None = None,
+        **more: Any,
     ) -> DataModule:
         return DataModule(
             splits,
@@ -103,7 +118,7 @@ class Data:
             drop_last=self._config.drop_last,
             seed=seed,
             num_workers=self._config.num_workers,
-            shares=shares,
+            **more,
         )
 
 
@@ -263,6 +278,7 @@ def teacher(config: Any, data: Data, *, may_train: bool = True) -> Teacher | Non
         task=config.dataset.task,
         data=(list(config.dataset.mean), list(config.dataset.std)),
         expects=[_statistics(member, net) for member, net in zip(named.values(), networks, strict=True)],
+        precision=config.teacher.precision,
     )
 
 
@@ -411,6 +427,101 @@ def state_digest(network: nn.Module) -> str:
     for name, tensor in network.state_dict().items():
         digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def teacher_cache(config: Any, frozen: Teacher | None, data: Data) -> Cache | None:
+    """The kept answers of the teacher; None where none are kept.
+
+    Args:
+        config: the experiment's.
+        frozen: the teacher, told which features to read (see `Teacher.read`).
+        data: the data.
+
+    Raises:
+        ValueError: there is no room for them.
+    """
+    if frozen is None or config.teacher.cache == "none":
+        return None
+    module = data.student
+    probe = frozen.to("cpu").answers(torch.zeros(1, *config.dataset.input_shape))
+    shape = probe[0].logits.shape[1:]
+    top_k = config.teacher.cache_top_k or (TOP_K if shape[0] > ALL_CLASSES else shape[0])
+    features = {path: feature.shape[1:] for path, feature in probe[0].features.items()}
+    kept: dict[SplitName, tuple[Path, dict[str, Any], Record]] = {}
+    wanted: dict[Path, int] = {}
+    views = config.trainer.max_epochs if config.augment.views is None else max(config.augment.views, 1)
+    splits: tuple[SplitName, ...] = ("train", "val", "test")
+    for split in splits:
+        record = Record(
+            len(frozen.networks), shape, features if split == "train" else {}, config.teacher.cache_precision,
+            top_k if top_k < shape[0] else None,
+        )  # fmt: skip
+        key = _answers_key(config, frozen, data, split, record)
+        card = {"made_for": plain(config.choices), "split": split, "samples": len(getattr(module.splits, split)),
+                "bytes_per_sample": record.dtype.itemsize, "key": key, "config": plain(config)}  # fmt: skip
+        folder = folder_of(config.store_dir, fingerprint(key))
+        kept[split] = folder, card, record
+        wanted[folder] = card["samples"] * record.dtype.itemsize * (views if split == "train" else 1)
+    make_room(folder.parent, wanted, config.teacher.cache_max_gb)
+    answers = Cache(frozen, module, kept, views)
+    train = answers.answers["train"]
+    log.info("teacher cache: %d views of %d samples, %.3g MB each, %d of them there; %s",
+             views, len(module.splits.train), train.bytes_per_view / 1e6,
+             sum(view < views for view in filled_views(train.folder)), train.folder)  # fmt: skip
+    if top_k < shape[0]:
+        log.info("teacher cache: the %d largest of %d logits are kept, the others by their mean", top_k, shape[0])
+    if config.teacher.cache == "static" and config.augment.transforms:
+        log.warning("warning: teacher.cache=static shows the same samples in every epoch, and a student overfits them "
+                    "sooner (Beyer et al. 2022, arXiv 2106.05237); views:K augments them")  # fmt: skip
+    return answers
+
+
+def kept_answers(config: Any, *, may_train: bool = True) -> Cache | None:
+    """The kept answers of an experiment's teacher, for whoever wants them without its student.
+
+    Returns:
+        None for an experiment without a teacher, or whose teacher would have to be trained when it may not be.
+    """
+    data = Data(config)
+    frozen = teacher(config, data, may_train=may_train)
+    if frozen is None:
+        return None
+    distiller(config, student(config, frozen), frozen, data)  # its losses say which features are read
+    answers = teacher_cache(config, frozen, data)
+    if answers is not None:
+        answers.device = device(config.trainer.accelerator)
+    return answers
+
+
+def _answers_key(config: Any, frozen: Teacher, data: Data, split: SplitName, record: Record) -> dict[str, Any]:
+    """All that a teacher's answers to a split depend on; temperature, alpha and the student do not matter."""
+    members = teachers(config).values()
+    augmented = split == "train" and config.augment.views != 0
+    transforms = plain(config.augment.transforms) if augmented else []
+    index = getattr(data.student.splits, split).index
+    place = device(config.trainer.accelerator)
+    code = [Path(inspect.getfile(target(item))) for item in (*members, *transforms)]
+    code += [Path(__file__).parent / name for name in _ANSWERING]
+    return {
+        "weights": [_state_digest(network) for network in frozen.networks],
+        "networks": [{k: v for k, v in plain(member).items() if k not in _NETWORK_KEYS} for member in members],
+        "statistics": [_statistics(member, net) for member, net in zip(members, frozen.networks, strict=True)],
+        "task": config.dataset.task,
+        "precision": config.teacher.precision,
+        "features": list(frozen.paths) if split == "train" else [],
+        "record": str(record.dtype),
+        "content": data.content,
+        "split": [split, hashlib.sha256(index.numpy().tobytes()).hexdigest()],
+        "normalised": [list(config.dataset.mean), list(config.dataset.std)],
+        "augment": [transforms, config.augment.seed if augmented else None],
+        "device": place.type if place.type == "cpu" else torch.cuda.get_device_name(place),
+        "versions": [torch.__version__, __version__, torch.backends.cpu.get_cpu_capability()],
+        "code": [sha256(file) for file in code],
+    }
+
+
+# Our own files that a teacher's kept answers depend on.
+_ANSWERING = ("features.py", "teacher.py", "teacher_cache.py", "data/counter.py", "data/loading.py")
 
 
 def metrics(config: Any, module: DataModule, split: str, *, fidelity: bool = False, alone: bool = True) -> Metrics:

@@ -66,9 +66,11 @@ class Dataset:
 
 @dataclass
 class Augment:
-    """What is done to training batches, in this order; each entry has a `_target_`."""
+    """What is done to training batches, in this order; each transform has a `_target_`. See conf/train.yaml."""
 
     transforms: list[Any] = field(default_factory=list)
+    views: int | None = None
+    seed: int = 0
 
 
 @dataclass
@@ -143,6 +145,8 @@ ConfigStore.instance().store(name="schema", node=Config, provider="kdexp")
 OmegaConf.register_new_resolver(
     "kdexp.num_outputs", lambda task, classes: 1 if task == "binary" else classes, replace=True
 )
+OmegaConf.register_new_resolver("kdexp.views", lambda mode: _cached_views(mode), replace=True)
+OmegaConf.register_new_resolver("kdexp.augment_seed", lambda mode, seed: seed if mode == "none" else 0, replace=True)
 OmegaConf.register_new_resolver("kdexp.names", lambda group: "+".join(group) or "none", replace=True)
 
 
@@ -293,6 +297,16 @@ def _without_folder(dataset: Mapping[str, Any]) -> dict[str, Any]:
     return {**dataset, "source": source}
 
 
+def _cached_views(mode: str) -> int | None:
+    """What ``teacher.cache=MODE`` makes of ``augment.views``."""
+    if re.fullmatch(_CACHE_MODES, mode) and mode.startswith("views:"):
+        return int(mode.removeprefix("views:"))
+    return 0 if mode == "static" else None
+
+
+_CACHE_MODES = r"none|exact|static|views:[1-9]\d*"
+
+
 def is_control(config: Any) -> bool:
     """Whether the student is trained alone: alpha is 1 to the end, and no representation is compared."""
     schedule = config["alpha_schedule"]
@@ -310,6 +324,11 @@ def teachers(config: Any) -> dict[str, Any]:
     if members:
         return {f"teacher.members.{name}": member for name, member in members.items()}
     return {"teacher": config.teacher}
+
+
+# Keys of a teacher besides its network: how it is trained, asked and kept. Members of an ensemble have the first four.
+TEACHER_KEYS = ("weights", "mean", "std", "recipe", "precision",
+                "cache", "cache_precision", "cache_top_k", "cache_max_gb")  # fmt: skip
 
 
 # Keys of a loss that weigh it, and are not arguments of its constructor.
@@ -432,6 +451,7 @@ def check(config: Any) -> None:
             _check_target(name)
     if config.scheme:
         _check_scheme(config.scheme, config)
+    _check_views(config)
     asked = teachers(config)
     for name, teacher in asked.items():
         _check_teacher(name, teacher)
@@ -548,6 +568,30 @@ def _check_teacher(name: str, teacher: Any) -> None:
     _require(0 <= hidden < 1, f"{name}.recipe.unlabeled_fraction", "must be in [0, 1)", hidden)
 
 
+def _check_views(config: Any) -> None:
+    teacher, views = config.teacher, config.augment.views
+    _require(views is None or views >= 0, "augment.views", "must be null or at least 0", views)
+    _require(teacher.precision in _PRECISIONS, "teacher.precision", f"must be one of {', '.join(_PRECISIONS)}",
+             teacher.precision)  # fmt: skip
+    _require(re.fullmatch(_CACHE_MODES, str(teacher.cache)) is not None, "teacher.cache",
+             "must be none, views:K, exact or static", teacher.cache)  # fmt: skip
+    _require(teacher.cache_precision in ("fp16", "fp32"), "teacher.cache_precision", "must be fp16 or fp32",
+             teacher.cache_precision)  # fmt: skip
+    _require(teacher.cache_max_gb > 0, "teacher.cache_max_gb", "must be > 0", teacher.cache_max_gb)
+    top_k = teacher.cache_top_k
+    _require(top_k is None or top_k >= 1, "teacher.cache_top_k", "must be null or at least 1", top_k)
+    if teacher.cache == "none" or views == 0:
+        return
+    _require(config.dataset.resample is None, "teacher.cache",
+             "must be none or static with dataset.resample, which draws views of its own", teacher.cache)  # fmt: skip
+    for transform in config.augment.transforms:
+        rule = f"must be none or static with {transform['_target_']}, whose partners depend on the batch"
+        _require(not getattr(target(transform), "mixes_samples", False), "teacher.cache", rule, teacher.cache)
+
+
+_PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+
+
 def _check_trainer(trainer: Any) -> None:
     for name in ("limit_train_batches", "limit_val_batches"):
         limit = trainer[name]
@@ -565,8 +609,7 @@ def _check_trainer(trainer: Any) -> None:
     _require(trainer.max_epochs >= 1, "trainer.max_epochs", "must be at least 1", trainer.max_epochs)
     _require(trainer.accelerator in ("auto", "cpu", "gpu"), "trainer.accelerator", "must be auto, cpu or gpu",
              trainer.accelerator)  # fmt: skip
-    precisions = ("32-true", "bf16-mixed", "16-mixed")
-    _require(trainer.precision in precisions, "trainer.precision", f"must be one of {', '.join(precisions)}",
+    _require(trainer.precision in _PRECISIONS, "trainer.precision", f"must be one of {', '.join(_PRECISIONS)}",
              trainer.precision)  # fmt: skip
     _require(not (trainer.precision == "16-mixed" and trainer.accelerator == "cpu"), "trainer.precision",
              "must be 32-true or bf16-mixed with trainer.accelerator=cpu", trainer.precision)  # fmt: skip

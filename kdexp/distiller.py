@@ -17,6 +17,7 @@ from kdexp.features import Reader
 from kdexp.losses.cross_entropy import cross_entropy
 from kdexp.metrics import Metrics
 from kdexp.teacher import Teacher
+from kdexp.teacher_cache import Cache
 
 Schedule = Callable[[float], float]
 """Training progress in [0, 1] (first epoch 0, last epoch 1) -> value."""
@@ -88,6 +89,7 @@ class Distiller(pl.LightningModule):
         log_every_n_steps: how often ``train_step/...`` is sent to the loggers.
 
     Attributes:
+        cache: the teacher's kept answers, when they are to be used in place of the teacher.
         epoch_metrics: what was logged in the epoch that is running or has just ended. (The Trainer's callback_metrics
             also keep what was last logged epochs ago.)
     """
@@ -119,6 +121,7 @@ class Distiller(pl.LightningModule):
         self.soft_loss = soft.loss if soft is not None else None
         self.feature_losses = nn.ModuleDict({name: term.loss for name, term in self._features.items()})
         self.teacher = teacher
+        self.cache: Cache | None = None
         if teacher is not None:
             teacher.read(self._paths("teacher_paths"))
         self._read_student = Reader(student, self._paths("student_paths"))
@@ -154,7 +157,10 @@ class Distiller(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         """Bring the teacher to the student's device; Lightning does not see it."""
-        if self.teacher is not None:
+        if self.cache is not None:
+            self.cache.device = self.device
+            self.cache.prepare("val")
+        elif self.teacher is not None:
             self.teacher.to(self.device)
 
     def on_train_epoch_start(self) -> None:
@@ -171,6 +177,8 @@ class Distiller(pl.LightningModule):
             on_epoch = getattr(loss, "on_epoch", None)
             if on_epoch is not None:
                 on_epoch(self.current_epoch)
+        if self.cache is not None:
+            self.cache.prepare("train", self.current_epoch)
         torch.manual_seed(hash((self._seed, self.current_epoch, self.global_rank)) & 0x7FFF_FFFF)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -189,7 +197,11 @@ class Distiller(pl.LightningModule):
 
     def _training_terms(self, batch: Batch) -> tuple[Tensor, dict[str, tuple[float, Tensor]]]:
         """The student's logits (N, C); and name -> (weight, value) of each part of the loss."""
-        student, teacher = self._read_student(batch.inputs), self._ask_teacher(batch.inputs)
+        if self.cache is not None:
+            teacher: Outputs | None = self.cache("train", batch.index, self.temperature, self.current_epoch)
+        else:
+            teacher = self._ask_teacher(batch.inputs)
+        student = self._read_student(batch.inputs)
         terms = self._logit_terms(student.logits, teacher, batch.target, self._logit_share)
         return student.logits, terms | self._feature_terms(student, teacher, batch)
 
@@ -326,21 +338,23 @@ class Distiller(pl.LightningModule):
         terms = self._validation_terms(logits, batch, batch_idx)
         # The representation losses stay out: some learn from each batch they see, or need the whole training set.
         loss = self._total(terms) if any(weight > 0 for weight, _ in terms.values()) else None
-        plain = self._teacher_on(batch.inputs, batch_idx, 1.0)
+        plain = self._teacher_on(batch, batch_idx, 1.0)
         fidelity = plain.logits if plain is not None else None
         self._val_metrics.update(logits, batch.target, loss=loss, teacher_logits=fidelity)
 
     def _validation_terms(self, logits: Tensor, batch: Batch, batch_idx: int) -> dict[str, tuple[float, Tensor]]:
-        return self._logit_terms(logits, self._teacher_on(batch.inputs, batch_idx, self.temperature), batch.target)
+        return self._logit_terms(logits, self._teacher_on(batch, batch_idx, self.temperature), batch.target)
 
-    def _teacher_on(self, inputs: Tensor, batch_idx: int, temperature: float) -> Outputs | None:
+    def _teacher_on(self, batch: Batch, batch_idx: int, temperature: float) -> Outputs | None:
         if self.teacher is None:
             return None
+        if self.cache is not None:
+            return self.cache("val", batch.index, temperature)
         if len(self.teacher.networks) > 1:
-            return self.teacher(inputs, temperature)
+            return self.teacher(batch.inputs, temperature)
         # Validation batches are the same in every epoch, and so are a frozen network's logits: it is asked once.
         if batch_idx == len(self._teacher_on_val):
-            self._teacher_on_val.append(Outputs(self.teacher(inputs).logits))
+            self._teacher_on_val.append(Outputs(self.teacher(batch.inputs).logits))
         return self._teacher_on_val[batch_idx]
 
     def on_validation_epoch_end(self) -> None:

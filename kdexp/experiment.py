@@ -75,6 +75,7 @@ def distill(config: Any, folder: Path, record: dict[str, Any]) -> None:
     if config.trainer.compile:
         _compile(learner, frozen)
     module = assemble.distiller(config, learner, frozen, data)
+    module.cache = assemble.teacher_cache(config, frozen, data)
     settings = {key: value for key, value in plain(config.trainer).items() if key in _TRAINER_KEYS}
     several = settings["strategy"] == "ddp" or (
         settings["strategy"] == "auto" and settings["devices"] not in (1, "auto")
@@ -214,7 +215,12 @@ def _evaluate(
     answers: dict[str, list[Outputs]] = {}
     if frozen is not None:
         for split in _EVALUATED:
-            answers[split] = [frozen(batch.inputs) for batch in data.student.eval_batches(split, fitted.device)]
+            batches = data.student.eval_batches(split, fitted.device)
+            if module.cache is not None:
+                module.cache.prepare(split)
+                answers[split] = [module.cache(split, batch.index, 1.0) for batch in batches]
+            else:
+                answers[split] = [frozen(batch.inputs) for batch in batches]
     for which, checkpoint in (("last", fitted.last), ("best", fitted.best)):
         load_weights(learner, checkpoint, "checkpoint")
         for split in _EVALUATED:

@@ -4,6 +4,7 @@ A path is that of ``named_modules()``, with two additions: a negative number cou
 (``stage1.-1``), and ``PATH:input`` is what the module at PATH gets instead of what it gives.
 """
 
+import threading
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -28,14 +29,14 @@ class Reader:
 
     def __init__(self, network: nn.Module, paths: Iterable[str] = ()) -> None:
         self._network = network
-        self._seen: dict[str, Tensor] = {}
+        self._seen = _Seen()
         self._hooks = [self._hook(path) for path in dict.fromkeys(paths)]
 
     def __call__(self, inputs: Tensor) -> Outputs:
         """(N, ...) inputs to logits (N, C) and the features at the paths."""
-        logits = self._network(inputs)
-        features, self._seen = self._seen, {}
-        return Outputs(logits, features)
+        features: dict[str, Tensor] = {}
+        self._seen.features = features
+        return Outputs(self._network(inputs), features)
 
     def close(self) -> None:
         """Take the hooks off."""
@@ -46,15 +47,22 @@ class Reader:
         module = find(self._network, path.removesuffix(_INPUT))
 
         def before(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-            self._seen[path] = inputs[0]
+            self._seen.features[path] = inputs[0]
 
         def after(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
             # A recurrent layer gives (states, last states).
-            self._seen[path] = output[0] if isinstance(output, tuple) else output
+            self._seen.features[path] = output[0] if isinstance(output, tuple) else output
 
         if path.endswith(_INPUT):
             return module.register_forward_pre_hook(before)
         return module.register_forward_hook(after)
+
+
+class _Seen(threading.local):
+    """What the hooks saw; a teacher is run by several threads at once."""
+
+    def __init__(self) -> None:
+        self.features: dict[str, Tensor] = {}
 
 
 def find(network: nn.Module, path: str) -> nn.Module:

@@ -42,8 +42,8 @@ class EMADistiller(Distiller):
         """The averaged network; its ``module`` is of the student's architecture."""
         return self._averaged[0]
 
-    def _teacher_on(self, inputs: Tensor, batch_idx: int, temperature: float) -> Outputs | None:
-        return self._ask_teacher(inputs)  # it moves: nothing is remembered
+    def _teacher_on(self, batch: Batch, batch_idx: int, temperature: float) -> Outputs | None:
+        return self._ask_teacher(batch.inputs)  # it moves: nothing is remembered
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Move the average."""

@@ -5,10 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from kdexp.config import is_control
-
-# What a teacher has besides its network.
-_TAUGHT = ("weights", "mean", "std", "recipe")
+from kdexp.config import TEACHER_KEYS, is_control
 
 
 def steps(values: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -51,13 +48,13 @@ def _generations(values: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]
 def _source(values: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     teacher, source = values["teacher"], values["scheme"]["source"]
     recipe = teacher["recipe"]
-    network = {key: value for key, value in teacher.items() if key not in _TAUGHT}
+    network = {key: value for key, value in teacher.items() if key not in TEACHER_KEYS}
     yield _step(
         values,
         "teacher",
         student=network,
         dataset={**source, "batch_size": recipe["batch_size"]},
-        augment=recipe.get("augment") or {"transforms": []},
+        augment={"views": None, "seed": recipe["seed"], "transforms": [], **(recipe.get("augment") or {})},
         optimizer=recipe["optimizer"],
         scheduler=recipe["scheduler"],
         label_smoothing=recipe["label_smoothing"],
@@ -86,7 +83,7 @@ def _step(values: Mapping[str, Any], name: str, **changed: Any) -> tuple[str, di
 def _learned(values: Mapping[str, Any], name: str, network: Mapping[str, Any]) -> dict[str, Any]:
     """The student of a step as a teacher."""
     weights = str(folder(values, name) / "student.safetensors")
-    taught = {key: values["teacher"][key] for key in _TAUGHT}
+    taught = {key: values["teacher"][key] for key in TEACHER_KEYS}
     statistics = {key: values["dataset"][key] for key in ("mean", "std")}
     return {**network, **taught, **statistics, "weights": weights}
 

@@ -3,9 +3,14 @@
 import json
 import logging
 import math
+import os
 import pickle
 import shutil
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +30,20 @@ Statistics = tuple[Sequence[float], Sequence[float]]
 """Mean and standard deviation per channel (or one for all), of inputs scaled to [0, 1]."""
 
 
+BLOCK = 32
+"""Samples that a teacher answers at a time on a CPU.
+
+The last bits of what a network says of a sample depend on the size of the batch and on the number of threads, which
+decide the paths through the matrix kernels. So that an answer is a function of the sample alone (and kept answers are
+to the bit those that would be given now), every pass is over exactly so many samples, some of them zeros if need be, by
+a single thread; the threads share the blocks out among themselves, which is also faster than to share every operator.
+A multiple of 32 has no rest that vectorised kernels would do in another way than the other rows.
+"""
+
+PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+"""Names of `Trainer`'s precisions -> what autocast computes in."""
+
+
 class Teacher:
     """One frozen network, or several whose probabilities are averaged.
 
@@ -36,9 +55,11 @@ class Teacher:
         task: what the logits mean; decides how several networks are averaged.
         data: statistics that normalised the inputs which `__call__` will get.
         expects: for each network the statistics that it was trained with; by default the same.
+        precision: one of `PRECISIONS`; None: that of the autocast in which the teacher is asked.
 
     Attributes:
         networks: the frozen networks.
+        paths: of the features that are read.
     """
 
     def __init__(
@@ -48,10 +69,12 @@ class Teacher:
         task: Task = "multiclass",
         data: Statistics | None = None,
         expects: Sequence[Statistics] | None = None,
+        precision: str | None = None,
     ) -> None:
         self.networks = [network.eval().requires_grad_(False) for network in networks]
         self._readers = [Reader(network) for network in self.networks]
-        self._task = task
+        self._task, self._precision = task, precision
+        self.paths: tuple[str, ...] = ()
         if data is None or expects is None:
             self._conversions = [_Affine(1.0, 0.0) for _ in networks]
         else:
@@ -67,6 +90,7 @@ class Teacher:
             raise ValueError(f"feature_loss needs a teacher of one network, got {len(self.networks)}")
         for reader in self._readers:
             reader.close()
+        self.paths = tuple(dict.fromkeys(paths))
         self._readers = [Reader(network, paths) for network in self.networks]
 
     def to(self, device: torch.device | str) -> "Teacher":
@@ -75,28 +99,64 @@ class Teacher:
             network.to(device)
         return self
 
-    @torch.no_grad()
     def __call__(self, inputs: Tensor, temperature: float = 1.0) -> Outputs:
         """The teacher's outputs for a normalised batch.
 
         Args:
             inputs: (N, ...) float, normalised with the data set's statistics.
+            temperature: T at which the caller softens the logits; see `combine`.
+
+        Returns:
+            Outputs with logits (N, C, ...) float32 and the features asked for by `read`, without a gradient.
+        """
+        return self.combine(self.answers(inputs), temperature)
+
+    def answers(self, inputs: Tensor) -> list[Outputs]:
+        """What each of the networks says; see `__call__`.
+
+        On a CPU an answer does not depend on the other samples of the batch, its size or the number of threads: see
+        `BLOCK`.
+        """
+        if inputs.device.type != "cpu":
+            return self._ask(inputs, self._autocast(inputs.device.type))
+        autocast = self._autocast("cpu")  # a property of the thread that asks
+        blocks = list(torch.split(inputs, BLOCK))
+        missing = len(blocks) * BLOCK - len(inputs)
+        if missing:
+            blocks[-1] = torch.cat([blocks[-1], blocks[-1].new_zeros(missing, *inputs.shape[1:])])
+        threads = torch.get_num_threads()
+        ask = partial(self._ask, autocast=autocast)
+        answers = list(map(ask, blocks) if threads == 1 else _single_threads(threads, os.getpid()).map(ask, blocks))
+        return [_joined(parts, len(inputs)) for parts in zip(*answers, strict=True)]
+
+    @torch.no_grad()
+    def _ask(self, inputs: Tensor, autocast: Callable[[], AbstractContextManager[Any]]) -> list[Outputs]:
+        with autocast():
+            found = [read(convert(inputs)) for read, convert in zip(self._readers, self._conversions, strict=True)]
+        return [Outputs(outputs.logits.float(), outputs.features) for outputs in found]
+
+    def _autocast(self, device: str) -> Callable[[], AbstractContextManager[Any]]:
+        if self._precision is not None:
+            wanted = PRECISIONS[self._precision]
+            return partial(torch.autocast, device, dtype=wanted, enabled=wanted is not None)
+        dtype = torch.get_autocast_dtype(device)
+        return partial(torch.autocast, device, dtype=dtype, enabled=torch.is_autocast_enabled(device))
+
+    def differentiable(self, inputs: Tensor, temperature: float = 1.0) -> Tensor:
+        """The logits of `__call__`, with a gradient with respect to the inputs: for who attacks the teacher."""
+        members = [read(convert(inputs)) for read, convert in zip(self._readers, self._conversions, strict=True)]
+        return self.combine(members, temperature).logits
+
+    def combine(self, members: Sequence[Outputs], temperature: float = 1.0) -> Outputs:
+        """The one answer of several networks.
+
+        Args:
+            members: the answer of each.
             temperature: T at which the caller softens the logits. It matters for several teachers only: their mean is
                 taken over the probabilities at T, and the logits returned are those whose softmax (sigmoid) at T is
                 that mean. Averaging logits instead would be another, sharper distribution (Hinton et al. 2015, sec. 1
                 average the predictions).
-
-        Returns:
-            Outputs with logits (N, C, ...) float and the features asked for by `read`, without a gradient.
         """
-        return self._outputs(inputs, temperature)
-
-    def differentiable(self, inputs: Tensor, temperature: float = 1.0) -> Tensor:
-        """The logits of `__call__`, with a gradient with respect to the inputs: for who attacks the teacher."""
-        return self._outputs(inputs, temperature).logits
-
-    def _outputs(self, inputs: Tensor, temperature: float) -> Outputs:
-        members = [read(convert(inputs)) for read, convert in zip(self._readers, self._conversions, strict=True)]
         if len(members) == 1:
             return members[0]
         soft = torch.stack([member.logits for member in members]).float() / temperature
@@ -108,6 +168,28 @@ class Teacher:
             no = nn.functional.logsigmoid(-soft).logsumexp(0)
             mean = yes - no
         return Outputs(mean * temperature)
+
+
+@cache
+def _single_threads(count: int, process: int) -> ThreadPoolExecutor:
+    """So many threads, each of which computes its operators alone; a forked process has none of its parent's."""
+
+    def alone() -> None:
+        torch.get_num_threads()  # before its first use a thread's number is set to everybody's
+        torch.set_num_threads(1)
+
+    pool = ThreadPoolExecutor(count, "teacher", initializer=alone)
+    # The initialisers run now, because each sets what later threads start with: it is put right here.
+    start = threading.Barrier(count)
+    list(pool.map(lambda _: start.wait(), range(count)))
+    torch.set_num_threads(count)
+    return pool
+
+
+def _joined(parts: Sequence[Outputs], length: int) -> Outputs:
+    """The blocks' outputs as one, without the samples that filled the last block up."""
+    features = {path: torch.cat([part.features[path] for part in parts])[:length] for path in parts[0].features}
+    return Outputs(torch.cat([part.logits for part in parts])[:length], features)
 
 
 class _Affine:

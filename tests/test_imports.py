@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "kdexp"
 MODULES = sorted(path.relative_to(PACKAGE.parent) for path in PACKAGE.rglob("*.py"))
 CONFIG = {"hydra", "omegaconf"}
 LIGHTNING = {"pytorch_lightning", "lightning_fabric", "lightning"}
-PROGRAMS = {"kdexp.train", "kdexp.eval", "kdexp.doctor", "kdexp.compare"}
+PROGRAMS = {"kdexp.train", "kdexp.eval", "kdexp.doctor", "kdexp.compare", "kdexp.cache"}
 MAY_CONFIGURE = {"kdexp.config", "kdexp.launch", *PROGRAMS}
 
 
@@ -55,16 +55,24 @@ def test_imports_run_one_way(path):
         assert not top(names) & LIGHTNING
         allowed = ("kdexp.contracts", "kdexp.data.counter", "kdexp.losses", "kdexp.metrics", "kdexp.robustness")
         assert all(n.startswith(allowed) for n in ours), ours
-    if part in ("data", "metrics", "teacher", "features", "schedules", "contracts", "atomic"):
+    if part in ("data", "metrics", "teacher", "teacher_cache", "features", "schedules", "contracts", "atomic"):
         forbidden = ("config", "launch", "tracking", "results", "report", "distiller", "fit", "assemble", "experiment")
         assert not any(n.startswith(tuple(f"kdexp.{f}" for f in forbidden)) for n in ours), ours
     if part == "distiller":
-        allowed = ("kdexp.contracts", "kdexp.features", "kdexp.teacher", "kdexp.metrics", "kdexp.losses")
+        allowed = (
+            "kdexp.contracts",
+            "kdexp.features",
+            "kdexp.teacher",
+            "kdexp.teacher_cache",
+            "kdexp.metrics",
+            "kdexp.losses",
+        )
         assert all(n.startswith(allowed) for n in ours)
 
 
 @pytest.mark.parametrize(
-    "module", ["kdexp.train", "kdexp.eval", "kdexp.compare", "kdexp.launch", "kdexp.results", "kdexp.report.page"]
+    "module",
+    ["kdexp.train", "kdexp.eval", "kdexp.compare", "kdexp.cache", "kdexp.launch", "kdexp.results", "kdexp.report.page"],
 )
 def test_programs_start_without_torch(module):
     """--help and shell completion import the program's module; a page of results needs no torch at all."""

@@ -6,11 +6,19 @@ import time
 
 import numpy as np
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 from scipy.special import expit, softmax
 from torch import nn
 
+from kdexp.models.cnn import cnn
+from kdexp.models.mlp import mlp
+from kdexp.models.mobilenetv2 import mobilenetv2_half
+from kdexp.models.resnet_cifar import resnet8
+from kdexp.models.rnn import rnn
+from kdexp.models.shufflenetv2 import shufflenetv2
+from kdexp.models.vgg_cifar import vgg8
 from kdexp.teacher import Teacher, load_weights, save_weights, trained_once
 
 
@@ -77,7 +85,36 @@ def test_a_teacher_sees_inputs_normalised_as_in_its_own_training():
         return (image - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
 
     Teacher([Spy()], data=(mean, std), expects=[(own_mean, own_std)])(normalise(mean, std))
-    torch.testing.assert_close(seen[0], normalise(own_mean, own_std), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(seen[0][:2], normalise(own_mean, own_std), rtol=1e-5, atol=1e-5)
+
+
+NETWORKS = [
+    (mlp, (7, 3)), (cnn, (3, 8, 8)), (resnet8, (3, 16, 16)), (mobilenetv2_half, (3, 16, 16)),
+    (shufflenetv2, (3, 16, 16)), (vgg8, (3, 16, 16)), (rnn, (6, 4)),
+    (lambda classes, shape: timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=classes), (3, 32, 32)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("build", "shape"), NETWORKS, ids=["mlp", "cnn", "resnet", "mobilenet", "shufflenet", "vgg",
+                                                            "rnn", "vit"])  # fmt: skip
+def test_an_answer_does_not_depend_on_the_rest_of_the_batch_or_on_the_threads(build, shape):
+    torch.manual_seed(0)
+    teacher = Teacher([build(7, shape)])
+    inputs, threads = torch.randn(101, *shape), torch.get_num_threads()
+    wanted = teacher(inputs).logits
+    shuffled = torch.randperm(101)
+    try:
+        for count in (2, 1):
+            torch.set_num_threads(count)
+            for size in (101, 64, 33, 5):
+                found = torch.cat([teacher(part).logits for part in inputs[shuffled].split(size)])
+                assert torch.equal(found, wanted[shuffled]), (count, size)
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(threads)
+    network = teacher.networks[0]
+    with torch.no_grad():
+        torch.testing.assert_close(network(inputs), wanted, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".ckpt"])

@@ -118,6 +118,8 @@ class Mixup:
         num_outputs: C, the number of logits.
     """
 
+    mixes_samples = True  # a teacher's answers to it are no function of (seed, epoch, id), and cannot be kept
+
     def __init__(self, alpha: float, num_outputs: int) -> None:
         if not alpha > 0:
             raise ValueError(f"augment: alpha of Mixup must be > 0, got {alpha}")

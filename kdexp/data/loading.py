@@ -183,7 +183,10 @@ class DataModule(pl.LightningDataModule):
         batch_size: training samples of all ranks together.
         eval_batch_size: the same for validation and test.
         drop_last: leave out the rest of the training samples that does not fill a batch.
-        seed: of order and augmentation.
+        seed: of the order.
+        augment_seed: of the augmentation; by default that of the order.
+        views: how many views of each sample there are: epoch e shows view e mod views, and a view is a function of
+            (augment_seed, view, sample). None: a new one in every epoch. 0: the samples as they are.
         num_workers: processes that read samples which are not held in memory.
         shares: of each class in an epoch of training, see `kdexp.data.resample.resampled_order`; None: as in the data.
             The copies of a sample are augmented each in its own way.
@@ -203,6 +206,8 @@ class DataModule(pl.LightningDataModule):
         eval_batch_size: int,
         drop_last: bool,
         seed: int,
+        augment_seed: int | None = None,
+        views: int | None = None,
         num_workers: int = 0,
         shares: Sequence[float] | None = None,
     ) -> None:
@@ -212,16 +217,18 @@ class DataModule(pl.LightningDataModule):
         self._augment = list(augment)
         self._batch_size, self._eval_batch_size = batch_size, eval_batch_size
         self._drop_last, self._seed, self._num_workers = drop_last, seed, num_workers
+        self._augment_seed = seed if augment_seed is None else augment_seed
+        self._views = views
         shape = splits.train.inputs[0].shape
         self._mean, self._std = _statistic("mean", mean, shape), _statistic("std", std, shape)
         if not (self._std > 0).all():
             raise ValueError(f"dataset.std must be > 0, got {list(std)}")
         self._resident: dict[tuple[int, torch.device], Tensor] = {}
         # What does not fit is found out now.
-        next(self._order("train", training=True).tensors())
+        next(self._order(splits.train, training=True).tensors())
         first = splits.train.index[:2]
         images = torch.stack([splits.train.inputs[int(i)] for i in first])
-        self._prepare(Batch(images, splits.train.target[:2], first), epoch=0)
+        self._prepare(Batch(images, splits.train.target[:2], first), view=0)
 
     # For the Trainer
 
@@ -240,18 +247,41 @@ class DataModule(pl.LightningDataModule):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """What is done to a batch on the device."""
         assert self.trainer is not None
-        return self._prepare(batch, epoch=self.trainer.current_epoch if self.trainer.training else None)
+        if not self.trainer.training:
+            return self._prepare(batch, view=None)
+        batch = self._prepare(batch, self.view(self.trainer.current_epoch))
+        # Until here a sample's second copy has an id of its own, so that it is not augmented like the first.
+        return replace(batch, index=batch.index % len(self.splits.train.inputs))
+
+    def view(self, epoch: int) -> int | None:
+        """The view of the training samples that an epoch shows; None: as they are."""
+        if self._views is None:
+            return epoch
+        return epoch % self._views if self._views else None
 
     # Without a Trainer
 
-    def eval_batches(self, split: Literal["train", "val", "test"], device: torch.device | str) -> Iterable[Batch]:
-        """All batches of a split in a fixed order on a device: normalised, not augmented, for one process.
+    def eval_batches(
+        self,
+        split: Literal["train", "val", "test"],
+        device: torch.device | str,
+        view: int | None = None,
+        positions: range | None = None,
+    ) -> Iterable[Batch]:
+        """All batches of a split in a fixed order on a device, normalised, for one process.
 
-        The result has a length, the number of batches.
+        Args:
+            split: its name.
+            device: where the batches are to be.
+            view: how they are augmented; None: not at all.
+            positions: part of the split, without gaps; None: all of it.
+
+        Returns:
+            Batches, of at most eval_batch_size samples; they have a length, the number of batches.
         """
         device = torch.device(device)
-        loader = self._loader(split, device)
-        return _Prepared(loader, lambda batch: self._prepare(_to(batch, device), epoch=None))
+        loader = self._loader(split, device, positions=positions)
+        return _Prepared(loader, lambda batch: self._prepare(_to(batch, device), view))
 
     def _place(self) -> dict[str, int]:
         assert self.trainer is not None
@@ -261,9 +291,9 @@ class DataModule(pl.LightningDataModule):
         assert self.trainer is not None
         return self.trainer.strategy.root_device
 
-    def _order(self, split: str, place: Mapping[str, int] = _ALONE, *, training: bool = False) -> BatchOrder:
+    def _order(self, split: Split, place: Mapping[str, int] = _ALONE, *, training: bool = False) -> BatchOrder:
         return BatchOrder(
-            len(getattr(self.splits, split)),
+            len(split),
             self._batch_size if training else self._eval_batch_size,
             shuffle=training,
             drop_last=training and self._drop_last,
@@ -274,10 +304,19 @@ class DataModule(pl.LightningDataModule):
         )
 
     def _loader(
-        self, name: str, device: torch.device, place: Mapping[str, int] = _ALONE, *, training: bool = False
+        self,
+        name: str,
+        device: torch.device,
+        place: Mapping[str, int] = _ALONE,
+        *,
+        training: bool = False,
+        positions: range | None = None,
     ) -> TensorLoader | DataLoader[Batch]:
         split: Split = getattr(self.splits, name)
-        batches = self._order(name, place, training=training)
+        if positions is not None:
+            part = slice(positions.start, positions.stop)
+            split = replace(split, target=split.target[part], index=split.index[part])
+        batches = self._order(split, place, training=training)
         if isinstance(split.inputs, Tensor):
             return TensorLoader(replace(split, inputs=self._on(split.inputs, device)), batches).to(device)
         options: dict[str, Any] = {
@@ -297,14 +336,12 @@ class DataModule(pl.LightningDataModule):
             self._resident[key] = inputs.to(device)
         return self._resident[key]
 
-    def _prepare(self, batch: Batch, epoch: int | None) -> Batch:
+    def _prepare(self, batch: Batch, view: int | None) -> Batch:
         if batch.inputs.dtype == torch.uint8:
             batch = replace(batch, inputs=batch.inputs.float() / 255)
-        if epoch is not None:
+        if view is not None:
             for transform in self._augment:
-                batch = transform(batch, seed=self._seed, epoch=epoch)
-            # Until here a sample's second copy has an id of its own, so that it is not augmented like the first.
-            batch = replace(batch, index=batch.index % len(self.splits.train.inputs))
+                batch = transform(batch, seed=self._augment_seed, epoch=view)
         self._mean, self._std = self._mean.to(batch.inputs.device), self._std.to(batch.inputs.device)
         return replace(batch, inputs=(batch.inputs - self._mean) / self._std)
 

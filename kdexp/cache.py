@@ -1,0 +1,201 @@
+"""``kdexp-cache``: fill, list, check and remove the teachers' kept answers."""
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from kdexp import launch, schemes
+from kdexp.config import HYDRA_VERSION_BASE, check, one_line, plain
+
+TOLERANCE = 1e-2
+"""Of an output. On the machine that kept them the answers are equal; on another, or a GPU, they differ by less than
+this, and those of a wrong view or teacher by far more."""
+
+_COMMANDS = ("build", "list", "verify", "clean")
+
+# build takes what kdexp-train takes, and leaves nothing where it is called.
+_SETTINGS = (
+    "hydra.mode=RUN",
+    "hydra.run.dir=.",
+    "hydra.output_subdir=null",
+    "hydra/job_logging=console",
+    "hydra.help.app_name='kdexp-cache build'",
+    "hydra.help.header='kdexp-cache build takes the settings of kdexp-train and asks the teacher for all answers.'",
+)
+
+
+def build(config: DictConfig) -> None:
+    """Ask a teacher for all its answers to an experiment's data, and keep them in the store.
+
+    Several processes may do this at once, and share the work. Of a scheme of several runs it is the first.
+
+    Args:
+        config: as `kdexp.config.compose` or Hydra makes it.
+
+    Raises:
+        ValueError: a setting breaks a rule.
+        FileNotFoundError: data or weights are not where the settings say.
+    """
+    check(config)
+    if config.teacher.cache == "none":
+        raise ValueError("teacher.cache must be views:K, exact or static for kdexp-cache build, got none")
+    _, values = next(schemes.steps(plain(config)))
+
+    from kdexp import assemble  # here: --help must not wait for torch
+
+    kept = assemble.kept_answers(OmegaConf.create(values))
+    if kept is None:
+        raise ValueError(f"alpha must be < 1 for kdexp-cache build: a control has no teacher, got {config.alpha}")
+    kept.fill()
+
+
+def caches(config: DictConfig) -> list[Path]:
+    """The folders that ``key`` names, or all in the store.
+
+    Raises:
+        ValueError: there is none of that key.
+    """
+    from kdexp.teacher_cache import folders
+
+    store = Path(config.store_dir) / "teacher-outputs"
+    found = folders(store)
+    if config.key in (None, "all"):
+        return found
+    chosen = [folder for folder in found if folder.name == config.key]
+    if not chosen:
+        raise ValueError(f"key must be one that kdexp-cache list shows, got {config.key} in {store}")
+    return chosen
+
+
+def show(config: DictConfig) -> None:
+    """Print a line for each cache."""
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+
+    from kdexp.teacher_cache import filled_views, used
+
+    table = Table(box=SIMPLE)
+    for name in ("key", "teacher", "dataset", "split", "samples", "views", "MB"):
+        table.add_column(name, no_wrap=True, justify="right" if name in ("samples", "views", "MB") else "left")
+    total = 0
+    for folder in caches(config):
+        card, size = json.loads((folder / "card.json").read_text()), used(folder)
+        total += size
+        made = card["made_for"]
+        table.add_row(folder.name, made["teacher"], made["dataset"], card["split"], f"{card['samples']:,}",
+                      str(len(filled_views(folder))), f"{size / 1e6:.2f}")  # fmt: skip
+    console = Console() if sys.stdout.isatty() else Console(width=120)
+    console.print(table)
+    console.print(f"{total / 1e6:.1f} MB in {Path(config.store_dir) / 'teacher-outputs'}")
+
+
+def verify(config: DictConfig) -> Iterator[tuple[str, bool, str]]:
+    """Check the sums of all that is kept, and ask the teachers again for a random sample.
+
+    Yields:
+        (key, whether it may be used, what was found) of each cache.
+    """
+    import torch
+
+    from kdexp import assemble
+
+    for folder in caches(config):
+        card = json.loads((folder / "card.json").read_text())
+        experiment = OmegaConf.create(card["config"])
+        experiment.store_dir = config.store_dir
+        experiment.dataset.num_workers = 0  # samples are read one at a time
+        try:
+            kept = assemble.kept_answers(experiment, may_train=False)
+        except (ValueError, OSError) as error:
+            yield folder.name, True, f"its teacher or its data are not here: {one_line(error)}"
+            continue
+        if kept is None or kept.answers[card["split"]].folder != folder:
+            yield folder.name, True, "made by another version, or its teacher is gone: nothing uses it any more"
+            continue
+        answers = kept.answers[card["split"]]
+        damaged = answers.damaged()
+        if damaged:
+            yield folder.name, False, f"{damaged} parts are damaged; the next job asks for them again"
+            continue
+        generator = torch.Generator().manual_seed(config.seed)
+        sample = torch.randint(card["samples"], (config.samples,), generator=generator).tolist()
+        largest = answers.largest_difference(sample, augmented=kept.augmented(card["split"]))
+        found = f"{config.samples} samples asked again: largest difference {largest:.1e}"
+        yield folder.name, largest <= TOLERANCE, found
+
+
+def clean(config: DictConfig) -> None:
+    """Remove caches; a job that is using one goes on with what it has open.
+
+    Raises:
+        ValueError: it was not said which.
+    """
+    from kdexp.teacher_cache import used
+
+    if config.key is None:
+        raise ValueError("key must be one that kdexp-cache list shows, or all, got nothing")
+    freed = 0
+    for folder in caches(config):
+        freed += used(folder)
+        shutil.rmtree(folder)
+    print(f"{freed / 1e6:.1f} MB freed")
+
+
+@hydra.main(version_base=HYDRA_VERSION_BASE, config_path="pkg://kdexp.conf", config_name="train")
+def _build(config: DictConfig) -> None:
+    try:
+        build(config)
+    except (ValueError, OSError) as error:
+        launch.leave(launch.WRONG_INPUT, one_line(error))
+
+
+@hydra.main(version_base=HYDRA_VERSION_BASE, config_path="pkg://kdexp.conf", config_name="cache")
+def _keep(config: DictConfig) -> None:
+    whole = True
+    try:
+        if config.command == "list":
+            show(config)
+        elif config.command == "clean":
+            clean(config)
+        else:
+            for key, good, found in verify(config):
+                whole &= good
+                print(f"{key}  {'ok ' if good else 'BAD'}  {found}", flush=True)
+    except (ValueError, OSError) as error:
+        launch.leave(launch.WRONG_INPUT, one_line(error))
+    if not whole:
+        sys.exit(launch.FAILED)
+
+
+def _command() -> None:
+    command: Any = sys.argv[1] if len(sys.argv) > 1 else None
+    if command in ("-h", "--help"):
+        _keep()
+        return
+    if command not in _COMMANDS:
+        raise ValueError(f"kdexp-cache takes one of {', '.join(_COMMANDS)} first, got {command or 'nothing'}")
+    given = sys.argv[2:]
+    if command == "build":
+        # Hydra's parser wants all settings side by side.
+        first = next((place for place, word in enumerate(given) if "=" in word and word[0] != "-"), len(given))
+        sys.argv[1:] = [*given[:first], *_SETTINGS, *given[first:]]
+        _build()
+    else:
+        sys.argv[1:] = [*given, f"command={command}"]
+        _keep()
+
+
+def main() -> None:
+    """The command."""
+    launch.program(_command)
+
+
+if __name__ == "__main__":
+    main()

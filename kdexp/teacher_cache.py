@@ -1,0 +1,441 @@
+"""A teacher's answers, kept on disk: it is asked once for each view of a sample, whatever number of epochs and runs.
+
+What is kept are logits, not probabilities, so that alpha and the temperature can be swept; of several teachers those of
+each, because their mean is taken at the temperature. Nothing of the samples is kept: a view is a function of
+(seed, view, sample), and is made again when it is needed.
+"""
+
+import fcntl
+import hashlib
+import json
+import logging
+import math
+import mmap
+import os
+import shutil
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kdexp.atomic import atomic_path
+from kdexp.contracts import Outputs
+from kdexp.data.loading import DataModule
+from kdexp.teacher import Teacher
+
+log = logging.getLogger(__name__)
+
+SplitName = Literal["train", "val", "test"]
+
+SHARD = 4096
+"""Samples that have a checksum together, and are filled by one process."""
+
+ALL_CLASSES, TOP_K = 1000, 100
+"""With more classes than the first, only so many logits as the second are kept, unless the setting says otherwise."""
+
+_RESIDENT = 32 * 2**20
+"""A view of so many bytes is held in memory (on the device) while it is used; larger ones are read from the file."""
+
+_MAPPED = 64 * 2**20
+"""So many bytes of a file are at most in the process's own memory; the system's page cache may have more."""
+
+_AROUND = 64 * 2**10  # what the kernel brings in with the page that is asked for
+
+_ANSWERS, _CHECKSUMS, _CARD, _LOCK = "answers.bin", "checksums.bin", "card.json", "lock"
+_DIGEST = hashlib.sha256().digest_size
+
+
+class Record:
+    """What is kept of one sample, and how it is turned into bytes and back.
+
+    Args:
+        members: networks of the teacher.
+        shape: of one sample's logits, (C,) or dense (C, ...).
+        features: path -> shape of one sample's features.
+        precision: "fp16" or "fp32".
+        top_k: how many of the C logits are kept of each network; None: all.
+
+    With `top_k` a sample's largest logits are kept with their classes, and of all others two numbers: their mean m, and
+    their log-mean-exp above it, d = log(mean(exp(z))) - m. All the other classes are then given the same logit,
+    ``m + d / T`` at temperature T. Their probability taken together is exact at T = 1 and for T to infinity, and in
+    between if the other logits are distributed normally; how it is shared out among them is lost.
+    """
+
+    def __init__(
+        self,
+        members: int,
+        shape: Sequence[int],
+        features: Mapping[str, Sequence[int]],
+        precision: str,
+        top_k: int | None = None,
+    ) -> None:
+        kind = {"fp16": "<f2", "fp32": "<f4"}[precision]
+        self.shape, self.top_k = tuple(shape), top_k
+        fields: list[tuple[str, str, tuple[int, ...]]] = []
+        if top_k is None:
+            fields.append(("logits", kind, (members, *self.shape)))
+        else:
+            fields += [("logits", kind, (members, top_k)), ("classes", "<i4", (members, top_k))]
+            fields.append(("rest", "<f4", (members, 2)))
+        self.paths = {f"feature {place}": path for place, path in enumerate(features)}
+        fields += [(name, kind, tuple(features[path])) for name, path in self.paths.items()]
+        self.dtype = np.dtype(fields)
+
+    def encode(self, members: Sequence[Outputs]) -> NDArray[Any]:
+        """(N,) records of a batch's answers.
+
+        Raises:
+            ValueError: a number that half precision cannot hold.
+        """
+        logits = torch.stack([member.logits for member in members], 1).float()
+        records = np.empty(len(logits), self.dtype)
+        kept = {name: members[0].features[path] for name, path in self.paths.items()}
+        if self.top_k is None:
+            kept["logits"] = logits
+        else:
+            top = logits.topk(self.top_k, 2)
+            others = logits.scatter(2, top.indices, torch.nan).double()
+            count = logits.shape[2] - self.top_k
+            mean = others.nansum(2) / count
+            above = others.nan_to_num(-torch.inf).logsumexp(2) - math.log(count) - mean
+            kept |= {"logits": top.values, "classes": top.indices, "rest": torch.stack([mean, above], 2)}
+        for name, tensor in kept.items():
+            values = tensor.cpu().float().numpy() if name != "classes" else tensor.cpu().numpy()
+            with np.errstate(over="ignore"):
+                records[name] = values
+            if name != "classes" and np.isinf(records[name]).any() and not np.isinf(values).any():
+                raise ValueError(
+                    "teacher.cache_precision must be fp32 for a teacher with outputs above 65504, got fp16"
+                )
+        return records
+
+    def decode(self, fields: Mapping[str, Tensor], temperature: float) -> list[Outputs]:
+        """The answers of each network, from the fields of a batch's records."""
+        logits = fields["logits"].float()
+        if self.top_k is not None:
+            mean, above = fields["rest"].unbind(2)
+            rest = (mean + above / temperature).unsqueeze(2)
+            logits = rest.expand(-1, -1, *self.shape).scatter(2, fields["classes"].long(), logits)
+        features = {path: fields[name].float() for name, path in self.paths.items()}
+        return [Outputs(member, features) for member in logits.unbind(1)]
+
+
+class Answers:
+    """The kept answers for one split, in a folder of their own that any number of processes may use at once.
+
+    ``answers.bin`` is [views][samples] records, written as they come and memory-mapped to be read; ``checksums.bin`` is
+    [views][shards] SHA-256 digests, each written after its shard. A shard counts as filled when its digest fits: what a
+    kill, a full disk or a bad sector left is found and asked again, never used. ``card.json`` says what the answers
+    depend on.
+
+    Args:
+        folder: made if need be.
+        card: written when the folder is new; plain values.
+        record: see `Record`.
+        index: (n,) int64, the ids of the split's samples.
+        ask: gives the answers for a view (None: samples as they are) of a range of positions in the split, in batches.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        card: Mapping[str, Any],
+        record: Record,
+        index: Tensor,
+        ask: Callable[[int | None, range], Iterable[Sequence[Outputs]]],
+    ) -> None:
+        self.folder, self.record = folder, record
+        self._samples, self._ask = len(index), ask
+        self._shards = -(-len(index) // SHARD)
+        # From a sample's id to its position.
+        self._position = torch.full((int(index.max()) + 1,), -1, dtype=torch.int64)
+        self._position[index] = torch.arange(len(index))
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / _CARD).is_file():
+            with atomic_path(folder / _CARD) as temporary:
+                temporary.write_text(json.dumps(card, indent=2, default=str))
+        self._answers, self._checksums = _open(self, folder / _ANSWERS), _open(self, folder / _CHECKSUMS)
+        self._good: set[tuple[int, int]] = set()
+        self._loaded: tuple[int, dict[str, Tensor]] | None = None
+        self._map: mmap.mmap | None = None
+        self._touched = 0
+
+    @property
+    def bytes_per_view(self) -> int:
+        """What one view takes on the disk."""
+        return int(self._samples * self.record.dtype.itemsize)
+
+    def prepare(self, view: int | None) -> None:
+        """See to it that a view is there and whole; processes that do this at once share the work out."""
+        slot = view or 0
+        left = [shard for shard in range(self._shards) if (slot, shard) not in self._good]
+        while left:
+            busy = [shard for shard in left if not self._settle(view, shard, wait=False)]
+            if busy == left:  # all are being filled by others
+                self._settle(view, busy.pop(0), wait=True)
+            left = busy
+
+    def _settle(self, view: int | None, shard: int, *, wait: bool) -> bool:
+        """Check a shard, or fill it; False when another process is at it."""
+        slot = view or 0
+        if not self._is_whole(slot, shard):
+            with self._locked(slot * self._shards + shard, wait=wait) as mine:
+                if not mine:
+                    return False
+                if not self._is_whole(slot, shard):
+                    self._fill(view, shard)
+        self._good.add((slot, shard))
+        return True
+
+    def _range(self, shard: int) -> range:
+        return range(shard * SHARD, min((shard + 1) * SHARD, self._samples))
+
+    def _offset(self, slot: int, position: int) -> int:
+        return (slot * self._samples + position) * int(self.record.dtype.itemsize)
+
+    def _is_whole(self, slot: int, shard: int) -> bool:
+        expected = os.pread(self._checksums, _DIGEST, (slot * self._shards + shard) * _DIGEST)
+        if not any(expected):
+            return False
+        positions = self._range(shard)
+        stop, offset = self._offset(slot, positions.stop), self._offset(slot, positions.start)
+        digest = hashlib.sha256()
+        while offset < stop:
+            part = os.pread(self._answers, min(stop - offset, 2**22), offset)
+            if not part:
+                break
+            digest.update(part)
+            offset += len(part)
+        whole = digest.digest() == expected
+        if not whole:
+            log.warning("teacher cache: %s is damaged; the teacher is asked again", self.folder / _ANSWERS)
+        return whole
+
+    def _fill(self, view: int | None, shard: int) -> None:
+        slot, positions = view or 0, self._range(shard)
+        place = (slot * self._shards + shard) * _DIGEST
+        os.pwrite(self._checksums, bytes(_DIGEST), place)
+        offset, digest = self._offset(slot, positions.start), hashlib.sha256()
+        for members in self._ask(view, positions):
+            content = self.record.encode(members).tobytes()
+            digest.update(content)
+            while content:  # a signal or a limit may cut a write short
+                written = os.pwrite(self._answers, content, offset)
+                content, offset = content[written:], offset + written
+        assert offset == self._offset(slot, positions.stop)
+        os.pwrite(self._checksums, digest.digest(), place)
+
+    @contextmanager
+    def _locked(self, number: int, *, wait: bool) -> Iterator[bool]:
+        """Hold the lock of a shard, a byte of a file: the system gives it back when a process dies."""
+        with (self.folder / _LOCK).open("ab") as file:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, number)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+
+    def __call__(self, index: Tensor, view: int | None, temperature: float) -> list[Outputs]:
+        """The answers of each network for samples of a view that is prepared.
+
+        Args:
+            index: (N,) int64, ids of samples of the split.
+            view: which of their views; None: as they are.
+            temperature: at which they will be softened; see `Record`.
+
+        Returns:
+            Outputs on the device of index, float32.
+        """
+        self._position = self._position.to(index.device)
+        positions = self._position[index]
+        slot = view or 0
+        if self.bytes_per_view <= _RESIDENT:
+            if self._loaded is None or self._loaded[0] != slot:
+                self._loaded = slot, self._load(slot, index.device)
+            fields = {name: field[positions] for name, field in self._loaded[1].items()}
+        else:
+            fields = _fields(self._mapped(slot)[positions.cpu().numpy()], index.device)
+            self._let_go(len(index))
+        return self.record.decode(fields, temperature)
+
+    def _load(self, slot: int, device: torch.device) -> dict[str, Tensor]:
+        content = os.pread(self._answers, self.bytes_per_view, self._offset(slot, 0))
+        return _fields(np.frombuffer(content, self.record.dtype), device)
+
+    def _mapped(self, slot: int) -> NDArray[Any]:
+        end = self._offset(slot + 1, 0)
+        if self._map is None or len(self._map) < end:
+            self._map = mmap.mmap(self._answers, 0, prot=mmap.PROT_READ)
+        return np.frombuffer(self._map, self.record.dtype, self._samples, self._offset(slot, 0))
+
+    def _let_go(self, samples: int) -> None:
+        """Give the mapped pages back to the system's page cache now and then, where they cost nothing to find again."""
+        self._touched += samples * (self.record.dtype.itemsize + _AROUND)
+        if self._touched > _MAPPED and self._map is not None:
+            self._map.madvise(mmap.MADV_DONTNEED)
+            self._touched = 0
+
+    def damaged(self) -> int:
+        """How many shards have a digest that does not fit."""
+        slots = os.fstat(self._checksums).st_size // (self._shards * _DIGEST)
+        found = 0
+        for slot in range(slots):
+            for shard in range(self._shards):
+                place = (slot * self._shards + shard) * _DIGEST
+                filled = any(os.pread(self._checksums, _DIGEST, place))
+                found += filled and not self._is_whole(slot, shard)
+        return found
+
+    def largest_difference(self, sample: Sequence[int], *, augmented: bool) -> float:
+        """Ask the teacher again for samples of all views that are there, one at a time.
+
+        Args:
+            sample: positions in the split; each is asked for in one of the views.
+            augmented: whether the views are augmented ones, or the samples as they are.
+
+        Returns:
+            The largest difference of a number (logits and features) from the kept one.
+        """
+        views, largest = filled_views(self.folder), 0.0
+        for turn, position in enumerate(sample if views else ()):
+            slot = views[turn % len(views)]
+            (fresh,) = self._ask(slot if augmented else None, range(position, position + 1))
+            content = os.pread(self._answers, int(self.record.dtype.itemsize), self._offset(slot, position))
+            kept, wanted = np.frombuffer(content, self.record.dtype), self.record.encode(fresh)
+            for name in self.record.dtype.names or ():
+                difference = np.abs(kept[name].astype(np.float64) - wanted[name].astype(np.float64))
+                largest = max(largest, float(difference.max()))
+        return largest
+
+
+def _open(owner: object, path: Path) -> int:
+    """A file to read and write, closed when its owner is gone; it stays usable when somebody removes the folder."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    weakref.finalize(owner, os.close, descriptor)
+    return descriptor
+
+
+def _fields(records: NDArray[Any], device: torch.device) -> dict[str, Tensor]:
+    # Copied: the fields of records lie apart, and what was read from a file must not be written to.
+    return {name: torch.from_numpy(records[name].copy()).to(device) for name in records.dtype.names or ()}
+
+
+class Cache:
+    """The kept answers of a teacher for an experiment's data.
+
+    Args:
+        teacher: who is asked for what is not there.
+        data: the student's data.
+        kept: for each split the folder, the card and the record of its `Answers`.
+        views: how many views of the training samples there are to be.
+
+    Attributes:
+        device: where the teacher is asked.
+        answers: of each split.
+    """
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        data: DataModule,
+        kept: Mapping[SplitName, tuple[Path, Mapping[str, Any], Record]],
+        views: int,
+    ) -> None:
+        self.device = torch.device("cpu")
+        self._teacher, self._data, self._views = teacher, data, views
+        self.answers = {
+            split: Answers(*each, getattr(data.splits, split).index, partial(self._ask, split))
+            for split, each in kept.items()
+        }
+
+    def _ask(self, split: SplitName, view: int | None, positions: range) -> Iterator[Sequence[Outputs]]:
+        self._teacher.to(self.device)
+        for batch in self._data.eval_batches(split, self.device, view, positions):
+            yield self._teacher.answers(batch.inputs)
+
+    def prepare(self, split: SplitName, epoch: int = 0) -> None:
+        """See to it that the answers for an epoch of training, or for another split, are there; every rank calls it."""
+        self.answers[split].prepare(self._view(split, epoch))
+
+    def fill(self) -> None:
+        """Ask for all that is to be kept."""
+        for split, answers in self.answers.items():
+            for epoch in range(self._views if split == "train" else 1):
+                self.prepare(split, epoch)
+                log.info("%s: view %d of %d samples is there", split, epoch, len(getattr(self._data.splits, split)))
+            log.info("%s: %.3g MB in %s", split, used(answers.folder) / 1e6, answers.folder)
+
+    def __call__(self, split: SplitName, index: Tensor, temperature: float, epoch: int = 0) -> Outputs:
+        """The teacher's outputs, as `Teacher.__call__` would give them for these samples in this epoch.
+
+        Args:
+            split: where the samples are from; prepared.
+            index: (N,) int64, their ids.
+            temperature: at which the caller softens the logits.
+            epoch: of training.
+        """
+        return self._teacher.combine(self.answers[split](index, self._view(split, epoch), temperature), temperature)
+
+    def augmented(self, split: SplitName) -> bool:
+        """Whether the answers for a split are for augmented views."""
+        return self._view(split, 0) is not None
+
+    def _view(self, split: SplitName, epoch: int) -> int | None:
+        return self._data.view(epoch) if split == "train" else None
+
+
+def folder_of(store_dir: str | Path, key: str) -> Path:
+    """Where the answers of a key are kept."""
+    return Path(store_dir) / "teacher-outputs" / key
+
+
+def filled_views(folder: Path) -> list[int]:
+    """The views that are there, by their digests alone."""
+    shards = -(-json.loads((folder / _CARD).read_text())["samples"] // SHARD)
+    digests = (folder / _CHECKSUMS).read_bytes()
+    there = [any(digests[place : place + _DIGEST]) for place in range(0, len(digests), _DIGEST)]
+    return [slot for slot in range(len(there) // shards) if all(there[slot * shards : (slot + 1) * shards])]
+
+
+def folders(store: Path) -> list[Path]:
+    """The folders of all `Answers` in a store."""
+    return sorted(path.parent for path in store.glob(f"*/{_CARD}"))
+
+
+def used(folder: Path) -> int:
+    """Bytes that a cache takes on the disk; what is not filled yet takes none."""
+    return sum(path.stat().st_blocks * 512 for path in folder.iterdir())
+
+
+def make_room(store: Path, wanted: Mapping[Path, int], max_gb: float) -> None:
+    """See that there is room for answers.
+
+    Args:
+        store: where all are.
+        wanted: folder -> bytes that the answers in it take when they are all there.
+        max_gb: most that all in the store may take, in units of 10^9 bytes.
+
+    Raises:
+        ValueError: there is not.
+    """
+    others = sum(used(other) for other in folders(store) if other not in wanted)
+    needed = sum(wanted.values())
+    if (needed + others) / 1e9 > max_gb:
+        raise ValueError(
+            f"teacher.cache_max_gb must be at least {(needed + others) / 1e9:.3g} for this cache ({needed / 1e9:.3g}) "
+            f"beside the others in the store ({others / 1e9:.3g}; kdexp-cache clean removes them), got {max_gb}"
+        )
+    free = shutil.disk_usage(next(path for path in (store, *store.parents) if path.exists())).free
+    missing = needed - sum(used(folder) for folder in wanted if folder.exists())
+    if missing > free:
+        raise ValueError(
+            f"store_dir must have {missing / 1e9:.3g} GB free for the teacher cache, got {free / 1e9:.3g} GB in {store}"
+        )
