@@ -425,7 +425,7 @@ def check(config: Any) -> None:
         missing = _missing(OmegaConf.to_container(config[part]), part)
         _require(not missing, ", ".join(missing), "must be given", "nothing")
     _check_distillation(config)
-    _check_trainer(config.trainer)
+    _check_trainer(config.trainer, config.optimizer)
     dataset = config.dataset
     _require(dataset.task in ("multiclass", "binary", "multilabel"), "dataset.task",
              "must be multiclass, binary or multilabel", dataset.task)  # fmt: skip
@@ -592,7 +592,7 @@ def _check_views(config: Any) -> None:
 _PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
-def _check_trainer(trainer: Any) -> None:
+def _check_trainer(trainer: Any, optimizer: Any) -> None:
     for name in ("limit_train_batches", "limit_val_batches"):
         limit = trainer[name]
         batches = isinstance(limit, int) and limit >= 1
@@ -613,6 +613,9 @@ def _check_trainer(trainer: Any) -> None:
              trainer.precision)  # fmt: skip
     _require(not (trainer.precision == "16-mixed" and trainer.accelerator == "cpu"), "trainer.precision",
              "must be 32-true or bf16-mixed with trainer.accelerator=cpu", trainer.precision)  # fmt: skip
+    unscaled = trainer.precision == "16-mixed" and clip is not None
+    _require(not (unscaled and optimizer.get("fused")), "optimizer.fused",
+             "must be false with trainer.precision=16-mixed and trainer.gradient_clip_val", True)  # fmt: skip
     _require(trainer.accumulate_grad_batches >= 1, "trainer.accumulate_grad_batches", "must be at least 1",
              trainer.accumulate_grad_batches)  # fmt: skip
 

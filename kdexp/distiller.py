@@ -59,6 +59,19 @@ class Term:
         return self.weight * warmth * later
 
 
+@dataclass
+class _Sums:
+    """Of values over an epoch: each times its weight, and of the weights."""
+
+    names: list[str]
+    total: Tensor
+    weight: int
+
+
+_TOGETHER = 2**19
+"""So many logits of training batches are measured together."""
+
+
 class Distiller(pl.LightningModule):
     r"""Trains a student on ``L = alpha * L_hard + (1 - alpha) * L_soft + sum_k weight_k * L_feature_k``.
 
@@ -138,7 +151,10 @@ class Distiller(pl.LightningModule):
         self._log_every = log_every_n_steps
         self._val_metrics = val_metrics or Metrics(task, num_outputs, fidelity=teacher is not None)
         self._train_metrics = train_metrics
-        self._sums: dict[str, Tensor] = {}  # over the epoch: name -> (value * weight, weight)
+        self._sums: dict[str, _Sums] = {}  # over the epoch, by the prefix of the names
+        self._weights: dict[str, float] = {}  # of the terms, in this epoch
+        self._predicted: list[tuple[Tensor, Tensor]] = []  # logits and targets that are not measured yet
+        self._first_bad: Tensor | None = None
         self.epoch_metrics: dict[str, float] = {}
         self._teacher_on_val: list[Outputs] = []
         self.alpha = _at(alpha, 0.0)
@@ -185,14 +201,15 @@ class Distiller(pl.LightningModule):
         """One step: the loss of a batch, with its parts logged."""
         logits, terms = self._training_terms(batch)
         loss = self._total(terms)
-        self._watch(terms)
         if self._gradient_stats_every and len(terms) > 1 and self.global_step % self._gradient_stats_every == 0:
-            self._record(self._gradient_stats(terms), 1)
-        parts = {"loss": loss} | {f"loss_{name}": term for name, (_, term) in terms.items()}
-        parts |= {f"weighted_{name}": weight * term for name, (weight, term) in terms.items() if len(terms) > 1}
-        self._record({name: part.detach() for name, part in parts.items()}, len(logits))
+            self._record("", self._gradient_stats(terms), 1)
+        self._weights = {name: weight for name, (weight, _) in terms.items()}
+        parts = self._record("loss_", {"": loss} | {name: term for name, (_, term) in terms.items()}, len(logits))
+        self._watch(parts[1:], terms)
         if self._train_metrics is not None:
-            self._train_metrics.update(logits.detach(), batch.target)
+            self._predicted.append((logits.detach(), batch.target))
+            if len(self._predicted) * logits.numel() > _TOGETHER:
+                self._measure_predicted()
         return loss
 
     def _training_terms(self, batch: Batch) -> tuple[Tensor, dict[str, tuple[float, Tensor]]]:
@@ -257,22 +274,30 @@ class Distiller(pl.LightningModule):
         first, *others = [weight * term for weight, term in terms.values() if weight > 0]
         return sum(others, first)
 
-    def _watch(self, terms: Mapping[str, tuple[float, Tensor]]) -> None:
+    def _watch(self, values: Tensor, names: Iterable[str]) -> None:
         """Stop on a part of the loss that is not finite.
 
         On a GPU looking at a value waits for the device, so there the first bad step is noted on the device and looked
         at only now and then, and always before a checkpoint is written.
+
+        Args:
+            values: (parts,) of this step.
+            names: of the parts.
         """
-        values = torch.stack([term.detach() for _, term in terms.values()])
-        if not hasattr(self, "_first_bad"):
+        on_cpu = values.device.type == "cpu"
+        if on_cpu and math.isfinite(float(values.sum())):
+            return
+        if self._first_bad is None:
             self._first_bad = torch.full_like(values, torch.inf)
         here = torch.full_like(values, float(self.global_step))
         self._first_bad = torch.where(values.isfinite(), self._first_bad, torch.minimum(self._first_bad, here))
-        self._terms_watched = tuple(terms)
-        if self.device.type == "cpu" or self.global_step % 50 == 0:
+        self._terms_watched = tuple(names)
+        if on_cpu or self.global_step % 50 == 0:
             self._stop_if_diverged()
 
     def _stop_if_diverged(self) -> None:
+        if self._first_bad is None:
+            return
         first, part = self._first_bad.min(0)
         if first.isfinite():
             name = self._terms_watched[int(part)]
@@ -302,23 +327,56 @@ class Distiller(pl.LightningModule):
                 stats[key] = nn.functional.cosine_similarity(first, flat, dim=0)
         return stats
 
-    def _record(self, values: Mapping[str, Tensor], weight: int) -> None:
-        """Add values to the epoch's means and, on logging steps, send them to the loggers as they are."""
-        for name, value in values.items():
-            pair = torch.stack([value * weight, value.new_tensor(weight)])
-            self._sums[name] = self._sums[name] + pair if name in self._sums else pair
+    def _record(self, prefix: str, values: Mapping[str, Tensor], weight: int) -> Tensor:
+        """Add values to the epoch's means and, on logging steps, send them to the loggers as they are.
+
+        Args:
+            prefix: of the names.
+            values: scalars by name; the same names at every call with this prefix in an epoch.
+            weight: how much they count in the mean.
+
+        Returns:
+            (values,) the values, without a gradient.
+        """
+        stacked = torch.stack([value.detach() for value in values.values()])
+        if prefix in self._sums:
+            sums = self._sums[prefix]
+            sums.total.add_(stacked, alpha=weight)
+            sums.weight += weight
+        else:
+            names = [f"{prefix}{name}".rstrip("_") for name in values]
+            self._sums[prefix] = _Sums(names, stacked * weight, weight)
         if self.global_step % self._log_every == 0 and self.loggers:
-            step = {f"train_step/{name}": float(value) for name, value in values.items()}
+            step = self._with_weights(dict(zip(self._sums[prefix].names, stacked.tolist(), strict=True)))
             for logger in self.loggers:
-                logger.log_metrics(step, self.global_step)
+                logger.log_metrics({f"train_step/{name}": value for name, value in step.items()}, self.global_step)
+        return stacked
+
+    def _with_weights(self, values: dict[str, float]) -> dict[str, float]:
+        """Add what each part contributes to the loss: a weight is the same in all steps of an epoch."""
+        several = len(self._weights) > 1
+        parts = {name: weight for name, weight in self._weights.items() if several and f"loss_{name}" in values}
+        return values | {f"weighted_{name}": weight * values[f"loss_{name}"] for name, weight in parts.items()}
+
+    def _measure_predicted(self) -> None:
+        """Measure several training batches at once, which costs little more than to measure one."""
+        assert self._train_metrics is not None
+        logits, target = (torch.cat(parts) for parts in zip(*self._predicted, strict=True))
+        self._train_metrics.update(logits, target)
+        self._predicted.clear()
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's means; refuse to go on (and to write a checkpoint) after a bad step."""
         self._stop_if_diverged()
-        sums = self.trainer.strategy.reduce(torch.stack(list(self._sums.values())), reduce_op="sum")
-        values = dict(zip(self._sums, (sums[:, 0] / sums[:, 1]).tolist(), strict=True))
+        values: dict[str, float] = {}
+        for sums in self._sums.values():
+            pair = torch.stack([sums.total, torch.full_like(sums.total, sums.weight)])
+            total, weight = self.trainer.strategy.reduce(pair, reduce_op="sum")
+            values |= dict(zip(sums.names, (total / weight).tolist(), strict=True))
+        values = self._with_weights(values)
         self._sums.clear()
         if self._train_metrics is not None:
+            self._measure_predicted()
             values |= self._train_metrics.compute()
             self._train_metrics.reset()
         if self.soft_loss is not None:

@@ -21,6 +21,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from kdexp.atomic import atomic_path
 from kdexp.distiller import Distiller
+from kdexp.loop import Steps
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +91,7 @@ def fit(
             num_sanity_val_steps=0,
             enable_model_summary=False,
         )
+        trainer.fit_loop.epoch_loop = Steps(trainer)
         resumed = newest_good(checkpoints)
         if resumed is not None:
             log.info("%s: continuing from %s", title, resumed)

@@ -255,12 +255,12 @@ class Answers:
             Outputs on the device of index, float32.
         """
         self._position = self._position.to(index.device)
-        positions = self._position[index]
+        positions = self._position.index_select(0, index)
         slot = view or 0
         if self.bytes_per_view <= _RESIDENT:
             if self._loaded is None or self._loaded[0] != slot:
                 self._loaded = slot, self._load(slot, index.device)
-            fields = {name: field[positions] for name, field in self._loaded[1].items()}
+            fields = {name: field.index_select(0, positions) for name, field in self._loaded[1].items()}
         else:
             fields = _fields(self._mapped(slot)[positions.cpu().numpy()], index.device)
             self._let_go(len(index))

@@ -84,6 +84,10 @@ def test_settings_have_their_types(tmp_path):
         ("trainer.log_every_n_steps=0", r"^trainer.log_every_n_steps must be at least 1, got 0$"),
         ("trainer.precision=fp8", r"^trainer.precision must be one of .*, got fp8$"),
         ("trainer.precision=16-mixed", r"^trainer.precision must be 32-true or bf16-mixed with .*, got 16-mixed$"),
+        (
+            "trainer={precision:16-mixed,gradient_clip_val:1,accelerator:gpu}",
+            r"^optimizer.fused must be false with trainer.precision=16-mixed and trainer.gradient_clip_val, got True$",
+        ),
         ("tracking.wandb=perhaps", r"^tracking.wandb must be auto, online, offline or disabled, got perhaps$"),
         ("student._target_=os.system", r"^_target_ must be in a trusted package .* got 'os.system'$"),
         ("student._target_=kdexp.data.digits.nothing", r"^_target_ must name something that can be imported"),

@@ -75,6 +75,7 @@ class BatchOrder(Sampler[list[int]]):
         self._n, self._shuffle, self._seed = n, shuffle, seed
         self._rank, self._world_size = rank, world_size
         self._target, self._shares = target, shares
+        self.has_copies = shares is not None
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -131,9 +132,13 @@ class TensorLoader:
     def __iter__(self) -> Iterator[Batch]:
         """One epoch."""
         for positions in self.sampler.tensors(self._index.device):
-            copy, at = positions // len(self._index), positions % len(self._index)
-            index = self._index[at]
-            yield Batch(self._inputs[index], self._target[at], index + copy * len(self._inputs))
+            if self.sampler.has_copies:
+                copy, at = positions // len(self._index), positions % len(self._index)
+                index = self._index[at]
+                yield Batch(self._inputs[index], self._target[at], index + copy * len(self._inputs))
+            else:
+                index = self._index.index_select(0, positions)
+                yield Batch(self._inputs.index_select(0, index), self._target.index_select(0, positions), index)
 
 
 class _PinnableBatch(Batch):
@@ -250,8 +255,10 @@ class DataModule(pl.LightningDataModule):
         if not self.trainer.training:
             return self._prepare(batch, view=None)
         batch = self._prepare(batch, self.view(self.trainer.current_epoch))
-        # Until here a sample's second copy has an id of its own, so that it is not augmented like the first.
-        return replace(batch, index=batch.index % len(self.splits.train.inputs))
+        if self._shares is not None:
+            # Until here a sample's second copy has an id of its own, so that it is not augmented like the first.
+            batch = replace(batch, index=batch.index % len(self.splits.train.inputs))
+        return batch
 
     def view(self, epoch: int) -> int | None:
         """The view of the training samples that an epoch shows; None: as they are."""
@@ -338,15 +345,17 @@ class DataModule(pl.LightningDataModule):
 
     def _prepare(self, batch: Batch, view: int | None) -> Batch:
         if batch.inputs.dtype == torch.uint8:
-            batch = replace(batch, inputs=batch.inputs.float() / 255)
+            batch = Batch(batch.inputs / 255, batch.target, batch.index)
         if view is not None:
             for transform in self._augment:
                 batch = transform(batch, seed=self._augment_seed, epoch=view)
         self._mean, self._std = self._mean.to(batch.inputs.device), self._std.to(batch.inputs.device)
-        return replace(batch, inputs=(batch.inputs - self._mean) / self._std)
+        return Batch((batch.inputs - self._mean) / self._std, batch.target, batch.index)
 
 
 def _to(batch: Batch, device: torch.device) -> Batch:
+    if batch.inputs.device == device:
+        return batch
     inputs, target, index = (x.to(device, non_blocking=True) for x in (batch.inputs, batch.target, batch.index))
     return Batch(inputs, target, index)
 
