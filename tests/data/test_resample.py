@@ -141,7 +141,7 @@ def composed(tmp_path, *overrides):
 
 
 def classes_of_an_epoch(module):
-    index = module._order("train", training=True).tensors()
+    index = module._order(module.splits.train, training=True).tensors()
     return module.splits.train.target[torch.cat(list(index)) % len(module.splits.train)].bincount().tolist()
 
 
