@@ -376,7 +376,8 @@ class Distiller(pl.LightningModule):
         values = self._with_weights(values)
         self._sums.clear()
         if self._train_metrics is not None:
-            self._measure_predicted()
+            if self._predicted:
+                self._measure_predicted()
             values |= self._train_metrics.compute()
             self._train_metrics.reset()
         if self.soft_loss is not None:

@@ -43,7 +43,7 @@ ALL_CLASSES, TOP_K = 1000, 100
 _RESIDENT = 32 * 2**20
 """A view of so many bytes is held in memory (on the device) while it is used; larger ones are read from the file."""
 
-_MAPPED = 64 * 2**20
+_MAPPED = 16 * 2**20
 """So many bytes of a file are at most in the process's own memory; the system's page cache may have more."""
 
 _AROUND = 64 * 2**10  # what the kernel brings in with the page that is asked for

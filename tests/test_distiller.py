@@ -162,6 +162,17 @@ def test_the_logged_parts_add_up_to_the_loss():
     assert {"val/acc", "val/agreement", "val/kl_to_teacher", "train/acc", "train/grad_norm_soft"} <= set(logged)
 
 
+@pytest.mark.parametrize("together", [0, BATCH * CLASSES, 10**6])
+def test_training_metrics_are_those_of_all_batches_however_many_are_measured_together(monkeypatch, together):
+    monkeypatch.setattr("kdexp.distiller._TOGETHER", together)
+    accuracy = Metrics("multiclass", CLASSES, accuracy_only=True)
+    student = nn.Linear(FEATURES, CLASSES)
+    logged = train(Distiller(student, partial(torch.optim.SGD, lr=0.0), num_outputs=CLASSES, train_metrics=accuracy),
+                   epochs=1).callback_metrics  # fmt: skip
+    right = sum(int((student(b.inputs).argmax(1) == b.target).sum()) for b in batches())
+    assert logged["train/acc"] == pytest.approx(right / SAMPLES)
+
+
 def test_gradient_statistics_are_those_of_the_two_terms():
     student, teacher, batch = network(), network(9).eval(), batches()[0]
     module = distiller(student, network(9), gradient_stats_every_n_steps=1)

@@ -1,0 +1,134 @@
+"""What the benchmarks share: measurements taken in turn, their medians and spread, and the work that is measured."""
+
+import logging
+import platform
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+
+from kdexp import assemble
+from kdexp.config import compose
+from kdexp.fit import fit
+
+for name in ("pytorch_lightning", "lightning_fabric", "kdexp"):
+    logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def machine() -> str:
+    """One line: what the figures were taken on."""
+    cpu = next((line.split(": ")[1] for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+               platform.processor()) if Path("/proc/cpuinfo").exists() else platform.processor()  # fmt: skip
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "pytorch-lightning"))
+    return f"{cpu}{gpu}, {torch.get_num_threads()} threads, {versions}, Python {platform.python_version()}"
+
+
+def in_turn(rounds: int, **measures: Callable[[], float]) -> dict[str, list[float]]:
+    """Seconds that each measure returns, in turn, so that a busy machine slows all; the first round only warms up."""
+    found: dict[str, list[float]] = {name: [] for name in measures}
+    for turn in range(rounds + 1):
+        for name, measure in measures.items():
+            seconds = measure()
+            if turn:
+                found[name].append(seconds)
+    return found
+
+
+def row(what: str, ours: list[float], other: list[float], unit: float = 1e3, digits: int = 2) -> str:
+    """A row of docs/benchmarks.md: both medians, and the median and spread of the paired ratios ours / other."""
+    ratios = sorted(a / b for a, b in zip(ours, other, strict=True))
+    middle = [f"{unit * statistics.median(seconds):.{digits}f}" for seconds in (ours, other)]
+    spread = f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
+    return f"| {what} | {middle[0]} | {middle[1]} | **{statistics.median(ratios):.2f}** | {spread} |"
+
+
+class Work:
+    """A distillation on made-up images, in kdexp and as the bare loop that one would write by hand.
+
+    Args:
+        student: an option of conf/student, or its settings after it: "mlp student.hidden=[16]".
+        teacher: an option of conf/teacher likewise; its weights stay as they are at first.
+        steps: of an epoch.
+        batch: samples in a step.
+        shape: of an image.
+        classes: C.
+        settings: more of them.
+    """
+
+    def __init__(self, student: str, teacher: str, steps: int, batch: int = 64, shape: tuple[int, ...] = (3, 32, 32),
+                 classes: int = 100, settings: tuple[str, ...] = ()) -> None:  # fmt: skip
+        self.folder = Path(tempfile.mkdtemp())
+        self.steps, self.batch = steps, batch
+        per_channel = [0.5] * shape[0], [0.25] * shape[0]
+        val = max(classes, batch)
+        samples = max(steps * batch, classes) + val
+        self.settings = [
+            "experiment=smoke", "tracking=none", "augment=none", "optimizer=sgd", "scheduler=constant",
+            *f"student={student}".split(), *f"teacher={teacher}".split(), f"dataset.input_shape={list(shape)}",
+            f"dataset.num_classes={classes}", f"dataset.mean={per_channel[0]}", f"dataset.std={per_channel[1]}",
+            f"dataset.batch_size={batch}", "trainer.gradient_stats_every_n_steps=0", "trainer.max_epochs=1",
+            f"dataset.source.train_samples={samples}", f"dataset.val_fraction={val / samples}", *settings,
+        ]  # fmt: skip
+        self.config = self.composed()
+        self.data = assemble.Data(self.config)
+        torch.manual_seed(0)
+        networks = [assemble.network(self.config.teacher, "teacher", self.config.dataset)]
+        self.teacher = assemble.Teacher(networks, task="multiclass")
+
+    def composed(self, *more: str):
+        """Its configuration with other settings."""
+        return compose([*self.settings, *more], output_dir=self.folder, store_dir=self.folder)
+
+    def kdexp(self, *more: str, alone: bool = False) -> float:
+        """Seconds of an epoch's steps in kdexp; kept answers are there before."""
+        config = self.composed(*more, *(["alpha=1"] if alone else []))
+        data = assemble.Data(config) if more else self.data
+        shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+        teacher = None if alone else self.teacher
+        module = assemble.distiller(config, assemble.student(config), teacher, data)
+        module.cache = assemble.teacher_cache(config, teacher, data)
+        if module.cache is not None:
+            module.cache.prepare("train")
+        clock: list[float] = []
+        first, last = module.on_train_epoch_start, module.on_validation_epoch_start
+        module.on_train_epoch_start = lambda: (first(), clock.append(time.perf_counter()))
+        module.on_validation_epoch_start = lambda: (clock.append(time.perf_counter()), last())
+        settings = {"accelerator": "cpu", "devices": 1, "max_epochs": 1, "limit_train_batches": self.steps}
+        fit(module, data.student, self.folder, settings)
+        return clock[1] - clock[0]
+
+    def bare(self, *, alone: bool = False) -> float:
+        """Seconds of the same epoch in a loop written by hand."""
+        student, network = assemble.student(self.config), self.teacher.networks[0]
+        optimizer = torch.optim.SGD(student.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
+        split, shape = self.data.student.splits.train, (1, -1, 1, 1)
+        mean, std = (torch.tensor(list(self.config.dataset[name])).view(shape) for name in ("mean", "std"))
+        alpha, T = self.config.alpha, self.config.temperature
+        order = torch.randperm(len(split.index))
+        started = time.perf_counter()
+        for step in range(self.steps):
+            chosen = order[step * self.batch : (step + 1) * self.batch]
+            images = (split.inputs[split.index[chosen]].float() / 255 - mean) / std
+            target = split.target[chosen]
+            logits = student(images)
+            loss = F.cross_entropy(logits, target)
+            if not alone:
+                with torch.no_grad():
+                    wanted = F.log_softmax(network(images) / T, 1)
+                soft = F.kl_div(F.log_softmax(logits / T, 1), wanted, reduction="batchmean", log_target=True)
+                loss = alpha * loss + (1 - alpha) * T * T * soft
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        return time.perf_counter() - started
+
+    def remove(self) -> None:
+        """Remove what it wrote."""
+        shutil.rmtree(self.folder)
