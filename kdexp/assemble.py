@@ -503,7 +503,7 @@ def _answers_key(config: Any, frozen: Teacher, data: Data, split: SplitName, rec
     code = [Path(inspect.getfile(target(item))) for item in (*members, *transforms)]
     code += [Path(__file__).parent / name for name in _ANSWERING]
     return {
-        "weights": [_state_digest(network) for network in frozen.networks],
+        "weights": [state_digest(network) for network in frozen.networks],
         "networks": [{k: v for k, v in plain(member).items() if k not in _NETWORK_KEYS} for member in members],
         "statistics": [_statistics(member, net) for member, net in zip(members, frozen.networks, strict=True)],
         "task": config.dataset.task,
