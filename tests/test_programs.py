@@ -266,18 +266,21 @@ def test_a_run_that_was_cut_off_is_continued_to_the_same_weights_bit_for_bit(
 
 
 @pytest.mark.slow
-def test_a_users_own_student_is_one_file_and_one_yaml_outside_the_project(command, tmp_path):
+def test_a_users_own_loss_and_student_are_a_file_and_a_yaml_each_outside_the_project(command, tmp_path):
     readme = (Path(__file__).parents[1] / "README.md").read_text()
-    for path in ("mine.py", "my_conf/student/linear.yaml"):
+    for path in ("mine.py", "my_conf/student/linear.yaml", "my_conf/loss/hellinger.yaml"):
         (content,) = re.findall(rf"```\w+\n# {path}\n(.*?)```", readme, re.DOTALL)
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(content)
-    arguments = ("kdexp-train", "--config-dir", "my_conf", "student=linear", "dataset=synthetic", "teacher=mlp",
-                 "teacher.recipe.max_epochs=1", "trainer.max_epochs=1", "tracking=none")  # fmt: skip
+    arguments = ("kdexp-train", "--config-dir", "my_conf", "student=linear", "loss=hellinger", "dataset=synthetic",
+                 "teacher=mlp", "teacher.recipe.max_epochs=1", "trainer.max_epochs=1", "tracking=none")  # fmt: skip
     refused = command(*arguments, rc=2, PYTHONPATH=str(tmp_path))
     assert "KDEXP_TRUST" in refused.stderr
-    command(*arguments, PYTHONPATH=str(tmp_path), KDEXP_TRUST="mine")
-    assert runs(tmp_path, "outputs/*/*")[0]["status"] == "completed"
+    command(*arguments, "temperature=3", PYTHONPATH=str(tmp_path), KDEXP_TRUST="mine")
+    (run,) = runs(tmp_path, "outputs/*/*")
+    assert run["status"] == "completed"
+    assert run["choices"]["loss"] == "hellinger"
+    assert run["config"]["loss"]["temperature"] == 3
 
 
 @pytest.mark.slow
