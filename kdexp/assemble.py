@@ -513,6 +513,7 @@ def _answers_key(config: Any, frozen: Teacher, data: Data, split: SplitName, rec
         "content": data.content,
         "split": [split, hashlib.sha256(index.numpy().tobytes()).hexdigest()],
         "normalised": [list(config.dataset.mean), list(config.dataset.std)],
+        "channels_last": config.trainer.channels_last,
         "augment": [transforms, config.augment.seed if augmented else None],
         "device": place.type if place.type == "cpu" else torch.cuda.get_device_name(place),
         "versions": [torch.__version__, __version__, torch.backends.cpu.get_cpu_capability()],

@@ -89,7 +89,7 @@ class Trainer:
     gradient_clip_val: float | None = None
     sync_batchnorm: bool = False
     channels_last: bool = False
-    compile: bool = False
+    compile: Any = False
     log_every_n_steps: int = 50
     gradient_stats_every_n_steps: int = 100
     full_train_metrics: bool = False
@@ -616,6 +616,8 @@ def _check_trainer(trainer: Any, optimizer: Any) -> None:
     unscaled = trainer.precision == "16-mixed" and clip is not None
     _require(not (unscaled and optimizer.get("fused")), "optimizer.fused",
              "must be false with trainer.precision=16-mixed and trainer.gradient_clip_val", True)  # fmt: skip
+    _require(trainer.compile in (True, False, "auto"), "trainer.compile", "must be true, false or auto",
+             trainer.compile)  # fmt: skip
     _require(trainer.accumulate_grad_batches >= 1, "trainer.accumulate_grad_batches", "must be at least 1",
              trainer.accumulate_grad_batches)  # fmt: skip
 

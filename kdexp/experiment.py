@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from kdexp import assemble, launch, results
+from kdexp.compiling import compile_in_place, pays
 from kdexp.config import plain
 from kdexp.contracts import Outputs
 from kdexp.distiller import Distiller
@@ -73,7 +74,7 @@ def distill(config: Any, folder: Path, record: dict[str, Any]) -> None:
         for network in (learner, *(frozen.networks if frozen is not None else ())):
             network.to(memory_format=torch.channels_last)
     if config.trainer.compile:
-        _compile(learner, frozen)
+        _compile(config, learner, frozen, data)
     module = assemble.distiller(config, learner, frozen, data)
     module.cache = assemble.teacher_cache(config, frozen, data)
     settings = {key: value for key, value in plain(config.trainer).items() if key in _TRAINER_KEYS}
@@ -163,13 +164,19 @@ def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
     seconds[phase] = time.perf_counter() - started
 
 
-def _compile(learner: nn.Module, frozen: Teacher | None) -> None:
-    # In place: torch.compile(module) would prefix every key of the state dict with _orig_mod.
-    learner.compile()
-    for network in frozen.networks if frozen is not None else ():
-        network.compile()
-    # Gradient statistics run a second backward through the same graph.
-    torch._functorch.config.donated_buffer = False
+def _compile(config: Any, learner: nn.Module, frozen: Teacher | None, data: assemble.Data) -> None:
+    # A teacher whose answers are kept is hardly asked.
+    asked = frozen.networks if frozen is not None and config.teacher.cache == "none" else []
+    networks = [learner, *asked]
+    if config.trainer.compile == "auto":
+        place = assemble.device(config.trainer.accelerator)
+        batch = next(iter(data.student.eval_batches("train", place))).inputs[: config.dataset.batch_size]
+        steps = config.trainer.max_epochs * len(data.student.splits.train) // config.dataset.batch_size
+        for network in networks:
+            network.to(place)
+        if not pays(learner, asked, batch, steps):
+            return
+    compile_in_place(networks)
 
 
 def _tracker(config: Any, folder: Path, record: dict[str, Any]) -> Tracker:
