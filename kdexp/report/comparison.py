@@ -6,25 +6,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from kdexp.config import control_fingerprint, run_fingerprint
+from kdexp.config import DISTILLATION_ONLY, RUN_ONLY, control_fingerprint, run_fingerprint
 from kdexp.report.runs import Run
 from kdexp.report.statistics import Paired, bootstrap, paired, wilson
 
 # Chosen options and the equation's own numbers stand first, in this order.
 _FIRST_AXES = ("dataset", "teacher", "student", "loss", "feature_loss", "alpha", "temperature")
 # Where and how a run is done or watched, presets that show in what they set, and the seed, which is grouped over.
-_NO_AXES = ("seed", "data_dir", "store_dir", "output_dir", "resume", "sweep_dir", "tracking", "experiment", "sweep")
-# What a control was told of these has no part in it.
-_NOT_THE_CONTROLS = (
-    "teacher",
-    "loss",
-    "feature_loss",
-    "scheme",
-    "alpha",
-    "temperature",
-    "alpha_schedule",
-    "temperature_schedule",
-)
+_NO_AXES = (*RUN_ONLY, "experiment", "sweep", "distillation", "seed")
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,7 +210,7 @@ def _axes(runs: Sequence[Run], seeded: set[str]) -> list[str]:
 
 def heeds(run: Run, name: str) -> bool:
     """Whether a setting has a part in what a run computes; of its teacher, its loss, ... a control takes nothing."""
-    return not (run.is_control and name.split(".")[0] in _NOT_THE_CONTROLS)
+    return not (run.is_control and name.split(".")[0] in ("alpha", *DISTILLATION_ONLY))
 
 
 def _described(runs: Sequence[Run], axes: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:

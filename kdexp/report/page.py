@@ -201,7 +201,11 @@ def _cards(comparison: Comparison) -> list[Card]:
         notes.append(f"95 % interval {points(gain.interval[0])} to {points(gain.interval[1])}")
     size = Card("By how much?", [f"{points(gain.mean)} points on test"], [*notes, *_gap(comparison, winner, control)])
     up = sum(value > 0 for value in gain.differences)
-    sure = f"a signed-rank test needs {FEWEST_PAIRS}" if gain.p is None else f"signed-rank test, p = {gain.p:.2g}"
+    sure = (
+        f"a signed-rank test needs {FEWEST_PAIRS} that differ"
+        if gain.p is None
+        else f"signed-rank test, p = {gain.p:.2g}"
+    )
     signs = f"{up} of {_counted(gain.n, 'seed')} {'gains' if up == 1 else 'gain'}"
     tone = {"better": "good", "worse": "bad"}.get(gain.verdict, "unknown")
     return [which, size, Card("Is it real?", [gain.verdict.capitalize()], [signs, sure], tone)]

@@ -9,8 +9,7 @@ import numpy as np
 
 CONFIDENCE = 0.95
 FEWEST_PAIRS = 6
-"""With n pairs the signed-rank test's smallest two-sided p is 2 / 2^n: below six it cannot reach 0.05 whatever is
-measured."""
+"""With n pairs that differ the signed-rank test's smallest two-sided p is 2 / 2^n: below six it cannot reach 0.05."""
 
 _RESAMPLES = 10_000
 
@@ -24,7 +23,8 @@ class Paired:
         mean: of the differences.
         std: their standard deviation (n - 1); None of fewer than two.
         interval: 95 % bootstrap interval of the mean over seeds; None of fewer than two.
-        p: two-sided p of the Wilcoxon signed-rank test; None of fewer than `FEWEST_PAIRS`.
+        p: two-sided p of the Wilcoxon signed-rank test; None where fewer than `FEWEST_PAIRS` differ, unless none of at
+            least so many does.
     """
 
     differences: tuple[float, ...]
@@ -56,12 +56,14 @@ def paired(differences: Sequence[float]) -> Paired | None:
     """
     if not differences:
         return None
+    differing = sum(difference != 0 for difference in differences)
+    testable = len(differences) >= FEWEST_PAIRS and (differing >= FEWEST_PAIRS or differing == 0)
     return Paired(
         tuple(differences),
         mean=statistics.fmean(differences),
         std=statistics.stdev(differences) if len(differences) > 1 else None,
         interval=bootstrap(differences),
-        p=signed_rank(differences) if len(differences) >= FEWEST_PAIRS else None,
+        p=signed_rank(differences) if testable else None,
     )
 
 

@@ -48,7 +48,7 @@ def surety(gain: Paired) -> str:
     up, down = (sum(sign * value > 0 for value in gain.differences) for sign in (1, -1))
     signs = f"{up} of {gain.n} seeds gain, {down} lose"
     if gain.p is None:
-        return f"Not enough seeds to tell: {gain.n} of the {FEWEST_PAIRS} that a signed-rank test needs; {signs}."
+        return f"Not enough seeds to tell: a signed-rank test needs {FEWEST_PAIRS} that differ; {signs}."
     return f"{gain.verdict.capitalize()}: Wilcoxon signed-rank test, p = {gain.p:.3g} over {gain.n} seeds; {signs}."
 
 

@@ -26,6 +26,7 @@ _COLUMNS = {
     "f1": ("f1", "test", "best"),
     "auc": ("auc", "test", "best"),
 }
+_ONLY_WIDE, _WIDE = ("f1", "auc"), 150
 _LEGEND = "\nin %, of test unless val is said; best epoch by validation accuracy"
 
 Teachers = Mapping[str, Mapping[str, Any]]
@@ -42,7 +43,7 @@ def show_run(folder: Path) -> None:
     teachers = {"teacher": run.results["teacher"]} if run.results.get("teacher") else {}
     console = _console()
     console.print(_LEGEND)
-    console.print(_table(teachers, rows))
+    console.print(_table(teachers, rows, console.width))
     _judge_teacher(console, teachers, rows[:1] if control else [])
     console.print(f"run folder    {folder}", soft_wrap=True)
     console.print(f"figures       {folder / 'figures'}", soft_wrap=True)
@@ -110,7 +111,7 @@ def _console() -> Console:
 def _show_settings(console: Console, comparison: Comparison) -> None:
     if comparison.settings:
         console.print(f"{_LEGEND}; mean ± std over n seeds")
-        console.print(_table(comparison.teachers, comparison.settings))
+        console.print(_table(comparison.teachers, comparison.settings, console.width))
         _judge_teacher(console, comparison.teachers, comparison.controls)
     for sentence in answer(comparison):
         console.print(escape(sentence), highlight=False, soft_wrap=True)
@@ -124,21 +125,22 @@ def _judge_teacher(console: Console, teachers: Teachers, controls: Sequence[Sett
             console.print("warning: on val the teacher is worse than the student trained alone")
 
 
-def _table(teachers: Teachers, settings: Sequence[Setting]) -> Table:
+def _table(teachers: Teachers, settings: Sequence[Setting], width: int) -> Table:
     several = any(len(setting.runs) > 1 for setting in settings)
     paired = any(setting.is_control for setting in settings) and any(setting.gain for setting in settings)
+    columns = {name: column for name, column in _COLUMNS.items() if width >= _WIDE or name not in _ONLY_WIDE}
     table = Table(box=SIMPLE)
-    table.add_column("", no_wrap=True)
-    for name in (*(["n"] if several else []), *_COLUMNS, *(["acc - control", "95 % interval"] if paired else [])):
-        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", overflow="fold")
+    for name in (*(["n"] if several else []), *columns, *(["acc - control", "95 % interval"] if paired else [])):
+        table.add_column(name, justify="right")
     for name, teacher in teachers.items():
         cells = (
             "" if epoch == "last" else _percent([teacher[split].get(metric)])
-            for metric, split, epoch in _COLUMNS.values()
+            for metric, split, epoch in columns.values()
         )
         table.add_row("teacher" if len(teachers) == 1 else f"teacher {name}", *([""] if several else []), *cells)
     for setting in settings:
-        cells = (_percent(setting.values(*column)) for column in _COLUMNS.values())
+        cells = (_percent(setting.values(*column)) for column in columns.values())
         gain = (_gain(setting) if not setting.is_control else ("", "")) if paired else ()
         count = [str(len(setting.runs))] if several else []
         table.add_row(escape(setting.label), *count, *cells, *gain)

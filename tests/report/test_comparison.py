@@ -112,7 +112,7 @@ def test_intervals_are_of_seeds_where_there_are_several_else_of_test_samples(swe
 @pytest.mark.parametrize(
     ("gains", "said"),
     [
-        ([0.02], "Not enough seeds to tell: 1 of the 6 that a signed-rank test needs; 1 of 1 seeds gain, 0 lose."),
+        ([0.02], "Not enough seeds to tell: a signed-rank test needs 6 that differ; 1 of 1 seeds gain, 0 lose."),
         ([0.01, 0.02, 0.03, 0.04, 0.05, 0.06], "Better: Wilcoxon signed-rank test, p = 0.0312 over 6 seeds; 6 of 6"),
         ([-0.01, -0.02, -0.03, -0.04, -0.05, -0.06], "Worse: Wilcoxon signed-rank test, p = 0.0312 over 6 seeds; 0 of"),
         ([0.01, -0.02, 0.03, -0.04, 0.05, -0.06], "No difference shown: Wilcoxon signed-rank test, p = "),

@@ -72,6 +72,8 @@ def test_no_difference_at_all_is_no_evidence():
     ("differences", "verdict"),
     [
         ([0.01] * (FEWEST_PAIRS - 1), "not enough seeds to tell"),
+        ([0.01, 0.02, 0.03, 0.04, 0.05, 0.0], "not enough seeds to tell"),  # the zero says nothing to the test
+        ([0.0] * FEWEST_PAIRS, "no difference shown"),
         ([0.01, 0.02, 0.03, 0.04, 0.05, 0.06], "better"),
         ([-0.01, -0.02, -0.03, -0.04, -0.05, -0.06], "worse"),
         ([0.01, -0.02, 0.03, -0.04, 0.05, -0.06], "no difference shown"),

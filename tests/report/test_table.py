@@ -1,7 +1,9 @@
 import json
 
 import pytest
+from rich.console import Console
 
+from kdexp.report import table
 from kdexp.report.comparison import Comparison
 from kdexp.report.runs import find
 from kdexp.report.table import find_control, show_comparison, show_run, show_sweep
@@ -29,7 +31,7 @@ def test_the_choice_is_made_on_val_and_not_on_test(sweep, capsys):
     show_sweep(sweep)
     shown = capsys.readouterr().out
     assert "Chosen by mean validation accuracy among 2 settings: temperature=1, 90.00 ± 0.00 % on val." in shown
-    assert "Not enough seeds to tell: 2 of the 6" in shown
+    assert "Not enough seeds to tell: a signed-rank test needs 6 that differ; 2 of 2 seeds gain, 0 lose." in shown
 
 
 def test_a_comparison_names_the_runs_that_are_not_completed(sweep, capsys):
@@ -46,6 +48,15 @@ def test_where_there_is_nothing_to_compare_it_is_said(tmp_path, capsys, write_ru
     write_run(tmp_path / "0", **settings)
     show_sweep(tmp_path)
     assert said in capsys.readouterr().out
+
+
+def test_a_narrow_terminal_gets_fewer_columns_and_loses_none_of_them(sweep, capsys, monkeypatch):
+    monkeypatch.setattr(table, "_console", lambda: Console(width=90))
+    show_sweep(sweep)
+    shown = capsys.readouterr().out
+    assert all(name not in shown for name in ("f1", "auc", "…"))
+    for words in ("last", "85.00", "+3.00", "±"):
+        assert words in shown
 
 
 @pytest.mark.parametrize(("teacher", "warned"), [(0.99, False), (0.5, True)])
