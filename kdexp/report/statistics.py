@@ -56,7 +56,7 @@ def paired(differences: Sequence[float]) -> Paired | None:
     """
     if not differences:
         return None
-    differing = sum(difference != 0 for difference in differences)
+    differing = int(np.count_nonzero(_unnoisy(differences)))
     testable = len(differences) >= FEWEST_PAIRS and (differing >= FEWEST_PAIRS or differing == 0)
     return Paired(
         tuple(differences),
@@ -94,9 +94,13 @@ def signed_rank(differences: Sequence[float]) -> float:
     """
     from scipy.stats import wilcoxon  # here: it takes longer to import than everything else together
 
+    found = _unnoisy(differences)
+    return float(wilcoxon(found).pvalue) if found.any() else 1.0
+
+
+def _unnoisy(differences: Sequence[float]) -> np.ndarray:
     # Differences of shares that are equal on paper differ in the last bits.
-    rounded = np.round(differences, 12)
-    return float(wilcoxon(rounded).pvalue) if rounded.any() else 1.0
+    return np.round(differences, 12)
 
 
 def wilson(share: float, samples: int) -> tuple[float, float]:
