@@ -303,6 +303,7 @@ def test_the_wheel_holds_all_it_needs(tmp_path):
         [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(wheel)], check=True
     )
     assert (site / "kdexp" / "conf" / "train.yaml").exists()
+    assert (site / "kdexp" / "report" / "page" / "page.html").exists()
     assert not (site / "conf").exists()
     empty = tmp_path / "empty"
     empty.mkdir()
