@@ -13,6 +13,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from filelock import BaseFileLock, FileLock, Timeout
+
 TERMINATED = 128 + signal.SIGTERM  # as shells count signals
 
 # Imported once, before the first job: jobs are then forked from a process that has them. Imports only, no work: a
@@ -59,7 +61,10 @@ def run(target: Callable[..., None], arguments: tuple[Any, ...], log_file: Path,
     """
     warm_up()
     process = _CONTEXT.Process(target=_begin, args=(target, arguments, log_file, dict(os.environ)))
+    method = multiprocessing.get_start_method(allow_none=True)
+    multiprocessing.set_start_method(None, force=True)  # joblib's workers hand on one that nobody else knows
     process.start()
+    multiprocessing.set_start_method(method, force=True)
     try:
         while process.is_alive() and not is_to_stop():
             process.join(_LOOK_SECONDS)
@@ -112,6 +117,33 @@ def _terminate(*_: Any) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
+def take_gpus(count: int, visible: Sequence[str], folder: Path) -> list[str]:
+    """Choose GPUs that the fewest other jobs are on, and hold them until this process ends.
+
+    Args:
+        count: how many, of those that are visible.
+        visible: as CUDA_VISIBLE_DEVICES names them.
+        folder: of the locks that all jobs on this machine share.
+
+    Returns:
+        The chosen ones.
+    """
+    folder.mkdir(exist_ok=True)
+    taken: list[str] = []
+    turn = 0
+    while len(taken) < count:
+        for gpu in visible:
+            lock = FileLock(folder / f"{gpu}.{turn}")
+            if len(taken) < count and gpu not in taken:
+                with suppress(Timeout):
+                    lock.acquire(timeout=0)
+                    taken.append(gpu)
+                    _held.append(lock)
+        turn += 1
+    return taken
+
+
+_held: list[BaseFileLock] = []
 _is_ending = False
 
 

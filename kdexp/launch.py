@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -12,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import configure_log, setup_globals
 from hydra.errors import ConfigCompositionException, HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from kdexp import child, results
@@ -166,9 +167,14 @@ def _supervise(config: DictConfig, run: Callable[[DictConfig], Mapping[str, Any]
         return None  # another launch is at it
     if stop.exists():
         return None
-    arguments = (run, config, HydraConfig.instance().cfg)
-    code = child.run(_run_in_child, arguments, folder / results.LOG, is_to_stop=stop.exists)
+    # Without the types of its parts: Hydra's search for plugins loads theirs anew, and pickle takes that amiss.
+    arguments = (run, config, OmegaConf.create(OmegaConf.to_container(HydraConfig.instance().cfg)))
+    log_file = folder / results.LOG
+    code = child.run(_run_in_child, arguments, log_file, is_to_stop=stop.exists)
     if rank() != 0:
+        return None
+    if not (folder / results.FILE).is_file():
+        print(f"error: a job ended before it began, with exit code {code}; log: {log_file}", file=sys.stderr)
         return None
     if code < 0:
         name = signal.Signals(-code).name
@@ -176,20 +182,37 @@ def _supervise(config: DictConfig, run: Callable[[DictConfig], Mapping[str, Any]
         results.note_death(folder, "killed", f"killed by {name}{hint}")
     else:
         results.note_death(folder, "failed", f"its process ended with exit code {code} and no word")
-    return _accuracy(results.read(folder, "sweep")) if (folder / results.FILE).is_file() else None
+    return _accuracy(results.read(folder, "sweep"))
 
 
 def _run_in_child(run: Callable[[DictConfig], Mapping[str, Any]], config: DictConfig, hydra: DictConfig) -> None:
     setup_globals()
-    HydraConfig.instance().set_config(hydra)
+    HydraConfig.instance().cfg = hydra  # type: ignore[assignment]
     configure_log(hydra.hydra.job_logging, hydra.hydra.verbose)
     for handler in logging.getLogger().handlers:
         if not isinstance(handler, logging.FileHandler):
             logging.getLogger().removeHandler(handler)  # what is printed goes to the same file
+    _spread_over_gpus(config.trainer)
     _pin_current_job()
     # What Lightning starts its child ranks with: `python -m` this module, whoever's main program this process has.
     sys.modules["__main__"] = sys.modules[run.__module__]
     _run(config, run)
+
+
+def _spread_over_gpus(trainer: Any) -> None:
+    """Several jobs on a machine with several GPUs: let each see as many as it uses, and those that are least used."""
+    started_by_another = (
+        any(name in os.environ for name in ("RANK", "LOCAL_RANK")) or int(os.environ.get("SLURM_NTASKS", 1)) > 1
+    )
+    if trainer.accelerator == "cpu" or not isinstance(trainer.devices, int) or started_by_another:
+        return
+    import torch
+
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    visible = given.split(",") if given else [str(number) for number in range(torch.cuda.device_count())]
+    if trainer.devices < len(visible):
+        folder = Path(tempfile.gettempdir(), f"kdexp-gpus-{os.getuid()}")
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(child.take_gpus(trainer.devices, visible, folder))
 
 
 def _pin_current_job() -> None:

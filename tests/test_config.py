@@ -17,6 +17,7 @@ def composed(tmp_path, *overrides):
 PACKAGE = {
     "feature_layers": "feature_layers@student.feature_layers",
     "corruption": "corruption@robustness.corruptions.kinds",
+    "sweep": "+sweep",
 }
 
 

@@ -8,9 +8,11 @@ import pytest
 
 from kdexp.config import check, compose
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+CLUSTERS = (ROOT / "docs" / "clusters.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-COMMANDS = re.findall(r"^ {4}(?:[A-Z_]+=\S+ )*kdexp-train (.*?)(?: {2,}#.*)?$", README, re.MULTILINE)
+COMMANDS = re.findall(r"^ {4}(?:[A-Z_]+=\S+ )*kdexp-train (.*?)(?: +#.*)?$", README + CLUSTERS, re.MULTILINE)
 
 
 def test_the_loop_of_ones_own_runs():
@@ -38,7 +40,12 @@ def first_values(arguments: list[str]) -> list[str]:
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if not c.startswith(("--", "resume=")) and "my_conf" not in c])
 def test_every_command_composes_and_passes_the_checks(tmp_path, command):
-    check(compose(first_values([a for a in shlex.split(command) if not a.startswith("-")]), output_dir=tmp_path))
+    check(
+        compose(
+            first_values([a for a in shlex.split(command) if not a.startswith(("-", "hydra", "+hydra"))]),
+            output_dir=tmp_path,
+        )
+    )
 
 
 def test_there_are_commands_to_check():

@@ -1,18 +1,22 @@
 """A sweep's names, its index, and what it tells of its jobs."""
 
+import itertools
 import json
 import multiprocessing
 import os
+import re
 import time
 from pathlib import Path
 
 import pytest
+import yaml
 
-from kdexp import results
+from kdexp import child, results
 from kdexp.config import check, code_version, compose, is_control, plain, run_fingerprint, run_key
 from kdexp.report.progress import Progress, command_line, seconds_left, settings, show_end
 from kdexp.sweep import Job, State, Sweep, name_job, name_sweep
 
+CONF = Path(__file__).parents[1] / "conf"
 FACTS = {"config": {}, "overrides": [], "seed": 0, "is_control": False, "control_fingerprint": "c", "wandb_id": "w"}
 
 
@@ -58,6 +62,33 @@ def test_a_controls_folder_is_the_same_at_every_temperature_with_any_loss():
     assert named(cells[0] | {"seed": "1"}) != named(cells[0])
     distilled = [cell | {"alpha": "0.5"} for cell in cells]
     assert len({named(cell) for cell in distilled}) == 4
+
+
+PRESETS = {
+    path.stem: yaml.safe_load(path.read_text())["hydra"]["sweeper"]["params"]
+    for path in (CONF / "sweep").glob("*.yaml")
+}
+
+
+def values(axis: str) -> list[str]:
+    return re.findall(r"\[[^]]*\]|[^,]+", str(axis))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_value_of_every_preset_passes_the_checks(tmp_path, preset):
+    for name, axis in PRESETS[preset].items():
+        for value in values(axis) if name != "seed" else ():
+            check(compose([f"+sweep={preset}", f"{name}={value}"], output_dir=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("preset", "axes", "jobs"),
+    [("alpha_temperature", ("alpha", "temperature"), 3 * 4 + 1), ("methods", ("distillation", "loss"), 8 + 1),
+     ("students", ("student", "distillation"), 3 + 3)],
+)  # fmt: skip
+def test_a_preset_has_one_control_for_what_has_the_same(preset, axes, jobs):
+    cells = itertools.product(*(values(PRESETS[preset][axis]) for axis in axes))
+    assert len({named(dict(zip(axes, cell, strict=True))) for cell in cells}) == jobs
 
 
 def test_a_long_cell_has_a_short_name():
@@ -215,6 +246,31 @@ def test_a_move_that_was_cut_short_is_completed(tmp_path, monkeypatch):
     assert (folder / "results.json").is_file()
     results.set_aside(folder)
     assert {path.name for path in (tmp_path / "superseded" / "seed-0-w").iterdir()} == {"a", "b", "results.json"}
+
+
+def take(count: int, visible: list[str], folder: Path, taken) -> None:
+    taken.put(child.take_gpus(count, visible, folder))
+    time.sleep(60)
+
+
+def test_jobs_are_spread_over_gpus_and_what_a_job_held_is_free_when_it_ends(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    taken, processes = context.Queue(), []
+
+    def start(count: int) -> list[str]:
+        processes.append(context.Process(target=take, args=(count, ["3", "5"], tmp_path, taken)))
+        processes[-1].start()
+        return taken.get(timeout=60)
+
+    try:
+        assert [start(count) for count in (1, 1, 1, 2)] == [["3"], ["5"], ["3"], ["5", "3"]]
+        processes[1].kill()
+        processes[1].join()
+        assert start(1) == ["5"]
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
 
 
 def test_time_left_goes_by_what_jobs_took():

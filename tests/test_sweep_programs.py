@@ -1,5 +1,6 @@
 """Sweeps from the command line: what is finished is kept, whatever happens, and nothing is run twice."""
 
+import importlib.util
 import json
 import os
 import random
@@ -219,3 +220,59 @@ def test_a_sweep_goes_where_it_is_told_to(command, tmp_path):
     command("kdexp-train", "-m", *SMOKE, "seed=0", "sweep_name=mine", "hydra.sweep.dir='else where/${sweep_name}'")
     assert len(list(tmp_path.glob("multirun/mine/*/results.json"))) == 1
     assert len(list(tmp_path.glob("else where/mine/*/results.json"))) == 1
+
+
+LAUNCHERS = {
+    "joblib": ("hydra_joblib_launcher",),
+    "ray": (
+        "hydra_ray_launcher",
+        "+hydra.launcher.ray.init.num_cpus=2",
+        "+hydra.launcher.ray.init.include_dashboard=false",
+    ),
+    "submitit_local": ("hydra_submitit_launcher",),
+}
+
+
+def on(launcher: str) -> tuple[str, ...]:
+    plugin, *more = LAUNCHERS[launcher]
+    if importlib.util.find_spec(f"hydra_plugins.{plugin}") is None:
+        pytest.skip(f"{launcher} is not installed: pip install kdexp[joblib,ray,slurm]")
+    return (f"hydra/launcher={launcher}", *more)
+
+
+SIX = (*SMOKE, "alpha=0.1,1", "seed=0,1,2")
+
+
+@pytest.fixture(scope="module")
+def basic(tmp_path_factory, store) -> Path:
+    """Six jobs, one after the other."""
+    folder = tmp_path_factory.mktemp("basic")
+    process = start(folder, store, *SIX)
+    output, _ = process.communicate(timeout=500)
+    assert process.returncode == 0, output
+    return folder
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_every_launcher_gives_the_same_results_to_the_bit(command, tmp_path, basic, launcher):
+    settings = on(launcher)
+    done = command("kdexp-train", "-m", *SIX, *settings, timeout=500, RAY_USAGE_STATS_ENABLED="0")
+    assert len(completed(tmp_path)) == 6
+    assert outcomes(tmp_path) == outcomes(basic)
+    assert [entry["status"] for entry in index(tmp_path)] == ["completed"] * 6
+    assert "6 completed" in done.stdout
+    assert "control    n=3" in done.stdout or "control  n=3" in done.stdout
+    assert "completed before" in command("kdexp-train", "-m", *SIX).stdout, "the folder is the same on any launcher"
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_a_sweep_is_interrupted_on_every_launcher(tmp_path, store, launcher):
+    process = start(tmp_path, store, *SMOKE, "seed=0,1", "trainer.max_epochs=5000", *on(launcher))
+    wait_for(lambda: list(tmp_path.glob("multirun/*/*/checkpoints/last.ckpt")))
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, output
+    statuses = [entry["status"] for entry in index(tmp_path)]
+    assert "interrupted" in statuses
+    assert set(statuses) <= {"interrupted", "waiting"}
+    assert "run again     kdexp-train -m" in output
