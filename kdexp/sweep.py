@@ -254,7 +254,7 @@ def name_job(values: Mapping[str, Any], cell: Mapping[str, str], *, is_control: 
     words = []
     for key, typed in cell.items():
         path = key.lstrip("+~").split("@")[-1].replace("/", ".").split(".")
-        if path[0] in ignored:
+        if path[0] in ignored or typed == "[]":
             continue
         value: Any = values
         for name in path:
