@@ -160,6 +160,9 @@ def _supervise(config: DictConfig, run: Callable[[DictConfig], Mapping[str, Any]
 
     This process stays light: neither it nor the launcher's other jobs feel what becomes of the job.
     """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # A Ctrl-C in the terminal reaches joblib's workers, too; it is the launching process that asks to stop.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     hydra = HydraConfig.get()
     folder, config.sweep_dir = Path(hydra.runtime.output_dir), hydra.sweep.dir
     stop = stop_file(Path(hydra.sweep.dir), os.environ.get(LAUNCH, ""))

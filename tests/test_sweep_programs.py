@@ -269,7 +269,7 @@ def test_every_launcher_gives_the_same_results_to_the_bit(command, tmp_path, bas
 def test_a_sweep_is_interrupted_on_every_launcher(tmp_path, store, launcher):
     process = start(tmp_path, store, *SMOKE, "seed=0,1", "trainer.max_epochs=5000", *on(launcher))
     wait_for(lambda: list(tmp_path.glob("multirun/*/*/checkpoints/last.ckpt")))
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 130, output
     statuses = [entry["status"] for entry in index(tmp_path)]

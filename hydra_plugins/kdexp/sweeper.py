@@ -1,6 +1,9 @@
 """Hydra's grid of values as a sweep that finishes, resumes and compares."""
 
+import _thread
+import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from kdexp.config import RUN_ONLY, check, fingerprint, is_control, plain, run_fi
 from kdexp.sweep import Job, Sweep, name_job, name_sweep
 
 _ROUNDS = 3
+_GRACE_SECONDS = 3.0
 
 
 class Sweeper(BasicSweeper):
@@ -61,23 +65,21 @@ class Sweeper(BasicSweeper):
             for state in sweep.states():
                 if state.status not in ("waiting", "running"):
                     results.set_aside(sweep.folder / state.job.folder)
-        stopped: KeyboardInterrupt | SystemExit | None = None
-        with Progress(sweep.folder, cells) as progress, sweep.watched(progress.show):
+        with Progress(sweep.folder, cells) as progress, sweep.watched(progress.show), _Stop(sweep) as stop:
             try:
                 # Again, for jobs that another launch was at, and that it left when it was stopped or killed.
                 for _ in range(_ROUNDS):
-                    self._launch(sweep)
-                    sweep.wait(for_others=True)
+                    if not stop.number:
+                        self._launch(sweep)
+                        sweep.wait(for_others=True)
+            except KeyboardInterrupt:
+                pass
             except Exception as error:  # of the launcher's; those of jobs do not come here
                 print(f"error: {type(self.launcher).__name__}: {error}", file=sys.stderr)
-            except (KeyboardInterrupt, SystemExit) as error:
-                stopped = error
-                sweep.request_stop()
-                sweep.wait(for_others=False)
         states = sweep.states()
         show_end(sweep.folder, states, sweep.command)
-        if stopped is not None:
-            launch.leave(launch.TERMINATED if isinstance(stopped, SystemExit) else launch.INTERRUPTED, "interrupted")
+        if stop.number:
+            launch.leave(launch.TERMINATED if stop.number == signal.SIGTERM else launch.INTERRUPTED, "interrupted")
         if any(state.status != "completed" for state in states):
             sys.exit(launch.FAILED)
 
@@ -124,6 +126,43 @@ class Sweeper(BasicSweeper):
         HydraConfig.instance().cfg = None
         child.check_all(check, configs)
         return len(cells), list(jobs.values())
+
+
+class _Stop:
+    """What Ctrl-C and SIGTERM do to a sweep: the first asks its jobs to save and stop.
+
+    The launcher is left alone meanwhile: joblib's way to be interrupted is to kill. When the jobs have stopped, it
+    returns; if it does not, for jobs that are still in a queue, it is interrupted, as it is by a second Ctrl-C.
+
+    Attributes:
+        number: the signal that came; 0 before.
+    """
+
+    def __init__(self, sweep: Sweep) -> None:
+        self.number = 0
+        self._sweep = sweep
+        self._over = threading.Event()
+
+    def __enter__(self) -> "_Stop":
+        self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._over.set()
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: Any) -> None:
+        if self.number:
+            raise KeyboardInterrupt
+        self.number = number
+        self._sweep.request_stop()
+        threading.Thread(target=self._follow, daemon=True).start()
+
+    def _follow(self) -> None:
+        self._sweep.wait(for_others=False)
+        if not self._over.wait(_GRACE_SECONDS):
+            _thread.interrupt_main()
 
 
 def _quoted(text: str) -> str:
