@@ -246,4 +246,4 @@ def _figure(width: float, height: float) -> Figure:
 
 def _save(figure: Figure, path: Path) -> None:
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", bbox_inches="tight")
+        figure.savefig(temporary, format="png")
