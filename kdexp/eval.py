@@ -73,15 +73,15 @@ def robustness(config: DictConfig) -> Iterator[tuple[Path, dict[str, Any]]]:
         ValueError: a setting that makes no sense; no completed run; no control.
         FileNotFoundError: weights or data are gone.
     """
-    if (config.run is None) == (config.sweep is None):
-        raise ValueError(f"one of run and sweep must be given, got run={config.run} sweep={config.sweep}")
+    if (config.run is None) == (config.sweep_dir is None):
+        raise ValueError(f"one of run and sweep_dir must be given, got run={config.run} sweep_dir={config.sweep_dir}")
     if config.control not in ("find", "auto", "none"):
         raise ValueError(f"control must be find, auto or none, got {config.control}")
     check_robustness(config.robustness)
     if config.run is not None:
         runs = {Path(config.run): _completed(Path(config.run), "run")}
     else:
-        runs = _of_sweep(Path(config.sweep))
+        runs = _of_sweep(Path(config.sweep_dir))
     for folder, saved in runs.items():
         if len(runs) > 1:
             log.info("%s", folder)
@@ -90,11 +90,11 @@ def robustness(config: DictConfig) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 def _of_sweep(sweep: Path) -> dict[Path, dict[str, Any]]:
     """The completed runs; a control is measured with those that it is the control of."""
-    found = {path.parent: results.read(path.parent, "sweep") for path in sorted(sweep.glob(f"*/{results.FILE}"))}
+    found = {path.parent: results.read(path.parent, "sweep_dir") for path in sorted(sweep.glob(f"*/{results.FILE}"))}
     runs = {folder: saved for folder, saved in found.items() if saved["status"] == "completed"}
     distilled = {folder: saved for folder, saved in runs.items() if not saved["is_control"]}
     if not runs:
-        raise ValueError(f"sweep must be a folder with completed runs in it, got {sweep}")
+        raise ValueError(f"sweep_dir must be a folder with completed runs in it, got {sweep}")
     return distilled or runs
 
 

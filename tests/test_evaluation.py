@@ -114,7 +114,7 @@ def test_a_cut_off_examination_goes_on_where_it_was_and_a_damaged_cell_is_measur
 
 
 def test_every_distilled_run_of_a_sweep_is_examined_beside_its_control(sweep, quick, store):
-    found = examine(store, "robustness=quick", *SMALL, sweep=sweep)
+    found = examine(store, "robustness=quick", *SMALL, sweep_dir=sweep)
     assert list(found) == [sweep / "1"]
     assert found[sweep / "1"]["measures"] == quick["measures"]
 
@@ -181,7 +181,7 @@ def test_a_run_without_its_control_is_examined_at_the_end_all_the_same(tmp_path,
         (["robustness=quick", "robustness.confidence=1"], r"^robustness.confidence must be in \(0, 1\), got 1$"),
         (["robustness=quick", "robustness.samples=0"], r"^robustness.samples must be null or at least 1, got 0$"),
         (["robustness=quick", "control=perhaps"], r"^control must be find, auto or none, got perhaps$"),
-        (["robustness=quick", "sweep=/nowhere"], r"^one of run and sweep must be given, got run=.* sweep=/nowhere$"),
+        (["robustness=quick", "sweep_dir=/nowhere"], r"^one of run and sweep_dir must be given, got run=.* sweep_dir=/nowhere$"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )  # fmt: skip
