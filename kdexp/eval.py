@@ -1,8 +1,9 @@
 """``kdexp-eval``: measure a finished run again from its exported weights, or examine how well it holds up."""
 
 import logging
+import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
     from kdexp.evaluation import Subject
+    from kdexp.report.comparison import Setting
 
 log = logging.getLogger(__name__)
 
@@ -67,35 +69,45 @@ def robustness(config: DictConfig) -> Iterator[tuple[Path, dict[str, Any]]]:
         config: conf/eval.yaml, with robustness.
 
     Yields:
-        Each run's folder and the content of its robustness.json, which has been written.
+        Each run's folder and the content of its robustness.json, which has been written; last the sweep's.
 
     Raises:
         ValueError: a setting that makes no sense; no completed run; no control.
         FileNotFoundError: weights or data are gone.
     """
     if (config.run is None) == (config.sweep_dir is None):
-        raise ValueError(f"one of run and sweep_dir must be given, got run={config.run} sweep_dir={config.sweep_dir}")
+        raise ValueError(f"one of run and sweep must be given, got run={config.run} sweep={config.sweep_dir}")
     if config.control not in ("find", "auto", "none"):
         raise ValueError(f"control must be find, auto or none, got {config.control}")
     check_robustness(config.robustness)
     if config.run is not None:
-        runs = {Path(config.run): _completed(Path(config.run), "run")}
-    else:
-        runs = _of_sweep(Path(config.sweep_dir))
-    for folder, saved in runs.items():
-        if len(runs) > 1:
-            log.info("%s", folder)
-        yield folder, _examined(config, folder, saved)
+        folder = Path(config.run)
+        yield folder, _examined(config, folder, _completed(folder, "run"))
+        return
+    reports: dict[Path, dict[str, Any]] = {}
+    settings = _settings(Path(config.sweep_dir))
+    for run in (run for setting in settings for run in setting.runs):
+        log.info("%s", run.folder)
+        reports[run.folder] = _examined(config, run.folder, run.results)
+        yield run.folder, reports[run.folder]
+
+    from kdexp.evaluation import write_together
+    from kdexp.report.robustness import over_seeds
+
+    together = over_seeds(settings, reports)
+    write_together(together, Path(config.sweep_dir))
+    yield Path(config.sweep_dir), together
 
 
-def _of_sweep(sweep: Path) -> dict[Path, dict[str, Any]]:
-    """The completed runs; a control is measured with those that it is the control of."""
-    found = {path.parent: results.read(path.parent, "sweep_dir") for path in sorted(sweep.glob(f"*/{results.FILE}"))}
-    runs = {folder: saved for folder, saved in found.items() if saved["status"] == "completed"}
-    distilled = {folder: saved for folder, saved in runs.items() if not saved["is_control"]}
-    if not runs:
-        raise ValueError(f"sweep_dir must be a folder with completed runs in it, got {sweep}")
-    return distilled or runs
+def _settings(sweep: Path) -> Sequence["Setting"]:
+    """The completed runs of a sweep, seeds of one setting together; a control is measured with those it is for."""
+    from kdexp.report.comparison import Comparison
+    from kdexp.report.runs import find
+
+    comparison = Comparison(find([sweep])[0])
+    if not comparison.settings:
+        raise ValueError(f"sweep must be a folder with completed runs in it, got {sweep}")
+    return comparison.distilled or comparison.controls
 
 
 def _examined(config: DictConfig, folder: Path, saved: Mapping[str, Any]) -> dict[str, Any]:
@@ -174,10 +186,10 @@ def show(folder: Path, found: dict[str, float]) -> bool:
 def _eval(config: DictConfig) -> None:
     try:
         if config.get("robustness"):
-            from kdexp.report.robustness import show as show_robustness
+            from kdexp.report import robustness as report
 
-            for folder, report in robustness(config):
-                show_robustness(report, folder)
+            for folder, found in robustness(config):
+                (report.show if "cells" in found else report.show_sweep)(found, folder)
             return
         found = run(config)
     except (ValueError, OSError) as error:
@@ -188,6 +200,8 @@ def _eval(config: DictConfig) -> None:
 
 def main() -> None:
     """The command."""
+    # Hydra takes `sweep=` for its group of that name: conf/sweep, the presets of kdexp-train.
+    sys.argv[1:] = [re.sub("^sweep=", "sweep_dir=", argument) for argument in sys.argv[1:]]
     launch.program(_eval)
 
 

@@ -405,6 +405,12 @@ def _watched(cells: Sequence[Cell]) -> Iterator[Cell]:
         yield cell
 
 
+def write_together(together: Mapping[str, Any], folder: Path) -> None:
+    """A sweep's robustness.json: see `kdexp.report.robustness.over_seeds`."""
+    with atomic_path(folder / FILE) as temporary:
+        temporary.write_text(json.dumps({"schema_version": SCHEMA_VERSION, **together}, indent=2) + "\n")
+
+
 def write(report: Mapping[str, Any], folder: Path) -> None:
     """robustness.json, the cells as robustness.csv, and the figures, each of them whole or not at all."""
     with atomic_path(folder / FILE) as temporary:

@@ -75,6 +75,7 @@ def _step(values: Mapping[str, Any], name: str, **changed: Any) -> tuple[str, di
         **values,
         **changed,
         "scheme": {},
+        "robustness": {},
         "output_dir": str(folder(values, name)),
         "tracking": {**tracking, "name": f"{tracking['name'] or ''} {name}".strip()},
     })  # fmt: skip

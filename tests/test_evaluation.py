@@ -115,8 +115,19 @@ def test_a_cut_off_examination_goes_on_where_it_was_and_a_damaged_cell_is_measur
 
 def test_every_distilled_run_of_a_sweep_is_examined_beside_its_control(sweep, quick, store):
     found = examine(store, "robustness=quick", *SMALL, sweep_dir=sweep)
-    assert list(found) == [sweep / "1"]
+    assert list(found) == [sweep / "1", sweep]
     assert found[sweep / "1"]["measures"] == quick["measures"]
+    written = json.loads((sweep / "robustness.json").read_text())
+    assert written["settings"] == json.loads(json.dumps(found[sweep]["settings"]))
+    (setting,) = written["settings"]
+    assert setting["seeds"] == [0]
+    rows = {(row["axis"], row["measure"]): row for row in setting["measures"]}
+    raw = quick["measures"]["corruptions_lite"]["mce_raw"]
+    assert rows["corruptions_lite", "mce_raw"]["mean"] == {
+        role: raw[role] for role in ("teacher", "control", "student")
+    }
+    assert rows["corruptions_lite", "mce_raw"]["difference"]["mean"] == raw["difference"]["value"]
+    assert rows["noise_dose", "gaussian_noise area"]["difference"]["verdict"] == "not enough seeds to tell"
 
 
 def test_a_control_alone_is_examined_as_a_control(sweep, store):
@@ -181,7 +192,7 @@ def test_a_run_without_its_control_is_examined_at_the_end_all_the_same(tmp_path,
         (["robustness=quick", "robustness.confidence=1"], r"^robustness.confidence must be in \(0, 1\), got 1$"),
         (["robustness=quick", "robustness.samples=0"], r"^robustness.samples must be null or at least 1, got 0$"),
         (["robustness=quick", "control=perhaps"], r"^control must be find, auto or none, got perhaps$"),
-        (["robustness=quick", "sweep_dir=/nowhere"], r"^one of run and sweep_dir must be given, .* sweep_dir=/now"),
+        (["robustness=quick", "sweep_dir=/nowhere"], r"^one of run and sweep must be given, .* sweep=/now"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )  # fmt: skip

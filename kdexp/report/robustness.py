@@ -1,7 +1,9 @@
 """What a person sees of a robustness report, from robustness.json alone."""
 
+import statistics
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +11,20 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from kdexp.report.comparison import Setting
+from kdexp.report.statistics import Paired, paired
+
 # Measures for which less is better have no sign of their own in a table: the reader is told.
 _LESS_IS_BETTER = ("mce", "relative_mce", "error", "ece", "ace", "nll", "brier", "fpr95", "acc_lost", "largest_gap")
 
 
-def show(report: Mapping[str, Any], folder: Path) -> None:
+Report = Mapping[str, Any]
+"""The content of a robustness.json."""
+
+
+def show(report: Report, folder: Path) -> None:
     """Print the measures of the networks side by side, the checks that failed, the notes, and where everything is."""
-    # Into a file or a pipe a table is written as wide as it is.
-    screen = Console() if sys.stdout.isatty() else Console(width=160)
+    screen = _screen()
     screen.print(
         f"\nrobustness on {report['samples']} test samples of {report['dataset']}; intervals over test samples"
     )
@@ -35,7 +43,17 @@ def show(report: Mapping[str, Any], folder: Path) -> None:
     screen.print(f"figures       {folder / 'figures'}", soft_wrap=True)
 
 
-def _table(report: Mapping[str, Any]) -> Table:
+def _screen() -> Console:
+    # Into a file or a pipe a table is written as wide as it is.
+    return Console() if sys.stdout.isatty() else Console(width=160)
+
+
+def _named(axis: str, measure: str) -> str:
+    less = measure.rpartition(" ")[2].startswith(_LESS_IS_BETTER)
+    return f"{axis}  {measure}{'  (less is better)' if less else ''}"
+
+
+def _table(report: Report) -> Table:
     table = Table(box=SIMPLE)
     table.add_column("", no_wrap=True)
     roles = list(report["models"])
@@ -48,9 +66,81 @@ def _table(report: Mapping[str, Any]) -> Table:
         cells = [number(entry.get(role)) for role in roles]
         if "difference" in entry:
             cells.append(difference(entry["difference"]))
-        less = name.rpartition(" ")[2].startswith(_LESS_IS_BETTER)
-        table.add_row(f"{axis}  {name}{'  (less is better)' if less else ''}", *cells)
+        table.add_row(_named(axis, name), *cells)
     return table
+
+
+def over_seeds(settings: Sequence[Setting], reports: Mapping[Path, Report]) -> dict[str, Any]:
+    """What several runs' reports say together: every measure over the seeds of each setting.
+
+    Args:
+        settings: distilled settings, see `kdexp.report.comparison.Comparison`.
+        reports: of their runs, by run folder.
+
+    Returns:
+        The content of a sweep's robustness.json: for each setting, axis and measure the values of the networks by seed,
+        their means, and the difference of student and control paired by seed.
+    """
+    return {
+        "settings": [
+            {
+                "label": setting.label,
+                "seeds": [run.seed for run in setting.runs],
+                "runs": [str(run.folder) for run in setting.runs],
+                "measures": list(_over_seeds([reports[run.folder] for run in setting.runs])),
+            }
+            for setting in settings
+        ]
+    }
+
+
+def _over_seeds(reports: Sequence[Report]) -> Iterator[dict[str, Any]]:
+    entries = [{(axis, name): entry for axis, name, entry in flat(report["measures"])} for report in reports]
+    for axis, name in entries[0]:
+        found = [one[axis, name] for one in entries if (axis, name) in one]
+        values = {
+            role: known
+            for role in ("teacher", "control", "student")
+            if (known := [one[role] for one in found if one.get(role) is not None])
+        }
+        differences = [one["difference"]["value"] for one in found if "difference" in one]
+        gain = paired([value for value in differences if value is not None])
+        yield {
+            "axis": axis,
+            "measure": name,
+            "values": values,
+            "mean": {role: statistics.fmean(known) for role, known in values.items()},
+            "difference": asdict(gain) | {"verdict": _verdict(gain, name)} if gain is not None else None,
+        }
+
+
+def _verdict(gain: Paired, measure: str) -> str:
+    """`Paired.verdict`, which takes more for better, in the sense of the measure."""
+    if measure.rpartition(" ")[2].startswith(_LESS_IS_BETTER):
+        return {"better": "worse", "worse": "better"}.get(gain.verdict, gain.verdict)
+    return gain.verdict
+
+
+def show_sweep(together: Mapping[str, Any], folder: Path) -> None:
+    """Print each setting of a sweep against its control: means over seeds, and the difference paired by seed."""
+    screen = _screen()
+    for setting in together["settings"]:
+        table = Table(box=SIMPLE, title=f"{setting['label']}  (seeds {', '.join(map(str, setting['seeds']))})")
+        table.add_column("", no_wrap=True)
+        for role in ("teacher", "control", "student", "student - control, 95 % interval over seeds", ""):
+            table.add_column(role, justify="right")
+        for row in setting["measures"]:
+            means = [number(row["mean"].get(role)) for role in ("teacher", "control", "student")]
+            gain = row["difference"]
+            said = [difference(_ends(gain)), gain["verdict"]] if gain is not None else ["", ""]
+            table.add_row(_named(row["axis"], row["measure"]), *means, *said)
+        screen.print(table)
+    screen.print(f"report        {folder / 'robustness.json'}", soft_wrap=True)
+
+
+def _ends(gain: Mapping[str, Any]) -> dict[str, float | None]:
+    low, high = gain["interval"] or (None, None)
+    return {"value": gain["mean"], "low": low, "high": high}
 
 
 def flat(measures: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
