@@ -14,11 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from kdexp import __version__
+from kdexp.adversarial import ARD, IAD, RSLAD, TRADES, AdaAD, AdversarialDistiller, PGDTraining
 from kdexp.atomic import atomic_path, sha256
 from kdexp.config import (
     TEACHER_KEYS,
     TERM_KEYS,
     fingerprint,
+    has_soft_term,
     instantiate,
     is_control,
     plain,
@@ -35,6 +37,7 @@ from kdexp.fit import fit
 from kdexp.metrics import Curves, Metrics, evaluate
 from kdexp.models.cost import macs, parameters
 from kdexp.online import EMADistiller, MutualDistiller
+from kdexp.robustness.attacks import PIXELS, Attack
 from kdexp.schedules import anneal
 from kdexp.teacher import Teacher, load_weights, trained_once
 from kdexp.teacher_cache import ALL_CLASSES, TOP_K, Cache, Record, SplitName, filled_views, folder_of, make_room
@@ -159,11 +162,15 @@ def rehearse(config: Any) -> None:
         raise ValueError("trainer.accelerator must be auto or cpu on a machine without a GPU, got gpu")
     learner = student(config)
     _rehearse_recipe(config, "")
-    if not is_control(config):
+    if config.scheme.get("name") in _ADVERSARIAL:
+        adversarial(config.scheme, config.dataset, "scheme")
+    if has_soft_term(config):
         _rehearse_loss(term(config.loss).loss, config.dataset)
     for setting, member in teachers(config).items():
         if member.weights == "auto":
             _rehearse_recipe(member.recipe, f"{setting}.recipe.")
+            if member.recipe.get("scheme"):
+                adversarial(member.recipe.scheme, config.dataset, f"{setting}.recipe.scheme")
     if config.feature_loss:
         setting, member = _the_teacher(config)
         feature_losses(config, learner, network(member, setting, config.dataset), torch.zeros(2, dtype=torch.int64))
@@ -352,7 +359,9 @@ def _train_teacher(member: Any, setting: str, config: Any, data: Data, folder: P
     torch.manual_seed(recipe.seed)
     learner = network(member, setting, config.dataset)
     own = data.for_teacher(member)
-    module = Distiller(
+    scheme = recipe.get("scheme") or {}
+    kind = adversarial(scheme, config.dataset, f"{setting}.recipe.scheme") if scheme else Distiller
+    module = kind(
         learner,
         instantiate(recipe.optimizer),
         task=config.dataset.task,
@@ -543,6 +552,27 @@ def curves(config: Any, module: DataModule) -> Curves:
     )
 
 
+_ADVERSARIAL: dict[str, type[AdversarialDistiller]] = {
+    "pgd_at": PGDTraining, "trades": TRADES, "ard": ARD, "rslad": RSLAD, "iad": IAD, "adaad": AdaAD,
+}  # fmt: skip
+
+
+def adversarial(scheme: Any, dataset: Any, setting: str) -> Callable[..., Distiller]:
+    """The kind of training on adversarial examples that a scheme names.
+
+    Raises:
+        ValueError: an attack that makes no sense.
+    """
+    settings = plain(scheme)
+    is_image = len(dataset.input_shape) == 3
+    try:
+        attack = Attack(**settings.pop("attack"), bounds=PIXELS if is_image else None)
+    except ValueError as error:
+        raise ValueError(f"{setting}.attack: {error}") from error
+    mean, std = (list(dataset.mean), list(dataset.std)) if is_image else ([0.0], [1.0])
+    return partial(_ADVERSARIAL[settings.pop("name")], attack=attack, mean=mean, std=std, **settings)
+
+
 def distiller(config: Any, learner: nn.Module, frozen: Teacher | None, data: Data) -> Distiller:
     """The student's training as configured."""
     full = config.trainer.full_train_metrics
@@ -556,12 +586,14 @@ def distiller(config: Any, learner: nn.Module, frozen: Teacher | None, data: Dat
         kind = partial(EMADistiller, decay=config.scheme.decay)
     elif config.scheme.get("name") == "mutual" and not is_control(config):
         kind = partial(MutualDistiller, peers=peers(config))
+    elif config.scheme.get("name") in _ADVERSARIAL and not is_control(config):
+        kind = partial(adversarial(config.scheme, config.dataset, "scheme"), teacher=frozen)
     return kind(
         learner,
         instantiate(config.optimizer),
         task=config.dataset.task,
         num_outputs=config.dataset.num_outputs,
-        soft_loss=term(config.loss) if not is_control(config) else None,
+        soft_loss=term(config.loss) if has_soft_term(config) else None,
         alpha=_schedule(config.alpha, config.alpha_schedule),
         temperature=_schedule(config.temperature, config.temperature_schedule),
         scheduler=instantiate(config.scheduler),

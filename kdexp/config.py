@@ -307,16 +307,28 @@ def _cached_views(mode: str) -> int | None:
 _CACHE_MODES = r"none|exact|static|views:[1-9]\d*"
 
 
+ADVERSARIAL_TRAINING = ("pgd_at", "trades")
+"""Schemes that train on adversarial examples without a teacher; a teacher's own recipe may have one."""
+
+ROBUST_DISTILLATION = ("ard", "rslad", "iad", "adaad")
+"""Schemes that distill on adversarial examples."""
+
+
 def is_control(config: Any) -> bool:
-    """Whether the student is trained alone: alpha is 1 to the end, and no representation is compared."""
+    """Whether the student is trained alone: alpha is 1 to the end, no representation is compared, nothing attacks."""
     schedule = config["alpha_schedule"]
     always = config["alpha"] == 1 and (schedule["kind"] == "constant" or schedule["final"] == 1)
-    return bool(always and not config["feature_loss"])
+    return bool(always and not config["feature_loss"] and config["scheme"].get("name") not in ADVERSARIAL_TRAINING)
+
+
+def has_soft_term(config: Any) -> bool:
+    """Whether the student's loss has the term of conf/loss."""
+    return not is_control(config) and config["scheme"].get("name") not in ADVERSARIAL_TRAINING
 
 
 def teachers(config: Any) -> dict[str, Any]:
     """The setting of each teacher and its configuration: none, the one, or the members of an ensemble."""
-    if is_control(config) or config.scheme.get("name") in ("mutual", "ema"):
+    if is_control(config) or config.scheme.get("name") in ("mutual", "ema", *ADVERSARIAL_TRAINING):
         return {}
     if not (config.feature_loss or getattr(target(config.loss), "needs_teacher", True)):
         return {}
@@ -528,12 +540,22 @@ def _check_distillation(config: Any) -> None:
 
 
 def _check_scheme(scheme: Any, config: Any) -> None:
-    names = ("teacher_assistant", "born_again", "mutual", "ema", "cross_domain")
+    names = ("teacher_assistant", "born_again", "mutual", "ema", "cross_domain", *ADVERSARIAL_TRAINING,
+             *ROBUST_DISTILLATION)  # fmt: skip
     name = scheme.get("name")
     _require(name in names, "scheme.name", f"must be one of {', '.join(names)}", name)
     if name in ("mutual", "ema"):
         _require(not config.feature_loss, "feature_loss", f"needs a teacher, which scheme={name} does not have",
                  "+".join(config.feature_loss))  # fmt: skip
+    if name in ADVERSARIAL_TRAINING + ROBUST_DISTILLATION:
+        _check_adversarial("scheme", scheme)
+        _require(not config.feature_loss, "feature_loss", f"must be empty with scheme={name}",
+                 "+".join(config.feature_loss))  # fmt: skip
+    if name in ROBUST_DISTILLATION and not is_control(config):
+        _require(bool(teachers(config)), "loss", f"must be one that asks a teacher with scheme={name}",
+                 config.loss["_target_"])  # fmt: skip
+        _require(config.teacher.get("cache", "none") == "none", "teacher.cache", f"must be none with scheme={name}",
+                 config.teacher.get("cache"))  # fmt: skip
     if name == "ema":
         _require(0 <= scheme.decay < 1, "scheme.decay", "must be in [0, 1)", scheme.decay)
     if name == "born_again":
@@ -546,6 +568,14 @@ def _check_scheme(scheme: Any, config: Any) -> None:
         for key in ("task", "num_classes", "input_shape"):
             _require(scheme.source[key] == config.dataset[key], f"scheme.source.{key}",
                      f"must be the target's, {config.dataset[key]}", scheme.source[key])  # fmt: skip
+
+
+def _check_adversarial(name: str, scheme: Any) -> None:
+    """All but the rules of `kdexp.robustness.attacks.Attack`."""
+    beta, begin, share = (scheme.get(key, 0) for key in ("beta", "begin", "adversarial_weight"))
+    _require(beta >= 0, f"{name}.beta", "must be >= 0", beta)
+    _require(0 <= begin < 1, f"{name}.begin", "must be in [0, 1)", begin)
+    _require(0 <= share <= 1, f"{name}.adversarial_weight", "must be in [0, 1]", share)
 
 
 def _check_term(name: str, term: Any) -> None:
@@ -564,6 +594,10 @@ def _check_teacher(name: str, teacher: Any) -> None:
     share = recipe.train_fraction
     _require(0 < share <= 1, f"{name}.recipe.train_fraction", "must be in (0, 1]", share)
     _require(0 <= recipe.label_noise < 1, f"{name}.recipe.label_noise", "must be in [0, 1)", recipe.label_noise)
+    scheme = recipe.get("scheme") or {}
+    _require(not scheme or scheme.get("name") in ADVERSARIAL_TRAINING, f"{name}.recipe.scheme",
+             f"must be null, {' or '.join(ADVERSARIAL_TRAINING)}", scheme.get("name"))  # fmt: skip
+    _check_adversarial(f"{name}.recipe.scheme", scheme)
     hidden = recipe.unlabeled_fraction
     _require(0 <= hidden < 1, f"{name}.recipe.unlabeled_fraction", "must be in [0, 1)", hidden)
 

@@ -103,9 +103,12 @@ class Distiller(pl.LightningModule):
 
     Attributes:
         cache: the teacher's kept answers, when they are to be used in place of the teacher.
+        monitor: the validation metric that selects the best epoch.
         epoch_metrics: what was logged in the epoch that is running or has just ended. (The Trainer's callback_metrics
             also keep what was last logged epochs ago.)
     """
+
+    monitor = "val/acc"
 
     def __init__(
         self,

@@ -25,16 +25,13 @@ from kdexp.loop import Steps
 
 log = logging.getLogger(__name__)
 
-MONITOR = "val/acc"
-"""Selects the best epoch: always on the validation split."""
-
 
 @dataclass(frozen=True)
 class Fitted:
     """What a training left behind.
 
     Attributes:
-        best: checkpoint of the epoch with the highest validation accuracy (the first of them).
+        best: checkpoint of the epoch with the highest `Distiller.monitor`, validation accuracy (the first of them).
         last: checkpoint of the last epoch.
         epochs: the table of epochs: one row an epoch, as in metrics.csv.
         best_epoch: number of the best epoch, from 0.
@@ -96,7 +93,7 @@ def fit(
         if resumed is not None:
             log.info("%s: continuing from %s", title, resumed)
         trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
-    best_epoch = max(range(len(table.rows)), key=lambda epoch: table.rows[epoch][MONITOR])
+    best_epoch = max(range(len(table.rows)), key=lambda epoch: table.rows[epoch][module.monitor])
     device = trainer.strategy.root_device
     return Fitted(checkpoints / "best.ckpt", checkpoints / "last.ckpt", best_epoch, table.rows, table.seconds, device)
 
@@ -177,7 +174,7 @@ class Keeper(Checkpoint):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save; after the module's own epoch end, which refuses a diverged epoch."""
         assert isinstance(pl_module, Distiller)
-        score = pl_module.epoch_metrics[MONITOR]
+        score = pl_module.epoch_metrics[pl_module.monitor]
         if score > self._best_score:
             self.best_epoch, self._best_score = trainer.current_epoch, score
             trainer.save_checkpoint(self.best)
