@@ -2,7 +2,8 @@
 
     python scripts/method_table.py --out method_table
 
-About an hour on two CPU cores. It goes on where it was interrupted: runs that are complete in --out are not run again.
+About half an hour on two CPU cores. It goes on where it was interrupted: runs that are complete in --out are not run
+again.
 Further arguments are settings of kdexp-train, for another data set or longer runs:
 
     python scripts/method_table.py --out cifar dataset=cifar100 teacher=resnet56 student=resnet20 trainer=gpu
@@ -40,7 +41,7 @@ SETTINGS = (
     "student.width=8",
     "optimizer.lr=0.005",
     "trainer=cpu",
-    "trainer.max_epochs=15",
+    "trainer.max_epochs=10",
     "trainer.gradient_stats_every_n_steps=0",
     "tracking=none",
 )
