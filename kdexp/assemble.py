@@ -67,7 +67,8 @@ class Data:
         A sample whose label is hidden from the teacher has nothing to teach it and is left out.
         """
         recipe = teacher.recipe
-        names = ("train_fraction", "subset_seed", "imbalance_ratio", "label_noise", "unlabeled_fraction")
+        names = ("train_fraction", "subset_seed", "imbalance_ratio", "label_noise", "label_noise_kind",
+                 "unlabeled_fraction")  # fmt: skip
         splits = self._splits(**{name: recipe[name] for name in names})
         labels = splits.train.target
         known = labels.view(len(labels), -1)[:, 0] != UNLABELED
@@ -238,6 +239,11 @@ def _side(config: Any, setting: str, built: nn.Module) -> Side:
         raise ValueError(f"{setting}.feature_layers: {error}") from error
 
 
+def penultimate(config: Any, setting: str, built: nn.Module) -> str:
+    """The path of what a network's classifier gets (see `kdexp.features`)."""
+    return _side(config, setting, built).layers.penultimate
+
+
 def term(config: Any, *args: Any) -> Term:
     """A soft or a representation loss with its weights; args come before the settings of its constructor."""
     settings = plain(config)
@@ -347,11 +353,21 @@ def _teacher_key(member: Any, config: Any, data: Data) -> dict[str, Any]:
     """All that a trained teacher's weights depend on."""
     return {
         "network": {key: value for key, value in plain(member).items() if key not in _NETWORK_KEYS},
-        "recipe": plain(member.recipe),
+        "recipe": _recipe(member),
         "statistics": [list(member.mean), list(member.std)],
         "data": {k: config.dataset[k] for k in ("name", "task", "num_classes", "val_fraction", "split_seed")},
         "content": data.content,
     }
+
+
+def _recipe(member: Any) -> dict[str, Any]:
+    """A teacher's recipe without what decides nothing in it."""
+    recipe: dict[str, Any] = plain(member.recipe)
+    if not recipe["label_noise"]:
+        del recipe["label_noise_kind"]
+        if recipe["train_fraction"] == recipe["imbalance_ratio"] == 1 and not recipe["unlabeled_fraction"]:
+            del recipe["subset_seed"]
+    return recipe
 
 
 def _train_teacher(member: Any, setting: str, config: Any, data: Data, folder: Path) -> nn.Module:

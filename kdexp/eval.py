@@ -126,7 +126,7 @@ def _examined(config: DictConfig, folder: Path, saved: Mapping[str, Any]) -> dic
         subjects["control"] = _control(config, folder, saved, experiment, device)
     frozen = assemble.teacher(experiment, data, may_train=False)
     if frozen is not None:
-        subjects["teacher"] = evaluation.teacher_subject(frozen.to(device), experiment.store_dir)
+        subjects["teacher"] = evaluation.teacher_subject(experiment, frozen.to(device))
     report = examination.report(subjects, folder)
     track_robustness(experiment, folder, saved, report)
     return report

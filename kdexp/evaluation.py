@@ -15,14 +15,15 @@ import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from kdexp import assemble
 from kdexp.atomic import atomic_path
 from kdexp.config import dataset_option, fingerprint, instantiate, plain
-from kdexp.contracts import Batch
+from kdexp.contracts import Batch, Split
 from kdexp.data.counter import order
 from kdexp.data.loading import DataModule
+from kdexp.features import Reader
 from kdexp.report import figures
 from kdexp.robustness.attacks import Attack, Network, Normalized
 from kdexp.robustness.cells import Batches, Cell, Grid, Measured, Networks
@@ -38,7 +39,7 @@ SCHEMA_VERSION = 1
 # A part of what identifies a measured cell: another number when the same cell would give other values.
 _CELLS_VERSION = 1
 
-AXES = ("corruptions", "noise_dose", "attacks", "shift", "ood", "calibration")
+AXES = ("corruptions", "noise_dose", "attacks", "shift", "ood", "calibration", "features")
 
 
 @dataclass(frozen=True)
@@ -49,24 +50,39 @@ class Subject:
         network: normalised inputs to logits, in eval mode, on the device.
         digest: identifies its weights.
         folder: where its measured cells are kept.
+        represent: normalised inputs to what its classifier gets; None of several networks.
     """
 
     network: Network
     digest: str
     folder: Path
+    represent: Network | None
 
 
 def run_subject(config: Any, folder: Path, device: torch.device) -> Subject:
     """The student of a finished run, whose cells are kept in its run folder."""
     learner = assemble.student(config)
     load_weights(learner, folder / "student.safetensors", "run")
-    return Subject(learner.to(device).eval(), assemble.state_digest(learner), folder / "robustness")
+    digest, path = assemble.state_digest(learner), _penultimate(config, "student", learner)
+    reader = Reader(learner.to(device).eval(), [path] if path else [])
+    represent = (lambda inputs: reader(inputs).features[path]) if path else None
+    return Subject(learner, digest, folder / "robustness", represent)
 
 
-def teacher_subject(frozen: Teacher, store_dir: str) -> Subject:
-    """The teacher, whose cells are kept in the store, for every student of it."""
+def teacher_subject(config: Any, frozen: Teacher) -> Subject:
+    """The teacher, whose cells are kept in the store, for every student of it. It reads its penultimate features."""
     digest = fingerprint([assemble.state_digest(network) for network in frozen.networks])
-    return Subject(frozen.differentiable, digest, Path(store_dir) / "teacher-robustness" / digest)
+    path = _penultimate(config, "teacher", frozen.networks[0]) if len(frozen.networks) == 1 else None
+    frozen.read([path] if path else [])
+    represent = (lambda inputs: frozen(inputs).features[path]) if path else None
+    return Subject(frozen.differentiable, digest, Path(config.store_dir) / "teacher-robustness" / digest, represent)
+
+
+def _penultimate(config: Any, setting: str, network: nn.Module) -> str | None:
+    try:
+        return assemble.penultimate(config, setting, network)
+    except ValueError:  # a network of one layer, say: it can be measured in all else
+        return None
 
 
 class Examination:
@@ -193,6 +209,27 @@ class Examination:
     def _calibration(self, bins: int) -> list[Cell]:
         return [self._grid.calibration(self._batches(self._test, "val"), bins)]
 
+    def _features(self, dataset: str, pairs: Mapping[str, str], train_samples: int, neighbours: int) -> list[Cell]:
+        if self._config.dataset.task == "multilabel":
+            self.notes.append("features left out: a probe is for one class a sample, and the task is multilabel")
+            return []
+
+        def some(module: DataModule, part: Split) -> DataModule:
+            chosen = order(self._settings["seed"], 0, len(part))[:train_samples].sort().values
+            return _with_test(module, chosen, part)
+
+        module = self._data.student
+        fit, test = self._batches(some(module, module.splits.val), "test"), self._grid.batches
+        settings = {"neighbours": neighbours, "train_samples": train_samples}
+        cells = [self._grid.features(self._config.dataset.name, fit, test, **settings)]
+        other = self._other("features", dataset, pairs)
+        if other is not None:
+            name, config, test = other
+            part = some(test.module, test.module.splits.train)
+            fit = _Batches(part, "test", self._device, config.dataset, self._grid.shape)
+            cells.append(self._grid.features(name, fit, test, **settings))
+        return cells
+
     def _applicable(self, axis: str, kinds: Mapping[str, Any]) -> dict[str, Any]:
         """Those that are for these inputs; the others are noted."""
         left_out: dict[str, list[str]] = {}
@@ -203,7 +240,7 @@ class Examination:
         self.notes += [f"{axis}: {', '.join(names)} left out: {reason}" for reason, names in left_out.items()]
         return {name: kind for name, kind in kinds.items() if kind.why_not(self._grid.shape) is None}
 
-    def _other(self, axis: str, dataset: str, pairs: Mapping[str, str]) -> tuple[str, Any, Batches] | None:
+    def _other(self, axis: str, dataset: str, pairs: Mapping[str, str]) -> "tuple[str, Any, _Batches] | None":
         """Another data set: its name, a configuration with it, and its test data; None where auto finds none."""
         own = self._config.dataset.name
         name = pairs.get(own) if dataset == "auto" else dataset
@@ -289,6 +326,11 @@ class Examination:
             networks = Networks(
                 {role: self._network(subjects[role].network) for role in asked},
                 {role: TEACHER for role in asked if role != TEACHER and teacher is not None},
+                {
+                    role: self._network(represent)
+                    for role in asked
+                    if (represent := subjects[role].represent) is not None
+                },
             )
             for role, one in cell.measure(networks).items():
                 if role in unknown:
@@ -336,14 +378,14 @@ class _Batches:
         dataset: Any,
         shape: Sequence[int],
     ) -> None:
-        self._module, self._split, self._device, self._shape = module, split, device, list(shape)
+        self.module, self._split, self._device, self._shape = module, split, device, list(shape)
         self._is_image = len(shape) == 3
         self._mean, self._std = (
             torch.tensor(list(values), device=device).view(-1, 1, 1) for values in (dataset.mean, dataset.std)
         )
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch in self._module.eval_batches(self._split, self._device):
+        for batch in self.module.eval_batches(self._split, self._device):
             yield replace(batch, inputs=self._images(batch.inputs)) if self._is_image else batch
 
     def _images(self, normalised: Tensor) -> Tensor:
@@ -357,9 +399,9 @@ class _Batches:
         return images.expand(-1, channels, -1, -1) if images.shape[1] == 1 else images.mean(1, keepdim=True)
 
 
-def _with_test(module: DataModule, positions: Tensor) -> DataModule:
-    """The same data with some of the test samples."""
-    changed, test = copy.copy(module), module.splits.test
+def _with_test(module: DataModule, positions: Tensor, source: Split | None = None) -> DataModule:
+    """The same data with some of the test samples, or of another part's in their place."""
+    changed, test = copy.copy(module), source or module.splits.test
     part = replace(test, target=test.target[positions], index=test.index[positions])
     changed.splits = replace(module.splits, test=part)
     return changed

@@ -143,7 +143,7 @@ def _examine(
         else:
             examination.notes.append("no control (alpha=1) is there yet: kdexp-eval compares with it later")
     if frozen is not None:
-        subjects["teacher"] = teacher_subject(frozen.to(device), config.store_dir)
+        subjects["teacher"] = teacher_subject(config, frozen.to(device))
     report = examination.report(subjects, folder)
     show(report, folder)
     return report

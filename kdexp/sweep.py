@@ -246,7 +246,7 @@ def name_job(values: Mapping[str, Any], cell: Mapping[str, str], *, is_control: 
 
     Args:
         values: the job's configuration, plain.
-        cell: the swept settings and their values, as typed.
+        cell: the swept settings and their values, as typed; empty where the setting is not in the job's grid.
         is_control: whether the student is trained alone.
         fingerprint: of the configuration.
     """
@@ -260,7 +260,9 @@ def name_job(values: Mapping[str, Any], cell: Mapping[str, str], *, is_control: 
         for name in path:
             value = value.get(name) if isinstance(value, Mapping) else None
         shown = f"{value:g}" if isinstance(value, float) else str(value)
-        words.append(f"{'.'.join(path)}-{typed if value is None or isinstance(value, Mapping | list) else shown}")
+        shown = typed if value is None or isinstance(value, Mapping | list) else shown
+        if shown:
+            words.append(f"{'.'.join(path)}-{shown}")
     return _safe("_".join(words), fingerprint[:8])
 
 

@@ -4,6 +4,7 @@ import _thread
 import signal
 import sys
 import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,32 @@ _GRACE_SECONDS = 3.0
 class Sweeper(BasicSweeper):
     """Runs every combination of the swept values once, on any launcher, and what was completed before not again.
 
-    The grid is Hydra's own. The sweep's folder is found again by what is fixed and what is swept, whatever the values.
+    Each grid is Hydra's own; a sweep may be several. Its folder is found again by what is fixed and what is swept,
+    whatever the values.
+
+    Args:
+        max_batch_size: how many jobs a launcher is given at a time; None: all.
+        params: what is swept, and fixed, in every grid: name -> values.
+        grids: what each grid has besides; where it has a name of params, in its place. What is typed overrules both.
     """
+
+    def __init__(
+        self,
+        max_batch_size: int | None,
+        params: dict[str, str] | None = None,
+        grids: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        super().__init__(max_batch_size, params)
+        self._grids = list(grids) or [{}]
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Name the sweep's folder, before a launcher is made that writes to it."""
         parser = OverridesParser.create(config_loader=hydra_context.config_loader)
-        given = parser.parse_overrides([*self._parse_config(), *config.hydra.overrides.task])
-        self._given = list({override.get_key_element(): override for override in given}.values())
+        self._given = []
+        for grid in self._grids:
+            words = [f"{key}={value}" for key, value in {**self.params, **grid}.items()]
+            given = parser.parse_overrides([*words, *config.hydra.overrides.task])
+            self._given.append({override.get_key_element(): override for override in given})
         with read_write(config), open_dict(config):
             config.sweep_name = config.sweep_name or self._name(config)
             config.hydra.sweep.dir = str(Path(config.hydra.sweep.dir).absolute())
@@ -39,11 +58,23 @@ class Sweeper(BasicSweeper):
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
     def _name(self, config: DictConfig) -> str:
-        swept = [o.get_key_element().lstrip("+~") for o in self._given if o.is_sweep_override()]
+        swept = [key.lstrip("+~") for key in self._swept()]
         fixed: Any = OmegaConf.to_container(config, resolve=False)
         fixed = {key: value for key, value in fixed.items() if key not in ("hydra", *RUN_ONLY)}
-        params = [o.input_line for o in self._given if not o.is_sweep_override() and o.key_or_group in self.params]
-        return name_sweep(config.hydra.runtime.choices.dataset, swept, fingerprint([fixed, sorted(swept), params]))
+        own = {key for grid in self._grids for key in (*self.params, *grid)}
+        lines = [o.input_line for given in self._given for o in given.values()
+                 if not o.is_sweep_override() and o.key_or_group in own]  # fmt: skip
+        lines = list(dict.fromkeys(lines))
+        return name_sweep(config.hydra.runtime.choices.dataset, swept, fingerprint([fixed, sorted(swept), lines]))
+
+    def _swept(self) -> list[str]:
+        """What takes several values, in a grid or from one to the next."""
+        words: dict[str, set[str | None]] = {}
+        for given in self._given:
+            for key in {key: None for each in self._given for key in each}:
+                words.setdefault(key, set()).add(given[key].input_line if key in given else None)
+        several = {key for given in self._given for key, override in given.items() if override.is_sweep_override()}
+        return [key for key, lines in words.items() if key in several or len(lines) > 1]
 
     def sweep(self, arguments: list[str]) -> None:
         """Run the jobs that are not completed, print the comparison, and exit with 1 when a job did not complete.
@@ -103,9 +134,9 @@ class Sweeper(BasicSweeper):
         """How many combinations there are, and the jobs that they come to."""
         assert self.config is not None
         assert self.hydra_context is not None
-        swept = {override.get_key_element() for override in self._given if override.is_sweep_override()}
-        (cells,) = self.split_arguments(self._given, None)
-        jobs: dict[str, Job] = {}
+        swept = self._swept()
+        cells = [cell for given in self._given for cell in self.split_arguments(list(given.values()), None)[0]]
+        jobs: dict[str, Job] = {}  # by what they compute
         configs = []
         for cell in cells:
             config = self.hydra_context.config_loader.load_sweep_config(self.config, list(cell))
@@ -118,11 +149,12 @@ class Sweeper(BasicSweeper):
             typed = dict(override.split("=", 1) for override in cell)
             name = name_job(
                 values,
-                {key: typed[key] for key in typed if key in swept},
+                {key: typed.get(key, "") for key in swept},
                 is_control=is_control(values),
                 fingerprint=run_fingerprint(values),
             )
-            jobs.setdefault(name, Job(tuple(cell), name, run_key(values), values["trainer"]["max_epochs"]))
+            job = Job(tuple(cell), name, run_key(values), values["trainer"]["max_epochs"])
+            jobs.setdefault(run_fingerprint(values), job)
         HydraConfig.instance().cfg = None
         child.check_all(check, configs)
         return len(cells), list(jobs.values())

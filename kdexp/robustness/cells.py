@@ -5,12 +5,13 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from kdexp.contracts import Batch, Task
 from kdexp.metrics import Metrics, right
-from kdexp.robustness import attacks, calibration, ood
+from kdexp.robustness import attacks, calibration, features, ood
 from kdexp.robustness.attacks import Attack, Network, of_labels
 from kdexp.robustness.corruption import Corruption, DoseCurve
 from kdexp.robustness.published import PublishedSet
@@ -33,10 +34,12 @@ class Networks:
     Attributes:
         all: name -> network, in eval mode: inputs (N, ...) to logits (N, C).
         teachers: name -> name of its teacher, for those that have one. It stands before them in all.
+        represent: name -> what gives its representations (N, D), for those that have one set of them.
     """
 
     all: Mapping[str, Network]
     teachers: Mapping[str, str] = field(default_factory=dict)
+    represent: Mapping[str, Network] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -180,6 +183,20 @@ class Grid:
 
         return Cell("calibration", "clean", 0, measure, {"bins": bins})
 
+    def features(self, name: str, fit: Batches, test: Batches, neighbours: int, **settings: Any) -> Cell:
+        """What the representations are good for on a data set; on the grid's own, how like the teacher's they are."""
+
+        def measure(networks: Networks) -> Mapping[str, Measured]:
+            found = {key: self._represented(network, fit, test) for key, network in networks.represent.items()}
+            return {
+                key: self._worth(
+                    found.get(key), found.get(networks.teachers.get(key, "")), neighbours, is_own=test is self.batches
+                )
+                for key in networks.all
+            }
+
+        return Cell("features", name, 0, measure, {"neighbours": neighbours, **settings})
+
     def _shared(self, axis: str, name: str, dose: float, family: str, perturb: Perturb, **settings: Any) -> Cell:
         measure = partial(_measured, grid=self, batches=self.batches, perturb=perturb)
         return Cell(axis, name, dose, measure, settings, family)
@@ -215,6 +232,21 @@ class Grid:
             per_sample = {"confidence": confidence, "nll": nll, "brier": squared}
             samples |= {f"{name}{suffix}": value for name, value in per_sample.items()}
         return Measured(values, samples)
+
+    def _represented(self, network: Network, fit: Batches, test: Batches) -> list[np.ndarray]:
+        parts = [part for batches in (fit, test) for part in _logits(network, batches)]
+        return [part.flatten(1).float().numpy() if part.dim() > 1 else part.numpy() for part in parts]
+
+    def _worth(
+        self, own: list[np.ndarray] | None, teacher: list[np.ndarray] | None, neighbours: int, *, is_own: bool
+    ) -> Measured:
+        if own is None:
+            return Measured({}, notes=["it has no representations of its own to read"])
+        right = {"probe": features.linear_probe(*own), "knn": features.nearest(*own, neighbours=neighbours)}
+        values = {name: float(each.mean()) for name, each in right.items()}
+        if teacher is not None and is_own:
+            values["cka_to_teacher"] = features.cka(own[2], teacher[2])
+        return Measured(values, {name: torch.from_numpy(each) for name, each in right.items()})
 
 
 def _name(operator: Any) -> str:

@@ -96,6 +96,8 @@ class Summary:
                 said[axis] = {cell.name: self._shift(measured) for cell, measured in cells}
             elif axis == "ood":
                 said[axis] = {cell.name: self._detection(measured) for cell, measured in cells}
+            elif axis == "features":
+                said[axis] = {cell.name: self._features(measured) for cell, measured in cells}
             elif axis == "calibration":
                 said[axis] = self._calibration(cells[0][1])
         return said
@@ -213,6 +215,15 @@ class Summary:
             else:
                 said[name] = {role: measured[role].values[name] for role in self.roles}
         return said
+
+    def _features(self, measured: Mapping[str, Measured]) -> dict[str, Any]:
+        having = {role: one for role, one in measured.items() if one.values}
+        said = {
+            name: self._entry({role: self._mean(one, name) for role, one in having.items()})
+            for name in ("probe", "knn")
+        }
+        alike = {role: one.values["cka_to_teacher"] for role, one in having.items() if "cka_to_teacher" in one.values}
+        return said | ({"cka_to_teacher": {role: _number(value) for role, value in alike.items()}} if alike else {})
 
     def _calibration(self, measured: Mapping[str, Measured]) -> dict[str, Any]:
         said: dict[str, Any] = {}
