@@ -147,6 +147,7 @@ OmegaConf.register_new_resolver(
 )
 OmegaConf.register_new_resolver("kdexp.views", lambda mode: _cached_views(mode), replace=True)
 OmegaConf.register_new_resolver("kdexp.augment_seed", lambda mode, seed: seed if mode == "none" else 0, replace=True)
+OmegaConf.register_new_resolver("kdexp.epochs", lambda epochs, share: round(epochs / max(share, 0.1)), replace=True)
 OmegaConf.register_new_resolver("kdexp.names", lambda group: "+".join(group) or "none", replace=True)
 
 

@@ -47,7 +47,7 @@ def test_a_quick_look_leaves_a_report_its_cells_and_its_figures(sweep, quick):
     assert json.loads((folder / "robustness.json").read_text()) == quick
     assert list(quick["models"]) == ["teacher", "control", "student"]
     assert quick["samples"] == 60
-    assert set(quick["measures"]) == {"clean", "corruptions_lite", "noise_dose", "attacks", "calibration"}
+    assert set(quick["measures"]) == {"clean", "corruptions_lite", "noise_dose", "attacks", "calibration", "features"}
     with (folder / "robustness.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["model"] for row in rows[:3]] == ["teacher", "control", "student"]

@@ -1,8 +1,10 @@
 """What a person sees of a robustness report, from robustness.json alone."""
 
+import json
 import statistics
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,17 @@ _LESS_IS_BETTER = ("mce", "relative_mce", "error", "ece", "ace", "nll", "brier",
 
 Report = Mapping[str, Any]
 """The content of a robustness.json."""
+
+
+def read(folders: Iterable[Path]) -> dict[Path, Report]:
+    """The reports of those of the run folders that have one."""
+    found = {}
+    for folder in folders:
+        with suppress(OSError, ValueError):  # most runs have none; one that cannot be read is no reason to show nothing
+            report = json.loads((folder / "robustness.json").read_text())
+            if report.get("schema_version") == 1:
+                found[folder] = report
+    return found
 
 
 def show(report: Report, folder: Path) -> None:

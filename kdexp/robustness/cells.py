@@ -233,12 +233,12 @@ class Grid:
             samples |= {f"{name}{suffix}": value for name, value in per_sample.items()}
         return Measured(values, samples)
 
-    def _represented(self, network: Network, fit: Batches, test: Batches) -> list[np.ndarray]:
-        parts = [part for batches in (fit, test) for part in _logits(network, batches)]
-        return [part.flatten(1).float().numpy() if part.dim() > 1 else part.numpy() for part in parts]
+    def _represented(self, network: Network, fit: Batches, test: Batches) -> "_Represented":
+        (known, labels), (asked, answers) = _logits(network, fit), _logits(network, test)
+        return known.flatten(1).float().numpy(), labels.numpy(), asked.flatten(1).float().numpy(), answers.numpy()
 
     def _worth(
-        self, own: list[np.ndarray] | None, teacher: list[np.ndarray] | None, neighbours: int, *, is_own: bool
+        self, own: "_Represented | None", teacher: "_Represented | None", neighbours: int, *, is_own: bool
     ) -> Measured:
         if own is None:
             return Measured({}, notes=["it has no representations of its own to read"])
@@ -247,6 +247,10 @@ class Grid:
         if teacher is not None and is_own:
             values["cka_to_teacher"] = features.cka(own[2], teacher[2])
         return Measured(values, {name: torch.from_numpy(each) for name, each in right.items()})
+
+
+_Represented = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+"""Of the samples to train a probe on, and of those to ask it about: representations and classes."""
 
 
 def _name(operator: Any) -> str:

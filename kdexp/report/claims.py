@@ -1,0 +1,332 @@
+"""Whether distillation does what it is said to do: less training data, better features, less sensitive to noise.
+
+What would show each claim is fixed here, before anybody looks at numbers; all differences are of distilled student and
+control with the same seed, and are turned such that more is better.
+"""
+
+import math
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdexp.report.comparison import Comparison, Setting
+from kdexp.report.curves import Curve, Line, curves
+from kdexp.report.robustness import Report
+from kdexp.report.statistics import FEWEST_PAIRS, Paired, paired
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One thing that was measured of student and control.
+
+    Attributes:
+        what: it is.
+        control: mean over seeds.
+        student: likewise.
+        gain: the differences, paired by seed; positive where the student is better.
+        decides: whether the claim stands or falls with it; else it is told beside it.
+    """
+
+    what: str
+    control: float
+    student: float
+    gain: Paired
+    decides: bool = True
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One of the article's claims, and what speaks for and against it.
+
+    Attributes:
+        name: the claim.
+        evidence: what was measured; nothing when the runs for it are not there.
+        remarks: sentences on it.
+    """
+
+    name: str
+    evidence: Sequence[Evidence]
+    remarks: Sequence[str]
+
+    @property
+    def verdict(self) -> str:
+        """In words; it holds where all that decides is better by the signed-rank test."""
+        found = [one.gain.verdict for one in self.evidence if one.decides]
+        if not found:
+            return "not measured"
+        if all(verdict == "better" for verdict in found):
+            return "holds"
+        if "better" in found:
+            return "holds in part"
+        if "not enough seeds to tell" in found:
+            return "not enough seeds to tell"
+        return "does not hold" if "worse" in found else "no difference shown"
+
+
+def claims(comparison: Comparison, reports: Mapping[Path, Report]) -> list[Claim]:
+    """The claims, as far as anything was measured of at least two of them; else none.
+
+    Args:
+        comparison: the runs. The student is that of the chosen setting; all its data are looked at.
+        reports: of those that were examined, by run folder.
+    """
+    along = {curve.axis: (curve, line) for curve in curves(comparison) if (line := _line(curve, comparison))}
+    examined = _examined(comparison, reports)
+    found = [
+        _less_data(*along["dataset.train_fraction"]) if "dataset.train_fraction" in along else _nothing(_LESS_DATA),
+        _better_features(examined) if examined else _nothing(_BETTER_FEATURES),
+        _less_noise(along.get("dataset.label_noise"), examined),
+    ]
+    return found if sum(bool(claim.evidence) for claim in found) > 1 else []
+
+
+_LESS_DATA, _BETTER_FEATURES = "A distilled student needs less training data", "It learns better features"
+_LESS_NOISE = "It is less sensitive to noise"
+
+
+def _nothing(name: str) -> Claim:
+    return Claim(name, (), ())
+
+
+def _line(curve: Curve, comparison: Comparison) -> Line | None:
+    """The curve of the chosen way of distilling, when its control is there."""
+    if curve.control is None or curve.where:
+        return None
+    winner = comparison.winner
+    return next((line for line in curve.students if winner in line.settings.values()), curve.students[0])
+
+
+def _examined(comparison: Comparison, reports: Mapping[Path, Report]) -> dict[int, Report]:
+    """Seed -> the report of the distilled setting whose runs were examined beside their control; most seeds first."""
+    found = []
+    for setting in comparison.distilled:
+        own = {run.seed: reports[run.folder] for run in setting.runs if run.folder in reports}
+        found.append({seed: one for seed, one in own.items() if {"student", "control"} <= set(one["models"])})
+    return max(found, key=len, default={})
+
+
+def _less_data(curve: Curve, line: Line) -> Claim:
+    doses = [dose for dose in line.settings if dose in (curve.control.settings if curve.control else ())]
+    few, whole = doses[:-1], doses[-1]
+    gain = line.mean_gain(few)
+    if gain is None or not few:
+        return _nothing(_LESS_DATA)
+    assert curve.control
+    own, alone = (_means(which, doses) for which in (line, curve.control))
+    said = ", ".join(f"{100 * dose:g}" for dose in few)
+    evidence = [
+        Evidence(f"accuracy with {said} % of the training samples, mean", statistics.fmean(alone[:-1]),
+                 statistics.fmean(own[:-1]), gain)
+    ]  # fmt: skip
+    for dose in doses:
+        single = line.mean_gain([dose])
+        if single is not None:
+            what = f"accuracy with {100 * dose:g} % of them"
+            place = doses.index(dose)
+            evidence.append(Evidence(what, alone[place], own[place], single, decides=False))
+    needed = share_needed(doses, own, alone[-1])
+    reached = (
+        f"the student reaches that with {100 * needed / whole:.0f} % of them (by the means, between the shares that "
+        "were tried)"
+        if needed is not None
+        else "the student does not reach that with any share that was tried"
+    )
+    remarks = [f"With all its samples the control has {100 * alone[-1]:.2f} %; {reached}."]
+    remarks.append(_of_the_teacher(line.settings[few[0]], "train_fraction"))
+    return Claim(_LESS_DATA, evidence, remarks)
+
+
+def _of_the_teacher(setting: Setting, name: str) -> str:
+    """What the teacher had learned from: with all the labels it brings what the student's share lacks."""
+    recipe = setting.runs[0].settings.get(f"teacher.recipe.{name}")
+    own = setting.runs[0].settings.get(f"dataset.{name}")
+    if name == "label_noise":
+        return (
+            "The teacher was trained on the same wrong labels." if recipe == own
+            else "The teacher was trained on clean labels, and brings what the student's lack."
+        )  # fmt: skip
+    return (
+        "The teacher was trained on the same share." if recipe == own
+        else "The teacher was trained on all the samples, and brings what the student's share lacks."
+    )  # fmt: skip
+
+
+def _means(line: Line, doses: Sequence[float]) -> list[float]:
+    return [line.settings[dose].mean("acc") or 0.0 for dose in doses]
+
+
+def share_needed(shares: Sequence[float], accuracy: Sequence[float], target: float) -> float | None:
+    """The smallest share of the data with which an accuracy is reached; linear in the logarithm of the share.
+
+    Args:
+        shares: rising, > 0.
+        accuracy: with each of them.
+        target: the accuracy wanted.
+
+    Returns:
+        The share of the first crossing; None where it is never reached.
+    """
+    if accuracy[0] >= target:
+        return shares[0]
+    for place in range(1, len(shares)):
+        before, after = accuracy[place - 1], accuracy[place]
+        if after >= target:
+            way = (target - before) / (after - before)
+            return math.exp(math.log(shares[place - 1]) * (1 - way) + math.log(shares[place]) * way)
+    return None
+
+
+Value = Callable[[Report, str], float | None]
+"""What a report says of a role."""
+
+
+def _evidence(what: str, examined: Mapping[int, Report], value: Value, *, sign: int = 1, decides: bool = True
+              ) -> Iterator[Evidence]:  # fmt: skip
+    """Nothing where it was not measured."""
+    values = [(value(one, "control"), value(one, "student")) for one in examined.values()]
+    known = [(alone, own) for alone, own in values if alone is not None and own is not None]
+    gain = paired([sign * (own - alone) for alone, own in known])
+    if gain is not None:
+        control, student = (statistics.fmean(side) for side in zip(*known, strict=True))
+        yield Evidence(what, control, student, gain, decides)
+
+
+def _better_features(examined: Mapping[int, Report]) -> Claim:
+    first = next(iter(examined.values()))
+    own, names = first["dataset"], list(first["measures"].get("features", {}))
+    other = next((name for name in names if name != own), None)
+    evidence: list[Evidence] = []
+    for name in [*([other] if other else []), *([own] if own in names else [])]:
+        place = f"{name} (another data set)" if name == other else f"{name} (labels that did not train it)"
+        for measure, words in (("probe", "a linear classifier"), ("knn", "nearest neighbours")):
+            decides = measure == "probe" and name == (other or own)
+            what = f"accuracy of {words} on the frozen features, {place}"
+            evidence += _evidence(what, examined, _of("features", name, measure), decides=decides)
+    what = "similarity of the features to the teacher's (CKA)"
+    evidence += _evidence(what, examined, _of("features", own, "cka_to_teacher"), decides=False)
+    return Claim(_BETTER_FEATURES, evidence, ())
+
+
+def _of(*path: str) -> Value:
+    def value(report: Report, role: str) -> float | None:
+        node: Any = report["measures"]
+        for key in (*path, role):
+            node = node.get(key, {}) if isinstance(node, Mapping) else {}
+        return node if isinstance(node, float | int) else None
+
+    return value
+
+
+def _under_noise(report: Report, role: str) -> float | None:
+    areas = [_of("noise_dose", name, "area")(report, role) for name in report["measures"].get("noise_dose", {})]
+    known = [area for area in areas if area is not None]
+    return statistics.fmean(known) if known else None
+
+
+def _lost_to_noise(report: Report, role: str) -> float | None:
+    clean, noisy = _of("clean", "acc")(report, role), _under_noise(report, role)
+    return None if clean is None or noisy is None else clean - noisy
+
+
+def _lost_to_corruptions(report: Report, role: str) -> float | None:
+    clean, error = _of("clean", "acc")(report, role), _of("corruptions_lite", "mce_raw")(report, role)
+    return None if clean is None or error is None else clean - (1 - error)
+
+
+def _corrupted(report: Report, role: str) -> float | None:
+    error = _of("corruptions_lite", "mce_raw")(report, role)
+    return None if error is None else 1 - error
+
+
+def _less_noise(wrong: tuple[Curve, Line] | None, examined: Mapping[int, Report]) -> Claim:
+    evidence: list[Evidence] = []
+    noises = sorted({name for one in examined.values() for name in one["measures"].get("noise_dose", {})})
+    kinds = ", ".join(name.replace("_", " ") for name in noises)
+    evidence += _evidence(f"accuracy lost to noise in the inputs ({kinds})", examined, _lost_to_noise, sign=-1)
+    evidence += _evidence("accuracy under that noise", examined, _under_noise, decides=False)
+    evidence += _evidence("accuracy lost to corruptions", examined, _lost_to_corruptions, sign=-1)
+    evidence += _evidence("accuracy under corruptions", examined, _corrupted, decides=False)
+    remarks = []
+    if wrong is not None:
+        evidence += _wrong_labels(*wrong)
+        remarks.append(_of_the_teacher(list(wrong[1].settings.values())[-1], "label_noise"))
+    if evidence:
+        remarks.insert(0, "What decides is what is lost, so that a student that is better without noise gets nothing "
+                          "for that.")  # fmt: skip
+    return Claim(_LESS_NOISE, evidence, remarks)
+
+
+def _wrong_labels(curve: Curve, line: Line) -> Iterator[Evidence]:
+    assert curve.control
+    doses = [dose for dose in line.settings if dose in curve.control.settings]
+    noisy = [dose for dose in doses if dose > 0]
+    said = ", ".join(f"{100 * dose:g}" for dose in noisy)
+    own, alone = (_means(which, doses) for which in (line, curve.control))
+    alone_noisy, own_noisy = (
+        statistics.fmean(value for dose, value in zip(doses, side, strict=True) if dose > 0) for side in (alone, own)
+    )
+    if doses[0] == 0:
+        # Lost by the control less lost by the student is the student's gain with noise less that without.
+        lost = paired([statistics.fmean(found[1:]) - found[0] for found in line.gains(doses).values()])
+        if lost is not None:
+            what = f"accuracy lost to {said} % of wrong training labels, mean"
+            yield Evidence(what, alone[0] - alone_noisy, own[0] - own_noisy, lost)
+    gain = line.mean_gain(noisy)
+    if gain is not None:
+        what = f"accuracy with {said} % of wrong training labels, mean"
+        yield Evidence(what, alone_noisy, own_noisy, gain, decides=doses[0] != 0)
+
+
+def sentence(claim: Claim) -> str:
+    """The verdict, and the numbers that it comes from."""
+    parts = [f"{one.what}: {_number(one)}" for one in claim.evidence if one.decides]
+    if not parts:
+        return f"{claim.name}: not measured in these runs."
+    return f"{claim.name}: {claim.verdict}. {'; '.join(parts)}."
+
+
+def _number(one: Evidence) -> str:
+    interval = ""
+    if one.gain.interval:
+        low, high = (f"{100 * end:+.2f}" for end in one.gain.interval)
+        interval = f" [{low}, {high}]"
+    gain = f"{100 * one.gain.mean:+.2f}{interval}"
+    return f"{100 * one.control:.2f} control, {100 * one.student:.2f} student, better by {gain} ({surety(one.gain)})"
+
+
+def surety(gain: Paired) -> str:
+    """The verdict on one difference, and what it is from."""
+    up = sum(value > 0 for value in gain.differences)
+    seeds = f"{up} of {gain.n} seeds better"
+    return f"{gain.verdict}, {seeds}" if gain.p is None else f"{gain.verdict}, p = {gain.p:.2g}, {seeds}"
+
+
+METHOD = (
+    "All numbers are in percent or percentage points, of the test data, means over seeds; brackets are 95 % bootstrap "
+    "intervals over seeds. A difference is shown by Wilcoxon's signed-rank test at p < 0.05, which takes at least "
+    f"{FEWEST_PAIRS} seeds that differ; the p values are not corrected for the number of measures."
+)
+
+
+def markdown(found: Sequence[Claim], title: str) -> str:
+    """The claims as a page to read and to pass on."""
+    lines = [f"# {title}", "", METHOD, ""]
+    for number, claim in enumerate(found, start=1):
+        lines += [f"## {number}. {claim.name}: {claim.verdict}", ""]
+        if claim.evidence:
+            lines += ["| | control | student | better by | |", "|---|---|---|---|---|"]
+            for one in claim.evidence:
+                low, high = one.gain.interval or (math.nan, math.nan)
+                interval = f" [{100 * low:+.2f}, {100 * high:+.2f}]" if one.gain.interval else ""
+                what = f"**{one.what}**" if one.decides else one.what
+                lines.append(
+                    f"| {what} | {100 * one.control:.2f} | {100 * one.student:.2f} "
+                    f"| {100 * one.gain.mean:+.2f}{interval} | {surety(one.gain)} |"
+                )
+            lines.append("")
+        lines += [" ".join(claim.remarks)] if claim.remarks else []
+        lines.append("")
+    lines += ["What a claim stands or falls with is in bold.", ""]
+    return "\n".join(lines)
