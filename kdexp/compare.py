@@ -10,24 +10,22 @@ from omegaconf import DictConfig
 from kdexp import launch
 from kdexp.config import HYDRA_VERSION_BASE, one_line
 
-CSV, PAGE = "compare.csv", "report.html"
 
-
-def run(config: DictConfig) -> tuple[Path, Path]:
-    """Compare runs: print the table, write compare.csv and report.html.
+def run(config: DictConfig) -> dict[str, Path]:
+    """Compare runs: print the table, write the files of `kdexp.report.files`.
 
     Args:
         config: conf/compare.yaml.
 
     Returns:
-        The two files.
+        What each file is -> the file.
 
     Raises:
         ValueError: a folder does not exist or holds no run, or where or sort names what no run has.
     """
     from kdexp.report.comparison import Comparison
-    from kdexp.report.page import write_page
-    from kdexp.report.runs import find, matching, write_csv
+    from kdexp.report.files import write
+    from kdexp.report.runs import find, matching
     from kdexp.report.table import show_comparison
 
     if not config.folders:
@@ -41,19 +39,17 @@ def run(config: DictConfig) -> tuple[Path, Path]:
     comparison = Comparison(matching(found, config.where), config.sort)
     show_comparison(comparison)
     out = Path(config.out) if config.out else folders[0] if len(folders) == 1 else Path()
-    write_csv(comparison.runs, out / CSV)
-    write_page(comparison, out / PAGE, source=[*config.folders, *(f"where={w}" for w in config.where)], unread=unread)
-    return out / CSV, out / PAGE
+    return write(comparison, out, source=[*config.folders, *(f"where={w}" for w in config.where)], unread=unread)
 
 
 @hydra.main(version_base=HYDRA_VERSION_BASE, config_path="pkg://kdexp.conf", config_name="compare")
 def _compare(config: DictConfig) -> None:
     try:
-        table, page = run(config)
+        written = run(config)
     except (ValueError, OSError) as error:
         launch.leave(launch.WRONG_INPUT, one_line(error))
-    print(f"every run     {table}")
-    print(f"look at it    {page}")
+    for what, path in written.items():
+        print(f"{what:<14}{path}")
 
 
 def _with_folders() -> None:

@@ -4,10 +4,11 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from kdexp.config import DISTILLATION_ONLY, RUN_ONLY, control_fingerprint, run_fingerprint
-from kdexp.report.runs import Run
+from kdexp.report.runs import Run, read_reports
 from kdexp.report.statistics import Paired, bootstrap, paired, wilson
 
 # Chosen options and the equation's own numbers stand first, in this order.
@@ -158,6 +159,11 @@ class Comparison:
         return max(own, key=_merit, default=None)
 
     @cached_property
+    def reports(self) -> dict[Path, Mapping[str, Any]]:
+        """The robustness reports of the completed runs that were examined, by run folder."""
+        return read_reports(run.folder for run in self.completed)
+
+    @cached_property
     def teachers(self) -> dict[str, Mapping[str, Any]]:
         """The teachers' names and what they can do: the winner's first."""
         first = list(self.winner.runs) if self.winner else []
@@ -168,6 +174,28 @@ class Comparison:
                 name = run.results.get("choices", {}).get("teacher", "teacher")
                 found[name if name not in found else f"{name} ({len(found) + 1})"] = teacher
         return found
+
+
+# Soft terms that know nothing of the teacher, or nothing but how sure it is.
+_SUBSTITUTES = ("matched_smoothing", "permuted_kd", "label_smoothing", "tf_kd")
+
+
+def teachers_part(comparison: Comparison) -> Iterator[tuple[Setting, Setting, Paired]]:
+    """Each taught setting beside each whose soft labels have none of the teacher's knowledge, with the same control.
+
+    Yields:
+        (taught, substitute, test accuracy of the first less the second's, paired by seed).
+    """
+    for taught in comparison.distilled:
+        for other in comparison.distilled:
+            kinds = [str(setting.runs[0].settings.get("loss")) in _SUBSTITUTES for setting in (taught, other)]
+            if kinds != [False, True] or taught.family != other.family:
+                continue
+            found = {run.seed: run.metric("acc") for run in other.runs}
+            pairs = [(run.metric("acc"), found.get(run.seed)) for run in taught.runs]
+            gain = paired([own - theirs for own, theirs in pairs if own is not None and theirs is not None])
+            if gain is not None:
+                yield taught, other, gain
 
 
 def _merit(setting: Setting) -> tuple[float, float]:

@@ -1,9 +1,9 @@
 """The figures of one run, and of its robustness, as PNG files."""
 
 from collections.abc import Mapping, Sequence
-from itertools import zip_longest
+from itertools import cycle, zip_longest
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,7 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from kdexp.atomic import atomic_path
-from kdexp.metrics import CurveData
+from kdexp.report.curves import CONDITIONS, IN_RATIOS, Curve
+
+if TYPE_CHECKING:
+    from kdexp.metrics import CurveData  # not at run time: pictures of results need no torch
 
 # Colours that people with any kind of colour vision can tell apart (Okabe and Ito 2008).
 _BLUE, _ORANGE, _GREEN, _GREY = "#0072b2", "#d55e00", "#009e73", "#8c8c8c"
@@ -22,7 +25,7 @@ _NAMED_CLASSES = 10  # more curves than these get no names
 _COUNTED_CLASSES = 20  # more rows than these get no names and no counts
 
 
-def roc(curves: CurveData, classes: Sequence[str], path: Path) -> None:
+def roc(curves: "CurveData", classes: Sequence[str], path: Path) -> None:
     """Draw the ROC curves: the macro mean over all classes, and each class's own (named up to ten classes).
 
     Args:
@@ -53,7 +56,7 @@ def roc(curves: CurveData, classes: Sequence[str], path: Path) -> None:
     _save(figure, path)
 
 
-def confusion(curves: CurveData, classes: Sequence[str], path: Path) -> None:
+def confusion(curves: "CurveData", classes: Sequence[str], path: Path) -> None:
     """Draw the confusion matrix, each row as shares of its true class; multilabel data have none, and get no file.
 
     Up to twenty classes have their names and counts written; above, only the picture and a few class numbers are.
@@ -117,6 +120,61 @@ def training_curves(rows: Sequence[Mapping[str, float]], path: Path) -> None:
             _plot(axes, _series(rows, f"train/{name}"), _GREEN, "^", name)
             axes.set(title=name, xlabel="epoch")
     _save(figure, path)
+
+
+# Curves over what was done to the training data (kdexp.report.curves)
+
+_STUDENTS = (_BLUE, _GREEN, "#cc79a7", "#e69f00", "#56b4e9")
+
+
+def condition(curve: Curve, path: Path) -> None:
+    """Draw test accuracy, and the gain over the control, along a condition of the training data.
+
+    Bars are 95 % bootstrap intervals over seeds.
+
+    Args:
+        curve: of teacher, control and students.
+        path: the PNG file.
+    """
+    figure = _figure(9.6, 3.8)
+    left, right = figure.subplots(1, 2)
+    teacher = curve.teacher
+    left.plot(list(teacher), list(teacher.values()), color=_GREY, linestyle=":", marker="D", markersize=3.5,
+              label="teacher")  # fmt: skip
+    if curve.control:
+        _with_bars(left, [(x, s.mean("acc"), s.interval("acc")) for x, s in curve.control.settings.items()],
+                   _ORANGE, "s", "control")  # fmt: skip
+    for line, color in zip(curve.students, cycle(_STUDENTS), strict=False):
+        found = line.settings.items()
+        _with_bars(left, [(x, s.mean("acc"), s.interval("acc")) for x, s in found], color, "o", line.label)
+        gains = [(x, s.gain.mean, s.gain.interval) for x, s in found if s.gain]
+        _with_bars(right, gains, color, "o", line.label)
+    right.axhline(0, color=_GREY, linewidth=1)
+    for axes, words in ((left, "accuracy on test"), (right, "gain over the control, paired by seed")):
+        axes.set(title=words, xlabel=CONDITIONS[curve.axis])
+        if curve.axis in IN_RATIOS:
+            axes.set_xscale("log")
+            doses = sorted({dose for line in curve.lines for dose in line.settings})
+            axes.set_xticks(doses, [f"{dose:g}" for dose in doses])
+            axes.minorticks_off()
+        axes.grid(alpha=0.25)
+    left.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    right.yaxis.set_major_formatter(PercentFormatter(1, decimals=1, symbol=" points"))
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    _save(figure, path)
+
+
+def _with_bars(
+    axes: Axes,
+    points: Sequence[tuple[float, float | None, tuple[float, float] | None]],
+    color: str,
+    marker: str,
+    label: str,
+) -> None:
+    known = [(x, y, ends or (y, y)) for x, y, ends in points if y is not None]
+    below, above = [y - low for _, y, (low, _) in known], [high - y for _, y, (_, high) in known]
+    axes.errorbar([x for x, *_ in known], [y for _, y, _ in known], (below, above), color=color, marker=marker,
+                  markersize=3.5, capsize=2, label=label)  # fmt: skip
 
 
 # The robustness report (kdexp.evaluation)

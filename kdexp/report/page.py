@@ -4,7 +4,7 @@ import base64
 import gzip
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.resources import files
@@ -14,8 +14,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from kdexp.atomic import atomic_path
-from kdexp.report import plots
-from kdexp.report.comparison import Comparison, Setting, heeds, plain
+from kdexp.report import claims, plots, robustness
+from kdexp.report.comparison import Comparison, Setting, heeds, plain, teachers_part
+from kdexp.report.curves import CONDITIONS, Curve, curves
 from kdexp.report.runs import Run
 from kdexp.report.statistics import FEWEST_PAIRS
 from kdexp.report.summary import answer, points, spread
@@ -104,7 +105,7 @@ def write_page(comparison: Comparison, path: Path, *, source: Sequence[str], unr
         source: where the runs were found and how they were chosen, in the user's words.
         unread: a line for each results.json that could not be read.
     """
-    sections = [section for make in SECTIONS if (section := make(comparison)) is not None]
+    sections = list(_sections(comparison))
     plotted: list[plots.Plot] = []
 
     def number(figure: Figure) -> int:
@@ -117,7 +118,7 @@ def write_page(comparison: Comparison, path: Path, *, source: Sequence[str], unr
     )  # fmt: skip
     environment.filters["unbroken"] = _unbroken
     page = environment.get_template("page.html").render(
-        title=_title(comparison),
+        title=title(comparison),
         meta=_meta(comparison, source),
         cards=_cards(comparison),
         sentences=answer(comparison),
@@ -150,7 +151,9 @@ def _packed_plotly() -> str:
     return base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode()
 
 
-def _title(comparison: Comparison) -> str:
+def title(comparison: Comparison) -> str:
+    """Which students, taught by whom, on what."""
+
     def names(group: str) -> list[str]:
         found = (run.results.get("choices", {}).get(group) for run in comparison.runs)
         return list(dict.fromkeys(name for name in found if name))
@@ -456,7 +459,174 @@ def _classes(comparison: Comparison) -> list[str]:
     return list(config.get("classes") or map(str, range(config.get("num_classes", 0))))
 
 
-SECTIONS: Sequence[Callable[[Comparison], Section | None]] = (
-    _errors, _heat_maps, _settings, _parallel, _learning_curves, _roc, _confusion, _costs, _runs, _failed, _method,
+def _claims(comparison: Comparison) -> Section | None:
+    found = claims.claims(comparison, comparison.reports)
+    if not found:
+        return None
+    rows: list[list[Any]] = []
+    for claim in found:
+        for one in claim.evidence:
+            interval = one.gain.interval
+            rows.append(
+                [
+                    claim.name,
+                    f"{one.what}{' (decides)' if one.decides else ''}",
+                    *((f"{100 * value:.2f}", value) for value in (one.control, one.student)),
+                    (points(one.gain.mean), one.gain.mean),
+                    (f"{points(interval[0])} to {points(interval[1])}", interval[0]) if interval else ("", None),
+                    claims.surety(one.gain),
+                ]
+            )
+    lines = [claims.METHOD, *(" ".join([claims.sentence(claim), *claim.remarks]) for claim in found)]
+    columns = ["claim", "measure", "control", "student", "better by", "95 % interval", "verdict"]
+    return Section("claims", "Does the article's claim hold?", "\n".join(lines), table=Table(columns, rows, (0, 1, 6)),
+                   wide=True)  # fmt: skip
+
+
+def _conditions(comparison: Comparison) -> Iterator[Section]:
+    """A section for each condition of the training data that was swept."""
+    found: dict[str, list[Curve]] = {}
+    for curve in curves(comparison):
+        found.setdefault(curve.axis, []).append(curve)
+    for axis, several in found.items():
+        figures = {}
+        for curve in several:
+            figures[curve.where] = [Figure("Accuracy", plots.condition(curve))]
+            gains = plots.condition_gains(curve)
+            figures[curve.where] += [Figure("Gain over the control", gains)] if gains else []
+        yield Section(
+            axis.rpartition(".")[2].replace("_", "-"),
+            f"Over the {CONDITIONS[axis]}",
+            "Means over seeds with 95 % bootstrap intervals; gains are paired by seed. The teacher is the one that the "
+            "student of that point had.",
+            figures,
+            _condition_table(axis, several),
+        )
+
+
+def _condition_table(axis: str, several: Sequence[Curve]) -> Table:
+    rows: list[list[Any]] = []
+    for curve in several:
+        for line in curve.students:
+            for dose, setting in line.settings.items():
+                control = curve.control.settings.get(dose) if curve.control else None
+                teacher, gain = curve.teacher.get(dose), setting.gain
+                interval = gain.interval if gain else None
+                rows.append(
+                    [
+                        " ".join(filter(None, (curve.where, line.label))),
+                        (plain(dose), dose),
+                        (f"{100 * teacher:.2f}", teacher) if teacher is not None else ("", None),
+                        _cell(control, "acc") if control else ("", None),
+                        _cell(setting, "acc"),
+                        (points(gain.mean), gain.mean) if gain else ("", None),
+                        (f"{points(interval[0])} to {points(interval[1])}", interval[0]) if interval else ("", None),
+                        gain.verdict if gain else "no control",
+                    ]
+                )
+    columns = ["student", axis, "teacher", "control", "distilled", "gain", "95 % interval", "verdict"]
+    return Table(columns, rows, (0, 7))
+
+
+def _soft_labels(comparison: Comparison) -> Section | None:
+    """What the teacher adds to what soft labels do without one."""
+    rows: list[list[Any]] = []
+    said = []
+    for taught, substitute, gain in teachers_part(comparison):
+        interval = gain.interval
+        rows.append(
+            [
+                taught.label,
+                substitute.label,
+                _cell(taught, "acc"),
+                _cell(substitute, "acc"),
+                (points(gain.mean), gain.mean),
+                (f"{points(interval[0])} to {points(interval[1])}", interval[0]) if interval else ("", None),
+                gain.verdict,
+            ]
+        )
+        said.append(f"{taught.label} against {substitute.label}: {points(gain.mean)} points, {gain.verdict}.")
+    if not rows:
+        return None
+    lead = (
+        "Soft labels that know nothing of the teacher but how uncertain it is, or nothing of what it says about the "
+        f"wrong classes, are what a teacher has to beat. {' '.join(said)}"
+    )
+    columns = ["taught", "without the teacher's knowledge", "taught, acc", "without, acc", "difference",
+               "95 % interval", "verdict"]  # fmt: skip
+    return Section(
+        "soft-labels", "The teacher, or soft labels?", lead, table=Table(columns, rows, (0, 1, 6)), wide=True
+    )
+
+
+def _robustness(comparison: Comparison) -> Section | None:
+    figures: dict[str, list[Figure]] = {}
+    rows: list[list[Any]] = []
+    said = []
+    for setting in comparison.distilled or comparison.controls:
+        examined = [run for run in setting.runs if run.folder in comparison.reports]
+        if not examined:
+            continue
+        reports = [comparison.reports[run.folder] for run in examined]
+        figures[setting.label] = list(_robustness_figures(reports))
+        rows += _robustness_rows(setting, reports)
+        said.append(f"{setting.label}: {' '.join(robustness.words(reports))}")
+    if not figures:
+        return None
+    lead = "\n".join(
+        [
+            "Means over seeds, lines are 95 % bootstrap intervals over them; every network sees the same noise, and "
+            "each is attacked for itself. Student less control is paired by seed.",
+            *said,
+        ]
+    )
+    columns = ["setting", "measure", "teacher", "control", "student", "student - control", "95 % interval", "verdict"]
+    return Section("robustness", "How well it holds up", lead, figures, Table(columns, rows, (0, 1, 7)))
+
+
+def _robustness_figures(reports: plots.Reports) -> Iterator[Figure]:
+    cells = reports[0]["cells"]
+    for axis in dict.fromkeys(row["axis"] for row in cells):
+        if robustness.is_of_corruptions(axis):
+            yield Figure(f"Over severity: {axis}", plots.severities(reports, axis))
+            yield Figure(f"By corruption: {axis}", plots.corruptions(reports, axis))
+    for axis, name in dict.fromkeys((row["axis"], row["name"]) for row in cells):
+        if axis in ("noise_dose", "attacks"):
+            yield Figure(name.replace("_", " "), plots.doses(reports, axis, name))
+    for role in plots.ROLES:
+        diagram = plots.reliability(reports, role)
+        if diagram:
+            yield Figure(f"Calibration of the {role}", diagram)
+
+
+def _robustness_rows(setting: Setting, reports: plots.Reports) -> Iterator[list[Any]]:
+    for row in robustness.measures_over_seeds(reports):
+        gain = row["difference"]
+        interval = gain["interval"] if gain else None
+        yield [
+            setting.label,
+            robustness.named(row["axis"], row["measure"]),
+            *(
+                (f"{value:.4f}", value) if (value := row["mean"].get(role)) is not None else ("", None)
+                for role in plots.ROLES
+            ),
+            (f"{gain['mean']:+.4f}", gain["mean"]) if gain else ("", None),
+            (f"{interval[0]:+.4f} to {interval[1]:+.4f}", interval[0]) if interval else ("", None),
+            gain["verdict"] if gain else "",
+        ]
+
+
+def _sections(comparison: Comparison) -> Iterator[Section]:
+    for make in SECTIONS:
+        made = make(comparison)
+        if isinstance(made, Section):
+            yield made
+        elif made is not None:
+            yield from made
+
+
+SECTIONS: Sequence[Callable[[Comparison], Section | Iterator[Section] | None]] = (
+    _claims, _errors, _conditions, _soft_labels, _robustness,
+    _heat_maps, _settings, _parallel, _learning_curves, _roc, _confusion, _costs, _runs, _failed, _method,
 )  # fmt: skip
 """The page from top to bottom; a function that has nothing to show returns None."""

@@ -3,13 +3,15 @@
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from kdexp.report.comparison import Comparison, Setting, plain
+from kdexp.report.curves import CONDITIONS, IN_RATIOS, Curve, Line
 from kdexp.report.runs import Run
-from kdexp.report.statistics import wilson
+from kdexp.report.statistics import bootstrap, wilson
 from kdexp.report.summary import spread
 
 Plot = dict[str, Any]
@@ -431,6 +433,166 @@ def costs(comparison: Comparison, measure: str) -> Plot | None:
 def ranked(comparison: Comparison) -> list[Setting]:
     """The distilled settings, the best on val first."""
     return sorted(comparison.distilled, key=lambda setting: setting.mean("acc", "val") or 0, reverse=True)
+
+
+def condition(curve: Curve) -> Plot:
+    """Test accuracy of teacher, control and students along a condition of the training data, with 95 % intervals."""
+    data = [_points("teacher", TEACHER, [(dose, share, None) for dose, share in curve.teacher.items()], dash="dot")]
+    for line, colour in _coloured(curve):
+        found = [(x, setting.mean("acc"), setting.interval("acc")) for x, setting in line.settings.items()]
+        known = [(x, mean, interval) for x, mean, interval in found if mean is not None]
+        data.append(_points(line.label, colour, known))
+    return {"data": data, "layout": _over(curve.axis, "accuracy on test, %")}
+
+
+def condition_gains(curve: Curve) -> Plot | None:
+    """The students' gains over the control along a condition, paired by seed, with 95 % intervals."""
+    data = []
+    for line, colour in _coloured(curve):
+        found = [(x, setting.gain) for x, setting in line.settings.items()]
+        known = [(x, gain.mean, gain.interval) for x, gain in found if gain is not None]
+        if known:
+            data.append(_points(line.label, colour, known))
+    if not data:
+        return None
+    layout = _over(curve.axis, "gain over the control, points")
+    layout["yaxis"]["zeroline"] = True
+    return {"data": data, "layout": layout}
+
+
+def _coloured(curve: Curve) -> list[tuple[Line, str]]:
+    controls = [(curve.control, CONTROL)] if curve.control else []
+    return controls + [(line, _CLASSES[place % len(_CLASSES)]) for place, line in enumerate(curve.students)]
+
+
+def _over(axis: str, title: str) -> Plot:
+    words = CONDITIONS.get(axis, axis)
+    return {
+        "xaxis": {"title": {"text": words}, "type": "log" if axis in IN_RATIOS else "linear"},
+        "yaxis": {"title": {"text": title}, "automargin": True},
+        "height": 400,
+    }
+
+
+def _points(
+    name: str, colour: str, points: Sequence[tuple[float, float, tuple[float, float] | None]], dash: str = "solid"
+) -> Plot:
+    """A line through shares, with their intervals."""
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "name": _short(name, 34),
+        "x": [x for x, *_ in points],
+        "y": [round(100 * y, 4) for _, y, _ in points],
+        "error_y": _error_bars([(y, interval) for _, y, interval in points]) | {"color": colour},
+        "line": {"color": colour, "width": 2, "dash": dash},
+        "hovertemplate": "%{x}: %{y:.2f}<extra>" + _short(name, 60) + "</extra>",
+    }
+
+
+ROLES = {"teacher": TEACHER, "control": CONTROL, "student": WINNER}
+"""Of a robustness report, and their colours."""
+
+Reports = Sequence[Mapping[str, Any]]
+"""Contents of robustness.json, of one setting: a run each."""
+
+
+def doses(reports: Reports, axis: str, name: str) -> Plot:
+    """Accuracy of each network over the dose of a perturbation, from the clean test set on; intervals over seeds."""
+    data = []
+    for role, colour in ROLES.items():
+        found = _accuracies(reports, role, lambda row: _is_of(axis, name, row) or _is_clean(row))
+        if found:
+            data.append(_points(role, colour, found))
+    title = "eps" if axis == "attacks" else "dose"
+    return {"data": data, "layout": _over(title, "accuracy on test, %")}
+
+
+def severities(reports: Reports, axis: str) -> Plot:
+    """Accuracy of each network over severity, the mean over the corruptions; intervals over seeds."""
+    data = []
+    for role, colour in ROLES.items():
+        found = _accuracies(reports, role, lambda row: row["axis"] == axis or _is_clean(row))
+        if found:
+            data.append(_points(role, colour, found))
+    return {"data": data, "layout": _over("severity", "accuracy on test, %")}
+
+
+def corruptions(reports: Reports, axis: str) -> Plot:
+    """Accuracy of each network under each corruption, the mean over severities; intervals over seeds."""
+    names = list(dict.fromkeys(row["name"] for row in reports[0]["cells"] if row["axis"] == axis))
+    data = []
+    for role, colour in ROLES.items():
+        found = [(name, values) for name in names if (values := _by_seed(reports, role, partial(_is_of, axis, name)))]
+        means = [(float(np.mean(values)), bootstrap(values)) for _, values in found]
+        if found:
+            data.append(
+                {
+                    "type": "scatter",
+                    "mode": "markers",
+                    "name": role,
+                    "x": [round(100 * mean, 4) for mean, _ in means],
+                    "y": [name for name, _ in found],
+                    "error_x": _error_bars(means) | {"color": colour},
+                    "marker": {"color": colour, "size": 8},
+                    "hovertemplate": "%{y}: %{x:.2f} %<extra>" + role + "</extra>",
+                }
+            )
+    layout = {
+        "xaxis": {"title": {"text": "accuracy on test, mean over severities, %"}},
+        "yaxis": {"type": "category", "autorange": "reversed", "automargin": True},
+        "height": 160 + 24 * len(names),
+    }
+    return {"data": data, "layout": layout}
+
+
+def reliability(reports: Reports, role: str) -> Plot | None:
+    """Accuracy over confidence of a network, as it is and temperature-scaled; the first seed."""
+    diagram = reports[0]["reliability"].get(role)
+    if not diagram:
+        return None
+    data = []
+    for key, dash in (("plain", "solid"), ("scaled", "dash")):
+        known = [
+            (round(confidence, 4), accuracy, None)
+            for confidence, accuracy in zip(diagram[key]["confidence"], diagram[key]["accuracy"], strict=True)
+            if confidence is not None and accuracy is not None
+        ]
+        data.append(_points("as it is" if key == "plain" else "temperature fitted on val", ROLES[role], known, dash))
+    layout = _over("confidence", "accuracy, %")
+    layout["shapes"] = [{"type": "line", "x0": 0, "y0": 0, "x1": 1, "y1": 100, "line": {"color": OTHER, "dash": "dot"}}]
+    layout["xaxis"]["range"], layout["yaxis"]["range"] = [0, 1.02], [0, 102]
+    return {"data": data, "layout": layout}
+
+
+def _is_of(axis: str, name: str, row: Mapping[str, Any]) -> bool:
+    return bool(row["axis"] == axis and row["name"] == name)
+
+
+def _is_clean(row: Mapping[str, Any]) -> bool:
+    return bool(row["axis"] == "clean")
+
+
+def _by_seed(reports: Reports, role: str, wanted: Callable[[Mapping[str, Any]], bool]) -> list[float]:
+    """Of each report the mean accuracy over its wanted cells."""
+    found = []
+    for report in reports:
+        accuracies = [row["acc"] for row in report["cells"] if row["model"] == role and wanted(row)]
+        if accuracies:
+            found.append(float(np.mean(accuracies)))
+    return found
+
+
+def _accuracies(
+    reports: Reports, role: str, wanted: Callable[[Mapping[str, Any]], bool]
+) -> list[tuple[float, float, tuple[float, float] | None]]:
+    """Dose, mean accuracy over seeds and its interval."""
+    doses = sorted({row["dose"] for row in reports[0]["cells"] if row["model"] == role and wanted(row)})
+
+    def at(dose: float) -> list[float]:
+        return _by_seed(reports, role, lambda row: wanted(row) and row["dose"] == dose)
+
+    return [(dose, float(np.mean(values)), bootstrap(values)) for dose in doses if (values := at(dose))]
 
 
 def _samples(comparison: Comparison) -> int | None:

@@ -1,10 +1,8 @@
 """What a person sees of a robustness report, from robustness.json alone."""
 
-import json
 import statistics
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,17 +20,6 @@ _LESS_IS_BETTER = ("mce", "relative_mce", "error", "ece", "ace", "nll", "brier",
 
 Report = Mapping[str, Any]
 """The content of a robustness.json."""
-
-
-def read(folders: Iterable[Path]) -> dict[Path, Report]:
-    """The reports of those of the run folders that have one."""
-    found = {}
-    for folder in folders:
-        with suppress(OSError, ValueError):  # most runs have none; one that cannot be read is no reason to show nothing
-            report = json.loads((folder / "robustness.json").read_text())
-            if report.get("schema_version") == 1:
-                found[folder] = report
-    return found
 
 
 def show(report: Report, folder: Path) -> None:
@@ -61,7 +48,8 @@ def _screen() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=160)
 
 
-def _named(axis: str, measure: str) -> str:
+def named(axis: str, measure: str) -> str:
+    """A measure as a table has it, with a word where less is better."""
     less = measure.rpartition(" ")[2].startswith(_LESS_IS_BETTER)
     return f"{axis}  {measure}{'  (less is better)' if less else ''}"
 
@@ -79,7 +67,7 @@ def _table(report: Report) -> Table:
         cells = [number(entry.get(role)) for role in roles]
         if "difference" in entry:
             cells.append(difference(entry["difference"]))
-        table.add_row(_named(axis, name), *cells)
+        table.add_row(named(axis, name), *cells)
     return table
 
 
@@ -100,14 +88,15 @@ def over_seeds(settings: Sequence[Setting], reports: Mapping[Path, Report]) -> d
                 "label": setting.label,
                 "seeds": [run.seed for run in setting.runs],
                 "runs": [str(run.folder) for run in setting.runs],
-                "measures": list(_over_seeds([reports[run.folder] for run in setting.runs])),
+                "measures": list(measures_over_seeds([reports[run.folder] for run in setting.runs])),
             }
             for setting in settings
         ]
     }
 
 
-def _over_seeds(reports: Sequence[Report]) -> Iterator[dict[str, Any]]:
+def measures_over_seeds(reports: Sequence[Report]) -> Iterator[dict[str, Any]]:
+    """Each measure of one setting's reports: values by role, their means, the difference paired by seed."""
     entries = [{(axis, name): entry for axis, name, entry in flat(report["measures"])} for report in reports]
     for axis, name in entries[0]:
         found = [one[axis, name] for one in entries if (axis, name) in one]
@@ -125,6 +114,31 @@ def _over_seeds(reports: Sequence[Report]) -> Iterator[dict[str, Any]]:
             "mean": {role: statistics.fmean(known) for role, known in values.items()},
             "difference": asdict(gain) | {"verdict": _verdict(gain, name)} if gain is not None else None,
         }
+
+
+def is_of_corruptions(axis: str) -> bool:
+    """Whether an axis is of common corruptions: kdexp's own, or a published set of them."""
+    return axis == "corruptions_lite" or axis.endswith(("_c", "_c_held_out"))
+
+
+def words(reports: Sequence[Report]) -> Iterator[str]:
+    """What is not seen in a table of means: worst cells, whether the attacks can be believed, and what was left out."""
+    yield f"Examined on {reports[0]['samples']} test samples, {len(reports)} seed{'s' * (len(reports) > 1)}."
+    for role in ("control", "student"):
+        cells: dict[tuple[str, float], list[float]] = {}
+        for row in (row for report in reports for row in report["cells"]):
+            if row["model"] == role and is_of_corruptions(row["axis"]):
+                cells.setdefault((row["name"], row["dose"]), []).append(row["acc"])
+        if cells:
+            (name, severity), accuracy = min(cells.items(), key=lambda cell: statistics.fmean(cell[1]))
+            yield f"Worst cell of the {role}: {name} {severity:g}, {100 * statistics.fmean(accuracy):.1f} % right."
+    checks = [check for report in reports for check in report["attack_checks"]]
+    failed = [check for check in checks if not check["holds"]]
+    if checks and not failed:
+        yield f"All {len(checks)} checks against masked gradients hold."
+    for check in failed:
+        yield f"Gradients may be masked: {check['model']}: {check['check']}: {check['detail']}."
+    yield from (f"Note: {note}." for note in dict.fromkeys(note for report in reports for note in report["notes"]))
 
 
 def _verdict(gain: Paired, measure: str) -> str:
@@ -146,7 +160,7 @@ def show_sweep(together: Mapping[str, Any], folder: Path) -> None:
             means = [number(row["mean"].get(role)) for role in ("teacher", "control", "student")]
             gain = row["difference"]
             said = [difference(_ends(gain)), gain["verdict"]] if gain is not None else ["", ""]
-            table.add_row(_named(row["axis"], row["measure"]), *means, *said)
+            table.add_row(named(row["axis"], row["measure"]), *means, *said)
         screen.print(table)
     screen.print(f"report        {folder / 'robustness.json'}", soft_wrap=True)
 

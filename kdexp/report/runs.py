@@ -4,7 +4,8 @@ import csv
 import json
 import os
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -158,6 +159,17 @@ def leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def read_reports(folders: Iterable[Path]) -> dict[Path, Mapping[str, Any]]:
+    """The content of robustness.json of those of the run folders that have one."""
+    found = {}
+    for folder in folders:
+        with suppress(OSError, ValueError):  # most runs have none; one that cannot be read is no reason to show nothing
+            report = json.loads((folder / "robustness.json").read_text())
+            if report.get("schema_version") == 1:
+                found[folder] = report
+    return found
 
 
 def matching(runs: Sequence[Run], where: Sequence[str]) -> list[Run]:

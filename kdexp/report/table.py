@@ -14,7 +14,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from kdexp import results
+from kdexp.report import claims
 from kdexp.report.comparison import Comparison, Setting
+from kdexp.report.files import write
 from kdexp.report.runs import Run, find
 from kdexp.report.summary import answer
 
@@ -59,15 +61,17 @@ def show_run(folder: Path) -> None:
 
 
 def show_sweep(folder: Path) -> None:
-    """Print the completed runs of a sweep, seeds of one setting together, and what they say.
+    """Print the completed runs of a sweep, seeds of one setting together, and what they say; write its report there.
 
     Args:
         folder: the sweep's folder, with a run folder for each job.
     """
-    console = _console()
-    _show_settings(console, Comparison(find([folder])[0]))
+    comparison, console = Comparison(find([folder])[0]), _console()
+    _show_settings(console, comparison)
     console.print(f"run folders   {folder}/*", soft_wrap=True)
-    console.print(f"look closer   kdexp-compare {shlex.quote(str(folder))}", soft_wrap=True)
+    if comparison.completed:
+        for what, path in write(comparison, folder, source=[str(folder)]).items():
+            console.print(f"{what:<14}{path}", soft_wrap=True, markup=False, highlight=False)
 
 
 def show_comparison(comparison: Comparison) -> None:
@@ -113,7 +117,8 @@ def _show_settings(console: Console, comparison: Comparison) -> None:
         console.print(f"{_LEGEND}; mean ± std over n seeds")
         console.print(_table(comparison.teachers, comparison.settings, console.width))
         _judge_teacher(console, comparison.teachers, comparison.controls)
-    for sentence in answer(comparison):
+    found = claims.claims(comparison, comparison.reports)
+    for sentence in [*answer(comparison), *map(claims.sentence, found)]:
         console.print(escape(sentence), highlight=False, soft_wrap=True)
 
 

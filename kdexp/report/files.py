@@ -1,0 +1,40 @@
+"""The files that a comparison leaves: a table for one's own tools, the page, the curves as pictures, the claims."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from kdexp.atomic import atomic_path
+from kdexp.report import claims, figures
+from kdexp.report.comparison import Comparison
+from kdexp.report.curves import curves
+from kdexp.report.page import title, write_page
+from kdexp.report.runs import write_csv
+
+TABLE, PAGE, CLAIMS = "compare.csv", "report.html", "claims.md"
+
+
+def write(comparison: Comparison, out: Path, *, source: Sequence[str], unread: Sequence[str] = ()) -> dict[str, Path]:
+    """Write compare.csv and report.html, a PNG for each curve over training data, and claims.md where it can be told.
+
+    Args:
+        comparison: what they show.
+        out: the folder.
+        source: where the runs were found and how they were chosen, in the user's words.
+        unread: a line for each results.json that could not be read.
+
+    Returns:
+        What each file is, in a word or two -> the file.
+    """
+    written = {"every run": out / TABLE, "look at it": out / PAGE}
+    write_csv(comparison.runs, out / TABLE)
+    write_page(comparison, out / PAGE, source=source, unread=unread)
+    for curve in curves(comparison):
+        name = "-".join(["curve", curve.axis.rpartition(".")[2], *curve.where.replace("=", "-").split()])
+        written[f"curve {curve.where}".strip()] = out / f"{name}.png"
+        figures.condition(curve, out / f"{name}.png")
+    found = claims.claims(comparison, comparison.reports)
+    if found:
+        written["the claims"] = out / CLAIMS
+        with atomic_path(out / CLAIMS) as temporary:
+            temporary.write_text(claims.markdown(found, f"The article's claims: {title(comparison)}"), encoding="utf-8")
+    return written
