@@ -1,4 +1,5 @@
 import csv
+import json
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ def _write_run(
     teacher_acc=0.99,
     classes=3,
     key=None,
+    data=None,
     **settings,
 ):
     """A run folder as kdexp-train leaves it, of made-up numbers.
@@ -34,6 +36,7 @@ def _write_run(
         teacher_acc: the accuracy of the teacher.
         classes: of the data set.
         key: of the job in its sweep.
+        data: settings of the data set, without their prefix.
         settings: of the configuration; of a group the chosen option.
     """
     groups = {"dataset": "digits", "teacher": "cnn", "student": "mlp", "loss": "kd"}
@@ -49,7 +52,9 @@ def _write_run(
         "teacher": {"name": choices["teacher"], "recipe": {"seed": 1}}, "student": {"name": choices["student"]},
         "loss": {"_target_": f"kdexp.losses.{choices['loss']}"}, **settings,
     }  # fmt: skip
+    config["dataset"] |= data or {}
     typed = {k: v for k, v in {**settings, "seed": seed, **choices}.items() if (k, v) not in groups.items()}
+    typed |= {f"dataset.{name}": value for name, value in (data or {}).items()}
     record = {
         "schema_version": 1, "status": status, "choices": choices, "alpha": config["alpha"], "seed": seed,
         "temperature": config["temperature"], "key": key, "is_control": is_control(config), "config": config,
@@ -114,3 +119,51 @@ def sweep(tmp_path, write_run):
     write_run(tmp_path / "sixteen-0", temperature=16.0, status="diverged")
     (tmp_path / "sixteen-0" / "train.log").write_text("epoch 1\nthe loss is not finite\n")
     return tmp_path
+
+
+def _write_report(folder, *, control=0.8, student=0.85, teacher=0.95, noisy=0.5, probe=None):
+    """A robustness.json of made-up numbers: accuracies on clean data, the share of them that noise leaves, a probe's.
+
+    Args:
+        folder: of the run.
+        control: clean accuracy of the control; likewise student, teacher.
+        noisy: share of its accuracy that a network keeps under noise and corruption, or one a role.
+        probe: role -> accuracy of the linear probe on another data set.
+    """
+    clean = {"teacher": teacher, "control": control, "student": student}
+    left = {role: clean[role] * (noisy[role] if isinstance(noisy, dict) else noisy) for role in clean}
+
+    def entry(values):
+        value = values["student"] - values["control"]
+        return {**values, "difference": {"value": value, "low": value - 0.01, "high": value + 0.01}}
+
+    probe = probe or dict.fromkeys(clean, 0.7)
+    error = {role: 1 - value for role, value in left.items()}
+    cells = [
+        {"axis": axis, "name": name, "family": "noise", "dose": dose, "model": role, "acc": values[role]}
+        for axis, name, dose, values in (
+            ("clean", "clean", 0, clean), ("corruptions_lite", "fog", 1, clean), ("corruptions_lite", "fog", 5, left),
+            ("corruptions_lite", "blur", 5, clean), ("noise_dose", "gaussian_noise", 0.1, clean),
+            ("noise_dose", "gaussian_noise", 0.5, left), ("attacks", "pgd_linf", 0.03, left),
+        )
+        for role in clean
+    ]  # fmt: skip
+    bins = {"count": [1.0, 2.0], "confidence": [0.3, None], "accuracy": [0.25, None]}
+    report = {
+        "schema_version": 1, "dataset": "digits", "samples": 100, "models": {role: {} for role in clean},
+        "settings": {"confidence": 0.95}, "notes": ["shift left out"], "cells": cells,
+        "measures": {
+            "clean": {"acc": entry(clean)},
+            "corruptions_lite": {"mce_raw": entry(error)},
+            "noise_dose": {"gaussian_noise": {"area": entry(left)}},
+            "features": {"digits": {"probe": entry(clean)}, "mnist8": {"probe": entry(probe)}},
+        },
+        "attack_checks": [{"model": "student", "check": "more steps", "holds": False, "detail": "1 -> 2"}],
+        "reliability": {role: {"plain": bins, "scaled": bins} for role in clean},
+    }  # fmt: skip
+    (folder / "robustness.json").write_text(json.dumps(report))
+
+
+@pytest.fixture(scope="session")
+def write_report():
+    return _write_report

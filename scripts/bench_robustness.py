@@ -1,6 +1,6 @@
 """What corrupting a batch costs, against one clean pass of a network over it.
 
-    python scripts/bench_corruptions.py [--student resnet20] [--batch 512] [--size 32] [--channels 3] [--rounds 3]
+    python scripts/bench_robustness.py [--student resnet20] [--batch 512] [--size 32] [--channels 3] [--rounds 3]
 
 Every corruption in conf/corruption that applies is run at severities 1 and 5 in turn with the network, so that a busy
 machine slows both. Printed are images a second, and the cost of a cell of the grid (corrupt, and let the network see
