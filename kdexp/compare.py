@@ -11,14 +11,14 @@ from kdexp import launch
 from kdexp.config import HYDRA_VERSION_BASE, one_line
 
 
-def run(config: DictConfig) -> dict[str, Path]:
+def run(config: DictConfig) -> list[tuple[str, Path]]:
     """Compare runs: print the table, write the files of `kdexp.report.files`.
 
     Args:
         config: conf/compare.yaml.
 
     Returns:
-        What each file is -> the file.
+        What each file is, and where.
 
     Raises:
         ValueError: a folder does not exist or holds no run, or where or sort names what no run has.
@@ -48,7 +48,7 @@ def _compare(config: DictConfig) -> None:
         written = run(config)
     except (ValueError, OSError) as error:
         launch.leave(launch.WRONG_INPUT, one_line(error))
-    for what, path in written.items():
+    for what, path in written:
         print(f"{what:<14}{path}")
 
 

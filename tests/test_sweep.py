@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kdexp import child, results
+from kdexp import child, results, train
 from kdexp.config import check, code_version, compose, is_control, plain, run_fingerprint, run_key
 from kdexp.report.progress import Progress, command_line, seconds_left, settings, show_end
 from kdexp.sweep import Job, State, Sweep, name_job, name_sweep
@@ -89,6 +89,30 @@ def test_every_value_of_every_preset_passes_the_checks(tmp_path, preset):
 def test_a_preset_has_one_control_for_what_has_the_same(preset, axes, jobs):
     cells = itertools.product(*(values(PRESETS[preset][axis]) for axis in axes))
     assert len({named(dict(zip(axes, cell, strict=True))) for cell in cells}) == jobs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("preset", "overrides"),
+    [
+        ("data_fractions", ["dataset.train_fraction=0.2"]),
+        ("label_noise", ["dataset.label_noise=0.4", "dataset.label_noise_kind=pair"]),
+        ("class_prior", ["dataset.imbalance_ratio=10", "dataset.resample=balanced"]),
+        ("semi_supervised", ["dataset.unlabeled_fraction=0.8"]),
+        ("corrupted", ["robustness.samples=32", "robustness.corruptions.severities=[1,5]"]),
+    ],
+)
+def test_a_preset_of_training_data_trains(tmp_path, store, preset, overrides):
+    settings = ["experiment=smoke", "tracking=none", "trainer.max_epochs=1", "teacher.recipe.max_epochs=1"]
+    config = compose([f"+sweep={preset}", *settings, *overrides], output_dir=tmp_path, store_dir=store)
+    found = train.run(config)
+    assert found["status"] == "completed"
+    changed = [word.split("=")[0] for word in overrides if word.startswith("dataset.")]
+    assert found["samples"]["train"] < 461 or not {"dataset.train_fraction", "dataset.imbalance_ratio"} & {*changed}
+    recipe = found["config"]["teacher"]["recipe"]
+    for name in (word.removeprefix("dataset.") for word in changed):
+        if name not in ("train_fraction", "resample"):
+            assert recipe[name] == found["config"]["dataset"][name], "the teacher knows more than the student"
 
 
 def test_a_long_cell_has_a_short_name():

@@ -276,3 +276,29 @@ def test_a_sweep_is_interrupted_on_every_launcher(tmp_path, store, launcher):
     assert "interrupted" in statuses
     assert set(statuses) <= {"interrupted", "waiting"}
     assert "run again     kdexp-train -m" in output
+
+
+def test_the_articles_claims_are_one_command(command, tmp_path):
+    """Several grids in one sweep, whose common runs are run once; it ends in curves, a page and the claims in words."""
+    grids = '[{robustness:article},{dataset.train_fraction:"0.5,1"},{dataset.label_noise:"0,0.3"}]'
+    sweep = (
+        "kdexp-train", "experiment=article_robustness", "dataset=synthetic", "dataset.source.test_samples=64",
+        "student.hidden=[8]", "teacher.width=2", "teacher.recipe.max_epochs=1", "trainer.max_epochs=1", "seed=0",
+        "tracking=none", "sweep_name=mine", f"hydra.sweeper.grids={grids}",
+    )  # fmt: skip
+    done = command(*sweep)
+    folder = tmp_path / "multirun" / "mine"
+    jobs = {job["folder"]: job for job in index(tmp_path)}
+    assert len(jobs) == 2 * 3
+    assert sum("robustness=article" in job["overrides"] for job in jobs.values()) == 2
+    assert all("dataset.train_fraction-" in name and "dataset.label_noise-" in name for name in jobs)
+    for name in ("report.html", "compare.csv", "curve-train_fraction.png", "curve-label_noise.png", "claims.md"):
+        assert str(folder / name) in done.stdout
+        assert (folder / name).stat().st_size > 1000
+    assert "A distilled student needs less training data: not enough seeds to tell." in done.stdout
+    text = (folder / "claims.md").read_text()
+    for words in ("accuracy lost to noise in the inputs (gaussian noise, impulse noise, uniform noise)",
+                  "accuracy lost to 30 % of wrong training labels", "synthetic (labels that did not train it)",
+                  "The teacher was trained on the same wrong labels."):  # fmt: skip
+        assert words in text
+    assert "6 completed before" in command(*sweep).stdout

@@ -13,7 +13,8 @@ from kdexp.report.runs import write_csv
 TABLE, PAGE, CLAIMS = "compare.csv", "report.html", "claims.md"
 
 
-def write(comparison: Comparison, out: Path, *, source: Sequence[str], unread: Sequence[str] = ()) -> dict[str, Path]:
+def write(comparison: Comparison, out: Path, *, source: Sequence[str], unread: Sequence[str] = ()
+          ) -> list[tuple[str, Path]]:  # fmt: skip
     """Write compare.csv and report.html, a PNG for each curve over training data, and claims.md where it can be told.
 
     Args:
@@ -23,18 +24,18 @@ def write(comparison: Comparison, out: Path, *, source: Sequence[str], unread: S
         unread: a line for each results.json that could not be read.
 
     Returns:
-        What each file is, in a word or two -> the file.
+        For each file what it is, in a word or two, and where.
     """
-    written = {"every run": out / TABLE, "look at it": out / PAGE}
+    written = [("every run", out / TABLE), ("look at it", out / PAGE)]
     write_csv(comparison.runs, out / TABLE)
     write_page(comparison, out / PAGE, source=source, unread=unread)
     for curve in curves(comparison):
         name = "-".join(["curve", curve.axis.rpartition(".")[2], *curve.where.replace("=", "-").split()])
-        written[f"curve {curve.where}".strip()] = out / f"{name}.png"
+        written.append(("a curve", out / f"{name}.png"))
         figures.condition(curve, out / f"{name}.png")
     found = claims.claims(comparison, comparison.reports)
     if found:
-        written["the claims"] = out / CLAIMS
+        written.append(("the claims", out / CLAIMS))
         with atomic_path(out / CLAIMS) as temporary:
             temporary.write_text(claims.markdown(found, f"The article's claims: {title(comparison)}"), encoding="utf-8")
     return written

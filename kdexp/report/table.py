@@ -70,7 +70,7 @@ def show_sweep(folder: Path) -> None:
     _show_settings(console, comparison)
     console.print(f"run folders   {folder}/*", soft_wrap=True)
     if comparison.completed:
-        for what, path in write(comparison, folder, source=[str(folder)]).items():
+        for what, path in write(comparison, folder, source=[str(folder)]):
             console.print(f"{what:<14}{path}", soft_wrap=True, markup=False, highlight=False)
 
 

@@ -77,7 +77,7 @@ def test_data_of_two_kinds_have_a_curve_each(tmp_path, write_run):
     where = sorted(curve.where for curve in curves(compared(tmp_path)))
     assert where == ["dataset.label_noise_kind=pair", "dataset.label_noise_kind=symmetric"]
     written = write(compared(tmp_path), tmp_path, source=[])
-    pictures = [path for path in written.values() if path.suffix == ".png"]
+    pictures = [path for _, path in written if path.suffix == ".png"]
     assert sorted(path.name for path in pictures) == [
         "curve-label_noise-dataset.label_noise_kind-pair.png",
         "curve-label_noise-dataset.label_noise_kind-symmetric.png",
@@ -164,7 +164,7 @@ def test_the_claims_are_a_section_a_page_and_words(tmp_path, write_run, write_re
     monkeypatch.setattr(page, "_packed_plotly", str)
     few_data(tmp_path, write_run)
     examined(tmp_path, write_report)
-    written = write(compared(tmp_path), tmp_path, source=[])
+    written = dict(write(compared(tmp_path), tmp_path, source=[]))
     text = written["the claims"].read_text()
     assert "## 1. A distilled student needs less training data: holds" in text
     assert "| **accuracy with 10, 50 % of the training samples, mean** | 67.50 | 75.25 | +7.75 [" in text

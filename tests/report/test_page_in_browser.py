@@ -193,3 +193,30 @@ def test_unusual_comparisons_are_sound_and_fit_a_telephone(browser, tmp_path, wr
     show(browser, tmp_path, width=400)
     assert_sound(browser)
     assert len(rows(browser, "runs")) == len(CASES[case])
+
+
+def test_curves_claims_and_robustness_are_drawn_and_can_be_chosen_from(browser, tmp_path, write_run, write_report):
+    for seed in (0, 1):
+        for share in (0.1, 1.0):
+            for kind in ("symmetric", "pair"):
+                data = {"train_fraction": share, "label_noise": 0.2, "label_noise_kind": kind}
+                write_run(tmp_path / f"control-{share}-{kind}-{seed}", alpha=1.0, seed=seed, data=data)
+                for loss in ("kd", "matched_smoothing"):
+                    folder = tmp_path / f"{loss}-{share}-{kind}-{seed}"
+                    write_run(folder, loss=loss, seed=seed, acc=0.9 + share / 20, data=data)
+                    if share == 1:
+                        write_report(folder)
+    show(browser, tmp_path)
+    assert_sound(browser)
+    for section, figures in (("train-fraction", 2), ("robustness", 7)):
+        shown = browser.find_elements(By.CSS_SELECTOR, f"#{section} .figures:not([hidden]) .plot.drawn")
+        assert len(shown) == figures
+        choice = Select(browser.find_element(By.CSS_SELECTOR, f"#{section} select"))
+        choice.select_by_index(1)
+        shown = browser.find_elements(By.CSS_SELECTOR, f"#{section} .figures:not([hidden]) .plot")
+        assert len(shown) == figures
+        WebDriverWait(browser, 20, 0.05).until(
+            lambda _, shown=shown: all("drawn" in figure.get_attribute("class") for figure in shown)
+        )
+    assert len(rows(browser, "soft-labels")) == 4
+    assert browser.get_log("browser") == []
