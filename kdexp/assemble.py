@@ -49,17 +49,25 @@ _NETWORK_KEYS = ("feature_layers", "members", *TEACHER_KEYS)
 
 
 class Data:
-    """The data set of an experiment, loaded once and split as the student or as a teacher's recipe asks."""
+    """The data set of an experiment, loaded once and split as the student or as a teacher's recipe asks.
 
-    def __init__(self, config: Any) -> None:
+    Args:
+        config: the experiment's.
+        like: the same data set, loaded for an experiment with another order or augmentation.
+    """
+
+    def __init__(self, config: Any, like: "Data | None" = None) -> None:
         self._config = config.dataset
-        self._source: Source = instantiate(config.dataset.source)
+        self._like = like
+        self._source: Source = like._source if like is not None else instantiate(config.dataset.source)
         dataset = config.dataset
         shares = class_shares(dataset.resample, task=dataset.task, num_classes=dataset.num_classes)
         self.student = self._module(
             dataset, self._splits(), config.augment, dataset.batch_size, config.seed, shares=shares,
             views=config.augment.views, augment_seed=config.augment.seed,
         )  # fmt: skip
+        if like is not None:
+            self.student.resident = like.student.resident
 
     def for_teacher(self, teacher: Any) -> DataModule:
         """The data as a teacher's recipe sees them: the same val and test, its own share, noise and augmentation.
@@ -79,6 +87,8 @@ class Data:
     @cached_property
     def content(self) -> str:
         """Hex digest of what is learned from, chosen by and tested on, as loaded."""
+        if self._like is not None:
+            return self._like.content
         digest = hashlib.sha256()
         source = self._source
         parts = [source.train_inputs, source.train_target, source.test_inputs, source.test_target, *(source.val or ())]
@@ -274,8 +284,16 @@ def _labels(splits: Splits) -> Tensor:
     return labels
 
 
-def teacher(config: Any, data: Data, *, may_train: bool = True) -> Teacher | None:
+def teacher(
+    config: Any, data: Data, *, may_train: bool = True, kind: type[Teacher] = Teacher
+) -> Teacher | None:
     """The frozen teacher with its weights, trained first if need be.
+
+    Args:
+        config: the experiment's.
+        data: its data.
+        may_train: see below.
+        kind: its class.
 
     Returns:
         The teacher; None for a control, and for a teacher that would have to be trained when it may not be.
@@ -286,7 +304,7 @@ def teacher(config: Any, data: Data, *, may_train: bool = True) -> Teacher | Non
     if not may_train and any(_is_to_be_trained(member, config, data) for member in named.values()):
         return None
     networks = [_teacher_network(member, name, config, data) for name, member in named.items()]
-    return Teacher(
+    return kind(
         networks,
         task=config.dataset.task,
         data=(list(config.dataset.mean), list(config.dataset.std)),

@@ -103,6 +103,7 @@ class Distiller(pl.LightningModule):
 
     Attributes:
         cache: the teacher's kept answers, when they are to be used in place of the teacher.
+        teacher_on_val: what a teacher of one network said of the validation batches, filled as it is asked.
         monitor: the validation metric that selects the best epoch.
         epoch_metrics: what was logged in the epoch that is running or has just ended. (The Trainer's callback_metrics
             also keep what was last logged epochs ago.)
@@ -159,7 +160,7 @@ class Distiller(pl.LightningModule):
         self._predicted: list[tuple[Tensor, Tensor]] = []  # logits and targets that are not measured yet
         self._first_bad: Tensor | None = None
         self.epoch_metrics: dict[str, float] = {}
-        self._teacher_on_val: list[Outputs] = []
+        self.teacher_on_val: list[Outputs] = []
         self.alpha = _at(alpha, 0.0)
         self.temperature = _at(temperature, 0.0) if temperature is not None else 1.0
         self._set_temperature()
@@ -415,9 +416,9 @@ class Distiller(pl.LightningModule):
         if len(self.teacher.networks) > 1:
             return self.teacher(batch.inputs, temperature)
         # Validation batches are the same in every epoch, and so are a frozen network's logits: it is asked once.
-        if batch_idx == len(self._teacher_on_val):
-            self._teacher_on_val.append(Outputs(self.teacher(batch.inputs).logits))
-        return self._teacher_on_val[batch_idx]
+        if batch_idx == len(self.teacher_on_val):
+            self.teacher_on_val.append(Outputs(self.teacher(batch.inputs).logits))
+        return self.teacher_on_val[batch_idx]
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation metrics."""

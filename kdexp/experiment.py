@@ -5,18 +5,20 @@ import logging
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
 from kdexp import assemble, launch, results
 from kdexp.compiling import compile_in_place, pays
 from kdexp.config import plain
-from kdexp.contracts import Outputs
+from kdexp.contracts import Batch, Outputs
 from kdexp.distiller import Distiller
 from kdexp.evaluation import Examination, run_subject, teacher_subject
 from kdexp.fit import Fitted, fit
@@ -27,6 +29,7 @@ from kdexp.report import figures
 from kdexp.report.robustness import show
 from kdexp.report.table import control_folder, find_control
 from kdexp.teacher import Teacher, load_weights, save_weights
+from kdexp.teacher_cache import Cache, SplitName
 from kdexp.tracking import Tracker
 
 log = logging.getLogger(__name__)
@@ -42,21 +45,51 @@ _LONGEST_NAME = 128
 _EVALUATED: tuple[Literal["val"], Literal["test"]] = ("val", "test")
 
 
-def distill(config: Any, folder: Path, record: dict[str, Any]) -> None:
+class Parts:
+    """What a run needs that it might have in common with others in its process (`kdexp.fused`); here, its own."""
+
+    def data(self, config: Any) -> assemble.Data:
+        """The data set, loaded."""
+        return assemble.Data(config)
+
+    def teacher(self, config: Any, data: assemble.Data) -> Teacher | None:
+        """The teacher, trained; None for a control."""
+        return assemble.teacher(config, data)
+
+    def cache(self, config: Any, frozen: Teacher | None, data: assemble.Data) -> Cache | None:
+        """The teacher's kept answers, where they are to be kept."""
+        return assemble.teacher_cache(config, frozen, data)
+
+    def on_val(self) -> list[Outputs]:
+        """See `Distiller.teacher_on_val`."""
+        return []
+
+    def answers(self, split: SplitName, ask: Callable[[], list[Outputs]]) -> list[Outputs]:
+        """The teacher's answers (at T = 1) to the batches of a split in their fixed order, of which it is asked."""
+        return ask()
+
+    def batches(self, data: assemble.Data) -> pl.LightningDataModule:
+        """What the Trainer is given."""
+        return data.student
+
+
+def distill(config: Any, folder: Path, record: dict[str, Any], parts: Parts | None = None) -> None:
     """Train, evaluate, export and draw; every rank calls it, rank 0 alone evaluates and writes.
 
     Args:
         config: a checked configuration.
         folder: the run folder.
         record: results, added to as they come, so that a failure keeps what was there before it.
+        parts: what is shared with other runs; None: nothing.
     """
+    parts = parts or Parts()
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.WARNING)
     seconds: dict[str, float] = {}
     record["cost"] = {"seconds": seconds}
     assemble.rehearse(config)
     with _timed(seconds, "data"):
-        data = assemble.Data(config)
+        data = parts.data(config)
     examination = None
     if config.robustness and launch.rank() == 0:
         # Now, so that what makes no sense is heard before anything is trained.
@@ -64,7 +97,7 @@ def distill(config: Any, folder: Path, record: dict[str, Any]) -> None:
     splits = data.student.splits
     record["samples"] = {name: len(getattr(splits, name)) for name in ("train", *_EVALUATED)}
     with _timed(seconds, "teacher"):
-        frozen = assemble.teacher(config, data)
+        frozen = parts.teacher(config, data)
         if frozen is not None and launch.rank() == 0:
             record["teacher"] = assemble.teacher_measures(config, frozen, data)
             _judge_teacher(config, record["teacher"]["val"]["acc"])
@@ -76,7 +109,7 @@ def distill(config: Any, folder: Path, record: dict[str, Any]) -> None:
     if config.trainer.compile:
         _compile(config, learner, frozen, data)
     module = assemble.distiller(config, learner, frozen, data)
-    module.cache = assemble.teacher_cache(config, frozen, data)
+    module.cache, module.teacher_on_val = parts.cache(config, frozen, data), parts.on_val()
     settings = {key: value for key, value in plain(config.trainer).items() if key in _TRAINER_KEYS}
     several = settings["strategy"] == "ddp" or (
         settings["strategy"] == "auto" and settings["devices"] not in (1, "auto")
@@ -85,15 +118,15 @@ def distill(config: Any, folder: Path, record: dict[str, Any]) -> None:
         # While a term trains alone, what the others train has no gradient, and DDP would wait for it.
         settings["strategy"] = "ddp_find_unused_parameters_true"
     if launch.rank() != 0:
-        fit(module, data.student, folder, settings)
+        fit(module, parts.batches(data), folder, settings)
         return
     tracker = _tracker(config, folder, record)
     try:
         with _timed(seconds, "fit"):
-            fitted = fit(module, data.student, folder, settings, loggers=tracker.loggers)
+            fitted = fit(module, parts.batches(data), folder, settings, loggers=tracker.loggers)
         _cost(record, fitted, len(splits.train))
         with _timed(seconds, "evaluation"):
-            curves = _evaluate(config, record, module, fitted, frozen, data, folder)
+            curves = _evaluate(config, record, module, fitted, frozen, data, parts, folder)
         with _timed(seconds, "figures"):
             names = list(config.dataset.classes or map(str, range(config.dataset.num_classes)))
             _draw(folder, fitted, curves, names)
@@ -212,6 +245,7 @@ def _evaluate(
     fitted: Fitted,
     frozen: Teacher | None,
     data: assemble.Data,
+    parts: Parts,
     folder: Path,
 ) -> CurveData:
     """Metrics of the best and of the last epoch on val and test, in full precision, by this process alone."""
@@ -223,11 +257,7 @@ def _evaluate(
     if frozen is not None:
         for split in _EVALUATED:
             batches = data.student.eval_batches(split, fitted.device)
-            if module.cache is not None:
-                module.cache.prepare(split)
-                answers[split] = [module.cache(split, batch.index, 1.0) for batch in batches]
-            else:
-                answers[split] = [frozen(batch.inputs) for batch in batches]
+            answers[split] = parts.answers(split, partial(_ask, split, batches, frozen, module.cache))
     for which, checkpoint in (("last", fitted.last), ("best", fitted.best)):
         load_weights(learner, checkpoint, "checkpoint")
         for split in _EVALUATED:
@@ -250,6 +280,13 @@ def _evaluate(
     drawn = curves.compute()
     record["curves"] = drawn.compact()
     return drawn
+
+
+def _ask(split: SplitName, batches: Iterable[Batch], frozen: Teacher, cache: Cache | None) -> list[Outputs]:
+    if cache is None:
+        return [frozen(batch.inputs) for batch in batches]
+    cache.prepare(split)
+    return [cache(split, batch.index, 1.0) for batch in batches]
 
 
 def _measure(config: Any, network: Callable[[Tensor], Tensor], data: assemble.Data) -> dict[str, dict[str, float]]:

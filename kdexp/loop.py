@@ -16,7 +16,6 @@ from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop
 from pytorch_lightning.plugins.precision import MixedPrecision, Precision
 from pytorch_lightning.strategies import SingleDeviceStrategy
 
-from kdexp.data.loading import DataModule
 from kdexp.distiller import Distiller
 
 
@@ -54,7 +53,7 @@ class Steps(_TrainingEpochLoop):
         optimizer_progress.zero_grad.increment_started()
         self._optimizer.zero_grad()
         optimizer_progress.zero_grad.increment_completed()
-        loss.backward()
+        module.backward(loss)
         if trainer.gradient_clip_val is not None:
             module.clip_gradients(self._optimizer, trainer.gradient_clip_val, trainer.gradient_clip_algorithm)
         self._optimizer.step()
@@ -82,7 +81,7 @@ class Steps(_TrainingEpochLoop):
         trainer = self.trainer
         data, configs = trainer.datamodule, trainer.lr_scheduler_configs
         plugin: Any = trainer.precision_plugin
-        if not (isinstance(trainer.lightning_module, Distiller) and isinstance(data, DataModule)):
+        if not isinstance(trainer.lightning_module, Distiller) or data is None:
             return False
         self._data, self._optimizer = data, trainer.optimizers[0]
         # Those that listen to single steps: the progress bar, when there is a terminal.

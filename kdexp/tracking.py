@@ -147,7 +147,7 @@ def _wandb_run(
         dir=folder,
         id=run_id,
         resume="allow",
-        reinit="finish_previous",
+        reinit="create_new",  # fused jobs have several at once
         config=dict(config),
         settings=wandb.Settings(silent=True, console="off", init_timeout=_INIT_SECONDS, finish_timeout=_FINISH_SECONDS),
         **{key: settings[key] for key in ("project", "entity", "group", "job_type", "name", "tags")},

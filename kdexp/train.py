@@ -4,7 +4,7 @@ import logging
 import time
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -14,14 +14,18 @@ from omegaconf import DictConfig, OmegaConf
 from kdexp import launch, results, schemes
 from kdexp.config import HYDRA_VERSION_BASE, check, plain, run_key
 
+if TYPE_CHECKING:
+    from kdexp.experiment import Parts
+
 log = logging.getLogger(__name__)
 
 
-def run(config: DictConfig) -> dict[str, Any]:
+def run(config: DictConfig, parts: "Parts | None" = None) -> dict[str, Any]:
     """Run one experiment: the whole of it, from the data to results.json.
 
     Args:
         config: as `kdexp.config.compose` or Hydra makes it. Everything is written to ``config.output_dir``.
+        parts: what is shared with other runs in this process; None: nothing.
 
     Returns:
         The content of results.json; an empty dict on ranks other than 0.
@@ -35,10 +39,10 @@ def run(config: DictConfig) -> dict[str, Any]:
     if config.resume:
         results.read(folder, "resume")
     with results.alone(folder) if launch.rank() == 0 else nullcontext():
-        return _run(config, folder)
+        return _run(config, folder, parts)
 
 
-def _run(config: DictConfig, folder: Path) -> dict[str, Any]:
+def _run(config: DictConfig, folder: Path, parts: "Parts | None") -> dict[str, Any]:
     earlier = _earlier(config, folder)
     if earlier.get("status") == "completed":
         log.info("this run is complete already: %s", folder)
@@ -61,7 +65,7 @@ def _run(config: DictConfig, folder: Path) -> dict[str, Any]:
                 record["steps"] = names
                 _take(step, name, overrides)
             else:
-                distill(OmegaConf.create(step), folder, record)
+                distill(OmegaConf.create(step), folder, record, parts)
         if launch.rank() == 0:
             if config.scheme.get("ensemble") and names:
                 record["ensemble"] = ensemble(config, [*(schemes.folder(values, name) for name in names), folder])

@@ -174,6 +174,24 @@ class _Prepared:
         return map(self.prepare, self.loader)
 
 
+@dataclass(frozen=True)
+class Epochs:
+    """The batches of any epoch of a training, augmented and normalised."""
+
+    loader: TensorLoader | DataLoader[Batch]
+    prepare: Callable[[Batch, int], Batch]
+
+    def __len__(self) -> int:
+        """Number of batches in an epoch."""
+        return len(self.loader)
+
+    def __call__(self, epoch: int) -> Iterator[Batch]:
+        """One epoch's batches."""
+        assert isinstance(self.loader.sampler, BatchOrder)
+        self.loader.sampler.set_epoch(epoch)
+        return (self.prepare(batch, epoch) for batch in self.loader)
+
+
 class DataModule(pl.LightningDataModule):
     """The data of one training: loaders for the Trainer, and what is done to a batch on the device.
 
@@ -195,6 +213,9 @@ class DataModule(pl.LightningDataModule):
         num_workers: processes that read samples which are not held in memory.
         shares: of each class in an epoch of training, see `kdexp.data.resample.resampled_order`; None: as in the data.
             The copies of a sample are augmented each in its own way.
+
+    Attributes:
+        resident: the samples on each device, by the id of where they come from.
 
     Raises:
         ValueError: sizes or shapes do not fit; one line with the setting.
@@ -228,7 +249,7 @@ class DataModule(pl.LightningDataModule):
         self._mean, self._std = _statistic("mean", mean, shape), _statistic("std", std, shape)
         if not (self._std > 0).all():
             raise ValueError(f"dataset.std must be > 0, got {list(std)}")
-        self._resident: dict[tuple[int, torch.device], Tensor] = {}
+        self.resident: dict[tuple[int, torch.device], Tensor] = {}
         # What does not fit is found out now.
         next(self._order(splits.train, training=True).tensors())
         first = splits.train.index[:2]
@@ -254,7 +275,10 @@ class DataModule(pl.LightningDataModule):
         assert self.trainer is not None
         if not self.trainer.training:
             return self._prepare(batch, view=None)
-        batch = self._prepare(batch, self.view(self.trainer.current_epoch))
+        return self._prepare_training(batch, self.trainer.current_epoch)
+
+    def _prepare_training(self, batch: Batch, epoch: int) -> Batch:
+        batch = self._prepare(batch, self.view(epoch))
         if self._shares is not None:
             # Until here a sample's second copy has an id of its own, so that it is not augmented like the first.
             batch = replace(batch, index=batch.index % len(self.splits.train.inputs))
@@ -289,6 +313,14 @@ class DataModule(pl.LightningDataModule):
         device = torch.device(device)
         loader = self._loader(split, device, positions=positions)
         return _Prepared(loader, lambda batch: self._prepare(_to(batch, device), view))
+
+    def epochs(self, device: torch.device | str) -> "Epochs":
+        """The training batches on a device, as the Trainer's only process would see them."""
+        device = torch.device(device)
+        return Epochs(
+            self._loader("train", device, training=True),
+            lambda batch, epoch: self._prepare_training(_to(batch, device), epoch),
+        )
 
     def _place(self) -> dict[str, int]:
         assert self.trainer is not None
@@ -339,9 +371,9 @@ class DataModule(pl.LightningDataModule):
     def _on(self, inputs: Tensor, device: torch.device) -> Tensor:
         """The samples on a device, brought there once for all splits and loaders."""
         key = (id(inputs), device)
-        if key not in self._resident:
-            self._resident[key] = inputs.to(device)
-        return self._resident[key]
+        if key not in self.resident:
+            self.resident[key] = inputs.to(device)
+        return self.resident[key]
 
     def _prepare(self, batch: Batch, view: int | None) -> Batch:
         if batch.inputs.dtype == torch.uint8:

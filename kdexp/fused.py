@@ -1,0 +1,198 @@
+"""Several jobs of a sweep in one process: one pass over the data and one of the teacher feed all their students.
+
+A job is an ordinary run from its data to its results.json; nothing of it is written a second time for this. It has a
+stack of its own (a greenlet), which is set aside wherever its training asks for its next batch. Of those that wait, the
+least far get theirs: so all go in step, and one that begins or continues behind the others catches up with them.
+
+What jobs share (`SharedParts`) is remembered until the next is asked for, and is a function of what it is remembered
+by. So a job is given what it would make alone, to the bit, whoever the others are and however far they have come.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from greenlet import getcurrent, greenlet
+from torch import Tensor
+
+from kdexp import assemble
+from kdexp.config import fingerprint, plain, teachers
+from kdexp.contracts import Batch, Outputs
+from kdexp.data.loading import DataModule, Epochs
+from kdexp.experiment import Parts
+from kdexp.teacher import Teacher
+from kdexp.teacher_cache import Cache, SplitName
+
+Place = tuple[int, int]
+"""How far a training is: its epoch and the number of the batch that it wants next, both from 0."""
+
+
+class Turns:
+    """Lets jobs run in turn in this thread."""
+
+    def __init__(self) -> None:
+        self._hub = getcurrent()
+
+    def run(self, jobs: Sequence[Callable[[], None]]) -> None:
+        """Run jobs to their end.
+
+        Args:
+            jobs: what they raise ends them all: an exception that is a job's own business must not leave it. The others
+                are then ended by the same exception, where they wait.
+        """
+        waiting: dict[greenlet, Place] = {}
+        try:
+            for job in jobs:
+                self._go_on(greenlet(job), waiting)
+            while waiting:
+                least = min(waiting.values())
+                for fiber in [fiber for fiber, place in waiting.items() if place == least]:
+                    self._go_on(fiber, waiting)
+        except BaseException as error:
+            for fiber in waiting:
+                if not fiber.dead:
+                    _end(fiber, error)
+            raise
+
+    @staticmethod
+    def _go_on(fiber: greenlet, waiting: dict[greenlet, Place]) -> None:
+        waiting.pop(fiber, None)
+        place = fiber.switch()
+        if not fiber.dead:
+            waiting[fiber] = place
+
+    def wait(self, place: Place) -> None:
+        """Called by a job: let others run, until it is this one's turn again."""
+        devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+        # What is drawn at random, dropout above all, is drawn as if nobody else were here.
+        with torch.random.fork_rng(devices):
+            self._hub.switch(place)
+
+
+def _end(fiber: greenlet, error: BaseException) -> None:
+    try:
+        fiber.throw(type(error), *error.args)
+    except BaseException as raised:
+        if type(raised) is not type(error):
+            raise
+
+
+class SharedParts(Parts):
+    """What jobs have in common that see the same data set and ask the same teacher.
+
+    The loaded data, the teacher and its answers are shared by all of them; batches, and the teacher's answers to them
+    when they are not kept, by those with the same order and augmentation, which are functions of the seed.
+
+    Args:
+        turns: of the jobs.
+    """
+
+    def __init__(self, turns: Turns) -> None:
+        self._turns = turns
+        self._data: dict[str, assemble.Data] = {}
+        self._streams: dict[DataModule, _Stream] = {}
+        self._teacher: Teacher | None = None
+        self._cache: Cache | None = None
+        self._on_val: list[Outputs] = []
+        self._answers: dict[SplitName, list[Outputs]] = {}
+
+    def data(self, config: Any) -> assemble.Data:
+        """See `Parts`."""
+        order = fingerprint([config.seed, plain(config.augment)])
+        if order not in self._data:
+            self._data[order] = assemble.Data(config, like=next(iter(self._data.values()), None))
+        return self._data[order]
+
+    def teacher(self, config: Any, data: assemble.Data) -> Teacher | None:
+        """See `Parts`."""
+        if self._teacher is None:
+            self._teacher = assemble.teacher(config, data, kind=_SharedTeacher)
+        return self._teacher if teachers(config) else None  # a control has none
+
+    def cache(self, config: Any, frozen: Teacher | None, data: assemble.Data) -> Cache | None:
+        """See `Parts`."""
+        if self._cache is None:
+            self._cache = assemble.teacher_cache(config, frozen, data)
+        return self._cache if frozen is not None else None
+
+    def answers(self, split: SplitName, ask: Callable[[], list[Outputs]]) -> list[Outputs]:
+        """See `Parts`."""
+        if split not in self._answers:
+            self._answers[split] = ask()
+        return self._answers[split]
+
+    def on_val(self) -> list[Outputs]:
+        """See `Parts`."""
+        return self._on_val
+
+    def batches(self, data: assemble.Data) -> pl.LightningDataModule:
+        """See `Parts`."""
+        return _Fed(data.student, self._turns, self._streams)
+
+
+class _SharedTeacher(Teacher):
+    """Remembers its answers to the inputs that it was asked about last."""
+
+    _last: tuple[Tensor, list[Outputs]] | None = None
+
+    def answers(self, inputs: Tensor) -> list[Outputs]:
+        if inputs.is_inference():  # of no training batch
+            return super().answers(inputs)
+        if self._last is None or self._last[0] is not inputs:
+            self._last = inputs, super().answers(inputs)
+        return self._last[1]
+
+
+class _Fed(pl.LightningDataModule):
+    """The data of one job: the training batches are those that the others are given, too."""
+
+    def __init__(self, data: DataModule, turns: Turns, streams: "dict[DataModule, _Stream]") -> None:
+        super().__init__()
+        self._data, self._turns, self._streams = data, turns, streams
+
+    def train_dataloader(self) -> "_Batches":
+        assert self.trainer is not None
+        if self._data not in self._streams:
+            self._streams[self._data] = _Stream(self._data.epochs(self.trainer.strategy.root_device))
+        return _Batches(self.trainer, self._turns, self._streams[self._data])
+
+    def val_dataloader(self) -> Any:
+        assert self.trainer is not None
+        return self._data.eval_batches("val", self.trainer.strategy.root_device)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        return batch  # it is there, and is to stay the one that the others have
+
+
+class _Batches:
+    """One job's training batches."""
+
+    def __init__(self, trainer: pl.Trainer, turns: Turns, stream: "_Stream") -> None:
+        self._trainer, self._turns, self._stream = trainer, turns, stream
+
+    def __len__(self) -> int:
+        return len(self._stream.epochs)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for number in range(len(self)):
+            place = self._trainer.current_epoch, number
+            self._turns.wait(place)
+            yield self._stream.batch(place)
+
+
+class _Stream:
+    """The training batches in one order; that of the latest place is remembered."""
+
+    def __init__(self, epochs: Epochs) -> None:
+        self.epochs = epochs
+        self._place: Place | None = None
+
+    def batch(self, place: Place) -> Batch:
+        epoch, number = place
+        if place != self._place:
+            if self._place != (epoch, number - 1):  # an epoch begins, or who came furthest is no more
+                self._rest = islice(self.epochs(epoch), number, None)
+            self._latest, self._place = next(self._rest), place
+        return self._latest
