@@ -284,9 +284,7 @@ def _labels(splits: Splits) -> Tensor:
     return labels
 
 
-def teacher(
-    config: Any, data: Data, *, may_train: bool = True, kind: type[Teacher] = Teacher
-) -> Teacher | None:
+def teacher(config: Any, data: Data, *, may_train: bool = True, kind: type[Teacher] = Teacher) -> Teacher | None:
     """The frozen teacher with its weights, trained first if need be.
 
     Args:

@@ -274,6 +274,27 @@ def run_key(config: Mapping[str, Any]) -> str:
     return fingerprint([run_fingerprint(config), code_version()])
 
 
+def fusion_key(config: Mapping[str, Any]) -> str | None:
+    """Identifies what jobs must have in common to share their data and teacher in one process (`kdexp.fused`).
+
+    Returns:
+        None for a job that cannot: of several processes or devices, of a scheme, or compiled.
+    """
+    trainer = config["trainer"]
+    one_device = trainer["devices"] == 1 and trainer["num_nodes"] == 1 and trainer["strategy"] == "auto"
+    if not one_device or config["scheme"] or trainer["compile"]:
+        return None
+    content = {key: config[key] for key in ("dataset", "teacher", "trainer", "data_dir", "store_dir")}
+    content["augment"] = {key: value for key, value in config["augment"].items() if key != "seed"}
+    if config["feature_loss"]:  # which of the teacher's features are read
+        content["student"] = config["student"]
+        content["feature_loss"] = {
+            name: {key: value for key, value in term.items() if key not in TERM_KEYS}
+            for name, term in config["feature_loss"].items()
+        }
+    return fingerprint(content)
+
+
 @cache
 def code_version() -> str:
     """Version of kdexp and a digest of its source and that of the packages in KDEXP_TRUST."""

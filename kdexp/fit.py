@@ -75,7 +75,7 @@ def fit(
     keeper = Keeper(checkpoints)
     single = settings["devices"] == 1 and settings.get("num_nodes", 1) == 1
     with warnings.catch_warnings():
-        _ignore_known_warnings()
+        ignore_known_warnings()
         trainer = pl.Trainer(
             **settings,
             default_root_dir=folder,
@@ -98,7 +98,8 @@ def fit(
     return Fitted(checkpoints / "best.ckpt", checkpoints / "last.ckpt", best_epoch, table.rows, table.seconds, device)
 
 
-def _ignore_known_warnings() -> None:
+def ignore_known_warnings() -> None:
+    """Do not show what Lightning warns of in every training."""
     for message in (
         # Lightning's loaders use torch's LeafSpec: https://github.com/Lightning-AI/pytorch-lightning/issues/21326
         ".*LeafSpec.*",

@@ -8,7 +8,10 @@ What jobs share (`SharedParts`) is remembered until the next is asked for, and i
 by. So a job is given what it would make alone, to the bit, whoever the others are and however far they have come.
 """
 
+import signal
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -22,11 +25,26 @@ from kdexp.config import fingerprint, plain, teachers
 from kdexp.contracts import Batch, Outputs
 from kdexp.data.loading import DataModule, Epochs
 from kdexp.experiment import Parts
+from kdexp.fit import ignore_known_warnings
 from kdexp.teacher import Teacher
 from kdexp.teacher_cache import Cache, SplitName
 
 Place = tuple[int, int]
 """How far a training is: its epoch and the number of the batch that it wants next, both from 0."""
+
+
+def run_together(jobs: Sequence[Callable[[Parts], None]]) -> None:
+    """Run jobs to their end.
+
+    Args:
+        jobs: each is given the parts that it shares with the others. What one raises ends them all, where they wait: an
+            exception that is a job's own business must not leave it.
+    """
+    turns = Turns()
+    parts = SharedParts(turns)
+    with warnings.catch_warnings():
+        ignore_known_warnings()  # each job does, but what one puts back at its end are the filters of all
+        turns.run([partial(job, parts) for job in jobs])
 
 
 class Turns:
@@ -36,16 +54,13 @@ class Turns:
         self._hub = getcurrent()
 
     def run(self, jobs: Sequence[Callable[[], None]]) -> None:
-        """Run jobs to their end.
-
-        Args:
-            jobs: what they raise ends them all: an exception that is a job's own business must not leave it. The others
-                are then ended by the same exception, where they wait.
-        """
+        """See `run_together`."""
         waiting: dict[greenlet, Place] = {}
+        terminated = signal.getsignal(signal.SIGTERM)
         try:
             for job in jobs:
                 self._go_on(greenlet(job), waiting)
+                signal.signal(signal.SIGTERM, terminated)  # a Trainer's own calls that of the Trainer before it
             while waiting:
                 least = min(waiting.values())
                 for fiber in [fiber for fiber, place in waiting.items() if place == least]:
@@ -63,11 +78,10 @@ class Turns:
         if not fiber.dead:
             waiting[fiber] = place
 
-    def wait(self, place: Place) -> None:
+    def wait(self, place: Place, device: torch.device) -> None:
         """Called by a job: let others run, until it is this one's turn again."""
-        devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
         # What is drawn at random, dropout above all, is drawn as if nobody else were here.
-        with torch.random.fork_rng(devices):
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
             self._hub.switch(place)
 
 
@@ -178,7 +192,7 @@ class _Batches:
     def __iter__(self) -> Iterator[Batch]:
         for number in range(len(self)):
             place = self._trainer.current_epoch, number
-            self._turns.wait(place)
+            self._turns.wait(place, self._trainer.strategy.root_device)
             yield self._stream.batch(place)
 
 

@@ -5,19 +5,32 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import configure_log, setup_globals
+from hydra.core.utils import configure_log, env_override, setup_globals
 from hydra.errors import ConfigCompositionException, HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from kdexp import child, results
-from kdexp.config import code_version, control_fingerprint, is_control, one_line, run_fingerprint, run_key
+from kdexp.config import (
+    code_version,
+    control_fingerprint,
+    fusion_key,
+    is_control,
+    one_line,
+    plain,
+    run_fingerprint,
+    run_key,
+)
 from kdexp.sweep import stop_file
 
 log = logging.getLogger(__name__)
@@ -109,7 +122,7 @@ def job(config: DictConfig, run: Callable[[DictConfig], Mapping[str, Any]]) -> f
         that fails alone ends the process.
     """
     if HydraConfig.get().mode == RunMode.MULTIRUN:
-        return _supervise(config, run)
+        return _in_sweep(config, run)
     return _accuracy(_run(config, run))
 
 
@@ -155,51 +168,183 @@ def _leave_group() -> None:
             distributed.destroy_process_group()
 
 
-def _supervise(config: DictConfig, run: Callable[[DictConfig], Mapping[str, Any]]) -> float | None:
-    """Run a job of a sweep in a process of its own, on whatever launcher; see to it that its end is known.
+@dataclass(frozen=True)
+class _Job:
+    """A job of a sweep, ready to be run.
 
-    This process stays light: neither it nor the launcher's other jobs feel what becomes of the job.
+    Attributes:
+        run: what runs it.
+        config: its configuration.
+        hydra: Hydra's own.
+        folder: the run folder.
+        launch: which launch of the sweep it belongs to.
+        fusion_key: what it has in common with jobs that it can share a process with; None: nothing.
+    """
+
+    run: Callable[..., Mapping[str, Any]]
+    config: DictConfig
+    hydra: DictConfig
+    folder: Path
+    launch: str
+    fusion_key: str | None
+
+    def is_to_stop(self) -> bool:
+        return stop_file(Path(self.config.sweep_dir), self.launch).exists()
+
+    def is_left_alone(self) -> bool:
+        """Whether it is not to be started: another launch is at it, or all are to stop."""
+        return (rank() == 0 and results.is_in_use(self.folder)) or self.is_to_stop()
+
+    def has_ended(self) -> bool:
+        """Whether it is done, or got in this launch to an end that it could tell of itself."""
+        if not (self.folder / results.FILE).is_file():
+            return False
+        found = results.read(self.folder, "sweep")
+        ended = found["status"] not in ("running", "killed") and found.get("launch") == self.launch
+        return found["status"] == "completed" or ended
+
+    def accuracy(self) -> float | None:
+        """See `job`."""
+        return _accuracy(results.read(self.folder, "sweep")) if (self.folder / results.FILE).is_file() else None
+
+
+_gathered: list[_Job] | None = None
+
+
+@contextmanager
+def gathered() -> Iterator[list[_Job]]:
+    """Meanwhile the jobs of a sweep are only made ready, for `run_fused`."""
+    global _gathered
+    jobs = _gathered = []
+    try:
+        yield jobs
+    finally:
+        _gathered = None
+
+
+def run_fused(jobs: Sequence[_Job]) -> dict[str, float | None]:
+    """Run jobs of a sweep, those in one process that can share what they need.
+
+    When that process dies, each of its jobs goes on in one of its own: so that what ends a process, as memory that runs
+    out, ends one job alone after all.
+
+    Returns:
+        Run folder -> see `job`.
+    """
+    groups: dict[str, list[_Job]] = {}
+    for one in jobs:
+        groups.setdefault(one.fusion_key or str(one.folder), []).append(one)
+    for group in groups.values():
+        left = _supervise(group) if len(group) > 1 else group
+        for one in left:
+            if not one.is_left_alone():
+                _supervise([one])
+    return {str(one.folder): one.accuracy() for one in jobs}
+
+
+def _in_sweep(config: DictConfig, run: Callable[..., Mapping[str, Any]]) -> float | None:
+    """Run a job of a sweep in a process of its own, on whatever launcher."""
+    hydra = HydraConfig.get()
+    config.sweep_dir = hydra.sweep.dir
+    # Without the types of its parts: Hydra's search for plugins loads theirs anew, and pickle takes that amiss.
+    whole: Any = OmegaConf.create(OmegaConf.to_container(HydraConfig.instance().cfg))
+    folder, key = Path(hydra.runtime.output_dir), fusion_key(plain(config))
+    one = _Job(run, config, whole, folder, os.environ.get(LAUNCH, ""), key)
+    if one.is_left_alone():
+        return None
+    if _gathered is not None:
+        _gathered.append(one)
+        return None
+    _supervise([one])
+    return one.accuracy() if rank() == 0 else None
+
+
+def _supervise(jobs: Sequence[_Job]) -> list[_Job]:
+    """Run jobs in a process of their own, and see to it that their end is known.
+
+    This process stays light: neither it nor the launcher's other jobs feel what becomes of them.
+
+    Returns:
+        Those that were not run, or that ended with the process.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         # A Ctrl-C in the terminal reaches joblib's workers, too; it is the launching process that asks to stop.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    hydra = HydraConfig.get()
-    folder, config.sweep_dir = Path(hydra.runtime.output_dir), hydra.sweep.dir
-    stop = stop_file(Path(hydra.sweep.dir), os.environ.get(LAUNCH, ""))
-    if rank() == 0 and results.is_in_use(folder):
-        return None  # another launch is at it
-    if stop.exists():
-        return None
-    # Without the types of its parts: Hydra's search for plugins loads theirs anew, and pickle takes that amiss.
-    arguments = (run, config, OmegaConf.create(OmegaConf.to_container(HydraConfig.instance().cfg)))
-    log_file = folder / results.LOG
-    code = child.run(_run_in_child, arguments, log_file, is_to_stop=stop.exists)
+    first = jobs[0]
+    log_file = first.folder / results.LOG
+    target, arguments = (_run_in_child, (first,)) if len(jobs) == 1 else (_run_fused_in_child, (jobs,))
+    with env_override(first.hydra.hydra.job.env_set):
+        code = child.run(target, arguments, log_file, is_to_stop=first.is_to_stop)
     if rank() != 0:
-        return None
-    if not (folder / results.FILE).is_file():
+        return []
+    left = [one for one in jobs if not one.has_ended()]
+    for one in left:
+        if code < 0:
+            name = signal.Signals(-code).name
+            hint = " (the system's answer when memory runs out)" if name == "SIGKILL" else ""
+            results.note_death(one.folder, "killed", f"killed by {name}{hint}")
+        else:
+            results.note_death(one.folder, "failed", f"its process ended with exit code {code} and no word")
+    if len(jobs) == 1 and not (first.folder / results.FILE).is_file():
         print(f"error: a job ended before it began, with exit code {code}; log: {log_file}", file=sys.stderr)
-        return None
-    if code < 0:
-        name = signal.Signals(-code).name
-        hint = " (the system's answer when memory runs out)" if name == "SIGKILL" else ""
-        results.note_death(folder, "killed", f"killed by {name}{hint}")
-    else:
-        results.note_death(folder, "failed", f"its process ended with exit code {code} and no word")
-    return _accuracy(results.read(folder, "sweep"))
+    return left
 
 
-def _run_in_child(run: Callable[[DictConfig], Mapping[str, Any]], config: DictConfig, hydra: DictConfig) -> None:
+def _run_in_child(one: _Job) -> None:
+    _set_up(one)
+    _spread_over_gpus(one.config.trainer)
+    _pin_current_job()
+    # What Lightning starts its child ranks with: `python -m` this module, whoever's main program this process has.
+    sys.modules["__main__"] = sys.modules[one.run.__module__]
+    _run(one.config, one.run)
+
+
+def _run_fused_in_child(jobs: Sequence[_Job]) -> None:
+    from kdexp.fused import run_together
+
+    _set_up(jobs[0])
+    _spread_over_gpus(jobs[0].config.trainer)
+    for logger in (logging.getLogger(), traceback_log):
+        (before,) = logger.handlers
+        logger.removeHandler(before)
+        for one in jobs:
+            handler = logging.FileHandler(one.folder / results.LOG)
+            handler.setFormatter(before.formatter)
+            handler.addFilter(partial(_is_of, one.folder))
+            logger.addHandler(handler)
+    run_together([partial(_run_fused, one) for one in jobs])
+
+
+_running: ContextVar[Path] = ContextVar("_running")
+"""The folder of the job that runs now, of those in this process; each has a context of its own."""
+
+
+def _is_of(folder: Path, record: logging.LogRecord) -> bool:
+    return _running.get(None) == folder
+
+
+def _run_fused(one: _Job, parts: Any) -> None:
+    _running.set(one.folder)
+    if one.is_left_alone():
+        return
+    HydraConfig.instance().cfg = one.hydra  # type: ignore[assignment]
+    try:
+        one.run(one.config, parts)
+    except Exception as error:
+        log.error("error: %s", _explain(error, one.folder / results.LOG))
+    except SystemExit as error:
+        if results.status_of(error) == "interrupted":
+            raise
+
+
+def _set_up(one: _Job) -> None:
     setup_globals()
-    HydraConfig.instance().cfg = hydra  # type: ignore[assignment]
-    configure_log(hydra.hydra.job_logging, hydra.hydra.verbose)
+    HydraConfig.instance().cfg = one.hydra  # type: ignore[assignment]
+    hydra = one.hydra.hydra
+    configure_log(hydra.job_logging, hydra.verbose)
     for handler in logging.getLogger().handlers:
         if not isinstance(handler, logging.FileHandler):
             logging.getLogger().removeHandler(handler)  # what is printed goes to the same file
-    _spread_over_gpus(config.trainer)
-    _pin_current_job()
-    # What Lightning starts its child ranks with: `python -m` this module, whoever's main program this process has.
-    sys.modules["__main__"] = sys.modules[run.__module__]
-    _run(config, run)
 
 
 def _spread_over_gpus(trainer: Any) -> None:

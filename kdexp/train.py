@@ -124,9 +124,11 @@ def main() -> None:
     plugins = Plugins.instance()
     # After Hydra's own search, which loads the class anew that this one is made of. In an editable installation that
     # search does not find it.
+    from hydra_plugins.kdexp.launcher import FusedLauncher
     from hydra_plugins.kdexp.sweeper import Sweeper
 
     plugins.register(Sweeper)
+    plugins.register(FusedLauncher)
     launch.program(_train)
 
 
