@@ -284,8 +284,9 @@ def fusion_key(config: Mapping[str, Any]) -> str | None:
     one_device = trainer["devices"] == 1 and trainer["num_nodes"] == 1 and trainer["strategy"] == "auto"
     if not one_device or config["scheme"] or trainer["compile"]:
         return None
-    content = {key: config[key] for key in ("dataset", "teacher", "trainer", "data_dir", "store_dir")}
-    content["augment"] = {key: value for key, value in config["augment"].items() if key != "seed"}
+    content = {key: config[key] for key in ("teacher", "trainer", "data_dir", "store_dir")}
+    for group, of_the_run in (("dataset", "subset_seed"), ("augment", "seed")):
+        content[group] = {key: value for key, value in config[group].items() if key != of_the_run}
     if config["feature_loss"]:  # which of the teacher's features are read
         content["student"] = config["student"]
         content["feature_loss"] = {

@@ -8,6 +8,7 @@ What jobs share (`SharedParts`) is remembered until the next is asked for, and i
 by. So a job is given what it would make alone, to the bit, whoever the others are and however far they have come.
 """
 
+import hashlib
 import signal
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -96,8 +97,9 @@ def _end(fiber: greenlet, error: BaseException) -> None:
 class SharedParts(Parts):
     """What jobs have in common that see the same data set and ask the same teacher.
 
-    The loaded data, the teacher and its answers are shared by all of them; batches, and the teacher's answers to them
-    when they are not kept, by those with the same order and augmentation, which are functions of the seed.
+    The loaded data, the teacher and its kept answers are shared by all of them; so are its answers on val and test.
+    Training batches, and its answers to them when they are not kept, are shared by those with the same order and
+    augmentation, which are functions of the seed.
 
     Args:
         turns: of the jobs.
@@ -108,13 +110,13 @@ class SharedParts(Parts):
         self._data: dict[str, assemble.Data] = {}
         self._streams: dict[DataModule, _Stream] = {}
         self._teacher: Teacher | None = None
-        self._cache: Cache | None = None
+        self._caches: dict[bytes, Cache | None] = {}
         self._on_val: list[Outputs] = []
         self._answers: dict[SplitName, list[Outputs]] = {}
 
     def data(self, config: Any) -> assemble.Data:
         """See `Parts`."""
-        order = fingerprint([config.seed, plain(config.augment)])
+        order = fingerprint([config.seed, config.dataset.subset_seed, plain(config.augment)])
         if order not in self._data:
             self._data[order] = assemble.Data(config, like=next(iter(self._data.values()), None))
         return self._data[order]
@@ -127,9 +129,12 @@ class SharedParts(Parts):
 
     def cache(self, config: Any, frozen: Teacher | None, data: assemble.Data) -> Cache | None:
         """See `Parts`."""
-        if self._cache is None:
-            self._cache = assemble.teacher_cache(config, frozen, data)
-        return self._cache if frozen is not None else None
+        if frozen is None:
+            return None
+        samples = hashlib.sha256(data.student.splits.train.index.numpy().tobytes()).digest()
+        if samples not in self._caches:
+            self._caches[samples] = assemble.teacher_cache(config, frozen, data)
+        return self._caches[samples]
 
     def answers(self, split: SplitName, ask: Callable[[], list[Outputs]]) -> list[Outputs]:
         """See `Parts`."""
