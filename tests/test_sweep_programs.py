@@ -97,9 +97,12 @@ def wandb_states(folder: Path) -> dict[str, str]:
     return states
 
 
-def test_what_becomes_of_one_job_does_not_touch_the_others_and_only_they_are_run_again(command, tmp_path, odd):
+@pytest.mark.parametrize("launcher", ["basic", "fused"])
+def test_what_becomes_of_one_job_does_not_touch_the_others_and_only_they_are_run_again(
+    command, tmp_path, odd, launcher
+):
     sweep = ("kdexp-train", "-m", *odd, *SMOKE, "loss.how=raise,exit,vanish,kill,diverge,well", "tracking=wandb",
-             "trainer.max_epochs=4")  # fmt: skip
+             "trainer.max_epochs=4", f"hydra/launcher={launcher}")  # fmt: skip
     env = {"KDEXP_TRUST": "odd", "PYTHONPATH": str(tmp_path)}
     done = command(*sweep, rc=1, **env)
     statuses = {entry["folder"].split("-")[1]: entry["status"] for entry in index(tmp_path)}
@@ -135,8 +138,10 @@ def test_what_becomes_of_one_job_does_not_touch_the_others_and_only_they_are_run
     assert not before.items() & completed(tmp_path).items()
 
 
-def test_a_sweep_killed_twice_at_a_random_moment_has_every_cell_once(command, tmp_path, store):
-    sweep = (*SMOKE, "alpha=0.1,1", "temperature=1,4", "seed=0,1", "trainer.max_epochs=6", "student.dropout=0.2")
+@pytest.mark.parametrize("launcher", ["basic", "fused"])
+def test_a_sweep_killed_twice_at_a_random_moment_has_every_cell_once(command, tmp_path, store, launcher):
+    sweep = (*SMOKE, "alpha=0.1,1", "temperature=1,4", "seed=0,1", "trainer.max_epochs=6", "student.dropout=0.2",
+             f"hydra/launcher={launcher}")  # fmt: skip
     moment, seen = random.Random(), {}
     for _ in range(2):
         process = start(tmp_path, store, *sweep)
