@@ -76,7 +76,7 @@ def claims(comparison: Comparison, reports: Mapping[Path, Report]) -> list[Claim
     examined = _examined(comparison, reports)
     found = [
         _less_data(*along["dataset.train_fraction"]) if "dataset.train_fraction" in along else _nothing(_LESS_DATA),
-        _better_features(examined) if examined else _nothing(_BETTER_FEATURES),
+        _better_features(examined) if examined else _nothing(_BETTER_FEATURES, _EXAMINE),
         _less_noise(along.get("dataset.label_noise"), examined),
     ]
     return found if sum(bool(claim.evidence) for claim in found) > 1 else []
@@ -84,10 +84,11 @@ def claims(comparison: Comparison, reports: Mapping[Path, Report]) -> list[Claim
 
 _LESS_DATA, _BETTER_FEATURES = "A distilled student needs less training data", "It learns better features"
 _LESS_NOISE = "It is less sensitive to noise"
+_EXAMINE = "No student was examined beside its control: kdexp-eval sweep=FOLDER robustness=article does that."
 
 
-def _nothing(name: str) -> Claim:
-    return Claim(name, (), ())
+def _nothing(name: str, *remarks: str) -> Claim:
+    return Claim(name, (), remarks)
 
 
 def _line(curve: Curve, comparison: Comparison) -> Line | None:
@@ -248,7 +249,7 @@ def _less_noise(wrong: tuple[Curve, Line] | None, examined: Mapping[int, Report]
     evidence += _evidence("accuracy under that noise", examined, _under_noise, decides=False)
     evidence += _evidence("accuracy lost to corruptions", examined, _lost_to_corruptions, sign=-1)
     evidence += _evidence("accuracy under corruptions", examined, _corrupted, decides=False)
-    remarks = []
+    remarks = [] if examined else [_EXAMINE]
     if wrong is not None:
         evidence += _wrong_labels(*wrong)
         remarks.append(_of_the_teacher(list(wrong[1].settings.values())[-1], "label_noise"))

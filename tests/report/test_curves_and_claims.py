@@ -158,6 +158,8 @@ def test_three_seeds_cannot_tell_and_what_was_not_run_was_not_measured(tmp_path,
     data, features, noise = claims.claims(comparison, comparison.reports)
     told = "not enough seeds to tell"
     assert (data.verdict, features.verdict, noise.verdict) == (told, "not measured", told)
+    assert "kdexp-eval sweep=FOLDER robustness=article" in features.remarks[0]
+    assert "not measured in these runs" in claims.sentence(features)
 
 
 def test_the_claims_are_a_section_a_page_and_words(tmp_path, write_run, write_report, monkeypatch, capsys):
