@@ -531,8 +531,9 @@ def check_robustness(settings: Any) -> None:
     _require(0 < confidence < 1, "robustness.confidence", "must be in (0, 1)", confidence)
     for severity in OmegaConf.select(settings, "corruptions.severities") or ():
         _require(severity in (1, 2, 3, 4, 5), "robustness.corruptions.severities", "must be of 1 to 5", severity)
-    bins = OmegaConf.select(settings, "calibration.bins")
-    _require(bins is None or bins >= 1, "robustness.calibration.bins", "must be at least 1", bins)
+    for name in ("calibration.bins", "features.train_samples", "features.neighbours"):
+        count = OmegaConf.select(settings, name)
+        _require(count is None or count >= 1, f"robustness.{name}", "must be at least 1", count)
 
 
 def _missing(node: Any, path: str) -> list[str]:

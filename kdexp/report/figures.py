@@ -1,6 +1,6 @@
 """The figures of one run, and of its robustness, as PNG files."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from kdexp.atomic import atomic_path
 from kdexp.report.curves import CONDITIONS, IN_RATIOS, Curve
+from kdexp.report.plots import Reports, over_severity
 
 if TYPE_CHECKING:
     from kdexp.metrics import CurveData  # not at run time: pictures of results need no torch
@@ -164,9 +165,30 @@ def condition(curve: Curve, path: Path) -> None:
     _save(figure, path)
 
 
+def severities(reports: Reports, axis: str, path: Path) -> None:
+    """Draw the accuracy of each network over the severity of corruptions, the mean over them.
+
+    Bars are 95 % bootstrap intervals over seeds.
+
+    Args:
+        reports: contents of robustness.json of one setting, a seed each.
+        axis: the corruptions.
+        path: the PNG file.
+    """
+    figure = _figure(4.8, 3.8)
+    axes = figure.add_subplot()
+    for role, (color, marker) in _present(reports[0]):
+        _with_bars(axes, over_severity(reports, axis, role), color, marker, role)
+    axes.set(xlabel="severity", title=f"accuracy on test, mean over {axis}")
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False)
+    _save(figure, path)
+
+
 def _with_bars(
     axes: Axes,
-    points: Sequence[tuple[float, float | None, tuple[float, float] | None]],
+    points: Iterable[tuple[float, float | None, tuple[float, float] | None]],
     color: str,
     marker: str,
     label: str,

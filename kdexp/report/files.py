@@ -8,6 +8,7 @@ from kdexp.report import claims, figures
 from kdexp.report.comparison import Comparison
 from kdexp.report.curves import curves
 from kdexp.report.page import title, write_page
+from kdexp.report.robustness import is_of_corruptions
 from kdexp.report.runs import write_csv
 
 TABLE, PAGE, CLAIMS = "compare.csv", "report.html", "claims.md"
@@ -15,7 +16,7 @@ TABLE, PAGE, CLAIMS = "compare.csv", "report.html", "claims.md"
 
 def write(comparison: Comparison, out: Path, *, source: Sequence[str], unread: Sequence[str] = ()
           ) -> list[tuple[str, Path]]:  # fmt: skip
-    """Write compare.csv and report.html, a PNG for each curve over training data, and claims.md where it can be told.
+    """Write compare.csv and report.html, a PNG for each curve, and claims.md where it can be told.
 
     Args:
         comparison: what they show.
@@ -33,6 +34,14 @@ def write(comparison: Comparison, out: Path, *, source: Sequence[str], unread: S
         name = "-".join(["curve", curve.axis.rpartition(".")[2], *curve.where.replace("=", "-").split()])
         written.append(("a curve", out / f"{name}.png"))
         figures.condition(curve, out / f"{name}.png")
+    chosen = comparison.winner or comparison.control
+    reports = (
+        [comparison.reports[run.folder] for run in chosen.runs if run.folder in comparison.reports] if chosen else []
+    )
+    for axis in dict.fromkeys(row["axis"] for report in reports[:1] for row in report["cells"]):
+        if is_of_corruptions(axis):
+            written.append(("a curve", out / f"curve-{axis}.png"))
+            figures.severities(reports, axis, out / f"curve-{axis}.png")
     found = claims.claims(comparison, comparison.reports)
     if found:
         written.append(("the claims", out / CLAIMS))

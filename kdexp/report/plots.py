@@ -510,12 +510,14 @@ def doses(reports: Reports, axis: str, name: str) -> Plot:
 
 def severities(reports: Reports, axis: str) -> Plot:
     """Accuracy of each network over severity, the mean over the corruptions; intervals over seeds."""
-    data = []
-    for role, colour in ROLES.items():
-        found = _accuracies(reports, role, lambda row: row["axis"] == axis or _is_clean(row))
-        if found:
-            data.append(_points(role, colour, found))
+    found = {role: over_severity(reports, axis, role) for role in ROLES}
+    data = [_points(role, ROLES[role], points) for role, points in found.items() if points]
     return {"data": data, "layout": _over("severity", "accuracy on test, %")}
+
+
+def over_severity(reports: Reports, axis: str, role: str) -> list[tuple[float, float, tuple[float, float] | None]]:
+    """Severity (0: clean), a network's mean accuracy over corruptions and seeds, and its interval over seeds."""
+    return _accuracies(reports, role, lambda row: row["axis"] == axis or _is_clean(row))
 
 
 def corruptions(reports: Reports, axis: str) -> Plot:

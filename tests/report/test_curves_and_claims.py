@@ -170,6 +170,7 @@ def test_the_claims_are_a_section_a_page_and_words(tmp_path, write_run, write_re
     text = written["the claims"].read_text()
     assert "## 1. A distilled student needs less training data: holds" in text
     assert "| **accuracy with 10, 50 % of the training samples, mean** | 67.50 | 75.25 | +7.75 [" in text
+    assert imread(tmp_path / "curve-corruptions_lite.png").std() > 0.01
     html = written["look at it"].read_text()
     sections = re.findall(r'<section id="([\w-]+)"', html)
     assert sections[1:5] == ["claims", "errors", "train-fraction", "robustness"]
