@@ -7,7 +7,7 @@ control with the same seed, and are turned such that more is better.
 import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ def claims(comparison: Comparison, reports: Mapping[Path, Report]) -> list[Claim
         comparison: the runs. The student is that of the chosen setting; all its data are looked at.
         reports: of those that were examined, by run folder.
     """
-    along = {curve.axis: (curve, line) for curve in curves(comparison) if (line := _line(curve, comparison))}
+    along = {curve.axis: sides for curve in curves(comparison) if (sides := _sides(curve, comparison))}
     examined = _examined(comparison, reports)
     found = [
         _less_data(*along["dataset.train_fraction"]) if "dataset.train_fraction" in along else _nothing(_LESS_DATA),
@@ -91,41 +91,45 @@ def _nothing(name: str, *remarks: str) -> Claim:
     return Claim(name, (), remarks)
 
 
-def _line(curve: Curve, comparison: Comparison) -> Line | None:
-    """The curve of the chosen way of distilling, when its control is there."""
+def _sides(curve: Curve, comparison: Comparison) -> tuple[Line, Line] | None:
+    """The control and the chosen way of distilling along a curve, at the doses that both have: at least two."""
     if curve.control is None or curve.where:
         return None
     winner = comparison.winner
-    return next((line for line in curve.students if winner in line.settings.values()), curve.students[0])
+    student = next((line for line in curve.students if winner in line.settings.values()), curve.students[0])
+    doses = [dose for dose in student.settings if dose in curve.control.settings]
+    if len(doses) < 2:
+        return None
+    control, student = (replace(line, settings={dose: line.settings[dose] for dose in doses})
+                        for line in (curve.control, student))  # fmt: skip
+    return control, student
 
 
 def _examined(comparison: Comparison, reports: Mapping[Path, Report]) -> dict[int, Report]:
-    """Seed -> the report of the distilled setting whose runs were examined beside their control; most seeds first."""
+    """Seed -> report, of the setting of which most seeds were examined beside their control; of equals the chosen one."""
     found = []
-    for setting in comparison.distilled:
+    for setting in sorted(comparison.distilled, key=lambda setting: setting is not comparison.winner):
         own = {run.seed: reports[run.folder] for run in setting.runs if run.folder in reports}
         found.append({seed: one for seed, one in own.items() if {"student", "control"} <= set(one["models"])})
     return max(found, key=len, default={})
 
 
-def _less_data(curve: Curve, line: Line) -> Claim:
-    doses = [dose for dose in line.settings if dose in (curve.control.settings if curve.control else ())]
+def _less_data(control: Line, student: Line) -> Claim:
+    doses = list(student.settings)
     few, whole = doses[:-1], doses[-1]
-    gain = line.mean_gain(few)
-    if gain is None or not few:
+    gain = student.mean_gain(few)
+    if gain is None:
         return _nothing(_LESS_DATA)
-    assert curve.control
-    own, alone = (_means(which, doses) for which in (line, curve.control))
+    own, alone = _means(student), _means(control)
     said = ", ".join(f"{100 * dose:g}" for dose in few)
     evidence = [
         Evidence(f"accuracy with {said} % of the training samples, mean", statistics.fmean(alone[:-1]),
                  statistics.fmean(own[:-1]), gain)
     ]  # fmt: skip
-    for dose in doses:
-        single = line.mean_gain([dose])
+    for place, dose in enumerate(doses):
+        single = student.mean_gain([dose])
         if single is not None:
             what = f"accuracy with {100 * dose:g} % of them"
-            place = doses.index(dose)
             evidence.append(Evidence(what, alone[place], own[place], single, decides=False))
     needed = share_needed(doses, own, alone[-1])
     reached = (
@@ -135,7 +139,7 @@ def _less_data(curve: Curve, line: Line) -> Claim:
         else "the student does not reach that with any share that was tried"
     )
     remarks = [f"With all its samples the control has {100 * alone[-1]:.2f} %; {reached}."]
-    remarks.append(_of_the_teacher(line.settings[few[0]], "train_fraction"))
+    remarks.append(_of_the_teacher(student.settings[few[0]], "train_fraction"))
     return Claim(_LESS_DATA, evidence, remarks)
 
 
@@ -154,8 +158,8 @@ def _of_the_teacher(setting: Setting, name: str) -> str:
     )  # fmt: skip
 
 
-def _means(line: Line, doses: Sequence[float]) -> list[float]:
-    return [line.settings[dose].mean("acc") or 0.0 for dose in doses]
+def _means(line: Line) -> list[float]:
+    return [setting.mean("acc") or 0.0 for setting in line.settings.values()]
 
 
 def share_needed(shares: Sequence[float], accuracy: Sequence[float], target: float) -> float | None:
@@ -241,7 +245,7 @@ def _corrupted(report: Report, role: str) -> float | None:
     return None if error is None else 1 - error
 
 
-def _less_noise(wrong: tuple[Curve, Line] | None, examined: Mapping[int, Report]) -> Claim:
+def _less_noise(wrong: tuple[Line, Line] | None, examined: Mapping[int, Report]) -> Claim:
     evidence: list[Evidence] = []
     noises = sorted({name for one in examined.values() for name in one["measures"].get("noise_dose", {})})
     kinds = ", ".join(name.replace("_", " ") for name in noises)
@@ -259,22 +263,21 @@ def _less_noise(wrong: tuple[Curve, Line] | None, examined: Mapping[int, Report]
     return Claim(_LESS_NOISE, evidence, remarks)
 
 
-def _wrong_labels(curve: Curve, line: Line) -> Iterator[Evidence]:
-    assert curve.control
-    doses = [dose for dose in line.settings if dose in curve.control.settings]
+def _wrong_labels(control: Line, student: Line) -> Iterator[Evidence]:
+    doses = list(student.settings)
     noisy = [dose for dose in doses if dose > 0]
     said = ", ".join(f"{100 * dose:g}" for dose in noisy)
-    own, alone = (_means(which, doses) for which in (line, curve.control))
+    own, alone = _means(student), _means(control)
     alone_noisy, own_noisy = (
         statistics.fmean(value for dose, value in zip(doses, side, strict=True) if dose > 0) for side in (alone, own)
     )
     if doses[0] == 0:
         # Lost by the control less lost by the student is the student's gain with noise less that without.
-        lost = paired([statistics.fmean(found[1:]) - found[0] for found in line.gains(doses).values()])
+        lost = paired([statistics.fmean(found[1:]) - found[0] for found in student.gains(doses).values()])
         if lost is not None:
             what = f"accuracy lost to {said} % of wrong training labels, mean"
             yield Evidence(what, alone[0] - alone_noisy, own[0] - own_noisy, lost)
-    gain = line.mean_gain(noisy)
+    gain = student.mean_gain(noisy)
     if gain is not None:
         what = f"accuracy with {said} % of wrong training labels, mean"
         yield Evidence(what, alone_noisy, own_noisy, gain, decides=doses[0] != 0)
