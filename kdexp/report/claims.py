@@ -106,7 +106,7 @@ def _sides(curve: Curve, comparison: Comparison) -> tuple[Line, Line] | None:
 
 
 def _examined(comparison: Comparison, reports: Mapping[Path, Report]) -> dict[int, Report]:
-    """Seed -> report, of the setting of which most seeds were examined beside their control; of equals the chosen one."""
+    """Seed -> report, of the setting of which most seeds were examined beside their control; the chosen one first."""
     found = []
     for setting in sorted(comparison.distilled, key=lambda setting: setting is not comparison.winner):
         own = {run.seed: reports[run.folder] for run in setting.runs if run.folder in reports}
