@@ -155,7 +155,8 @@ def title(comparison: Comparison) -> str:
     """Which students, taught by whom, on what."""
 
     def names(group: str) -> list[str]:
-        found = (run.results.get("choices", {}).get(group) for run in comparison.runs)
+        # A control has a choice of teacher, too, that nobody asked.
+        found = (run.results.get("choices", {}).get(group) for run in comparison.runs if heeds(run, group))
         return list(dict.fromkeys(name for name in found if name))
 
     def several(group: str, plural: str) -> str:
