@@ -93,7 +93,7 @@ class PGDTraining(AdversarialDistiller):
 
     def _training_terms(self, batch: Batch) -> tuple[Tensor, Terms]:
         logits = self.student(self.attacked(self.wrong(batch.target), batch))
-        return logits, {"hard": self._term(1.0, self._hard, logits, batch.target)}
+        return logits, {"hard": self._term(1.0, self.hard, logits, batch.target)}
 
 
 class TRADES(AdversarialDistiller):
@@ -117,7 +117,7 @@ class TRADES(AdversarialDistiller):
         moved = self.attacked(lambda inputs: divergence(fixed, self.student(inputs), self._task).sum(), batch)
         clean, attacked = self.student(batch.inputs), self.student(moved)
         return clean, {
-            "hard": self._term(1.0, self._hard, clean, batch.target),
+            "hard": self._term(1.0, self.hard, clean, batch.target),
             "robust": self._term(self._beta, lambda: divergence(clean, attacked, self._task).mean()),
         }
 
@@ -146,7 +146,7 @@ class ARD(AdversarialDistiller):
 
     def _distilled(self, clean: Tensor, target: Tensor, soft: Callable[[], Tensor]) -> Terms:
         return {
-            "hard": self._term(self.alpha, self._hard, clean, target),
+            "hard": self._term(self.alpha, self.hard, clean, target),
             "soft": self._term((1 - self.alpha) * self._soft_weight, soft),
         }
 

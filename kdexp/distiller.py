@@ -1,7 +1,7 @@
 """The LightningModule that trains a student, with a teacher or without."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -68,6 +68,21 @@ class _Sums:
     weight: int
 
 
+@dataclass(frozen=True)
+class Ahead:
+    """A training step's outcome that was computed before the step (`kdexp.vectorised`).
+
+    Attributes:
+        logits: (N, C), without a gradient.
+        terms: name -> (weight, value) of each part of the loss, without a gradient.
+        gradients: of the loss, one for each trained parameter of the student.
+    """
+
+    logits: Tensor
+    terms: Mapping[str, tuple[float, Tensor]]
+    gradients: Sequence[Tensor]
+
+
 _TOGETHER = 2**19
 """So many logits of training batches are measured together."""
 
@@ -103,6 +118,7 @@ class Distiller(pl.LightningModule):
 
     Attributes:
         cache: the teacher's kept answers, when they are to be used in place of the teacher.
+        ahead: the next training step, when it has been computed already.
         teacher_on_val: what a teacher of one network said of the validation batches, filled as it is asked.
         monitor: the validation metric that selects the best epoch.
         epoch_metrics: what was logged in the epoch that is running or has just ended. (The Trainer's callback_metrics
@@ -149,7 +165,7 @@ class Distiller(pl.LightningModule):
         self._optimizer, self._scheduler = optimizer, scheduler
         self._task: Task = task
         self._alpha, self._temperature = alpha, temperature
-        self._label_smoothing = label_smoothing
+        self.label_smoothing = label_smoothing
         self._seed = seed
         self._gradient_stats_every = gradient_stats_every_n_steps
         self._log_every = log_every_n_steps
@@ -160,6 +176,7 @@ class Distiller(pl.LightningModule):
         self._predicted: list[tuple[Tensor, Tensor]] = []  # logits and targets that are not measured yet
         self._first_bad: Tensor | None = None
         self.epoch_metrics: dict[str, float] = {}
+        self.ahead: Ahead | None = None
         self.teacher_on_val: list[Outputs] = []
         self.alpha = _at(alpha, 0.0)
         self.temperature = _at(temperature, 0.0) if temperature is not None else 1.0
@@ -205,7 +222,7 @@ class Distiller(pl.LightningModule):
         """One step: the loss of a batch, with its parts logged."""
         logits, terms = self._training_terms(batch)
         loss = self._total(terms)
-        if self._gradient_stats_every and len(terms) > 1 and self.global_step % self._gradient_stats_every == 0:
+        if self.measures_gradients() and len(terms) > 1:
             self._record("", self._gradient_stats(terms), 1)
         self._weights = {name: weight for name, (weight, _) in terms.items()}
         parts = self._record("loss_", {"": loss} | {name: term for name, (_, term) in terms.items()}, len(logits))
@@ -216,15 +233,34 @@ class Distiller(pl.LightningModule):
                 self._measure_predicted()
         return loss
 
-    def _training_terms(self, batch: Batch) -> tuple[Tensor, dict[str, tuple[float, Tensor]]]:
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Give the trained parameters their gradients."""
+        if self.ahead is None:
+            loss.backward(*args, **kwargs)  # type: ignore[no-untyped-call]
+            return
+        trained = (parameter for parameter in self.student.parameters() if parameter.requires_grad)
+        for parameter, gradient in zip(trained, self.ahead.gradients, strict=True):
+            parameter.grad = gradient
+        self.ahead = None
+
+    def measures_gradients(self) -> bool:
+        """Whether the terms' gradients are measured in this step."""
+        return self._gradient_stats_every > 0 and self.global_step % self._gradient_stats_every == 0
+
+    def _training_terms(self, batch: Batch) -> tuple[Tensor, Mapping[str, tuple[float, Tensor]]]:
         """The student's logits (N, C); and name -> (weight, value) of each part of the loss."""
-        if self.cache is not None:
-            teacher: Outputs | None = self.cache("train", batch.index, self.temperature, self.current_epoch)
-        else:
-            teacher = self._ask_teacher(batch.inputs)
+        if self.ahead is not None:
+            return self.ahead.logits, self.ahead.terms
+        teacher = self.teacher_on_train(batch)
         student = self._read_student(batch.inputs)
         terms = self._logit_terms(student.logits, teacher, batch.target, self._logit_share)
         return student.logits, terms | self._feature_terms(student, teacher, batch)
+
+    def teacher_on_train(self, batch: Batch) -> Outputs | None:
+        """What the teacher says of a training batch, kept or asked; None without a teacher."""
+        if self.cache is not None:
+            return self.cache("train", batch.index, self.temperature, self.current_epoch)
+        return self._ask_teacher(batch.inputs)
 
     def _ask_teacher(self, inputs: Tensor) -> Outputs | None:
         return self.teacher(inputs, self.temperature) if self.teacher is not None else None
@@ -246,17 +282,23 @@ class Distiller(pl.LightningModule):
         self, logits: Tensor, teacher: Outputs | None, target: Tensor, share: float = 1.0
     ) -> dict[str, tuple[float, Tensor]]:
         """Name -> (weight, value) of the hard and the soft term."""
-        alpha = self.alpha if self.soft_loss is not None else 1.0
-        terms = {"hard": self._term(share * alpha, self._hard, logits, target)}
+        weights = self.logit_weights(share)
+        terms = {"hard": self._term(weights["hard"], self.hard, logits, target)}
         if self.soft_loss is not None:
             # A soft loss without a teacher does not look at what stands in the teacher's place.
             asked = teacher.logits if teacher is not None else logits.detach()
-            weight = share * (1 - alpha) * self._soft_weight
-            terms["soft"] = self._term(weight, self.soft_loss, logits, asked, target)
+            terms["soft"] = self._term(weights["soft"], self.soft_loss, logits, asked, target)
         return terms
 
-    def _hard(self, logits: Tensor, target: Tensor) -> Tensor:
-        return cross_entropy(logits, target, task=self._task, label_smoothing=self._label_smoothing)
+    def logit_weights(self, share: float = 1.0) -> dict[str, float]:
+        """The weights of the hard and the soft term in this epoch, times a share."""
+        if self.soft_loss is None:
+            return {"hard": share}
+        return {"hard": share * self.alpha, "soft": share * (1 - self.alpha) * self._soft_weight}
+
+    def hard(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The hard term."""
+        return cross_entropy(logits, target, task=self._task, label_smoothing=self.label_smoothing)
 
     def _feature_terms(
         self, student: Outputs, teacher: Outputs | None, batch: Batch

@@ -68,6 +68,10 @@ class Parts:
         """The teacher's answers (at T = 1) to the batches of a split in their fixed order, of which it is asked."""
         return ask()
 
+    def cost(self) -> dict[str, Any]:
+        """What there is to say of the run's cost."""
+        return {}
+
     def batches(self, data: assemble.Data) -> pl.LightningDataModule:
         """What the Trainer is given."""
         return data.student
@@ -125,6 +129,7 @@ def distill(config: Any, folder: Path, record: dict[str, Any], parts: Parts | No
         with _timed(seconds, "fit"):
             fitted = fit(module, parts.batches(data), folder, settings, loggers=tracker.loggers)
         _cost(record, fitted, len(splits.train))
+        record["cost"] |= parts.cost()
         with _timed(seconds, "evaluation"):
             curves = _evaluate(config, record, module, fitted, frozen, data, parts, folder)
         with _timed(seconds, "figures"):

@@ -9,8 +9,10 @@ by. So a job is given what it would make alone, to the bit, whoever the others a
 """
 
 import hashlib
+import logging
 import signal
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
@@ -21,27 +23,38 @@ import torch
 from greenlet import getcurrent, greenlet
 from torch import Tensor
 
-from kdexp import assemble
+from kdexp import assemble, memory
 from kdexp.config import fingerprint, plain, teachers
 from kdexp.contracts import Batch, Outputs
 from kdexp.data.loading import DataModule, Epochs
+from kdexp.distiller import Distiller
 from kdexp.experiment import Parts
 from kdexp.fit import ignore_known_warnings
 from kdexp.teacher import Teacher
 from kdexp.teacher_cache import Cache, SplitName
+from kdexp.vectorised import Backend
+
+log = logging.getLogger(__name__)
 
 Place = tuple[int, int]
 """How far a training is: its epoch and the number of the batch that it wants next, both from 0."""
 
+_SHARE = 0.7
+"""Of the free memory, that students may take: evaluation and figures at the end want some, too."""
 
-def run_together(jobs: Sequence[Callable[[Parts], None]]) -> None:
+
+def run_together(
+    jobs: Sequence[Callable[[Parts], None]], backend: str = "loop", max_students: int | None = None
+) -> None:
     """Run jobs to their end.
 
     Args:
         jobs: each is given the parts that it shares with the others. What one raises ends them all, where they wait: an
             exception that is a job's own business must not leave it.
+        backend: how they take their steps; see `kdexp.vectorised.BACKENDS`.
+        max_students: so many jobs at once, the others after them; None: as many as there is memory for.
     """
-    turns = Turns()
+    turns = Turns(Backend(backend), max_students)
     parts = SharedParts(turns)
     with warnings.catch_warnings():
         ignore_known_warnings()  # each job does, but what one puts back at its end are the filters of all
@@ -49,41 +62,82 @@ def run_together(jobs: Sequence[Callable[[Parts], None]]) -> None:
 
 
 class Turns:
-    """Lets jobs run in turn in this thread."""
+    """Lets jobs run in turn in this thread.
 
-    def __init__(self) -> None:
+    Args:
+        backend: how they take their steps.
+        most: how many jobs at once; None: as many as there is memory for.
+
+    Attributes:
+        backend: the same.
+        together: how many jobs were begun together with those that run now.
+    """
+
+    def __init__(self, backend: Backend, most: int | None) -> None:
+        self.backend, self._most = backend, most
         self._hub = getcurrent()
+        self._waiting: dict[greenlet, _Batches] = {}
+        self.together = 0
 
     def run(self, jobs: Sequence[Callable[[], None]]) -> None:
         """See `run_together`."""
-        waiting: dict[greenlet, Place] = {}
-        terminated = signal.getsignal(signal.SIGTERM)
+        left = deque(jobs)
         try:
-            for job in jobs:
-                self._go_on(greenlet(job), waiting)
-                signal.signal(signal.SIGTERM, terminated)  # a Trainer's own calls that of the Trainer before it
-            while waiting:
-                least = min(waiting.values())
-                for fiber in [fiber for fiber, place in waiting.items() if place == least]:
-                    self._go_on(fiber, waiting)
+            while left:
+                self._begin(left)
+                while self._waiting:
+                    self._round()
         except BaseException as error:
-            for fiber in waiting:
-                if not fiber.dead:
-                    _end(fiber, error)
+            for fiber in list(self._waiting):
+                _end(fiber, error)
             raise
 
-    @staticmethod
-    def _go_on(fiber: greenlet, waiting: dict[greenlet, Place]) -> None:
-        waiting.pop(fiber, None)
-        place = fiber.switch()
-        if not fiber.dead:
-            waiting[fiber] = place
+    def _begin(self, left: deque[Callable[[], None]]) -> None:
+        """Begin as many jobs as there is room for."""
+        terminated = signal.getsignal(signal.SIGTERM)
+        most, self.together = self._most or len(left), 0
+        while left and len(self._waiting) < most:
+            fiber = greenlet(left.popleft())
+            self._go_on(fiber)
+            signal.signal(signal.SIGTERM, terminated)  # a Trainer's own calls that of the Trainer before it
+            if fiber.dead:
+                continue
+            self.together += 1
+            if self.together == 1 and self._most is None:
+                most = self._room(fiber, len(left) + 1)
 
-    def wait(self, place: Place, device: torch.device) -> None:
-        """Called by a job: let others run, until it is this one's turn again."""
+    def _room(self, fiber: greenlet, wanted: int) -> int:
+        """How many students fit at once, by what the first one's first step takes."""
+        device = self._waiting[fiber].device
+        taken = memory.peak_of(partial(self._go_on, fiber), device)
+        free = memory.free(device)
+        if taken is None or free is None:
+            return wanted
+        room = 1 + int(_SHARE * free / max(taken, 1))
+        log.info("fused: the first student's step takes %.0f MB, %.1f GB are free: %d of %d at once", taken / 1e6,
+                 free / 1e9, min(room, wanted), wanted)  # fmt: skip
+        return room
+
+    def _round(self) -> None:
+        """Let those that are least far take a step."""
+        least = min(batches.place for batches in self._waiting.values())
+        fibers = [fiber for fiber, batches in self._waiting.items() if batches.place == least]
+        batches = [self._waiting[fiber] for fiber in fibers]
+        with self.backend.round([each.module for each in batches], [each.next() for each in batches]):
+            for fiber in fibers:
+                self._go_on(fiber)
+
+    def _go_on(self, fiber: greenlet) -> None:
+        self._waiting.pop(fiber, None)
+        batches = fiber.switch()
+        if not fiber.dead:
+            self._waiting[fiber] = batches
+
+    def wait(self, batches: "_Batches") -> None:
+        """Called by a job that wants its next batch: let others run, until it is this one's turn again."""
         # What is drawn at random, dropout above all, is drawn as if nobody else were here.
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            self._hub.switch(place)
+        with torch.random.fork_rng([batches.device] if batches.device.type == "cuda" else []):
+            self._hub.switch(batches)
 
 
 def _end(fiber: greenlet, error: BaseException) -> None:
@@ -146,6 +200,10 @@ class SharedParts(Parts):
         """See `Parts`."""
         return self._on_val
 
+    def cost(self) -> dict[str, Any]:
+        """See `Parts`."""
+        return {"fused": {"students": self._turns.together, "backend": self._turns.backend.chosen or "loop"}}
+
     def batches(self, data: assemble.Data) -> pl.LightningDataModule:
         """See `Parts`."""
         return _Fed(data.student, self._turns, self._streams)
@@ -186,19 +244,40 @@ class _Fed(pl.LightningDataModule):
 
 
 class _Batches:
-    """One job's training batches."""
+    """One job's training batches.
+
+    Attributes:
+        place: of the batch that the job waits for.
+    """
 
     def __init__(self, trainer: pl.Trainer, turns: Turns, stream: "_Stream") -> None:
         self._trainer, self._turns, self._stream = trainer, turns, stream
+        self.place: Place = 0, 0
+
+    @property
+    def module(self) -> Distiller:
+        """What is trained."""
+        module = self._trainer.lightning_module
+        assert isinstance(module, Distiller)
+        return module
+
+    @property
+    def device(self) -> torch.device:
+        """Where the batches are."""
+        return self._trainer.strategy.root_device
+
+    def next(self) -> Batch:
+        """The batch that the job waits for."""
+        return self._stream.batch(self.place)
 
     def __len__(self) -> int:
         return len(self._stream.epochs)
 
     def __iter__(self) -> Iterator[Batch]:
         for number in range(len(self)):
-            place = self._trainer.current_epoch, number
-            self._turns.wait(place, self._trainer.strategy.root_device)
-            yield self._stream.batch(place)
+            self.place = self._trainer.current_epoch, number
+            self._turns.wait(self)
+            yield self.next()
 
 
 class _Stream:

@@ -222,11 +222,15 @@ def gathered() -> Iterator[list[_Job]]:
         _gathered = None
 
 
-def run_fused(jobs: Sequence[_Job]) -> dict[str, float | None]:
+def run_fused(jobs: Sequence[_Job], **settings: Any) -> dict[str, float | None]:
     """Run jobs of a sweep, those in one process that can share what they need.
 
     When that process dies, each of its jobs goes on in one of its own: so that what ends a process, as memory that runs
     out, ends one job alone after all.
+
+    Args:
+        jobs: from `gathered`.
+        settings: see `kdexp.fused.run_together`.
 
     Returns:
         Run folder -> see `job`.
@@ -235,7 +239,7 @@ def run_fused(jobs: Sequence[_Job]) -> dict[str, float | None]:
     for one in jobs:
         groups.setdefault(one.fusion_key or str(one.folder), []).append(one)
     for group in groups.values():
-        left = _supervise(group) if len(group) > 1 else group
+        left = _supervise(group, settings) if len(group) > 1 else group
         for one in left:
             if not one.is_left_alone():
                 _supervise([one])
@@ -259,7 +263,7 @@ def _in_sweep(config: DictConfig, run: Callable[..., Mapping[str, Any]]) -> floa
     return one.accuracy() if rank() == 0 else None
 
 
-def _supervise(jobs: Sequence[_Job]) -> list[_Job]:
+def _supervise(jobs: Sequence[_Job], settings: Mapping[str, Any] | None = None) -> list[_Job]:
     """Run jobs in a process of their own, and see to it that their end is known.
 
     This process stays light: neither it nor the launcher's other jobs feel what becomes of them.
@@ -272,7 +276,7 @@ def _supervise(jobs: Sequence[_Job]) -> list[_Job]:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     first = jobs[0]
     log_file = first.folder / results.LOG
-    target, arguments = (_run_in_child, (first,)) if len(jobs) == 1 else (_run_fused_in_child, (jobs,))
+    target, arguments = (_run_in_child, (first,)) if len(jobs) == 1 else (_run_fused_in_child, (jobs, settings))
     with env_override(first.hydra.hydra.job.env_set):
         code = child.run(target, arguments, log_file, is_to_stop=first.is_to_stop)
     if rank() != 0:
@@ -299,7 +303,7 @@ def _run_in_child(one: _Job) -> None:
     _run(one.config, one.run)
 
 
-def _run_fused_in_child(jobs: Sequence[_Job]) -> None:
+def _run_fused_in_child(jobs: Sequence[_Job], settings: Mapping[str, Any]) -> None:
     from kdexp.fused import run_together
 
     _set_up(jobs[0])
@@ -312,15 +316,15 @@ def _run_fused_in_child(jobs: Sequence[_Job]) -> None:
             handler.setFormatter(before.formatter)
             handler.addFilter(partial(_is_of, one.folder))
             logger.addHandler(handler)
-    run_together([partial(_run_fused, one) for one in jobs])
+    run_together([partial(_run_fused, one) for one in jobs], **settings)
 
 
 _running: ContextVar[Path] = ContextVar("_running")
-"""The folder of the job that runs now, of those in this process; each has a context of its own."""
+"""The folder of the job that runs now, of those in this process; each has a context of its own. Unset: of none."""
 
 
 def _is_of(folder: Path, record: logging.LogRecord) -> bool:
-    return _running.get(None) == folder
+    return _running.get(folder) == folder  # what none of them says is for all
 
 
 def _run_fused(one: _Job, parts: Any) -> None:

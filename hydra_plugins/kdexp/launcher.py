@@ -1,21 +1,34 @@
 """``hydra/launcher=fused``: jobs that see the same data and ask the same teacher are trained in one process."""
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.utils import JobReturn
 
 from kdexp import launch
 
+BACKENDS = ("auto", "loop", "vmap")
+
 
 class FusedLauncher(BasicLauncher):
     """See conf/hydra/launcher/fused.yaml."""
+
+    def __init__(self, backend: str, max_students: int | None) -> None:
+        super().__init__()
+        if backend not in BACKENDS:
+            raise ValueError(f"hydra.launcher.backend must be one of {', '.join(BACKENDS)}, got {backend}")
+        if max_students is not None and max_students < 1:
+            raise ValueError(f"hydra.launcher.max_students must be null or at least 1, got {max_students}")
+        if find_spec("greenlet") is None:
+            raise ValueError("hydra/launcher=fused needs what is not installed: pip install 'kdexp[fused]'")
+        self._settings = {"backend": backend, "max_students": max_students}
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Let Hydra prepare all the jobs, and then run them, those together that can be."""
         with launch.gathered() as jobs:
             returns = super().launch(job_overrides, initial_job_idx)
-        accuracies = launch.run_fused(jobs)
+        accuracies = launch.run_fused(jobs, **self._settings)
         for done in returns:
             assert done.hydra_cfg is not None
             done.return_value = accuracies.get(done.hydra_cfg.hydra.runtime.output_dir)

@@ -81,13 +81,13 @@ def labelled_mean(values: Tensor, classes: Tensor) -> Tensor:
     return (values * labelled).sum() / labelled.sum().clamp(min=1)
 
 
-def check_temperature(temperature: float) -> None:
-    """Refuse a temperature that is not positive.
+def check_temperature(temperature: float | Tensor) -> None:
+    """Refuse a temperature that is not positive; a tensor, which may be vmap's and then cannot be looked at, is not.
 
     Raises:
         ValueError: temperature <= 0.
     """
-    if not temperature > 0:
+    if not isinstance(temperature, Tensor) and not temperature > 0:
         raise ValueError(f"temperature must be > 0, got {temperature}")
 
 
