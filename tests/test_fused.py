@@ -3,12 +3,17 @@
 import json
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
+from hydra_plugins.kdexp.launcher import BACKENDS, FusedLauncher
+from kdexp import experiment, memory, vectorised
 from kdexp.config import compose, fusion_key, plain
 from kdexp.distiller import Distiller
 from kdexp.fused import run_together
 from kdexp.teacher import Teacher
 from kdexp.train import run
+from kdexp.vectorised import Stack
 
 SMOKE = ["experiment=smoke", "tracking=none", "trainer.max_epochs=2", "student.width=2"]
 
@@ -19,7 +24,13 @@ def outcome(folder):
     return results["status"], (folder / "student.safetensors").read_bytes(), results["metrics"], table
 
 
-def together(folder, store, cells, settings=SMOKE):
+@pytest.fixture(autouse=True)
+def no_figures(monkeypatch):
+    """They take longer than all the rest."""
+    monkeypatch.setattr(experiment, "_draw", lambda *arguments: None)
+
+
+def together(folder, store, cells, settings=SMOKE, **more):
     """Run cells in step; what each raised."""
     raised = {}
 
@@ -29,7 +40,7 @@ def together(folder, store, cells, settings=SMOKE):
         except Exception as error:
             raised[number] = error
 
-    run_together([lambda parts, number=number: job(number, parts) for number in range(len(cells))])
+    run_together([lambda parts, number=number: job(number, parts) for number in range(len(cells))], **more)
     return raised
 
 
@@ -127,3 +138,97 @@ def test_what_cannot_be_shared_is_run_alone(tmp_path, setting):
 def test_what_sees_other_data_or_another_teacher_is_of_another_group(tmp_path, setting):
     keys = [fusion_key(plain(compose([*SMOKE, *more], output_dir=tmp_path))) for more in ([], [setting])]
     assert keys[0] != keys[1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "cells"),
+    [
+        (
+            ["student=mlp", "trainer.gradient_stats_every_n_steps=5", "trainer.max_epochs=3"],
+            [["alpha=0.1"], ["alpha=0", "temperature=2"], ["seed=1"], ["alpha=1"], ["alpha=1", "seed=1"],
+             ["loss.weight=3", "optimizer.lr=0.01"]],
+        ),
+        (
+            ["student=resnet8", "trainer.limit_train_batches=3", "optimizer=sgd"],
+            [["alpha=0.1"], ["alpha=0.9", "temperature=1"]],
+        ),
+    ],
+    ids=["mlp", "batch norm"],
+)  # fmt: skip
+def test_steps_taken_together_are_those_taken_one_by_one_but_for_rounding(
+    tmp_path, store, monkeypatch, settings, cells
+):
+    taken = []
+    step = Stack.step
+    monkeypatch.setattr(Stack, "step", lambda self, batches: (taken.append(len(batches)), step(self, batches)))
+    settings = [*SMOKE[:2], "trainer.max_epochs=2", *settings]
+    for backend in ("loop", "vmap"):
+        assert not together(tmp_path / backend, store, cells, settings, backend=backend)
+        assert bool(taken) == (backend == "vmap")
+    for number, cell in enumerate(cells):
+        folders = [tmp_path / backend / str(number) for backend in ("loop", "vmap")]
+        one, other = (load_file(folder / "student.safetensors") for folder in folders)
+        for name in one:
+            torch.testing.assert_close(one[name], other[name], atol=1e-5, rtol=1e-4, msg=f"{cell} {name}")
+        sizes = [(folder / "checkpoints" / "last.ckpt").stat().st_size for folder in folders]
+        assert sizes[1] < 1.01 * sizes[0], "the others' weights were saved, too"
+
+
+def test_students_that_draw_random_numbers_are_stepped_one_by_one(tmp_path, store):
+    settings, cells = [*SMOKE, "student.dropout=0.2"], [["alpha=0.1"], ["alpha=0.5"]]
+    for backend in ("loop", "vmap"):
+        assert not together(tmp_path / backend, store, cells, settings, backend=backend)
+    assert outcome(tmp_path / "loop" / "1") == outcome(tmp_path / "vmap" / "1")
+
+
+def test_auto_decides_by_what_it_measured_and_says_so(tmp_path, store, caplog):
+    with caplog.at_level("INFO"):
+        cells = [["alpha=0.1"], ["alpha=0.5"]]
+        settings = [*SMOKE[:2], "trainer.max_epochs=3", "student=mlp"]
+        assert not together(tmp_path, store, cells, settings, backend="auto")
+    (said,) = [r.getMessage() for r in caplog.records if "ms together" in r.getMessage()]
+    chosen = json.loads((tmp_path / "0" / "results.json").read_text())["cost"]["fused"]
+    words = said.split()
+    one_by_one, together_ = (float(words[i - 1]) for i, word in enumerate(words) if word == "ms")
+    assert chosen == {"students": 2, "backend": "vmap" if together_ < one_by_one else "loop"}
+    assert said.startswith(f"fused: {chosen['backend']}, a step of 2 students")
+
+
+def test_as_many_students_at_once_as_there_is_memory_for(tmp_path, store, monkeypatch, caplog):
+    cells = [["seed=0"], ["seed=1"], ["seed=2"], ["seed=3"], ["seed=4"]]
+    settings = [*SMOKE, "trainer.max_epochs=1", "alpha=1"]
+    monkeypatch.setattr(memory, "peak_of", lambda work, device: (work(), 10**9)[1])
+    monkeypatch.setattr(memory, "free", lambda device: 2 * 10**9)
+    with caplog.at_level("INFO"):
+        assert not together(tmp_path, store, cells, settings)
+    costs = [json.loads((tmp_path / str(n) / "results.json").read_text())["cost"]["fused"] for n in range(5)]
+    assert [cost["students"] for cost in costs] == [2, 2, 2, 2, 1]
+    assert "takes 1000 MB, 2.0 GB are free: 2 of 5 at once" in caplog.text
+
+
+def test_the_peak_of_some_work_is_found_though_it_is_given_back():
+    size = 200 * 2**20
+    peak = memory.peak_of(lambda: torch.ones(size // 4), torch.device("cpu"))
+    if peak is None:
+        pytest.skip("this system does not say how much memory a process has")
+    assert size * 0.9 < peak < size * 1.5
+    assert memory.free(torch.device("cpu")) > 0
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (
+            {"backend": "gpu", "max_students": None},
+            r"^hydra.launcher.backend must be one of .*vmap, got gpu$",
+        ),
+        ({"backend": "loop", "max_students": 0}, r"^hydra.launcher.max_students must be null or at least 1, got 0$"),
+    ],
+)
+def test_a_wrong_setting_of_the_launcher_is_said(setting, message):
+    with pytest.raises(ValueError, match=message):
+        FusedLauncher(**setting)
+
+
+def test_the_launcher_knows_the_backends():
+    assert BACKENDS == vectorised.BACKENDS

@@ -235,7 +235,7 @@ LAUNCHERS = {
         "+hydra.launcher.ray.init.include_dashboard=false",
     ),
     "submitit_local": ("hydra_submitit_launcher",),
-    "fused": ("kdexp",),
+    "fused": ("kdexp", "hydra.launcher.backend=loop"),
 }
 
 
