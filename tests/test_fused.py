@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from hydra_plugins.kdexp.launcher import BACKENDS, FusedLauncher
+from hydra_plugins.kdexp.launcher import BACKENDS
 from kdexp import experiment, memory, vectorised
 from kdexp.config import compose, fusion_key, plain
 from kdexp.distiller import Distiller
@@ -217,17 +217,12 @@ def test_the_peak_of_some_work_is_found_though_it_is_given_back():
 
 @pytest.mark.parametrize(
     ("setting", "message"),
-    [
-        (
-            {"backend": "gpu", "max_students": None},
-            r"^hydra.launcher.backend must be one of .*vmap, got gpu$",
-        ),
-        ({"backend": "loop", "max_students": 0}, r"^hydra.launcher.max_students must be null or at least 1, got 0$"),
-    ],
-)
-def test_a_wrong_setting_of_the_launcher_is_said(setting, message):
-    with pytest.raises(ValueError, match=message):
-        FusedLauncher(**setting)
+    [("backend=gpu", "backend must be one of auto, loop, vmap, got gpu"),
+     ("max_students=0", "max_students must be null or at least 1, got 0")],
+)  # fmt: skip
+def test_a_wrong_setting_of_the_launcher_is_said_in_one_line(command, setting, message):
+    done = command("kdexp-train", "-m", "alpha=0,1", "hydra/launcher=fused", f"hydra.launcher.{setting}", rc=2)
+    assert done.stderr == f"error: hydra.launcher.{message}\n"
 
 
 def test_the_launcher_knows_the_backends():
