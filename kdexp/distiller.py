@@ -435,6 +435,12 @@ class Distiller(pl.LightningModule):
         values["lr"] = self.trainer.optimizers[0].param_groups[0]["lr"]
         self._log("train", values)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take weights out of what they are a view of (`kdexp.vectorised`): all of that would be saved with them."""
+        for name, weight in checkpoint["state_dict"].items():
+            if weight.untyped_storage().nbytes() > weight.nbytes:
+                checkpoint["state_dict"][name] = weight.clone()
+
     # Validation
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

@@ -130,11 +130,6 @@ class SafeCheckpoints(TorchCheckpointIO):
         Raises:
             OSError: it could not be written.
         """
-        # A view (of several students' weights: kdexp.vectorised) would be saved with all that it is a view of.
-        weights = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {
-            name: w.clone() if w.untyped_storage().nbytes() > w.nbytes else w for name, w in weights.items()
-        }
         with atomic_path(Path(path)) as temporary:
             try:
                 torch.save(checkpoint, temporary)

@@ -11,6 +11,7 @@ import copy
 import logging
 import statistics
 import time
+import warnings
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -90,7 +91,11 @@ class Backend:
             if len(members) == 1:
                 continue
             try:
-                self._stack(tuple(members)).step(list(members.values()))
+                with warnings.catch_warnings():
+                    # What vmap has no rule for it does one by one: that costs time, which auto measures.
+                    # https://github.com/pytorch/pytorch/blob/main/aten/src/ATen/functorch/BatchedFallback.cpp
+                    warnings.filterwarnings("ignore", message="There is a performance drop because")
+                    self._stack(tuple(members)).step(list(members.values()))
             except Exception as error:  # whatever vmap does not support
                 self._unfit.add(found)
                 log.info("fused: not vmap, it failed: %s", str(error).splitlines()[0] or type(error).__name__)

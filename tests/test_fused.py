@@ -112,7 +112,7 @@ def test_jobs_that_were_stopped_go_on_and_meet_and_the_teacher_is_asked_once_for
     run_together([
         lambda parts, number=number: run(compose([f"resume={tmp_path / str(number)}"], output_dir=tmp_path), parts)
         for number in range(3)
-    ])  # fmt: skip
+    ], max_students=3)  # fmt: skip
     continued = sum(asked)
     for number, cell in enumerate(cells):
         asked.clear()
@@ -160,7 +160,7 @@ def test_steps_taken_together_are_those_taken_one_by_one_but_for_rounding(
 ):
     taken = []
     step = Stack.step
-    monkeypatch.setattr(Stack, "step", lambda self, batches: (taken.append(len(batches)), step(self, batches)))
+    monkeypatch.setattr(Stack, "step", lambda self, batches: (step(self, batches), taken.append(len(batches))))
     settings = [*SMOKE[:2], "trainer.max_epochs=2", *settings]
     for backend in ("loop", "vmap"):
         assert not together(tmp_path / backend, store, cells, settings, backend=backend)
