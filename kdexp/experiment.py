@@ -21,7 +21,7 @@ from kdexp.config import plain
 from kdexp.contracts import Batch, Outputs
 from kdexp.distiller import Distiller
 from kdexp.evaluation import Examination, run_subject, teacher_subject
-from kdexp.fit import Fitted, fit
+from kdexp.fit import Fitted, Judge, Pruned, fit
 from kdexp.metrics import CurveData, evaluate
 from kdexp.models.cost import macs, parameters
 from kdexp.online import MutualDistiller
@@ -42,7 +42,8 @@ _TRAINER_KEYS = (
 _LONGEST_NAME = 128
 """W&B refuses longer names of runs."""
 
-_EVALUATED: tuple[Literal["val"], Literal["test"]] = ("val", "test")
+_Evaluated = Literal["val", "test"]
+_EVALUATED: tuple[_Evaluated, ...] = ("val", "test")
 
 
 class Parts:
@@ -77,7 +78,9 @@ class Parts:
         return data.student
 
 
-def distill(config: Any, folder: Path, record: dict[str, Any], parts: Parts | None = None) -> None:
+def distill(
+    config: Any, folder: Path, record: dict[str, Any], parts: Parts | None = None, judge: Judge | None = None
+) -> None:
     """Train, evaluate, export and draw; every rank calls it, rank 0 alone evaluates and writes.
 
     Args:
@@ -85,6 +88,7 @@ def distill(config: Any, folder: Path, record: dict[str, Any], parts: Parts | No
         folder: the run folder.
         record: results, added to as they come, so that a failure keeps what was there before it.
         parts: what is shared with other runs; None: nothing.
+        judge: of a trial of a search: it may end the training, and the test split is left alone.
     """
     parts = parts or Parts()
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
@@ -95,7 +99,7 @@ def distill(config: Any, folder: Path, record: dict[str, Any], parts: Parts | No
     with _timed(seconds, "data"):
         data = parts.data(config)
     examination = None
-    if config.robustness and launch.rank() == 0:
+    if config.robustness and launch.rank() == 0 and judge is None:
         # Now, so that what makes no sense is heard before anything is trained.
         examination = Examination(config, data, assemble.device(config.trainer.accelerator))
     splits = data.student.splits
@@ -122,26 +126,28 @@ def distill(config: Any, folder: Path, record: dict[str, Any], parts: Parts | No
         # While a term trains alone, what the others train has no gradient, and DDP would wait for it.
         settings["strategy"] = "ddp_find_unused_parameters_true"
     if launch.rank() != 0:
-        fit(module, parts.batches(data), folder, settings)
+        fit(module, parts.batches(data), folder, settings, judge=judge)
         return
     tracker = _tracker(config, folder, record)
     try:
         with _timed(seconds, "fit"):
-            fitted = fit(module, parts.batches(data), folder, settings, loggers=tracker.loggers)
+            fitted = fit(module, parts.batches(data), folder, settings, loggers=tracker.loggers, judge=judge)
         _cost(record, fitted, len(splits.train))
         record["cost"] |= parts.cost()
         with _timed(seconds, "evaluation"):
-            curves = _evaluate(config, record, module, fitted, frozen, data, parts, folder)
-        with _timed(seconds, "figures"):
-            names = list(config.dataset.classes or map(str, range(config.dataset.num_classes)))
-            _draw(folder, fitted, curves, names)
-        tracker.summarize(_final(record, find_control(record, folder.parent)), curves, names)
+            evaluated = _EVALUATED if judge is None else _EVALUATED[:1]
+            curves = _evaluate(config, record, module, fitted, frozen, data, parts, folder, evaluated)
+        if curves is not None:
+            with _timed(seconds, "figures"):
+                names = list(config.dataset.classes or map(str, range(config.dataset.num_classes)))
+                _draw(folder, fitted, curves, names)
+            tracker.summarize(_final(record, find_control(record, folder.parent)), curves, names)
         if examination is not None:
             with _timed(seconds, "robustness"):
                 report = _examine(examination, config, record, frozen, folder)
             tracker.robustness(report)
-    except BaseException:
-        tracker.finish(1)
+    except BaseException as error:
+        tracker.finish(0 if isinstance(error, Pruned) else 1)
         raise
     tracker.finish(0)
 
@@ -252,20 +258,25 @@ def _evaluate(
     data: assemble.Data,
     parts: Parts,
     folder: Path,
-) -> CurveData:
-    """Metrics of the best and of the last epoch on val and test, in full precision, by this process alone."""
+    splits: Sequence[_Evaluated],
+) -> CurveData | None:
+    """Metrics of the best and of the last epoch on each split, in full precision, by this process alone.
+
+    Returns:
+        ROC curves and confusion matrix on test; None when that is not among the splits.
+    """
     learner = assemble.student(config).to(fitted.device)
-    found: dict[str, dict[str, dict[str, float]]] = {"val": {}, "test": {}}
+    found: dict[str, dict[str, dict[str, float]]] = {split: {} for split in splits}
     curves = assemble.curves(config, data.student).to(fitted.device)
     # A frozen teacher says the same of the last epoch's batches as of the best's: it is asked once.
     answers: dict[str, list[Outputs]] = {}
     if frozen is not None:
-        for split in _EVALUATED:
+        for split in splits:
             batches = data.student.eval_batches(split, fitted.device)
             answers[split] = parts.answers(split, partial(_ask, split, batches, frozen, module.cache))
     for which, checkpoint in (("last", fitted.last), ("best", fitted.best)):
         load_weights(learner, checkpoint, "checkpoint")
-        for split in _EVALUATED:
+        for split in splits:
             found[split][which] = evaluate(
                 learner,
                 data.student.eval_batches(split, fitted.device),
@@ -275,13 +286,15 @@ def _evaluate(
             )
     for name, peer in (assemble.peers(config) if isinstance(module, MutualDistiller) else {}).items():
         load_weights(peer, fitted.best, "checkpoint", f"peers.{name}")
-        record.setdefault("peers", {})[name] = _measure(config, peer.to(fitted.device), data)
+        record.setdefault("peers", {})[name] = _measure(config, peer.to(fitted.device), data, splits)
         save_weights(peer, folder / "peers" / f"{name}.safetensors")
     record["metrics"] = found
     record["epochs"] = {"best": fitted.best_epoch, "last": len(fitted.epochs) - 1}
     weights = folder / "student.safetensors"
     save_weights(learner, weights)  # the best epoch's: loaded last
     record["model"]["bytes"] = weights.stat().st_size
+    if "test" not in splits:
+        return None
     drawn = curves.compute()
     record["curves"] = drawn.compact()
     return drawn
@@ -294,7 +307,9 @@ def _ask(split: SplitName, batches: Iterable[Batch], frozen: Teacher, cache: Cac
     return [cache(split, batch.index, 1.0) for batch in batches]
 
 
-def _measure(config: Any, network: Callable[[Tensor], Tensor], data: assemble.Data) -> dict[str, dict[str, float]]:
+def _measure(
+    config: Any, network: Callable[[Tensor], Tensor], data: assemble.Data, splits: Sequence[_Evaluated] = _EVALUATED
+) -> dict[str, dict[str, float]]:
     place = assemble.device(config.trainer.accelerator)
     return {
         split: evaluate(
@@ -302,7 +317,7 @@ def _measure(config: Any, network: Callable[[Tensor], Tensor], data: assemble.Da
             data.student.eval_batches(split, place),
             assemble.metrics(config, data.student, split).to(place),
         )
-        for split in _EVALUATED
+        for split in splits
     }
 
 

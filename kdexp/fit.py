@@ -7,7 +7,7 @@ import sys
 import time
 import warnings
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,16 @@ from kdexp.distiller import Distiller
 from kdexp.loop import Steps
 
 log = logging.getLogger(__name__)
+
+
+Judge = Callable[[Sequence[Mapping[str, float]]], str | None]
+"""Is shown the table of epochs, and says why the training is not worth going on, or None."""
+
+
+class Pruned(Exception):
+    """A training was not worth going on."""
+
+    status = "pruned"  # in results.json
 
 
 @dataclass(frozen=True)
@@ -55,6 +65,7 @@ def fit(
     *,
     loggers: Sequence[Logger] = (),
     title: str = "student",
+    judge: Judge | None = None,
 ) -> Fitted:
     """Train to the end, or from the last good checkpoint in the folder to the end.
 
@@ -65,9 +76,13 @@ def fit(
         settings: the keys of conf/trainer/base.yaml that Lightning's Trainer takes.
         loggers: where metrics go besides metrics.csv.
         title: what the progress display calls it.
+        judge: asked after each epoch, once that is saved, by rank 0; either every rank has one or none.
 
     Returns:
         Where the results are. Under several processes every rank returns.
+
+    Raises:
+        Pruned: the judge said so.
     """
     checkpoints = folder / "checkpoints"
     on_terminal = sys.stdout.isatty()
@@ -79,7 +94,12 @@ def fit(
         trainer = pl.Trainer(
             **settings,
             default_root_dir=folder,
-            callbacks=[table, keeper, *([RichProgressBar(leave=False)] if on_terminal else [])],
+            callbacks=[
+                table,
+                keeper,
+                *([Judged(judge, table)] if judge is not None else []),
+                *([RichProgressBar(leave=False)] if on_terminal else []),
+            ],
             enable_progress_bar=on_terminal,
             logger=list(loggers),
             # A teacher trains on one device, also inside a launched rank: it is not one of the rank's peers.
@@ -188,6 +208,25 @@ class Keeper(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Comes from the checkpoint that is continued."""
         self.best_epoch, self._best_score = state_dict["best_epoch"], state_dict["best_score"]
+
+
+class Judged(Checkpoint):
+    """Ends a training that is not worth going on. A `Checkpoint` only in name: it comes after those that save."""
+
+    def __init__(self, judge: Judge, table: "EpochTable") -> None:
+        self._judge, self._table = judge, table
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A training that is continued may have been judged when it was killed."""
+        if self._table.rows:
+            self.on_train_epoch_end(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Ask."""
+        reason = self._judge(self._table.rows) if trainer.is_global_zero else None
+        reason = trainer.strategy.broadcast(reason)
+        if reason is not None:
+            raise Pruned(reason)
 
 
 class EpochTable(Checkpoint):

@@ -38,6 +38,7 @@ traceback_log = logging.getLogger("kdexp.traceback")
 
 FAILED, WRONG_INPUT, INTERRUPTED, TERMINATED = 1, 2, 130, child.TERMINATED  # the last two as shells count signals
 LAUNCH = "KDEXP_LAUNCH"  # environment variable: which launch of a sweep a job belongs to
+TRIAL = "KDEXP_TRIAL"  # environment variable: which trial of a search a job is, by its id in the study
 
 
 def program(entry: Callable[[], None]) -> None:
@@ -106,6 +107,11 @@ def rank() -> int:
     return next((int(os.environ[name]) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if name in os.environ), 0)
 
 
+def trial() -> int | None:
+    """Which trial of a search this job is, by its id in the study; None of any other job."""
+    return int(os.environ[TRIAL]) if TRIAL in os.environ else None
+
+
 def meet() -> None:
     """Wait for the other ranks of this job, if there are any."""
     if "torch.distributed" in sys.modules:
@@ -137,6 +143,9 @@ def _run(config: DictConfig, run: Callable[[DictConfig], Mapping[str, Any]]) -> 
     try:
         return run(config)
     except Exception as error:
+        if results.status_of(error) == "pruned":
+            log.info("%s", error)
+            return {}
         leave(WRONG_INPUT if _is_wrong_input(error) else FAILED, _explain(error, folder / results.LOG))
     except (KeyboardInterrupt, SystemExit) as error:
         if results.status_of(error) != "interrupted" or rank() != 0:
@@ -332,9 +341,13 @@ def _run_fused(one: _Job, parts: Any) -> None:
     if one.is_left_alone():
         return
     HydraConfig.instance().cfg = one.hydra  # type: ignore[assignment]
+    os.environ.update(one.hydra.hydra.job.env_set)  # which trial it is, which it asks as it begins
     try:
         one.run(one.config, parts)
     except Exception as error:
+        if results.status_of(error) == "pruned":
+            log.info("%s", error)
+            return
         log.error("error: %s", _explain(error, one.folder / results.LOG))
     except SystemExit as error:
         if results.status_of(error) == "interrupted":

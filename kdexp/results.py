@@ -22,7 +22,7 @@ SCHEMA_VERSION = 1
 FILE = "results.json"
 LOG = "train.log"
 SUPERSEDED = "superseded"
-STATUSES = ("running", "completed", "failed", "oom", "diverged", "interrupted", "killed")
+STATUSES = ("running", "completed", "pruned", "failed", "oom", "diverged", "interrupted", "killed")
 """In the file ``running`` stays behind when a process dies without a chance to say so; `read` calls that ``killed``."""
 
 _LINE_BREAK = re.compile(r"\n\s*")

@@ -7,7 +7,7 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -24,6 +24,9 @@ SCHEMA_VERSION = 1
 FILE = "sweep.json"
 STATUSES = ("waiting", *results.STATUSES)
 
+_DONE = {False: ("completed",), True: ("completed", "pruned", "diverged")}
+"""How a job ends that is not run again; a trial of a search that went wrong has said what there was to find out."""
+
 _LOOK_SECONDS = 1.0
 _TAIL_LINES = 20
 _NAME_LENGTH = 120
@@ -38,12 +41,14 @@ class Job:
         folder: its run folder, in the sweep's.
         key: see `kdexp.config.run_key`; what lies in the folder is this job's only when it has the same.
         epochs: how many it trains for.
+        trial: its number among the trials of a search; such a one may be pruned, and is not measured on test.
     """
 
     overrides: tuple[str, ...]
     folder: str
     key: str
     epochs: int
+    trial: int | None = None
 
 
 @dataclass(frozen=True)
@@ -74,8 +79,8 @@ class State:
 
     @property
     def has_failed(self) -> bool:
-        """Whether it ended without completing."""
-        return self.status not in ("waiting", "running", "completed")
+        """Whether it ended without completing, other than as not worth going on."""
+        return self.status not in ("waiting", "running", "completed", "pruned")
 
 
 class Sweep:
@@ -85,11 +90,12 @@ class Sweep:
         folder: the sweep's folder.
         jobs: of this launch, each with a run folder of its own.
         command: what was typed, to be typed again.
+        launch: one that is going on and goes on with these jobs; a new one unless given.
     """
 
-    def __init__(self, folder: Path, jobs: Sequence[Job], command: str) -> None:
+    def __init__(self, folder: Path, jobs: Sequence[Job], command: str, launch: str | None = None) -> None:
         self.folder, self.command = folder, command
-        self.launch = os.urandom(4).hex()
+        self.launch = launch or os.urandom(4).hex()
         self._jobs: dict[int, Job] = {}
         self._seen: dict[str, tuple[int, State]] = {}
         folder.mkdir(parents=True, exist_ok=True)
@@ -99,13 +105,28 @@ class Sweep:
                 numbers.setdefault(job.folder, len(numbers))
                 known[numbers[job.folder]] = self._jobs[numbers[job.folder]] = job
 
+    def recall(self, folders: Collection[str] | None = None) -> None:
+        """Take the jobs for this launch's that are in the index with these folders, or all, whoever runs them."""
+        with self._index() as known:
+            self._jobs = {number: job for number, job in known.items() if folders is None or job.folder in folders}
+
     def states(self) -> list[State]:
         """What has become of this launch's jobs, as their folders say now."""
         return [self._state(number, job) for number, job in sorted(self._jobs.items())]
 
     def is_to_run(self, state: State) -> bool:
-        """Whether a job is neither completed nor was run by this launch, which tries each of them once."""
-        return state.status != "completed" and state.launch != self.launch
+        """Whether a job is unfinished, and was not run by this launch, which tries each of them once."""
+        return self.is_unfinished(state) and state.launch != self.launch
+
+    def is_unfinished(self, state: State) -> bool:
+        """Whether a job is yet to be run, by a later launch if not by this one."""
+        return state.status not in _DONE[state.job.trial is not None]
+
+    def set_aside(self) -> None:
+        """Make room for all jobs to be run again: nothing is deleted."""
+        for state in self.states():
+            if state.status not in ("waiting", "running"):
+                results.set_aside(self.folder / state.job.folder)
 
     def request_stop(self) -> None:
         """Tell this launch's jobs, wherever they run, to save and stop."""
@@ -154,8 +175,8 @@ class Sweep:
         """Read sweep.json, let the jobs in it be changed, and write it with what has become of them."""
         path = self.folder / FILE
         with FileLock(self.folder / f".{FILE}.lock"):
-            jobs = {state["number"]: Job(tuple(state["overrides"]), state["folder"], state["key"], state["epochs"])
-                    for state in (json.loads(path.read_text())["jobs"] if path.is_file() else ())}  # fmt: skip
+            entries = json.loads(path.read_text())["jobs"] if path.is_file() else ()
+            jobs = {entry["number"]: _job(entry) for entry in entries}
             yield jobs
             index = {
                 "schema_version": SCHEMA_VERSION,
@@ -179,9 +200,10 @@ class Sweep:
             run = results.read(folder, "sweep")
         except ValueError as error:
             return State(number, job, "failed", error=str(error))
-        if run.get("key") != job.key:
-            return State(number, job, "waiting")
         status = run["status"]
+        untested = status == "completed" and job.trial is None and "test" not in run["metrics"]
+        if run.get("key") != job.key or untested:
+            return State(number, job, "waiting")
         epoch, val_acc = _progress(folder / "metrics.csv")
         state = State(
             number,
@@ -202,6 +224,11 @@ class Sweep:
 def stop_file(folder: Path, launch: str) -> Path:
     """Exists when the jobs of a launch are to stop: a file, so that it is seen wherever they run."""
     return folder / ".stop" / launch
+
+
+def _job(entry: Mapping[str, Any]) -> Job:
+    # An older kdexp knew no trials.
+    return Job(tuple(entry["overrides"]), entry["folder"], entry["key"], entry["epochs"], entry.get("trial"))
 
 
 def _entry(state: State) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from kdexp.config import HYDRA_VERSION_BASE, check, plain, run_key
 
 if TYPE_CHECKING:
     from kdexp.experiment import Parts
+    from kdexp.search import Judge
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ def run(config: DictConfig, parts: "Parts | None" = None) -> dict[str, Any]:
 
 def _run(config: DictConfig, folder: Path, parts: "Parts | None") -> dict[str, Any]:
     earlier = _earlier(config, folder)
-    if earlier.get("status") == "completed":
+    if earlier.get("status") == "completed" and (launch.trial() is not None or "test" in earlier["metrics"]):
         log.info("this run is complete already: %s", folder)
         return earlier
     if config.resume:
@@ -56,6 +57,7 @@ def _run(config: DictConfig, folder: Path, parts: "Parts | None") -> dict[str, A
     from kdexp.experiment import distill, ensemble
     from kdexp.report.table import show_run
 
+    judge = _judge(values)
     started = time.perf_counter()
     names = []
     with _recording(folder, launch.facts(values, overrides, earlier)) as record:
@@ -65,16 +67,28 @@ def _run(config: DictConfig, folder: Path, parts: "Parts | None") -> dict[str, A
                 record["steps"] = names
                 _take(step, name, overrides)
             else:
-                distill(OmegaConf.create(step), folder, record, parts)
+                distill(OmegaConf.create(step), folder, record, parts, judge)
         if launch.rank() == 0:
-            if config.scheme.get("ensemble") and names:
+            if config.scheme.get("ensemble") and names and judge is None:
                 record["ensemble"] = ensemble(config, [*(schemes.folder(values, name) for name in names), folder])
             record["cost"]["seconds"]["total"] = time.perf_counter() - started
+            if earlier.get("status") == "completed":  # a trial of a search that is chosen: it was trained before
+                record["cost"] = earlier["cost"]
     if launch.rank() != 0:
         return {}
     if config.sweep_dir is None or config.resume:
         show_run(folder)
     return record
+
+
+def _judge(values: dict[str, Any]) -> "Judge | None":
+    """What prunes this run, when it is a trial of a search."""
+    trial = launch.trial()
+    if trial is None:
+        return None
+    from kdexp.search import Judge
+
+    return Judge(Path(values["sweep_dir"] or "."), trial, values["trainer"]["max_epochs"])
 
 
 def _earlier(config: DictConfig, folder: Path) -> dict[str, Any]:
@@ -122,13 +136,14 @@ def _train(config: DictConfig) -> float | None:
 def main() -> None:
     """The command."""
     plugins = Plugins.instance()
-    # After Hydra's own search, which loads the class anew that this one is made of. In an editable installation that
+    # After Hydra's own search, which loads the class anew that these are made of. In an editable installation that
     # search does not find it.
     from hydra_plugins.kdexp.launcher import FusedLauncher
+    from hydra_plugins.kdexp.search import Search
     from hydra_plugins.kdexp.sweeper import Sweeper
 
-    plugins.register(Sweeper)
-    plugins.register(FusedLauncher)
+    for plugin in (Sweeper, Search, FusedLauncher):
+        plugins.register(plugin)
     launch.program(_train)
 
 

@@ -13,7 +13,7 @@ import yaml
 
 from kdexp import child, results, train
 from kdexp.config import check, code_version, compose, is_control, plain, run_fingerprint, run_key
-from kdexp.report.progress import Progress, command_line, seconds_left, settings, show_end
+from kdexp.report.progress import Progress, command_line, seconds_left, settings, show_left
 from kdexp.sweep import Job, State, Sweep, name_job, name_sweep
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -71,7 +71,8 @@ PRESETS = {
 
 
 def values(axis: str) -> list[str]:
-    return re.findall(r"\[[^]]*\]|[^,]+", str(axis))
+    interval = re.search(r"interval\((.*)\)", str(axis))
+    return re.findall(r"\[[^]]*\]|[^,]+", interval[1].strip(")") if interval else str(axis))
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -214,7 +215,7 @@ def test_the_index_tells_what_the_folders_say(tmp_path):
     assert done == {
         "number": 0, "overrides": ["dataset=digits", "seed=0"], "folder": "seed-0", "key": "k", "epochs": 4,
         "status": "completed", "seconds": 90.0, "epoch": 0, "val_acc": 0.9, "error": None, "log_tail": [],
-        "launch": None,
+        "launch": None, "trial": None,
     }  # fmt: skip
     assert (failed["status"], failed["epoch"], failed["val_acc"]) == ("failed", 3, 0.75)
     assert failed["error"] == "ValueError: no"
@@ -317,14 +318,14 @@ def test_the_command_to_run_again_is_quoted_and_does_not_force():
 
 def test_without_a_terminal_a_line_is_printed_when_a_job_starts_waits_or_ends(tmp_path, capsys):
     waits = ("[time] teacher: waiting for another process that is training it",)
-    with Progress(tmp_path, cells=4) as progress:
+    with Progress(tmp_path, "sweep of 3 jobs") as progress:
         progress.show([state(0, "running"), state(1, "waiting"), state(2, "completed", val_acc=0.5, seconds=1.0)])
         for _ in range(3):
             progress.show([state(0, "running"), state(1, "running", log_tail=waits), state(2, "completed")])
         progress.show([state(0, "killed", error="by SIGKILL"), state(1, "completed", val_acc=0.75, seconds=75.2),
                        state(2, "completed")])  # fmt: skip
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].endswith("3 jobs (4 combinations, of which some come to the same), 1 completed before")
+    assert lines[0] == "sweep of 3 jobs, 1 completed before"
     assert lines[1] == "job 0 running: seed=0"
     assert lines[2] == "job 1 waits for the teacher that another job trains: seed=1"
     assert lines[3].startswith(
@@ -339,7 +340,7 @@ def test_the_live_table_shows_what_runs_and_what_failed_and_counts_the_rest(tmp_
     monkeypatch.setenv("COLUMNS", "120")
     states = [state(i, "waiting") for i in range(100)]
     states[3:5] = [state(3, "running", epoch=2, val_acc=0.5, seconds=3.0), state(4, "failed", val_acc=0.25)]
-    with Progress(tmp_path, cells=100) as progress:
+    with Progress(tmp_path, "sweep") as progress:
         progress.show(states)
     shown = capsys.readouterr().out
     assert "98 waiting" in shown
@@ -350,7 +351,7 @@ def test_the_live_table_shows_what_runs_and_what_failed_and_counts_the_rest(tmp_
 
 
 def test_at_the_end_what_failed_is_listed_with_its_reason_its_log_and_the_command(tmp_path, capsys):
-    show_end(tmp_path, [state(0, "completed"), state(1, "oom", error="CUDA out of memory")], "kdexp-train -m seed=0,1")
+    show_left(tmp_path, [state(0, "completed"), state(1, "oom", error="CUDA out of memory")], "kdexp-train -m seed=0,1")
     shown = capsys.readouterr().out
     assert "1 of 2 jobs did not complete: 1 oom" in shown
     assert "CUDA out of memory" in shown

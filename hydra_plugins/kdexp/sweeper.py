@@ -4,9 +4,9 @@ import _thread
 import signal
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
@@ -14,9 +14,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from kdexp import child, launch, results
+from kdexp import child, launch
 from kdexp.config import RUN_ONLY, check, fingerprint, is_control, plain, run_fingerprint, run_key
 from kdexp.sweep import Job, Sweep, name_job, name_sweep
+
+if TYPE_CHECKING:
+    from kdexp.report.progress import Progress
 
 _ROUNDS = 3
 _GRACE_SECONDS = 3.0
@@ -65,7 +68,12 @@ class Sweeper(BasicSweeper):
         lines = [o.input_line for given in self._given for o in given.values()
                  if not o.is_sweep_override() and o.key_or_group in own]  # fmt: skip
         lines = list(dict.fromkeys(lines))
-        return name_sweep(config.hydra.runtime.choices.dataset, swept, fingerprint([fixed, sorted(swept), lines]))
+        identity = fingerprint([fixed, sorted(swept), lines, *self._rules()])
+        return name_sweep(config.hydra.runtime.choices.dataset, swept, identity)
+
+    def _rules(self) -> list[Any]:
+        """What makes it another sweep besides what is fixed and what is swept."""
+        return []
 
     def _swept(self) -> list[str]:
         """What takes several values, in a grid or from one to the next."""
@@ -82,37 +90,49 @@ class Sweeper(BasicSweeper):
         Raises:
             ValueError: a setting of one of the jobs breaks a rule; none was started.
         """
-        from kdexp.report.progress import Progress, command_line, show_end  # here: shell completion needs no tables
-
         assert self.config is not None
-        assert self.launcher is not None
         if launch.rank() != 0:
             raise ValueError("a sweep must be started by one process: kdexp starts the ranks of each job itself")
         child.warm_up()  # while the configurations are composed
-        cells, jobs = self._jobs()
-        sweep = Sweep(Path(self.config.hydra.sweep.dir), jobs, command_line(sys.argv))
+        sweep, progress = self._begin(Path(self.config.hydra.sweep.dir))
         OmegaConf.save(self.config, sweep.folder / "multirun.yaml")
-        if self.config.rerun == "all":
-            for state in sweep.states():
-                if state.status not in ("waiting", "running"):
-                    results.set_aside(sweep.folder / state.job.folder)
-        with Progress(sweep.folder, cells) as progress, sweep.watched(progress.show), _Stop(sweep) as stop:
+        with progress, sweep.watched(progress.show), Stop(sweep) as stop:
             try:
-                # Again, for jobs that another launch was at, and that it left when it was stopped or killed.
-                for _ in range(_ROUNDS):
-                    if not stop.number:
-                        self._launch(sweep)
-                        sweep.wait(for_others=True)
+                self._work(sweep, stop)
             except KeyboardInterrupt:
                 pass
             except Exception as error:  # of the launcher's; those of jobs do not come here
                 print(f"error: {type(self.launcher).__name__}: {error}", file=sys.stderr)
-        states = sweep.states()
-        show_end(sweep.folder, states, sweep.command)
+        self._show_end(sweep)
         if stop.number:
             launch.leave(launch.TERMINATED if stop.number == signal.SIGTERM else launch.INTERRUPTED, "interrupted")
-        if any(state.status != "completed" for state in states):
+        if any(sweep.is_unfinished(state) for state in sweep.states()):
             sys.exit(launch.FAILED)
+
+    def _begin(self, folder: Path) -> tuple[Sweep, "Progress"]:
+        from kdexp.report.progress import Progress, command_line  # here: shell completion needs no tables
+
+        assert self.config is not None
+        cells, jobs = self._jobs()
+        sweep = Sweep(folder, jobs, command_line(sys.argv))
+        if self.config.rerun == "all":
+            sweep.set_aside()
+        same = f" ({cells} combinations, of which some come to the same)" if cells > len(jobs) else ""
+        return sweep, Progress(folder, f"sweep {folder}: {len(jobs)} jobs{same}")
+
+    def _show_end(self, sweep: Sweep) -> None:
+        from kdexp.report.progress import show_left
+        from kdexp.report.table import show_sweep
+
+        show_sweep(sweep.folder)
+        show_left(sweep.folder, sweep.states(), sweep.command)
+
+    def _work(self, sweep: Sweep, stop: "Stop") -> None:
+        # Again, for jobs that another launch was at, and that it left when it was stopped or killed.
+        for _ in range(_ROUNDS):
+            if not stop.number:
+                self._launch(sweep)
+                sweep.wait(for_others=True)
 
     def _launch(self, sweep: Sweep) -> None:
         assert self.launcher is not None
@@ -121,6 +141,7 @@ class Sweeper(BasicSweeper):
                 *state.job.overrides,
                 f"hydra.sweep.subdir={state.job.folder}",
                 f"+hydra.job.env_set.{launch.LAUNCH}={sweep.launch}",
+                *self._more(state.job),
             ]
             for state in sweep.states()
             if sweep.is_to_run(state)
@@ -130,37 +151,50 @@ class Sweeper(BasicSweeper):
             for done in self.launcher.launch(jobs[start : start + size], initial_job_idx=start):
                 _ = done.return_value  # raises what a job could not be started for
 
+    def _more(self, job: Job) -> list[str]:
+        """What a job is told besides what it is."""
+        return []
+
     def _jobs(self) -> tuple[int, list[Job]]:
         """How many combinations there are, and the jobs that they come to."""
-        assert self.config is not None
-        assert self.hydra_context is not None
         swept = self._swept()
         cells = [cell for given in self._given for cell in self.split_arguments(list(given.values()), None)[0]]
         jobs: dict[str, Job] = {}  # by what they compute
         configs = []
         for cell in cells:
-            config = self.hydra_context.config_loader.load_sweep_config(self.config, list(cell))
-            HydraConfig.instance().set_config(config)  # ${hydra:...} reads it
-            with read_write(config), open_dict(config):
-                del config["hydra"]
-                config.output_dir = "."  # not known yet
-            configs.append(config)
-            values = plain(config)
-            typed = dict(override.split("=", 1) for override in cell)
-            name = name_job(
-                values,
-                {key: typed.get(key, "") for key in swept},
-                is_control=is_control(values),
-                fingerprint=run_fingerprint(values),
-            )
-            job = Job(tuple(cell), name, run_key(values), values["trainer"]["max_epochs"])
-            jobs.setdefault(run_fingerprint(values), job)
-        HydraConfig.instance().cfg = None
+            configs.append(self._compose(cell))
+            job = self._job(cell, swept, configs[-1])
+            jobs.setdefault(job.key, job)
         child.check_all(check, configs)
         return len(cells), list(jobs.values())
 
+    def _compose(self, cell: Sequence[str]) -> DictConfig:
+        """The configuration of a job, but for its folder."""
+        assert self.config is not None
+        assert self.hydra_context is not None
+        config = self.hydra_context.config_loader.load_sweep_config(self.config, list(cell))
+        HydraConfig.instance().set_config(config)  # ${hydra:...} reads it
+        with read_write(config), open_dict(config):
+            del config["hydra"]
+            config.output_dir = "."  # not known yet
+            OmegaConf.resolve(config)
+        HydraConfig.instance().cfg = None
+        return config
 
-class _Stop:
+    def _job(self, cell: Sequence[str], named: Collection[str], config: DictConfig) -> Job:
+        """The job of a combination of values, which is named after some of them."""
+        values = plain(config)
+        typed = dict(override.split("=", 1) for override in cell)
+        name = name_job(
+            values,
+            {key: typed[key] for key in typed if key in named},
+            is_control=is_control(values),
+            fingerprint=run_fingerprint(values),
+        )
+        return Job(tuple(cell), name, run_key(values), values["trainer"]["max_epochs"])
+
+
+class Stop:
     """What Ctrl-C and SIGTERM do to a sweep: the first asks its jobs to save and stop.
 
     The launcher is left alone meanwhile: joblib's way to be interrupted is to kill. When the jobs have stopped, it
@@ -175,7 +209,7 @@ class _Stop:
         self._sweep = sweep
         self._over = threading.Event()
 
-    def __enter__(self) -> "_Stop":
+    def __enter__(self) -> "Stop":
         self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 

@@ -4,9 +4,9 @@ import shlex
 import statistics
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE
 from rich.console import Console, Group
@@ -15,10 +15,13 @@ from rich.table import Table
 from rich.text import Text
 
 from kdexp import results
-from kdexp.report.table import show_sweep
 from kdexp.sweep import State
 
+if TYPE_CHECKING:
+    from kdexp.search import Trial
+
 _MOST_ROWS = 20  # of the live table: a hundred jobs must not push it out of the terminal
+_BEST_ROWS = 10  # of the trials of a search
 _WAITS = "waiting for another process"  # what `kdexp.teacher` says when the teacher is being trained
 
 
@@ -27,12 +30,14 @@ class Progress:
 
     Args:
         folder: the sweep's.
-        cells: combinations of the swept values.
+        opening: the first line, where there is no terminal.
+        to_come: asked for the number of jobs that are not known yet.
     """
 
-    def __init__(self, folder: Path, cells: int) -> None:
+    def __init__(self, folder: Path, opening: str, to_come: Callable[[], int] = lambda: 0) -> None:
         self._console = Console()
-        self._cells = cells
+        self._opening = opening
+        self._to_come = to_come
         self._folder = folder
         self._live: Live | None = None
         self._said: dict[int, str] = {}
@@ -74,22 +79,22 @@ class Progress:
         return Group(Text(f"{self._folder.name}  {self._title(states)}"), table, *rest)
 
     def _title(self, states: Sequence[State]) -> str:
-        parts = [_counts(states)]
+        to_come = self._to_come()
+        parts = [_counts(states), *([f"{to_come} to come"] if to_come else [])]
         best = max((state for state in states if state.val_acc is not None), key=lambda s: s.val_acc or 0, default=None)
         if best is not None:
             parts.append(f"best val acc {_percent(best.val_acc)} ({settings(states)[best.number]})")
-        left = seconds_left(states)
+        left = seconds_left(states, to_come)
         if left:
             parts.append(f"about {_time(left)} left")
         return ", ".join(parts)
 
     def _lines(self, states: Sequence[State]) -> None:
         labels = settings(states)
-        if not self._said:
-            same = f" ({self._cells} combinations, of which some come to the same)" if self._cells > len(states) else ""
+        if self._opening:
             done = sum(state.status == "completed" for state in states)
-            before = f", {done} completed before" if done else ""
-            self._say(f"sweep {self._folder}: {len(states)} jobs{same}{before}")
+            self._say(self._opening + (f", {done} completed before" if done else ""))
+            self._opening = ""
             self._said = {state.number: state.status for state in states if state.status != "running"}
         for state in states:
             waits = state.status == "running" and _WAITS in "".join(state.log_tail[-1:])
@@ -101,7 +106,7 @@ class Progress:
             if state.status == "completed":
                 line += f" in {_time(state.seconds)}, val acc {_percent(state.val_acc)}"
             line += f": {labels[state.number]}"
-            if state.has_failed:
+            if state.has_failed or state.status == "pruned":
                 line += f": {state.error}"
             if state.status != "running":
                 line += f"  [{self._title(states)}]"
@@ -112,11 +117,30 @@ class Progress:
         sys.stdout.flush()
 
 
-def show_end(folder: Path, states: Sequence[State], command: str) -> None:
-    """Print the comparison of a sweep's runs; what did not complete, why, and how to go on."""
-    show_sweep(folder)
+def show_trials(
+    trials: Sequence["Trial"], best: Sequence["Trial"], metric: str, importance: Mapping[str, float]
+) -> None:
+    """Print the best trials of a search, what became of the others, and which settings matter."""
     console = Console() if sys.stdout.isatty() else Console(width=160)
-    left = [state for state in states if state.status != "completed"]
+    count = Counter(trial.status for trial in trials)
+    others = "".join(f", {number} {status}" for status, number in count.items() if status != "completed")
+    console.print(f"\nthe best of {len(best)} completed trials{others}, by {metric} of the best epoch")
+    table = Table(box=SIMPLE)
+    for name in ("trial", metric, "settings"):
+        table.add_column(name, justify="left" if name == "settings" else "right")
+    for trial in best[:_BEST_ROWS]:
+        point = " ".join(f"{key}={value}" for key, value in trial.point.items())
+        table.add_row(str(trial.number), f"{trial.value:.4f}", Text(point))
+    console.print(table)
+    if importance:
+        shares = ", ".join(f"{key} {100 * share:.0f} %" for key, share in importance.items())
+        console.print(f"what matters  {shares}", soft_wrap=True, markup=False, highlight=False)
+
+
+def show_left(folder: Path, states: Sequence[State], command: str) -> None:
+    """Print what did not complete, why, and how to go on; nothing when all is done."""
+    console = Console() if sys.stdout.isatty() else Console(width=160)
+    left = [state for state in states if state.status not in ("completed", "pruned")]
     if not left:
         return
     labels = settings(states)
@@ -141,9 +165,14 @@ def settings(states: Sequence[State]) -> dict[int, str]:
     return {state.number: " ".join(o for o in state.job.overrides if o not in common) for state in states}
 
 
-def seconds_left(states: Sequence[State]) -> float | None:
-    """How long a sweep will take yet, by what its jobs took so far; None before there is anything to go by."""
-    took = [state.seconds for state in states if state.status == "completed" and state.seconds]
+def seconds_left(states: Sequence[State], to_come: int = 0) -> float | None:
+    """How long a sweep will take yet, by what its jobs took so far; None before there is anything to go by.
+
+    Args:
+        states: of the jobs that are known.
+        to_come: how many are not.
+    """
+    took = [state.seconds for state in states if state.status in ("completed", "pruned") and state.seconds]
     running = [state for state in states if state.status == "running" and state.seconds]
     took = took or [
         state.seconds / state.epoch * state.job.epochs for state in running if state.epoch and state.seconds
@@ -151,7 +180,7 @@ def seconds_left(states: Sequence[State]) -> float | None:
     if not took:
         return None
     mean = statistics.fmean(took)
-    waiting = sum(state.status == "waiting" for state in states)
+    waiting = sum(state.status == "waiting" for state in states) + to_come
     rest = sum(max(mean - (state.seconds or 0), 0) for state in running)
     return (waiting * mean + rest) / max(len(running), 1)
 

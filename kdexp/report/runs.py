@@ -56,7 +56,7 @@ class Run:
         """What to type to run it again; None for a run that was started from Python."""
         if not (self.results["overrides"] or (self.folder / ".hydra").is_dir()):
             return None
-        return shlex.join(["kdexp-train", *self.results["overrides"]])
+        return command_of(self.results["overrides"])
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -79,6 +79,12 @@ class Run:
                 return [{name: float(v) for name, v in row.items() if name and v} for row in csv.DictReader(file)]
         except (OSError, ValueError):
             return []
+
+
+def command_of(overrides: Sequence[str]) -> str:
+    """What to type to run one job alone, whether or not a preset of conf/sweep is among its overrides."""
+    alone = ["hydra.mode=RUN"] if any(override.lstrip("+").startswith("sweep=") for override in overrides) else []
+    return shlex.join(["kdexp-train", *overrides, *alone])
 
 
 def find(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:

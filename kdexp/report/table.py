@@ -4,7 +4,7 @@ import math
 import shlex
 import statistics
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,14 +60,17 @@ def show_run(folder: Path) -> None:
     console.print(f"test again    kdexp-eval {results.argument('run', folder)}", soft_wrap=True)
 
 
-def show_sweep(folder: Path) -> None:
+def show_sweep(folder: Path, names: Collection[str] | None = None) -> None:
     """Print the completed runs of a sweep, seeds of one setting together, and what they say; write its report there.
 
     Args:
         folder: the sweep's folder, with a run folder for each job.
+        names: of the run folders that are shown; all unless given.
     """
-    comparison, console = Comparison(find([folder])[0]), _console()
-    _show_settings(console, comparison)
+    found, console = find([folder])[0], _console()
+    comparison = Comparison(found)
+    shown = comparison if names is None else Comparison([run for run in found if run.folder.name in names])
+    _show_settings(console, shown)
     console.print(f"run folders   {folder}/*", soft_wrap=True)
     if comparison.completed:
         for what, path in write(comparison, folder, source=[str(folder)]):
@@ -97,7 +100,9 @@ def control_folder(run: Mapping[str, Any], folder: Path) -> Path | None:
         except ValueError:  # somebody else's, or damaged: not a control, and no reason to fail a run that is done
             continue
         is_same = other["control_fingerprint"] == run["control_fingerprint"]
-        if other["status"] == "completed" and other["is_control"] and is_same:
+        # A trial of a search that came to alpha=1 has no test metrics to compare with.
+        is_tested = other["status"] == "completed" and "test" in other["metrics"]
+        if is_tested and other["is_control"] and is_same:
             return path.parent
     return None
 

@@ -1,0 +1,229 @@
+"""A search over Hydra's intervals, ranges and choices: each trial a job of the sweep, the next one by what came out."""
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from omegaconf import DictConfig
+
+from hydra_plugins.kdexp.sweeper import Stop, Sweeper
+from kdexp import child, launch, results
+from kdexp.config import check
+from kdexp.report.runs import Run, command_of
+from kdexp.sweep import Job, Sweep
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+    from kdexp.report.progress import Progress
+    from kdexp.search import Study, Trial
+
+_LOOK_SECONDS = 1.0
+
+
+class Search(Sweeper):
+    """Tries points of a space, prunes what falls behind on val, and measures on test the one that val chooses.
+
+    Args:
+        max_batch_size: trials that are asked for, and given to the launcher, at a time.
+        params: the space, besides what the command line says.
+        trials: how many the study is to have, those of earlier and simultaneous launches included.
+        metric: on val, that pruning and the choice go by.
+        pruner: one of `kdexp.search.PRUNERS`.
+        seed: of the suggestions.
+        seeds: with which the chosen point and its control are run; the runs' own unless given.
+    """
+
+    def __init__(
+        self,
+        max_batch_size: int,
+        params: dict[str, str],
+        trials: int,
+        metric: str,
+        pruner: str,
+        seed: int,
+        seeds: list[int] | None,
+    ) -> None:
+        super().__init__(max_batch_size, params)
+        self.batch = max_batch_size
+        self.trials, self.metric, self.pruner, self.seed, self.seeds = trials, metric, pruner, seed, seeds
+        self._study: Study
+        self._ids: dict[str, int] = {}  # of trials in the study, by their run folders
+        self._last: dict[str, Job] = {}  # the jobs of the chosen point and its control, by their run folders
+
+    def _rules(self) -> list[Any]:
+        from kdexp.search import describe
+
+        return [describe(self._space(), metric=self.metric, pruner=self.pruner, seed=self.seed)]
+
+    def _name(self, config: DictConfig) -> str:
+        if find_spec("optuna") is None:
+            raise ValueError("hydra/sweeper=search needs what is not installed: pip install 'kdexp[search]'")
+        from kdexp.search import METRICS, PRUNERS
+
+        _require(self.batch >= 1, "max_batch_size", "must be at least 1", self.batch)
+        _require(self.trials >= 1, "trials", "must be at least 1", self.trials)
+        _require(self.metric in METRICS, "metric", f"must be one of {', '.join(METRICS)}", self.metric)
+        _require(self.pruner in PRUNERS, "pruner", f"must be one of {', '.join(PRUNERS)}", self.pruner)
+        _require(self.seeds is None or self.seeds, "seeds", "must be null or at least one", self.seeds)
+        return super()._name(config)
+
+    def _space(self) -> dict[str, "BaseDistribution"]:
+        (given,) = self._given
+        swept = {key: override for key, override in given.items() if override.is_sweep_override()}
+        if not swept:
+            raise ValueError("a search needs a setting with several values, as alpha='interval(0,1)', got none")
+        if "seed" in swept:
+            raise ValueError("seed must be one in a search, which would choose the luckiest; the chosen point is run "
+                             f"with hydra.sweeper.seeds, got {swept['seed'].input_line}")  # fmt: skip
+        return {key: _distribution(override) for key, override in swept.items()}
+
+    def _begin(self, folder: Path) -> tuple[Sweep, "Progress"]:
+        from kdexp import search
+        from kdexp.report.progress import Progress, command_line
+
+        assert self.config is not None
+        space = self._space()
+        self._check_ends(space)
+        sweep = Sweep(folder, [], command_line(sys.argv))
+        if self.config.rerun == "all":
+            search.set_aside(folder)
+            sweep.recall()
+            sweep.set_aside()
+        self._study = study = search.Study(folder, space, metric=self.metric, pruner=self.pruner, seed=self.seed)
+        self._recall(sweep)
+        opening = f"search {folder}: {self.trials} trials over {', '.join(space)}"
+        return sweep, Progress(folder, opening, lambda: max(self.trials - len(study.trials()), 0))
+
+    def _check_ends(self, space: Mapping[str, "BaseDistribution"]) -> None:
+        """Check the space where its corners are, one setting after the other."""
+        from kdexp.search import ends
+
+        values = {key: ends(distribution) for key, distribution in space.items()}
+        least = {key: own[0] for key, own in values.items()}
+        points = [least] + [least | {key: value} for key, own in values.items() for value in own[1:]]
+        child.check_all(check, [self._compose(self._cell(point)) for point in points])
+
+    def _cell(self, point: Mapping[str, str], *, alone: bool = False) -> list[str]:
+        """The overrides that were given, with the values of a point, or those of its control."""
+        (given,) = self._given
+        values = {
+            key: "" if override.is_sweep_override() else override.get_value_element_as_str()
+            for key, override in given.items()
+        }
+        values |= point
+        if alone:
+            distilled = ("feature_loss", "scheme")
+            values = {key: value for key, value in values.items() if key.lstrip("+").split(".")[0] not in distilled}
+            values |= _ALONE
+        return [f"{key}={value}" for key, value in values.items()]
+
+    def _job_at(self, point: Mapping[str, str], *, alone: bool = False) -> Job:
+        cell = self._cell(point, alone=alone)
+        return self._job(cell, {*point, "alpha", "seed"}, self._compose(cell))
+
+    def _more(self, job: Job) -> list[str]:
+        return [] if job.trial is None else [f"+hydra.job.env_set.{launch.TRIAL}={self._ids[job.folder]}"]
+
+    def _work(self, sweep: Sweep, stop: Stop) -> None:
+        with self._study.worker(sweep.launch):
+            while not stop.number:
+                trials = self._study.ask(self.batch, self.trials, sweep.launch)
+                if trials:
+                    self._try(trials, sweep, stop)
+                elif self._study.are_others_at_it(sweep.launch):  # who may leave theirs to us
+                    time.sleep(_LOOK_SECONDS)
+                    self._recall(sweep)
+                else:
+                    break
+        if not stop.number:
+            self._measure(sweep, stop)
+
+    def _try(self, trials: Sequence["Trial"], sweep: Sweep, stop: Stop) -> None:
+        jobs = [replace(self._job_at(trial.point), trial=trial.number) for trial in trials]
+        for trial, job in zip(trials, jobs, strict=True):
+            self._study.place(trial, job.folder)
+            self._ids[job.folder] = trial.id
+        self._run(jobs, sweep, stop)
+        states = {state.job.folder: state for state in sweep.states()}
+        for trial, job in zip(trials, jobs, strict=True):
+            status, folder = states[job.folder].status, sweep.folder / job.folder
+            if status in ("completed", "pruned", "diverged"):
+                run = Run(folder, results.read(folder, "sweep"), status)
+                metrics = run.results["metrics"]["val"]["best"] if run.completed else None
+                self._study.tell(trial, run.epochs, metrics)
+            elif not stop.number:
+                self._study.give_up(trial)
+
+    def _measure(self, sweep: Sweep, stop: Stop) -> None:
+        """Measure the chosen point on test, and its control."""
+        assert self.config is not None
+        best = self._study.best()
+        if not best:
+            return
+        for seed in self.seeds or [self.config.seed]:
+            own = dict(best[0].point) if seed == self.config.seed else {**best[0].point, "seed": str(seed)}
+            for job in (self._job_at(own), self._job_at(own, alone=True)):
+                self._last[job.folder] = job
+        self._run(list(self._last.values()), sweep, stop)
+
+    def _run(self, jobs: Sequence[Job], sweep: Sweep, stop: Stop) -> None:
+        some = Sweep(sweep.folder, jobs, sweep.command, sweep.launch)
+        self._recall(sweep)
+        super()._work(some, stop)
+
+    def _recall(self, sweep: Sweep) -> None:
+        sweep.recall({*(trial.folder for trial in self._study.trials() if trial.folder), *self._last})
+
+    def _show_end(self, sweep: Sweep) -> None:
+        from kdexp.report.progress import show_left, show_trials
+        from kdexp.report.table import show_sweep
+
+        best = self._study.best()
+        show_trials(self._study.trials(), best, self.metric, self._study.importance())
+        if self._last:
+            show_sweep(sweep.folder, self._last)
+        if best:
+            print(f"run it        {command_of(self._cell(best[0].point))}")
+        show_left(sweep.folder, sweep.states(), sweep.command)
+
+
+_ALONE = {"alpha": "1", "alpha_schedule.kind": "constant", "feature_loss": "[]"}
+"""What makes a control of a point, whatever presets it has; besides, it has no scheme."""
+
+
+def _distribution(override: Override) -> "BaseDistribution":
+    """The values that an interval, a range or a choice stands for."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    key, given, text = override.get_key_element(), override.value(), override.input_line
+    if not isinstance(given, IntervalSweep | RangeSweep):
+        choices = list(dict.fromkeys(override.sweep_string_iterator()))
+        if not choices or getattr(given, "tags", None):
+            raise ValueError(f"{key} must be at least one value, and an interval or a range if tagged, got {text}")
+        return CategoricalDistribution(choices)
+    if isinstance(given, RangeSweep):
+        values = list(given.range())
+        low, high, step = min(values, default=None), max(values, default=None), abs(given.step)
+    else:
+        low, high, step = given.start, given.end, None
+    is_log = "log" in given.tags
+    if given.tags - {"log"}:
+        raise ValueError(f"{key} must be tagged log or not at all, got {text}")
+    if low is None or high is None or low > high:
+        raise ValueError(f"{key} must begin below its end, got {text}")
+    if is_log and (low <= 0 or step not in (None, 1)):
+        raise ValueError(f"{key} must begin above 0, and have no step but 1, to be tagged log, got {text}")
+    if isinstance(low, int) and isinstance(high, int):
+        return IntDistribution(low, high, step=int(step or 1), log=is_log)
+    return FloatDistribution(low, high, step=step, log=is_log)
+
+
+def _require(rule_holds: object, setting: str, rule: str, value: Any) -> None:
+    if not rule_holds:
+        raise ValueError(f"hydra.sweeper.{setting} {rule}, got {value}")
