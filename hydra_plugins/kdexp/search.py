@@ -188,7 +188,6 @@ class Search(Sweeper):
         show_trials(self._study.trials(), best, self.metric, self._study.importance())
         if self._last:
             show_sweep(sweep.folder, self._last)
-        if best:
             print(f"run it        {command_of(self._cell(best[0].point))}")
         show_left(sweep.folder, sweep.states(), sweep.command)
 

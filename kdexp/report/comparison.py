@@ -125,8 +125,8 @@ class Comparison:
 
     @cached_property
     def failed(self) -> list[Run]:
-        """The runs that have none."""
-        return [run for run in self.runs if not run.completed]
+        """The runs that should have metrics and have none; a search that prunes a trial does not want any."""
+        return [run for run in self.runs if not run.completed and run.status != "pruned"]
 
     @cached_property
     def controls(self) -> list[Setting]:
@@ -148,9 +148,11 @@ class Comparison:
     def winner(self) -> Setting | None:
         """The candidate with the highest mean validation accuracy (of equals that with the lowest validation NLL).
 
-        The test split has no part in it. None without a distilled run.
+        The test split has no part in it. The trials of a search that it did not choose were not measured on test, and
+        are not chosen here. None without a distilled run.
         """
-        return max(self.candidates, key=_merit, default=None)
+        tested = [setting for setting in self.candidates if setting.values("acc")]
+        return max(tested or self.candidates, key=_merit, default=None)
 
     @cached_property
     def control(self) -> Setting | None:

@@ -171,6 +171,7 @@ def title(comparison: Comparison) -> str:
 
 def _meta(comparison: Comparison, source: Sequence[str]) -> list[str]:
     seeds, done = sorted({run.seed for run in comparison.completed}), bool(comparison.completed)
+    pruned = sum(run.status == "pruned" for run in comparison.runs)
     return [
         _counted(len(comparison.runs), "run"),
         *(
@@ -178,6 +179,7 @@ def _meta(comparison: Comparison, source: Sequence[str]) -> list[str]:
             * done
         ),
         *([f"seeds {', '.join(map(str, seeds))}" if len(seeds) <= 6 else _counted(len(seeds), "seed")] * done),
+        *([f"{pruned} pruned"] if pruned else []),
         *([f"{len(comparison.failed)} not completed"] if comparison.failed else []),
         " ".join(source),
         f"{datetime.now():%Y-%m-%d %H:%M}",

@@ -89,13 +89,20 @@ def errors(comparison: Comparison) -> Plot:
 
 
 def heat_axes(comparison: Comparison) -> tuple[str, str] | None:
-    """The two settings that span the heat map: alpha and temperature where both are swept; None when fewer are."""
+    """The two settings that span the heat map: alpha and temperature where both are swept.
+
+    None when fewer are, and where most cells would be empty: the points of a search are no grid.
+    """
     counted = {
         axis: len({plain(setting.axes.get(axis)) for setting in comparison.distilled}) for axis in comparison.axes
     }
     first = {"alpha": 0, "temperature": 1}
     swept = sorted((a for a in counted if counted[a] > 1), key=lambda axis: (first.get(axis, 2), -counted[axis]))
-    return (swept[0], swept[1]) if len(swept) > 1 else None
+    if len(swept) < 2:
+        return None
+    x, y = swept[:2]
+    filled = {(plain(setting.axes.get(x)), plain(setting.axes.get(y))) for setting in comparison.distilled}
+    return (x, y) if 2 * len(filled) >= counted[x] * counted[y] else None
 
 
 def facets(comparison: Comparison) -> dict[str, list[Setting]]:

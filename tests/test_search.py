@@ -1,0 +1,373 @@
+"""Searches: what is suggested, what is pruned, what is chosen; that nothing is lost, and test is looked at once."""
+
+import json
+import math
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from kdexp import launch, results
+from kdexp.config import compose
+from kdexp.fit import Pruned
+from kdexp.report.comparison import Comparison
+from kdexp.report.runs import command_of, find
+from kdexp.report.table import control_folder
+from kdexp.sweep import Job, Sweep
+from kdexp.train import run
+
+optuna = pytest.importorskip("optuna", reason="optuna is not installed: pip install kdexp[search]")
+
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution  # noqa: E402
+
+from hydra_plugins.kdexp.search import _distribution  # noqa: E402
+from kdexp.search import Judge, Study, ends, typed  # noqa: E402
+
+SPACE = {"alpha": FloatDistribution(0, 1), "temperature": FloatDistribution(1, 16, log=True)}
+SCRIPTS = Path(sys.executable).parent
+
+
+def study(folder: Path, space=SPACE, **more) -> Study:
+    return Study(folder, space, **{"metric": "val/acc", "pruner": "median", "seed": 0} | more)
+
+
+def epochs(*accuracies: float) -> list[dict[str, float]]:
+    return [{"epoch": number, "val/acc": accuracy} for number, accuracy in enumerate(accuracies)]
+
+
+def tell(known: Study, launch: str, *accuracies: float, nll: float = 1.0) -> None:
+    (trial,) = known.ask(1, 100, launch)
+    known.tell(trial, epochs(*accuracies), {"acc": max(accuracies), "nll": nll})
+
+
+def parse(text: str):
+    return _distribution(OverridesParser.create().parse_override(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("alpha=interval(0,1)", FloatDistribution(0, 1)),
+        ("temperature=tag(log, interval(1,16))", FloatDistribution(1, 16, log=True)),
+        ("student.width=int(interval(2,9))", IntDistribution(2, 9)),
+        ("student.width=tag(log, int(interval(2,64)))", IntDistribution(2, 64, log=True)),
+        ("student.width=range(2,9,3)", IntDistribution(2, 8, step=3)),
+        ("label_smoothing=range(0.0,0.3,0.1)", FloatDistribution(0, 0.2, step=0.1)),
+        ("loss=kd,dkd", CategoricalDistribution(["kd", "dkd"])),
+        ("feature_loss=choice([at,rkd],[])", CategoricalDistribution(["[at,rkd]", "[]"])),
+    ],
+)
+def test_hydras_grammar_describes_the_space(text, values):
+    found = parse(text)
+    assert type(found) is type(values)
+    for name, value in vars(values).items():
+        own = vars(found)[name]
+        assert own == (pytest.approx(value) if isinstance(value, float) else value), name
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a=interval(1,0)", "a must begin below its end, got a=interval(1,0)"),
+        ("a=range(3,3)", "a must begin below its end, got a=range(3,3)"),
+        ("a=tag(log, interval(0,1))", "a must begin above 0, and have no step but 1, to be tagged log, got a=tag"),
+        ("a=tag(log, range(1,9,2))", "a must begin above 0, and have no step but 1, to be tagged log, got a=tag"),
+        ("a=tag(odd, interval(0,1))", "a must be tagged log or not at all, got a=tag"),
+        ("a=tag(log, choice(1,2))", "a must be at least one value, and an interval or a range if tagged, got a=tag"),
+    ],
+)
+def test_a_wrong_space_is_said(text, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        parse(text)
+
+
+def test_a_value_is_typed_as_it_is_used():
+    assert typed(0.123456789, SPACE["alpha"]) == "0.123457"
+    assert typed(0.9999999, FloatDistribution(0, 0.9999999)) == "0.9999999", "rounded, it would be outside"
+    assert typed(12, IntDistribution(1, 20)) == "12"
+    assert ends(SPACE["temperature"]) == ["1.0", "16.0"]
+    assert ends(CategoricalDistribution(["kd", "dkd"])) == ["kd", "dkd"]
+
+
+def suggested(folder: Path, accuracies, *, reopen: bool, **more) -> list[dict]:
+    folder.mkdir()
+    known = study(folder, **more)
+    for number, accuracy in enumerate(accuracies):
+        if reopen:
+            known = study(folder, **more)
+        with known.worker(f"{number}"):
+            tell(known, f"{number}", accuracy)
+    return [dict(trial.point) for trial in known.trials()]
+
+
+def test_suggestions_depend_on_the_seed_and_on_what_came_out_alone(tmp_path):
+    accuracies = [random.Random(number).random() for number in range(12)]  # more than TPE's ten at random
+    one = suggested(tmp_path / "one", accuracies, reopen=False)
+    assert suggested(tmp_path / "again", accuracies, reopen=True) == one, "interrupted after every trial"
+    assert not any(point in one for point in suggested(tmp_path / "other", accuracies[:2], reopen=False, seed=1))
+    changed = suggested(tmp_path / "changed", [1 - accuracy for accuracy in accuracies], reopen=False)
+    assert changed[:10] == one[:10]
+    assert changed[10:] != one[10:]
+    assert all(0 <= float(point["alpha"]) <= 1 <= float(point["temperature"]) <= 16 for point in one)
+
+
+def test_several_workers_share_the_trials_and_take_up_what_a_dead_one_left(tmp_path):
+    one, two = study(tmp_path), study(tmp_path)
+    with one.worker("one"):
+        (first,) = one.ask(1, 3, "one")
+        with two.worker("two"):
+            second, third = two.ask(9, 3, "two")
+            assert {t.number for t in (first, second, third)} == {0, 1, 2}
+            assert one.ask(1, 3, "one") == [], "as many as were wanted are there"
+            assert one.are_others_at_it("one")
+            two.give_up(second)
+            two.tell(third, epochs(0.5), {"acc": 0.5, "nll": 1.0})
+            assert not one.are_others_at_it("one"), "what failed is left to a later launch"
+        (taken,) = one.ask(9, 3, "one")
+        assert (taken.number, taken.point) == (second.number, second.point)
+    assert [trial.status for trial in one.trials()] == ["waiting", "waiting", "completed"]
+
+
+def test_a_study_is_of_one_space_alone(tmp_path):
+    study(tmp_path)
+    with pytest.raises(ValueError, match=r"^sweep_name must be of a search with the same space, got .*"):
+        study(tmp_path, {"alpha": FloatDistribution(0, 0.5)})
+    with pytest.raises(ValueError, match=r"^sweep_name must be of a search with the same metric, got .* val/acc$"):
+        study(tmp_path, metric="val/nll")
+
+
+def test_the_best_is_chosen_by_val_and_of_equals_that_with_the_lower_nll(tmp_path):
+    known = study(tmp_path)
+    for accuracy, nll in [(0.5, 1.0), (0.9, 2.0), (0.9, 1.0), (0.7, 0.1)]:
+        tell(known, "l", accuracy, nll=nll)
+    (pruned, broken) = known.ask(2, 100, "l")
+    known.tell(pruned, epochs(1.0), None)
+    known.tell(broken, epochs(math.nan), {"acc": math.nan, "nll": 1.0})
+    assert [trial.number for trial in known.best()] == [2, 1, 3, 0]
+    assert [trial.status for trial in known.trials()[4:]] == ["pruned", "pruned"]
+
+
+# At epochs 1 to 5 the medians of these are 0.30 0.40 0.50 0.60 0.70.
+FIVE = [[0.1 * k + 0.1 * epoch for epoch in range(5)] for k in range(1, 6)]
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "ended"),
+    [
+        ([0.25, 0.45, 0.1, 0.55, 0.1], 3),  # its best so far, 0.45 < 0.5; at epoch 1 it is too early
+        ([0.31, 0.41, 0.51, 0.61, 0.71], None),
+        ([0.1, 0.1, 0.1, 0.1, 0.1], 2),
+        ([0.31, 0.41, 0.51, 0.61, 0.1], 5),
+        ([0.71, 0.1, 0.1, 0.1, 0.1], None),
+    ],
+)
+def test_the_median_pruner_ends_what_falls_behind(tmp_path, accuracies, ended):
+    known = study(tmp_path)
+    for curve in FIVE:
+        tell(known, "l", *curve)
+    (trial,) = known.ask(1, 100, "l")
+    judge = Judge(tmp_path, trial.id, epochs=10)
+    said = [judge(epochs(*accuracies[:done])) for done in range(1, 6)]
+    first = next((done for done, reason in enumerate(said, 1) if reason), None)
+    assert first == ended
+    if ended:
+        assert said[ended - 1].startswith(f"pruned after epoch {ended} of 10: val/acc ")
+
+
+@pytest.fixture
+def smoke(tmp_path, store, monkeypatch):
+    """A function that runs an experiment in SEARCH/run, as a trial when it is given one's id."""
+    monkeypatch.setenv("KDEXP_STORE_DIR", str(store))
+
+    def start(trial: int | None) -> dict:
+        monkeypatch.delenv(launch.TRIAL, raising=False)
+        if trial is not None:
+            monkeypatch.setenv(launch.TRIAL, str(trial))
+        overrides = ["experiment=smoke", "tracking=none", "student.width=2", "alpha=0.3"]
+        return run(compose(overrides, output_dir=tmp_path / "run", sweep_dir=tmp_path))
+
+    return start
+
+
+def test_a_pruned_trial_is_no_failure_and_no_result(tmp_path, smoke):
+    known = study(tmp_path)
+    for _ in range(5):
+        tell(known, "l", 1.0, 1.0)
+    (trial,) = known.ask(1, 100, "l")
+    with pytest.raises(Pruned, match=r"^pruned after epoch 1 of 2: val/acc 0\.\d{4}$"):
+        smoke(trial.id)
+    record = results.read(tmp_path / "run", "run")
+    assert record["status"] == "pruned"
+    assert "metrics" not in record
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
+    with pytest.raises(Pruned, match="after epoch 1"):
+        smoke(trial.id)  # continued, it is judged at once
+    job = Job(("alpha=0.3",), "run", record["key"], 2, trial=trial.number)
+    sweep = Sweep(tmp_path, [job], "kdexp-train")
+    (state,) = sweep.states()
+    assert (state.status, state.has_failed, state.epoch) == ("pruned", False, 1)
+    assert not sweep.is_to_run(state)
+    comparison = Comparison(find([tmp_path])[0])
+    assert [found.status for found in comparison.runs] == ["pruned"]
+    assert comparison.settings == comparison.failed == []
+
+
+def test_a_trial_leaves_test_alone_until_it_is_chosen_and_is_not_trained_again_then(tmp_path, smoke):
+    known = study(tmp_path)
+    (trial,) = known.ask(1, 1, "l")
+    record = smoke(trial.id)
+    assert record["metrics"].keys() == {"val"}
+    assert not (tmp_path / "run" / "figures").exists()
+    assert len(known.trials()) == 1
+    sweep = Sweep(tmp_path, [Job((), "run", record["key"], 2, trial=0)], "")
+    assert sweep.states()[0].status == "completed"
+    chosen = Sweep(tmp_path, [Job((), "run", record["key"], 2)], "")
+    assert chosen.states()[0].status == "waiting"
+    table = (tmp_path / "run" / "metrics.csv").read_bytes()
+    weights = (tmp_path / "run" / "student.safetensors").read_bytes()
+    tested = smoke(None)
+    assert tested["metrics"].keys() == {"val", "test"}
+    assert tested["metrics"]["val"] == record["metrics"]["val"]
+    assert tested["cost"] == record["cost"]
+    assert (tmp_path / "run" / "metrics.csv").read_bytes() == table
+    assert (tmp_path / "run" / "student.safetensors").read_bytes() == weights
+    assert (tmp_path / "run" / "figures" / "roc.png").is_file()
+    assert chosen.states()[0].status == "completed"
+    assert smoke(None)["ended"] == tested["ended"], "it is complete"
+
+
+def test_a_control_that_was_not_tested_is_not_compared_with(tmp_path):
+    facts = {"schema_version": 1, "config": {}, "overrides": [], "seed": 0, "is_control": True,
+             "control_fingerprint": "c", "status": "completed"}  # fmt: skip
+    results.write(tmp_path / "run", facts | {"metrics": {"val": {}}})
+    assert control_folder(facts, tmp_path) is None
+    results.write(tmp_path / "run", facts | {"metrics": {"val": {}, "test": {}}})
+    assert control_folder(facts, tmp_path) == tmp_path / "run"
+
+
+def test_one_job_of_a_preset_is_run_alone():
+    assert command_of(["+sweep=search", "alpha=0.3"]) == "kdexp-train +sweep=search alpha=0.3 hydra.mode=RUN"
+    assert command_of(["alpha=0.3"]) == "kdexp-train alpha=0.3"
+
+
+SMOKE = ("+sweep=search", "experiment=smoke", "tracking=none", "student.width=2", "trainer.max_epochs=3",
+         "hydra.sweeper.trials=4", "sweep_name=search")  # fmt: skip
+
+
+def start(folder: Path, store: Path, *arguments: str) -> subprocess.Popen:
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "WANDB", "KDEXP"))}
+    return subprocess.Popen(
+        [SCRIPTS / "kdexp-train", *SMOKE, *arguments], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        env=env | {"KDEXP_STORE_DIR": str(store), "OMP_NUM_THREADS": "1"}, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def wait_for(condition, seconds=240) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def runs(folder: Path) -> dict[str, dict]:
+    return {path.parent.name: json.loads(path.read_text()) for path in folder.glob("multirun/search/*/results.json")}
+
+
+def points(folder: Path) -> list[tuple]:
+    """Number, point, outcome and epochs of every trial, as the study has them."""
+    (summary,) = optuna.get_all_study_summaries(f"sqlite:///{folder}/multirun/search/search.db")
+    known = optuna.load_study(study_name=summary.study_name, storage=f"sqlite:///{folder}/multirun/search/search.db")
+    return [(t.number, t.user_attrs["point"], t.state.name, t.value, t.intermediate_values) for t in known.trials]
+
+
+def tested(folder: Path) -> set[str]:
+    return {name for name, run in runs(folder).items() if "test" in run.get("metrics", {})}
+
+
+@pytest.mark.slow
+def test_a_search_is_killed_and_shared_and_comes_to_the_same(command, tmp_path, store):
+    done = command("kdexp-train", *SMOKE)
+    whole = points(tmp_path)
+    assert [state for _, _, state, _, _ in whole] == ["COMPLETE"] * 4
+    assert all(len(values) == 3 for *_, values in whole)
+    assert len(runs(tmp_path)) == 5, "four trials and the control of the chosen one"
+    assert "the best of 4 completed trials, by val/acc" in done.stdout
+    chosen = tested(tmp_path)
+    assert len(chosen) == 2
+    assert {run["alpha"] for name, run in runs(tmp_path).items() if name in chosen} > {1.0}
+    assert "4 completed before" not in done.stdout
+    shown = command("kdexp-compare", "multirun/search").stdout
+    assert "among 4 settings" in shown
+    index = json.loads((tmp_path / "multirun" / "search" / "sweep.json").read_text())["jobs"]
+    assert {job["status"] for job in index} == {"completed"}
+
+    (tmp_path / "killed").mkdir()
+    ended: dict[str, str] = {}
+    for seconds in (random.uniform(0, 2), random.uniform(0, 2)):
+        process = start(tmp_path / "killed", store)
+        wait_for(lambda: any(run["status"] == "running" for run in runs(tmp_path / "killed").values()))
+        time.sleep(seconds)
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        now = {name: run["ended"] for name, run in runs(tmp_path / "killed").items() if run["status"] == "completed"}
+        assert ended.items() <= now.items(), "what was completed was run again"
+        ended = now
+    two = [start(tmp_path / "killed", store) for _ in range(2)]
+    outputs = [process.communicate(timeout=400)[0] for process in two]
+    assert [process.returncode for process in two] == [0, 0], outputs
+    assert [point[:3] for point in points(tmp_path / "killed")] == [point[:3] for point in whole]
+    assert {n: run["metrics"]["val"] for n, run in runs(tmp_path / "killed").items()} == {
+        n: run["metrics"]["val"] for n, run in runs(tmp_path).items()
+    }
+    assert tested(tmp_path / "killed") == chosen
+    logs = [path.read_text() for path in (tmp_path / "killed").glob("multirun/search/*/train.log")]
+    assert [len(re.findall("student: epoch 3/3", log)) for log in logs] == [1] * 5, "each was trained once"
+
+
+@pytest.mark.slow
+def test_an_interrupted_search_says_how_to_go_on_and_more_trials_are_added_to_it(command, tmp_path, store):
+    process = start(tmp_path, store, "trainer.max_epochs=40")
+    wait_for(lambda: list(tmp_path.glob("multirun/search/*/checkpoints/last.ckpt")))
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, output
+    assert "run again     kdexp-train +sweep=search" in output
+    assert [state for _, _, state, _, _ in points(tmp_path)] == ["WAITING"]
+    assert [run["status"] for run in runs(tmp_path).values()] == ["interrupted"]
+    ((_, first, *_),) = points(tmp_path)
+    command("kdexp-train", *SMOKE, "trainer.max_epochs=40", "hydra.sweeper.trials=1", "hydra.sweeper.seeds=[0,1]")
+    assert len(tested(tmp_path)) == 4, "the chosen point and its control with two seeds"
+    one = runs(tmp_path)
+    command("kdexp-train", *SMOKE, "trainer.max_epochs=40", "hydra.sweeper.trials=2", "hydra.sweeper.seeds=[0,1]")
+    assert [state for _, _, state, _, _ in points(tmp_path)] == ["COMPLETE", "COMPLETE"]
+    assert points(tmp_path)[0][1] == first
+    assert {name: run["ended"] for name, run in one.items()}.items() <= {
+        name: run["ended"] for name, run in runs(tmp_path).items()
+    }.items()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("alpha=interval(0,2)",), "alpha must be in [0, 1], got 2.0"),
+        (("loss=kd,nothing",), "Could not find 'loss/nothing'"),
+        (("seed=0,1",), "seed must be one in a search, which would choose the luckiest"),
+        (("hydra.sweeper.metric=val/loss",), "hydra.sweeper.metric must be one of val/acc, "),
+        (("hydra.sweeper.pruner=odd",), "hydra.sweeper.pruner must be one of median, hyperband, none, got odd"),
+        (("hydra.sweeper.trials=0",), "hydra.sweeper.trials must be at least 1, got 0"),
+        (("alpha=0.1", "temperature=1"), "a search needs a setting with several values, as alpha='interval(0,1)'"),
+    ],
+)
+def test_a_wrong_search_is_said_before_any_trial(command, tmp_path, arguments, message):
+    done = command("kdexp-train", *SMOKE, *arguments, rc=2)
+    assert done.stderr.startswith(f"error: {message}"), done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not list(tmp_path.glob("multirun/*/*/results.json"))
