@@ -55,6 +55,8 @@ def test_imports_run_one_way(path):
         assert not top(names) & LIGHTNING
         allowed = ("kdexp.contracts", "kdexp.data.counter", "kdexp.losses", "kdexp.metrics", "kdexp.robustness")
         assert all(n.startswith(allowed) for n in ours), ours
+    if part == "search":
+        assert not top(names) & (LIGHTNING | {"torch"})
     if part in ("data", "metrics", "teacher", "teacher_cache", "features", "schedules", "contracts", "atomic"):
         forbidden = ("config", "launch", "tracking", "results", "report", "distiller", "fit", "assemble", "experiment")
         assert not any(n.startswith(tuple(f"kdexp.{f}" for f in forbidden)) for n in ours), ours

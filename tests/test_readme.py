@@ -11,8 +11,9 @@ from kdexp.config import check, compose
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 CLUSTERS = (ROOT / "docs" / "clusters.md").read_text()
+SEARCH = (ROOT / "docs" / "search.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-COMMANDS = re.findall(r"^ {4}(?:[A-Z_]+=\S+ )*kdexp-train (.*?)(?: +#.*)?$", README + CLUSTERS, re.MULTILINE)
+COMMANDS = re.findall(r"^ {4}(?:[A-Z_]+=\S+ )*kdexp-train (.*?)(?: +#.*)?$", README + CLUSTERS + SEARCH, re.MULTILINE)
 
 
 def test_the_loop_of_ones_own_runs():
@@ -35,7 +36,8 @@ def test_the_whole_experiment_as_a_library_runs(tmp_path, monkeypatch, store, ca
 
 def first_values(arguments: list[str]) -> list[str]:
     """The first job of a sweep."""
-    return [argument if "[" in argument else argument.split(",")[0] for argument in arguments]
+    begun = [re.sub(r"=(?:tag\(log, )?interval\(([^,]*),.*", r"=\1", argument) for argument in arguments]
+    return [argument if "[" in argument else argument.split(",")[0] for argument in begun]
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if not c.startswith(("--", "resume=")) and "my_conf" not in c])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from hydra_plugins.kdexp.sweeper import Stop, Sweeper
@@ -56,12 +57,12 @@ class Search(Sweeper):
         self._ids: dict[str, int] = {}  # of trials in the study, by their run folders
         self._last: dict[str, Job] = {}  # the jobs of the chosen point and its control, by their run folders
 
-    def _rules(self) -> list[Any]:
-        from kdexp.search import describe
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Check the search's own settings, and name its folder.
 
-        return [describe(self._space(), metric=self.metric, pruner=self.pruner, seed=self.seed)]
-
-    def _name(self, config: DictConfig) -> str:
+        Raises:
+            ValueError: one of them breaks a rule, or Optuna is not installed.
+        """
         if find_spec("optuna") is None:
             raise ValueError("hydra/sweeper=search needs what is not installed: pip install 'kdexp[search]'")
         from kdexp.search import METRICS, PRUNERS
@@ -71,7 +72,12 @@ class Search(Sweeper):
         _require(self.metric in METRICS, "metric", f"must be one of {', '.join(METRICS)}", self.metric)
         _require(self.pruner in PRUNERS, "pruner", f"must be one of {', '.join(PRUNERS)}", self.pruner)
         _require(self.seeds is None or self.seeds, "seeds", "must be null or at least one", self.seeds)
-        return super()._name(config)
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+
+    def _rules(self) -> list[Any]:
+        from kdexp.search import describe
+
+        return [describe(self._space(), metric=self.metric, pruner=self.pruner, seed=self.seed)]
 
     def _space(self) -> dict[str, "BaseDistribution"]:
         (given,) = self._given
