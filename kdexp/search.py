@@ -9,7 +9,13 @@ from typing import Any, Literal
 
 import optuna
 from filelock import FileLock
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, distribution_to_json
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    distribution_to_json,
+)
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.trial import FrozenTrial, TrialState
 
@@ -231,8 +237,8 @@ def ends(values: BaseDistribution) -> list[str]:
     """The least and the greatest value of a range, or every one of a choice."""
     if isinstance(values, CategoricalDistribution):
         return [str(value) for value in values.choices]
-    low, high = values.low, values.high  # type: ignore[attr-defined]
-    return [typed(low, values), typed(high, values)]
+    assert isinstance(values, FloatDistribution | IntDistribution)
+    return [typed(values.low, values), typed(values.high, values)]
 
 
 def set_aside(folder: Path) -> None:
