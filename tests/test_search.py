@@ -117,7 +117,7 @@ def test_a_wrong_setting_of_a_search_is_said(settings, message):
 )
 def test_what_cannot_be_searched_is_said(given, message):
     search = Search(**SETTINGS)
-    search._given = OverridesParser.create().parse_overrides(given)
+    search._given = [{o.get_key_element(): o for o in OverridesParser.create().parse_overrides(given)}]
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
         search._space()
 
@@ -321,7 +321,7 @@ def points(folder: Path) -> list[tuple]:
     return [(t.number, t.user_attrs["point"], t.state.name, t.value, t.intermediate_values) for t in known.trials]
 
 
-def tested(folder: Path) -> set[str]:
+def measured(folder: Path) -> set[str]:
     return {name for name, run in runs(folder).items() if "test" in run.get("metrics", {})}
 
 
@@ -333,7 +333,7 @@ def test_a_search_is_killed_and_shared_and_comes_to_the_same(command, tmp_path, 
     assert all(len(values) == 3 for *_, values in whole)
     assert len(runs(tmp_path)) == 5, "four trials and the control of the chosen one"
     assert "the best of 4 completed trials, by val/acc" in done.stdout
-    chosen = tested(tmp_path)
+    chosen = measured(tmp_path)
     assert len(chosen) == 2
     assert {run["alpha"] for name, run in runs(tmp_path).items() if name in chosen} > {1.0}
     assert "4 completed before" not in done.stdout
@@ -360,7 +360,7 @@ def test_a_search_is_killed_and_shared_and_comes_to_the_same(command, tmp_path, 
     assert {n: run["metrics"]["val"] for n, run in runs(tmp_path / "killed").items()} == {
         n: run["metrics"]["val"] for n, run in runs(tmp_path).items()
     }
-    assert tested(tmp_path / "killed") == chosen
+    assert measured(tmp_path / "killed") == chosen
     logs = [path.read_text() for path in (tmp_path / "killed").glob("multirun/search/*/train.log")]
     assert [len(re.findall("student: epoch 3/3", log)) for log in logs] == [1] * 5, "each was trained once"
 
@@ -377,7 +377,7 @@ def test_an_interrupted_search_says_how_to_go_on_and_more_trials_are_added_to_it
     assert [run["status"] for run in runs(tmp_path).values()] == ["interrupted"]
     ((_, first, *_),) = points(tmp_path)
     command("kdexp-train", *SMOKE, "trainer.max_epochs=40", "hydra.sweeper.trials=1", "hydra.sweeper.seeds=[0,1]")
-    assert len(tested(tmp_path)) == 4, "the chosen point and its control with two seeds"
+    assert len(measured(tmp_path)) == 4, "the chosen point and its control with two seeds"
     one = runs(tmp_path)
     command("kdexp-train", *SMOKE, "trainer.max_epochs=40", "hydra.sweeper.trials=2", "hydra.sweeper.seeds=[0,1]")
     assert [state for _, _, state, _, _ in points(tmp_path)] == ["COMPLETE", "COMPLETE"]
