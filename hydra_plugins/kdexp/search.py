@@ -38,6 +38,7 @@ class Search(Sweeper):
         pruner: one of `kdexp.search.PRUNERS`.
         seed: of the suggestions.
         seeds: with which the chosen point and its control are run; the runs' own unless given.
+        grids: must be empty: a search has one space.
     """
 
     def __init__(
@@ -49,9 +50,10 @@ class Search(Sweeper):
         pruner: str,
         seed: int,
         seeds: list[int] | None,
+        grids: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         super().__init__(max_batch_size, params)
-        self.batch = max_batch_size
+        self.batch, self.grids = max_batch_size, grids
         self.trials, self.metric, self.pruner, self.seed, self.seeds = trials, metric, pruner, seed, seeds
         self._study: Study
         self._ids: dict[str, int] = {}  # of trials in the study, by their run folders
@@ -71,6 +73,7 @@ class Search(Sweeper):
         _require(self.trials >= 1, "trials", "must be at least 1", self.trials)
         _require(self.metric in METRICS, "metric", f"must be one of {', '.join(METRICS)}", self.metric)
         _require(self.pruner in PRUNERS, "pruner", f"must be one of {', '.join(PRUNERS)}", self.pruner)
+        _require(not self.grids, "grids", "must be empty in a search", self.grids)
         _require(self.seeds is None or self.seeds, "seeds", "must be null or at least one", self.seeds)
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
