@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
 
 from kdexp import launch, results
 from kdexp.config import compose
@@ -24,6 +25,7 @@ from kdexp.sweep import Job, Sweep
 from kdexp.train import run
 
 optuna = pytest.importorskip("optuna", reason="optuna is not installed: pip install kdexp[search]")
+Plugins.instance()  # its search for plugins loads the class anew that ours are made of
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution  # noqa: E402
 
