@@ -104,7 +104,8 @@ def _settings(sweep: Path) -> Sequence["Setting"]:
     from kdexp.report.comparison import Comparison
     from kdexp.report.runs import find
 
-    comparison = Comparison(find([sweep])[0])
+    # A search measures its chosen point on test, and leaves the others alone.
+    comparison = Comparison([run for run in find([sweep])[0] if run.metric("acc") is not None])
     if not comparison.settings:
         raise ValueError(f"sweep must be a folder with completed runs in it, got {sweep}")
     return comparison.distilled or comparison.controls
@@ -156,6 +157,8 @@ def _completed(folder: Path, setting: str) -> dict[str, Any]:
     saved = results.read(folder, setting)
     if saved["status"] != "completed":
         raise ValueError(f"{setting} must be completed, got {folder} with status {saved['status']}")
+    if "test" not in saved["metrics"]:
+        raise ValueError(f"{setting} must be measured on test, got {folder}, a trial that its search did not choose")
     return saved
 
 

@@ -130,6 +130,17 @@ def test_every_distilled_run_of_a_sweep_is_examined_beside_its_control(sweep, qu
     assert rows["noise_dose", "gaussian_noise area"]["difference"]["verdict"] == "not enough seeds to tell"
 
 
+def test_what_a_search_left_unmeasured_on_test_is_not_examined(sweep, store, tmp_path):
+    trials = shutil.copytree(sweep, tmp_path / "trials")
+    saved = results.read(trials / "1", "run")
+    del saved["metrics"]["test"]
+    (trials / "1" / results.FILE).write_text(json.dumps(saved))
+    with pytest.raises(ValueError, match=r"^run must be measured on test, got .*/1, a trial that its search did not"):
+        examine(store, "robustness=quick", *SMALL, run=trials / "1")
+    found = examine(store, "robustness=quick", *SMALL, sweep_dir=trials)
+    assert list(found) == [trials / "0", trials]  # the control is all that is left
+
+
 def test_a_control_alone_is_examined_as_a_control(sweep, store):
     report = examine(store, "robustness=calibration", *SMALL, run=sweep / "0")[sweep / "0"]
     assert list(report["models"]) == ["control"]
