@@ -101,7 +101,7 @@ def control_folder(run: Mapping[str, Any], folder: Path) -> Path | None:
             continue
         is_same = other["control_fingerprint"] == run["control_fingerprint"]
         # A trial of a search that came to alpha=1 has no test metrics to compare with.
-        is_tested = other["status"] == "completed" and "test" in other["metrics"]
+        is_tested = other["status"] == "completed" and "test" in other.get("metrics", {})
         if is_tested and other["is_control"] and is_same:
             return path.parent
     return None
