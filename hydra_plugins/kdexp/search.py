@@ -134,7 +134,8 @@ class Search(Sweeper):
 
     def _job_at(self, point: Mapping[str, str], *, alone: bool = False) -> Job:
         cell = self._cell(point, alone=alone)
-        return self._job(cell, {*point, "alpha", "seed"}, self._compose(cell))
+        typed = [override.partition("=")[0] for override in cell]
+        return self._job(cell, [key for key in typed if key in {*point, "alpha", "seed"}], self._compose(cell))
 
     def _more(self, job: Job) -> list[str]:
         return [] if job.trial is None else [f"+hydra.job.env_set.{launch.TRIAL}={self._ids[job.folder]}"]

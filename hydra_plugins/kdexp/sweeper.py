@@ -4,7 +4,7 @@ import _thread
 import signal
 import sys
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -181,13 +181,13 @@ class Sweeper(BasicSweeper):
         HydraConfig.instance().cfg = None
         return config
 
-    def _job(self, cell: Sequence[str], named: Collection[str], config: DictConfig) -> Job:
-        """The job of a combination of values, which is named after some of them."""
+    def _job(self, cell: Sequence[str], named: Sequence[str], config: DictConfig) -> Job:
+        """The job of a combination of values, named after these settings, which not every grid of a sweep has."""
         values = plain(config)
         typed = dict(override.split("=", 1) for override in cell)
         name = name_job(
             values,
-            {key: typed[key] for key in typed if key in named},
+            {key: typed.get(key, "") for key in named},
             is_control=is_control(values),
             fingerprint=run_fingerprint(values),
         )
