@@ -198,6 +198,9 @@ def kind(module: Distiller) -> Hashable | None:
     loss = module.soft_loss
     if type(module) is not Distiller or len(module.feature_losses):
         return None
+    # Lightning scales the loss of a step to add gradients up, or for float16; these gradients are not made from it.
+    if module.trainer.accumulate_grad_batches != 1 or getattr(module.trainer.precision_plugin, "scaler", None):
+        return None
     settings = _settings(loss) if loss is not None else ()
     if settings is None or (loss is not None and list(loss.children())):
         return None

@@ -218,7 +218,8 @@ def test_the_peak_of_some_work_is_found_though_it_is_given_back():
 @pytest.mark.parametrize(
     ("setting", "message"),
     [("backend=gpu", "backend must be one of auto, loop, vmap, got gpu"),
-     ("max_students=0", "max_students must be null or at least 1, got 0")],
+     ("max_students=0", "max_students must be null or at least 1, got 0"),
+     ("max_students=few", "max_students must be null or at least 1, got few")],
 )  # fmt: skip
 def test_a_wrong_setting_of_the_launcher_is_said_in_one_line(command, setting, message):
     done = command("kdexp-train", "-m", "alpha=0,1", "hydra/launcher=fused", f"hydra.launcher.{setting}", rc=2)
@@ -227,3 +228,13 @@ def test_a_wrong_setting_of_the_launcher_is_said_in_one_line(command, setting, m
 
 def test_the_launcher_knows_the_backends():
     assert BACKENDS == vectorised.BACKENDS
+
+
+@pytest.mark.parametrize("setting", ["trainer.accumulate_grad_batches=2", "trainer.gradient_clip_val=0.1"])
+def test_what_the_trainer_does_with_gradients_is_done_on_any_backend(tmp_path, store, setting):
+    settings, cells = [*SMOKE[:2], "trainer.max_epochs=2", "student=mlp", setting], [["alpha=0.1"], ["alpha=0.5"]]
+    for backend in ("loop", "vmap"):
+        assert not together(tmp_path / backend, store, cells, settings, backend=backend)
+    one, other = (load_file(tmp_path / backend / "1" / "student.safetensors") for backend in ("loop", "vmap"))
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], atol=1e-5, rtol=1e-4)
