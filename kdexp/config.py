@@ -525,7 +525,7 @@ def check_robustness(settings: Any) -> None:
     """
     for name in ("samples", "attacks.samples"):
         samples = OmegaConf.select(settings, name)
-        _require(samples is None or samples >= 1, f"robustness.{name}", "must be null or at least 1", samples)
+        _require(samples is None or is_count(samples), f"robustness.{name}", "must be null or at least 1", samples)
     _require(settings.resamples >= 100, "robustness.resamples", "must be at least 100", settings.resamples)
     confidence = settings.confidence
     _require(0 < confidence < 1, "robustness.confidence", "must be in (0, 1)", confidence)
@@ -533,7 +533,7 @@ def check_robustness(settings: Any) -> None:
         _require(severity in (1, 2, 3, 4, 5), "robustness.corruptions.severities", "must be of 1 to 5", severity)
     for name in ("calibration.bins", "features.train_samples", "features.neighbours"):
         count = OmegaConf.select(settings, name)
-        _require(count is None or count >= 1, f"robustness.{name}", "must be at least 1", count)
+        _require(count is None or is_count(count), f"robustness.{name}", "must be at least 1", count)
 
 
 def _missing(node: Any, path: str) -> list[str]:
@@ -595,19 +595,22 @@ def _check_scheme(scheme: Any, config: Any) -> None:
 
 
 def _check_adversarial(name: str, scheme: Any) -> None:
-    """All but the rules of `kdexp.robustness.attacks.Attack`."""
+    """All but the rules of `kdexp.robustness.attacks.Attack`, which takes its settings for numbers."""
     beta, begin, share = (scheme.get(key, 0) for key in ("beta", "begin", "adversarial_weight"))
-    _require(beta >= 0, f"{name}.beta", "must be >= 0", beta)
-    _require(0 <= begin < 1, f"{name}.begin", "must be in [0, 1)", begin)
-    _require(0 <= share <= 1, f"{name}.adversarial_weight", "must be in [0, 1]", share)
+    _require(_is_number(beta) and beta >= 0, f"{name}.beta", "must be >= 0", beta)
+    _require(_is_number(begin) and 0 <= begin < 1, f"{name}.begin", "must be in [0, 1)", begin)
+    _require(_is_number(share) and 0 <= share <= 1, f"{name}.adversarial_weight", "must be in [0, 1]", share)
+    for key, value in scheme.get("attack", {}).items():
+        numeric = key in ("eps", "steps", "step_size")
+        _require(not numeric or _is_number(value), f"{name}.attack.{key}", "must be a number", value)
 
 
 def _check_term(name: str, term: Any) -> None:
     for key in TERM_KEYS:
         value = term.get(key, 0)
-        number = isinstance(value, int | float) and not isinstance(value, bool)
         rule = "must be in [0, 1)" if key == "alone" else "must be >= 0"
-        _require(number and value >= 0 and not (key == "alone" and value >= 1), f"{name}.{key}", rule, value)
+        holds = _is_number(value) and value >= 0 and not (key == "alone" and value >= 1)
+        _require(holds, f"{name}.{key}", rule, value)
 
 
 def _check_teacher(name: str, teacher: Any) -> None:
@@ -678,6 +681,15 @@ def _check_trainer(trainer: Any, optimizer: Any) -> None:
              trainer.compile)  # fmt: skip
     _require(trainer.accumulate_grad_batches >= 1, "trainer.accumulate_grad_batches", "must be at least 1",
              trainer.accumulate_grad_batches)  # fmt: skip
+
+
+def is_count(value: Any) -> bool:
+    """Whether a setting without a type of its own is a whole number of at least 1."""
+    return isinstance(value, int) and _is_number(value) and value >= 1
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _require(rule_holds: object, setting: str, rule: str, value: Any) -> None:

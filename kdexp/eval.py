@@ -38,6 +38,8 @@ def run(config: DictConfig) -> dict[str, float]:
         ValueError: the folder holds no completed run, or its weights do not fit.
         FileNotFoundError: the weights or the data are gone.
     """
+    if config.sweep_dir is not None:
+        raise ValueError(f"robustness must be given with sweep, got sweep={config.sweep_dir} alone")
     if config.run is None:
         raise ValueError("run must be the folder of a finished run, got nothing")
     folder = Path(config.run)
@@ -104,8 +106,9 @@ def _settings(sweep: Path) -> Sequence["Setting"]:
     from kdexp.report.comparison import Comparison
     from kdexp.report.runs import find
 
+    found = find([sweep])[0] if sweep.is_dir() else []
     # A search measures its chosen point on test, and leaves the others alone.
-    comparison = Comparison([run for run in find([sweep])[0] if run.metric("acc") is not None])
+    comparison = Comparison([run for run in found if run.metric("acc") is not None])
     if not comparison.settings:
         raise ValueError(f"sweep must be a folder with completed runs in it, got {sweep}")
     return comparison.distilled or comparison.controls

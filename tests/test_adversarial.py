@@ -281,6 +281,8 @@ def test_a_teacher_may_be_robust_and_is_another_teacher_then(tmp_path, store):
         (["scheme@teacher.recipe.scheme=pgd_at", "teacher.recipe.scheme.attack.steps=0"],
          r"^teacher.recipe.scheme.attack: steps of an attack must be at least 1, got 0$"),
         (["scheme=trades", "scheme.beta=-1"], r"^scheme.beta must be >= 0, got -1"),
+        (["scheme=trades", "scheme.beta=much"], r"^scheme.beta must be >= 0, got much"),
+        (["scheme=ard", "scheme.attack.steps=many"], r"^scheme.attack.steps must be a number, got many$"),
         (["scheme=iad", "scheme.begin=1"], r"^scheme.begin must be in \[0, 1\), got 1"),
         (["scheme=rslad", "scheme.adversarial_weight=2"], r"^scheme.adversarial_weight must be in \[0, 1\], got 2"),
         (["scheme=ard", "feature_loss=[at]"], r"^feature_loss must be empty with scheme=ard, got at$"),

@@ -101,7 +101,9 @@ SETTINGS = {"max_batch_size": 1, "params": {}, "trials": 3, "metric": "val/acc",
         ({"pruner": "odd"}, "pruner must be one of median, hyperband, none, got odd"),
         ({"trials": 0}, "trials must be at least 1, got 0"),
         ({"max_batch_size": 0}, "max_batch_size must be at least 1, got 0"),
+        ({"trials": "many"}, "trials must be at least 1, got many"),
         ({"seeds": []}, "seeds must be null or at least one, got []"),
+        ({"seeds": 3}, "seeds must be null or at least one, got 3"),
     ],
 )
 def test_a_wrong_setting_of_a_search_is_said(settings, message):

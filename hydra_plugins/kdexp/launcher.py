@@ -9,6 +9,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from kdexp import launch
+from kdexp.config import is_count
 
 BACKENDS = ("auto", "loop", "vmap")
 
@@ -28,7 +29,7 @@ class FusedLauncher(BasicLauncher):
         """
         if self._backend not in BACKENDS:
             raise ValueError(f"hydra.launcher.backend must be one of {', '.join(BACKENDS)}, got {self._backend}")
-        if self._most is not None and self._most < 1:
+        if self._most is not None and not is_count(self._most):
             raise ValueError(f"hydra.launcher.max_students must be null or at least 1, got {self._most}")
         if find_spec("greenlet") is None:
             raise ValueError("hydra/launcher=fused needs what is not installed: pip install 'kdexp[fused]'")

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from hydra_plugins.kdexp.sweeper import Stop, Sweeper
 from kdexp import child, launch, results
-from kdexp.config import check
+from kdexp.config import check, is_count
 from kdexp.report.runs import Run, command_of
 from kdexp.sweep import Job, Sweep
 
@@ -69,12 +69,14 @@ class Search(Sweeper):
             raise ValueError("hydra/sweeper=search needs what is not installed: pip install 'kdexp[search]'")
         from kdexp.search import METRICS, PRUNERS
 
-        _require(self.batch >= 1, "max_batch_size", "must be at least 1", self.batch)
-        _require(self.trials >= 1, "trials", "must be at least 1", self.trials)
+        _require(is_count(self.batch), "max_batch_size", "must be at least 1", self.batch)
+        _require(is_count(self.trials), "trials", "must be at least 1", self.trials)
         _require(self.metric in METRICS, "metric", f"must be one of {', '.join(METRICS)}", self.metric)
         _require(self.pruner in PRUNERS, "pruner", f"must be one of {', '.join(PRUNERS)}", self.pruner)
         _require(not self.grids, "grids", "must be empty in a search", self.grids)
-        _require(self.seeds is None or self.seeds, "seeds", "must be null or at least one", self.seeds)
+        several = self.seeds if isinstance(self.seeds, Sequence) else []
+        are_seeds = several and all(isinstance(seed, int) for seed in several)
+        _require(self.seeds is None or are_seeds, "seeds", "must be null or at least one", self.seeds)
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
     def _rules(self) -> list[Any]:
