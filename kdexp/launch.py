@@ -261,8 +261,8 @@ def _in_sweep(config: DictConfig, run: Callable[..., Mapping[str, Any]]) -> floa
     config.sweep_dir = hydra.sweep.dir
     # Without the types of its parts: Hydra's search for plugins loads theirs anew, and pickle takes that amiss.
     whole: Any = OmegaConf.create(OmegaConf.to_container(HydraConfig.instance().cfg))
-    folder, key = Path(hydra.runtime.output_dir), fusion_key(plain(config))
-    one = _Job(run, config, whole, folder, os.environ.get(LAUNCH, ""), key)
+    key = fusion_key(plain(config)) if _gathered is not None else None
+    one = _Job(run, config, whole, Path(hydra.runtime.output_dir), os.environ.get(LAUNCH, ""), key)
     if one.is_left_alone():
         return None
     if _gathered is not None:

@@ -1,11 +1,12 @@
 """A control: smoothed labels that are, on average, as uncertain as the teacher's soft labels."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kdexp.contracts import UNLABELED, Task
 from kdexp.losses.divergence import kl
 from kdexp.losses.inputs import check_temperature, class_numbers, labelled_mean, outcomes
+from kdexp.losses.kd import KD
 
 # Halvings of the interval in which the smoothing is looked for: to 2^-24, the last bit of a float32.
 _HALVINGS = 24
@@ -69,8 +70,8 @@ def _smoothing(entropy: Tensor, count: int) -> Tensor:
     return (low + high) / 2
 
 
-class MatchedSmoothing(nn.Module):
-    """`matched_smoothing` as a module.
+class MatchedSmoothing(KD):
+    """`matched_smoothing` as a module: KD with other labels.
 
     Args:
         temperature: T > 0.
@@ -83,13 +84,6 @@ class MatchedSmoothing(nn.Module):
     Raises:
         ValueError: temperature <= 0.
     """
-
-    def __init__(self, temperature: float, scale_by_temperature: bool = True, task: Task = "multiclass") -> None:
-        super().__init__()
-        check_temperature(temperature)
-        self.temperature = temperature
-        self._scale_by_temperature = scale_by_temperature
-        self._task: Task = task
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, target: Tensor) -> Tensor:
         """Scalar; see `matched_smoothing`."""

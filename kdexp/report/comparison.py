@@ -239,8 +239,13 @@ def _axes(runs: Sequence[Run], seeded: set[str]) -> list[str]:
 
 
 def heeds(run: Run, name: str) -> bool:
-    """Whether a setting has a part in what a run computes; of its teacher, its loss, ... a control takes nothing."""
-    return not (run.is_control and name.split(".")[0] in ("alpha", *DISTILLATION_ONLY))
+    """Whether a setting has a part in what a run computes."""
+    return not run.is_control or is_for_controls(name)
+
+
+def is_for_controls(name: str) -> bool:
+    """Whether a setting has a part in what a control computes, who takes nothing of its teacher, its loss, ..."""
+    return name.split(".")[0] not in ("alpha", *DISTILLATION_ONLY)
 
 
 def _described(runs: Sequence[Run], axes: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -5,8 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kdexp.config import DISTILLATION_ONLY
-from kdexp.report.comparison import Comparison, Setting, plain
+from kdexp.report.comparison import Comparison, Setting, is_for_controls, plain
 from kdexp.report.statistics import Paired, paired
 
 CONDITIONS = {
@@ -90,8 +89,8 @@ def curves(comparison: Comparison) -> list[Curve]:
 def _along(comparison: Comparison, axis: str) -> Iterator[Curve]:
     ways: dict[str, dict[str, dict[float, Setting]]] = {}
     for setting in comparison.settings:
-        data = {name: value for name, value in setting.axes.items() if name != axis and _of_control(name)}
-        method = {name: value for name, value in setting.axes.items() if not _of_control(name)}
+        data = {name: value for name, value in setting.axes.items() if name != axis and is_for_controls(name)}
+        method = {name: value for name, value in setting.axes.items() if not is_for_controls(name)}
         label = "control" if setting.is_control else _words(method) or "distilled"
         ways.setdefault(_words(data), {}).setdefault(label, {})[float(setting.axes[axis])] = setting
     long = {
@@ -102,11 +101,6 @@ def _along(comparison: Comparison, axis: str) -> Iterator[Curve]:
     for where, lines in long.items():
         students = [line for label, line in lines.items() if label != "control"]
         yield Curve(axis, where if len(long) > 1 else "", lines.get("control"), students)
-
-
-def _of_control(name: str) -> bool:
-    """Whether a setting has a part in what a control computes."""
-    return name.split(".")[0] not in ("alpha", *DISTILLATION_ONLY)
 
 
 def _words(values: Mapping[str, Any]) -> str:

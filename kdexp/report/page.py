@@ -287,7 +287,6 @@ def _settings_table(comparison: Comparison) -> Table:
     rows = []
     for setting in comparison.settings:
         gain = setting.gain
-        interval = f"{points(gain.interval[0])} to {points(gain.interval[1])}" if gain and gain.interval else ""
         rows.append(
             [
                 setting.label,
@@ -298,7 +297,7 @@ def _settings_table(comparison: Comparison) -> Table:
                 _cell(setting, "f1"),
                 _cell(setting, "auc"),
                 (points(gain.mean), gain.mean) if gain else ("", None),
-                (interval, gain.interval[0] if gain and gain.interval else None),
+                _range(gain.interval if gain else None),
                 (f"{gain.p:.3g}", gain.p) if gain and gain.p is not None else ("", None),
             ]
         )
@@ -310,6 +309,10 @@ def _cell(setting: Setting, name: str, split: str = "test", epoch: str = "best")
     if mean is None:
         return "", None
     return (f"{100 * mean:.2f}" if std is None else f"{100 * mean:.2f} ± {100 * std:.2f}"), mean
+
+
+def _range(interval: tuple[float, float] | None) -> tuple[str, float | None]:
+    return (f"{points(interval[0])} to {points(interval[1])}", interval[0]) if interval else ("", None)
 
 
 def _parallel(comparison: Comparison) -> Section | None:
@@ -469,14 +472,13 @@ def _claims(comparison: Comparison) -> Section | None:
     rows: list[list[Any]] = []
     for claim in found:
         for one in claim.evidence:
-            interval = one.gain.interval
             rows.append(
                 [
                     claim.name,
                     f"{one.what}{' (decides)' if one.decides else ''}",
                     *((f"{100 * value:.2f}", value) for value in (one.control, one.student)),
                     (points(one.gain.mean), one.gain.mean),
-                    (f"{points(interval[0])} to {points(interval[1])}", interval[0]) if interval else ("", None),
+                    _range(one.gain.interval),
                     claims.surety(one.gain),
                 ]
             )
@@ -514,7 +516,6 @@ def _condition_table(axis: str, several: Sequence[Curve]) -> Table:
             for dose, setting in line.settings.items():
                 control = curve.control.settings.get(dose) if curve.control else None
                 teacher, gain = curve.teacher.get(dose), setting.gain
-                interval = gain.interval if gain else None
                 rows.append(
                     [
                         " ".join(filter(None, (curve.where, line.label))),
@@ -523,7 +524,7 @@ def _condition_table(axis: str, several: Sequence[Curve]) -> Table:
                         _cell(control, "acc") if control else ("", None),
                         _cell(setting, "acc"),
                         (points(gain.mean), gain.mean) if gain else ("", None),
-                        (f"{points(interval[0])} to {points(interval[1])}", interval[0]) if interval else ("", None),
+                        _range(gain.interval if gain else None),
                         gain.verdict if gain else "no control",
                     ]
                 )
@@ -536,7 +537,6 @@ def _soft_labels(comparison: Comparison) -> Section | None:
     rows: list[list[Any]] = []
     said = []
     for taught, substitute, gain in teachers_part(comparison):
-        interval = gain.interval
         rows.append(
             [
                 taught.label,
@@ -544,7 +544,7 @@ def _soft_labels(comparison: Comparison) -> Section | None:
                 _cell(taught, "acc"),
                 _cell(substitute, "acc"),
                 (points(gain.mean), gain.mean),
-                (f"{points(interval[0])} to {points(interval[1])}", interval[0]) if interval else ("", None),
+                _range(gain.interval),
                 gain.verdict,
             ]
         )
