@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from kdexp import compiling
+from kdexp import compiling, experiment
+from kdexp.config import compose
+from kdexp.teacher import Teacher
 
 
 def network() -> nn.Module:
@@ -51,3 +53,12 @@ def test_a_trial_leaves_the_networks_alone_and_a_failure_is_a_no(monkeypatch, ca
     assert "compile=auto: no, it failed: no compiler" in caplog.text
     assert all(torch.equal(before[name], tensor) for name, tensor in student.state_dict().items())
     assert all(parameter.grad is None for parameter in student.parameters())
+
+
+@pytest.mark.parametrize(("cache", "compiled"), [("none", 2), ("static", 1)])
+def test_a_teacher_whose_answers_are_kept_is_not_compiled(tmp_path, monkeypatch, cache, compiled):
+    found = []
+    monkeypatch.setattr(experiment, "compile_in_place", found.extend)
+    config = compose(["experiment=smoke", "trainer.compile=true", f"teacher.cache={cache}"], output_dir=tmp_path)
+    experiment._compile(config, network(), Teacher([network()]), None)
+    assert len(found) == compiled

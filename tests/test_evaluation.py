@@ -7,10 +7,16 @@ import shutil
 import pytest
 import torch
 from matplotlib.image import imread
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
-from kdexp import evaluation, results
+from kdexp import assemble, evaluation, results
 from kdexp.config import compose
 from kdexp.eval import robustness
+from kdexp.eval import run as measure
+from kdexp.robustness.features import cka
+from kdexp.teacher import load_weights
 from kdexp.train import run
 
 SMOKE = ("experiment=smoke", "tracking=none", "trainer.max_epochs=1", "teacher.recipe.max_epochs=1")
@@ -141,6 +147,37 @@ def test_what_a_search_left_unmeasured_on_test_is_not_examined(sweep, store, tmp
     assert list(found) == [trials / "0", trials]  # the control is all that is left
 
 
+def test_features_are_probed_from_val_to_test_and_held_against_the_teachers(sweep, store):
+    folder = sweep / "1"
+    (report,) = examine(store, "robustness=features", run=folder).values()
+    config = compose([*SMOKE, "alpha=0.1"], output_dir=folder, store_dir=store)
+    data = assemble.Data(config)
+    learner = assemble.student(config)
+    load_weights(learner, folder / "student.safetensors", "run")
+    teacher = assemble.teacher(config, data, may_train=False).networks[0]
+
+    def seen(network, split):
+        """What the last linear layer gets, and the labels."""
+        *_, classifier = (module for module in network.modules() if isinstance(module, torch.nn.Linear))
+        inputs = []
+        hook = classifier.register_forward_pre_hook(lambda module, arguments: inputs.append(arguments[0]))
+        labels = []
+        for batch in data.student.eval_batches(split, "cpu"):
+            labels.append(batch.target)
+            with torch.no_grad():
+                network.eval()(batch.inputs)
+        hook.remove()
+        return torch.cat(inputs).numpy(), torch.cat(labels).numpy()
+
+    measures = report["measures"]["features"]["synthetic"]
+    for role, network in (("student", learner), ("teacher", teacher)):
+        probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)).fit(*seen(network, "val"))
+        assert measures["probe"][role] == pytest.approx(probe.score(*seen(network, "test")), abs=0.01)
+    alike = cka(seen(learner, "test")[0], seen(teacher, "test")[0])
+    assert alike < 0.99
+    assert measures["cka_to_teacher"]["student"] == pytest.approx(alike, abs=1e-3)
+
+
 def test_a_control_alone_is_examined_as_a_control(sweep, store):
     report = examine(store, "robustness=calibration", *SMALL, run=sweep / "0")[sweep / "0"]
     assert list(report["models"]) == ["control"]
@@ -203,6 +240,8 @@ def test_a_run_without_its_control_is_examined_at_the_end_all_the_same(tmp_path,
         (["robustness=quick", "robustness.confidence=1"], r"^robustness.confidence must be in \(0, 1\), got 1$"),
         (["robustness=features", "robustness.features.neighbours=0"],
          r"^robustness.features.neighbours must be at least 1, got 0$"),
+        (["robustness=features", "robustness.features.neighbours=few"],
+         r"^robustness.features.neighbours must be at least 1, got few$"),
         (["robustness=quick", "robustness.samples=0"], r"^robustness.samples must be null or at least 1, got 0$"),
         (["robustness=quick", "control=perhaps"], r"^control must be find, auto or none, got perhaps$"),
         (["robustness=quick", "sweep_dir=/nowhere"], r"^one of run and sweep must be given, .* sweep=/now"),
@@ -213,6 +252,13 @@ def test_what_makes_no_sense_is_one_line(sweep, store, overrides, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
         examine(store, *overrides, run=sweep / "1")
     assert "\n" not in str(caught.value)
+
+
+def test_a_sweep_must_be_there_and_be_examined_for_something(tmp_path, store):
+    with pytest.raises(ValueError, match=r"^sweep must be a folder with completed runs in it, got .*/nowhere$"):
+        examine(store, "robustness=quick", sweep_dir=tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"^robustness must be given with sweep, got sweep=.* alone$"):
+        measure(compose([], "eval", store_dir=store, sweep_dir=tmp_path))
 
 
 def test_a_wrong_setting_is_heard_before_anything_is_trained(tmp_path, store):

@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hydra import compose as compose_hydra
+from hydra import initialize_config_module
+from hydra.utils import instantiate
 
 from kdexp import child, results, train
-from kdexp.config import check, code_version, compose, is_control, plain, run_fingerprint, run_key
+from kdexp.config import HYDRA_VERSION_BASE, check, code_version, compose, is_control, plain, run_fingerprint, run_key
 from kdexp.report.progress import Progress, command_line, seconds_left, settings, show_left
 from kdexp.sweep import Job, State, Sweep, name_job, name_sweep
 
@@ -101,6 +104,7 @@ def test_a_preset_has_one_control_for_what_has_the_same(preset, axes, jobs):
         ("class_prior", ["dataset.imbalance_ratio=10", "dataset.resample=balanced"]),
         ("semi_supervised", ["dataset.unlabeled_fraction=0.8"]),
         ("corrupted", ["robustness.samples=32", "robustness.corruptions.severities=[1,5]"]),
+        ("cross_domain", ["dataset=synthetic", "dataset@scheme.source=synthetic", "alpha=0.5"]),
     ],
 )
 def test_a_preset_of_training_data_trains(tmp_path, store, preset, overrides):
@@ -364,3 +368,23 @@ def test_a_stop_is_asked_of_one_launch_alone(tmp_path):
     one.request_stop()
     assert os.listdir(tmp_path / ".stop") == [one.launch]
     assert one.launch != other.launch
+
+
+def test_slurm_is_asked_for_a_task_and_a_gpu_for_each_rank():
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="not installed: pip install kdexp[slurm]")
+    overrides = ["hydra/launcher=slurm", "trainer=ddp", "trainer.devices=4", "hydra.launcher.partition=gpu"]
+    with initialize_config_module("kdexp.conf", version_base=HYDRA_VERSION_BASE):
+        launcher = compose_hydra("train", overrides, return_hydra_config=True).hydra.launcher
+        params = instantiate(launcher).params
+    assert (params["nodes"], params["tasks_per_node"], params["gpus_per_node"]) == (1, 4, 4)
+    assert (params["partition"], params["signal_delay_s"]) == ("gpu", 120)
+
+
+@pytest.mark.slow
+def test_the_controls_of_soft_labels_train_and_are_calibrated(tmp_path, store):
+    settings = ["experiment=[soft_label_controls,smoke]", "tracking=none", "trainer.max_epochs=1",
+                "teacher.recipe.max_epochs=1", "distillation=matched_smoothing"]  # fmt: skip
+    found = train.run(compose(settings, output_dir=tmp_path, store_dir=store))
+    assert (found["choices"]["loss"], found["alpha"]) == ("matched_smoothing", 0.1)
+    measures = json.loads((tmp_path / "robustness.json").read_text())["measures"]
+    assert {"ece", "ece_scaled", "nll_scaled"} <= set(measures["calibration"])

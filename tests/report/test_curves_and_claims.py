@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 from matplotlib.image import imread
@@ -50,6 +51,9 @@ def test_a_curve_has_a_point_for_each_dose_with_its_control_and_its_teacher(tmp_
     assert curve.teacher == dict.fromkeys(SHARES, pytest.approx(0.99))
     assert student.gains([0.1, 0.5]) == {0: pytest.approx([0.1, 0.05]), 1: pytest.approx([0.101, 0.051])}
     assert student.mean_gain([0.1, 0.5]).mean == pytest.approx(0.0755)
+    shutil.rmtree(tmp_path / "kd-0.5-1")
+    ((student,),) = (curve.students for curve in curves(compared(tmp_path)))
+    assert list(student.gains([0.1, 0.5])) == [0], "a seed counts where it has all doses"
 
 
 def test_a_sweep_of_two_grids_is_two_curves_that_meet(tmp_path, write_run):
