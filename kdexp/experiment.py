@@ -235,6 +235,7 @@ def _tracker(config: Any, folder: Path, record: dict[str, Any]) -> Tracker:
     shown = {key: value for key, value in record["config"].items() if key not in ("tracking", "choices")}
     # The chosen options as flat words: columns to group and filter by. The groups' own values stand beside them.
     flat = {f"{group}_name": option for group, option in choices.items()} | {"is_control": record["is_control"]}
+    flat["versions"] = record["versions"]
     tracker = Tracker(settings, folder, shown | flat, record["wandb_id"])
     record["tracking"] = {"tool": tracking["tool"], "location": tracker.location, "group": settings["group"]}
     return tracker

@@ -304,6 +304,10 @@ def _supervise(jobs: Sequence[_Job], settings: Mapping[str, Any] | None = None) 
 
 
 def _run_in_child(one: _Job) -> None:
+    from kdexp.tracking import warm_up  # here: the process that waits does without it
+
+    if rank() == 0:
+        warm_up(one.config.tracking)
     _set_up(one)
     _spread_over_gpus(one.config.trainer)
     _pin_current_job()

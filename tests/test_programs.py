@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,7 @@ def test_a_sweep_makes_a_run_and_a_wandb_run_of_its_own_for_each_job(command, tm
     for run, tracked_run in zip(found, tracked, strict=True):
         assert tracked_run["state"] == "finished"
         assert tracked_run["config"]["student_name"] == "cnn_small"
+        assert tracked_run["config"]["versions"]["torch"] == version("torch")
         assert tracked_run["summary"]["test/acc"] == pytest.approx(run["metrics"]["test"]["best"]["acc"])
         assert tracked_run["summary"]["val/acc"]["max"] == pytest.approx(run["metrics"]["val"]["best"]["acc"])
         for words in (sweep.name, "distill", "synthetic"):

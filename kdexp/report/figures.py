@@ -34,7 +34,7 @@ def roc(curves: "CurveData", classes: Sequence[str], path: Path) -> None:
         classes: names of the classes, by number.
         path: the PNG file.
     """
-    figure = _figure(7.2, 5.2)
+    figure = _figure(7.6, 5.2, left=0.09, right=0.68, bottom=0.1, top=0.94)
     title = "ROC, one class against the rest" if len(curves.roc) > 1 else "ROC"
     axes = figure.add_subplot()
     named = len(curves.roc) <= _NAMED_CLASSES
@@ -53,7 +53,7 @@ def roc(curves: "CurveData", classes: Sequence[str], path: Path) -> None:
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     axes.set(xlabel="false positive rate", ylabel="true positive rate", title=title)
     axes.grid(alpha=0.25)
-    figure.legend(title="area under the curve", loc="outside right center", frameon=False, alignment="left")
+    figure.legend(title="area under the curve", loc="center right", frameon=False, alignment="left")
     _save(figure, path)
 
 
@@ -72,14 +72,16 @@ def confusion(curves: "CurveData", classes: Sequence[str], path: Path) -> None:
     counts = np.array(curves.confusion)
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     side = min(max(4.2, 0.55 * len(counts)), 8.0)
-    figure = _figure(side + 1.2, side)
+    names = [_short(name) for name in classes] if len(counts) <= _COUNTED_CLASSES else []
+    slanted = any(len(name) > 3 for name in names)
+    margins = {} if slanted else {"left": 0.1, "right": 1, "bottom": 0.1, "top": 0.94}
+    figure = _figure(side + 1.2, side, **margins)
     axes = figure.add_subplot()
     image = axes.imshow(share, cmap="Blues", norm=_SQRT, interpolation="nearest")
     figure.colorbar(image, ax=axes, shrink=0.8, label="share of the true class", format=PercentFormatter(1, decimals=0))
     axes.set(xlabel="predicted", ylabel="true", title=f"{np.trace(counts)} of {counts.sum()} right")
-    if len(counts) <= _COUNTED_CLASSES:
-        ticks, names = range(len(counts)), [_short(name) for name in classes]
-        slanted = max(map(len, names)) > 3
+    if names:
+        ticks = range(len(counts))
         axes.set_xticks(ticks, names, rotation=45 if slanted else 0, ha="right" if slanted else "center")
         axes.set_yticks(ticks, names)
         _write_counts(axes, counts, share)
@@ -106,7 +108,8 @@ def training_curves(rows: Sequence[Mapping[str, float]], path: Path) -> None:
         path: the PNG file.
     """
     scheduled = [name for name in ("alpha", "temperature") if len({v for _, v in _series(rows, f"train/{name}")}) > 1]
-    figure = _figure(9.6, 3.8 if not scheduled else 6.4)
+    margins = {"left": 0.07, "right": 0.98, "bottom": 0.13 if not scheduled else 0.08, "top": 0.92, "hspace": 0.3}
+    figure = _figure(9.6, 3.8 if not scheduled else 6.4, **margins)
     panels = figure.subplots(2 if scheduled else 1, 2, squeeze=False, height_ratios=[3, 2] if scheduled else [1])
     for axes, name, label in zip(panels[0], ("loss", "acc"), ("loss", "accuracy"), strict=True):
         for split, color, marker in (("train", _BLUE, "o"), ("val", _ORANGE, "s")):
@@ -318,12 +321,15 @@ def _short(name: str) -> str:
     return name if len(name) <= 14 else f"{name[:13]}…"
 
 
-def _figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)  # not pyplot: no window system and no state that outlives the figure
+def _figure(width: float, height: float, **margins: float) -> Figure:
+    """Without margins they are measured, which takes as long as to draw."""
+    figure = Figure(figsize=(width, height), dpi=150, layout=None if margins else "constrained")
+    if margins:
+        figure.subplots_adjust(**margins)
     return figure
 
 
 def _save(figure: Figure, path: Path) -> None:
+    # Not pyplot: no window system, and no state that outlives the figure. Nor savefig, which draws twice for a layout.
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png")
+        FigureCanvasAgg(figure).print_png(temporary)  # type: ignore[no-untyped-call]
