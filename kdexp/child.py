@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from multiprocessing import forkserver
+from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -47,43 +48,61 @@ def check_all(check: Callable[[Any], None], configs: Sequence[Any]) -> None:
         list(pool.map(check, configs))
 
 
-def run(target: Callable[..., None], arguments: tuple[Any, ...], log_file: Path, is_to_stop: Callable[[], bool]) -> int:
-    """Call a function in a process of its own and wait for its end.
+def run(
+    target: Callable[..., None],
+    arguments: tuple[Any, ...],
+    log_file: Path,
+    environment: Mapping[str, str],
+    is_to_stop: Callable[[], bool],
+) -> int:
+    """Call a function in a process of its own and wait for its end. Several threads can do so at a time.
 
-    The process has this one's environment. When it is to stop, or this one is interrupted, it gets SIGTERM and is
-    waited for; when this one dies, it does the same by itself.
+    When the process is to stop, or this one is interrupted, it gets SIGTERM and is waited for; when this one dies, it
+    does the same by itself.
 
     Args:
         target: importable by name.
         arguments: can be pickled.
         log_file: gets what the process prints, from the first byte.
+        environment: the process's variables, all of them.
         is_to_stop: asked again and again.
 
     Returns:
         The exit code; -N when signal N ended the process.
     """
-    warm_up()
-    process = _CONTEXT.Process(target=_begin, args=(target, arguments, log_file, dict(os.environ)))
-    method = multiprocessing.get_start_method(allow_none=True)
-    multiprocessing.set_start_method(None, force=True)  # joblib's workers hand on one that nobody else knows
-    process.start()
-    multiprocessing.set_start_method(method, force=True)
+    with _bookkeeping:
+        warm_up()
+        process = _CONTEXT.Process(target=_begin, args=(target, arguments, log_file, dict(environment)))
+        process.start()
     try:
-        while process.is_alive() and not is_to_stop():
-            process.join(_LOOK_SECONDS)
+        while not _has_ended(process, _LOOK_SECONDS) and not is_to_stop():
+            pass
     finally:
         _end(process)
     assert process.exitcode is not None
     return process.exitcode
 
 
+_bookkeeping = threading.Lock()
+"""Of multiprocessing: it looks at all processes when it starts one, and can be told only once how one ended."""
+
+
+def _has_ended(process: BaseProcess, seconds: float | None = None) -> bool:
+    if not wait([process.sentinel], seconds):
+        return False
+    with _bookkeeping:
+        process.join()
+    return True
+
+
 def _end(process: BaseProcess) -> None:
     try:
-        process.terminate()
-        process.join()
+        if not _has_ended(process, 0):
+            process.terminate()
+            _has_ended(process)
     except BaseException:  # asked for a second time: it had its chance to save
         process.kill()
-        process.join()
+        _has_ended(process)
         raise
     finally:
         if process.exitcode:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import configure_log, env_override, setup_globals
+from hydra.core.utils import configure_log, setup_globals
 from hydra.errors import ConfigCompositionException, HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
@@ -186,7 +186,7 @@ class _Job:
         config: its configuration.
         hydra: Hydra's own.
         folder: the run folder.
-        launch: which launch of the sweep it belongs to.
+        environment: the variables of its process.
         fusion_key: what it has in common with jobs that it can share a process with; None: nothing.
     """
 
@@ -194,8 +194,13 @@ class _Job:
     config: DictConfig
     hydra: DictConfig
     folder: Path
-    launch: str
+    environment: Mapping[str, str]
     fusion_key: str | None
+
+    @property
+    def launch(self) -> str:
+        """Which launch of the sweep it belongs to."""
+        return self.environment.get(LAUNCH, "")
 
     def is_to_stop(self) -> bool:
         return stop_file(Path(self.config.sweep_dir), self.launch).exists()
@@ -222,7 +227,7 @@ _gathered: list[_Job] | None = None
 
 @contextmanager
 def gathered() -> Iterator[list[_Job]]:
-    """Meanwhile the jobs of a sweep are only made ready, for `run_fused`."""
+    """Meanwhile the jobs of a sweep are only made ready, for `run_gathered`."""
     global _gathered
     jobs = _gathered = []
     try:
@@ -231,15 +236,15 @@ def gathered() -> Iterator[list[_Job]]:
         _gathered = None
 
 
-def run_fused(jobs: Sequence[_Job], **settings: Any) -> dict[str, float | None]:
-    """Run jobs of a sweep, those in one process that can share what they need.
+def run_gathered(jobs: Sequence[_Job], **settings: Any) -> dict[str, float | None]:
+    """Run jobs of a sweep, those of them in one process that can share what they need.
 
     When that process dies, each of its jobs goes on in one of its own: so that what ends a process, as memory that runs
     out, ends one job alone after all.
 
     Args:
         jobs: from `gathered`.
-        settings: see `kdexp.fused.run_together`.
+        settings: see `kdexp.fused.run_together`; for several jobs alone.
 
     Returns:
         Run folder -> see `job`.
@@ -262,7 +267,7 @@ def _in_sweep(config: DictConfig, run: Callable[..., Mapping[str, Any]]) -> floa
     # Without the types of its parts: Hydra's search for plugins loads theirs anew, and pickle takes that amiss.
     whole: Any = OmegaConf.create(OmegaConf.to_container(HydraConfig.instance().cfg))
     key = fusion_key(plain(config)) if _gathered is not None else None
-    one = _Job(run, config, whole, Path(hydra.runtime.output_dir), os.environ.get(LAUNCH, ""), key)
+    one = _Job(run, config, whole, Path(hydra.runtime.output_dir), dict(os.environ), key)
     if one.is_left_alone():
         return None
     if _gathered is not None:
@@ -281,13 +286,12 @@ def _supervise(jobs: Sequence[_Job], settings: Mapping[str, Any] | None = None) 
         Those that were not run, or that ended with the process.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        # A Ctrl-C in the terminal reaches joblib's workers, too; it is the launching process that asks to stop.
+        # A Ctrl-C in the terminal reaches a launcher's workers, too; it is the launching process that asks to stop.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     first = jobs[0]
     log_file = first.folder / results.LOG
     target, arguments = (_run_in_child, (first,)) if len(jobs) == 1 else (_run_fused_in_child, (jobs, settings))
-    with env_override(first.hydra.hydra.job.env_set):
-        code = child.run(target, arguments, log_file, is_to_stop=first.is_to_stop)
+    code = child.run(target, arguments, log_file, first.environment, first.is_to_stop)
     if rank() != 0:
         return []
     left = [one for one in jobs if not one.has_ended()]
@@ -309,6 +313,7 @@ def _run_in_child(one: _Job) -> None:
     if rank() == 0:
         warm_up(one.config.tracking)
     _set_up(one)
+    _take_threads()
     _spread_over_gpus(one.config.trainer)
     _pin_current_job()
     # What Lightning starts its child ranks with: `python -m` this module, whoever's main program this process has.
@@ -366,6 +371,13 @@ def _set_up(one: _Job) -> None:
     for handler in logging.getLogger().handlers:
         if not isinstance(handler, logging.FileHandler):
             logging.getLogger().removeHandler(handler)  # what is printed goes to the same file
+
+
+def _take_threads() -> None:
+    import torch
+
+    if "OMP_NUM_THREADS" in os.environ:  # what this process was forked from may have been told another number
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 def _spread_over_gpus(trainer: Any) -> None:

@@ -7,6 +7,7 @@ import os
 import pickle
 import shutil
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -39,6 +40,9 @@ to the bit those that would be given now), every pass is over exactly so many sa
 a single thread; the threads share the blocks out among themselves, which is also faster than to share every operator.
 A multiple of 32 has no rest that vectorised kernels would do in another way than the other rows.
 """
+
+_QUICK_SECONDS = 3e-4
+"""A block that takes less is sooner done than handed to another thread."""
 
 PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 """Names of `Trainer`'s precisions -> what autocast computes in."""
@@ -75,6 +79,7 @@ class Teacher:
         self._readers = [Reader(network) for network in self.networks]
         self._task, self._precision = task, precision
         self.paths: tuple[str, ...] = ()
+        self._seconds = math.inf  # of a block on a CPU, the least so far
         if data is None or expects is None:
             self._conversions = [_Affine(1.0, 0.0) for _ in networks]
         else:
@@ -124,10 +129,23 @@ class Teacher:
         missing = len(blocks) * BLOCK - len(inputs)
         if missing:
             blocks[-1] = torch.cat([blocks[-1], blocks[-1].new_zeros(missing, *inputs.shape[1:])])
+        ask = partial(self._ask_and_time, autocast=autocast)
         threads = torch.get_num_threads()
-        ask = partial(self._ask, autocast=autocast)
-        answers = list(map(ask, blocks) if threads == 1 else _single_threads(threads, os.getpid()).map(ask, blocks))
+        if threads > 1 and self._seconds > _QUICK_SECONDS:
+            answers = list(_single_threads(threads, os.getpid()).map(ask, blocks))
+        else:
+            torch.set_num_threads(1)
+            try:
+                answers = list(map(ask, blocks))
+            finally:
+                torch.set_num_threads(threads)
         return [_joined(parts, len(inputs)) for parts in zip(*answers, strict=True)]
+
+    def _ask_and_time(self, inputs: Tensor, autocast: Callable[[], AbstractContextManager[Any]]) -> list[Outputs]:
+        started = time.perf_counter()
+        answers = self._ask(inputs, autocast)
+        self._seconds = min(self._seconds, time.perf_counter() - started)
+        return answers
 
     @torch.no_grad()
     def _ask(self, inputs: Tensor, autocast: Callable[[], AbstractContextManager[Any]]) -> list[Outputs]:

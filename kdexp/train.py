@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
+from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf
@@ -138,12 +139,13 @@ def main() -> None:
     plugins = Plugins.instance()
     # After Hydra's own search, which loads the class anew that these are made of. In an editable installation that
     # search does not find it.
-    from hydra_plugins.kdexp.launcher import FusedLauncher
+    from hydra_plugins.kdexp.launcher import FusedLauncher, Joblib, ParallelLauncher
     from hydra_plugins.kdexp.search import Search
     from hydra_plugins.kdexp.sweeper import Sweeper
 
-    for plugin in (Sweeper, Search, FusedLauncher):
+    for plugin in (Sweeper, Search, FusedLauncher, ParallelLauncher):
         plugins.register(plugin)
+    ConfigStore.instance().store(name="joblib", group="hydra/launcher", node=Joblib)
     launch.program(_train)
 
 

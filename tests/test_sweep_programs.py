@@ -97,7 +97,7 @@ def wandb_states(folder: Path) -> dict[str, str]:
     return states
 
 
-@pytest.mark.parametrize("launcher", ["basic", "fused"])
+@pytest.mark.parametrize("launcher", ["basic", "fused", "joblib"])
 def test_what_becomes_of_one_job_does_not_touch_the_others_and_only_they_are_run_again(
     command, tmp_path, odd, launcher
 ):
@@ -228,7 +228,7 @@ def test_a_sweep_goes_where_it_is_told_to(command, tmp_path):
 
 
 LAUNCHERS = {
-    "joblib": ("hydra_joblib_launcher",),
+    "joblib": ("kdexp", "hydra.launcher.n_jobs=2"),
     "ray": (
         "hydra_ray_launcher",
         "+hydra.launcher.ray.init.num_cpus=2",
@@ -242,7 +242,7 @@ LAUNCHERS = {
 def on(launcher: str) -> tuple[str, ...]:
     plugin, *more = LAUNCHERS[launcher]
     if importlib.util.find_spec(f"hydra_plugins.{plugin}") is None:
-        pytest.skip(f"{launcher} is not installed: pip install kdexp[joblib,ray,slurm]")
+        pytest.skip(f"{launcher} is not installed: pip install kdexp[fused,ray,slurm]")
     return (f"hydra/launcher={launcher}", *more)
 
 
@@ -268,6 +268,9 @@ def test_every_launcher_gives_the_same_results_to_the_bit(command, tmp_path, bas
     assert [entry["status"] for entry in index(tmp_path)] == ["completed"] * 6
     assert "6 completed" in done.stdout
     assert re.search(r"control +3 ", done.stdout)  # its seeds
+    if launcher == "joblib":
+        first, second, *_ = sorted(completed(tmp_path).values())
+        assert second[0] < first[1], "two jobs at a time"
     assert "completed before" in command("kdexp-train", "-m", *SIX).stdout, "the folder is the same on any launcher"
 
 

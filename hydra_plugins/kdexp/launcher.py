@@ -1,10 +1,13 @@
-"""``hydra/launcher=fused``: jobs that see the same data and ask the same teacher are trained in one process."""
+"""Launchers for one machine: several jobs at a time, and several in one process."""
 
+import os
+import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobReturn, env_override
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
@@ -14,8 +17,67 @@ from kdexp.config import is_count
 BACKENDS = ("auto", "loop", "vmap")
 
 
+@dataclass
+class Joblib:
+    """``hydra/launcher=joblib``. Not a file in conf/: Hydra's own plugin, where it is installed, has one of that name.
+
+    Attributes:
+        n_jobs: at a time; -1: one a core.
+    """
+
+    _target_: str = "hydra_plugins.kdexp.launcher.ParallelLauncher"
+    n_jobs: int = -1
+
+
+class ParallelLauncher(BasicLauncher):
+    """Runs several jobs at a time on this machine, each in a process of its own.
+
+    Hydra's own plugin has a worker process for each job at a time, and each would have to import PyTorch for the jobs
+    that are forked for it. Here threads wait for jobs that are all forked from one process.
+
+    Args:
+        n_jobs: see `Joblib`.
+    """
+
+    def __init__(self, n_jobs: int) -> None:
+        super().__init__()
+        self._most = n_jobs
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """See that the settings make sense; here, because Hydra wraps what a constructor says.
+
+        Raises:
+            ValueError: they do not.
+        """
+        if self._most == 0:
+            raise ValueError(f"hydra.launcher.n_jobs must be at least 1, or -1 for one a core, got {self._most}")
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run jobs, several at a time, each with its share of the cores unless OMP_NUM_THREADS is set."""
+        from joblib import Parallel, cpu_count, delayed, effective_n_jobs  # here: shell completion need not wait for it
+
+        at_once = min(effective_n_jobs(self._most), len(job_overrides))
+        threads = os.environ.get("OMP_NUM_THREADS") or str(max(cpu_count() // max(at_once, 1), 1))
+        preparing = threading.Lock()  # Hydra knows one job at a time
+
+        def run(number: int, overrides: Sequence[str]) -> JobReturn:
+            with preparing, launch.gathered() as jobs:
+                (done,) = super(ParallelLauncher, self).launch([overrides], number)
+            for accuracy in launch.run_gathered(jobs).values():
+                done.return_value = accuracy
+            return done
+
+        with env_override({"OMP_NUM_THREADS": threads}):
+            made = enumerate(job_overrides, initial_job_idx)
+            done: list[JobReturn] = Parallel(n_jobs=max(at_once, 1), backend="threading", batch_size=1)(
+                delayed(run)(number, overrides) for number, overrides in made
+            )
+        return done
+
+
 class FusedLauncher(BasicLauncher):
-    """See conf/hydra/launcher/fused.yaml."""
+    """See conf/hydra/launcher/fused.yaml: jobs that see the same data and ask the same teacher share a process."""
 
     def __init__(self, backend: str, max_students: int | None) -> None:
         super().__init__()
@@ -39,7 +101,7 @@ class FusedLauncher(BasicLauncher):
         """Let Hydra prepare all the jobs, and then run them, those together that can be."""
         with launch.gathered() as jobs:
             returns = super().launch(job_overrides, initial_job_idx)
-        accuracies = launch.run_fused(jobs, backend=self._backend, max_students=self._most)
+        accuracies = launch.run_gathered(jobs, backend=self._backend, max_students=self._most)
         for done in returns:
             assert done.hydra_cfg is not None
             done.return_value = accuracies.get(done.hydra_cfg.hydra.runtime.output_dir)

@@ -3,6 +3,9 @@
 A transform is called as ``transform(batch, seed=..., epoch=...)`` with inputs in [0, 1] that are not yet normalised,
 and returns a new batch. What it does to a sample is a function of (seed, epoch, the sample's id): it does not depend on
 the batch's size or composition, on workers or ranks. (`Mixup` is the exception.)
+
+One with ``moves_pixels = True`` is also called with uint8 images, which it gives back as such: it moves a quarter of
+the bytes then.
 """
 
 import math
@@ -24,6 +27,8 @@ class RandomCrop:
         padding: pixels, >= 0. 4 at 32 x 32 is the usual recipe for CIFAR (He et al. 2016, section 4.2).
     """
 
+    moves_pixels = True
+
     def __init__(self, padding: int) -> None:
         self.padding = padding
 
@@ -31,21 +36,27 @@ class RandomCrop:
         """Shift each image by its own whole number of pixels."""
         images = _images(self, batch)
         offset = (uniform(seed, epoch, batch.index, 2, Stream.CROP) * (2 * self.padding + 1)).long()
-        # (N, C, 2 padding + 1, 2 padding + 1, H, W): a view of all windows, of which one is copied for each image.
-        h, w = images.shape[2:]
-        windows = F.pad(images, [self.padding] * 4).unfold(2, h, 1).unfold(3, w, 1)
-        sample = torch.arange(len(images), device=images.device)
-        return replace(batch, inputs=windows[sample, :, offset[:, 0], offset[:, 1]])
+        n, c, h, w = images.shape
+        padded = F.pad(images, [self.padding] * 4)
+        # Rows of w pixels that lie together, wherever they begin: copied a row at a time, which is fastest on a CPU.
+        plane, line = padded.shape[2] * padded.shape[3], padded.shape[3]
+        planes = torch.arange(n * c, device=images.device).view(n, c, 1) * plane
+        lines = (offset[:, :1] + torch.arange(h, device=images.device)) * line + offset[:, 1:]
+        rows = padded.reshape(-1).unfold(0, w, 1).index_select(0, (planes + lines.unsqueeze(1)).view(-1))
+        return replace(batch, inputs=rows.view(n, c, h, w))
 
 
 class HorizontalFlip:
     """Mirror half of the images left to right."""
 
+    moves_pixels = True
+
     def __call__(self, batch: Batch, *, seed: int, epoch: int) -> Batch:
         """Mirror each image or leave it."""
         images = _images(self, batch)
-        mirrored = uniform(seed, epoch, batch.index, 1, Stream.FLIP) < 0.5
-        return replace(batch, inputs=torch.where(mirrored.view(-1, 1, 1, 1), images.flip(3), images))
+        mirrored = uniform(seed, epoch, batch.index, 1, Stream.FLIP)[:, 0] < 0.5
+        chosen = torch.arange(len(images), device=images.device) + len(images) * mirrored
+        return replace(batch, inputs=torch.cat([images, images.flip(3)]).index_select(0, chosen))
 
 
 class Cutout:

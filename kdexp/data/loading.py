@@ -376,13 +376,17 @@ class DataModule(pl.LightningDataModule):
         return self.resident[key]
 
     def _prepare(self, batch: Batch, view: int | None) -> Batch:
-        if batch.inputs.dtype == torch.uint8:
-            batch = Batch(batch.inputs / 255, batch.target, batch.index)
-        if view is not None:
-            for transform in self._augment:
-                batch = transform(batch, seed=self._augment_seed, epoch=view)
+        for transform in self._augment if view is not None else ():
+            if not getattr(transform, "moves_pixels", False):
+                batch = _in_unit_range(batch)
+            batch = transform(batch, seed=self._augment_seed, epoch=view)
+        batch = _in_unit_range(batch)
         self._mean, self._std = self._mean.to(batch.inputs.device), self._std.to(batch.inputs.device)
         return Batch((batch.inputs - self._mean) / self._std, batch.target, batch.index)
+
+
+def _in_unit_range(batch: Batch) -> Batch:
+    return replace(batch, inputs=batch.inputs / 255) if batch.inputs.dtype == torch.uint8 else batch
 
 
 def _to(batch: Batch, device: torch.device) -> Batch:

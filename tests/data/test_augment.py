@@ -73,6 +73,15 @@ def test_a_flip_mirrors_half_of_the_images_left_to_right():
     assert stats.binomtest(int(mirrored.sum()), N).pvalue > 0.001
 
 
+@pytest.mark.parametrize("transform", [RandomCrop(3), HorizontalFlip()], ids=lambda t: type(t).__name__)
+def test_bytes_are_moved_as_numbers_in_0_1_are(transform):
+    whole = torch.randint(256, (50, 3, H, W), dtype=torch.uint8)
+    ids, labels = torch.arange(50) + 7, torch.zeros(50)
+    moved = transform(Batch(whole, labels, ids), seed=1, epoch=2).inputs
+    assert moved.dtype == torch.uint8
+    assert torch.equal(moved / 255, transform(Batch(whole / 255, labels, ids), seed=1, epoch=2).inputs)
+
+
 def test_cutout_fills_a_square_around_any_pixel_alike_as_far_as_it_is_in_the_image():
     size, fill, batch = 4, [0.25, 0.75], images(12_000)
     result = Cutout(size, fill)(batch, seed=0, epoch=0).inputs.numpy()
