@@ -1,6 +1,7 @@
 """``kdexp-train``: distill a student, or train it alone, as the configuration says."""
 
 import logging
+import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -12,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf
 
-from kdexp import launch, results, schemes
+from kdexp import child, launch, results, schemes
 from kdexp.config import HYDRA_VERSION_BASE, check, plain, run_key
 
 if TYPE_CHECKING:
@@ -136,6 +137,8 @@ def _train(config: DictConfig) -> float | None:
 
 def main() -> None:
     """The command."""
+    if {"-m", "--multirun"} & set(sys.argv) and launch.rank() == 0:
+        child.warm_up()  # what jobs need is imported while Hydra reads what they are
     plugins = Plugins.instance()
     # After Hydra's own search, which loads the class anew that these are made of. In an editable installation that
     # search does not find it.
