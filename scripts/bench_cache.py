@@ -12,6 +12,8 @@ import argparse
 import shutil
 import tempfile
 import time
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 from timing import machine, row
@@ -40,7 +42,8 @@ def main() -> None:
     def seconds(name: str, *more: str) -> float:
         config = compose([*settings, *more], output_dir=folder / name, store_dir=folder / "store")
         started = time.perf_counter()
-        run(config)
+        with redirect_stdout(StringIO()):
+            run(config)
         shutil.rmtree(folder / name)
         return time.perf_counter() - started
 
