@@ -18,6 +18,7 @@ from typing import Any
 from filelock import BaseFileLock, FileLock, Timeout
 
 TERMINATED = 128 + signal.SIGTERM  # as shells count signals
+THREADS = "OMP_NUM_THREADS"  # environment variable: of a process
 
 # Imported once, before the first job: jobs are then forked from a process that has them. Imports only, no work: a
 # process that has started threads, or has been on a GPU, cannot be forked. (W&B imports its launch agent in each init.)
@@ -72,7 +73,7 @@ def run(
     """
     with _bookkeeping:
         warm_up()
-        process = _CONTEXT.Process(target=_begin, args=(target, arguments, log_file, dict(environment)))
+        process = _CONTEXT.Process(target=_begin, args=(target, arguments, log_file, environment))
         process.start()
     try:
         while not _has_ended(process, _LOOK_SECONDS) and not is_to_stop():
@@ -117,8 +118,13 @@ def _begin(target: Callable[..., None], arguments: tuple[Any, ...], log_file: Pa
         os.dup2(log, stream.fileno())
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     os.close(log)
+    threads = os.environ.get(THREADS)
     os.environ.clear()
     os.environ.update(env)
+    if os.environ.get(THREADS, threads) != threads:  # what this process was forked from had read another number
+        import torch
+
+        torch.set_num_threads(int(os.environ[THREADS]))
     signal.signal(signal.SIGTERM, terminated)
     # SLURM announces the end of a job's time with SIGUSR1 or 2, whichever was asked for.
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):

@@ -313,7 +313,6 @@ def _run_in_child(one: _Job) -> None:
     if rank() == 0:
         warm_up(one.config.tracking)
     _set_up(one)
-    _take_threads()
     _spread_over_gpus(one.config.trainer)
     _pin_current_job()
     # What Lightning starts its child ranks with: `python -m` this module, whoever's main program this process has.
@@ -371,13 +370,6 @@ def _set_up(one: _Job) -> None:
     for handler in logging.getLogger().handlers:
         if not isinstance(handler, logging.FileHandler):
             logging.getLogger().removeHandler(handler)  # what is printed goes to the same file
-
-
-def _take_threads() -> None:
-    import torch
-
-    if "OMP_NUM_THREADS" in os.environ:  # what this process was forked from may have been told another number
-        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 def _spread_over_gpus(trainer: Any) -> None:

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from joblib import cpu_count
 
 pytestmark = pytest.mark.slow
 
@@ -272,6 +273,45 @@ def test_every_launcher_gives_the_same_results_to_the_bit(command, tmp_path, bas
         first, second, *_ = sorted(completed(tmp_path).values())
         assert second[0] < first[1], "two jobs at a time"
     assert "completed before" in command("kdexp-train", "-m", *SIX).stdout, "the folder is the same on any launcher"
+
+
+COUNT = """
+import os
+from pathlib import Path
+import torch
+from kdexp.losses.kd import KD
+
+class Count(KD):
+    def forward(self, *logits):
+        Path(f"threads-{os.getpid()}").write_text(str(torch.get_num_threads()))
+        return super().forward(*logits)
+"""
+
+
+@pytest.mark.parametrize(("n_jobs", "given", "wanted"), [(2, None, max(cpu_count() // 2, 1)), (1, "1", 1)])
+def test_jobs_at_a_time_share_the_cores_unless_the_user_says_how_many_threads(tmp_path, store, n_jobs, given, wanted):
+    (tmp_path / "count.py").write_text(COUNT)
+    (tmp_path / "my_conf" / "loss").mkdir(parents=True)
+    (tmp_path / "my_conf" / "loss" / "count.yaml").write_text("_target_: count.Count\ntemperature: ${temperature}\n")
+    env = environment(store, KDEXP_TRUST="count", PYTHONPATH=str(tmp_path))
+    del env["OMP_NUM_THREADS"]
+    sweep = ("-m", "--config-dir", "my_conf", "loss=count", *SMOKE, "seed=0,1", "hydra/launcher=joblib",
+             f"hydra.launcher.n_jobs={n_jobs}")  # fmt: skip
+    subprocess.run([SCRIPTS / "kdexp-train", *sweep], cwd=tmp_path, check=True, capture_output=True,
+                   env=env | ({"OMP_NUM_THREADS": given} if given else {}))  # fmt: skip
+    assert [path.read_text() for path in tmp_path.glob("threads-*")] == [str(wanted)] * 2
+
+
+@pytest.mark.parametrize(
+    ("n_jobs", "message"),
+    [("0", "hydra.launcher.n_jobs must be at least 1, or -1 for one a core, got 0"), ("few", "Value 'few'")],
+)
+def test_wrong_settings_of_joblib_are_one_line(command, n_jobs, message):
+    done = command("kdexp-train", "-m", *SMOKE, "seed=0,1", "hydra/launcher=joblib", f"hydra.launcher.n_jobs={n_jobs}",
+                   rc=2)  # fmt: skip
+    assert done.stderr.startswith("error: ")
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)

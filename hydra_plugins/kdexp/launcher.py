@@ -12,6 +12,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from kdexp import launch
+from kdexp.child import THREADS
 from kdexp.config import is_count
 
 BACKENDS = ("auto", "loop", "vmap")
@@ -54,11 +55,11 @@ class ParallelLauncher(BasicLauncher):
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run jobs, several at a time, each with its share of the cores unless OMP_NUM_THREADS is set."""
+        """Run jobs, several at a time, each with its share of the cores unless the user says how many threads."""
         from joblib import Parallel, cpu_count, delayed, effective_n_jobs  # here: shell completion need not wait for it
 
         at_once = min(effective_n_jobs(self._most), len(job_overrides))
-        threads = os.environ.get("OMP_NUM_THREADS") or str(max(cpu_count() // max(at_once, 1), 1))
+        share = {} if os.environ.get(THREADS) else {THREADS: str(max(cpu_count() // at_once, 1))}
         preparing = threading.Lock()  # Hydra knows one job at a time
 
         def run(number: int, overrides: Sequence[str]) -> JobReturn:
@@ -68,12 +69,11 @@ class ParallelLauncher(BasicLauncher):
                 done.return_value = accuracy
             return done
 
-        with env_override({"OMP_NUM_THREADS": threads}):
-            made = enumerate(job_overrides, initial_job_idx)
-            done: list[JobReturn] = Parallel(n_jobs=max(at_once, 1), backend="threading", batch_size=1)(
-                delayed(run)(number, overrides) for number, overrides in made
+        with env_override(share):
+            returns: list[JobReturn] = Parallel(n_jobs=at_once, backend="threading", batch_size=1)(
+                delayed(run)(number, overrides) for number, overrides in enumerate(job_overrides, initial_job_idx)
             )
-        return done
+        return returns
 
 
 class FusedLauncher(BasicLauncher):
