@@ -137,7 +137,8 @@ def _train(config: DictConfig) -> float | None:
 
 def main() -> None:
     """The command."""
-    if {"-m", "--multirun"} & set(sys.argv) and launch.rank() == 0:
+    typed = set(sys.argv)
+    if typed & {"-m", "--multirun"} and not typed & {"-h", "--help"} and launch.rank() == 0:
         child.warm_up()  # what jobs need is imported while Hydra reads what they are
     plugins = Plugins.instance()
     # After Hydra's own search, which loads the class anew that these are made of. In an editable installation that

@@ -2,6 +2,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import threading
 import time
 
 import numpy as np
@@ -115,6 +116,33 @@ def test_an_answer_does_not_depend_on_the_rest_of_the_batch_or_on_the_threads(bu
     network = teacher.networks[0]
     with torch.no_grad():
         torch.testing.assert_close(network(inputs), wanted, rtol=1e-4, atol=1e-5)
+
+
+class Witness(nn.Linear):
+    """Notes which thread asks it, and how many threads its operators have; takes its time."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(4, 3)
+        self.seconds, self.seen = seconds, []
+
+    def forward(self, inputs):
+        self.seen.append((threading.current_thread() is threading.main_thread(), torch.get_num_threads()))
+        time.sleep(self.seconds)
+        return super().forward(inputs)
+
+
+@pytest.mark.parametrize("seconds", [0, 1e-3])
+def test_every_pass_is_a_single_threads_and_a_quick_one_that_of_the_thread_that_waits(seconds):
+    network, threads = Witness(seconds), torch.get_num_threads()
+    teacher = Teacher([network])
+    try:
+        torch.set_num_threads(2)
+        for _ in range(20):
+            teacher(torch.zeros(64, 4))
+    finally:
+        torch.set_num_threads(threads)
+    assert {count for _, count in network.seen} == {1}
+    assert {is_own for is_own, _ in network.seen[-2:]} == {seconds == 0}
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".ckpt"])

@@ -8,7 +8,7 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from kdexp.contracts import UNLABELED, Batch, Split, Splits
-from kdexp.data.augment import HorizontalFlip, RandomCrop
+from kdexp.data.augment import Cutout, HorizontalFlip, RandomCrop
 from kdexp.data.loading import BatchOrder, DataModule, TensorLoader
 
 # Lightning tells us that our in-memory batches could be loaded by workers, and that this run is short.
@@ -231,6 +231,17 @@ def test_evaluation_sees_every_sample_once_in_order_normalised_and_not_augmented
     inputs = torch.cat([batch.inputs for batch in found])
     assert inputs.dtype == torch.float32
     np.testing.assert_allclose(inputs, normalised(pixels(60)[split.index].numpy()), atol=1e-5)
+
+
+def test_images_are_numbers_in_0_1_before_a_transform_that_does_more_than_move_them():
+    transforms = [RandomCrop(1), Cutout(2, [0.3, 0.7]), HorizontalFlip()]
+    split = splits().train
+    wanted = Batch(split.inputs[split.index] / 255, split.target, split.index)
+    for transform in transforms:
+        wanted = transform(wanted, seed=3, epoch=5)
+    found = module(augment=transforms).eval_batches("train", "cpu", view=5)
+    inputs = torch.cat([batch.inputs for batch in found])
+    np.testing.assert_allclose(inputs, normalised(255 * wanted.inputs.numpy()), rtol=1e-5, atol=1e-6)
 
 
 def test_features_are_normalised_each_by_its_own_statistics():
