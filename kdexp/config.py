@@ -21,7 +21,7 @@ from hydra.errors import HydraException, InstantiationException
 from hydra.types import RunMode
 from hydra.utils import get_object
 from hydra.utils import instantiate as hydra_instantiate
-from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
+from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 # Hydra 1.4 will warn about any explicit value: this is the one line to change then.
@@ -526,14 +526,31 @@ def check_robustness(settings: Any) -> None:
     for name in ("samples", "attacks.samples"):
         samples = OmegaConf.select(settings, name)
         _require(samples is None or is_count(samples), f"robustness.{name}", "must be null or at least 1", samples)
-    _require(settings.resamples >= 100, "robustness.resamples", "must be at least 100", settings.resamples)
-    confidence = settings.confidence
-    _require(0 < confidence < 1, "robustness.confidence", "must be in (0, 1)", confidence)
-    for severity in OmegaConf.select(settings, "corruptions.severities") or ():
+    resamples, confidence = settings.resamples, settings.confidence
+    _require(is_count(resamples) and resamples >= 100, "robustness.resamples", "must be at least 100", resamples)
+    _require(_is_number(confidence) and 0 < confidence < 1, "robustness.confidence", "must be in (0, 1)", confidence)
+    severities = OmegaConf.select(settings, "corruptions.severities")
+    _require(severities is None or _is_list(severities), "robustness.corruptions.severities", "must be a list",
+             severities)  # fmt: skip
+    for severity in severities or ():
         _require(severity in (1, 2, 3, 4, 5), "robustness.corruptions.severities", "must be of 1 to 5", severity)
+    for name, kind in (OmegaConf.select(settings, "attacks.kinds") or {}).items():
+        _check_attack(f"robustness.attacks.kinds.{name}", kind)
     for name in ("calibration.bins", "features.train_samples", "features.neighbours"):
         count = OmegaConf.select(settings, name)
         _require(count is None or is_count(count), f"robustness.{name}", "must be at least 1", count)
+
+
+def _check_attack(name: str, kind: Any) -> None:
+    """What `kdexp.robustness.attacks.Attack` takes for granted."""
+    keys = ("norm", "eps", "steps", "step", "random_start")
+    _require(set(kind) == set(keys), name, f"must have {', '.join(keys)}", ", ".join(kind))
+    numbers = _is_list(kind.eps) and kind.eps and all(map(_is_number, kind.eps))
+    _require(numbers, f"{name}.eps", "must be a list of numbers", kind.eps)
+    _require(is_count(kind.steps), f"{name}.steps", "must be at least 1", kind.steps)
+    _require(_is_number(kind.step) and 0 < kind.step <= 1, f"{name}.step", "must be in (0, 1]", kind.step)
+    start = kind.random_start
+    _require(isinstance(start, bool), f"{name}.random_start", "must be true or false", start)
 
 
 def _missing(node: Any, path: str) -> list[str]:
@@ -690,6 +707,10 @@ def is_count(value: Any) -> bool:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | ListConfig)
 
 
 def _require(rule_holds: object, setting: str, rule: str, value: Any) -> None:

@@ -258,10 +258,18 @@ def _name(operator: Any) -> str:
     return f"{function.__module__}.{function.__qualname__}"
 
 
+def _channels_last(inputs: Tensor) -> Tensor:
+    """Images in the memory format in which networks answer faster: on a CPU, max pooling above all.
+
+    Attacks have them as they are: thin networks take longer over gradients in this format.
+    """
+    return inputs.contiguous(memory_format=torch.channels_last) if inputs.dim() == 4 else inputs
+
+
 @torch.no_grad()
 def _logits(network: Network, batches: Batches) -> tuple[Tensor, Tensor]:
     """Of all samples, and their targets; on the CPU."""
-    found = [(network(batch.inputs).cpu(), batch.target.cpu()) for batch in batches]
+    found = [(network(_channels_last(batch.inputs)).cpu(), batch.target.cpu()) for batch in batches]
     logits, target = (torch.cat(parts) for parts in zip(*found, strict=True))
     return logits, target
 
@@ -292,7 +300,7 @@ def _measured(
     }
     hits: dict[str, list[Tensor]] = {name: [] for name in networks.all}
     for batch in batches:
-        shared = perturb(batch) if perturb is not None else batch.inputs
+        shared = _channels_last(perturb(batch) if perturb is not None else batch.inputs)
         answers: dict[str, Tensor] = {}
         for name, network in networks.all.items():
             inputs = white_box(batch, network) if white_box is not None else shared
