@@ -22,9 +22,7 @@ THREADS = "OMP_NUM_THREADS"  # environment variable: of a process
 
 # Imported once, before the first job: jobs are then forked from a process that has them. Imports only, no work: a
 # process that has started threads, or has been on a GPU, cannot be forked. (W&B imports its launch agent in each init.)
-_HEAVY = (
-    "kdexp.train", "kdexp.experiment", "kdexp.report.table", "wandb.sdk.launch", "kdexp.data.digits",
-)  # fmt: skip
+_HEAVY = ("kdexp.whole", "wandb.sdk.launch")
 _CONTEXT = multiprocessing.get_context("forkserver")
 _LOOK_SECONDS = 0.5
 

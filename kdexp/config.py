@@ -299,11 +299,23 @@ def fusion_key(config: Mapping[str, Any]) -> str | None:
 @cache
 def code_version() -> str:
     """Version of kdexp and a digest of its source and that of the packages in KDEXP_TRUST."""
-    digest = hashlib.sha256()
-    for package in ("kdexp", *sorted({name.split(".")[0] for name in _trusted_by_user()})):
-        for path in _sources(package):
-            digest.update(f"{package}/{path.name}".encode() + path.read_bytes())
+    digest = hashlib.sha256(own_source())
+    for package in sorted({name.split(".")[0] for name in _trusted_by_user()}):
+        digest.update(_digest(package))
     return f"{version('kdexp')}+{digest.hexdigest()[:8]}"
+
+
+@cache
+def own_source() -> bytes:
+    """Digest of kdexp's source, as it was when this was called first: see `kdexp.whole`."""
+    return _digest("kdexp")
+
+
+def _digest(package: str) -> bytes:
+    digest = hashlib.sha256()
+    for path in _sources(package):
+        digest.update(f"{package}/{path.name}".encode() + path.read_bytes())
+    return digest.digest()
 
 
 def _sources(package: str) -> list[Path]:

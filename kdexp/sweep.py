@@ -202,6 +202,9 @@ class Sweep:
             return State(number, job, "failed", error=str(error))
         status = run["status"]
         untested = status == "completed" and job.trial is None and "test" not in run["metrics"]
+        if run.get("key") != job.key and run.get("launch") == self.launch:
+            changed_code = f"the code has changed since the sweep began: this is of {run.get('code_version')}"
+            return State(number, job, "waiting", error=changed_code, launch=self.launch)
         if run.get("key") != job.key or untested:
             return State(number, job, "waiting")
         epoch, val_acc = _progress(folder / "metrics.csv")

@@ -88,3 +88,15 @@ def test_losses_need_nothing_but_torch():
         "sys.exit(any(m in sys.modules for m in ('hydra', 'omegaconf', 'wandb', 'pytorch_lightning', 'torchmetrics')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_jobs_are_forked_from_a_process_that_has_all_of_the_code_and_knows_which():
+    code = (
+        "import sys, pkgutil, threading, kdexp.whole\n"
+        "from kdexp.config import own_source\n"
+        "names = [m.name for m in pkgutil.walk_packages(kdexp.__path__, 'kdexp.')]\n"
+        "print(len(names), [n for n in names if n not in sys.modules])\n"
+        "print(own_source.cache_info().currsize, threading.active_count(), 'timm' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == f"{len(MODULES) - 1} []\n1 1 False\n"

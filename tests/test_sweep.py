@@ -227,6 +227,20 @@ def test_the_index_tells_what_the_folders_say(tmp_path):
     assert (other["status"], waiting["status"]) == ("waiting", "waiting")
 
 
+def test_a_job_that_ran_with_changed_code_is_for_another_launch(tmp_path, capsys):
+    """It is of another version than the jobs before it: not one of this sweep's results, nor worth a second try."""
+    sweep = Sweep(tmp_path, [job(0), job(1)], "kdexp-train -m seed=0,1")
+    run(tmp_path / "seed-0", launch=sweep.launch)
+    run(tmp_path / "seed-1", key="of another code version", launch=sweep.launch, code_version="0.1+new")
+    done, other = sweep.states()
+    assert (done.status, other.status) == ("completed", "waiting")
+    assert sweep.is_unfinished(other)
+    assert not sweep.is_to_run(other)
+    show_left(tmp_path, [done, other], sweep.command)
+    assert "the code has changed since the sweep began: this is of 0.1+new" in capsys.readouterr().out
+    assert Sweep(tmp_path, [job(0), job(1, key="of another code version")], "").states()[1].status == "completed"
+
+
 def test_a_second_launch_adds_its_jobs_and_every_job_keeps_its_number(tmp_path):
     Sweep(tmp_path, [job(1), job(2)], "first")
     Sweep(tmp_path, [job(3), job(2), job(1)], "second")

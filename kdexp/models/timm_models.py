@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import timm
 from torch import nn
 
 from kdexp.models.adapt import adapt_image_size, check_name, check_runs
@@ -37,6 +36,8 @@ def timm_model(
     Raises:
         ValueError: an unknown name, options or inputs that the network does not take, or no way to get the weights.
     """
+    import timm  # half a second, which all other models can do without
+
     if not timm.is_model(name):
         check_name("timm", name, timm.list_models())
     channels = image_channels(name, input_shape)

@@ -145,7 +145,7 @@ def show_left(folder: Path, states: Sequence[State], command: str) -> None:
         return
     labels = settings(states)
     console.print(f"\n{len(left)} of {len(states)} jobs did not complete: {_counts(left)}")
-    failed = [state for state in left if state.has_failed]
+    failed = [state for state in left if state.has_failed or state.error]
     if failed:
         table = Table(box=SIMPLE)
         for name in ("job", "status", "settings", "reason"):

@@ -259,7 +259,7 @@ def _name(operator: Any) -> str:
 
 
 def _channels_last(inputs: Tensor) -> Tensor:
-    """Images in the memory format in which networks answer faster: on a CPU, max pooling above all.
+    """Coloured images in the memory format in which a CPU answers faster: max pooling above all; other inputs as is.
 
     Attacks have them as they are: thin networks take longer over gradients in this format.
     """
