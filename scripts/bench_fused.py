@@ -1,6 +1,6 @@
 """What a fused sweep of small students costs, against the same jobs one after the other.
 
-    python scripts/bench_fused.py [--rounds 3] [--epochs 10] [--students 1 2 4 8 12 16 32 64] [--no-sweeps]
+    python scripts/bench_fused.py [--rounds 3] [--epochs 3] [--students 1 2 4 8 12 16 32 64] [--no-sweeps]
 
 First whole sweeps of 12 jobs (four alphas, three temperatures) from the command line, from the first to the last
 second: hydra/launcher=fused against Hydra's basic launcher, in turn. The basic launcher imports PyTorch once for all
@@ -78,7 +78,7 @@ def steps(work: Work, students: int, backend: str) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--students", type=int, nargs="*", default=[1, 2, 4, 8, 12, 16, 32, 64])
     parser.add_argument("--no-sweeps", action="store_true")
     given = parser.parse_args()
@@ -88,8 +88,10 @@ def main() -> None:
         for name in STUDENTS:
             with tempfile.TemporaryDirectory() as folder:
                 settings = (f"student={name}", *SWEEP, f"trainer.max_epochs={given.epochs}")
+                sweep(Path(folder), f"student={name}", "alpha=0.5", "trainer.max_epochs=1")  # trains the teacher
                 found = in_turn(
                     given.rounds,
+                    warm_up=False,
                     fused=partial(sweep, Path(folder), *settings, "hydra/launcher=fused"),
                     basic=partial(sweep, Path(folder), *settings),
                 )

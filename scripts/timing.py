@@ -30,13 +30,13 @@ def machine() -> str:
     return f"{cpu}{gpu}, {torch.get_num_threads()} threads, {versions}, Python {platform.python_version()}"
 
 
-def in_turn(rounds: int, **measures: Callable[[], float]) -> dict[str, list[float]]:
-    """Seconds that each measure returns, in turn, so that a busy machine slows all; the first round only warms up."""
+def in_turn(rounds: int, *, warm_up: bool = True, **measures: Callable[[], float]) -> dict[str, list[float]]:
+    """Seconds that each measure returns, in turn, so that a busy machine slows all; a first round can warm up."""
     found: dict[str, list[float]] = {name: [] for name in measures}
-    for turn in range(rounds + 1):
+    for turn in range(-warm_up, rounds):
         for name, measure in measures.items():
             seconds = measure()
-            if turn:
+            if turn >= 0:
                 found[name].append(seconds)
     return found
 
@@ -92,7 +92,11 @@ class Work:
         data = assemble.Data(config) if more else self.data
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
         teacher = None if alone else self.teacher
-        module = assemble.distiller(config, assemble.student(config), teacher, data)
+        student = assemble.student(config)
+        order = torch.channels_last if config.trainer.channels_last else torch.contiguous_format
+        for network in (student, *self.teacher.networks):
+            network.to(memory_format=order)
+        module = assemble.distiller(config, student, teacher, data)
         module.cache = assemble.teacher_cache(config, teacher, data)
         if module.cache is not None:
             module.cache.prepare("train")
@@ -102,6 +106,7 @@ class Work:
         module.on_validation_epoch_start = lambda: (clock.append(time.perf_counter()), last())
         settings = {"accelerator": "cpu", "devices": 1, "max_epochs": 1, "limit_train_batches": self.steps}
         fit(module, data.student, self.folder, settings)
+        self.teacher.networks[0].to(memory_format=torch.contiguous_format)
         return clock[1] - clock[0]
 
     def bare(self, *, alone: bool = False) -> float:
