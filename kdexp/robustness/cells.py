@@ -263,7 +263,9 @@ def _channels_last(inputs: Tensor) -> Tensor:
 
     Attacks have them as they are: thin networks take longer over gradients in this format.
     """
-    return inputs.contiguous(memory_format=torch.channels_last) if inputs.dim() == 4 else inputs
+    if inputs.dim() != 4 or inputs.device.type != "cpu":
+        return inputs
+    return inputs.contiguous(memory_format=torch.channels_last)
 
 
 @torch.no_grad()
