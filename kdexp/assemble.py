@@ -414,6 +414,13 @@ def _train_teacher(member: Any, setting: str, config: Any, data: Data, folder: P
     return learner.cpu()
 
 
+def in_memory_format(config: Any, *networks: nn.Module) -> None:
+    """Lay the networks' weights out as ``trainer.channels_last`` says; images follow in the first convolution."""
+    if config.trainer.channels_last:
+        for network in networks:
+            network.to(memory_format=torch.channels_last)
+
+
 def device(accelerator: str) -> torch.device:
     """Where work that needs no Trainer is done."""
     return torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")

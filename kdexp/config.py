@@ -21,7 +21,7 @@ from hydra.errors import HydraException, InstantiationException
 from hydra.types import RunMode
 from hydra.utils import get_object
 from hydra.utils import instantiate as hydra_instantiate
-from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf, open_dict
+from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 # Hydra 1.4 will warn about any explicit value: this is the one line to change then.
@@ -538,16 +538,29 @@ def check_robustness(settings: Any) -> None:
     for name in ("samples", "attacks.samples"):
         samples = OmegaConf.select(settings, name)
         _require(samples is None or is_count(samples), f"robustness.{name}", "must be null or at least 1", samples)
-    resamples, confidence = settings.resamples, settings.confidence
+    scale, resamples, confidence = (
+        OmegaConf.select(settings, name) for name in ("attacks.features_scale", "resamples", "confidence")
+    )
+    _require(type(settings.seed) is int, "robustness.seed", "must be a whole number", settings.seed)
+    _require(scale is None or (_is_number(scale) and scale > 0), "robustness.attacks.features_scale", "must be > 0",
+             scale)  # fmt: skip
     _require(is_count(resamples) and resamples >= 100, "robustness.resamples", "must be at least 100", resamples)
     _require(_is_number(confidence) and 0 < confidence < 1, "robustness.confidence", "must be in (0, 1)", confidence)
     severities = OmegaConf.select(settings, "corruptions.severities")
-    _require(severities is None or _is_list(severities), "robustness.corruptions.severities", "must be a list",
+    _require(severities is None or OmegaConf.is_list(severities), "robustness.corruptions.severities", "must be a list",
              severities)  # fmt: skip
     for severity in severities or ():
         _require(severity in (1, 2, 3, 4, 5), "robustness.corruptions.severities", "must be of 1 to 5", severity)
-    for name, kind in (OmegaConf.select(settings, "attacks.kinds") or {}).items():
-        _check_attack(f"robustness.attacks.kinds.{name}", kind)
+    for axis in ("corruptions", "noise_dose", "attacks"):
+        if axis in settings:
+            kinds = settings[axis].get("kinds")
+            _require(OmegaConf.is_dict(kinds), f"robustness.{axis}.kinds", "must be settings by name", kinds)
+            for name, kind in kinds.items():
+                _require(OmegaConf.is_dict(kind), f"robustness.{axis}.kinds.{name}", "must be settings", kind)
+                if axis == "attacks":
+                    _check_attack(f"robustness.attacks.kinds.{name}", kind)
+                if axis == "noise_dose":
+                    _require_numbers(f"robustness.noise_dose.kinds.{name}.doses", kind.get("doses"))
     for name in ("calibration.bins", "features.train_samples", "features.neighbours"):
         count = OmegaConf.select(settings, name)
         _require(count is None or is_count(count), f"robustness.{name}", "must be at least 1", count)
@@ -557,8 +570,7 @@ def _check_attack(name: str, kind: Any) -> None:
     """What `kdexp.robustness.attacks.Attack` takes for granted."""
     keys = ("norm", "eps", "steps", "step", "random_start")
     _require(set(kind) == set(keys), name, f"must have {', '.join(keys)}", ", ".join(kind))
-    numbers = _is_list(kind.eps) and kind.eps and all(map(_is_number, kind.eps))
-    _require(numbers, f"{name}.eps", "must be a list of numbers", kind.eps)
+    _require_numbers(f"{name}.eps", kind.eps)
     _require(is_count(kind.steps), f"{name}.steps", "must be at least 1", kind.steps)
     _require(_is_number(kind.step) and 0 < kind.step <= 1, f"{name}.step", "must be in (0, 1]", kind.step)
     start = kind.random_start
@@ -721,8 +733,9 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list | ListConfig)
+def _require_numbers(setting: str, value: Any) -> None:
+    numbers = OmegaConf.is_list(value) and value and all(map(_is_number, value))
+    _require(numbers, setting, "must be a list of numbers", value)
 
 
 def _require(rule_holds: object, setting: str, rule: str, value: Any) -> None:

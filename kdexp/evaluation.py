@@ -126,7 +126,7 @@ class Examination:
     # The axes
 
     def _corruptions(self, kinds: Mapping[str, Any], severities: Sequence[int], published: bool) -> list[Cell]:
-        applicable = self._applicable("corruptions", instantiate(kinds))
+        applicable = self._applicable("corruptions", kinds)
         cells = [
             self._grid.corruption(name, kind, severity) for name, kind in applicable.items() for severity in severities
         ]
@@ -138,7 +138,7 @@ class Examination:
         return cells
 
     def _noise_dose(self, kinds: Mapping[str, Any]) -> list[Cell]:
-        applicable = self._applicable("noise_dose", instantiate(kinds))
+        applicable = self._applicable("noise_dose", kinds)
         return [self._grid.noise(name, curve, dose) for name, curve in applicable.items() for dose in curve.doses]
 
     def _attacks(
@@ -231,14 +231,21 @@ class Examination:
         return cells
 
     def _applicable(self, axis: str, kinds: Mapping[str, Any]) -> dict[str, Any]:
-        """Those that are for these inputs; the others are noted."""
+        """Those that are for these inputs, by name, from their settings; the others are noted."""
+        applicable: dict[str, Any] = {}
         left_out: dict[str, list[str]] = {}
-        for name, kind in kinds.items():
+        for name, settings in kinds.items():
+            try:
+                kind = instantiate(settings)
+            except ValueError as error:
+                raise ValueError(f"robustness.{axis}.kinds.{name}: {error}") from error
             reason = kind.why_not(self._grid.shape)
-            if reason is not None:
+            if reason is None:
+                applicable[name] = kind
+            else:
                 left_out.setdefault(reason, []).append(name)
         self.notes += [f"{axis}: {', '.join(names)} left out: {reason}" for reason, names in left_out.items()]
-        return {name: kind for name, kind in kinds.items() if kind.why_not(self._grid.shape) is None}
+        return applicable
 
     def _other(self, axis: str, dataset: str, pairs: Mapping[str, str]) -> "tuple[str, Any, _Batches] | None":
         """Another data set: its name, a configuration with it, and its test data; None where auto finds none."""

@@ -111,9 +111,7 @@ def distill(
             _judge_teacher(config, record["teacher"]["val"]["acc"])
     learner = assemble.student(config, frozen)
     record["model"] = {"parameters": parameters(learner), "macs": macs(learner, list(config.dataset.input_shape))}
-    if config.trainer.channels_last:
-        for network in (learner, *(frozen.networks if frozen is not None else ())):
-            network.to(memory_format=torch.channels_last)
+    assemble.in_memory_format(config, learner, *(frozen.networks if frozen is not None else ()))
     if config.trainer.compile:
         _compile(config, learner, frozen, data)
     module = assemble.distiller(config, learner, frozen, data)

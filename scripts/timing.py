@@ -93,9 +93,7 @@ class Work:
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
         teacher = None if alone else self.teacher
         student = assemble.student(config)
-        order = torch.channels_last if config.trainer.channels_last else torch.contiguous_format
-        for network in (student, *self.teacher.networks):
-            network.to(memory_format=order)
+        assemble.in_memory_format(config, student, *self.teacher.networks)
         module = assemble.distiller(config, student, teacher, data)
         module.cache = assemble.teacher_cache(config, teacher, data)
         if module.cache is not None:
@@ -106,7 +104,7 @@ class Work:
         module.on_validation_epoch_start = lambda: (clock.append(time.perf_counter()), last())
         settings = {"accelerator": "cpu", "devices": 1, "max_epochs": 1, "limit_train_batches": self.steps}
         fit(module, data.student, self.folder, settings)
-        self.teacher.networks[0].to(memory_format=torch.contiguous_format)
+        self.teacher.networks[0].to(memory_format=torch.contiguous_format)  # as all others find it
         return clock[1] - clock[0]
 
     def bare(self, *, alone: bool = False) -> float:

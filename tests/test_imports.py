@@ -90,13 +90,16 @@ def test_losses_need_nothing_but_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_jobs_are_forked_from_a_process_that_has_all_of_the_code_and_knows_which():
+@pytest.mark.parametrize("missing", [[], ["greenlet", "optuna"]], ids=["all is installed", "without extras"])
+def test_jobs_are_forked_from_a_process_that_has_all_of_the_code_and_knows_which(missing):
     code = (
-        "import sys, pkgutil, threading, kdexp.whole\n"
+        f"import sys; sys.modules |= dict.fromkeys({missing})\n"
+        "import pkgutil, threading, kdexp.whole\n"
         "from kdexp.config import own_source\n"
         "names = [m.name for m in pkgutil.walk_packages(kdexp.__path__, 'kdexp.')]\n"
         "print(len(names), [n for n in names if n not in sys.modules])\n"
         "print(own_source.cache_info().currsize, threading.active_count(), 'timm' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert done.stdout == f"{len(MODULES) - 1} []\n1 1 False\n"
+    left_out = ["kdexp.fused", "kdexp.search"] if missing else []
+    assert done.stdout == f"{len(MODULES) - 1} {left_out}\n1 1 False\n"

@@ -145,15 +145,15 @@ def show_left(folder: Path, states: Sequence[State], command: str) -> None:
         return
     labels = settings(states)
     console.print(f"\n{len(left)} of {len(states)} jobs did not complete: {_counts(left)}")
-    failed = [state for state in left if state.has_failed or state.error]
-    if failed:
+    explained = [state for state in left if state.has_failed or state.error]
+    if explained:
         table = Table(box=SIMPLE)
         for name in ("job", "status", "settings", "reason"):
             table.add_column(name, overflow="fold")
-        for state in failed:
+        for state in explained:
             table.add_row(str(state.number), state.status, Text(labels[state.number]), Text(state.error or ""))
         console.print(table)
-    for state in failed:
+    for state in explained:
         log_file = folder / state.job.folder / results.LOG
         console.print(f"log of job {state.number}: {log_file}", soft_wrap=True, markup=False, highlight=False)
     console.print(f"run again     {command}", soft_wrap=True, markup=False, highlight=False)
