@@ -274,15 +274,18 @@ def run_key(config: Mapping[str, Any]) -> str:
     return fingerprint([run_fingerprint(config), code_version()])
 
 
+def is_one_process(trainer: Mapping[str, Any]) -> bool:
+    """Whether a training is sure to be one process on one device."""
+    return (trainer["devices"], trainer["num_nodes"], trainer["strategy"]) == (1, 1, "auto")
+
+
 def fusion_key(config: Mapping[str, Any]) -> str | None:
     """Identifies what jobs must have in common to share their data and teacher in one process (`kdexp.fused`).
 
     Returns:
         None for a job that cannot: of several processes or devices, of a scheme, or compiled.
     """
-    trainer = config["trainer"]
-    one_device = trainer["devices"] == 1 and trainer["num_nodes"] == 1 and trainer["strategy"] == "auto"
-    if not one_device or config["scheme"] or trainer["compile"]:
+    if not is_one_process(config["trainer"]) or config["scheme"] or config["trainer"]["compile"]:
         return None
     content = {key: config[key] for key in ("teacher", "trainer", "data_dir", "store_dir")}
     for group, of_the_run in (("dataset", "subset_seed"), ("augment", "seed")):

@@ -133,6 +133,15 @@ def set_aside(folder: Path) -> None:
         (folder / FILE).rename(place / FILE)
 
 
+def copy(folder: Path, target: Path) -> None:
+    """Copy what a complete run left, but checkpoints and the tracker's files; the target is replaced at one stroke."""
+    temporary = target.with_name(f".{target.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.copytree(folder, temporary, ignore=shutil.ignore_patterns("checkpoints", "wandb", _LOCK))
+    shutil.rmtree(target, ignore_errors=True)
+    temporary.rename(target)
+
+
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 

@@ -53,7 +53,8 @@ def _source(values: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         values,
         "teacher",
         student=network,
-        dataset={**source, "batch_size": recipe["batch_size"]},
+        # The seeds are the recipe's, so that it is the same teacher for all seeds of the student.
+        dataset={**source, "batch_size": recipe["batch_size"], "subset_seed": recipe["subset_seed"]},
         augment={"views": None, "seed": recipe["seed"], "transforms": [], **(recipe.get("augment") or {})},
         optimizer=recipe["optimizer"],
         scheduler=recipe["scheduler"],

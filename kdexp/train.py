@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
+from filelock import FileLock
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf
 
 from kdexp import child, launch, results, schemes
-from kdexp.config import HYDRA_VERSION_BASE, check, plain, run_key
+from kdexp.config import HYDRA_VERSION_BASE, check, is_one_process, plain, run_key
 
 if TYPE_CHECKING:
     from kdexp.experiment import Parts
@@ -108,18 +109,32 @@ def _earlier(config: DictConfig, folder: Path) -> dict[str, Any]:
 
 
 def _take(values: dict[str, Any], name: str, overrides: list[str]) -> None:
-    """A run that comes before the run itself, unless it is complete already."""
+    """A run that comes before the run itself: found complete in its folder or in the store, else trained and kept.
+
+    A copy in the store serves other runs that need the same: those of a sweep, a source domain's teacher above all.
+    """
     from kdexp.experiment import distill
 
-    folder = Path(values["output_dir"])
-    earlier = results.read(folder, "resume") if (folder / results.FILE).is_file() else {}
-    if earlier.get("status") == "completed":
-        log.info("%s: complete already: %s", name, folder)
-        return
-    log.info("%s: %s", name, folder)
-    with _recording(folder, launch.facts(values, overrides, earlier)) as record:
-        distill(OmegaConf.create(values), folder, record)
+    folder, kept = Path(values["output_dir"]), Path(values["store_dir"]) / "steps" / run_key(values)
+    shares = is_one_process(values["trainer"])  # ranks that begin at once might find different things
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(kept.with_suffix(".lock")) if shares else nullcontext():
+        if shares and not _is_complete(folder) and _is_complete(kept):
+            results.copy(kept, folder)
+        if _is_complete(folder):
+            log.info("%s: complete already: %s", name, folder)
+            return
+        log.info("%s: %s", name, folder)
+        earlier = results.read(folder, "resume") if (folder / results.FILE).is_file() else {}
+        with _recording(folder, launch.facts(values, overrides, earlier)) as record:
+            distill(OmegaConf.create(values), folder, record)
+        if shares:
+            results.copy(folder, kept)
     launch.meet()
+
+
+def _is_complete(folder: Path) -> bool:
+    return (folder / results.FILE).is_file() and results.read(folder, "resume")["status"] == "completed"
 
 
 def _recording(folder: Path, facts: dict[str, Any]) -> AbstractContextManager[dict[str, Any]]:

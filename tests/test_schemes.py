@@ -88,6 +88,21 @@ def test_a_chain_is_run_once_and_continued_where_it_stopped(tmp_path, store):
     assert found["agreement"] == pytest.approx(result["metrics"]["test"]["best"]["agreement"])
 
 
+def test_the_source_domains_teacher_is_trained_once_for_all_runs(tmp_path):
+    overrides = [*SMOKE, "scheme=cross_domain", "dataset=synthetic", "dataset@scheme.source=synthetic"]
+    weights = set()
+    for seed in (0, 1):
+        folder = tmp_path / str(seed)
+        result = run(compose([*overrides, f"seed={seed}"], output_dir=folder, store_dir=tmp_path / "store"))
+        assert result["status"] == "completed"
+        weights.add((folder / "steps" / "teacher" / "student.safetensors").read_bytes())
+        assert (folder / "steps" / "teacher" / "checkpoints").is_dir() == (seed == 0), "trained, and then found"
+    assert len(weights) == 1
+    other = [*overrides, "teacher.recipe.seed=7"]
+    run(compose(other, output_dir=tmp_path / "other", store_dir=tmp_path / "store"))
+    assert (tmp_path / "other" / "steps" / "teacher" / "student.safetensors").read_bytes() not in weights
+
+
 def test_peers_are_measured_and_exported(tmp_path, store):
     result = run(compose([*SMOKE, "scheme=mutual", "+student@scheme.peers.other=mlp"],
                          output_dir=tmp_path, store_dir=store))  # fmt: skip
