@@ -284,14 +284,16 @@ def _labels(splits: Splits) -> Tensor:
     return labels
 
 
-def teacher(config: Any, data: Data, *, may_train: bool = True, kind: type[Teacher] = Teacher) -> Teacher | None:
+def teacher(
+    config: Any, data: Data, *, may_train: bool = True, kind: Callable[..., Teacher] = Teacher
+) -> Teacher | None:
     """The frozen teacher with its weights, trained first if need be.
 
     Args:
         config: the experiment's.
         data: its data.
         may_train: see below.
-        kind: its class.
+        kind: its class, or what makes one of what `Teacher` takes.
 
     Returns:
         The teacher; None for a control, and for a teacher that would have to be trained when it may not be.

@@ -13,7 +13,7 @@ import logging
 import signal
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -121,11 +121,14 @@ class Turns:
     def _round(self) -> None:
         """Let those that are least far take a step."""
         least = min(batches.place for batches in self._waiting.values())
-        fibers = [fiber for fiber, batches in self._waiting.items() if batches.place == least]
-        batches = [self._waiting[fiber] for fiber in fibers]
-        with self.backend.round([each.module for each in batches], [each.next() for each in batches]):
-            for fiber in fibers:
-                self._go_on(fiber)
+        waiting = {fiber: batches for fiber, batches in self._waiting.items() if batches.place == least}
+        modules = {fiber: batches.module for fiber, batches in waiting.items()}
+        with self.backend.round(list(modules.values()), [batches.next() for batches in waiting.values()]):
+            for fiber, module in modules.items():
+                with self.backend.turn(module):
+                    self._go_on(fiber)
+                if fiber not in self._waiting or self._waiting[fiber].place != (least[0], least[1] + 1):
+                    self.backend.join(module)
 
     def _go_on(self, fiber: greenlet) -> None:
         self._waiting.pop(fiber, None)
@@ -178,7 +181,7 @@ class SharedParts(Parts):
     def teacher(self, config: Any, data: assemble.Data) -> Teacher | None:
         """See `Parts`."""
         if self._teacher is None:
-            self._teacher = assemble.teacher(config, data, kind=_SharedTeacher)
+            self._teacher = assemble.teacher(config, data, kind=partial(_SharedTeacher, self._streams))
         return self._teacher if teachers(config) else None  # a control has none
 
     def cache(self, config: Any, frozen: Teacher | None, data: assemble.Data) -> Cache | None:
@@ -210,16 +213,19 @@ class SharedParts(Parts):
 
 
 class _SharedTeacher(Teacher):
-    """Remembers its answers to the inputs that it was asked about last."""
+    """Is asked once about a training batch, however many students it feeds."""
 
-    _last: tuple[Tensor, list[Outputs]] | None = None
+    def __init__(self, streams: "Mapping[DataModule, _Stream]", *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self._streams = streams
 
     def answers(self, inputs: Tensor) -> list[Outputs]:
-        if inputs.is_inference():  # of no training batch
-            return super().answers(inputs)
-        if self._last is None or self._last[0] is not inputs:
-            self._last = inputs, super().answers(inputs)
-        return self._last[1]
+        for stream in self._streams.values():
+            if stream.is_at(inputs):
+                if stream.answers is None:
+                    stream.answers = super().answers(inputs)
+                return stream.answers
+        return super().answers(inputs)
 
 
 class _Fed(pl.LightningDataModule):
@@ -281,10 +287,15 @@ class _Batches:
 
 
 class _Stream:
-    """The training batches in one order; that of the latest place is remembered."""
+    """The training batches in one order; that of the latest place is remembered.
+
+    Attributes:
+        answers: the teacher's to that batch; None: it was not asked.
+    """
 
     def __init__(self, epochs: Epochs) -> None:
         self.epochs = epochs
+        self.answers: list[Outputs] | None = None
         self._place: Place | None = None
 
     def batch(self, place: Place) -> Batch:
@@ -292,5 +303,9 @@ class _Stream:
         if place != self._place:
             if self._place != (epoch, number - 1):  # an epoch begins, or who came furthest is no more
                 self._rest = islice(self.epochs(epoch), number, None)
-            self._latest, self._place = next(self._rest), place
+            self._latest, self._place, self.answers = next(self._rest), place, None
         return self._latest
+
+    def is_at(self, inputs: Tensor) -> bool:
+        """Whether these are the inputs of the latest batch."""
+        return self._place is not None and self._latest.inputs is inputs

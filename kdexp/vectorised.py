@@ -13,7 +13,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -23,61 +23,79 @@ from torch.func import functional_call, vmap
 
 from kdexp.contracts import Batch
 from kdexp.distiller import Ahead, Distiller
+from kdexp.streams import Streams
 
 log = logging.getLogger(__name__)
 
-BACKENDS = ("auto", "loop", "vmap")
+BACKENDS = ("auto", "loop", "streams", "vmap")
 
 _ROUNDS = 7
 """So many rounds of each kind are measured before `auto` decides; of their times the median counts."""
 
 
 class Backend:
-    """How students that wait for their next step take it: each by itself (loop), or together (vmap).
+    """How students that wait for their next step take it.
+
+    loop: one after the other. streams: each in a stream of its own, which on a CPU is the same. vmap: together.
 
     Args:
-        name: one of `BACKENDS`; auto takes some steps in both ways and decides for the faster one.
+        name: one of `BACKENDS`; auto takes some steps in each way and decides for the fastest one.
 
     Attributes:
-        chosen: loop or vmap; None while auto has not decided.
+        chosen: the way they take; None while auto has not decided.
     """
 
     def __init__(self, name: str) -> None:
         self.chosen = None if name == "auto" else name
-        self._seconds: dict[str, list[float]] = {"loop": [], "vmap": []}
+        self._way = ""  # of this round
+        self._seconds: dict[str, list[float]] = {}
+        self._streams = Streams()
         self._kinds: WeakKeyDictionary[Distiller, Hashable] = WeakKeyDictionary()
         self._owners: WeakKeyDictionary[Distiller, Stack] = WeakKeyDictionary()
         self._unfit: set[Hashable] = {None}
 
     @contextmanager
     def round(self, modules: Sequence[Distiller], batches: Sequence[Batch]) -> Iterator[None]:
-        """While the block lasts, each of the students takes its step.
+        """While the block lasts, each of the students takes its step, each in a `turn`.
 
         Args:
             modules: which have not begun it.
             batches: of each; the same object where they are the same.
         """
-        way = self.chosen or min(self._seconds, key=lambda name: len(self._seconds[name]) > _ROUNDS)
+        if not self._seconds:
+            ways = [way for way in BACKENDS[1:] if way != "streams" or modules[0].device.type != "cpu"]
+            self._seconds = {way: [] for way in ways}
+        self._way = self.chosen or min(self._seconds, key=lambda way: len(self._seconds[way]) > _ROUNDS)
         started = time.perf_counter()
-        if way == "vmap":
+        if self._way == "vmap":
             self._step(modules, batches)
+        elif self._way == "streams":
+            for module, batch in zip(modules, batches, strict=True):
+                if module.cache is None:
+                    module.teacher_on_train(batch)  # what several of them look at is to be there before their turns
         yield
+        self._streams.join(modules)
         if self.chosen is None:
-            if batches[0].inputs.is_cuda:
-                torch.cuda.synchronize()
-            self._seconds[way].append(time.perf_counter() - started)
-            if len(self._seconds["vmap"]) > _ROUNDS:
+            torch.get_device_module(modules[0].device).synchronize()
+            self._seconds[self._way].append(time.perf_counter() - started)
+            if all(len(seconds) > _ROUNDS for seconds in self._seconds.values()):
                 self._decide(len(modules))
 
+    @contextmanager
+    def turn(self, module: Distiller) -> Iterator[None]:
+        """While the block lasts, a student of the round takes its step."""
+        with self._streams.turn(module) if self._way == "streams" else nullcontext():
+            yield
+
+    def join(self, module: Distiller) -> None:
+        """A student has done more than its step, and others may look at what it made."""
+        self._streams.join([module])
+
     def _decide(self, students: int) -> None:
-        loop, together = (
-            1e3 * statistics.median(self._seconds[name][1:]) for name in ("loop", "vmap")
-        )  # less the first
-        self.chosen = "vmap" if together < loop else "loop"
-        log.info(
-            "fused: %s, a step of %d students takes %.1f ms one by one and %.1f ms together",
-            self.chosen, students, loop, together,
-        )  # fmt: skip
+        took = {way: 1e3 * statistics.median(seconds[1:]) for way, seconds in self._seconds.items()}  # less the first
+        self.chosen = min(took, key=lambda way: took[way])
+        found = ", ".join(f"{milliseconds:.1f} ms ({way})" for way, milliseconds in took.items())
+        log.info("fused: %s, a step of %d students takes %s", self.chosen, students, found)
 
     def _step(self, modules: Sequence[Distiller], batches: Sequence[Batch]) -> None:
         alike: dict[tuple[Hashable, tuple[bool, ...]], dict[Distiller, Batch]] = {}

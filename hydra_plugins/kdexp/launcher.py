@@ -15,7 +15,7 @@ from kdexp import launch
 from kdexp.child import THREADS
 from kdexp.config import is_count
 
-BACKENDS = ("auto", "loop", "vmap")
+BACKENDS = ("auto", "loop", "streams", "vmap")
 
 
 @dataclass
