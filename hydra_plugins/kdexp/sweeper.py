@@ -157,11 +157,13 @@ class Sweeper(BasicSweeper):
 
     def _jobs(self) -> tuple[int, list[Job]]:
         """How many combinations there are, and the jobs that they come to."""
+        from kdexp.report.progress import composing  # here: shell completion needs no tables
+
         swept = self._swept()
         cells = [cell for given in self._given for cell in self.split_arguments(list(given.values()), None)[0]]
         jobs: dict[str, Job] = {}  # by what they compute
         configs = []
-        for cell in cells:
+        for cell in composing(cells):
             configs.append(self._compose(cell))
             job = self._job(cell, swept, configs[-1])
             jobs.setdefault(job.key, job)

@@ -4,13 +4,14 @@ import shlex
 import statistics
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE
 from rich.console import Console, Group
 from rich.live import Live
+from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
@@ -115,6 +116,11 @@ class Progress:
     def _say(self, line: str) -> None:
         self._console.print(line, soft_wrap=True, markup=False, highlight=False)
         sys.stdout.flush()
+
+
+def composing(cells: Sequence[Any]) -> Iterable[Any]:
+    """The combinations of a sweep, one after the other; in a terminal with a bar, since each takes Hydra a while."""
+    return track(cells, "reading the settings", console=Console(), transient=True)
 
 
 def show_trials(
