@@ -13,7 +13,8 @@ from kdexp.distiller import Distiller
 class Streams:
     """Each student's stream. What is computed there is that student's alone until it is joined.
 
-    A CPU has none: PyTorch's own stand-in does nothing, and a student's turn is what it would be without.
+    A CPU has none: PyTorch's own stand-in does nothing, and a student's turn is what it would be without. Nor has an
+    Apple GPU, as far as PyTorch goes.
     """
 
     def __init__(self) -> None:
@@ -23,6 +24,9 @@ class Streams:
     def turn(self, module: Distiller) -> Iterator[None]:
         """While the block lasts, work goes to the student's stream, behind all that the current one has so far."""
         device = torch.get_device_module(module.device)
+        if not hasattr(device, "Stream"):
+            yield
+            return
         if module not in self._own:
             self._own[module] = device.Stream()
         self._own[module].wait_stream(device.current_stream())
