@@ -1,9 +1,10 @@
 """How the cost of a run grows with its work, as slopes on doubly logarithmic scales: 1 is proportional, 0 is free.
 
-    python scripts/bench_growth.py [--rounds 3]
+    python scripts/bench_growth.py [--rounds 3] [--cases epochs samples]
 
-Seconds of an epoch's steps (asking the teacher for kept answers is not in them: see scripts/bench_cache.py) when one
-thing grows and all else stays: the data, the classes, the teacher online, the teacher with kept answers.
+Seconds from the first step to the last (asking the teacher for kept answers is not in them: see scripts/bench_cache.py)
+when one thing grows and all else stays: the epochs, the data, the classes, the teacher online, the teacher with kept
+answers. Of one epoch, but for the first, which has the validation between epochs. Students: scripts/bench_fused.py.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import statistics
 from timing import Work, machine
 
 CASES = {
+    "epochs": [("cnn_small", "cnn", 20, {}, (f"trainer.max_epochs={2**k}",)) for k in range(1, 5)],
     "samples": [("cnn_small", "cnn", 20 * 2**k, {}, ()) for k in range(4)],
     "classes": [
         ("mlp", "mlp teacher.hidden=[64]", 20, {"classes": c, "shape": (1, 8, 8)}, ()) for c in (10, 100, 1000, 10000)
@@ -26,7 +28,9 @@ CASES = {
 }
 
 
-def size(case: str, work: Work, classes: int) -> float:
+def size(case: str, work: Work, classes: int, settings: tuple[str, ...]) -> float:
+    if case == "epochs":
+        return work.composed(*settings).trainer.max_epochs
     if case == "samples":
         return work.steps * work.batch
     if case == "classes":
@@ -42,15 +46,16 @@ def slope(sizes: list[float], seconds: list[float]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--cases", nargs="*", default=list(CASES), choices=list(CASES), metavar="CASE")
     arguments = parser.parse_args()
-    print(machine(), "\n\n| what grows | from, to | seconds an epoch | slope |\n|---|---|---|---|")
-    for case, points in CASES.items():
+    print(machine(), "\n\n| what grows | from, to | seconds | slope |\n|---|---|---|---|")
+    for case in arguments.cases:
         sizes, seconds = [], []
-        for student, teacher, steps, more, settings in points:
+        for student, teacher, steps, more, settings in CASES[case]:
             work = Work(student, teacher, steps, **more)
             work.kdexp(*settings)  # warms up
             seconds.append(statistics.median(work.kdexp(*settings) for _ in range(arguments.rounds)))
-            sizes.append(size(case, work, more.get("classes", 0)))
+            sizes.append(size(case, work, more.get("classes", 0), settings))
             work.remove()
         shown = ", ".join(f"{s:.3g}" for s in seconds)
         print(

@@ -87,7 +87,7 @@ class Work:
         return compose([*self.settings, *more], output_dir=self.folder, store_dir=self.folder)
 
     def kdexp(self, *more: str, alone: bool = False) -> float:
-        """Seconds of an epoch's steps in kdexp; kept answers are there before."""
+        """Seconds from the first step to the last, of one epoch unless more are set; kept answers are there before."""
         config = self.composed(*more, *(["alpha=1"] if alone else []))
         data = assemble.Data(config) if more else self.data
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
@@ -102,10 +102,11 @@ class Work:
         first, last = module.on_train_epoch_start, module.on_validation_epoch_start
         module.on_train_epoch_start = lambda: (first(), clock.append(time.perf_counter()))
         module.on_validation_epoch_start = lambda: (clock.append(time.perf_counter()), last())
-        settings = {"accelerator": "cpu", "devices": 1, "max_epochs": 1, "limit_train_batches": self.steps}
+        settings = {"accelerator": "cpu", "devices": 1, "limit_train_batches": self.steps}
+        settings["max_epochs"] = config.trainer.max_epochs
         fit(module, data.student, self.folder, settings)
         self.teacher.networks[0].to(memory_format=torch.contiguous_format)  # as all others find it
-        return clock[1] - clock[0]
+        return clock[-1] - clock[0]
 
     def bare(self, *, alone: bool = False) -> float:
         """Seconds of the same epoch in a loop written by hand."""
