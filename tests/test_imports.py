@@ -1,6 +1,7 @@
 """Dependencies run one way; this reads the imports and keeps it so."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -103,3 +104,15 @@ def test_jobs_are_forked_from_a_process_that_has_all_of_the_code_and_knows_which
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     left_out = ["kdexp.fused", "kdexp.search"] if missing else []
     assert done.stdout == f"{len(MODULES) - 1} {left_out}\n1 1 False\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [({}, "10000"), ({"GOMP_SPINCOUNT": "5"}, "5"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)],
+    ids=["kdexp's", "the user's", "the user's other way to say it"],
+)
+def test_threads_that_wait_do_not_spin_for_long_unless_the_user_says_so(given, found):
+    environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"} | given
+    code = "import kdexp, os; print(os.environ.get('GOMP_SPINCOUNT'))"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(found)
