@@ -5,7 +5,7 @@ import os
 __version__ = "0.1.0"
 
 # A thread of OpenMP's that waits for others keeps its core busy, by default for so long that two trainings on the same
-# cores slow each other down twentyfold and more (scripts/bench_neighbours.py). libgomp reads this when torch is first
+# cores can slow each other down a hundredfold (scripts/bench_neighbours.py). libgomp reads this when torch is first
 # imported: https://gcc.gnu.org/onlinedocs/libgomp/GOMP_005fSPINCOUNT.html
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")

@@ -1,11 +1,16 @@
-"""Files that are either the old one or the new one, never half of it."""
+"""Files that are either the old one or the new one, never half of it, and that are made by one process only."""
 
 import hashlib
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -39,6 +44,27 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def trained_by_one(lock: Path, what: str) -> Iterator[None]:
+    """Let no other process train the same meanwhile; one that comes later waits, and says so.
+
+    Args:
+        lock: a file that all of them lock; its folder is made.
+        what: is trained, for the message.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    held = FileLock(lock)
+    try:
+        held.acquire(timeout=0)
+    except Timeout:
+        log.info("%s: waiting for another process that is training it", what)
+        held.acquire()
+    try:
+        yield
+    finally:
+        held.release()
 
 
 def sha256(path: Path) -> str:

@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from kdexp.atomic import atomic_path, sha256
+from kdexp.atomic import atomic_path, sha256, trained_by_one
 from kdexp.contracts import Outputs, Task
 from kdexp.features import Reader
 
@@ -303,14 +302,7 @@ def trained_once(folder: Path, description: Mapping[str, Any], train: Callable[[
         description: all that the weights depend on, for a person to read; plain values.
         train: gets a folder to work in, where an interrupted training may be continued, and returns the network.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / "lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        log.info("teacher: waiting for another process that is training it")
-        lock.acquire()
-    try:
+    with trained_by_one(folder / "lock", "teacher"):
         weights, card = folder / "teacher.safetensors", folder / "teacher.json"
         if not _is_whole(weights, card):
             work = folder / "training"
@@ -318,8 +310,6 @@ def trained_once(folder: Path, description: Mapping[str, Any], train: Callable[[
             with atomic_path(card) as temporary:
                 temporary.write_text(json.dumps({"sha256": sha256(weights), **description}, indent=2, default=str))
             shutil.rmtree(work, ignore_errors=True)
-    finally:
-        lock.release()
 
 
 def _is_whole(weights: Path, card: Path) -> bool:

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
-from filelock import FileLock
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf
 
 from kdexp import child, launch, results, schemes
+from kdexp.atomic import trained_by_one
 from kdexp.config import HYDRA_VERSION_BASE, check, is_one_process, plain, run_key
 
 if TYPE_CHECKING:
@@ -117,8 +117,7 @@ def _take(values: dict[str, Any], name: str, overrides: list[str]) -> None:
 
     folder, kept = Path(values["output_dir"]), Path(values["store_dir"]) / "steps" / run_key(values)
     shares = is_one_process(values["trainer"])  # ranks that begin at once might find different things
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(kept.with_suffix(".lock")) if shares else nullcontext():
+    with trained_by_one(kept.with_suffix(".lock"), name) if shares else nullcontext():
         if shares and not _is_complete(folder) and _is_complete(kept):
             results.copy(kept, folder)
         if _is_complete(folder):

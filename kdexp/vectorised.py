@@ -13,7 +13,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Hashable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -74,22 +74,22 @@ class Backend:
                 if module.cache is None:
                     module.teacher_on_train(batch)  # what several of them look at is to be there before their turns
         yield
-        self._streams.join(modules)
+        if self._way == "streams":
+            self._streams.join(modules)
         if self.chosen is None:
             torch.get_device_module(modules[0].device).synchronize()
             self._seconds[self._way].append(time.perf_counter() - started)
             if all(len(seconds) > _ROUNDS for seconds in self._seconds.values()):
                 self._decide(len(modules))
 
-    @contextmanager
-    def turn(self, module: Distiller) -> Iterator[None]:
+    def turn(self, module: Distiller) -> AbstractContextManager[None]:
         """While the block lasts, a student of the round takes its step."""
-        with self._streams.turn(module) if self._way == "streams" else nullcontext():
-            yield
+        return self._streams.turn(module) if self._way == "streams" else nullcontext()
 
     def join(self, module: Distiller) -> None:
         """A student has done more than its step, and others may look at what it made."""
-        self._streams.join([module])
+        if self._way == "streams":
+            self._streams.join([module])
 
     def _decide(self, students: int) -> None:
         took = {way: 1e3 * statistics.median(seconds[1:]) for way, seconds in self._seconds.items()}  # less the first

@@ -102,8 +102,8 @@ class Work:
         first, last = module.on_train_epoch_start, module.on_validation_epoch_start
         module.on_train_epoch_start = lambda: (first(), clock.append(time.perf_counter()))
         module.on_validation_epoch_start = lambda: (clock.append(time.perf_counter()), last())
-        settings = {"accelerator": "cpu", "devices": 1, "limit_train_batches": self.steps}
-        settings["max_epochs"] = config.trainer.max_epochs
+        epochs = config.trainer.max_epochs
+        settings = {"accelerator": "cpu", "devices": 1, "max_epochs": epochs, "limit_train_batches": self.steps}
         fit(module, data.student, self.folder, settings)
         self.teacher.networks[0].to(memory_format=torch.contiguous_format)  # as all others find it
         return clock[-1] - clock[0]

@@ -120,7 +120,8 @@ class Progress:
 
 def composing(cells: Sequence[Any]) -> Iterable[Any]:
     """The combinations of a sweep, one after the other; in a terminal with a bar, since each takes Hydra a while."""
-    return track(cells, "reading the settings", console=Console(), transient=True)
+    console = Console()
+    return track(cells, "reading the settings", console=console, transient=True, disable=not console.is_terminal)
 
 
 def show_trials(

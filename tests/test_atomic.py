@@ -1,0 +1,20 @@
+import threading
+
+from kdexp.atomic import trained_by_one
+
+
+def test_who_comes_later_says_that_it_waits_and_goes_on_when_the_first_is_done(tmp_path, caplog):
+    order, waits = [], threading.Event()
+    caplog.handler.emit = lambda record: (order.append(record.getMessage()), waits.set())
+
+    def later():
+        with trained_by_one(tmp_path / "new" / "lock", "assistant"):
+            order.append("the second")
+
+    thread = threading.Thread(target=later)
+    with caplog.at_level("INFO", "kdexp.atomic"), trained_by_one(tmp_path / "new" / "lock", "assistant"):
+        thread.start()
+        assert waits.wait(10)
+        order.append("the first")
+    thread.join(10)
+    assert order == ["assistant: waiting for another process that is training it", "the first", "the second"]
