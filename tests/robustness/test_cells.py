@@ -63,13 +63,14 @@ def test_a_corruption_and_a_dose_are_what_the_operator_makes_of_each_batch():
 def test_each_network_is_attacked_for_itself_and_its_teacher_asked_about_that():
     """Two classes of a linear network: what an attack leaves is known exactly."""
     wide = torch.full_like(IMAGES, 0.5) + 0.1 * (IMAGES - 0.5)  # far from the bounds
+    torch.manual_seed(2)
     own = nn.Sequential(nn.Flatten(), nn.Linear(64, 2)).requires_grad_(False)
     other = nn.Sequential(nn.Flatten(), nn.Linear(64, 2)).requires_grad_(False)
     target = own(wide).argmax(1)
     data = grid(batches=batches(wide, target), outputs=2)
     weights = own[1].weight[0] - own[1].weight[1]
     margin = (own(wide)[:, 0] - own(wide)[:, 1]) * (1 - 2 * target)
-    eps = float(margin.median() / weights.abs().sum())
+    eps = float(margin.quantile(0.5) / weights.abs().sum())  # between two samples of the 90: no tie to be rounded
     cell = data.attack("pgd", Attack("linf", eps, 10, eps / 4))
     found = cell.measure(Networks({"teacher": other, "student": own}, {"student": "teacher"}))
     assert found["student"].values["acc"] == pytest.approx(float((margin > eps * weights.abs().sum()).float().mean()))
