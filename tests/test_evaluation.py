@@ -50,7 +50,8 @@ def quick(sweep, store):
 
 def test_a_quick_look_leaves_a_report_its_cells_and_its_figures(sweep, quick):
     folder = sweep / "1"
-    assert json.loads((folder / "robustness.json").read_text()) == quick
+    written = json.loads((folder / "robustness.json").read_text())
+    assert {**written, "seconds": 0} == {**quick, "seconds": 0}  # another test may have asked again
     assert list(quick["models"]) == ["teacher", "control", "student"]
     assert quick["samples"] == 60
     assert set(quick["measures"]) == {"clean", "corruptions_lite", "noise_dose", "attacks", "calibration", "features"}
