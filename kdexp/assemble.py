@@ -219,7 +219,7 @@ def student(config: Any, frozen: Teacher | None = None) -> nn.Module:
             setting, member = _the_teacher(config)
             other = frozen.networks[0] if frozen is not None else network(member, setting, config.dataset)
             built = target(loss).deployed(_side(config, "student", built), _side(config, setting, other))
-    return built
+    return _laid_out(built, config.trainer.channels_last, config)
 
 
 def peers(config: Any) -> dict[str, nn.Module]:
@@ -228,7 +228,8 @@ def peers(config: Any) -> dict[str, nn.Module]:
     named = config.scheme.peers or {"twin": config.student}
     for place, (name, peer) in enumerate(named.items(), start=1):
         torch.manual_seed(config.seed + place)
-        built[name] = network(peer, f"scheme.peers.{name}", config.dataset)
+        peer_network = network(peer, f"scheme.peers.{name}", config.dataset)
+        built[name] = _laid_out(peer_network, config.trainer.channels_last, config)
     return built
 
 
@@ -304,6 +305,8 @@ def teacher(
     if not may_train and any(_is_to_be_trained(member, config, data) for member in named.values()):
         return None
     networks = [_teacher_network(member, name, config, data) for name, member in named.items()]
+    for built in networks:
+        _laid_out(built, config.trainer.channels_last, config)
     return kind(
         networks,
         task=config.dataset.task,
@@ -391,7 +394,7 @@ def _recipe(member: Any) -> dict[str, Any]:
 def _train_teacher(member: Any, setting: str, config: Any, data: Data, folder: Path) -> nn.Module:
     recipe = member.recipe
     torch.manual_seed(recipe.seed)
-    learner = network(member, setting, config.dataset)
+    learner = _laid_out(network(member, setting, config.dataset), recipe.channels_last, config)
     own = data.for_teacher(member)
     scheme = recipe.get("scheme") or {}
     kind = adversarial(scheme, config.dataset, f"{setting}.recipe.scheme") if scheme else Distiller
@@ -416,11 +419,33 @@ def _train_teacher(member: Any, setting: str, config: Any, data: Data, folder: P
     return learner.cpu()
 
 
-def in_memory_format(config: Any, *networks: nn.Module) -> None:
-    """Lay the networks' weights out as ``trainer.channels_last`` says; images follow in the first convolution."""
-    if config.trainer.channels_last:
-        for network in networks:
-            network.to(memory_format=torch.channels_last)
+def _laid_out(built: nn.Module, channels_last: bool | str, config: Any) -> nn.Module:
+    """The network, its weights in the memory format asked for; images follow in the first convolution."""
+    if is_channels_last(built, channels_last, config):
+        built.to(memory_format=torch.channels_last)
+    return built
+
+
+def is_channels_last(built: nn.Module, wanted: bool | str, config: Any) -> bool:
+    """Whether a network's weights and feature maps have their channels last.
+
+    With auto on a CPU, where it makes the network faster, which the widths of its convolutions decide and no clock, so
+    that the same settings give the same numbers again. Convolutions of fewer than eight channels do not fill a vector
+    register, and for those of more than 256 oneDNN has faster kernels in its own format; measured in
+    docs/benchmarks.md by scripts/bench_layout.py. On a GPU auto is false.
+
+    Args:
+        built: the network.
+        wanted: a setting, ``trainer.channels_last`` or a teacher's ``recipe.channels_last``: true, false or auto.
+        config: the experiment's.
+    """
+    if wanted != "auto":
+        return bool(wanted)
+    if device(config.trainer.accelerator).type != "cpu":
+        return False
+    convolutions = [module for module in built.modules() if isinstance(module, nn.Conv2d)]
+    spatial = [layer for layer in convolutions if layer.groups == 1 and layer.kernel_size != (1, 1)]
+    return bool(spatial) and all(8 <= layer.out_channels <= 256 for layer in spatial)
 
 
 def device(accelerator: str) -> torch.device:
@@ -563,7 +588,7 @@ def _answers_key(config: Any, frozen: Teacher, data: Data, split: SplitName, rec
         "content": data.content,
         "split": [split, hashlib.sha256(index.numpy().tobytes()).hexdigest()],
         "normalised": [list(config.dataset.mean), list(config.dataset.std)],
-        "channels_last": config.trainer.channels_last,
+        "channels_last": [is_channels_last(net, config.trainer.channels_last, config) for net in frozen.networks],
         "augment": [transforms, config.augment.seed if augmented else None],
         "device": place.type if place.type == "cpu" else torch.cuda.get_device_name(place),
         "versions": [torch.__version__, __version__, torch.backends.cpu.get_cpu_capability()],

@@ -88,7 +88,7 @@ class Trainer:
     accumulate_grad_batches: int = 1
     gradient_clip_val: float | None = None
     sync_batchnorm: bool = False
-    channels_last: bool = False
+    channels_last: Any = "auto"
     compile: Any = False
     log_every_n_steps: int = 50
     gradient_stats_every_n_steps: int = 100
@@ -665,6 +665,7 @@ def _check_teacher(name: str, teacher: Any) -> None:
     share = recipe.train_fraction
     _require(0 < share <= 1, f"{name}.recipe.train_fraction", "must be in (0, 1]", share)
     _require(0 <= recipe.label_noise < 1, f"{name}.recipe.label_noise", "must be in [0, 1)", recipe.label_noise)
+    _check_choice_or_auto(f"{name}.recipe.channels_last", recipe.channels_last)
     scheme = recipe.get("scheme") or {}
     _require(not scheme or scheme.get("name") in ADVERSARIAL_TRAINING, f"{name}.recipe.scheme",
              f"must be null, {' or '.join(ADVERSARIAL_TRAINING)}", scheme.get("name"))  # fmt: skip
@@ -721,10 +722,14 @@ def _check_trainer(trainer: Any, optimizer: Any) -> None:
     unscaled = trainer.precision == "16-mixed" and clip is not None
     _require(not (unscaled and optimizer.get("fused")), "optimizer.fused",
              "must be false with trainer.precision=16-mixed and trainer.gradient_clip_val", True)  # fmt: skip
-    _require(trainer.compile in (True, False, "auto"), "trainer.compile", "must be true, false or auto",
-             trainer.compile)  # fmt: skip
+    for setting in ("channels_last", "compile"):
+        _check_choice_or_auto(f"trainer.{setting}", trainer[setting])
     _require(trainer.accumulate_grad_batches >= 1, "trainer.accumulate_grad_batches", "must be at least 1",
              trainer.accumulate_grad_batches)  # fmt: skip
+
+
+def _check_choice_or_auto(name: str, value: Any) -> None:
+    _require(value in (True, False, "auto"), name, "must be true, false or auto", value)
 
 
 def is_count(value: Any) -> bool:

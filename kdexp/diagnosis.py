@@ -84,7 +84,6 @@ def examine(config: Any) -> Iterator[Finding]:
     if frozen is not None:
         yield _accuracy_on_val(config, frozen, data)
     yield _sizes(config, learner, frozen)
-    assemble.in_memory_format(config, learner, *(frozen.networks if frozen is not None else ()))
     with _hearing(heard):
         module = assemble.distiller(config, learner, frozen, data)
     probe = Probe(heard, next(iter(data.student.eval_batches("val", "cpu"))).inputs[:64])

@@ -111,7 +111,6 @@ def distill(
             _judge_teacher(config, record["teacher"]["val"]["acc"])
     learner = assemble.student(config, frozen)
     record["model"] = {"parameters": parameters(learner), "macs": macs(learner, list(config.dataset.input_shape))}
-    assemble.in_memory_format(config, learner, *(frozen.networks if frozen is not None else ()))
     if config.trainer.compile:
         _compile(config, learner, frozen, data)
     module = assemble.distiller(config, learner, frozen, data)

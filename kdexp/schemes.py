@@ -61,7 +61,7 @@ def _source(values: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         label_smoothing=recipe["label_smoothing"],
         seed=recipe["seed"],
         trainer={**values["trainer"], "max_epochs": recipe["max_epochs"], "precision": recipe["precision"],
-                 "gradient_clip_val": recipe["gradient_clip_val"]},
+                 "gradient_clip_val": recipe["gradient_clip_val"], "channels_last": recipe["channels_last"]},
         alpha=1.0,
         alpha_schedule={"kind": "constant", "final": None},
         feature_loss={},

@@ -167,7 +167,8 @@ class Stack:
         totals, logits, values = self._run(batches, self._buffers)
         gradients = torch.autograd.grad(totals.sum(), self._trained)
         # Laid out like the parameters: a fused optimizer takes that for granted.
-        of_each = zip(*(gradient.contiguous().unbind() for gradient in gradients), strict=True)
+        laid_out = [torch.empty_like(stack).copy_(own) for stack, own in zip(self._trained, gradients, strict=True)]
+        of_each = zip(*(gradient.unbind() for gradient in laid_out), strict=True)
         rows = zip(self.modules, logits.detach().unbind(), values.detach().unbind(), of_each, strict=True)
         for module, own, parts, slopes in rows:
             weights = module.logit_weights()
@@ -234,9 +235,11 @@ def _settings(loss: nn.Module) -> tuple[tuple[str, Any], ...] | None:
 
 
 def _stacked(tensors: Sequence[Tensor]) -> Tensor:
-    """A stack of tensors, of which they become views."""
-    stack = torch.stack([tensor.detach() for tensor in tensors])
+    """A stack of tensors, of which they become views; with strides as before, which an optimizer's state has too."""
+    first = tensors[0]
+    stack = first.new_empty_strided((len(tensors), *first.shape), (first.numel(), *first.stride()))
     for tensor, own in zip(tensors, stack.unbind(), strict=True):
+        own.copy_(tensor.detach())
         tensor.data = own
     return stack
 

@@ -5,8 +5,8 @@
 The same networks and initial weights, the same uint8 images with crop and flip, batches of 64, SGD with momentum, alpha
 0.1, T = 4, float32. torchdistill runs its own distillation box and loss over its usual pipeline, a DataLoader of PIL
 images with torchvision's transforms, with a worker process a core or without, whichever is faster. kdexp is measured as
-it is and with trainer.channels_last=true, the memory format in which wide convolutions are faster. torchdistill is
-installed without its dependencies (they are kdexp's too) into a folder that is removed afterwards.
+it is and with trainer.channels_last=false, the memory format of torchdistill's networks. torchdistill is installed
+without its dependencies (they are kdexp's too) into a folder that is removed afterwards.
 """
 
 import argparse
@@ -94,14 +94,14 @@ def main() -> None:
             work = Work(student, teacher, steps)
             found = in_turn(
                 arguments.rounds,
-                kdexp=lambda work=work: work.kdexp("augment=crop_flip"),
-                nhwc=lambda work=work: work.kdexp("augment=crop_flip", "trainer.channels_last=true"),
+                kdexp=lambda work=work: work.kdexp("augment=crop_flip", "trainer.channels_last=auto"),
+                nchw=lambda work=work: work.kdexp("augment=crop_flip"),
                 inline=lambda work=work: torchdistill_epoch(work, 0),
                 workers=lambda work=work: torchdistill_epoch(work, torch.get_num_threads()),
             )
             theirs = min(found["inline"], found["workers"], key=statistics.median)
             print(row(name, theirs, found["kdexp"], 1e3 / steps))
-            print(row(f"{name}, channels last", theirs, found["nhwc"], 1e3 / steps), flush=True)
+            print(row(f"{name}, channels_last=false", theirs, found["nchw"], 1e3 / steps), flush=True)
             work.remove()
 
 

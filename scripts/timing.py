@@ -74,6 +74,7 @@ class Work:
             *f"student={student}".split(), *f"teacher={teacher}".split(), f"dataset.input_shape={list(shape)}",
             f"dataset.num_classes={classes}", f"dataset.mean={per_channel[0]}", f"dataset.std={per_channel[1]}",
             f"dataset.batch_size={batch}", "trainer.gradient_stats_every_n_steps=0", "trainer.max_epochs=1",
+            "trainer.channels_last=false",  # as in the loop written by hand
             f"dataset.source.train_samples={samples}", f"dataset.val_fraction={val / samples}", *settings,
         ]  # fmt: skip
         self.config = self.composed()
@@ -93,7 +94,9 @@ class Work:
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
         teacher = None if alone else self.teacher
         student = assemble.student(config)
-        assemble.in_memory_format(config, student, *self.teacher.networks)
+        for network in self.teacher.networks:
+            last = assemble.is_channels_last(network, config.trainer.channels_last, config)
+            network.to(memory_format=torch.channels_last if last else torch.contiguous_format)
         module = assemble.distiller(config, student, teacher, data)
         module.cache = assemble.teacher_cache(config, teacher, data)
         if module.cache is not None:

@@ -1,7 +1,9 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
+from kdexp import assemble
 from kdexp.assemble import Data, _weights_file
 from kdexp.config import compose
 
@@ -37,3 +39,48 @@ def test_a_teacher_is_another_where_its_labels_are_and_only_there(tmp_path):
     assert len({place for place, _ in (clean, *noisy)}) == len({labels for _, labels in (clean, *noisy)}) == 4
     pairs = zip(clean[1], noisy[1][1], strict=True)
     assert {(wrong - right) % 10 for right, wrong in pairs} == {0, 1}
+
+
+def layout(network):
+    """Whether the weights of its second convolution have their channels last; those of one input channel have none."""
+    _, second, *_ = (module for module in network.modules() if isinstance(module, torch.nn.Conv2d))
+    return second.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [("auto", [False, True, True]), ("true", [True, True, True]), ("false", [False, False, False])],
+)
+def test_every_network_has_the_layout_asked_for_and_with_auto_its_own(tmp_path, setting, expected):
+    settings = ["experiment=smoke", "student=cnn_small", f"trainer.channels_last={setting}"]
+    config = compose([*settings, "teacher=cnn"], output_dir=tmp_path, store_dir=tmp_path)
+    mutual = compose([*settings, "scheme=mutual", "+student@scheme.peers.other=cnn"], output_dir=tmp_path)
+    teacher = assemble.teacher(config, Data(config)).networks[0]
+    networks = [assemble.student(config), assemble.peers(mutual)["other"], teacher]
+    assert [layout(network) for network in networks] == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("cnn_small", False),  # four channels
+        ("cnn", True),
+        ("resnet20", True),
+        ("mobilenetv2_half", True),  # wide convolutions are of single pixels or of single channels
+        ("vgg8", False),  # 512 channels
+        ("mlp", False),
+    ],
+)
+def test_auto_goes_by_the_widths_of_the_convolutions_and_only_on_a_cpu(tmp_path, monkeypatch, name, expected):
+    settings = ["experiment=smoke", f"student={name}", "dataset.input_shape=[1,16,16]"]
+    config = compose(settings, output_dir=tmp_path)
+    network = assemble.student(config)
+    assert assemble.is_channels_last(network, "auto", config) is expected
+    monkeypatch.setattr(assemble, "device", lambda accelerator: torch.device("cuda"))
+    assert not assemble.is_channels_last(network, "auto", config)
+    assert assemble.is_channels_last(network, True, config)
+
+
+def test_a_teacher_trained_in_another_layout_is_another(tmp_path):
+    places = {trained(tmp_path, f"channels_last={setting}")[0] for setting in ("auto", "true", "false")}
+    assert len(places) == 3

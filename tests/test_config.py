@@ -72,6 +72,8 @@ def test_settings_have_their_types(tmp_path):
         ("teacher.num_classes=7", r"^teacher.num_classes must be \d+, .* got 7$"),
         ("dataset.task=ranking", r"^dataset.task must be multiclass, binary or multilabel, got ranking$"),
         ("trainer.compile=perhaps", r"^trainer.compile must be true, false or auto, got perhaps$"),
+        ("trainer.channels_last=1.5", r"^trainer.channels_last must be true, false or auto, got 1.5$"),
+        ("teacher.recipe.channels_last=x", r"^teacher.recipe.channels_last must be true, false or auto, got x$"),
         ("trainer.max_epochs=0", r"^trainer.max_epochs must be at least 1, got 0$"),
         ("dataset.num_classes=1", r"^dataset.num_classes must be at least 2, got 1$"),
         ("dataset.eval_batch_size=0", r"^dataset.eval_batch_size must be at least 1, got 0$"),

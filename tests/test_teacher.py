@@ -96,11 +96,12 @@ NETWORKS = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["", "channels_last"])
 @pytest.mark.parametrize(("build", "shape"), NETWORKS, ids=["mlp", "cnn", "resnet", "mobilenet", "shufflenet", "vgg",
                                                             "rnn", "vit"])  # fmt: skip
-def test_an_answer_does_not_depend_on_the_rest_of_the_batch_or_on_the_threads(build, shape):
+def test_an_answer_does_not_depend_on_the_rest_of_the_batch_or_on_the_threads(build, shape, layout):
     torch.manual_seed(0)
-    teacher = Teacher([build(7, shape)])
+    teacher = Teacher([build(7, shape).to(memory_format=layout)])
     inputs, threads = torch.randn(101, *shape), torch.get_num_threads()
     wanted = teacher(inputs).logits
     shuffled = torch.randperm(101)
