@@ -204,8 +204,12 @@ def _single_threads(count: int, process: int) -> ThreadPoolExecutor:
 
 
 def _joined(parts: Sequence[Outputs], length: int) -> Outputs:
-    """The blocks' outputs as one, without the samples that filled the last block up."""
-    features = {path: torch.cat([part.features[path] for part in parts])[:length] for path in parts[0].features}
+    """The blocks' outputs as one, without the samples that filled the last block up; features as a cache has them."""
+    features = {
+        # With channels last a sum over pixels would have another order than that over kept features.
+        path: torch.cat([part.features[path] for part in parts])[:length].contiguous()
+        for path in parts[0].features
+    }
     return Outputs(torch.cat([part.logits for part in parts])[:length], features)
 
 

@@ -186,7 +186,7 @@ def test_a_run_goes_to_its_end_when_wandbs_server_does_not_answer(command, tmp_p
     assert runs(tmp_path, "outputs/*/*")[0]["status"] == "completed"
 
 
-LONG = (*SMOKE, "trainer.max_epochs=8", "tracking=none", "student.dropout=0.3")
+LONG = (*SMOKE, "trainer.max_epochs=16", "tracking=none", "student.dropout=0.3")
 
 
 def start(tmp_path, store, *arguments) -> subprocess.Popen:
@@ -247,18 +247,17 @@ def whole(tmp_path_factory, store) -> Path:
 def test_a_run_that_was_cut_off_is_continued_to_the_same_weights_bit_for_bit(
     command, tmp_path, store, whole, signal_number, status, moment
 ):
-    process = start(tmp_path, store, *LONG)
-    wait_for(lambda: list(tmp_path.glob("outputs/*/*/metrics.csv")), process)
-    folder = only_run(tmp_path)
-    wait_for(lambda: len((folder / "metrics.csv").read_text().splitlines()) > 3, process)
-    if moment == "middle of an epoch":
-        time.sleep(0.01)
-    process.send_signal(signal_number)
-    code = {signal.SIGKILL: -9, signal.SIGINT: 130, signal.SIGTERM: 143}[signal_number]
-    assert process.wait(60) == code
-    if code > 0:
-        assert f"interrupted; continue with: kdexp-train resume={folder}" in process.stderr.read()
-    process.stderr.close()
+    with start(tmp_path, store, *LONG) as process:
+        wait_for(lambda: list(tmp_path.glob("outputs/*/*/metrics.csv")), process)
+        folder = only_run(tmp_path)
+        wait_for(lambda: len((folder / "metrics.csv").read_text().splitlines()) > 3, process)
+        if moment == "middle of an epoch":
+            time.sleep(0.01)
+        process.send_signal(signal_number)
+        code = {signal.SIGKILL: -9, signal.SIGINT: 130, signal.SIGTERM: 143}[signal_number]
+        assert process.wait(60) == code
+        if code > 0:
+            assert f"interrupted; continue with: kdexp-train resume={folder}" in process.stderr.read()
     assert runs(tmp_path, "outputs/*/*")[0]["status"] == status
     done = command("kdexp-train", f"resume={folder}")
     assert "continuing from" in done.stdout
