@@ -430,9 +430,8 @@ def is_channels_last(built: nn.Module, wanted: bool | str, config: Any) -> bool:
     """Whether a network's weights and feature maps have their channels last.
 
     With auto on a CPU, where it makes the network faster, which the widths of its convolutions decide and no clock, so
-    that the same settings give the same numbers again. Convolutions of fewer than eight channels do not fill a vector
-    register, and for those of more than 256 oneDNN has faster kernels in its own format; measured in
-    docs/benchmarks.md by scripts/bench_layout.py. On a GPU auto is false.
+    that the same settings give the same numbers again: spatial convolutions of fewer than eight channels or more than
+    256 are slower so (scripts/bench_layout.py; docs/benchmarks.md). On a GPU auto is false.
 
     Args:
         built: the network.
@@ -445,7 +444,7 @@ def is_channels_last(built: nn.Module, wanted: bool | str, config: Any) -> bool:
         return False
     convolutions = [module for module in built.modules() if isinstance(module, nn.Conv2d)]
     spatial = [layer for layer in convolutions if layer.groups == 1 and layer.kernel_size != (1, 1)]
-    return bool(spatial) and all(8 <= layer.out_channels <= 256 for layer in spatial)
+    return bool(convolutions) and all(8 <= layer.out_channels <= 256 for layer in spatial)
 
 
 def device(accelerator: str) -> torch.device:

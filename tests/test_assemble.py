@@ -67,6 +67,7 @@ def test_every_network_has_the_layout_asked_for_and_with_auto_its_own(tmp_path, 
         ("cnn", True),
         ("resnet20", True),
         ("mobilenetv2_half", True),  # wide convolutions are of single pixels or of single channels
+        ("shufflenetv1", True),  # and nothing else
         ("vgg8", False),  # 512 channels
         ("mlp", False),
     ],
