@@ -98,7 +98,8 @@ def main() -> None:
             print(row(f"{name}, {given.epochs} epochs", found["fused"], found["basic"], unit=1, digits=1), flush=True)
     print("\n| students | together, ms | alone, ms | loop / alone | vmap / alone |\n|---|---|---|---|---|")
     for name, student in STUDENTS.items():
-        work = Work(student, "cnn teacher.recipe.max_epochs=1", 20, shape=(1, 28, 28), classes=10)
+        layout = ("trainer.channels_last=auto",)  # as in the sweeps
+        work = Work(student, "cnn teacher.recipe.max_epochs=1", 20, shape=(1, 28, 28), classes=10, settings=layout)
         for students in given.students:
             found = in_turn(
                 given.rounds,

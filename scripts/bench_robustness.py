@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 import yaml
 
+from kdexp import assemble
 from kdexp.config import compose, instantiate
 
 CONF = Path(__file__).parents[1] / "conf" / "corruption"
@@ -43,7 +44,7 @@ def main() -> None:
     config = compose(
         ["experiment=smoke", f"student={arguments.student}", f"dataset.input_shape={shape}"], output_dir="unused"
     )
-    network = instantiate({k: v for k, v in config.student.items() if k != "feature_layers"}).eval().to(device)
+    network = assemble.student(config).eval().to(device)
     images, index = torch.rand(arguments.batch, *shape, device=device), torch.arange(arguments.batch, device=device)
     corruptions = {}
     for path in sorted(CONF.glob("*.yaml")):
