@@ -376,7 +376,9 @@ def _teacher_key(member: Any, config: Any, data: Data) -> dict[str, Any]:
         "network": {key: value for key, value in plain(member).items() if key not in _NETWORK_KEYS},
         "recipe": _recipe(member),
         "statistics": [list(member.mean), list(member.std)],
-        "data": {k: config.dataset[k] for k in ("name", "task", "num_classes", "val_fraction", "split_seed")},
+        "data": {
+            k: config.dataset[k] for k in ("name", "task", "num_classes", "val_fraction", "split_seed", "drop_last")
+        },
         "content": data.content,
     }
 

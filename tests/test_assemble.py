@@ -82,6 +82,14 @@ def test_auto_goes_by_the_widths_of_the_convolutions_and_only_on_a_cpu(tmp_path,
     assert assemble.is_channels_last(network, True, config)
 
 
+def test_a_teacher_trained_without_the_last_batch_is_another(tmp_path):
+    configs = [
+        compose(["experiment=smoke", f"dataset.drop_last={setting}"], output_dir=tmp_path)
+        for setting in ("true", "false")
+    ]
+    assert len({_weights_file(config.teacher, config, Data(config)) for config in configs}) == 2
+
+
 def test_a_teacher_trained_in_another_layout_is_another(tmp_path):
     places = {trained(tmp_path, f"channels_last={setting}")[0] for setting in ("auto", "true", "false")}
     assert len(places) == 3
