@@ -304,9 +304,10 @@ def teacher(
         return None
     if not may_train and any(_is_to_be_trained(member, config, data) for member in named.values()):
         return None
-    networks = [_teacher_network(member, name, config, data) for name, member in named.items()]
-    for built in networks:
-        _laid_out(built, config.trainer.channels_last, config)
+    networks = [
+        _laid_out(_teacher_network(member, name, config, data), config.trainer.channels_last, config)
+        for name, member in named.items()
+    ]
     return kind(
         networks,
         task=config.dataset.task,
@@ -432,8 +433,9 @@ def is_channels_last(built: nn.Module, wanted: bool | str, config: Any) -> bool:
     """Whether a network's weights and feature maps have their channels last.
 
     With auto on a CPU, where it makes the network faster, which the widths of its convolutions decide and no clock, so
-    that the same settings give the same numbers again: spatial convolutions of fewer than eight channels or more than
-    256 are slower so (scripts/bench_layout.py; docs/benchmarks.md). On a GPU auto is false.
+    that the same settings give the same numbers again: a network with spatial convolutions of fewer than eight channels
+    is slower so, and one of more than 256 hardly gains (scripts/bench_layout.py; docs/benchmarks.md). On a GPU auto is
+    false.
 
     Args:
         built: the network.

@@ -82,6 +82,26 @@ def test_auto_goes_by_the_widths_of_the_convolutions_and_only_on_a_cpu(tmp_path,
     assert assemble.is_channels_last(network, True, config)
 
 
+class Begun(Exception):
+    pass
+
+
+@pytest.mark.parametrize(("setting", "expected"), [("auto", True), ("false", False)])
+def test_a_teacher_has_the_layout_of_its_recipe_while_it_is_trained(tmp_path, monkeypatch, setting, expected):
+    settings = ["experiment=smoke", "teacher=cnn", f"teacher.recipe.channels_last={setting}"]
+    config = compose(settings, output_dir=tmp_path, store_dir=tmp_path)
+    seen = []
+
+    def begin(module, *_, **__):
+        seen.append(layout(module.student))
+        raise Begun
+
+    monkeypatch.setattr(assemble, "fit", begin)
+    with pytest.raises(Begun):
+        assemble.teacher(config, Data(config))
+    assert seen == [expected]
+
+
 def test_a_teacher_trained_without_the_last_batch_is_another(tmp_path):
     configs = [
         compose(["experiment=smoke", f"dataset.drop_last={setting}"], output_dir=tmp_path)

@@ -55,6 +55,11 @@ def test_the_source_domains_teacher_is_a_control_on_the_source():
     assert student["teacher"]["mean"] == teacher["dataset"]["mean"] != student["dataset"]["mean"]
 
 
+def test_the_source_domains_teacher_has_the_layout_of_its_recipe():
+    (_, teacher), (_, student) = planned("scheme=cross_domain", "dataset=digits", "teacher.recipe.channels_last=false")
+    assert (teacher["trainer"]["channels_last"], student["trainer"]["channels_last"]) == (False, "auto")
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
