@@ -1,0 +1,86 @@
+"""Run folders that kdexp 0.1.0 wrote are still compared, evaluated and resumed: see tests/old_runs/README.md."""
+
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from kdexp import results
+from kdexp.report.comparison import Comparison
+from kdexp.report.files import write
+from kdexp.report.runs import find
+
+ARCHIVE = Path(__file__).parent / "old_runs" / "0.1.0.zip"
+
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory):
+    """The folders, as if they had been written where they lie."""
+    folder = tmp_path_factory.mktemp("old")
+    with zipfile.ZipFile(ARCHIVE) as archive:
+        archive.extractall(folder)
+    for path in folder.rglob("*"):
+        if path.suffix in (".json", ".yaml", ".log"):
+            path.write_text(path.read_text().replace("/tmp/old", str(folder)))
+    return folder
+
+
+@pytest.fixture
+def old(unpacked, tmp_path):
+    """A copy that a test may change."""
+    folder = tmp_path / "old"
+    shutil.copytree(unpacked, folder)
+    for path in folder.rglob("*.json"):
+        path.write_text(path.read_text().replace(str(unpacked), str(folder)))
+    return folder
+
+
+def test_they_are_compared(unpacked, tmp_path):
+    runs, unread = find([unpacked / "runs", unpacked / "multirun"])
+    assert not unread
+    assert sorted(run.folder.name for run in runs if run.status == "completed") == [
+        "alpha-0.1_seed-0-8222f8c9", "alpha-0.1_seed-1-14cecb56", "alpha-1_seed-0-8067497f", "alpha-1_seed-1-135e4dae",
+        "born_again", "cached", "control", "distilled",
+    ]  # fmt: skip
+    comparison = Comparison([run for run in runs if "sweep" in run.folder.parts])
+    assert [(setting.label, len(setting.runs)) for setting in comparison.settings] == [
+        ("control", 2),
+        ("alpha=0.1 temperature=4", 2),
+    ]
+    assert comparison.winner is not None
+    assert comparison.winner.gain is not None
+    assert comparison.winner.gain.differences == pytest.approx((0.0, -0.03125))
+    whole = Comparison(runs)
+    assert len(whole.reports) == 1
+    for _, path in write(whole, tmp_path, source=["old"]):
+        assert path.stat().st_size
+
+
+@pytest.mark.slow
+def test_they_are_evaluated_and_their_teacher_is_found(command, old):
+    teachers = sorted((old / "store" / "teachers").iterdir())
+    for name in ("distilled", "born_again"):
+        done = command("kdexp-eval", f"run={old / 'runs' / name}")
+        assert "agreement" in done.stdout, "the teacher was not found"
+    assert sorted((old / "store" / "teachers").iterdir()) == teachers
+
+
+@pytest.mark.slow
+def test_an_interrupted_one_is_resumed(command, old):
+    folder = old / "runs" / "interrupted"
+    before = (folder / "metrics.csv").read_text()
+    command("kdexp-train", f"resume={folder}")
+    after = (folder / "metrics.csv").read_text()
+    assert after.startswith(before.splitlines()[0])
+    assert after.splitlines()[1:151] == before.splitlines()[1:151]
+    assert len(after.splitlines()) == 201
+    assert results.read(folder, "run")["status"] == "completed"
+    assert len(list((old / "store" / "teachers").iterdir())) == 1, "the teacher was trained again"
+
+
+def test_a_report_on_robustness_is_read(unpacked):
+    report = json.loads((unpacked / "runs" / "distilled" / "robustness.json").read_text())
+    (found,) = Comparison(find([unpacked / "runs" / "distilled"])[0]).reports.values()
+    assert found["measures"]["clean"]["acc"] == report["measures"]["clean"]["acc"]
