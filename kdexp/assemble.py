@@ -32,7 +32,7 @@ from kdexp.data.loading import DataModule
 from kdexp.data.resample import class_shares
 from kdexp.data.splits import make_splits
 from kdexp.distiller import Distiller, Term
-from kdexp.features import side
+from kdexp.features import input_of_classifier, side
 from kdexp.fit import fit
 from kdexp.metrics import Curves, Metrics, evaluate
 from kdexp.models.cost import macs, parameters
@@ -218,7 +218,9 @@ def student(config: Any, frozen: Teacher | None = None) -> nn.Module:
         if hasattr(target(loss), "deployed"):
             setting, member = _the_teacher(config)
             other = frozen.networks[0] if frozen is not None else network(member, setting, config.dataset)
-            built = target(loss).deployed(_side(config, "student", built), _side(config, setting, other))
+            built = target(loss).deployed(
+                _side(config, "student", config.student, built), _side(config, setting, member, other)
+            )
     return _laid_out(built, config.trainer.channels_last, config)
 
 
@@ -240,19 +242,39 @@ def _the_teacher(config: Any) -> tuple[str, Any]:
     return next(iter(named.items()))
 
 
-def _side(config: Any, setting: str, built: nn.Module) -> Side:
+def _side(config: Any, setting: str, member: Any, built: nn.Module) -> Side:
     own = getattr(built, "layers", None)  # of a network that is deployed in the student's place
-    layers = own if isinstance(own, Layers) else plain(config[setting].feature_layers)
-    probe = torch.zeros(2, *config.dataset.input_shape)
+    layers = own if isinstance(own, Layers) else _layers(setting, member)
     try:
-        return side(built, Layers(**layers) if isinstance(layers, dict) else own, probe)
+        return side(built, layers, torch.zeros(2, *config.dataset.input_shape))
     except ValueError as error:
         raise ValueError(f"{setting}.feature_layers: {error}") from error
 
 
-def penultimate(config: Any, setting: str, built: nn.Module) -> str:
-    """The path of what a network's classifier gets (see `kdexp.features`)."""
-    return _side(config, setting, built).layers.penultimate
+def _layers(setting: str, member: Any) -> Layers | None:
+    """Where features are read in a network of conf/student or conf/teacher; None: they are to be found."""
+    given = plain(member)["feature_layers"]
+    if given == "auto":
+        return None
+    try:
+        return Layers(**given)
+    except TypeError as error:
+        rule = "must be auto, or have stages, penultimate, classifier and perhaps preact"
+        raise ValueError(f"{setting}.feature_layers {rule}, got {given}") from error
+
+
+def penultimate(config: Any, setting: str, member: Any, built: nn.Module) -> str | None:
+    """The path of what a network's classifier gets (see `kdexp.features`); None of one without a linear layer.
+
+    Args:
+        config: the experiment's.
+        setting: that named the network, for messages.
+        member: its part of the configuration.
+        built: the network.
+    """
+    if isinstance(getattr(built, "layers", None), Layers) or _layers(setting, member) is not None:
+        return _side(config, setting, member, built).layers.penultimate
+    return input_of_classifier(built, torch.zeros(2, *config.dataset.input_shape))
 
 
 def term(config: Any, *args: Any) -> Term:
@@ -272,8 +294,9 @@ def feature_losses(config: Any, learner: nn.Module, frozen: nn.Module, labels: T
         frozen: the teacher's network.
         labels: see `Pair`.
     """
-    setting, _ = _the_teacher(config)
-    pair = Pair(_side(config, "student", learner), _side(config, setting, frozen), labels, config.dataset.num_outputs)
+    setting, member = _the_teacher(config)
+    sides = _side(config, "student", config.student, learner), _side(config, setting, member, frozen)
+    pair = Pair(*sides, labels, config.dataset.num_outputs)
     return {name: term(loss, pair) for name, loss in config.feature_loss.items()}
 
 

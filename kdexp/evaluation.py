@@ -15,11 +15,11 @@ import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from kdexp import assemble
 from kdexp.atomic import atomic_path
-from kdexp.config import dataset_option, fingerprint, instantiate, plain
+from kdexp.config import dataset_option, fingerprint, instantiate, plain, teachers
 from kdexp.contracts import Batch, Split
 from kdexp.data.counter import order
 from kdexp.data.loading import DataModule
@@ -63,7 +63,7 @@ def run_subject(config: Any, folder: Path, device: torch.device) -> Subject:
     """The student of a finished run, whose cells are kept in its run folder."""
     learner = assemble.student(config)
     load_weights(learner, folder / "student.safetensors", "run")
-    digest, path = assemble.state_digest(learner), _penultimate(config, "student", learner)
+    digest, path = assemble.state_digest(learner), assemble.penultimate(config, "student", config.student, learner)
     reader = Reader(learner.to(device).eval(), [path] if path else [])
     represent = (lambda inputs: reader(inputs).features[path]) if path else None
     return Subject(learner, digest, folder / "robustness", represent)
@@ -72,17 +72,13 @@ def run_subject(config: Any, folder: Path, device: torch.device) -> Subject:
 def teacher_subject(config: Any, frozen: Teacher) -> Subject:
     """The teacher, whose cells are kept in the store, for every student of it. It reads its penultimate features."""
     digest = fingerprint([assemble.state_digest(network) for network in frozen.networks])
-    path = _penultimate(config, "teacher", frozen.networks[0]) if len(frozen.networks) == 1 else None
+    path = None
+    if len(frozen.networks) == 1:
+        ((setting, member),) = teachers(config).items()
+        path = assemble.penultimate(config, setting, member, frozen.networks[0])
     frozen.read([path] if path else [])
     represent = (lambda inputs: frozen(inputs).features[path]) if path else None
     return Subject(frozen.differentiable, digest, Path(config.store_dir) / "teacher-robustness" / digest, represent)
-
-
-def _penultimate(config: Any, setting: str, network: nn.Module) -> str | None:
-    try:
-        return assemble.penultimate(config, setting, network)
-    except ValueError:  # a network of one layer, say: it can be measured in all else
-        return None
 
 
 class Examination:

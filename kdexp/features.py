@@ -1,11 +1,16 @@
 """Representations inside a network: read by forward hooks, so that no network is edited to be distilled.
 
-A path is that of ``named_modules()``, with two additions: a negative number counts from the end of an `nn.Sequential`
-(``stage1.-1``), and ``PATH:input`` is what the module at PATH gets instead of what it gives.
+A path is that of ``named_modules()``, with additions: a negative number counts from the end of an `nn.Sequential`
+(``stage1.-1``); ``PATH:input`` is what the module at PATH gets instead of what it gives; ``PATH:channels_last`` reads
+maps (N, H, W, C), as a Swin Transformer has them, as (N, C, H, W).
 """
 
+import math
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import dropwhile
 from typing import Any
 
 import torch
@@ -13,7 +18,7 @@ from torch import Tensor, nn
 
 from kdexp.contracts import Layers, Outputs, Side
 
-_INPUT = ":input"
+_INPUT, _CHANNELS_LAST = ":input", ":channels_last"
 
 
 class Reader:
@@ -44,18 +49,20 @@ class Reader:
             hook.remove()
 
     def _hook(self, path: str) -> torch.utils.hooks.RemovableHandle:
-        module = find(self._network, path.removesuffix(_INPUT))
+        is_last, of_input = path.endswith(_CHANNELS_LAST), path.removesuffix(_CHANNELS_LAST).endswith(_INPUT)
+        module = find(self._network, path.removesuffix(_CHANNELS_LAST).removesuffix(_INPUT))
+
+        def keep(features: Any) -> None:
+            self._seen.features[path] = features.movedim(-1, 1) if is_last else features
 
         def before(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-            self._seen.features[path] = inputs[0]
+            # An activation that works in place is about to overwrite what it gets.
+            keep(inputs[0].clone() if getattr(module, "inplace", False) else inputs[0])
 
         def after(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            # A recurrent layer gives (states, last states).
-            self._seen.features[path] = output[0] if isinstance(output, tuple) else output
+            keep(_first(output))
 
-        if path.endswith(_INPUT):
-            return module.register_forward_pre_hook(before)
-        return module.register_forward_hook(after)
+        return module.register_forward_pre_hook(before) if of_input else module.register_forward_hook(after)
 
 
 class _Seen(threading.local):
@@ -126,61 +133,201 @@ def discover(network: nn.Module, inputs: Tensor) -> Layers:
 
     The classifier is the last linear layer that runs, and the penultimate features are what it gets. The stages are
     those that timm names in the network's ``feature_info``; without it, the last module of each image size; without
-    maps, the last three blocks of a transformer or hidden layers.
+    maps of several sizes, the last three blocks of a transformer, or hidden layers. A stem (a first stage of a single
+    layer, where later ones have several) is no stage. The preact of a stage is the input of the activation that it ends
+    with; a stage that ends without one, such as a transformer's block, is its own.
 
     Raises:
         ValueError: no linear layer, or nothing that looks like stages.
     """
-    ran: list[tuple[str, nn.Module, tuple[int, ...]]] = []
-
-    def note(path: str) -> Any:
-        def after(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            tensor = output[0] if isinstance(output, tuple) else output
-            if isinstance(tensor, Tensor):
-                ran.append((path, module, tuple(tensor.shape)))
-
-        return after
-
-    hooks = [module.register_forward_hook(note(path)) for path, module in network.named_modules() if path]
-    try:
-        _run(network, (), inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    linear = [path for path, module, _ in ran if isinstance(module, nn.Linear)]
-    if not linear:
+    ran = _trace(network, inputs)
+    classifier = _classifier(ran)
+    if classifier is None:
         raise ValueError(f"the layers of {_name(network)} must be given: it has no linear layer, got auto")
-    stages = _stages(network, ran, linear[-1])
+    stages = _stages(network, ran, classifier)
     if not stages:
         raise ValueError(f"the layers of {_name(network)} must be given: no stages were found, got auto")
-    return Layers(stages, penultimate=f"{linear[-1]}{_INPUT}", classifier=linear[-1])
+    preacts = _activations(network, stages, inputs)
+    return Layers(
+        stages=[_marked(stage, ran) for stage in stages],
+        preact=[f"{preacts[stage]}{_INPUT}" if stage in preacts else _marked(stage, ran) for stage in stages],
+        penultimate=f"{classifier}{_INPUT}",
+        classifier=classifier,
+    )
 
 
-def _stages(network: nn.Module, ran: list[tuple[str, nn.Module, tuple[int, ...]]], classifier: str) -> list[str]:
-    known = {path for path, _, _ in ran}
+def input_of_classifier(network: nn.Module, inputs: Tensor) -> str | None:
+    """The path of what the last linear layer gets; None of a network without a linear layer."""
+    classifier = _classifier(_trace(network, inputs))
+    return None if classifier is None else f"{classifier}{_INPUT}"
+
+
+@dataclass(frozen=True)
+class _Ran:
+    """A module that ran: where it is, the shape of what it gave, and the channels of its last layer with weights."""
+
+    path: str
+    module: nn.Module
+    shape: tuple[int, ...]
+    channels: int
+
+    @property
+    def is_channels_last(self) -> bool:
+        """Whether it gave maps (N, H, W, C); not where that cannot be told from (N, C, H, W)."""
+        return len(self.shape) == 4 and self.shape[1] != self.channels == self.shape[3]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the maps that it gave; (1, 1) of anything else."""
+        if len(self.shape) != 4:
+            return 1, 1
+        height, width = self.shape[1:3] if self.is_channels_last else self.shape[2:]
+        return height, width
+
+
+def _trace(network: nn.Module, inputs: Tensor) -> list[_Ran]:
+    """All modules below the network that give a tensor, in the order in which they end."""
+    ran: list[_Ran] = []
+    channels = 0
+
+    def after(path: str, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        nonlocal channels
+        channels = _channels(module) or channels
+        ran.append(_Ran(path, module, tuple(output.shape), channels))
+
+    with _hooked(network, after):
+        _run(network, (), inputs)
+    return ran
+
+
+@contextmanager
+def _hooked(network: nn.Module, after: Any) -> Iterator[None]:
+    """Meanwhile call ``after(path, module, inputs, output)`` for every module below the network that gives a tensor."""
+
+    def hook(path: str) -> Any:
+        def call(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            if isinstance(_first(output), Tensor):
+                after(path, module, inputs, _first(output))
+
+        return call
+
+    hooks = [module.register_forward_hook(hook(path)) for path, module in network.named_modules() if path]
+    try:
+        yield
+    finally:
+        for handle in hooks:
+            handle.remove()
+
+
+def _first(output: Any) -> Any:
+    """What a module gives; of a recurrent layer, which gives (states, last states), the states."""
+    return output[0] if isinstance(output, tuple) else output
+
+
+def _channels(module: nn.Module) -> int:
+    """How many channels a layer with weights gives; 0 for any other module."""
+    normalized = getattr(module, "normalized_shape", None)
+    if normalized:
+        return int(normalized[-1])
+    names = ("out_features", "out_channels", "num_features", "num_channels")
+    has_weights = any(True for _ in module.parameters(recurse=False))
+    return next((int(getattr(module, name)) for name in names if has_weights and hasattr(module, name)), 0)
+
+
+def _classifier(ran: list[_Ran]) -> str | None:
+    return next((one.path for one in reversed(ran) if isinstance(one.module, nn.Linear)), None)
+
+
+def _marked(stage: str, ran: list[_Ran]) -> str:
+    (last, *_) = (one for one in reversed(ran) if one.path == stage)
+    return f"{stage}{_CHANNELS_LAST}" if last.is_channels_last else stage
+
+
+def _stages(network: nn.Module, ran: list[_Ran], classifier: str) -> list[str]:
+    known = {one.path for one in ran}
     info = getattr(network, "feature_info", None)
     named = [str(entry["module"]) for entry in info if isinstance(entry, Mapping)] if isinstance(info, list) else []
     named = [path for path in named if path in known]
-    if named:
-        return named
-    sizes: dict[tuple[int, ...], str] = {}
-    for path, _, shape in ran:
-        height, width = shape[2:] if len(shape) == 4 else (1, 1)
-        smallest = min((h * w for h, w in sizes), default=height * width)
-        if 1 < height * width <= smallest:  # a pool that ends the trunk may repeat points up to its own size
-            # A module that holds others ends after them, and what it gives is what its last part gives.
-            sizes[height, width] = path
-    if sizes:
-        return list(sizes.values())
-    # No maps: the blocks of a transformer, or hidden layers; the children of the longest list of alike modules.
-    lists = [
-        (path, module)
-        for path, module in network.named_modules()
-        if isinstance(module, nn.Sequential | nn.ModuleList) and len(module) > 1
-    ]
-    blocks = [f"{path}.{name}" if path else name for path, module in lists for name in module._modules]
-    vectors = [path for path, _, shape in ran if path in blocks and path != classifier and len(shape) >= 2]
-    return vectors[-3:]
+    maps = named or _ends_of_sizes(ran, fewest=3)
+    maps = maps if len(maps) > 1 else _ends_of_sizes(ran, fewest=2)
+    if len(maps) > 1:
+        return _without_stem(network, maps)
+    lists = [m for m in network.named_modules() if isinstance(m[1], nn.Sequential | nn.ModuleList) and len(m[1]) > 1]
+    children = [[f"{path}.{name}" if path else name for name in module._modules] for path, module in lists]
+    sequences = [[one.path for one in ran if one.path in own and len(one.shape) == 3] for own in children]
+    blocks = max(sequences, key=len, default=[]) or maps
+    # No maps and no tokens: hidden layers.
+    every = {path for own in children for path in own}
+    return blocks[-3:] or [one.path for one in ran if one.path in every and one.path != classifier][-3:]
+
+
+def _ends_of_sizes(ran: list[_Ran], fewest: int) -> list[str]:
+    """The last module of each size of maps on which a layer with weights works.
+
+    Args:
+        ran: see `_trace`.
+        fewest: a module that holds others of so many sizes is looked into; any other is a whole.
+    """
+    known = {one.path for one in ran}
+
+    def parent(path: str) -> str:
+        while path and (path := path.rpartition(".")[0]) not in known:
+            pass
+        return path
+
+    def inside(path: str) -> Iterator[_Ran]:
+        for one in (one for one in ran if parent(one.path) == path):
+            parts = {part.size for part in ran if parent(part.path) == one.path}
+            if len(parts - {(1, 1)}) >= fewest:
+                yield from inside(one.path)
+            yield one
+
+    weighted = {one.size for one in ran if _channels(one.module)}
+    ends: dict[tuple[int, int], str] = {}
+    for one in inside(""):
+        smallest = min((height * width for height, width in ends), default=math.inf)
+        if one.size in weighted and 1 < one.size[0] * one.size[1] <= smallest:
+            ends[one.size] = one.path
+    return list(ends.values())
+
+
+def _without_stem(network: nn.Module, stages: list[str]) -> list[str]:
+    """Without the first stages that are single layers, where later ones are blocks."""
+
+    def is_layer(stage: str) -> bool:
+        layers = (m for m in find(network, stage).modules() if isinstance(m, nn.Linear | nn.modules.conv._ConvNd))
+        return sum(1 for _ in layers) < 2
+
+    return list(dropwhile(is_layer, stages)) or stages
+
+
+def _activations(network: nn.Module, stages: Iterable[str], inputs: Tensor) -> dict[str, str]:
+    """Stage -> the activation that gives what the stage gives, for stages that end in one."""
+    found: dict[str, str] = {}
+    last: tuple[str, Tensor | None] = "", None
+
+    def after(path: str, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        nonlocal last
+        if _is_activation(module):
+            last = path, output
+        if path in stages:
+            found.pop(path, None)
+            if last[1] is output:
+                found[path] = last[0]
+
+    with _hooked(network, after):
+        _run(network, (), inputs)
+    return found
+
+
+def _is_activation(module: nn.Module) -> bool:
+    """Whether it is one of PyTorch's or timm's activations, each value for itself."""
+    where = type(module).__module__
+    alone = where == "torch.nn.modules.activation" and not isinstance(module, _NOT_BY_VALUE)
+    return alone or where.startswith("timm.layers.activations")
+
+
+_NOT_BY_VALUE = (nn.MultiheadAttention, nn.Softmax, nn.Softmax2d, nn.LogSoftmax, nn.Softmin, nn.GLU)
 
 
 def _name(network: nn.Module) -> str:

@@ -9,7 +9,7 @@ from torchvision import models
 from kdexp.assemble import network
 from kdexp.config import compose, plain
 from kdexp.contracts import Layers
-from kdexp.features import Reader, discover, find, side
+from kdexp.features import Reader, discover, find, input_of_classifier, side
 
 CONF = Path(__file__).parents[1] / "conf"
 STUDENTS = sorted(path.stem for path in (CONF / "student").glob("*.yaml") if path.stem != "base")
@@ -72,7 +72,7 @@ def test_looking_at_a_network_leaves_it_as_it_was():
     assert not network[1].training
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
-    assert found.layers == Layers(stages=["1"], penultimate="4:input", classifier="4")
+    assert found.layers == Layers(stages=["1"], preact=["1"], penultimate="4:input", classifier="4")
     assert found.shapes == {"1": (2, 2, 4, 4), "4:input": (2, 2)}
 
 
@@ -101,29 +101,115 @@ def test_the_layers_of_every_family_are_what_their_names_say(name):
             torch.testing.assert_close(before.relu(), after)
 
 
-@pytest.mark.parametrize(
-    ("built", "stages", "penultimate"),
-    [
-        (lambda: models.resnet18(num_classes=5), ["relu", "layer1", "layer2", "layer3", "layer4"], 512),
-        (lambda: models.mobilenet_v3_small(num_classes=5), 5, 1024),
-        (lambda: models.vgg11(num_classes=5), 6, 4096),
-        (lambda: timm.create_model("resnet10t", num_classes=5), ["act1", "layer1", "layer2", "layer3", "layer4"], 512),
-        (lambda: timm.create_model("vit_tiny_patch16_224", num_classes=5, img_size=64), 12, 192),
-    ],
-    ids=["resnet18", "mobilenet_v3_small", "vgg11", "timm resnet10t", "timm vit_tiny"],
-)
-def test_the_stages_of_libraries_networks_are_found(built, stages, penultimate):
+FOUR = ["layer1", "layer2", "layer3", "layer4"]
+MOBILE = ["features.1", "features.3", "features.8"]
+VGG = [f"features.{place}" for place in (1, 4, 9, 14, 19)]
+
+
+def timm_model(name, **options):
+    return lambda: timm.create_model(name, num_classes=5, **options)
+
+
+def torchvision_model(name, **options):
+    return lambda: models.get_model(name, weights=None, num_classes=5, **options)
+
+
+# name -> (network, stages, preact where it is another, size of the penultimate features)
+FOUND = {
+    "resnet18": (torchvision_model("resnet18"), FOUR, [f"{stage}.1.relu:input" for stage in FOUR], 512),
+    "resnet50": (
+        torchvision_model("resnet50"),
+        FOUR,
+        ["layer1.2.relu:input", "layer2.3.relu:input", "layer3.5.relu:input", "layer4.2.relu:input"],
+        2048,
+    ),
+    "mobilenet_v3_small": (
+        torchvision_model("mobilenet_v3_small"),
+        [*MOBILE, "features"],
+        [*MOBILE, "features.12.2:input"],
+        1024,
+    ),
+    "vgg11": (torchvision_model("vgg11"), VGG, [f"{stage}:input" for stage in VGG], 4096),
+    "swin_t": (
+        torchvision_model("swin_t"),
+        ["features.1:channels_last", "features.3:channels_last", "features.5:channels_last", "permute"],
+        None,
+        768,
+    ),
+    "convnext_tiny": (
+        torchvision_model("convnext_tiny"),
+        ["features.1", "features.3", "features.5", "features"],
+        None,
+        768,
+    ),
+    "vit_b_16": (
+        torchvision_model("vit_b_16", image_size=64),
+        [f"encoder.layers.encoder_layer_{place}" for place in (9, 10, 11)],
+        None,
+        768,
+    ),
+    "timm resnet10t": (
+        timm_model("resnet10t", zero_init_last=False),
+        FOUR,
+        [f"{stage}.0.act2:input" for stage in FOUR],
+        512,
+    ),
+    "timm vit_tiny": (
+        timm_model("vit_tiny_patch16_224", img_size=64),
+        [f"blocks.{place}" for place in range(12)],
+        None,
+        192,
+    ),
+    "timm swin_tiny": (
+        timm_model("swin_tiny_patch4_window7_224", img_size=64),
+        [f"layers.{place}:channels_last" for place in range(4)],
+        None,
+        768,
+    ),
+}
+
+
+@pytest.mark.parametrize(("built", "stages", "preact", "penultimate"), FOUND.values(), ids=FOUND)
+def test_the_stages_of_libraries_networks_are_found(built, stages, preact, penultimate):
     torch.manual_seed(0)
     model, inputs = built(), torch.randn(2, 3, 64, 64)
     layers = discover(model, inputs)
-    if isinstance(stages, list):
-        assert list(layers.stages) == stages
-    else:
-        assert len(layers.stages) == stages
+    assert list(layers.stages) == stages
+    assert list(layers.preact) == (preact or stages)
     found = side(model, layers, inputs)
     assert found.shapes[layers.penultimate] == (2, penultimate)
-    sizes = [found.shapes[stage][-1] for stage in layers.stages if len(found.shapes[stage]) == 4]
+    sizes = [found.shapes[stage][2:] for stage in layers.stages if len(found.shapes[stage]) == 4]
     assert sizes == sorted(sizes, reverse=True)
+    assert all(height == width for height, width in sizes)
+    outputs = Reader(model.eval(), [*layers.stages, *layers.preact])(inputs)
+    for stage, before in zip(layers.stages, layers.preact, strict=True):
+        if before != stage:  # an activation that works in place has not touched what was read
+            activation = find(model, before.removesuffix(":input"))
+            assert not torch.equal(outputs.features[before], outputs.features[stage])
+            torch.testing.assert_close(activation(outputs.features[before].clone()), outputs.features[stage])
+
+
+def test_maps_with_channels_last_are_read_with_channels_first():
+    network = nn.Sequential(nn.Conv2d(1, 6, 3), Permute(0, 2, 3, 1), nn.LayerNorm(6))
+    inputs = torch.randn(2, 1, 8, 8)
+    features = Reader(network, ["2", "2:channels_last"])(inputs).features
+    assert features["2"].shape == (2, 6, 6, 6)
+    assert torch.equal(features["2:channels_last"], features["2"].permute(0, 3, 1, 2))
+
+
+class Permute(nn.Module):
+    def __init__(self, *dims):
+        super().__init__()
+        self.dims = dims
+
+    def forward(self, inputs):
+        return inputs.permute(self.dims)
+
+
+def test_what_the_classifier_gets_is_found_without_stages():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+    assert input_of_classifier(network, torch.zeros(2, 1, 2, 2)) == "1:input"
+    assert input_of_classifier(nn.Sequential(nn.Conv2d(1, 2, 2), nn.Flatten()), torch.zeros(2, 1, 2, 2)) is None
 
 
 def test_a_network_without_a_linear_layer_must_name_its_layers():

@@ -1,0 +1,56 @@
+"""``feature_layers: auto``, the default of every network but kdexp's own: every feature loss trains with it."""
+
+import copy
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from pairs import outputs_of
+
+from kdexp import assemble
+from kdexp.config import compose
+from kdexp.contracts import Batch, Pair
+from kdexp.features import side
+
+FEATURE_LOSSES = sorted(path.stem for path in (Path(__file__).parents[2] / "conf" / "feature_loss").glob("*.yaml"))
+NETWORKS = {
+    "timm": ["timm", "name=test_resnet", "stem=small"],
+    "timm, tokens": ["timm", "name=test_vit", "img_size=32"],
+    "torchvision": ["torchvision", "name=shufflenet_v2_x0_5", "stem=small"],
+    "own": ["cnn_small", "feature_layers=auto"],
+}
+
+
+def settings(role, words):
+    option, *others = words
+    added = [f"+{role}.{word}" if word.startswith("img_size") else f"{role}.{word}" for word in others]
+    return [f"{role}={option}", *added]
+
+
+@cache
+def composed(network):
+    """A configuration with all feature losses."""
+    words = [*settings("student", NETWORKS[network]), *settings("teacher", NETWORKS[network])]
+    shape = ["dataset.input_shape=[3,32,32]", "dataset.mean=[0.5,0.5,0.5]", "dataset.std=[0.2,0.2,0.2]"]
+    losses = f"feature_loss=[{','.join(FEATURE_LOSSES)}]"
+    return compose(["experiment=smoke", *words, *shape, losses], output_dir="unused")
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("feature_loss", FEATURE_LOSSES)
+def test_every_feature_loss_trains_a_network_whose_layers_are_found(feature_loss, network):
+    config = copy.deepcopy(composed(network))
+    config.feature_loss = {feature_loss: config.feature_loss[feature_loss]}
+    torch.manual_seed(1)  # the student's is 0: equal networks have nothing to learn from each other
+    teacher = assemble.network(config.teacher, "teacher", config.dataset)
+    student = assemble.student(config)
+    labels = torch.randint(10, (40,))
+    (term,) = assemble.feature_losses(config, student, teacher, labels).values()
+    index = torch.arange(4)
+    batch = Batch(torch.randn(4, 3, 32, 32), labels[index], index)
+    found = [side(network, getattr(network, "layers", None), batch.inputs[:2]) for network in (student, teacher)]
+    value = term.loss(*outputs_of(term.loss, Pair(*found, labels, 10), batch), batch)
+    value.backward()
+    assert value.isfinite()
+    assert any(weight.grad is not None and weight.grad.any() for weight in student.parameters())
