@@ -96,7 +96,7 @@ def load_weights(
                 f"{setting} must hold one network of this architecture, got two in {path}, {best.prefix!r} and "
                 f"{fit.prefix!r}: rename one of them away with {setting.rpartition('.')[0]}.rename"
             )
-    network.load_state_dict(wanted | best.weights)
+    network.load_state_dict({**wanted, **best.weights})
     others = [fit.level for fit in fits if fit.level != best.level]
     return best.words + (f" ({', '.join(dict.fromkeys(others))} would fit too)" if others else "")
 
