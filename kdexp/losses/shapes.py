@@ -1,6 +1,6 @@
 """Shapes that must fit: PyTorch broadcasts many that do not, and gives a wrong loss without a word."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -24,35 +24,41 @@ def check_shapes(patterns: str, /, **tensors: Tensor) -> None:
     Raises:
         ValueError: a shape that does not fit its pattern together with the shapes before it.
     """
-    known: _Known = {}
-    for pattern, (name, tensor) in zip(patterns.split(","), tensors.items(), strict=True):
-        words = pattern.split()
-        if not _fits(tensor.shape, words, name, known):
-            raise ValueError(f"{name} must have shape {_rule(words, name, known)}, got {tuple(tensor.shape)}")
+    sizes: dict[str, object] = {}
+    rules = dict(zip(tensors, patterns.split(","), strict=True))
+    for name, tensor in tensors.items():
+        words = rules[name].split()
+        if not _fits(tuple(tensor.shape), words, sizes):
+            before = [*rules][: [*rules].index(name)]
+            rule = _rule(words, {other: rules[other] for other in before}, sizes)
+            raise ValueError(f"{name} must have shape {rule}, got {tuple(tensor.shape)}")
 
 
-# Word -> its size, and the tensor that has it.
-_Known = dict[str, tuple[object, str]]
-
-
-def _fits(shape: Sequence[int], words: Sequence[str], name: str, known: _Known) -> bool:
-    *words, rest = words if words[-1] in ("...", "*") else (*words, "")
-    if len(shape) < len(words) or (len(shape) > len(words) and not rest):
-        return False
-    for word, size in zip(words, shape, strict=False):
-        if word != "any" and (int(word) if word.isdigit() else known.setdefault(word, (size, name))[0]) != size:
+def _fits(shape: tuple[int, ...], words: Sequence[str], sizes: dict[str, object]) -> bool:
+    """Whether a shape follows its words; sizes are those of the words so far, to which it adds its own."""
+    count = len(words)
+    if words[-1] in ("...", "*"):
+        count -= 1
+        if len(shape) < count or (words[-1] == "..." and sizes.setdefault("...", shape[count:]) != shape[count:]):
             return False
-    further = tuple(shape[len(words) :])
-    return rest != "..." or known.setdefault(rest, (further, name))[0] == further
+    elif len(shape) != count:
+        return False
+    for word, size in zip(words[:count], shape, strict=False):
+        if word not in sizes:
+            sizes[word] = int(word) if word.isdigit() else size
+        if sizes[word] != size and word != "any":
+            return False
+    return True
 
 
-def _rule(words: Sequence[str], name: str, known: _Known) -> str:
+def _rule(words: Sequence[str], others: Mapping[str, str], sizes: Mapping[str, object]) -> str:
+    """(N, C) with N = 6 of student_logits: the words of a shape, and the others' sizes with the first that has them."""
     sources: dict[str, list[str]] = {}
     for word in words:
-        size, source = known.get(word, ((), name))
-        if source != name and size != ():
-            sources.setdefault(source, []).append(f"{word} = {size}")
-    given = " and ".join(f"{', '.join(sizes)} of {source}" for source, sizes in sources.items())
+        source = next((name for name, pattern in others.items() if word in pattern.split()), None)
+        if source is not None and word not in ("any", "*") and not word.isdigit() and sizes[word] != ():
+            sources.setdefault(source, []).append(f"{word} = {sizes[word]}")
+    given = " and ".join(f"{', '.join(found)} of {source}" for source, found in sources.items())
     shape = ", ".join(words) + ("," if len(words) == 1 else "")
     return f"({shape}) with {given}" if given else f"({shape})"
 
@@ -90,16 +96,19 @@ def check_target(target: Tensor, shape: Sequence[int], task: Task) -> None:
     Raises:
         ValueError: another shape, or for class numbers another dtype.
     """
-    shape = tuple(shape)
-    numbers = (shape[0], *shape[2:])
-    found = tuple(target.shape)
-    if task == "multiclass":
-        fits = found == (shape if target.is_floating_point() else numbers)
-        fits = fits and (target.is_floating_point() or target.dtype == torch.int64)
-        rule = f"int64 class numbers {numbers}, or after mixup floats {shape}"
+    found, shape, positions = tuple(target.shape), tuple(shape), (shape[0], *shape[2:])
+    if task == "multilabel":
+        fits = found == shape
     elif task == "binary":
-        fits, rule = found in (numbers, shape), f"{numbers} or {shape}"
+        fits = found in (positions, shape)
+    elif target.is_floating_point():
+        fits = found == shape
     else:
-        fits, rule = found == shape, f"{shape}"
+        fits = found == positions and target.dtype == torch.int64
     if not fits:
-        raise ValueError(f"target must be {rule}, got {str(target.dtype).removeprefix('torch.')} {found}")
+        rules = {
+            "multiclass": f"int64 class numbers {positions}, or after mixup floats {shape}",
+            "binary": f"{positions} or {shape}",
+            "multilabel": f"{shape}",
+        }
+        raise ValueError(f"target must be {rules[task]}, got {str(target.dtype).removeprefix('torch.')} {found}")
