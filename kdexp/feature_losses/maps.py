@@ -54,7 +54,7 @@ class Compared:
         """
         found = {"student": student.features, "teacher": teacher.features}
         named = {f"{network}.features[{path!r}]": found[network][path] for network, path in self._patterns}
-        check_shapes(",".join(self._patterns.values()), **named)
+        check_shapes(", ".join(self._patterns.values()), **named)
         own = [student.features[path] for path in self._student_paths]
         return own, [teacher.features[path] for path in self._teacher_paths]
 
@@ -76,7 +76,7 @@ def check_stages(student_maps: Sequence[Tensor], teacher_maps: Sequence[Tensor])
     for i, (own, goal) in enumerate(zip(student_maps, teacher_maps, strict=True)):
         patterns += [f"N C_{i} any any"] * 2
         named |= {f"student_maps[{i}]": own, f"teacher_maps[{i}]": goal}
-    check_shapes(",".join(patterns), **named)
+    check_shapes(", ".join(patterns), **named)
 
 
 def check_positions(size: Sequence[int]) -> None:
@@ -143,7 +143,8 @@ def need_vectors(method: str, *sides: Side) -> None:
         path = side.layers.penultimate
         shape = tuple(side.shapes[path][1:])
         if len(shape) != 1:
-            raise ValueError(f"feature_loss={method} needs vectors, got {shape} from layer {path!r}")
+            rule = "needs vectors from feature_layers.penultimate"
+            raise ValueError(f"feature_loss={method} {rule}, got {shape} from {path!r}")
 
 
 def resized(maps: Tensor, size: Sequence[int]) -> Tensor:

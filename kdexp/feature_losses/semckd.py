@@ -49,14 +49,14 @@ def _check_stages(
     projected: Sequence[Sequence[Tensor]], targets: Sequence[Sequence[Tensor]], attention: Tensor
 ) -> None:
     counts, goals = [len(row) for row in projected], [len(row) for row in targets]
-    if counts != goals or len(set(counts)) != 1:
+    if counts != goals or len(set(counts)) != 1 or not all(counts):
         raise ValueError(f"projected and targets must be of the same stages, [i][j], got {counts} and {goals}")
     patterns, named = [], {}
     for i, rows in enumerate(zip(projected, targets, strict=True)):
         for j, (own, goal) in enumerate(zip(*rows, strict=True)):
-            patterns += [f"N C_{j} H_{i}{j} W_{i}{j}"] * 2
+            patterns += [f"N C_{j} H_{i}_{j} W_{i}_{j}"] * 2
             named |= {f"projected[{i}][{j}]": own, f"targets[{i}][{j}]": goal}
-    check_shapes(",".join([*patterns, f"N {len(counts)} {counts[0]}"]), **named, attention=attention)
+    check_shapes(", ".join([*patterns, f"N {len(counts)} {counts[0]}"]), **named, attention=attention)
 
 
 def _error(student: Tensor, teacher: Tensor) -> Tensor:

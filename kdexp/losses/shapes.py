@@ -25,25 +25,31 @@ def check_shapes(patterns: str, /, **tensors: Tensor) -> None:
         ValueError: a shape that does not fit its pattern together with the shapes before it.
     """
     sizes: dict[str, object] = {}
-    rules = dict(zip(tensors, patterns.split(","), strict=True))
+    rules = dict(zip(tensors, patterns.split(", "), strict=True))
+    before, shape = "", torch.Size()
     for name, tensor in tensors.items():
-        words = rules[name].split()
-        if not _fits(tuple(tensor.shape), words, sizes):
-            before = [*rules][: [*rules].index(name)]
-            rule = _rule(words, {other: rules[other] for other in before}, sizes)
-            raise ValueError(f"{name} must have shape {rule}, got {tuple(tensor.shape)}")
+        if rules[name] == before and tensor.shape == shape:
+            continue  # as the one before: most calls are of a student and a teacher
+        before, shape = rules[name], tensor.shape
+        if not _fits(shape, before.split(), sizes):
+            others = dict([*rules.items()][: [*rules].index(name)])
+            raise ValueError(f"{name} must have shape {_rule(before.split(), others, sizes)}, got {tuple(shape)}")
 
 
-def _fits(shape: tuple[int, ...], words: Sequence[str], sizes: dict[str, object]) -> bool:
+def _fits(shape: Sequence[int], words: Sequence[str], sizes: dict[str, object]) -> bool:
     """Whether a shape follows its words; sizes are those of the words so far, to which it adds its own."""
-    count = len(words)
-    if words[-1] in ("...", "*"):
+    count, rest = len(words), words[-1]
+    if rest in ("...", "*"):
         count -= 1
-        if len(shape) < count or (words[-1] == "..." and sizes.setdefault("...", shape[count:]) != shape[count:]):
+        if len(shape) < count:
+            return False
+        further = tuple(shape)[count:]
+        if rest == "..." and sizes.setdefault(rest, further) != further:
             return False
     elif len(shape) != count:
         return False
-    for word, size in zip(words[:count], shape, strict=False):
+    for place in range(count):
+        word, size = words[place], shape[place]
         if word not in sizes:
             sizes[word] = int(word) if word.isdigit() else size
         if sizes[word] != size and word != "any":
@@ -70,7 +76,7 @@ def check_logits(task: Task, **logits: Tensor) -> None:
         ValueError: another shape.
     """
     pattern = "N 1 ..." if task == "binary" else "N C ..."
-    check_shapes(",".join([pattern] * len(logits)), **logits)
+    check_shapes(", ".join([pattern] * len(logits)), **logits)
 
 
 def check_scalars(**values: float | Tensor) -> None:

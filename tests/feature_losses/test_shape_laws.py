@@ -444,5 +444,6 @@ def test_a_feature_loss_of_vectors_is_not_built_for_maps(loss_class):
     pair = PAIRS["maps"]()
     sides = [replace(each, layers=replace(each.layers, penultimate="stage3")) for each in (pair.student, pair.teacher)]
     said = refusal(lambda: loss_class(deployed(loss_class, replace(pair, student=sides[0], teacher=sides[1]))))
-    refused = re.fullmatch(r"feature_loss=\w+ needs vectors, got \(\d+, 2, 2\) from layer 'stage3'", said)
+    form = r"feature_loss=\w+ needs vectors from feature_layers.penultimate, got \(\d+, 2, 2\) from 'stage3'"
+    refused = re.fullmatch(form, said)
     assert (refused is not None) == (loss_class.__name__ in COMPARE_VECTORS), said
