@@ -72,7 +72,8 @@ def check_stages(student_maps: Sequence[Tensor], teacher_maps: Sequence[Tensor])
     if len(student_maps) < 2 or len(student_maps) != len(teacher_maps):
         found = f"{len(student_maps)} and {len(teacher_maps)}"
         raise ValueError(f"student_maps and teacher_maps must be of the same number of stages, at least 2, got {found}")
-    patterns, named = [], {}
+    patterns: list[str] = []
+    named: dict[str, Tensor] = {}
     for i, (own, goal) in enumerate(zip(student_maps, teacher_maps, strict=True)):
         patterns += [f"N C_{i} any any"] * 2
         named |= {f"student_maps[{i}]": own, f"teacher_maps[{i}]": goal}

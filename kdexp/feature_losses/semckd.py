@@ -51,7 +51,8 @@ def _check_stages(
     counts, goals = [len(row) for row in projected], [len(row) for row in targets]
     if counts != goals or len(set(counts)) != 1 or not all(counts):
         raise ValueError(f"projected and targets must be of the same stages, [i][j], got {counts} and {goals}")
-    patterns, named = [], {}
+    patterns: list[str] = []
+    named: dict[str, Tensor] = {}
     for i, rows in enumerate(zip(projected, targets, strict=True)):
         for j, (own, goal) in enumerate(zip(*rows, strict=True)):
             patterns += [f"N C_{j} H_{i}_{j} W_{i}_{j}"] * 2
