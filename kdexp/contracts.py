@@ -13,7 +13,7 @@ Task = Literal["multiclass", "binary", "multilabel"]
 """What the logits mean.
 
 multiclass: (N, C) logits, softmax, target (N,) int64 class numbers.
-binary:     (N, 1) logits, sigmoid, target (N,) int64 in {0, 1}.
+binary:     (N, 1) logits, sigmoid, target (N,) int64 in {0, 1}; losses take (N, 1) and other types as well.
 multilabel: (N, C) logits, sigmoid, target (N, C) float32 in {0, 1}.
 """
 
@@ -124,6 +124,10 @@ class FeatureLoss(Protocol):
             student: logits, and features at `student_paths`, with gradients.
             teacher: logits, and features at `teacher_paths`, without.
             batch: what both networks saw.
+
+        Raises:
+            ValueError: features of other channels or numbers of dimensions than in the `Pair`, or of other samples
+                than each other.
         """
         ...
 

@@ -39,7 +39,9 @@ where **alpha weighs the hard term**, the cross entropy with the labels, `loss=N
   representation term trains alone, and `after` the factor of its weight from then on. A key that a yaml does not have
   is added with a plus: `+loss.warmup_epochs=20`.
 
-For all of them: at least float32 whatever autocast says; no gradient for the teacher. For the soft ones: a mean over
+For all of them: at least float32 whatever autocast says; no gradient for the teacher; a shape that does not fit is a
+`ValueError` that names the argument, the rule and the shape, never broadcast. Sizes with one name (N, C) are the same;
+C' may differ from C; `...` are further dimensions that arguments share, `*` are any. For the soft ones: a mean over
 samples, and over the positions of dense (N, C, H, W) logits; a sum over classes. The sigmoid of a binary or
 multi-label task counts as a softmax over two classes for each label. A label of -1 is no label: methods that need the
 true class leave that sample out. After mixup the true class is the one with the largest share.

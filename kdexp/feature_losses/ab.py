@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from kdexp.contracts import Batch, Outputs, Pair
 from kdexp.feature_losses.adapters import Connector, matched_preacts
-from kdexp.feature_losses.maps import as_maps
+from kdexp.feature_losses.maps import Compared, as_maps
 from kdexp.losses.precision import at_least_fp32
+from kdexp.losses.shapes import check_scalars, check_shapes
 
 
 def ab(student_maps: Tensor, teacher_maps: Tensor, margin: float) -> Tensor:
@@ -26,7 +27,12 @@ def ab(student_maps: Tensor, teacher_maps: Tensor, margin: float) -> Tensor:
     Returns:
         Scalar >= 0; 0 when all neurons are on the teacher's side by the margin. Where student and teacher are equal
         it is 0 only if no value of the teacher's is nearer to 0 than the margin.
+
+    Raises:
+        ValueError: shapes that do not fit.
     """
+    check_shapes("N C H W, N C H W", student_maps=student_maps, teacher_maps=teacher_maps)
+    check_scalars(margin=margin)
     student, teacher = at_least_fp32(student_maps), at_least_fp32(teacher_maps.detach())
     side = torch.where(teacher > 0, 1.0, -1.0)
     return (margin - side * student).relu().square().flatten(1).sum(1).mean()
@@ -55,6 +61,7 @@ class AB(nn.Module):
         self._margin = margin
         stages = matched_preacts("ab", pair)
         self.student_paths, self.teacher_paths = ([*paths] for paths in zip(*stages, strict=True))
+        self._compared = Compared(pair, self.student_paths, self.teacher_paths)
         self.connectors = nn.ModuleList(
             Connector(pair.student.shapes[own], pair.teacher.shapes[goal]) for own, goal in stages
         )
@@ -63,9 +70,9 @@ class AB(nn.Module):
         """Scalar; see `ab`. The batch is not used."""
         last = len(self.connectors) - 1
         terms = [
-            2.0 ** (i - last) * ab(connector(student.features[own]), as_maps(teacher.features[goal]), self._margin)
+            2.0 ** (i - last) * ab(connector(own), as_maps(goal), self._margin)
             for i, (own, goal, connector) in enumerate(
-                zip(self.student_paths, self.teacher_paths, self.connectors, strict=True)
+                zip(*self._compared(student, teacher), self.connectors, strict=True)
             )
         ]
         return torch.stack(terms).sum()

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdexp.contracts import Pair, Side
-from kdexp.feature_losses.maps import as_maps, map_shape, resized
+from kdexp.feature_losses.maps import as_maps, layer_pattern, map_shape, resized
+from kdexp.losses.shapes import check_shapes
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -17,7 +18,18 @@ class BatchNorm(nn.BatchNorm2d):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """(N, C, H, W) -> the same shape."""
+        """Normalise each channel.
+
+        Args:
+            input: (N, C, H, W).
+
+        Returns:
+            The same shape.
+
+        Raises:
+            ValueError: another number of dimensions or channels.
+        """
+        check_shapes(f"N {self.num_features} H W", input=input)
         if self.training and input.numel() == input.shape[1]:
             return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
         return super().forward(input)
@@ -44,10 +56,19 @@ class Connector(nn.Module):
     def __init__(self, source: Sequence[int], goal: Sequence[int]) -> None:
         super().__init__()
         _, channels, *self._size = map_shape(goal)
+        self._pattern = layer_pattern(source)
         self.layers = nn.Sequential(convolution(map_shape(source)[1], channels, 1), BatchNorm(channels))
 
     def forward(self, features: Tensor) -> Tensor:
-        """(N, C, H, W), (N, L, F) or (N, F) to maps (N, C', H', W') of the goal's shape."""
+        """Maps (N, C', H', W') of the goal's shape.
+
+        Args:
+            features: (N, C, H, W), (N, L, C) or (N, C), as the source is, of any size.
+
+        Raises:
+            ValueError: another number of dimensions or channels than the source's.
+        """
+        check_shapes(self._pattern, features=features)
         maps: Tensor = self.layers(resized(as_maps(features), self._size))
         return maps
 

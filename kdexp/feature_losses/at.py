@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from kdexp.contracts import Batch, Outputs, Pair
-from kdexp.feature_losses.maps import as_maps, matched_stages, need_positions, resized, unit
+from kdexp.feature_losses.maps import Compared, as_maps, check_positions, matched_stages, need_positions, resized, unit
 from kdexp.losses.precision import at_least_fp32
+from kdexp.losses.shapes import check_scalars, check_shapes
 
 
 def at(student_maps: Tensor, teacher_maps: Tensor, *, power: float = 2.0) -> Tensor:
@@ -30,8 +31,14 @@ def at(student_maps: Tensor, teacher_maps: Tensor, *, power: float = 2.0) -> Ten
 
     Returns:
         Scalar in [0, 2 / (H W)]; 0 when the maps are equal, or equal up to a factor of each sample.
+
+    Raises:
+        ValueError: shapes that do not fit, or a single position, where there is no attention to compare.
     """
+    check_shapes("N C H W, N C' H' W'", student_maps=student_maps, teacher_maps=teacher_maps)
+    check_scalars(power=power)
     size = [min(sides) for sides in zip(student_maps.shape[2:], teacher_maps.shape[2:], strict=True)]
+    check_positions(size)
     student, teacher = (
         _attention(resized(at_least_fp32(x), size), power) for x in (student_maps, teacher_maps.detach())
     )
@@ -60,6 +67,7 @@ class AT(nn.Module):
         self._power = power
         stages = matched_stages(pair)
         self.student_paths, self.teacher_paths = ([*paths] for paths in zip(*stages, strict=True))
+        self._compared = Compared(pair, self.student_paths, self.teacher_paths)
         for own, goal in stages:
             need_positions("at", pair.student, own)
             need_positions("at", pair.teacher, goal)
@@ -67,7 +75,7 @@ class AT(nn.Module):
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """Scalar; see `at`. The batch is not used."""
         terms = [
-            at(as_maps(student.features[own]), as_maps(teacher.features[goal]), power=self._power)
-            for own, goal in zip(self.student_paths, self.teacher_paths, strict=True)
+            at(as_maps(own), as_maps(goal), power=self._power)
+            for own, goal in zip(*self._compared(student, teacher), strict=True)
         ]
         return torch.stack(terms).sum()

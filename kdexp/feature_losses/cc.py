@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from kdexp.contracts import Batch, Outputs, Pair
-from kdexp.feature_losses.maps import unit
+from kdexp.feature_losses.maps import Compared, need_vectors, unit
 from kdexp.losses.gather import gather
 from kdexp.losses.precision import at_least_fp32
+from kdexp.losses.shapes import check_scalars, check_shapes
 
 
 def cc(student_features: Tensor, teacher_features: Tensor, *, gamma: float = 0.4, order: int = 2) -> Tensor:
@@ -37,7 +38,12 @@ def cc(student_features: Tensor, teacher_features: Tensor, *, gamma: float = 0.4
     Returns:
         Scalar >= 0; 0 when the features are equal, or equal up to their lengths and a rotation; 0, without a
         gradient, in a batch of one.
+
+    Raises:
+        ValueError: shapes that do not fit; maps have to be pooled or flattened first.
     """
+    check_shapes("N F, N F'", student_features=student_features, teacher_features=teacher_features)
+    check_scalars(gamma=gamma)
     student, teacher = (_kernel(x, gamma, order) for x in (student_features, teacher_features.detach()))
     return (student - teacher).square().mean()
 
@@ -62,7 +68,7 @@ class CC(nn.Module):
         order: see `cc`.
 
     Raises:
-        ValueError: gamma <= 0 or order < 1.
+        ValueError: gamma <= 0 or order < 1, or penultimate features that are not vectors.
     """
 
     def __init__(self, pair: Pair, *, gamma: float = 0.4, order: int = 2) -> None:
@@ -73,10 +79,11 @@ class CC(nn.Module):
             raise ValueError(f"feature_loss.cc.order must be at least 1, got {order}")
         self.student_paths = [pair.student.layers.penultimate]
         self.teacher_paths = [pair.teacher.layers.penultimate]
+        need_vectors("cc", pair.student, pair.teacher)
+        self._compared = Compared(pair, self.student_paths, self.teacher_paths)
         self._gamma, self._order = gamma, order
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """Scalar; see `cc`. The batch is not used."""
-        (own,), (goal,) = self.student_paths, self.teacher_paths
-        features = gather(student.features[own]), gather(teacher.features[goal])
-        return cc(*features, gamma=self._gamma, order=self._order)
+        (own,), (goal,) = self._compared(student, teacher)
+        return cc(gather(own), gather(goal), gamma=self._gamma, order=self._order)

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdexp.contracts import UNLABELED, Batch, Outputs, Pair
-from kdexp.feature_losses.maps import unit
+from kdexp.feature_losses.maps import Compared, need_vectors, unit
 from kdexp.losses.gather import gather
 from kdexp.losses.precision import at_least_fp32
+from kdexp.losses.shapes import check_scalars, check_shapes
 
 
 def nce(scores: Tensor, log_z: Tensor) -> Tensor:
@@ -23,12 +24,19 @@ def nce(scores: Tensor, log_z: Tensor) -> Tensor:
     quotient; here all is done on logits, and nothing has to be added.
 
     Args:
-        scores: (N, 1 + K), similarity / temperature; the positive pair's first.
+        scores: (N, 1 + K), similarity / temperature; the positive pair's first. K >= 1.
         log_z: scalar, log Z; gets no gradient.
 
     Returns:
         Scalar > 0.
+
+    Raises:
+        ValueError: shapes that do not fit, or no noise.
     """
+    check_shapes("N K", scores=scores)
+    check_scalars(log_z=log_z)
+    if scores.shape[1] < 2:
+        raise ValueError(f"scores must have at least 2 columns, got {scores.shape[1]}")
     logits = at_least_fp32(scores) - log_z.detach() - math.log(scores.shape[1] - 1)
     return -(F.logsigmoid(logits[:, 0]) + F.logsigmoid(-logits[:, 1:]).sum(1)).mean()
 
@@ -68,7 +76,17 @@ class Negatives(nn.Module):
         self.alike: Tensor
 
     def forward(self, index: Tensor, step: Tensor) -> Tensor:
-        """Indices (N,) of samples and a step, () int64, to the indices (N, K) of their negatives."""
+        """Indices (N, K) of the samples' negatives.
+
+        Args:
+            index: (N,) int64, of the samples.
+            step: scalar, int64.
+
+        Raises:
+            ValueError: another shape.
+        """
+        check_shapes("N", index=index)
+        check_scalars(step=step)
         key = _scrambled(_scrambled(step) ^ index)[:, None]
         numbers = _scrambled(key + torch.arange(self.count, device=index.device))
         first, alike = self.first[index, None], self.alike[index, None]
@@ -109,7 +127,7 @@ class CRD(nn.Module):
         dimension: of the embeddings, >= 1.
 
     Raises:
-        ValueError: a setting outside its range.
+        ValueError: a setting outside its range, or penultimate features that are not vectors.
     """
 
     def __init__(
@@ -133,6 +151,8 @@ class CRD(nn.Module):
         self._temperature, self._momentum = temperature, momentum
         self.student_paths = [pair.student.layers.penultimate]
         self.teacher_paths = [pair.teacher.layers.penultimate]
+        need_vectors("crd", pair.student, pair.teacher)
+        self._compared = Compared(pair, self.student_paths, self.teacher_paths)
         own, goal = (side.shapes[side.layers.penultimate][-1] for side in (pair.student, pair.teacher))
         self.student_embedding = nn.Linear(own, dimension)
         self.teacher_embedding = nn.Linear(goal, dimension)
@@ -149,9 +169,10 @@ class CRD(nn.Module):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """Scalar; see `CRD`. Remembers the batch."""
-        (own,), (goal,) = self.student_paths, self.teacher_paths
-        of_student = gather(unit(at_least_fp32(self.student_embedding(student.features[own]))))
-        of_teacher = gather(unit(at_least_fp32(self.teacher_embedding(teacher.features[goal].detach()))))
+        (own,), (goal,) = self._compared(student, teacher)
+        check_shapes(f"{len(own)}", **{"batch.index": batch.index})
+        of_student = gather(unit(at_least_fp32(self.student_embedding(own))))
+        of_teacher = gather(unit(at_least_fp32(self.teacher_embedding(goal.detach()))))
         index = gather(batch.index)
         compared = torch.cat((index[:, None], self.negatives(index, self.step)), 1)
         # Scores with the whole memory, of which some are picked: K rows for each sample would be more numbers.

@@ -6,9 +6,18 @@
 from torch import Tensor, nn
 
 from kdexp.contracts import Batch, Outputs, Pair
-from kdexp.feature_losses.maps import as_maps, matched_stages, need_positions, resized, to_channels
+from kdexp.feature_losses.maps import (
+    Compared,
+    as_maps,
+    check_positions,
+    matched_stages,
+    need_positions,
+    resized,
+    to_channels,
+)
 from kdexp.losses.divergence import kl
 from kdexp.losses.precision import at_least_fp32
+from kdexp.losses.shapes import check_scalars, check_shapes
 
 
 def cwd(student_maps: Tensor, teacher_maps: Tensor, temperature: float) -> Tensor:
@@ -24,7 +33,13 @@ def cwd(student_maps: Tensor, teacher_maps: Tensor, temperature: float) -> Tenso
 
     Returns:
         Scalar >= 0, in nats (times T^2); 0 when the maps are equal, or equal up to a constant in each channel.
+
+    Raises:
+        ValueError: shapes that do not fit, or a single position, which has a probability of 1 whatever it is.
     """
+    check_shapes("N C H W, N C H W", student_maps=student_maps, teacher_maps=teacher_maps)
+    check_scalars(temperature=temperature)
+    check_positions(student_maps.shape[2:])
     student, teacher = (
         (at_least_fp32(x).flatten(2).mT / temperature).log_softmax(1) for x in (student_maps, teacher_maps.detach())
     )
@@ -52,12 +67,13 @@ class CWD(nn.Module):
         self._temperature = temperature
         own, goal = matched_stages(pair)[-1]
         self.student_paths, self.teacher_paths = [own], [goal]
+        self._compared = Compared(pair, self.student_paths, self.teacher_paths)
         need_positions("cwd", pair.student, own)
         need_positions("cwd", pair.teacher, goal)
         self.connector = to_channels(pair.student.shapes[own], pair.teacher.shapes[goal])
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """Scalar; see `cwd`. The batch is not used."""
-        (own,), (goal,) = self.student_paths, self.teacher_paths
-        goals = as_maps(teacher.features[goal])
-        return cwd(resized(as_maps(self.connector(student.features[own])), goals.shape[2:]), goals, self._temperature)
+        (own,), (goal,) = self._compared(student, teacher)
+        goals = as_maps(goal)
+        return cwd(resized(as_maps(self.connector(own)), goals.shape[2:]), goals, self._temperature)

@@ -4,8 +4,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdexp.contracts import Batch, Outputs, Pair
-from kdexp.feature_losses.maps import Regressor, as_maps, matched_stages
+from kdexp.feature_losses.maps import Compared, Regressor, as_maps, matched_stages
 from kdexp.losses.precision import at_least_fp32
+from kdexp.losses.shapes import check_shapes
 
 
 def fitnet(regressed: Tensor, hint: Tensor) -> Tensor:
@@ -21,7 +22,11 @@ def fitnet(regressed: Tensor, hint: Tensor) -> Tensor:
 
     Returns:
         Scalar >= 0; 0 where the regressed maps are the teacher's.
+
+    Raises:
+        ValueError: shapes that do not fit.
     """
+    check_shapes("N C H W, N C H W", regressed=regressed, hint=hint)
     return F.mse_loss(at_least_fp32(regressed), at_least_fp32(hint.detach()))
 
 
@@ -55,9 +60,10 @@ class FitNet(nn.Module):
             raise ValueError(f"feature_loss.fitnet.stage must be from 0 to {len(stages) - 1}, got {stage}")
         own, goal = stages[chosen]
         self.student_paths, self.teacher_paths = [own], [goal]
+        self._compared = Compared(pair, self.student_paths, self.teacher_paths)
         self.regressor = Regressor(pair.student.shapes[own], pair.teacher.shapes[goal])
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """Scalar; see `fitnet`. The batch is not used."""
-        (own,), (goal,) = self.student_paths, self.teacher_paths
-        return fitnet(self.regressor(student.features[own]), as_maps(teacher.features[goal]))
+        (own,), (goal,) = self._compared(student, teacher)
+        return fitnet(self.regressor(own), as_maps(goal))

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdexp.contracts import Batch, Outputs, Pair
-from kdexp.feature_losses.maps import as_maps, matched_stages, resized, to_channels
+from kdexp.feature_losses.maps import Compared, as_maps, check_stages, matched_stages, resized, to_channels
 from kdexp.losses.precision import at_least_fp32
 
 
@@ -29,7 +29,11 @@ def fsp(student_maps: Sequence[Tensor], teacher_maps: Sequence[Tensor]) -> Tenso
 
     Returns:
         Scalar >= 0; 0 when the maps are equal.
+
+    Raises:
+        ValueError: shapes or numbers of stages that do not fit.
     """
+    check_stages(student_maps, teacher_maps)
     flows = [
         F.mse_loss(_flow(*own), _flow(*(x.detach() for x in goal)))
         for own, goal in zip(pairwise(student_maps), pairwise(teacher_maps), strict=True)
@@ -69,11 +73,13 @@ class FSP(nn.Module):
         if len(stages) < 2:
             raise ValueError(f"feature_loss=fsp needs at least 2 stages in both networks, got {len(stages)}")
         self.student_paths, self.teacher_paths = ([*paths] for paths in zip(*stages, strict=True))
+        self._compared = Compared(pair, self.student_paths, self.teacher_paths)
         self.connectors = nn.ModuleList(
             to_channels(pair.student.shapes[own], pair.teacher.shapes[goal]) for own, goal in stages
         )
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """Scalar; see `fsp`. The batch is not used."""
-        maps = [as_maps(c(student.features[path])) for c, path in zip(self.connectors, self.student_paths, strict=True)]
-        return fsp(maps, [as_maps(teacher.features[path]) for path in self.teacher_paths])
+        own, goals = self._compared(student, teacher)
+        maps = [as_maps(connector(features)) for connector, features in zip(self.connectors, own, strict=True)]
+        return fsp(maps, [as_maps(goal) for goal in goals])

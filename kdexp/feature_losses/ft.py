@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdexp.contracts import Batch, Outputs, Pair
-from kdexp.feature_losses.maps import as_maps, map_shape, resized, unit
+from kdexp.feature_losses.maps import Compared, as_maps, map_shape, resized, unit
 from kdexp.losses.precision import at_least_fp32
+from kdexp.losses.shapes import check_shapes
 
 
 def ft(student_factor: Tensor, teacher_factor: Tensor) -> Tensor:
@@ -26,7 +27,11 @@ def ft(student_factor: Tensor, teacher_factor: Tensor) -> Tensor:
 
     Returns:
         Scalar >= 0; 0 when each sample's two factors have one direction.
+
+    Raises:
+        ValueError: shapes that do not fit.
     """
+    check_shapes("N C H W, N C H W", student_factor=student_factor, teacher_factor=teacher_factor)
     student, teacher = at_least_fp32(student_factor), at_least_fp32(teacher_factor.detach())
     return (unit(student.flatten(1)) - unit(teacher.flatten(1))).abs().mean()
 
@@ -59,6 +64,7 @@ class FT(nn.Module):
             raise ValueError(f"feature_loss.ft.rate must be > 0, got {rate}")
         own, goal = pair.student.layers.stages[-1], pair.teacher.layers.stages[-1]
         self.student_paths, self.teacher_paths = [own], [goal]
+        self._compared = Compared(pair, self.student_paths, self.teacher_paths)
         channels = map_shape(pair.teacher.shapes[goal])[1]
         factor = max(round(rate * channels), 1)
         self.paraphraser = _convolutions(nn.Conv2d, channels, channels, factor, factor)
@@ -69,12 +75,12 @@ class FT(nn.Module):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """Scalar: the paraphraser's error while alone, then `ft`. The batch is not used."""
-        (own,), (goal,) = self.student_paths, self.teacher_paths
-        maps = as_maps(teacher.features[goal]).detach()
+        (own,), (goal,) = self._compared(student, teacher)
+        maps = as_maps(goal).detach()
         factor = self.paraphraser(maps)
         if self.alone:
             return F.mse_loss(at_least_fp32(self.decoder(factor)), at_least_fp32(maps))
-        translated = self.translator(as_maps(student.features[own]))
+        translated = self.translator(as_maps(own))
         size = [min(sides) for sides in zip(translated.shape[2:], factor.shape[2:], strict=True)]
         return ft(resized(translated, size), resized(factor, size))
 

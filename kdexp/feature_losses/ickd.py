@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from kdexp.contracts import Batch, Outputs, Pair
-from kdexp.feature_losses.maps import as_maps, matched_stages, to_channels, unit
+from kdexp.feature_losses.maps import Compared, as_maps, matched_stages, to_channels, unit
 from kdexp.losses.precision import at_least_fp32
+from kdexp.losses.shapes import check_shapes
 
 
 def ickd(student_maps: Tensor, teacher_maps: Tensor) -> Tensor:
@@ -26,7 +27,11 @@ def ickd(student_maps: Tensor, teacher_maps: Tensor) -> Tensor:
     Returns:
         Scalar in [0, 4]; 0 when the maps are equal, or equal up to a factor of each sample and a rotation of the
         positions.
+
+    Raises:
+        ValueError: shapes that do not fit.
     """
+    check_shapes("N C H W, N C H' W'", student_maps=student_maps, teacher_maps=teacher_maps)
     student, teacher = (_correlations(maps) for maps in (student_maps, teacher_maps.detach()))
     return (student - teacher).square().sum(2).mean()
 
@@ -52,9 +57,10 @@ class ICKD(nn.Module):
         super().__init__()
         own, goal = matched_stages(pair)[-1]
         self.student_paths, self.teacher_paths = [own], [goal]
+        self._compared = Compared(pair, self.student_paths, self.teacher_paths)
         self.connector = to_channels(pair.student.shapes[own], pair.teacher.shapes[goal])
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """Scalar; see `ickd`. The batch is not used."""
-        (own,), (goal,) = self.student_paths, self.teacher_paths
-        return ickd(as_maps(self.connector(student.features[own])), as_maps(teacher.features[goal]))
+        (own,), (goal,) = self._compared(student, teacher)
+        return ickd(as_maps(self.connector(own)), as_maps(goal))

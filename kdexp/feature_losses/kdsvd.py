@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kdexp.contracts import Batch, Outputs, Pair
-from kdexp.feature_losses.maps import as_maps, map_shape, matched_stages, to_channels
+from kdexp.feature_losses.maps import Compared, as_maps, check_stages, map_shape, matched_stages, to_channels
 from kdexp.losses.precision import at_least_fp32
 
 _MORE = 3  # vectors of the student, from which those nearest to the teacher's are chosen
@@ -45,7 +45,13 @@ def kdsvd(student_maps: Sequence[Tensor], teacher_maps: Sequence[Tensor], *, k: 
 
     Returns:
         Scalar >= 0; 0 when the maps are equal, or have equal singular vectors.
+
+    Raises:
+        ValueError: shapes or numbers of stages that do not fit, or k that is not from 1 to the smallest number of
+            channels or positions of a stage.
     """
+    check_stages(student_maps, teacher_maps)
+    _check_k("k", k, [maps.shape for maps in (*student_maps, *teacher_maps)])
     own, goals = [], []
     for student, teacher in zip(student_maps, teacher_maps, strict=True):
         with torch.no_grad():
@@ -150,14 +156,12 @@ class KDSVD(nn.Module):
         if len(stages) < 2:
             raise ValueError(f"feature_loss=kdsvd needs at least 2 stages in both networks, got {len(stages)}")
         self.student_paths, self.teacher_paths = ([*paths] for paths in zip(*stages, strict=True))
-        most = min(
-            min(channels, height * width, own_height * own_width)
-            for (_, _, own_height, own_width), (_, channels, height, width) in (
-                (map_shape(pair.student.shapes[own]), map_shape(pair.teacher.shapes[goal])) for own, goal in stages
-            )
-        )
-        if not 1 <= k <= most:
-            raise ValueError(f"feature_loss.kdsvd.k must be from 1 to {most}, got {k}")
+        goals = [map_shape(pair.teacher.shapes[path]) for path in self.teacher_paths]
+        sizes = [map_shape(pair.student.shapes[path])[2:] for path in self.student_paths]
+        # The student's maps have the teacher's channels when they are compared.
+        connected = [(*goal[:2], *size) for goal, size in zip(goals, sizes, strict=True)]
+        _check_k("feature_loss.kdsvd.k", k, [*connected, *goals])
+        self._compared = Compared(pair, self.student_paths, self.teacher_paths)
         self._k = k
         self.connectors = nn.ModuleList(
             to_channels(pair.student.shapes[own], pair.teacher.shapes[goal]) for own, goal in stages
@@ -165,5 +169,12 @@ class KDSVD(nn.Module):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """Scalar; see `kdsvd`. The batch is not used."""
-        maps = [as_maps(c(student.features[path])) for c, path in zip(self.connectors, self.student_paths, strict=True)]
-        return kdsvd(maps, [as_maps(teacher.features[path]) for path in self.teacher_paths], k=self._k)
+        own, goals = self._compared(student, teacher)
+        maps = [as_maps(connector(features)) for connector, features in zip(self.connectors, own, strict=True)]
+        return kdsvd(maps, [as_maps(goal) for goal in goals], k=self._k)
+
+
+def _check_k(name: str, k: int, shapes: Sequence[Sequence[int]]) -> None:
+    most = min(min(channels, height * width) for _, channels, height, width in shapes)
+    if not 1 <= k <= most:
+        raise ValueError(f"{name} must be from 1 to {most}, got {k}")

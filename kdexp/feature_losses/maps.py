@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdexp.contracts import Pair, Side
+from kdexp.contracts import Outputs, Pair, Side
+from kdexp.losses.shapes import check_shapes
 
 
 def matched_stages(pair: Pair) -> list[tuple[str, str]]:
@@ -19,15 +20,100 @@ def matched_stages(pair: Pair) -> list[tuple[str, str]]:
     return list(zip(student[-both:], teacher[-both:], strict=True))
 
 
+def layer_pattern(shape: Sequence[int]) -> str:
+    """For `check_shapes`: features of a layer for any batch. Channels stay what they are, other sizes may change.
+
+    Args:
+        shape: (N, C, H, W), (N, L, F) or (N, F) of this layer.
+    """
+    words = ["N", *["any"] * (len(shape) - 1)]
+    channel = 2 if len(shape) == 3 else 1
+    return " ".join([*words[:channel], *map(str, shape[channel : channel + 1]), *words[channel + 1 :]])
+
+
+class Compared:
+    """Takes out of both networks' outputs the features that a loss compares.
+
+    Args:
+        pair: what the loss is built from.
+        student_paths: of the student's features.
+        teacher_paths: of the teacher's.
+    """
+
+    def __init__(self, pair: Pair, student_paths: Sequence[str], teacher_paths: Sequence[str]) -> None:
+        self._student_paths, self._teacher_paths = student_paths, teacher_paths
+        self._patterns = {("student", path): layer_pattern(pair.student.shapes[path]) for path in student_paths}
+        self._patterns |= {("teacher", path): layer_pattern(pair.teacher.shapes[path]) for path in teacher_paths}
+
+    def __call__(self, student: Outputs, teacher: Outputs) -> tuple[list[Tensor], list[Tensor]]:
+        """The student's features and the teacher's, in the order of their paths.
+
+        Raises:
+            ValueError: features with other dimensions or channels than those that the loss was built for, or not all
+                of the same samples.
+        """
+        found = {"student": student.features, "teacher": teacher.features}
+        named = {f"{network}.features[{path!r}]": found[network][path] for network, path in self._patterns}
+        check_shapes(", ".join(self._patterns.values()), **named)
+        own = [student.features[path] for path in self._student_paths]
+        return own, [teacher.features[path] for path in self._teacher_paths]
+
+
+def check_stages(student_maps: Sequence[Tensor], teacher_maps: Sequence[Tensor]) -> None:
+    """Refuse what is not maps of two or more stages of two networks, with the same channels.
+
+    Args:
+        student_maps: (N, C_i, H_i, W_i).
+        teacher_maps: (N, C_i, H_i', W_i'), as many.
+
+    Raises:
+        ValueError: shapes or numbers of stages that do not fit.
+    """
+    if len(student_maps) < 2 or len(student_maps) != len(teacher_maps):
+        found = f"{len(student_maps)} and {len(teacher_maps)}"
+        raise ValueError(f"student_maps and teacher_maps must be of the same number of stages, at least 2, got {found}")
+    patterns: list[str] = []
+    named: dict[str, Tensor] = {}
+    for i, (own, goal) in enumerate(zip(student_maps, teacher_maps, strict=True)):
+        patterns += [f"N C_{i} any any"] * 2
+        named |= {f"student_maps[{i}]": own, f"teacher_maps[{i}]": goal}
+    check_shapes(", ".join(patterns), **named)
+
+
+def check_positions(size: Sequence[int]) -> None:
+    """Refuse maps of a size (H, W) that leaves nothing to compare between positions.
+
+    Raises:
+        ValueError: a single position.
+    """
+    height, width = size
+    if height * width < 2:
+        raise ValueError(f"student_maps and teacher_maps must have at least 2 positions, got {height} x {width}")
+
+
 def as_maps(features: Tensor) -> Tensor:
-    """Features as maps (N, C, H, W): sequences (N, L, F) become (N, F, L, 1), vectors (N, F) become (N, F, 1, 1)."""
+    """Features as maps (N, C, H, W): sequences become (N, F, L, 1), vectors (N, F, 1, 1).
+
+    Args:
+        features: (N, C, H, W), (N, L, F) or (N, F).
+
+    Raises:
+        ValueError: another number of dimensions.
+    """
+    map_shape(features.shape)
     if features.ndim == 3:
         return features.transpose(1, 2).unsqueeze(3)
     return features[:, :, None, None] if features.ndim == 2 else features
 
 
 def map_shape(shape: Sequence[int]) -> tuple[int, int, int, int]:
-    """The shape that `as_maps` gives to features of this shape."""
+    """The shape that `as_maps` gives to features of this shape.
+
+    Raises:
+        ValueError: a shape of another number of dimensions.
+    """
+    if len(shape) not in (2, 3, 4):
+        raise ValueError(f"features must have shape (N, C, H, W), (N, L, F) or (N, F), got {tuple(shape)}")
     if len(shape) == 3:
         return shape[0], shape[2], shape[1], 1
     if len(shape) == 2:
@@ -48,11 +134,33 @@ def need_positions(method: str, side: Side, path: str) -> None:
         raise ValueError(f"feature_loss={method} needs maps or sequences, got vectors {shape} from layer {path!r}")
 
 
+def need_vectors(method: str, *sides: Side) -> None:
+    """Refuse penultimate features that are not one vector a sample, for a method that compares vectors.
+
+    Raises:
+        ValueError: what the classifier of one of the networks reads has positions.
+    """
+    for side in sides:
+        path = side.layers.penultimate
+        shape = tuple(side.shapes[path][1:])
+        if len(shape) != 1:
+            rule = "needs vectors from feature_layers.penultimate"
+            raise ValueError(f"feature_loss={method} {rule}, got {shape} from {path!r}")
+
+
 def resized(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """Maps (N, C, H, W) at another size (H', W'): the mean of what falls together, or bilinear between points.
+    """Maps at another size (H', W'): the mean of what falls together, or bilinear between points.
 
     A side that shrinks is averaged (adaptively), one that grows is interpolated.
+
+    Args:
+        maps: (N, C, H, W).
+        size: (H', W').
+
+    Raises:
+        ValueError: maps without these dimensions.
     """
+    check_shapes("N C H W", maps=maps)
     height, width = maps.shape[2:]
     smaller = (min(height, size[0]), min(width, size[1]))
     if smaller != (height, width):
@@ -73,10 +181,19 @@ class Regressor(nn.Module):
     def __init__(self, source: Sequence[int], goal: Sequence[int]) -> None:
         super().__init__()
         _, channels, *self._size = map_shape(goal)
+        self._pattern = layer_pattern(source)
         self.convolution = nn.Conv2d(map_shape(source)[1], channels, 1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """(N, C, H, W), (N, L, F) or (N, F) to maps (N, C', H', W') of the goal's shape."""
+        """Maps (N, C', H', W') of the goal's shape.
+
+        Args:
+            features: (N, C, H, W), (N, L, C) or (N, C), as the source is, of any size.
+
+        Raises:
+            ValueError: another number of dimensions or channels than the source's.
+        """
+        check_shapes(self._pattern, features=features)
         maps: Tensor = self.convolution(resized(as_maps(features), self._size))
         return maps
 
@@ -94,9 +211,12 @@ def to_channels(source: Sequence[int], goal: Sequence[int]) -> nn.Module:
 
 
 def unit(vectors: Tensor) -> Tensor:
-    """Vectors (..., F) at length 1; a vector of zeros stays one, with a gradient that is finite.
+    """Vectors at length 1; a vector of zeros stays one, with a gradient that is finite.
 
     `torch.nn.functional.normalize` multiplies the gradient of a zero vector by 1e12.
+
+    Args:
+        vectors: (*, F).
     """
     lengths = vectors.norm(dim=-1, keepdim=True)
     scaled: Tensor = vectors / lengths.where(lengths > 0, 1)

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from kdexp.contracts import Batch, Outputs, Pair
-from kdexp.feature_losses.maps import as_maps, map_shape, matched_stages, resized, to_channels
+from kdexp.feature_losses.maps import Compared, as_maps, map_shape, matched_stages, resized, to_channels
 from kdexp.losses.precision import at_least_fp32
+from kdexp.losses.shapes import check_scalars, check_shapes
 
 
 def mgd(
@@ -28,9 +29,15 @@ def mgd(
     Returns:
         Scalar >= 0, random: it depends on torch's random state, and so on the order of the batch. It is not 0 where
         the maps are equal, but where the generated ones are the teacher's.
+
+    Raises:
+        ValueError: shapes that do not fit, those of what is generated too.
     """
+    check_shapes("N C H W, N C H W", student_maps=student_maps, teacher_maps=teacher_maps)
+    check_scalars(mask_ratio=mask_ratio)
     kept = torch.rand(student_maps.shape[:2], device=student_maps.device) >= mask_ratio
     generated = generate(student_maps * kept[:, :, None, None])
+    check_shapes("N C H W, N C H W", teacher_maps=teacher_maps, generated=generated)
     return (at_least_fp32(generated) - at_least_fp32(teacher_maps.detach())).square().sum((1, 2, 3)).mean()
 
 
@@ -56,6 +63,7 @@ class MGD(nn.Module):
         self._mask_ratio = mask_ratio
         own, goal = matched_stages(pair)[-1]
         self.student_paths, self.teacher_paths = [own], [goal]
+        self._compared = Compared(pair, self.student_paths, self.teacher_paths)
         channels = map_shape(pair.teacher.shapes[goal])[1]
         self.connector = to_channels(pair.student.shapes[own], pair.teacher.shapes[goal])
         self.generator = nn.Sequential(
@@ -66,7 +74,7 @@ class MGD(nn.Module):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """Scalar; see `mgd`. The batch is not used."""
-        (own,), (goal,) = self.student_paths, self.teacher_paths
-        goals = as_maps(teacher.features[goal])
-        maps = resized(as_maps(self.connector(student.features[own])), goals.shape[2:])
+        (own,), (goal,) = self._compared(student, teacher)
+        goals = as_maps(goal)
+        maps = resized(as_maps(self.connector(own)), goals.shape[2:])
         return mgd(maps, goals, self.generator, self._mask_ratio)

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from kdexp.contracts import Batch, Outputs, Pair
-from kdexp.feature_losses.maps import as_maps, matched_stages, need_positions, resized, unit
+from kdexp.feature_losses.maps import Compared, as_maps, check_positions, matched_stages, need_positions, resized, unit
 from kdexp.losses.precision import at_least_fp32
+from kdexp.losses.shapes import check_shapes
 
 
 def nst(student_maps: Tensor, teacher_maps: Tensor) -> Tensor:
@@ -31,8 +32,13 @@ def nst(student_maps: Tensor, teacher_maps: Tensor) -> Tensor:
     Returns:
         Scalar in [0, 2] but for rounding; 0 when the maps are equal, or equal up to the order and the scale of
         channels.
+
+    Raises:
+        ValueError: shapes that do not fit, or a single position, where all channels are alike.
     """
+    check_shapes("N C H W, N C' H' W'", student_maps=student_maps, teacher_maps=teacher_maps)
     size = [min(sides) for sides in zip(student_maps.shape[2:], teacher_maps.shape[2:], strict=True)]
+    check_positions(size)
     student, teacher = (unit(resized(at_least_fp32(x), size).flatten(2)) for x in (student_maps, teacher_maps.detach()))
     with torch.autocast(student.device.type, enabled=False):  # it would do the products in half precision
         if student.shape[2] <= min(student.shape[1], teacher.shape[1]):
@@ -59,14 +65,12 @@ class NST(nn.Module):
         super().__init__()
         stages = matched_stages(pair)
         self.student_paths, self.teacher_paths = ([*paths] for paths in zip(*stages, strict=True))
+        self._compared = Compared(pair, self.student_paths, self.teacher_paths)
         for own, goal in stages:
             need_positions("nst", pair.student, own)
             need_positions("nst", pair.teacher, goal)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """Scalar; see `nst`. The batch is not used."""
-        terms = [
-            nst(as_maps(student.features[own]), as_maps(teacher.features[goal]))
-            for own, goal in zip(self.student_paths, self.teacher_paths, strict=True)
-        ]
+        terms = [nst(as_maps(own), as_maps(goal)) for own, goal in zip(*self._compared(student, teacher), strict=True)]
         return torch.stack(terms).sum()

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from kdexp.contracts import Batch, Outputs, Pair
 from kdexp.feature_losses.adapters import Connector, matched_preacts
-from kdexp.feature_losses.maps import as_maps, map_shape
+from kdexp.feature_losses.maps import Compared, as_maps, map_shape
 from kdexp.losses.gather import gather
 from kdexp.losses.precision import at_least_fp32
+from kdexp.losses.shapes import check_shapes
 
 
 def ofd(student_maps: Tensor, teacher_maps: Tensor, margin: Tensor) -> Tensor:
@@ -27,7 +28,11 @@ def ofd(student_maps: Tensor, teacher_maps: Tensor, margin: Tensor) -> Tensor:
 
     Returns:
         Scalar >= 0; 0 when the student's values are the teacher's after its margin ReLU.
+
+    Raises:
+        ValueError: shapes that do not fit.
     """
+    check_shapes("N C H W, N C H W, C", student_maps=student_maps, teacher_maps=teacher_maps, margin=margin)
     student = at_least_fp32(student_maps)
     target = torch.maximum(at_least_fp32(teacher_maps.detach()), at_least_fp32(margin.detach())[:, None, None])
     counts = (student > target) | (target > 0)
@@ -49,7 +54,15 @@ class Margin(nn.Module):
 
     @torch.no_grad()
     def forward(self, maps: Tensor) -> Tensor:
-        """Learn from maps (N, C, H, W) in at least float32 and give the margins (C,)."""
+        """Learn from maps and give the margins (C,).
+
+        Args:
+            maps: (N, C, H, W), in at least float32.
+
+        Raises:
+            ValueError: another number of dimensions or channels.
+        """
+        check_shapes(f"N {len(self.mean)} H W", maps=maps)
         local = torch.stack((maps.clamp(max=0).sum((0, 2, 3)), (maps < 0).sum((0, 2, 3))))
         sums, counts = gather(local[None]).sum(0)
         self.seen += counts.long()
@@ -78,6 +91,7 @@ class OFD(nn.Module):
         super().__init__()
         stages = matched_preacts("ofd", pair)
         self.student_paths, self.teacher_paths = ([*paths] for paths in zip(*stages, strict=True))
+        self._compared = Compared(pair, self.student_paths, self.teacher_paths)
         self.connectors, self.margins = nn.ModuleList(), nn.ModuleList()
         for own, goal in stages:
             self.connectors.append(Connector(pair.student.shapes[own], pair.teacher.shapes[goal]))
@@ -87,8 +101,8 @@ class OFD(nn.Module):
         """Scalar; see `ofd`. The batch is not used."""
         last = len(self.connectors) - 1
         terms = []
-        for i, (own, goal) in enumerate(zip(self.student_paths, self.teacher_paths, strict=True)):
-            maps = at_least_fp32(as_maps(teacher.features[goal]))
-            term = ofd(self.connectors[i](student.features[own]), maps, self.margins[i](maps))
+        for i, (own, goal) in enumerate(zip(*self._compared(student, teacher), strict=True)):
+            maps = at_least_fp32(as_maps(goal))
+            term = ofd(self.connectors[i](own), maps, self.margins[i](maps))
             terms.append(term / 2 ** (last - i))
         return torch.stack(terms).sum()

@@ -5,12 +5,15 @@ lighter" (arXiv 1910.01108), the squared error in that of Jiao et al., "TinyBERT
 Understanding" (Findings of EMNLP 2020, arXiv 1909.10351), both between the states of transformers.
 """
 
+from typing import ClassVar
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdexp.contracts import Batch, Outputs, Pair
-from kdexp.feature_losses.maps import unit
+from kdexp.feature_losses.maps import Compared, need_vectors, unit
 from kdexp.losses.precision import at_least_fp32
+from kdexp.losses.shapes import check_shapes
 
 
 def cosine(student_features: Tensor, teacher_features: Tensor) -> Tensor:
@@ -25,7 +28,11 @@ def cosine(student_features: Tensor, teacher_features: Tensor) -> Tensor:
 
     Returns:
         Scalar in [0, 2]; 0 when each sample's two vectors have one direction.
+
+    Raises:
+        ValueError: shapes that do not fit.
     """
+    check_shapes("N F, N F", student_features=student_features, teacher_features=teacher_features)
     student, teacher = at_least_fp32(student_features), at_least_fp32(teacher_features.detach())
     return 1 - (unit(student) * unit(teacher)).sum(-1).mean()
 
@@ -39,24 +46,32 @@ def feature_mse(student_features: Tensor, teacher_features: Tensor) -> Tensor:
 
     Returns:
         Scalar >= 0; 0 when student and teacher are equal.
+
+    Raises:
+        ValueError: shapes that do not fit.
     """
+    check_shapes("N F, N F", student_features=student_features, teacher_features=teacher_features)
     return F.mse_loss(at_least_fp32(student_features), at_least_fp32(teacher_features.detach()))
 
 
 class _Penultimate(nn.Module):
     """Reads the features of both classifiers; a linear layer brings the student's to the teacher's number."""
 
+    _name: ClassVar[str]  # of the method, for messages
+
     def __init__(self, pair: Pair) -> None:
         super().__init__()
+        need_vectors(self._name, pair.student, pair.teacher)
         self.student_paths = [pair.student.layers.penultimate]
         self.teacher_paths = [pair.teacher.layers.penultimate]
+        self._compared = Compared(pair, self.student_paths, self.teacher_paths)
         own, goal = (side.shapes[side.layers.penultimate][-1] for side in (pair.student, pair.teacher))
         self.projection = nn.Identity() if own == goal else nn.Linear(own, goal)
 
     def features(self, student: Outputs, teacher: Outputs) -> tuple[Tensor, Tensor]:
         """Two of (N, F), F being the teacher's."""
-        (own,), (goal,) = self.student_paths, self.teacher_paths
-        return self.projection(student.features[own]), teacher.features[goal]
+        (own,), (goal,) = self._compared(student, teacher)
+        return self.projection(own), goal
 
 
 class Cosine(_Penultimate):
@@ -69,6 +84,8 @@ class Cosine(_Penultimate):
     Args:
         pair: see `kdexp.contracts.Pair`.
     """
+
+    _name = "cosine"
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """Scalar; see `cosine`. The batch is not used."""
@@ -85,6 +102,8 @@ class FeatureMSE(_Penultimate):
     Args:
         pair: see `kdexp.contracts.Pair`.
     """
+
+    _name = "feature_mse"
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """Scalar; see `feature_mse`. The batch is not used."""

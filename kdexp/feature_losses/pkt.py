@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from kdexp.contracts import Batch, Outputs, Pair
-from kdexp.feature_losses.maps import unit
+from kdexp.feature_losses.maps import Compared, need_vectors, unit
 from kdexp.losses.divergence import kl
 from kdexp.losses.gather import gather
 from kdexp.losses.precision import at_least_fp32
+from kdexp.losses.shapes import check_shapes
 
 
 def pkt(student_features: Tensor, teacher_features: Tensor) -> Tensor:
@@ -31,7 +32,11 @@ def pkt(student_features: Tensor, teacher_features: Tensor) -> Tensor:
     Returns:
         Scalar >= 0, in nats over N; 0 when the features are equal, or equal up to their lengths and a rotation; 0,
         without a gradient, in a batch of one.
+
+    Raises:
+        ValueError: shapes that do not fit; maps have to be pooled or flattened first.
     """
+    check_shapes("N F, N F'", student_features=student_features, teacher_features=teacher_features)
     log_q, log_p = (_log_probabilities(x) for x in (student_features, teacher_features.detach()))
     return kl(log_p, log_q).mean() / len(log_p)
 
@@ -52,14 +57,19 @@ class PKT(nn.Module):
 
     Args:
         pair: see `kdexp.contracts.Pair`.
+
+    Raises:
+        ValueError: penultimate features that are not vectors.
     """
 
     def __init__(self, pair: Pair) -> None:
         super().__init__()
         self.student_paths = [pair.student.layers.penultimate]
         self.teacher_paths = [pair.teacher.layers.penultimate]
+        need_vectors("pkt", pair.student, pair.teacher)
+        self._compared = Compared(pair, self.student_paths, self.teacher_paths)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """Scalar; see `pkt`. The batch is not used."""
-        (own,), (goal,) = self.student_paths, self.teacher_paths
-        return pkt(gather(student.features[own]), gather(teacher.features[goal]))
+        (own,), (goal,) = self._compared(student, teacher)
+        return pkt(gather(own), gather(goal))

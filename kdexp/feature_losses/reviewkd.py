@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from kdexp.contracts import Batch, Outputs, Pair, Side
 from kdexp.feature_losses.adapters import BatchNorm
-from kdexp.feature_losses.maps import as_maps, map_shape
+from kdexp.feature_losses.maps import Compared, as_maps, map_shape
 from kdexp.losses.precision import at_least_fp32
+from kdexp.losses.shapes import check_shapes
 
 _LEVELS = (4, 2, 1)
 
@@ -26,7 +27,11 @@ def hcl(student_maps: Tensor, teacher_maps: Tensor) -> Tensor:
 
     Returns:
         Scalar >= 0; 0 when the maps are equal.
+
+    Raises:
+        ValueError: shapes that do not fit.
     """
+    check_shapes("N C H W, N C H W", student_maps=student_maps, teacher_maps=teacher_maps)
     student, teacher = at_least_fp32(student_maps), at_least_fp32(teacher_maps.detach())
     height, width = student.shape[2:]
     loss, factor, total = F.mse_loss(student, teacher), 1.0, 1.0
@@ -53,12 +58,25 @@ class Fusion(nn.Module):
 
     def __init__(self, channels: int, middle: int, out: int, deeper: bool) -> None:
         super().__init__()
+        self._channels, self._middle = channels, middle
         self.enter = nn.Sequential(_convolution(channels, middle, 1), BatchNorm(middle))
         self.leave = nn.Sequential(_convolution(middle, out, 3), BatchNorm(out))
         self.attention = nn.Sequential(nn.Conv2d(2 * middle, 2, 1), nn.Sigmoid()) if deeper else None
 
     def forward(self, maps: Tensor, fused: Tensor | None, size: list[int]) -> tuple[Tensor, Tensor]:
-        """(N, channels, H, W) and (N, middle, H', W') to (N, out, *size) and (N, middle, *size)."""
+        """The fused stage (N, out, H'', W''), and what is handed on (N, middle, H'', W'').
+
+        Args:
+            maps: (N, channels, H, W), the stage.
+            fused: (N, middle, H', W'), what was handed on; None where there is no deeper stage.
+            size: (H'', W'') of the teacher's stage.
+
+        Raises:
+            ValueError: shapes that do not fit.
+        """
+        check_shapes(f"N {self._channels} H W", maps=maps)
+        if fused is not None:
+            check_shapes(f"N any any any, N {self._middle} H W", maps=maps, fused=fused)
         maps = self.enter(maps)
         if self.attention is not None and fused is not None:
             fused = F.interpolate(fused, maps.shape[2:], mode="nearest")
@@ -99,6 +117,7 @@ class ReviewKD(nn.Module):
         goal = _with_penultimate(pair.teacher, pair.teacher.layers.preact or pair.teacher.layers.stages)
         both = min(len(own), len(goal))
         self.student_paths, self.teacher_paths = own[-both:], goal[-both:]
+        self._compared = Compared(pair, self.student_paths, self.teacher_paths)
         channels = [map_shape(pair.student.shapes[path])[1] for path in self.student_paths]
         goals = [map_shape(pair.teacher.shapes[path]) for path in self.teacher_paths]
         middle = min(512, channels[-1])
@@ -112,10 +131,10 @@ class ReviewKD(nn.Module):
         """Scalar; see `hcl`. The batch is not used."""
         fused: Tensor | None = None
         terms = []
+        own, goals = self._compared(student, teacher)
         for i in reversed(range(len(self.fusions))):
-            maps = as_maps(student.features[self.student_paths[i]])
-            reviewed, fused = self.fusions[i](maps, fused, self._sizes[i])
-            terms.append(hcl(reviewed, as_maps(teacher.features[self.teacher_paths[i]])))
+            reviewed, fused = self.fusions[i](as_maps(own[i]), fused, self._sizes[i])
+            terms.append(hcl(reviewed, as_maps(goals[i])))
         return torch.stack(terms).sum()
 
 

@@ -5,8 +5,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdexp.contracts import Batch, Outputs, Pair
+from kdexp.feature_losses.maps import Compared, need_vectors
 from kdexp.losses.gather import gather
 from kdexp.losses.precision import at_least_fp32
+from kdexp.losses.shapes import check_scalars, check_shapes
 
 
 def rkd(
@@ -33,7 +35,12 @@ def rkd(
     Returns:
         Scalar >= 0; 0 when the features are equal, or equal up to a shift, a rotation and a factor; 0, without a
         gradient, in a batch of one.
+
+    Raises:
+        ValueError: shapes that do not fit; maps have to be pooled or flattened first.
     """
+    check_shapes("N F, N F'", student_features=student_features, teacher_features=teacher_features)
+    check_scalars(distance_weight=distance_weight, angle_weight=angle_weight)
     student, teacher = at_least_fp32(student_features), at_least_fp32(teacher_features.detach())
     (distances_s, angles_s), (distances_t, angles_t) = _relations(student), _relations(teacher)
     return distance_weight * F.smooth_l1_loss(distances_s, distances_t) + angle_weight * F.smooth_l1_loss(
@@ -64,7 +71,7 @@ class RKD(nn.Module):
         angle_weight: see `rkd`.
 
     Raises:
-        ValueError: a weight below 0.
+        ValueError: a weight below 0, or penultimate features that are not vectors.
     """
 
     def __init__(self, pair: Pair, *, distance_weight: float = 25.0, angle_weight: float = 50.0) -> None:
@@ -74,10 +81,11 @@ class RKD(nn.Module):
                 raise ValueError(f"feature_loss.rkd.{name}_weight must be >= 0, got {weight}")
         self.student_paths = [pair.student.layers.penultimate]
         self.teacher_paths = [pair.teacher.layers.penultimate]
+        need_vectors("rkd", pair.student, pair.teacher)
+        self._compared = Compared(pair, self.student_paths, self.teacher_paths)
         self._distance_weight, self._angle_weight = distance_weight, angle_weight
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """Scalar; see `rkd`. The batch is not used."""
-        (own,), (goal,) = self.student_paths, self.teacher_paths
-        features = gather(student.features[own]), gather(teacher.features[goal])
-        return rkd(*features, distance_weight=self._distance_weight, angle_weight=self._angle_weight)
+        own, goal = (gather(features) for (features,) in self._compared(student, teacher))
+        return rkd(own, goal, distance_weight=self._distance_weight, angle_weight=self._angle_weight)

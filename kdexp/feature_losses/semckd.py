@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from kdexp.contracts import Batch, Outputs, Pair
 from kdexp.feature_losses.adapters import BatchNorm
-from kdexp.feature_losses.maps import as_maps, map_shape, resized, unit
+from kdexp.feature_losses.maps import Compared, as_maps, map_shape, resized, unit
 from kdexp.losses.gather import gather
 from kdexp.losses.precision import at_least_fp32
+from kdexp.losses.shapes import check_shapes
 
 _PROFILE = 64  # the published batch size, to which the sizes of the attention's layers belong
 _EMBEDDING = _PROFILE // 4
@@ -25,11 +26,15 @@ def semckd(projected: Sequence[Sequence[Tensor]], targets: Sequence[Sequence[Ten
     Args:
         projected: ``[i][j]``: student stage i as (N, C_j, H_ij, W_ij).
         targets: ``[i][j]``: teacher stage j, the same shape; gets no gradient.
-        attention: (N, student stages, teacher stages); its rows sum to 1.
+        attention: (N, I, J), of I student stages and J teacher stages; its rows sum to 1.
 
     Returns:
         Scalar >= 0; 0 when all projected maps are the teacher's.
+
+    Raises:
+        ValueError: shapes or numbers of stages that do not fit.
     """
+    _check_stages(projected, targets, attention)
     errors = torch.stack(
         [
             torch.stack([_error(s, t) for s, t in zip(own, goal, strict=True)], 1)
@@ -38,6 +43,21 @@ def semckd(projected: Sequence[Sequence[Tensor]], targets: Sequence[Sequence[Ten
         1,
     )
     return (attention * errors).sum(2).mean()
+
+
+def _check_stages(
+    projected: Sequence[Sequence[Tensor]], targets: Sequence[Sequence[Tensor]], attention: Tensor
+) -> None:
+    counts, goals = [len(row) for row in projected], [len(row) for row in targets]
+    if counts != goals or len(set(counts)) != 1 or not all(counts):
+        raise ValueError(f"projected and targets must be of the same stages, [i][j], got {counts} and {goals}")
+    patterns: list[str] = []
+    named: dict[str, Tensor] = {}
+    for i, rows in enumerate(zip(projected, targets, strict=True)):
+        for j, (own, goal) in enumerate(zip(*rows, strict=True)):
+            patterns += [f"N C_{j} H_{i}_{j} W_{i}_{j}"] * 2
+            named |= {f"projected[{i}][{j}]": own, f"targets[{i}][{j}]": goal}
+    check_shapes(", ".join([*patterns, f"N {len(counts)} {counts[0]}"]), **named, attention=attention)
 
 
 def _error(student: Tensor, teacher: Tensor) -> Tensor:
@@ -53,11 +73,15 @@ def profile(features: Tensor) -> Tensor:
     batch size of 64 these are the sorted entries themselves. Under DDP the batch is that of all ranks.
 
     Args:
-        features: (N, ...), with a gradient or without.
+        features: (N, F, *), with a gradient or without.
 
     Returns:
         (N, 64), from the least to the most alike.
+
+    Raises:
+        ValueError: a single dimension.
     """
+    check_shapes("N F *", features=features)
     rows = at_least_fp32(features.flatten(1))
     with torch.autocast(rows.device.type, enabled=False):  # it would do the product in half precision
         products = (rows @ gather(rows).T).sort(1).values
@@ -81,6 +105,7 @@ class SemCKD(nn.Module):
     def __init__(self, pair: Pair) -> None:
         super().__init__()
         self.student_paths, self.teacher_paths = [*pair.student.layers.stages], [*pair.teacher.layers.stages]
+        self._compared = Compared(pair, self.student_paths, self.teacher_paths)
         self.queries = nn.ModuleList(_embedding() for _ in self.student_paths)
         self.keys = nn.ModuleList(_embedding() for _ in self.teacher_paths)
         widths, goals = (
@@ -90,8 +115,8 @@ class SemCKD(nn.Module):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """Scalar; see `semckd`. The batch is not used."""
-        own = [as_maps(student.features[path]) for path in self.student_paths]
-        goal = [as_maps(teacher.features[path]).detach() for path in self.teacher_paths]
+        stages, goals = self._compared(student, teacher)
+        own, goal = [as_maps(features) for features in stages], [as_maps(features).detach() for features in goals]
         projected, targets = [], []
         for maps, projections in zip(own, self.projections, strict=True):
             assert isinstance(projections, nn.ModuleList)

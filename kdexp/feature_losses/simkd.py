@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from kdexp.contracts import Batch, Layers, Outputs, Pair, Side
 from kdexp.feature_losses.adapters import BatchNorm
-from kdexp.feature_losses.maps import resized
+from kdexp.feature_losses.maps import Compared, need_vectors, resized
 from kdexp.features import Reader, find
 from kdexp.losses.precision import at_least_fp32
+from kdexp.losses.shapes import check_shapes
 
 _FACTOR = 2
 
@@ -28,7 +29,12 @@ def simkd(projected: Tensor, teacher_features: Tensor) -> Tensor:
 
     Returns:
         Scalar >= 0; 0 when the projected features are the teacher's.
+
+    Raises:
+        ValueError: shapes that do not fit.
     """
+    patterns = "N C, N C" if projected.ndim == 2 else "N C H W, N C H' W'"
+    check_shapes(patterns, projected=projected, teacher_features=teacher_features)
     student, teacher = at_least_fp32(projected), at_least_fp32(teacher_features.detach())
     return F.mse_loss(student, resized(teacher, student.shape[2:]) if teacher.ndim == 4 else teacher)
 
@@ -48,6 +54,9 @@ class ReusedClassifier(nn.Module):
 
     Attributes:
         layers: where to read: ``projector`` is the only stage.
+
+    Raises:
+        ValueError: penultimate features that are to be read, and are not vectors.
     """
 
     def __init__(self, student: Side, teacher: Side) -> None:
@@ -55,12 +64,14 @@ class ReusedClassifier(nn.Module):
         self.layers = Layers(stages=["projector"], penultimate="classifier:input", classifier="classifier")
         self.backbone = _without_classifier(student)
         own, goal = (side.shapes[side.layers.stages[-1]] for side in (student, teacher))
+        need_vectors("simkd", teacher)
         features = teacher.shapes[teacher.layers.penultimate][-1]
         if len(own) == len(goal) == 4 and goal[1] == features:
             self._path = student.layers.stages[-1]
             self._size: Sequence[int] | None = [min(sides) for sides in zip(own[2:], goal[2:], strict=True)]
             self.projector = _bottleneck(own[1], features)
         else:
+            need_vectors("simkd", student)
             self._path, self._size = student.layers.penultimate, None
             self.projector = nn.Sequential(nn.Linear(student.shapes[self._path][-1], features))
         classifier = find(teacher.network, teacher.layers.classifier)
@@ -119,6 +130,7 @@ class SimKD(nn.Module):
         layers = pair.teacher.layers
         self._maps = len(pair.student.shapes["projector"]) == 4
         self.teacher_paths = [layers.stages[-1], layers.penultimate] if self._maps else [layers.penultimate]
+        self._compared = Compared(pair, self.student_paths, self.teacher_paths)
         self._seen = False
 
     @staticmethod
@@ -130,14 +142,14 @@ class SimKD(nn.Module):
         """Scalar; see `simkd`. The batch is not used.
 
         Raises:
-            ValueError: in the first batch: the teacher's classifier does not read the mean of its last stage's maps,
-                so that it cannot read the projected ones either.
+            ValueError: features of another shape; or, in the first batch, a teacher whose classifier does not read the
+                mean of its last stage's maps, so that it cannot read the projected ones either.
         """
-        goal, penultimate = self.teacher_paths[0], self.teacher_paths[-1]
+        (projected,), goals = self._compared(student, teacher)
         if self._maps and not self._seen:
-            _check_mean(teacher.features[goal], teacher.features[penultimate], goal)
+            _check_mean(goals[0], goals[1], self.teacher_paths[0])
             self._seen = True
-        return simkd(student.features["projector"], teacher.features[goal])
+        return simkd(projected, goals[0])
 
 
 def _check_mean(maps: Tensor, vectors: Tensor, path: str) -> None:

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from kdexp.contracts import Batch, Outputs, Pair
-from kdexp.feature_losses.maps import unit
+from kdexp.feature_losses.maps import Compared, unit
 from kdexp.losses.gather import gather
 from kdexp.losses.precision import at_least_fp32
+from kdexp.losses.shapes import check_shapes
 
 
 def sp(student_features: Tensor, teacher_features: Tensor) -> Tensor:
@@ -24,13 +25,17 @@ def sp(student_features: Tensor, teacher_features: Tensor) -> Tensor:
     zeros.
 
     Args:
-        student_features: (N, ...).
-        teacher_features: (N, ...), of any other shape; gets no gradient.
+        student_features: (N, F, *).
+        teacher_features: (N, F', *), of any other channels and size; gets no gradient.
 
     Returns:
         Scalar in [0, 4 / N]; 0 when the features are equal, or equal up to a factor and a rotation; 0, without a
         gradient, in a batch of one.
+
+    Raises:
+        ValueError: shapes that do not fit.
     """
+    check_shapes("N F *, N F' *", student_features=student_features, teacher_features=teacher_features)
     student, teacher = (_similarities(x) for x in (student_features, teacher_features.detach()))
     return (student - teacher).square().mean()
 
@@ -54,8 +59,9 @@ class SP(nn.Module):
         super().__init__()
         self.student_paths = [pair.student.layers.stages[-1]]
         self.teacher_paths = [pair.teacher.layers.stages[-1]]
+        self._compared = Compared(pair, self.student_paths, self.teacher_paths)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """Scalar; see `sp`. The batch is not used."""
-        (own,), (goal,) = self.student_paths, self.teacher_paths
-        return sp(gather(student.features[own]), gather(teacher.features[goal]))
+        (own,), (goal,) = self._compared(student, teacher)
+        return sp(gather(own), gather(goal))

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from kdexp.contracts import Batch, Outputs, Pair
 from kdexp.feature_losses.adapters import BatchNorm, convolution
-from kdexp.feature_losses.maps import as_maps, map_shape
+from kdexp.feature_losses.maps import Compared, as_maps, map_shape, need_vectors
 from kdexp.features import find
 from kdexp.losses.precision import at_least_fp32
+from kdexp.losses.shapes import check_shapes
 
 
 def srrl(student_features: Tensor, teacher_features: Tensor, classifier: nn.Module) -> Tensor:
@@ -29,7 +30,11 @@ def srrl(student_features: Tensor, teacher_features: Tensor, classifier: nn.Modu
 
     Returns:
         Scalar >= 0; 0 when the features are equal.
+
+    Raises:
+        ValueError: shapes that do not fit.
     """
+    check_shapes("N F, N F", student_features=student_features, teacher_features=teacher_features)
     student, teacher = at_least_fp32(student_features), at_least_fp32(teacher_features.detach())
     with torch.autocast(student.device.type, enabled=False):  # it would do the product in half precision
         return F.mse_loss(student, teacher) + F.mse_loss(classifier(student), classifier(teacher))
@@ -46,12 +51,17 @@ class SRRL(nn.Module):
 
     Args:
         pair: see `kdexp.contracts.Pair`.
+
+    Raises:
+        ValueError: penultimate features of the teacher that are not vectors.
     """
 
     def __init__(self, pair: Pair) -> None:
         super().__init__()
         own, goal = pair.student.layers.stages[-1], pair.teacher.layers.penultimate
         self.student_paths, self.teacher_paths = [own], [goal]
+        need_vectors("srrl", pair.teacher)
+        self._compared = Compared(pair, self.student_paths, self.teacher_paths)
         channels = pair.teacher.shapes[goal][-1]
         source = map_shape(pair.student.shapes[own])[1]
         self.connector = nn.Sequential(convolution(source, channels, 1), BatchNorm(channels), nn.ReLU())
@@ -60,6 +70,5 @@ class SRRL(nn.Module):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """Scalar; see `srrl`. The batch is not used."""
-        (own,), (goal,) = self.student_paths, self.teacher_paths
-        maps = as_maps(student.features[own])
-        return srrl(self.connector(maps).mean((2, 3)), teacher.features[goal], self.classifier)
+        (own,), (goal,) = self._compared(student, teacher)
+        return srrl(self.connector(as_maps(own)).mean((2, 3)), goal, self.classifier)

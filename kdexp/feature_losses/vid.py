@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdexp.contracts import Batch, Outputs, Pair
-from kdexp.feature_losses.maps import as_maps, map_shape, matched_stages, resized
+from kdexp.feature_losses.maps import Compared, as_maps, map_shape, matched_stages, resized
 from kdexp.losses.precision import at_least_fp32
+from kdexp.losses.shapes import check_shapes
 
 _LEAST_VARIANCE = 1e-5
 
@@ -31,7 +32,11 @@ def vid(predicted: Tensor, teacher_maps: Tensor, variance: Tensor) -> Tensor:
     Returns:
         Scalar; below 0 where it fits with a variance below 1. It is not 0 where the maps are equal: then it is
         ``mean log v_c / 2``.
+
+    Raises:
+        ValueError: shapes that do not fit.
     """
+    check_shapes("N C H W, N C H W, C", predicted=predicted, teacher_maps=teacher_maps, variance=variance)
     predicted, variance = at_least_fp32(predicted), at_least_fp32(variance)[:, None, None]
     return 0.5 * ((predicted - at_least_fp32(teacher_maps.detach())).square() / variance + variance.log()).mean()
 
@@ -58,6 +63,7 @@ class VID(nn.Module):
             raise ValueError(f"feature_loss.vid.initial_variance must be > {_LEAST_VARIANCE}, got {initial_variance}")
         stages = matched_stages(pair)
         self.student_paths, self.teacher_paths = ([*paths] for paths in zip(*stages, strict=True))
+        self._compared = Compared(pair, self.student_paths, self.teacher_paths)
         self.regressors, self.scales = nn.ModuleList(), nn.ParameterList()
         excess = initial_variance - _LEAST_VARIANCE
         for own, goal in stages:
@@ -70,9 +76,9 @@ class VID(nn.Module):
         """Scalar; see `vid`. The batch is not used."""
         terms = []
         for own, goal, regressor, scale in zip(
-            self.student_paths, self.teacher_paths, self.regressors, self.scales, strict=True
+            *self._compared(student, teacher), self.regressors, self.scales, strict=True
         ):
-            maps, goals = as_maps(student.features[own]), as_maps(teacher.features[goal])
+            maps, goals = as_maps(own), as_maps(goal)
             size = [min(sides) for sides in zip(maps.shape[2:], goals.shape[2:], strict=True)]
             predicted = regressor(resized(maps, size))
             terms.append(vid(predicted, resized(goals, size), F.softplus(scale) + _LEAST_VARIANCE))

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from kdexp.contracts import UNLABELED, Task
 from kdexp.losses.precision import at_least_fp32
+from kdexp.losses.shapes import check_logits, check_scalars, check_target
 
 
 def cross_entropy(logits: Tensor, target: Tensor, *, task: Task, label_smoothing: float = 0.0) -> Tensor:
@@ -18,15 +19,21 @@ def cross_entropy(logits: Tensor, target: Tensor, *, task: Task, label_smoothing
     Args:
         logits: (N, C), dense (N, C, ...), or (N, 1) for the binary task.
         target: multiclass: int64 (N,) or (N, ...) in 0..C-1 or ``UNLABELED``; or, after mixup, float (N, C): a row's
-            sum, in [0, 1], is the labelled share of that sample and its weight in the mean. binary: (N,) in {0, 1}
-            or ``UNLABELED``. multilabel: (N, C) in [0, 1] or ``UNLABELED``.
+            sum, in [0, 1], is the labelled share of that sample and its weight in the mean. binary: (N,) or (N, 1) in
+            {0, 1} or ``UNLABELED``. multilabel: (N, C) in [0, 1] or ``UNLABELED``.
         task: what logits and target mean.
         label_smoothing: share of each label, in [0, 1), that is spread evenly over all classes (over both outcomes
             for sigmoid tasks); Szegedy et al. 2016, section 7.
 
     Returns:
         Scalar, in nats; 0 (with a gradient of 0) when nothing is labelled.
+
+    Raises:
+        ValueError: shapes that do not fit, or class numbers that are not int64.
     """
+    check_logits(task, logits=logits)
+    check_target(target, logits.shape, task)
+    check_scalars(label_smoothing=label_smoothing)
     logits = at_least_fp32(logits)
     if task != "multiclass":
         return _sigmoid_cross_entropy(logits, target.reshape(logits.shape), label_smoothing)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from kdexp.contracts import Task
 from kdexp.losses.divergence import kl
 from kdexp.losses.inputs import outcomes
+from kdexp.losses.shapes import check_scalars
 
 
 def ctkd(student_logits: Tensor, teacher_logits: Tensor, temperature: Tensor, *, task: Task = "multiclass") -> Tensor:
@@ -23,8 +24,9 @@ def ctkd(student_logits: Tensor, teacher_logits: Tensor, temperature: Tensor, *,
         Scalar >= 0; 0 when student and teacher are equal.
 
     Raises:
-        ValueError: shapes that differ.
+        ValueError: shapes that do not fit.
     """
+    check_scalars(temperature=temperature)
     student, teacher = outcomes(student_logits, teacher_logits, task)
     return temperature**2 * kl((teacher / temperature).log_softmax(1), (student / temperature).log_softmax(1)).mean()
 

@@ -22,7 +22,7 @@ def deit_hard(student_logits: Tensor, teacher_logits: Tensor, *, task: Task = "m
         Scalar >= 0, in nats, mean over samples and positions; 0 only where the student is certain.
 
     Raises:
-        ValueError: shapes that differ.
+        ValueError: shapes that do not fit.
     """
     student, teacher = outcomes(student_logits, teacher_logits, task)
     return F.cross_entropy(student, teacher.argmax(1))

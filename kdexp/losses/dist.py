@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from kdexp.contracts import Task
 from kdexp.losses.gather import gather
 from kdexp.losses.inputs import check_temperature, outcomes, warn_once
+from kdexp.losses.shapes import check_scalars
 
 
 def dist(
@@ -44,9 +45,10 @@ def dist(
             gradient.
 
     Raises:
-        ValueError: temperature <= 0, or shapes that differ.
+        ValueError: temperature <= 0, or shapes that do not fit.
     """
     check_temperature(temperature)
+    check_scalars(inter_weight=inter_weight, intra_weight=intra_weight)
     student, teacher = (gather(logits) for logits in outcomes(student_logits, teacher_logits, task))
     if student.shape[1] == 2:
         warn_once("loss=dist: the inter-class term has no gradient with 2 classes")

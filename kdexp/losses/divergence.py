@@ -2,6 +2,8 @@
 
 from torch import Tensor
 
+from kdexp.losses.shapes import check_shapes
+
 
 def kl(log_p: Tensor, log_q: Tensor) -> Tensor:
     """``KL(p || q) = sum_c p_c (log p_c - log q_c)``, over dimension 1.
@@ -12,6 +14,10 @@ def kl(log_p: Tensor, log_q: Tensor) -> Tensor:
 
     Returns:
         (N, ...), >= 0, in nats.
+
+    Raises:
+        ValueError: shapes that differ.
     """
+    check_shapes("N C ..., N C ...", log_p=log_p, log_q=log_q)
     # Not F.kl_div, which is the same to the bit, but which vmap has no rule for.
     return (log_p.exp() * (log_p - log_q)).sum(1)

@@ -14,6 +14,7 @@ from kdexp.losses.inputs import (
     outcomes,
     warn_once,
 )
+from kdexp.losses.shapes import check_scalars
 
 
 def dkd(
@@ -57,9 +58,10 @@ def dkd(
             non-target part has no gradient.
 
     Raises:
-        ValueError: temperature <= 0, or shapes that differ.
+        ValueError: temperature <= 0, or shapes that do not fit.
     """
     check_temperature(temperature)
+    check_scalars(tckd_weight=tckd_weight, nckd_weight=nckd_weight)
     student, teacher = outcomes(student_logits, teacher_logits, task)
     if student.shape[1] == 2:
         warn_once("loss=dkd: the non-target term has no gradient with 2 classes")

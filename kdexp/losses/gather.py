@@ -6,6 +6,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from kdexp.losses.shapes import check_shapes
+
 
 def gather(values: Tensor) -> Tensor:
     """The values (N, ...) of all ranks, one behind the other; without DDP the values themselves.
@@ -15,9 +17,13 @@ def gather(values: Tensor) -> Tensor:
     the gradient of that one loss: N processes learn what one process with the global batch would.
 
     Args:
-        values: of as many samples as the rank has: ranks may differ in that, as they do in batches that their number
-            does not divide, but in nothing else.
+        values: (N, *), N being the samples that the rank has: ranks may differ in that, as they do in batches that
+            their number does not divide, but in nothing else.
+
+    Raises:
+        ValueError: a scalar.
     """
+    check_shapes("N *", values=values)
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return values
     gathered: Tensor = _Gather.apply(values)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from kdexp.contracts import UNLABELED, Task
 from kdexp.losses.precision import at_least_fp32
+from kdexp.losses.shapes import check_logits, check_scalars, check_shapes, check_target
 
 
 def outcomes(student_logits: Tensor, teacher_logits: Tensor, task: Task) -> tuple[Tensor, Tensor]:
@@ -18,7 +19,7 @@ def outcomes(student_logits: Tensor, teacher_logits: Tensor, task: Task) -> tupl
     tasks too, with two classes, and the mean over positions is the mean over labels.
 
     Args:
-        student_logits: (N, C) or dense (N, C, ...).
+        student_logits: (N, C) or dense (N, C, ...); C is 1 for the binary task.
         teacher_logits: the same shape.
         task: what the logits mean.
 
@@ -27,11 +28,9 @@ def outcomes(student_logits: Tensor, teacher_logits: Tensor, task: Task) -> tupl
         multiclass, (N, 2, C, ...) else.
 
     Raises:
-        ValueError: shapes that differ.
+        ValueError: shapes that do not fit.
     """
-    if student_logits.shape != teacher_logits.shape:
-        student, teacher = tuple(student_logits.shape), tuple(teacher_logits.shape)
-        raise ValueError(f"teacher logits must have the shape of the student's, {student}, got {teacher}")
+    check_logits(task, student_logits=student_logits, teacher_logits=teacher_logits)
     both = at_least_fp32(student_logits), at_least_fp32(teacher_logits.detach())
     if task == "multiclass":
         return both
@@ -47,13 +46,18 @@ def class_numbers(target: Tensor, logits: Tensor, task: Task) -> Tensor:
 
     Args:
         target: see `kdexp.contracts.Task`; int64 class numbers, or float32 shares of shape (N, C, ...) after mixup.
-        logits: from `outcomes`.
+        logits: (N, C, ...), from `outcomes`.
         task: what target means.
 
     Returns:
         int64, the shape of the logits without dimension 1.
+
+    Raises:
+        ValueError: a target that does not belong to the logits.
     """
+    check_shapes("N C ...", logits=logits)
     shape = logits.shape[:1] + logits.shape[2:]
+    check_target(target, logits.shape if task == "multiclass" else shape, task)
     if task != "multiclass":
         target = target.reshape(shape)
         return torch.where(target == UNLABELED, target, (target > 0.5).to(target.dtype)).long()
@@ -63,12 +67,30 @@ def class_numbers(target: Tensor, logits: Tensor, task: Task) -> Tensor:
 
 
 def of_class(values: Tensor, classes: Tensor) -> Tensor:
-    """Values (N, C, ...) of one class for each distribution: (N, ...). Those of ``UNLABELED`` are arbitrary."""
+    """Values of one class for each distribution: (N, ...). Those of ``UNLABELED`` are arbitrary.
+
+    Args:
+        values: (N, C, ...).
+        classes: (N, ...) int64.
+
+    Raises:
+        ValueError: shapes that do not fit.
+    """
+    check_shapes("N C ..., N ...", values=values, classes=classes)
     return values.gather(1, classes.clamp(min=0).unsqueeze(1)).squeeze(1)
 
 
 def of_other_classes(values: Tensor, classes: Tensor) -> Tensor:
-    """Values (N, C, ...) of all classes but one: (N, C - 1, ...). Those of ``UNLABELED`` are arbitrary."""
+    """Values of all classes but one: (N, C - 1, ...). Those of ``UNLABELED`` are arbitrary.
+
+    Args:
+        values: (N, C, ...).
+        classes: (N, ...) int64.
+
+    Raises:
+        ValueError: shapes that do not fit.
+    """
+    check_shapes("N C ..., N ...", values=values, classes=classes)
     shape = (1, -1, *[1] * (values.ndim - 2))
     others = torch.arange(values.shape[1] - 1, device=values.device).view(shape)
     # The numbers from the left-out class on move up by one: nothing is masked, so nothing is lost to rounding.
@@ -76,17 +98,29 @@ def of_other_classes(values: Tensor, classes: Tensor) -> Tensor:
 
 
 def labelled_mean(values: Tensor, classes: Tensor) -> Tensor:
-    """Mean of values (N, ...) over what is labelled; 0, with a gradient of 0, when nothing is."""
+    """Mean over what is labelled; 0, with a gradient of 0, when nothing is.
+
+    Args:
+        values: (N, ...).
+        classes: the same shape, int64.
+
+    Raises:
+        ValueError: shapes that differ.
+    """
+    check_shapes("N ..., N ...", values=values, classes=classes)
     labelled = (classes != UNLABELED).to(values.dtype)
     return (values * labelled).sum() / labelled.sum().clamp(min=1)
 
 
 def check_temperature(temperature: float | Tensor) -> None:
-    """Refuse a temperature that is not positive; a tensor, which may be vmap's and then cannot be looked at, is not.
+    """Refuse a temperature that is not positive, or not a scalar.
+
+    The value of a tensor is not looked at: it may be vmap's.
 
     Raises:
-        ValueError: temperature <= 0.
+        ValueError: temperature <= 0, or a tensor with dimensions.
     """
+    check_scalars(temperature=temperature)
     if not isinstance(temperature, Tensor) and not temperature > 0:
         raise ValueError(f"temperature must be > 0, got {temperature}")
 

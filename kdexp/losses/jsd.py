@@ -27,7 +27,7 @@ def jsd(student_logits: Tensor, teacher_logits: Tensor, temperature: float, *, t
         Scalar in [0, T^2 * log 2], mean over samples and positions; 0 when student and teacher are equal.
 
     Raises:
-        ValueError: temperature <= 0, or shapes that differ.
+        ValueError: temperature <= 0, or shapes that do not fit.
     """
     check_temperature(temperature)
     student, teacher = outcomes(student_logits, teacher_logits, task)

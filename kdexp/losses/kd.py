@@ -31,7 +31,7 @@ def kd(
         Scalar >= 0, in nats (times T^2).
 
     Raises:
-        ValueError: temperature <= 0, or shapes that differ.
+        ValueError: temperature <= 0, or shapes that do not fit.
     """
     check_temperature(temperature)
     student_log_p, teacher_log_p = (

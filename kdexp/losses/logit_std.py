@@ -5,6 +5,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from kdexp.losses.precision import at_least_fp32
+from kdexp.losses.shapes import check_shapes
 
 
 def standardize(logits: Tensor) -> Tensor:
@@ -22,8 +23,9 @@ def standardize(logits: Tensor) -> Tensor:
 
     Raises:
         ValueError: fewer than 3 classes: two standardised logits are 0.707 and -0.707 whatever they were, and have no
-            gradient. (A sigmoid task has no classes to standardise over.)
+            gradient. (A sigmoid task has no classes to standardise over.) Logits without dimension 1.
     """
+    check_shapes("N C ...", logits=logits)
     if logits.shape[1] < 3:
         raise ValueError(f"logit standardisation needs at least 3 classes, got {logits.shape[1]}")
     logits = at_least_fp32(logits)
@@ -80,5 +82,6 @@ class LogitStandardization(nn.Module):
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, target: Tensor) -> Tensor:
         """Scalar: loss(standardised student logits, standardised teacher logits, target)."""
+        check_shapes("N C ..., N C ...", student_logits=student_logits, teacher_logits=teacher_logits)
         loss: Tensor = self.loss(standardize(student_logits), standardize(teacher_logits), target)
         return loss

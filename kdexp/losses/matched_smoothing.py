@@ -41,7 +41,7 @@ def matched_smoothing(
         Scalar >= 0, in nats (times T^2).
 
     Raises:
-        ValueError: temperature <= 0, or shapes that differ.
+        ValueError: temperature <= 0, or shapes that do not fit.
     """
     check_temperature(temperature)
     student, teacher = (logits / temperature for logits in outcomes(student_logits, teacher_logits, task))

@@ -36,7 +36,7 @@ def mlkd(
         Scalar >= 0; 0 when student and teacher are equal.
 
     Raises:
-        ValueError: a temperature <= 0, or shapes that differ.
+        ValueError: a temperature <= 0, or shapes that do not fit.
     """
     for temperature in temperatures:
         check_temperature(temperature)

@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdexp.losses.precision import at_least_fp32
+from kdexp.losses.shapes import check_shapes
 
 
 def mse(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
@@ -20,11 +21,9 @@ def mse(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
         Scalar >= 0; 0 when student and teacher are equal.
 
     Raises:
-        ValueError: shapes that differ (they would be broadcast).
+        ValueError: shapes that do not fit (they would be broadcast).
     """
-    if student_logits.shape != teacher_logits.shape:
-        student, teacher = tuple(student_logits.shape), tuple(teacher_logits.shape)
-        raise ValueError(f"teacher logits must have the shape of the student's, {student}, got {teacher}")
+    check_shapes("N C ..., N C ...", student_logits=student_logits, teacher_logits=teacher_logits)
     return F.mse_loss(at_least_fp32(student_logits), at_least_fp32(teacher_logits.detach()))
 
 

@@ -12,6 +12,7 @@ from kdexp.losses.inputs import (
     outcomes,
     warn_once,
 )
+from kdexp.losses.shapes import check_scalars
 
 
 def nkd(
@@ -45,9 +46,10 @@ def nkd(
             second part is 0.
 
     Raises:
-        ValueError: temperature <= 0, or shapes that differ.
+        ValueError: temperature <= 0, or shapes that do not fit.
     """
     check_temperature(temperature)
+    check_scalars(gamma=gamma)
     student, teacher = outcomes(student_logits, teacher_logits, task)
     if student.shape[1] == 2:
         warn_once("loss=nkd: the non-target term has no gradient with 2 classes")

@@ -7,6 +7,7 @@ from kdexp.contracts import UNLABELED, Task
 from kdexp.losses.inputs import class_numbers, of_other_classes
 from kdexp.losses.kd import KD
 from kdexp.losses.precision import at_least_fp32
+from kdexp.losses.shapes import check_shapes
 
 
 def permuted(logits: Tensor, target: Tensor) -> Tensor:
@@ -18,14 +19,16 @@ def permuted(logits: Tensor, target: Tensor) -> Tensor:
 
     Args:
         logits: (N, C) or dense (N, C, ...), C >= 3.
-        target: (N, ...) class numbers or ``UNLABELED``; a mixed target counts as its largest share.
+        target: (N, ...) int64 class numbers or ``UNLABELED``; a mixed target, float (N, C, ...), counts as its largest
+            share.
 
     Returns:
         The same shape. The order is drawn from torch's own generator, which a training seeds in every epoch.
 
     Raises:
-        ValueError: fewer than three classes.
+        ValueError: fewer than three classes, or shapes that do not fit.
     """
+    check_shapes("N C ...", logits=logits)
     count = logits.shape[1]
     if count < 3:
         raise ValueError(f"permuted_kd needs at least 3 classes, got {count}")
@@ -67,6 +70,7 @@ class PermutedKD(nn.Module):
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, target: Tensor) -> Tensor:
         """Scalar; see `permuted` and `kdexp.losses.kd.kd`."""
+        check_shapes("N C ..., N C ...", student_logits=student_logits, teacher_logits=teacher_logits)
         teacher = permuted(at_least_fp32(teacher_logits.detach()), target)
         loss: Tensor = self._kd(student_logits, teacher, target)
         return loss

@@ -25,7 +25,7 @@ def reverse_kl(
         Scalar >= 0, mean over samples and positions; 0 when student and teacher are equal.
 
     Raises:
-        ValueError: temperature <= 0, or shapes that differ.
+        ValueError: temperature <= 0, or shapes that do not fit.
     """
     check_temperature(temperature)
     student, teacher = outcomes(student_logits, teacher_logits, task)

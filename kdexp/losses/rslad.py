@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from kdexp.contracts import Task
 from kdexp.losses.kd import kd
+from kdexp.losses.shapes import check_logits, check_scalars
 
 
 def rslad(
@@ -21,9 +22,9 @@ def rslad(
     the number of classes as well (and multiplies by 10 on CIFAR-100); here the sum over classes is taken.
 
     Args:
-        adversarial_logits: (N, C), the student's for the attacked inputs.
-        clean_logits: (N, C), the student's for the clean ones.
-        teacher_logits: (N, C), the teacher's for the clean ones; gets no gradient.
+        adversarial_logits: (N, C) or dense (N, C, ...), the student's for the attacked inputs.
+        clean_logits: the same shape, the student's for the clean ones.
+        teacher_logits: the same shape, the teacher's for the clean ones; gets no gradient.
         adversarial_weight: w in [0, 1]; published: 5/6.
         task: what the logits mean.
 
@@ -31,8 +32,10 @@ def rslad(
         Scalar >= 0; 0 when all three are equal.
 
     Raises:
-        ValueError: shapes that differ.
+        ValueError: shapes that do not fit.
     """
+    check_logits(task, adversarial_logits=adversarial_logits, clean_logits=clean_logits, teacher_logits=teacher_logits)
+    check_scalars(adversarial_weight=adversarial_weight)
     attacked, clean = (kd(logits, teacher_logits, 1.0, task=task) for logits in (adversarial_logits, clean_logits))
     return adversarial_weight * attacked + (1 - adversarial_weight) * clean
 
@@ -50,4 +53,5 @@ class RSLAD(nn.Module):
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, target: Tensor) -> Tensor:
         """Scalar; see `rslad`. The target is not used."""
+        check_logits(self._task, student_logits=student_logits, teacher_logits=teacher_logits)
         return rslad(student_logits, student_logits, teacher_logits, task=self._task)

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from kdexp.contracts import Task
 from kdexp.losses.divergence import kl
 from kdexp.losses.inputs import check_temperature, class_numbers, labelled_mean, outcomes
+from kdexp.losses.shapes import check_scalars
 
 
 def tf_kd(
@@ -38,9 +39,10 @@ def tf_kd(
         Scalar >= 0, in nats.
 
     Raises:
-        ValueError: temperature <= 0.
+        ValueError: temperature <= 0, or shapes that do not fit.
     """
     check_temperature(temperature)
+    check_scalars(correct=correct)
     student, _ = outcomes(student_logits, student_logits, task)
     classes = class_numbers(target, student, task)
     count = student.shape[1]

@@ -35,7 +35,7 @@ def ttm(
         Scalar >= 0, mean over samples and positions.
 
     Raises:
-        ValueError: temperature <= 0, or shapes that differ.
+        ValueError: temperature <= 0, or shapes that do not fit.
     """
     check_temperature(temperature)
     student, teacher = outcomes(student_logits, teacher_logits, task)

@@ -32,7 +32,7 @@ def wsld(
         Scalar >= 0; 0 when student and teacher are equal.
 
     Raises:
-        ValueError: temperature <= 0, or shapes that differ.
+        ValueError: temperature <= 0, or shapes that do not fit.
     """
     check_temperature(temperature)
     student, teacher = outcomes(student_logits, teacher_logits, task)

@@ -1,5 +1,7 @@
 """Small pairs of networks that the tests of representation losses share."""
 
+from dataclasses import replace
+
 import torch
 
 from kdexp.contracts import Batch, Layers, Outputs, Pair
@@ -12,6 +14,7 @@ CNN = Layers(
     penultimate="pool",
     classifier="classifier",
 )
+RNN = Layers(stages=["recurrent"], penultimate="pool", classifier="classifier")
 MLP = Layers(stages=["hidden"], preact=["hidden.-3"], penultimate="hidden", classifier="classifier")
 
 
@@ -20,6 +23,14 @@ def make_pair(student, teacher, student_layers=CNN, teacher_layers=CNN, shape=SH
     probe = torch.zeros(2, *shape)
     target = torch.randint(CLASSES, (SAMPLES,), generator=torch.Generator().manual_seed(seed))
     return Pair(side(student, student_layers, probe), side(teacher, teacher_layers, probe), target, CLASSES)
+
+
+def deployed(loss_class, pair):
+    """The pair, with the network that the loss deploys in the student's place, if it does."""
+    if not hasattr(loss_class, "deployed"):
+        return pair
+    network = loss_class.deployed(pair.student, pair.teacher)
+    return replace(pair, student=side(network, network.layers, torch.zeros(2, *SHAPE)))
 
 
 def make_batch(samples=6, shape=SHAPE, seed=0):

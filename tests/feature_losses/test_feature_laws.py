@@ -8,13 +8,12 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from pairs import CNN, MLP, SHAPE, leaves, make_batch, make_pair, outputs_of
+from pairs import CNN, MLP, RNN, SHAPE, deployed, leaves, make_batch, make_pair, outputs_of
 from torch import nn
 
 from kdexp.assemble import term
 from kdexp.config import compose, plain, target
 from kdexp.contracts import Batch, Layers, Outputs
-from kdexp.features import side
 from kdexp.models.cnn import cnn
 from kdexp.models.mlp import mlp
 from kdexp.models.resnet_cifar import resnet8
@@ -22,7 +21,6 @@ from kdexp.models.rnn import rnn
 from kdexp.models.vgg_cifar import vgg8
 
 FEATURE_LOSSES = sorted(path.stem for path in (Path(__file__).parents[2] / "conf" / "feature_loss").glob("*.yaml"))
-RNN = Layers(stages=["recurrent"], penultimate="pool", classifier="classifier")
 RESNET = Layers(
     stages=["stage1", "stage2", "stage3"],
     preact=[f"stage{i}.-1.preact" for i in (1, 2, 3)],
@@ -70,12 +68,7 @@ def name(request):
 def build(name, pair):
     """The loss in its second stage, with the pair it is built from."""
     torch.manual_seed(3)
-    deployed = getattr(target(config(name)), "deployed", None)
-    if deployed is not None:
-        network = deployed(pair.student, pair.teacher)
-        pair = type(pair)(
-            side(network, network.layers, torch.zeros(2, *SHAPE)), pair.teacher, pair.target, pair.num_outputs
-        )
+    pair = deployed(target(config(name)), pair)
     return term(config(name), pair).loss, pair
 
 

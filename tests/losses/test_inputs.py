@@ -53,7 +53,7 @@ def test_the_mean_leaves_out_what_is_not_labelled():
 
 
 def test_logits_of_different_shapes_are_refused():
-    with pytest.raises(ValueError, match=r"^teacher logits must .*\(2, 3\), got \(2, 4\)$"):
+    with pytest.raises(ValueError, match=r"^teacher_logits must have .* N = 2, C = 3 of student_logits, got \(2, 4\)$"):
         outcomes(torch.zeros(2, 3), torch.zeros(2, 4), "multiclass")
 
 

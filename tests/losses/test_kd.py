@@ -161,5 +161,5 @@ def test_a_temperature_that_is_not_positive_is_refused(logits, temperature):
 
 
 def test_logits_of_different_shapes_are_refused():
-    with pytest.raises(ValueError, match=r"^teacher logits must .*\(2, 3\), got \(2, 4\)$"):
+    with pytest.raises(ValueError, match=r"^teacher_logits must have .* N = 2, C = 3 of student_logits, got \(2, 4\)$"):
         kd(torch.zeros(2, 3), torch.zeros(2, 4), 1.0)

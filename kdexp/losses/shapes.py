@@ -1,0 +1,120 @@
+"""Shapes that must fit: PyTorch broadcasts many that do not, and gives a wrong loss without a word."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from kdexp.contracts import Task
+
+
+def check_shapes(patterns: str, /, **tensors: Tensor) -> None:
+    """Refuse tensors whose shapes do not follow their patterns.
+
+        check_shapes("N C H W, N C H W, C", student_maps=student_maps, teacher_maps=teacher_maps, margin=margin)
+
+    Shapes alone are read, never values, so that torch.func.vmap and torch.compile(fullgraph=True) work through it.
+
+    Args:
+        patterns: one for each tensor, with a word for each dimension. A number is that size, ``any`` is any size, and
+            another word is one size wherever it stands. The last word may be ``...``, further dimensions that are the
+            same wherever it stands, or ``*``, any further dimensions.
+        tensors: by the names that the message has for them.
+
+    Raises:
+        ValueError: a shape that does not fit its pattern together with the shapes before it.
+    """
+    sizes: dict[str, object] = {}
+    rules = dict(zip(tensors, patterns.split(", "), strict=True))
+    before, shape = "", torch.Size()
+    for name, tensor in tensors.items():
+        if rules[name] == before and tensor.shape == shape:
+            continue  # as the one before: most calls are of a student and a teacher
+        before, shape = rules[name], tensor.shape
+        if not _fits(shape, before.split(), sizes):
+            others = dict([*rules.items()][: [*rules].index(name)])
+            raise ValueError(f"{name} must have shape {_rule(before.split(), others, sizes)}, got {tuple(shape)}")
+
+
+def _fits(shape: Sequence[int], words: Sequence[str], sizes: dict[str, object]) -> bool:
+    """Whether a shape follows its words; sizes are those of the words so far, to which it adds its own."""
+    count, rest = len(words), words[-1]
+    if rest in ("...", "*"):
+        count -= 1
+        if len(shape) < count:
+            return False
+        further = tuple(shape)[count:]
+        if rest == "..." and sizes.setdefault(rest, further) != further:
+            return False
+    elif len(shape) != count:
+        return False
+    for place in range(count):
+        word, size = words[place], shape[place]
+        if word not in sizes:
+            sizes[word] = int(word) if word.isdigit() else size
+        if sizes[word] != size and word != "any":
+            return False
+    return True
+
+
+def _rule(words: Sequence[str], others: Mapping[str, str], sizes: Mapping[str, object]) -> str:
+    """(N, C) with N = 6 of student_logits: the words of a shape, and the others' sizes with the first that has them."""
+    sources: dict[str, list[str]] = {}
+    for word in words:
+        source = next((name for name, pattern in others.items() if word in pattern.split()), None)
+        if source is not None and word not in ("any", "*") and not word.isdigit() and sizes[word] != ():
+            sources.setdefault(source, []).append(f"{word} = {sizes[word]}")
+    given = " and ".join(f"{', '.join(found)} of {source}" for source, found in sources.items())
+    shape = ", ".join(words) + ("," if len(words) == 1 else "")
+    return f"({shape}) with {given}" if given else f"({shape})"
+
+
+def check_logits(task: Task, **logits: Tensor) -> None:
+    """Refuse logits that are not all of one shape (N, C, ...), with C = 1 for the binary task.
+
+    Raises:
+        ValueError: another shape.
+    """
+    pattern = "N 1 ..." if task == "binary" else "N C ..."
+    check_shapes(", ".join([pattern] * len(logits)), **logits)
+
+
+def check_scalars(**values: float | Tensor) -> None:
+    """Refuse tensors with dimensions where one number is wanted.
+
+    Raises:
+        ValueError: a tensor that is not a scalar.
+    """
+    for name, value in values.items():
+        if isinstance(value, Tensor) and value.ndim:
+            raise ValueError(f"{name} must be a scalar, got shape {tuple(value.shape)}")
+
+
+def check_target(target: Tensor, shape: Sequence[int], task: Task) -> None:
+    """Refuse a target that does not belong to the logits.
+
+    Args:
+        target: multiclass: int64 (N, ...), or a float of the logits' shape after mixup. binary: (N, ...), or the
+            logits' shape, of any dtype. multilabel: the logits' shape, of any dtype.
+        shape: of the network's logits, (N, C, ...).
+        task: what they mean.
+
+    Raises:
+        ValueError: another shape, or for class numbers another dtype.
+    """
+    found, shape, positions = tuple(target.shape), tuple(shape), (shape[0], *shape[2:])
+    if task == "multilabel":
+        fits = found == shape
+    elif task == "binary":
+        fits = found in (positions, shape)
+    elif target.is_floating_point():
+        fits = found == shape
+    else:
+        fits = found == positions and target.dtype == torch.int64
+    if not fits:
+        rules = {
+            "multiclass": f"int64 class numbers {positions}, or after mixup floats {shape}",
+            "binary": f"{positions} or {shape}",
+            "multilabel": f"{shape}",
+        }
+        raise ValueError(f"target must be {rules[task]}, got {str(target.dtype).removeprefix('torch.')} {found}")
