@@ -184,7 +184,7 @@ class _Stream(Dataset[Batch | ValueError]):
         return _ReadBatch(torch.stack(images), self._split.target[at], index + copy * len(self._split.inputs))
 
 
-class _StreamLoader(DataLoader[Batch]):
+class _StreamLoader(DataLoader[Batch | ValueError]):
     """Batches of a split that is read sample by sample; whatever fails is one line."""
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
@@ -207,7 +207,7 @@ class _StreamLoader(DataLoader[Batch]):
 class _Prepared:
     """Batches of a loader with something done to them."""
 
-    loader: TensorLoader | DataLoader[Batch]
+    loader: TensorLoader | _StreamLoader
     prepare: Callable[[Batch], Batch]
 
     def __len__(self) -> int:
@@ -221,7 +221,7 @@ class _Prepared:
 class Epochs:
     """The batches of any epoch of a training, augmented and normalised."""
 
-    loader: TensorLoader | DataLoader[Batch]
+    loader: TensorLoader | _StreamLoader
     prepare: Callable[[Batch, int], Batch]
 
     def __len__(self) -> int:
@@ -404,7 +404,7 @@ class DataModule(pl.LightningDataModule):
         *,
         training: bool = False,
         positions: Tensor | None = None,
-    ) -> TensorLoader | DataLoader[Batch]:
+    ) -> TensorLoader | _StreamLoader:
         split: Split = getattr(self.splits, name)
         if positions is not None:
             split = replace(split, target=split.target[positions], index=split.index[positions])

@@ -190,6 +190,8 @@ def _check_source(source: Source, task: Task, num_classes: int, input_shape: Seq
         parts["val"] = source.val
     for part, (inputs, target) in parts.items():
         _check_inputs(part, inputs, input_shape)
+        kind = type(target).__name__
+        _check(isinstance(target, Tensor), "source", f"must give the labels of {part} as a tensor", kind)
         _check(len(inputs) == len(target), "source", f"must have a label for each sample of {part}",
                f"{len(inputs)} samples and {len(target)} labels")  # fmt: skip
         _check_labels(part, target, task, num_classes)
@@ -207,15 +209,16 @@ def _check_source(source: Source, task: Task, num_classes: int, input_shape: Seq
 
 def _check_inputs(part: str, inputs: Tensor | Images, input_shape: Sequence[int] | None) -> None:
     _check(len(inputs) > 0, "source", f"must have samples in {part}", "none")
-    shape = list(inputs[0].shape)
+    first = inputs[0]
+    _check(isinstance(first, Tensor), "source", f"must give the samples of {part} as tensors", type(first).__name__)
+    shape = list(first.shape)
     fits = input_shape is None or shape == list(input_shape)
     _check(fits, "input_shape", f"must be {shape}, the shape of a sample of {part}", input_shape)
-    if not isinstance(inputs, Tensor):
-        return
-    known = inputs.dtype in (torch.uint8, torch.float32)
-    _check(known, "source", f"must give uint8 or float32 inputs in {part}", inputs.dtype)
-    ends = torch.stack(inputs.aminmax())  # NaN passes through
-    _check(ends.isfinite().all(), "source", f"must give inputs without NaN or Inf in {part}", ends.tolist())
+    known = first.dtype in (torch.uint8, torch.float32)
+    _check(known, "source", f"must give uint8 or float32 inputs in {part}", first.dtype)
+    if isinstance(inputs, Tensor):
+        ends = torch.stack(inputs.aminmax())  # NaN passes through
+        _check(ends.isfinite().all(), "source", f"must give inputs without NaN or Inf in {part}", ends.tolist())
 
 
 def _check_labels(part: str, target: Tensor, task: Task, num_classes: int) -> None:
