@@ -60,6 +60,9 @@ class Data:
         self._config = config.dataset
         self._like = like
         self._source: Source = like._source if like is not None else instantiate(config.dataset.source)
+        if not isinstance(self._source, Source):
+            found = type(self._source).__name__
+            raise ValueError(f"dataset.source must give a kdexp.contracts.Source, got {found}")
         dataset = config.dataset
         self._check_classes()
         shares = class_shares(dataset.resample, task=dataset.task, num_classes=dataset.num_classes)

@@ -133,7 +133,7 @@ class Examination:
             self._grid.corruption(name, kind, severity) for name, kind in applicable.items() for severity in severities
         ]
         for found in published_sets(self._config.dataset.name, self._config.data_dir) if published else ():
-            found.check(self._data.student.splits.test.target)
+            found.check(self._data.student.splits.test.target, self._grid.shape)
             cells += [
                 self._grid.published(found, name, severity) for name in found.families for severity in found.severities
             ]

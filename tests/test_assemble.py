@@ -33,6 +33,16 @@ def test_data_of_another_shape_than_the_networks_are_built_for_are_refused(tmp_p
         Data(compose(["dataset=digits", override], output_dir=tmp_path))
 
 
+def test_a_source_that_is_none_is_refused(tmp_path, monkeypatch):
+    @wraps(digits.load)
+    def load():
+        return torch.zeros(3)
+
+    monkeypatch.setattr(digits, "load", load)
+    with pytest.raises(ValueError, match=r"^dataset.source must give a kdexp.contracts.Source, got Tensor$"):
+        Data(compose(["dataset=digits"], output_dir=tmp_path))
+
+
 @pytest.fixture
 def named(monkeypatch):
     """Digits that bring the names of their classes."""

@@ -216,7 +216,7 @@ def _check_inputs(part: str, inputs: Tensor | Images, input_shape: Sequence[int]
     _check(fits, "input_shape", f"must be {shape}, the shape of a sample of {part}", input_shape)
     known = first.dtype in (torch.uint8, torch.float32)
     _check(known, "source", f"must give uint8 or float32 inputs in {part}", first.dtype)
-    if isinstance(inputs, Tensor):
+    if isinstance(inputs, Tensor) and inputs.is_floating_point():
         ends = torch.stack(inputs.aminmax())  # NaN passes through
         _check(ends.isfinite().all(), "source", f"must give inputs without NaN or Inf in {part}", ends.tolist())
 
