@@ -30,7 +30,7 @@ from kdexp.config import (
 from kdexp.contracts import UNLABELED, Layers, Pair, Side, Source, Splits
 from kdexp.data.loading import DataModule
 from kdexp.data.resample import class_shares
-from kdexp.data.splits import make_splits
+from kdexp.data.splits import make_splits, samples_per_class
 from kdexp.distiller import Distiller, Term
 from kdexp.features import input_of_classifier, side
 from kdexp.fit import fit
@@ -60,7 +60,11 @@ class Data:
         self._config = config.dataset
         self._like = like
         self._source: Source = like._source if like is not None else instantiate(config.dataset.source)
+        if not isinstance(self._source, Source):
+            found = type(self._source).__name__
+            raise ValueError(f"dataset.source must give a kdexp.contracts.Source, got {found}")
         dataset = config.dataset
+        self._check_classes()
         shares = class_shares(dataset.resample, task=dataset.task, num_classes=dataset.num_classes)
         self.student = self._module(
             dataset, self._splits(), config.augment, dataset.batch_size, config.seed, shares=shares,
@@ -83,6 +87,22 @@ class Data:
         train = replace(splits.train, target=labels[known], index=splits.train.index[known])
         splits = replace(splits, train=train)
         return self._module(teacher, splits, recipe.get("augment"), recipe.batch_size, recipe.seed)
+
+    @property
+    def classes(self) -> list[str] | None:
+        """Names of the classes by number: the data's own, or those of the configuration; None where neither has any."""
+        names = self._source.classes or self._config.classes
+        return None if names is None else list(names)
+
+    def samples_per_class(self, target: Tensor) -> dict[str, int]:
+        """How many of these samples each class has, by its name; of multi-label data, how many each label has."""
+        counts = samples_per_class(target, self._config.task, self._config.num_classes).tolist()
+        return dict(zip(self.classes or map(str, range(len(counts))), counts, strict=True))
+
+    def _check_classes(self) -> None:
+        own, typed = self._source.classes, self._config.classes
+        if own is not None and typed is not None and list(own) != list(typed):
+            raise ValueError(f"dataset.classes must be null or the names in the data, {list(own)}, got {list(typed)}")
 
     @cached_property
     def content(self) -> str:
@@ -108,6 +128,7 @@ class Data:
             self._source,
             task=self._config.task,
             num_classes=self._config.num_classes,
+            input_shape=list(self._config.input_shape),
             val_fraction=self._config.val_fraction,
             split_seed=self._config.split_seed,
             **given,

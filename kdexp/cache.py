@@ -11,7 +11,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from kdexp import launch, schemes
-from kdexp.config import HYDRA_VERSION_BASE, check, one_line, plain
+from kdexp.config import HYDRA_VERSION_BASE, check, is_count, one_line, plain
 
 TOLERANCE = 1e-2
 """Of an output. On the machine that kept them the answers are equal; on another, or a GPU, they differ by less than
@@ -97,13 +97,13 @@ def show(config: DictConfig) -> None:
 
 
 def verify(config: DictConfig) -> Iterator[tuple[str, bool, str]]:
-    """Check the sums of all that is kept, and ask the teachers again for a random sample.
+    """Check the sums of all that is kept, and ask the teachers again for a stratified random sample.
 
     Yields:
         (key, whether it may be used, what was found) of each cache.
     """
-    import torch
-
+    if not is_count(config.samples):
+        raise ValueError(f"samples must be at least 1, got {config.samples}")
     from kdexp import assemble
 
     for folder in caches(config):
@@ -124,10 +124,9 @@ def verify(config: DictConfig) -> Iterator[tuple[str, bool, str]]:
         if damaged:
             yield folder.name, False, f"{damaged} parts are damaged; the next job asks for them again"
             continue
-        generator = torch.Generator().manual_seed(config.seed)
-        sample = torch.randint(card["samples"], (config.samples,), generator=generator).tolist()
+        sample = kept.sample(card["split"], config.samples, config.seed)
         largest = answers.largest_difference(sample, augmented=kept.augmented(card["split"]))
-        found = f"{config.samples} samples asked again: largest difference {largest:.1e}"
+        found = f"{len(sample)} samples asked again: largest difference {largest:.1e}"
         yield folder.name, largest <= TOLERANCE, found
 
 

@@ -264,9 +264,26 @@ def control_fingerprint(config: Mapping[str, Any]) -> str:
 
 
 def _fingerprint_without(config: Mapping[str, Any], ignored: Sequence[str]) -> str:
-    content = {key: value for key, value in config.items() if key not in ignored}
-    content["dataset"] = _without_folder(config["dataset"])
+    content = {key: value for key, value in as_typed(config).items() if key not in ignored}
+    content["dataset"] = _without_folder(content["dataset"])
     return fingerprint(content)
+
+
+_NAMED_BY_DATA = "classes_from_data"  # a mark in the configuration of results.json, no setting
+
+
+def with_class_names(config: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """The configuration for results.json when ``dataset.classes`` is null and the data have names of their own."""
+    return {**config, "dataset": {**config["dataset"], "classes": list(names), _NAMED_BY_DATA: True}}
+
+
+def as_typed(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A configuration without what `with_class_names` added: it is no setting, and has no part in a fingerprint."""
+    dataset = config.get("dataset", {})
+    if _NAMED_BY_DATA not in dataset:
+        return config
+    settings = {key: value for key, value in dataset.items() if key != _NAMED_BY_DATA}
+    return {**config, "dataset": settings | {"classes": None}}
 
 
 def run_key(config: Mapping[str, Any]) -> str:
@@ -484,6 +501,7 @@ def check(config: Any) -> None:
     _require(dataset.num_workers >= 0, "dataset.num_workers", "must be at least 0", dataset.num_workers)
     fewest = 1 if dataset.task == "multilabel" else 2
     _require(dataset.num_classes >= fewest, "dataset.num_classes", f"must be at least {fewest}", dataset.num_classes)
+    _check_classes("dataset", dataset)
     _require(0 <= config.seed < 2**63, "seed", "must be in [0, 2^63)", config.seed)
     for part in (
         "student",
@@ -521,6 +539,13 @@ def check(config: Any) -> None:
     if config.robustness:
         check_robustness(config.robustness)
     _check_tracking(config.tracking)
+
+
+def _check_classes(setting: str, dataset: Any) -> None:
+    names = dataset.classes
+    wanted, found = dataset.num_classes, len(set(names or ()))
+    holds = names is None or found == len(names) == wanted
+    _require(holds, f"{setting}.classes", f"must have {wanted} different names", f"{found} in {list(names or ())}")
 
 
 def _check_tracking(tracking: Any) -> None:
@@ -633,6 +658,7 @@ def _check_scheme(scheme: Any, config: Any) -> None:
         _require(network.num_classes == config.dataset.num_outputs, f"scheme...{member}.num_classes",
                  f"must be {config.dataset.num_outputs}", network.num_classes)  # fmt: skip
     if name == "cross_domain":
+        _check_classes("scheme.source", scheme.source)
         for key in ("task", "num_classes", "input_shape"):
             _require(scheme.source[key] == config.dataset[key], f"scheme.source.{key}",
                      f"must be the target's, {config.dataset[key]}", scheme.source[key])  # fmt: skip

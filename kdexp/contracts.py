@@ -158,6 +158,8 @@ class Source:
         test_inputs: like train_inputs.
         test_target: like train_target.
         val: an official validation part (inputs, target), or None: then it is carved from train.
+        classes: names of the classes by number, where the data themselves have them, as a folder of images has; None:
+            ``dataset.classes`` of the configuration names them.
     """
 
     train_inputs: Tensor | Images
@@ -165,6 +167,7 @@ class Source:
     test_inputs: Tensor | Images
     test_target: Tensor
     val: tuple[Tensor | Images, Tensor] | None = None
+    classes: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)

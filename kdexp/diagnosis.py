@@ -1,6 +1,5 @@
 """What ``kdexp-doctor`` looks at: the data, the teacher, each term of the loss in a few real steps, and the cost."""
 
-import itertools
 import logging
 import math
 import resource
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from kdexp import assemble
 from kdexp.config import is_control
 from kdexp.contracts import UNLABELED, Batch, Outputs, Splits, Task
+from kdexp.data.splits import samples_per_class, stratified_sample
 from kdexp.distiller import Distiller
 from kdexp.models.cost import macs, parameters
 from kdexp.teacher import Teacher
@@ -32,7 +32,8 @@ EXAMINED = 5
 """So many training batches are looked at; later steps are only timed."""
 
 _TIMED_STEPS, _TIMED_SECONDS = 20, 5.0
-_INPUT_BATCHES = _VAL_BATCHES = 4
+_INPUTS = 1024  # samples that the statistics of the inputs are of
+_VAL_BATCHES = 4
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,9 @@ def examine(config: Any) -> Iterator[Finding]:
     yield _sizes(config, learner, frozen)
     with _hearing(heard):
         module = assemble.distiller(config, learner, frozen, data)
-    probe = Probe(heard, next(iter(data.student.eval_batches("val", "cpu"))).inputs[:64])
+    some = stratified_sample(data.student.splits.val.target, 64, seed=0)
+    inputs = [batch.inputs for batch in data.student.eval_batches("val", "cpu", positions=some)]
+    probe = Probe(heard, torch.cat(inputs))
     stopped = take_steps(module, data, config, probe)
     if not probe.terms:
         yield Finding("first step", stopped, "error", "kdexp-train would end with this")
@@ -131,7 +134,7 @@ def class_counts(splits: Splits, task: Task, num_classes: int) -> list[Finding]:
     findings = []
     for name in ("train", "val", "test"):
         split = getattr(splits, name)
-        counts = _counts(split.target, task, num_classes)
+        counts = samples_per_class(split.target, task, num_classes)
         hidden = int((split.target.reshape(len(split), -1) == UNLABELED).all(1).sum())
         few, many = int(counts.min()), int(counts.max())
         found = f"{len(split)} samples, {few} to {many} a class"
@@ -153,13 +156,6 @@ def class_counts(splits: Splits, task: Task, num_classes: int) -> list[Finding]:
             verdict, advice = "note", "imbalanced: look at f1 and auc besides acc, or at dataset.resample=balanced"
         findings.append(Finding(f"classes in {name}", found, verdict, advice))
     return findings
-
-
-def _counts(target: Tensor, task: Task, num_classes: int) -> Tensor:
-    """Samples of each class; of a multi-label task, those with each label."""
-    if task == "multilabel":
-        return (target == 1).sum(0)
-    return torch.bincount(target[target != UNLABELED].flatten(), minlength=num_classes)
 
 
 @dataclass
@@ -214,10 +210,11 @@ def _inputs(config: Any, frozen: Teacher | None, data: assemble.Data) -> list[Fi
         network.register_forward_pre_hook(lambda _, given, moments=moments: moments.add(given[0]))
         for network, moments in teachers
     ]
-    for batch in itertools.islice(data.student.eval_batches("train", place), _INPUT_BATCHES):
-        student.add(batch.inputs[:256])
+    some = stratified_sample(data.student.splits.train.target, _INPUTS, seed=0)
+    for batch in data.student.eval_batches("train", place, positions=some):
+        student.add(batch.inputs)
         if frozen is not None:
-            frozen(batch.inputs[:256])
+            frozen(batch.inputs)
     for hook in hooks:
         hook.remove()
     findings = [normalisation("student", student, "dataset.mean and dataset.std must be those of the training inputs")]
@@ -262,7 +259,7 @@ def batches_and_ranks(config: Any, learner: nn.Module) -> list[Finding]:
 
 def _accuracy_on_val(config: Any, frozen: Teacher, data: assemble.Data) -> Finding:
     accuracy = assemble.teacher_measures(config, frozen, data)["val"]["acc"]
-    counts = _counts(data.student.splits.val.target, config.dataset.task, config.dataset.num_classes)
+    counts = samples_per_class(data.student.splits.val.target, config.dataset.task, config.dataset.num_classes)
     return teacher_accuracy(accuracy, counts, len(data.student.splits.val), config.dataset.task)
 
 

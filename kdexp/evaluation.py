@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import hashlib
 import json
 import logging
 import sys
@@ -21,8 +22,8 @@ from kdexp import assemble
 from kdexp.atomic import atomic_path
 from kdexp.config import dataset_option, fingerprint, instantiate, plain, teachers
 from kdexp.contracts import Batch, Split
-from kdexp.data.counter import order
 from kdexp.data.loading import DataModule
+from kdexp.data.splits import stratified_sample
 from kdexp.features import Reader
 from kdexp.report import figures
 from kdexp.robustness.attacks import Attack, Network, Normalized
@@ -100,21 +101,22 @@ class Examination:
         self.notes: list[str] = []
         shape = list(config.dataset.input_shape)
         self._is_image = len(shape) == 3
-        count = _at_most(self._settings["samples"], len(data.student.splits.test))
-        chosen = order(self._settings["seed"], 0, len(data.student.splits.test))[:count].sort().values
-        self._test = _with_test(data.student, chosen)
+        self._sample_counts: dict[str, dict[str, Any]] = {}
+        self._sample = self._some("test", data, data.student.splits.test, self._settings["samples"])
+        self._test = _with_test(data.student, self._sample)
         self._grid = Grid(
             self._batches(self._test, "test"),
             task=config.dataset.task,
             outputs=config.dataset.num_outputs,
             shape=shape,
-            samples=count,
+            samples=len(self._sample.positions),
             seed=self._settings["seed"],
         )
-        self.cells = [self._grid.clean()]
+        cells = [self._grid.clean()]
         for axis in AXES:
             if axis in self._settings:
-                self.cells += getattr(self, f"_{axis}")(**self._settings[axis])
+                cells += getattr(self, f"_{axis}")(**self._settings[axis])
+        self.cells = [_of(cell, self._sample) for cell in cells]
         if len(self.cells) == 1:
             raise ValueError(f"robustness must leave something to measure for dataset={config.dataset.name}, "
                              f"got nothing: {'; '.join(self.notes) or 'no axis'}")  # fmt: skip
@@ -127,7 +129,7 @@ class Examination:
             self._grid.corruption(name, kind, severity) for name, kind in applicable.items() for severity in severities
         ]
         for found in published_sets(self._config.dataset.name, self._config.data_dir) if published else ():
-            found.check(self._data.student.splits.test.target)
+            found.check(self._data.student.splits.test.target, self._grid.shape)
             cells += [
                 self._grid.published(found, name, severity) for name in found.families for severity in found.severities
             ]
@@ -145,10 +147,10 @@ class Examination:
         checks: bool,
         autoattack: Mapping[str, Any] | None,
     ) -> list[Cell]:
-        count = _at_most(samples, len(self._test.splits.test))
-        first = _with_test(self._test, torch.arange(count))
-        grid = replace(self._grid, batches=self._batches(first, "test"), samples=count)
-        cells = []
+        some = self._some("attacks", self._data, self._test.splits.test, samples)
+        batches = self._batches(_with_test(self._test, some), "test")
+        grid = replace(self._grid, batches=batches, samples=len(some.positions))
+        cells: list[Cell] = []
         for name, kind in kinds.items():
             curve = []
             for eps in kind["eps"]:
@@ -167,7 +169,7 @@ class Examination:
                 self.notes.append("autoattack is left out: it is for images of several classes")
             else:
                 cells.append(grid.autoattack(autoattack["norm"], autoattack["eps"], autoattack["attacks"]))
-        return cells
+        return [replace(_of(cell, some), positions=some.positions) for cell in cells]
 
     def _attack(self, name: str, kind: Mapping[str, Any], eps: float) -> Attack:
         try:
@@ -186,21 +188,22 @@ class Examination:
         other = self._other("shift", dataset, pairs)
         if other is None:
             return []
-        name, config, batches = other
-        for key in ("task", "num_classes", "classes"):
-            here, there = self._config.dataset[key], config.dataset[key]
-            if here != there and not (key == "classes" and None in (here, there)):
+        own = self._config.dataset
+        same = {"task": other.dataset.task == own.task, "num_classes": other.dataset.num_classes == own.num_classes}
+        names = self._data.classes, other.data.classes
+        same["classes"] = None in names or names[0] == names[1]
+        for key, holds in same.items():
+            if not holds:
                 raise ValueError(
-                    f"robustness.shift.dataset must have the {key} of {self._config.dataset.name}, got {name}"
+                    f"robustness.shift.dataset must have the {key} of {own.name}, got {other.dataset.name}"
                 )
-        return [self._grid.shift(name, batches)]
+        return [_of(self._grid.shift(other.dataset.name, other.batches), other.sample)]
 
     def _ood(self, dataset: str, pairs: Mapping[str, str]) -> list[Cell]:
         other = self._other("ood", dataset, pairs)
         if other is None:
             return []
-        name, _, batches = other
-        return [self._grid.foreign(name, batches)]
+        return [_of(self._grid.foreign(other.dataset.name, other.batches), other.sample)]
 
     def _calibration(self, bins: int) -> list[Cell]:
         return [self._grid.calibration(self._batches(self._test, "val"), bins)]
@@ -210,21 +213,26 @@ class Examination:
             self.notes.append("features left out: a probe is for one class a sample, and the task is multilabel")
             return []
 
-        def some(module: DataModule, part: Split) -> DataModule:
-            chosen = order(self._settings["seed"], 0, len(part))[:train_samples].sort().values
-            return _with_test(module, chosen, part)
-
-        module = self._data.student
-        fit, test = self._batches(some(module, module.splits.val), "test"), self._grid.batches
-        settings = {"neighbours": neighbours, "train_samples": train_samples}
-        cells = [self._grid.features(self._config.dataset.name, fit, test, **settings)]
+        own, settings = self._data.student, {"neighbours": neighbours, "train_samples": train_samples}
+        part = self._some("features train", self._data, own.splits.val, train_samples)
+        fit = self._batches(_with_test(own, part), "test")
+        cell = self._grid.features(self._config.dataset.name, fit, self._grid.batches, **settings)
+        cells = [_of(cell, part)]
         other = self._other("features", dataset, pairs)
         if other is not None:
-            name, config, test = other
-            part = some(test.module, test.module.splits.train)
-            fit = _Batches(part, "test", self._device, config.dataset, self._grid.shape)
-            cells.append(self._grid.features(name, fit, test, **settings))
+            name, module = other.dataset.name, other.data.student
+            part = self._some(f"features {name} train", other.data, module.splits.train, train_samples)
+            fit = _Batches(_with_test(module, part), "test", self._device, other.dataset, self._grid.shape)
+            cell = self._grid.features(name, fit, other.batches, **settings)
+            cells.append(_of(cell, part, other.sample))
         return cells
+
+    def _some(self, name: str, data: assemble.Data, split: Split, count: int | None) -> "_Sample":
+        """So many samples of a split; how many of each class stands in the report under the name."""
+        sample = _Sample(split, stratified_sample(split.target, count, self._settings["seed"]))
+        classes = data.samples_per_class(sample.part.target)
+        self._sample_counts[name] = {"samples": len(sample.positions), "classes": classes}
+        return sample
 
     def _applicable(self, axis: str, kinds: Mapping[str, Any]) -> dict[str, Any]:
         """Those that are for these inputs, by name, from their settings; the others are noted."""
@@ -243,8 +251,8 @@ class Examination:
         self.notes += [f"{axis}: {', '.join(names)} left out: {reason}" for reason, names in left_out.items()]
         return applicable
 
-    def _other(self, axis: str, dataset: str, pairs: Mapping[str, str]) -> "tuple[str, Any, _Batches] | None":
-        """Another data set: its name, a configuration with it, and its test data; None where auto finds none."""
+    def _other(self, axis: str, dataset: str, pairs: Mapping[str, str]) -> "_Other | None":
+        """Another data set; None where auto finds none."""
         own = self._config.dataset.name
         name = pairs.get(own) if dataset == "auto" else dataset
         if name is None or not self._is_image:
@@ -253,19 +261,16 @@ class Examination:
         config = copy.deepcopy(self._config)
         config.dataset = dataset_option(name, config.data_dir)
         try:
-            module = assemble.Data(config).student
+            data = assemble.Data(config)
         except FileNotFoundError as error:
             if dataset != "auto":
                 raise
             self.notes.append(f"{axis} left out: {error}")
             return None
-        count = _at_most(self._settings["samples"], len(module.splits.test))
-        chosen = order(self._settings["seed"], 0, len(module.splits.test))[:count].sort().values
-        return (
-            name,
-            config,
-            _Batches(_with_test(module, chosen), "test", self._device, config.dataset, self._grid.shape),
-        )
+        sample = self._some(f"{axis} {name}", data, data.student.splits.test, self._settings["samples"])
+        module = _with_test(data.student, sample)
+        batches = _Batches(module, "test", self._device, config.dataset, self._grid.shape)
+        return _Other(config.dataset, data, sample, batches)
 
     def _batches(self, module: DataModule, split: Literal["val", "test"]) -> Batches:
         return _Batches(module, split, self._device, self._config.dataset, list(self._config.dataset.input_shape))
@@ -303,6 +308,7 @@ class Examination:
             "schema_version": SCHEMA_VERSION,
             "dataset": self._config.dataset.name,
             "samples": self._grid.samples,
+            "sample_counts": self._sample_counts,
             "models": {role: {"digest": own.digest, "cells": str(own.folder)} for role, own in ordered.items()},
             "settings": settings,
             "notes": notes,
@@ -322,7 +328,11 @@ class Examination:
         for role, own in subjects.items():
             guide = teacher.digest if teacher is not None and role != TEACHER else None
             files[role] = own.folder / f"{self._key(cell, own.digest, guide)}.safetensors"
+        samples = self._grid.samples if cell.positions is None else len(cell.positions)
         known = {role: kept for role, file in files.items() if (kept := _read(file)) is not None}
+        if cell.axis.startswith("attack"):
+            # Keys made before there was `_of` did not tell how many samples had been attacked.
+            known = {role: kept for role, kept in known.items() if len(kept.samples["right"]) == samples}
         unknown = [role for role in subjects if role not in known]
         if unknown:
             asked = [role for role in subjects if role in unknown or role == TEACHER]
@@ -402,16 +412,52 @@ class _Batches:
         return images.expand(-1, channels, -1, -1) if images.shape[1] == 1 else images.mean(1, keepdim=True)
 
 
-def _with_test(module: DataModule, positions: Tensor, source: Split | None = None) -> DataModule:
-    """The same data with some of the test samples, or of another part's in their place."""
-    changed, test = copy.copy(module), source or module.splits.test
-    part = replace(test, target=test.target[positions], index=test.index[positions])
-    changed.splits = replace(module.splits, test=part)
+@dataclass(frozen=True)
+class _Sample:
+    """Samples of a split: all, or a random part that is stratified by class.
+
+    Attributes:
+        split: the whole.
+        positions: (n,) int64, which of its samples, ascending.
+    """
+
+    split: Split
+    positions: Tensor
+
+    @property
+    def part(self) -> Split:
+        target, index = self.split.target[self.positions], self.split.index[self.positions]
+        return replace(self.split, target=target, index=index)
+
+    @property
+    def digests(self) -> list[str]:
+        """One that tells this part from others; none for the whole."""
+        is_whole = len(self.positions) == len(self.split)
+        return [] if is_whole else [hashlib.sha256(self.positions.numpy().tobytes()).hexdigest()]
+
+
+@dataclass(frozen=True)
+class _Other:
+    """Another data set than that of the run: its configuration, and samples of its test split."""
+
+    dataset: Any
+    data: assemble.Data
+    sample: _Sample
+    batches: _Batches
+
+
+def _of(cell: Cell, *samples: _Sample) -> Cell:
+    """The cell as one of these samples too, which its key depends on where they are not a whole split."""
+    digests = [digest for sample in samples for digest in sample.digests]
+    chosen = [*cell.settings.get("chosen", ()), *digests]
+    return replace(cell, settings={**cell.settings, "chosen": chosen}) if chosen else cell
+
+
+def _with_test(module: DataModule, sample: _Sample) -> DataModule:
+    """The same data with these samples for a test split."""
+    changed = copy.copy(module)
+    changed.splits = replace(module.splits, test=sample.part)
     return changed
-
-
-def _at_most(limit: int | None, count: int) -> int:
-    return count if limit is None else min(limit, count)
 
 
 def _keep(file: Path, measured: Measured) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from kdexp import assemble, launch, results
 from kdexp.compiling import compile_in_place, pays
-from kdexp.config import plain
+from kdexp.config import plain, with_class_names
 from kdexp.contracts import Batch, Outputs
 from kdexp.distiller import Distiller
 from kdexp.evaluation import Examination, run_subject, teacher_subject
@@ -98,6 +98,8 @@ def distill(
     assemble.rehearse(config)
     with _timed(seconds, "data"):
         data = parts.data(config)
+    if data.classes is not None and config.dataset.classes is None:
+        record["config"] = with_class_names(record["config"], data.classes)
     examination = None
     if config.robustness and launch.rank() == 0 and judge is None:
         # Now, so that what makes no sense is heard before anything is trained.
@@ -136,7 +138,7 @@ def distill(
             curves = _evaluate(config, record, module, fitted, frozen, data, parts, folder, evaluated)
         if curves is not None:
             with _timed(seconds, "figures"):
-                names = list(config.dataset.classes or map(str, range(config.dataset.num_classes)))
+                names = data.classes or list(map(str, range(config.dataset.num_classes)))
                 _draw(folder, fitted, curves, names)
             tracker.summarize(_final(record, find_control(record, folder.parent)), curves, names)
         if examination is not None:

@@ -243,7 +243,8 @@ class _Fed(pl.LightningDataModule):
 
     def val_dataloader(self) -> Any:
         assert self.trainer is not None
-        return self._data.eval_batches("val", self.trainer.strategy.root_device)
+        order = self._data.val_order(self.trainer)
+        return self._data.eval_batches("val", self.trainer.strategy.root_device, positions=order)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         return batch  # it is there, and is to stay the one that the others have

@@ -160,9 +160,12 @@ def _run(config: DictConfig, run: Callable[[DictConfig], Mapping[str, Any]]) -> 
 def _explain(error: Exception, log_file: Path) -> str:
     status = results.status_of(error)
     traceback_log.error("%s", error, exc_info=error)
-    if not (_is_wrong_input(error) or isinstance(error, OSError) or status != "failed"):
+    text = one_line(error)
+    if text.startswith("DataLoader worker"):  # torch raises it wherever the run is when a worker process is killed
+        text = f"dataset.num_workers: {text}"
+    elif not (_is_wrong_input(error) or isinstance(error, OSError) or status != "failed"):
         log.error("unexpected failure", exc_info=error)  # ours: all that is known is shown
-    return f"{one_line(error)}  [{status}; log: {log_file}]"
+    return f"{text}  [{status}; log: {log_file}]"
 
 
 def _is_wrong_input(error: Exception) -> bool:

@@ -28,6 +28,7 @@ from torch import Tensor
 from kdexp.atomic import atomic_path
 from kdexp.contracts import Outputs
 from kdexp.data.loading import DataModule
+from kdexp.data.splits import stratified_sample
 from kdexp.teacher import Teacher
 
 log = logging.getLogger(__name__)
@@ -358,7 +359,7 @@ class Cache:
 
     def _ask(self, split: SplitName, view: int | None, positions: range) -> Iterator[Sequence[Outputs]]:
         self._teacher.to(self.device)
-        for batch in self._data.eval_batches(split, self.device, view, positions):
+        for batch in self._data.eval_batches(split, self.device, view, torch.arange(positions.start, positions.stop)):
             yield self._teacher.answers(batch.inputs)
 
     def prepare(self, split: SplitName, epoch: int = 0) -> None:
@@ -383,6 +384,11 @@ class Cache:
             epoch: of training.
         """
         return self._teacher.combine(self.answers[split](index, self._view(split, epoch), temperature), temperature)
+
+    def sample(self, split: SplitName, count: int, seed: int) -> list[int]:
+        """Positions of so many samples of a split; see `stratified_sample`."""
+        positions: list[int] = stratified_sample(getattr(self._data.splits, split).target, count, seed).tolist()
+        return positions
 
     def augmented(self, split: SplitName) -> bool:
         """Whether the answers for a split are for augmented views."""

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import wraps
 
 import pytest
 import torch
@@ -6,6 +7,7 @@ import torch
 from kdexp import assemble
 from kdexp.assemble import Data, _weights_file
 from kdexp.config import compose
+from kdexp.data import digits
 
 
 @pytest.mark.parametrize("part", ["train_inputs", "train_target", "test_inputs", "test_target"])
@@ -17,6 +19,58 @@ def test_a_change_of_any_part_of_the_data_changes_their_digest(tmp_path, part):
     changed._source = replace(changed._source, **{part: tensor})
     assert data.content == Data(config).content
     assert data.content != changed.content
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("dataset.input_shape=[1,28,28]", r"must be \[1, 8, 8\], the shape of a sample of train, got \[1, 28, 28\]$"),
+        ("dataset.input_shape=[64]", r"must be \[1, 8, 8\], the shape of a sample of train, got \[64\]$"),
+    ],
+)
+def test_data_of_another_shape_than_the_networks_are_built_for_are_refused(tmp_path, override, message):
+    with pytest.raises(ValueError, match=f"^dataset.input_shape {message}"):
+        Data(compose(["dataset=digits", override], output_dir=tmp_path))
+
+
+def test_a_source_that_is_none_is_refused(tmp_path, monkeypatch):
+    @wraps(digits.load)
+    def load():
+        return torch.zeros(3)
+
+    monkeypatch.setattr(digits, "load", load)
+    with pytest.raises(ValueError, match=r"^dataset.source must give a kdexp.contracts.Source, got Tensor$"):
+        Data(compose(["dataset=digits"], output_dir=tmp_path))
+
+
+@pytest.fixture
+def named(monkeypatch):
+    """Digits that bring the names of their classes."""
+    names = [f"digit {number}" for number in range(10)]
+
+    @wraps(digits.load)
+    def load():
+        return replace(plain_load(), classes=names)
+
+    plain_load = digits.load
+    monkeypatch.setattr(digits, "load", load)
+    return names
+
+
+def test_classes_have_the_names_that_the_data_bring_or_those_that_are_typed(tmp_path, named, monkeypatch):
+    config = compose(["dataset=digits", "dataset.classes=null"], output_dir=tmp_path)
+    assert Data(config).classes == named
+    config.dataset.classes = named
+    assert Data(config).classes == named
+    config.dataset.classes = [*named[1:], named[0]]
+    with pytest.raises(
+        ValueError, match=r"^dataset.classes must be null or the names in the data, \['digit 0', .*, got"
+    ):
+        Data(config)
+    monkeypatch.undo()
+    assert Data(config).classes == [*named[1:], named[0]]
+    config.dataset.classes = None
+    assert Data(config).classes is None
 
 
 def trained(tmp_path, *recipe):

@@ -95,6 +95,8 @@ def test_settings_have_their_types(tmp_path):
         ("tracking.wandb=perhaps", r"^tracking.wandb must be auto, online, offline or disabled, got perhaps$"),
         ("student._target_=os.system", r"^_target_ must be in a trusted package .* got 'os.system'$"),
         ("student._target_=kdexp.data.digits.nothing", r"^_target_ must name something that can be imported"),
+        ("dataset.classes=[a,b]", r"^dataset.classes must have 10 different names, got 2 in \['a', 'b'\]$"),
+        ("dataset.classes=[a,b,c,d,e,f,g,h,i,a]", r"^dataset.classes must have 10 different names, got 9 in \['a', "),
         ("dataset=image_folder", r"^dataset.source.root, dataset.num_classes.* must be given, got nothing$"),
         ("loss=nope", r"Could not find 'loss/nope'.*kd"),
         ("loss.tempratur=4", r"^Could not override 'loss.tempratur'$"),

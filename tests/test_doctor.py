@@ -11,6 +11,7 @@ from torch import nn
 
 from kdexp import diagnosis
 from kdexp.contracts import UNLABELED, Batch, Outputs, Split, Splits
+from kdexp.data.loading import DataModule
 from kdexp.diagnosis import (
     Finding,
     Measured,
@@ -218,6 +219,17 @@ def test_labels_of_several_classes_are_counted_one_by_one():
     finding = class_counts(splits(target, [[1.0, 1.0]], [[1.0, 0.0]]), "multilabel", 2)
     assert "3 samples, 1 to 2 a class, 1 without a label" in finding[0].found
     assert "1 of 2 classes missing: 1" in finding[2].found
+
+
+def test_the_inputs_that_are_looked_at_are_of_all_classes_though_the_samples_are_sorted(monkeypatch):
+    monkeypatch.setattr(diagnosis, "_INPUTS", 30)
+    target = torch.arange(300) // 100
+    split = Split((target * 100).view(-1, 1, 1, 1).to(torch.uint8), target, torch.arange(300))
+    data = DataModule(Splits(split, split, split), augment=[], mean=[0.0], std=[1 / 255], batch_size=10,
+                      eval_batch_size=5, drop_last=True, seed=0)  # fmt: skip
+    config = SimpleNamespace(trainer=SimpleNamespace(accelerator="cpu"), dataset=SimpleNamespace(mean=[0.0]))
+    (finding,) = diagnosis._inputs(config, None, SimpleNamespace(student=data))
+    assert finding.found == "mean 100, std 81.6"  # of 0, 100 and 200, ten times each
 
 
 def test_moments_are_those_of_all_batches_together():

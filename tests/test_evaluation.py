@@ -4,17 +4,24 @@ import csv
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from matplotlib.image import imread
+from omegaconf import OmegaConf
+from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from kdexp import assemble, evaluation, results
-from kdexp.config import compose
+from kdexp.config import compose, control_fingerprint, run_fingerprint
 from kdexp.eval import robustness
 from kdexp.eval import run as measure
+from kdexp.report import figures, page
+from kdexp.report.comparison import Comparison
+from kdexp.report.robustness import show, words
+from kdexp.report.runs import find
 from kdexp.robustness.features import cka
 from kdexp.teacher import load_weights
 from kdexp.train import run
@@ -293,6 +300,127 @@ def test_a_sweep_must_be_there_and_be_examined_for_something(tmp_path, store):
         examine(store, "robustness=quick", sweep_dir=tmp_path / "nowhere")
     with pytest.raises(ValueError, match=r"^robustness must be given with sweep, got sweep=.* alone$"):
         measure(compose([], "eval", store_dir=store, sweep_dir=tmp_path))
+
+
+NAMES = ["10", "2", "cat"]
+
+
+@pytest.fixture(scope="module")
+def folder_run(tmp_path_factory, store):
+    """A control that is trained on a folder of images, which are sorted by class, and attacked at its end."""
+    root = tmp_path_factory.mktemp("images")
+    random = np.random.default_rng(0)
+    for part, n in (("train", 40), ("test", 60)):
+        for label, name in enumerate(NAMES):
+            (root / part / name).mkdir(parents=True)
+            for number in range(n):
+                values = random.integers(0, 60, (8, 8, 3)).astype(np.uint8) + 80 * np.uint8(label)
+                Image.fromarray(values).save(root / part / name / f"{number}.png")
+    settings = ["dataset=image_folder", f"dataset.source.root={root}", "dataset.source.size=8", "dataset.num_classes=3",
+                "dataset.num_workers=0", "dataset.batch_size=16", "robustness=attacks", "robustness.samples=75",
+                "robustness.attacks.samples=30", "robustness.attacks.checks=false", "robustness.resamples=100",
+                "~robustness.attacks.kinds.pgd_l2", "robustness.attacks.kinds.pgd_linf.steps=2"]  # fmt: skip
+    folder = tmp_path_factory.mktemp("folder_run")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("roc", "confusion"):
+            patch.setattr(
+                figures, name, lambda curves, classes, path: path.with_suffix(".names").write_text(repr(classes))
+            )
+        run(compose([*SMOKE, *settings, "alpha=1"], output_dir=folder, store_dir=store))
+    return folder
+
+
+def test_attacks_and_all_else_are_tried_on_samples_of_every_class_and_the_report_says_how_many(folder_run, capsys):
+    report = json.loads((folder_run / "robustness.json").read_text())
+    assert report["sample_counts"] == {
+        "test": {"samples": 75, "classes": dict.fromkeys(NAMES, 25)},
+        "attacks": {"samples": 30, "classes": dict.fromkeys(NAMES, 10)},
+    }
+    show(report, folder_run)
+    assert "samples, attacks: 30 (10: 10, 2: 10, cat: 10)" in capsys.readouterr().out
+    assert "Samples, test: 75 (10: 25, 2: 25, cat: 25)." in list(words([report]))
+    del report["sample_counts"]  # as before
+    show(report, folder_run)
+
+
+def test_a_curve_of_attacks_begins_with_the_clean_accuracy_of_the_attacked_samples(folder_run, store):
+    config = OmegaConf.create(results.read(folder_run, "run")["config"])
+    examination = evaluation.Examination(config, assemble.Data(config), torch.device("cpu"))
+    clean = examination.cells[0]
+    (attack,) = {tuple(cell.positions.tolist()) for cell in examination.cells[1:]}
+    subject = {"control": evaluation.run_subject(config, folder_run, torch.device("cpu"))}
+    right = examination._measured(clean, subject)["control"].samples["right"][list(attack)]
+    under = [examination._measured(cell, subject)["control"] for cell in examination.cells[1:] if cell.name == "fgsm"]
+    eps = [0, *(cell.dose for cell in examination.cells if cell.name == "fgsm")]
+    wanted = np.trapezoid([float(right.mean()), *(float(one.samples["right"].mean()) for one in under)], eps) / eps[-1]
+    report = json.loads((folder_run / "robustness.json").read_text())
+    assert report["measures"]["attacks"]["fgsm"]["area"]["control"] == pytest.approx(wanted)
+
+
+def test_the_names_of_the_folders_are_the_classes_of_the_run_and_leave_its_identity_alone(folder_run):
+    saved = results.read(folder_run, "run")
+    assert saved["config"]["dataset"]["classes"] == NAMES
+    assert saved["fingerprint"] == run_fingerprint(saved["config"])
+    nobody_named = {**saved["config"], "dataset": {**saved["config"]["dataset"], "classes": None}}
+    del nobody_named["dataset"]["classes_from_data"]
+    assert saved["fingerprint"] == run_fingerprint(nobody_named)
+    assert saved["control_fingerprint"] == control_fingerprint(nobody_named)
+    (found,), _ = find([folder_run])
+    assert found.settings["dataset.classes"] is None
+    assert "dataset.classes_from_data" not in found.settings
+    assert page._classes(Comparison([found])) == NAMES
+    for name in ("roc", "confusion"):
+        assert (folder_run / "figures" / f"{name}.names").read_text() == repr(NAMES)
+    assert measure(compose([], "eval", run=folder_run))["acc"] == saved["metrics"]["test"]["best"]["acc"]
+
+
+def cells(*overrides):
+    config = compose([*SMOKE, "dataset=digits", "robustness=quick", *overrides], output_dir="", data_dir="/nowhere")
+    examination = evaluation.Examination(config, assemble.Data(config), torch.device("cpu"))
+    return {cell.axis: examination._key(cell, "student", "teacher") for cell in examination.cells}
+
+
+WHOLE = ("robustness.samples=null", "robustness.attacks.samples=null", "robustness.ood.dataset=synthetic",
+         "robustness.shift.dataset=digits")  # fmt: skip
+
+
+def test_cells_of_whole_splits_have_the_keys_that_they_always_had():
+    assert cells(*WHOLE) == {
+        "clean": "4d4ee4a6732ed005", "corruptions_lite": "f46dc4d8e21e6b49", "noise_dose": "fe0a6ae386196a57",
+        "attacks": "9dc4beeb4ea6720f", "attack_more_steps": "4f67edc7e74477dc",
+        "attack_unbounded": "915e8785e7316838", "shift": "e8e857ad9a5843e4", "ood": "4585787d7c025cca",
+        "calibration": "e30d5ba379795711", "features": "c6db6529afa53e20",
+    }  # fmt: skip
+
+
+def test_cells_of_other_samples_have_other_keys(monkeypatch):
+    whole = cells(*WHOLE)
+    part = cells(*WHOLE, "robustness.samples=100")
+    assert not set(whole.values()) & set(part.values())
+    attacked = cells(*WHOLE, "robustness.attacks.samples=100")
+    assert {axis for axis in whole if whole[axis] != attacked[axis]} == {
+        "attacks", "attack_more_steps", "attack_unbounded",
+    }  # fmt: skip
+    fitted = cells(*WHOLE, "robustness.features.train_samples=20")
+    assert {axis for axis in whole if whole[axis] != fitted[axis]} == {"features"}
+    # As samples were chosen before, without a look at their classes.
+    monkeypatch.setattr(evaluation, "stratified_sample", lambda target, count, seed: torch.arange(len(target))[:count])
+    assert not set(cells(*WHOLE, "robustness.samples=100").values()) & set(part.values())
+
+
+def test_an_attack_that_was_measured_on_fewer_samples_is_not_taken_for_one_on_all(copied, store, monkeypatch):
+    settings = ("robustness=attacks", "robustness.resamples=100", "robustness.attacks.checks=false",
+                "~robustness.attacks.kinds.pgd_l2", "~robustness.attacks.kinds.pgd_linf")  # fmt: skip
+    with monkeypatch.context() as before:
+        before.setattr(evaluation, "_of", lambda cell, *samples: cell)  # the keys were the same for any number
+        examine(store, *settings, "robustness.attacks.samples=30", run=copied / "0")
+    (report,) = examine(store, *settings, "robustness.attacks.samples=null", run=copied / "0").values()
+    assert report["sample_counts"]["attacks"]["samples"] == report["samples"] == 256
+    # Shares of 256 samples, and not of 30.
+    clean, *_ = (row["acc"] for row in report["cells"] if row["axis"] == "clean")
+    first, *_ = (row["acc"] for row in report["cells"] if row["axis"] == "attacks")
+    assert all(value * 256 == pytest.approx(round(value * 256), abs=1e-3) for value in (clean, first))
+    assert any(row["acc"] * 30 != pytest.approx(round(row["acc"] * 30), abs=1e-3) for row in report["cells"])
 
 
 def test_a_wrong_setting_is_heard_before_anything_is_trained(tmp_path, store):

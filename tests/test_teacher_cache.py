@@ -383,6 +383,19 @@ def test_a_cache_is_built_listed_verified_and_cleaned_from_the_command_line(comm
     assert len(folders(tmp_path / "store" / "teacher-outputs")) == 2
 
 
+def test_verify_asks_for_different_samples_of_every_class(tmp_path):
+    config = compose([*IMAGES, "teacher.cache=views:2"], output_dir=tmp_path, store_dir=tmp_path / "store")
+    kept = assemble.kept_answers(config)
+    target = assemble.Data(config).student.splits.test.target
+    sample = kept.sample("test", 20, 3)
+    assert target[sample].bincount().tolist() == [2] * 10
+    assert len(set(sample)) == 20
+    assert sample != kept.sample("test", 20, 4)
+    card = compose(["command=verify", "samples=0"], config_name="cache", store_dir=tmp_path / "store")
+    with pytest.raises(ValueError, match=r"^samples must be at least 1, got 0$"):
+        list(program.verify(card))
+
+
 def test_answers_that_are_not_the_teachers_are_found_by_asking_again(tmp_path, store):
     config = compose([*IMAGES, "teacher.cache=views:2"], output_dir=tmp_path, store_dir=tmp_path / "store")
     kept = assemble.kept_answers(config)

@@ -28,6 +28,7 @@ class Stream(IntEnum):
     WRONG_CLASS = 4
     HIDDEN = 5
     RESAMPLED = 6
+    SAMPLE = 7
     CROP = 10
     FLIP = 11
     CUTOUT = 12

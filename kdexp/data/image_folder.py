@@ -1,31 +1,66 @@
 """Your own images: ``train/``, ``test/`` and, if there is one, ``val/``, each with a folder for each class.
 
-They are read one at a time, by worker processes, and so may be more than fits in memory.
+They are read one at a time, by worker processes, and so may be more than fits in memory. What lies in the folder and is
+not used is named in a warning, a line for each reason.
 """
 
 import hashlib
+import logging
+import os
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import torch
+from PIL import ExifTags, Image, ImageOps
+from PIL.TiffImagePlugin import TiffImageFile
 from torch import Tensor
-from torchvision.datasets import ImageFolder
-from torchvision.datasets.folder import default_loader
+from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms.v2 import functional as TF
 
 from kdexp.contracts import Source
 from kdexp.data.downloads import damaged
 
+log = logging.getLogger(__name__)
+
+_VAL = ("val", "validation", "valid")
+_EXTENSIONS = (*IMG_EXTENSIONS, ".avif", ".gif", ".jfif", ".jp2")
+_HIDDEN = (".", "__MACOSX", "@eaDir")  # so begin the names of what programs leave behind
+
+_GREY_16_BITS = ("I;16", "I;16B", "I;16L", "I;16N")
+_SHOWN = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "HSV")
+
+_READERS, _AT_ONCE = 16, 1024  # threads that read headers: on a slow disk most of them wait
+_SAY_EVERY_SECONDS = 5.0
+_NAMED = 5
+_LINKS = "links to folders that are read already"
+
+_LeftOut = defaultdict[str, list[Path]]
+"""What is not used -> the files or folders of that kind."""
+
+_Found = dict[str, list[tuple[Path, str]]]
+"""Class -> its image files, each with its form (see `_form`)."""
+
 
 class ImageFiles:
-    """Image files as `kdexp.contracts.Images`: RGB, the shorter side scaled to `size`, the middle square cut out."""
+    """Image files as `kdexp.contracts.Images`: RGB, the shorter side scaled to `size`, the middle square cut out.
 
-    def __init__(self, paths: list[Path], size: int) -> None:
-        self.paths, self.size = paths, size
+    Args:
+        files: each with its form, see `_form`.
+        size: in pixels.
+    """
+
+    def __init__(self, files: Sequence[tuple[Path, str]], size: int) -> None:
+        self.files, self.size = files, size
 
     def __len__(self) -> int:
         """Number of files."""
-        return len(self.paths)
+        return len(self.files)
 
     def __getitem__(self, index: int) -> Tensor:
         """One (3, size, size) uint8 image.
@@ -33,51 +68,201 @@ class ImageFiles:
         Raises:
             ValueError: the file is damaged.
         """
-        path = self.paths[index]
+        path, _ = self.files[index]
         try:
-            image = default_loader(str(path))
-        except OSError as error:
+            image = _shown(path)
+        except Exception as error:  # whatever a parser makes of bytes that are not its own
             raise damaged(path, str(error)) from error
         squared = TF.center_crop(TF.resize(image, [self.size]), [self.size, self.size])
         return cast(Tensor, TF.pil_to_tensor(squared))
 
     def fingerprint(self) -> str:
-        """SHA-256 over the files' names, sizes and times of change."""
+        """SHA-256 over the files' names, sizes, times of change and forms."""
         digest = hashlib.sha256(str(self.size).encode())
-        for path in self.paths:
+        for path, form in self.files:
             status = path.stat()
-            digest.update(f"{path.parent.name}/{path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
+            digest.update(f"{path.parent.name}/{path.name} {status.st_size} {status.st_mtime_ns}{form}\n".encode())
         return digest.hexdigest()
 
 
 def load(data_dir: str, root: str, size: int) -> Source:
-    """Find the images; none is read.
+    """Find the images. The header of each is read; what is broken further on shows when it is read for a batch.
+
+    An image is what a person sees: 16 bits are reduced to their upper 8, as Pillow reduces those of coloured images;
+    what is transparent is put on white; an orientation tag (EXIF) is followed; of several frames or pages it is the
+    first; CMYK is converted without a colour profile.
 
     Args:
         data_dir: where `root` is looked for.
-        root: the folder with train/ and test/, or its absolute path. A class's number is its folder's place in the
-            alphabet.
+        root: the folder with train/, test/ and perhaps val/ (or validation/, or valid/), or its absolute path. A class
+            has the name of its folder, and the number of the folder's place in the alphabet.
         size: height and width that images are brought to, in pixels.
 
     Raises:
-        FileNotFoundError: a folder is missing, or a class folder has no image.
-        ValueError: the parts have not the same classes.
+        FileNotFoundError: a folder is missing, or there is no image to train on.
+        ValueError: the parts have not the same classes; there are two folders for val; an image cannot be shown.
     """
     folder = Path(data_dir) / root
     for name in ("train", "test"):
         if not (folder / name).is_dir():
             raise FileNotFoundError(f"dataset.source.root must be a folder with train/ and test/, got {folder}")
-    names = [name for name in ("train", "test", "val") if (folder / name).is_dir()]
-    found = {name: ImageFolder(str(folder / name)) for name in names}
+    val = [name for name in _VAL if (folder / name).is_dir()]
+    if len(val) > 1:
+        rule = f"must have one folder of {', '.join(_VAL)}"
+        raise ValueError(f"dataset.source.root {rule}, got {' and '.join(val)} in {folder}")
+    parts = ["train", "test", *val]
+    left_out: _LeftOut = defaultdict(list)
+    for path in _visible(folder, left_out):
+        if path.is_dir() and path.name not in parts:
+            left_out["folders besides train, test and val"].append(path)
+    found = {name: _find(folder / name, left_out) for name in parts}
+    for what, paths in left_out.items():
+        names = [str(path.relative_to(folder)) for path in paths[:_NAMED]] + ["..."] * (len(paths) > _NAMED)
+        log.warning("warning: dataset.source: %s left out: %d (%s)", what, len(paths), ", ".join(names))
+    classes = [name for name, files in found["train"].items() if files]
+    if not classes:
+        raise FileNotFoundError(f"dataset.source.root must have class folders with images in train/, got {folder}")
     for name, part in found.items():
-        if part.classes != found["train"].classes:
-            differing = sorted(set(part.classes) ^ set(found["train"].classes))
+        # A class may have no image to be tested on, but a folder; a folder without images in train/ is no class.
+        others = {c for c, files in part.items() if files} - set(classes)
+        differing = sorted(others | (set(classes) - set(part)))
+        if differing:
             raise ValueError(
                 f"dataset.source.root must have the same classes in train/ and {name}/, got {differing} in one only"
             )
 
     def part_of(name: str) -> tuple[ImageFiles, Tensor]:
-        paths, labels = zip(*found[name].samples, strict=True)
-        return ImageFiles([Path(path) for path in paths], size), torch.tensor(labels)
+        files = [file for c in classes for file in found[name][c]]
+        labels = [number for number, c in enumerate(classes) for _ in found[name][c]]
+        return ImageFiles(files, size), torch.tensor(labels, dtype=torch.int64)
 
-    return Source(*part_of("train"), *part_of("test"), val=part_of("val") if "val" in found else None)
+    return Source(*part_of("train"), *part_of("test"), val=part_of(val[0]) if val else None, classes=classes)
+
+
+# Finding files
+
+
+def _find(part: Path, left_out: _LeftOut) -> _Found:
+    """The classes of train/, test/ or val/ by name, in alphabetical order, with their images."""
+    above = _places(part)
+    paths: dict[str, list[Path]] = {}
+    for path in _visible(part, left_out):
+        if not path.is_dir():
+            left_out["files outside of class folders"].append(path)
+        elif os.path.realpath(path) in above:
+            left_out[_LINKS].append(path)
+        else:
+            paths[path.name] = _image_files(path, left_out)
+    forms = _forms([path for files in paths.values() for path in files])
+    found: _Found = {name: [] for name in paths}
+    for name, files in paths.items():
+        for path in files:
+            form = next(forms)
+            if form is None:
+                left_out["broken files"].append(path)
+            else:
+                found[name].append((path, form))
+        if not found[name]:
+            left_out["class folders without images"].append(part / name)
+    return found
+
+
+def _image_files(folder: Path, left_out: _LeftOut) -> list[Path]:
+    """The image files in and below a class folder, in torchvision's order; no folder is read twice."""
+    read, folders = _places(folder), [folder]
+    found: list[Path] = []
+    while folders:
+        for path in _visible(folders.pop(), left_out):
+            if not path.is_dir():
+                is_image = path.suffix.lower() in _EXTENSIONS
+                (found if is_image else left_out["files that are not images"]).append(path)
+            elif (real := os.path.realpath(path)) in read:
+                left_out[_LINKS].append(path)
+            else:
+                read.add(real)
+                folders.append(path)
+    return sorted(found, key=lambda path: (str(path.parent), path.name))
+
+
+def _places(folder: Path) -> set[str]:
+    """Where a folder really lies, and those around it."""
+    real = Path(os.path.realpath(folder))
+    return {str(place) for place in (real, *real.parents)}
+
+
+def _visible(folder: Path, left_out: _LeftOut) -> list[Path]:
+    """What lies in a folder, by name, without what is hidden."""
+    paths = sorted(folder.iterdir())
+    hidden = [path for path in paths if path.name.startswith(_HIDDEN)]
+    if hidden:
+        left_out["hidden files and folders"] += hidden
+    return [path for path in paths if not path.name.startswith(_HIDDEN)]
+
+
+# Reading files
+
+
+def _forms(paths: Sequence[Path]) -> Iterator[str | None]:
+    """See `_form`, of many files."""
+    started = said = time.perf_counter()
+    with ThreadPoolExecutor(_READERS) as pool:
+        for done in range(0, len(paths), _AT_ONCE):
+            now = time.perf_counter()
+            if now - said > _SAY_EVERY_SECONDS:
+                said, left = now, (now - started) / done * (len(paths) - done)
+                log.info("dataset.source: headers of %d of %d images read  %.0f s left", done, len(paths), left)
+            yield from pool.map(_form, paths[done : done + _AT_ONCE])
+
+
+def _form(path: Path) -> str | None:
+    """What is special about a file by its header; in the fingerprint, since kdexp once read such files otherwise.
+
+    Returns:
+        Empty where Pillow's conversion to RGB is all there is to do; None of a broken file.
+
+    Raises:
+        ValueError: it cannot be known which of its values is black, and which white.
+    """
+    try:
+        with Image.open(path) as image:
+            mode = image.mode
+            is_deep = mode in _GREY_16_BITS
+            if mode == "I":  # 32 bits; or 16, of a PGM, and of a PNG where Pillow is older
+                is_deep = image.format in ("PPM", "PNG")
+            form = " 16 bits" if is_deep else ""
+            form += " transparent" if image.has_transparency_data else ""
+            form += " turned" if "exif" in image.info and _is_turned(image) else ""
+    except Exception:  # whatever a parser makes of bytes that are not its own
+        return None
+    if not (is_deep or mode in _SHOWN):
+        raise ValueError(f"dataset.source.root must hold images of 8 or 16 bits a channel, got {path} of mode {mode}")
+    return form
+
+
+def _is_turned(image: Image.Image) -> bool:
+    with suppress(Exception):  # as in `_shown`
+        return bool(image.getexif().get(ExifTags.Base.Orientation, 1) != 1)
+    return False
+
+
+def _shown(path: Path) -> Image.Image:
+    """An image as `load` describes it, of 8 bits a channel in RGB."""
+    with Image.open(path) as image:
+        image.load()
+        with suppress(Exception):  # a tag that cannot be read turns nothing
+            ImageOps.exif_transpose(image, in_place=True)
+        if image.mode == "I" or image.mode in _GREY_16_BITS:
+            return _upper_bits(image).convert("RGB")
+        if image.has_transparency_data:
+            white = Image.new("RGBA", image.size, "white")
+            return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+        return image.convert("RGB")
+
+
+def _upper_bits(image: Image.Image) -> Image.Image:
+    bits, zero_is_white = 16, False
+    if isinstance(image, TiffImageFile):
+        (bits,) = image.tag_v2[ExifTags.Base.BitsPerSample]
+        zero_is_white = image.tag_v2[ExifTags.Base.PhotometricInterpretation] == 0
+    values = (np.asarray(image) >> (bits - 8)).astype(np.uint8)
+    return Image.fromarray(255 - values if zero_is_white else values)

@@ -4,19 +4,24 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from kdexp.contracts import Batch, Split, Splits
-from kdexp.data.counter import order
+from kdexp.data.counter import Stream, order
 from kdexp.data.resample import resampled_order
+from kdexp.data.splits import stratified_order
 
 Transform = Callable[..., Batch]
 """See `kdexp.data.augment`."""
 
 _ALONE = {"rank": 0, "world_size": 1}
+
+_PATIENCE = 600
+"""Seconds that a batch is waited for. A worker reads a whole batch at a time, from a slow disk together with others."""
 
 
 class BatchOrder(Sampler[list[int]]):
@@ -141,30 +146,68 @@ class TensorLoader:
                 yield Batch(self._inputs.index_select(0, index), self._target.index_select(0, positions), index)
 
 
-class _PinnableBatch(Batch):
+class _ReadBatch(Batch):
+    """A batch that a worker process has read.
+
+    It is sent through the worker's pipe. Tensors would be sent through /dev/shm, where a container has 64 MB: a worker
+    that finds no room there cannot tell it, and its batch is waited for in vain.
+    """
+
     def pin_memory(self) -> Batch:
         return Batch(self.inputs.pin_memory(), self.target.pin_memory(), self.index.pin_memory())
 
+    def __reduce__(self) -> tuple[Callable[..., "_ReadBatch"], tuple[np.ndarray, ...]]:
+        return _received, (self.inputs.numpy(), self.target.numpy(), self.index.numpy())
 
-class _Stream(Dataset[Batch]):
-    """A split that is read sample by sample; its items are whole batches."""
+
+def _received(*arrays: np.ndarray) -> _ReadBatch:
+    return _ReadBatch(*map(torch.from_numpy, arrays))
+
+
+class _Stream(Dataset[Batch | ValueError]):
+    """A split that is read sample by sample; its items are whole batches, or what is wrong with a sample."""
 
     def __init__(self, split: Split) -> None:
         self._split = split
 
-    def __getitem__(self, positions: list[int]) -> Batch:
+    def __getitem__(self, positions: list[int]) -> Batch | ValueError:
         copy = torch.tensor(positions) // len(self._split)
         at = torch.tensor(positions) % len(self._split)
         index = self._split.index[at]
-        images = torch.stack([self._split.inputs[int(i)] for i in index])
-        return _PinnableBatch(images, self._split.target[at], index + copy * len(self._split.inputs))
+        try:
+            images = [self._split.inputs[int(i)] for i in index]
+        except ValueError as error:  # raised in a worker it would arrive with the worker's traceback in its message
+            return error
+        shapes = {tuple(image.shape) for image in images}
+        if len(shapes) > 1:
+            return ValueError(f"dataset.source must give samples of one shape, got {sorted(shapes)}")
+        return _ReadBatch(torch.stack(images), self._split.target[at], index + copy * len(self._split.inputs))
+
+
+class _StreamLoader(DataLoader[Batch | ValueError]):
+    """Batches of a split that is read sample by sample; whatever fails is one line."""
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        try:
+            for found in super().__iter__():
+                if isinstance(found, ValueError):
+                    raise found
+                yield found
+        except RuntimeError as error:
+            # torch has no exception of its own for a worker that was killed or gives nothing for too long.
+            if not str(error).startswith("DataLoader"):
+                raise
+            reason = str(error).strip().rstrip(".")
+            raise OSError(
+                f"dataset.num_workers={self.num_workers}: {reason}; 0 reads without worker processes"
+            ) from error
 
 
 @dataclass(frozen=True)
 class _Prepared:
     """Batches of a loader with something done to them."""
 
-    loader: TensorLoader | DataLoader[Batch]
+    loader: TensorLoader | _StreamLoader
     prepare: Callable[[Batch], Batch]
 
     def __len__(self) -> int:
@@ -178,7 +221,7 @@ class _Prepared:
 class Epochs:
     """The batches of any epoch of a training, augmented and normalised."""
 
-    loader: TensorLoader | DataLoader[Batch]
+    loader: TensorLoader | _StreamLoader
     prepare: Callable[[Batch, int], Batch]
 
     def __len__(self) -> int:
@@ -263,8 +306,19 @@ class DataModule(pl.LightningDataModule):
         return self._loader("train", self._device(), self._place(), training=True)
 
     def val_dataloader(self) -> Iterable[Batch]:
-        """This rank's share of the validation batches."""
-        return self._loader("val", self._device(), self._place())
+        """This rank's share of the validation batches.
+
+        With ``limit_val_batches`` the first of them are all that is seen: their order is then a stratified random one.
+        """
+        assert self.trainer is not None
+        return self._loader("val", self._device(), self._place(), positions=self.val_order(self.trainer))
+
+    def val_order(self, trainer: pl.Trainer) -> Tensor | None:
+        """The order of the validation samples, as positions; None: that of the split."""
+        limit = trainer.limit_val_batches
+        if isinstance(limit, float) and limit == 1:  # all of them; an int is a number of batches
+            return None
+        return stratified_order(self.splits.val.target, 0, Stream.SAMPLE)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Bring a batch to the device."""
@@ -297,7 +351,7 @@ class DataModule(pl.LightningDataModule):
         split: Literal["train", "val", "test"],
         device: torch.device | str,
         view: int | None = None,
-        positions: range | None = None,
+        positions: Tensor | None = None,
     ) -> Iterable[Batch]:
         """All batches of a split in a fixed order on a device, normalised, for one process.
 
@@ -305,7 +359,7 @@ class DataModule(pl.LightningDataModule):
             split: its name.
             device: where the batches are to be.
             view: how they are augmented; None: not at all.
-            positions: part of the split, without gaps; None: all of it.
+            positions: (n,) int64, the samples wanted, by their place in the split; None: all.
 
         Returns:
             Batches, of at most eval_batch_size samples; they have a length, the number of batches.
@@ -349,24 +403,24 @@ class DataModule(pl.LightningDataModule):
         place: Mapping[str, int] = _ALONE,
         *,
         training: bool = False,
-        positions: range | None = None,
-    ) -> TensorLoader | DataLoader[Batch]:
+        positions: Tensor | None = None,
+    ) -> TensorLoader | _StreamLoader:
         split: Split = getattr(self.splits, name)
         if positions is not None:
-            part = slice(positions.start, positions.stop)
-            split = replace(split, target=split.target[part], index=split.index[part])
+            split = replace(split, target=split.target[positions], index=split.index[positions])
         batches = self._order(split, place, training=training)
         if isinstance(split.inputs, Tensor):
             return TensorLoader(replace(split, inputs=self._on(split.inputs, device)), batches).to(device)
         options: dict[str, Any] = {
             "num_workers": self._num_workers,
             "persistent_workers": self._num_workers > 0,
+            "timeout": _PATIENCE if self._num_workers else 0,
             "pin_memory": device.type == "cuda",
             # Its own, because a loader draws a number at each start, and dropout must not depend on that.
             "generator": torch.Generator(),
         }
         # With batch_size=None the sampler's items, here whole batches, are what the dataset is asked for.
-        return DataLoader(_Stream(split), sampler=batches, batch_size=None, **options)
+        return _StreamLoader(_Stream(split), sampler=batches, batch_size=None, **options)
 
     def _on(self, inputs: Tensor, device: torch.device) -> Tensor:
         """The samples on a device, brought there once for all splits and loaders."""

@@ -1,6 +1,7 @@
 """From a loaded data set to what is trained on, chosen by and reported: subsets, label noise, hidden labels."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,7 @@ def make_splits(
     *,
     task: Task,
     num_classes: int,
+    input_shape: Sequence[int] | None = None,
     val_fraction: float,
     split_seed: int,
     train_fraction: float = 1.0,
@@ -33,6 +35,7 @@ def make_splits(
         source: as a file of `kdexp.data` loads it.
         task: what the targets mean.
         num_classes: C, which must be the number of classes found (2 for the binary task).
+        input_shape: what the shape of a sample must be; None: any.
         val_fraction: in (0, 1), the share of train that becomes val; not used when the source has an official val.
         split_seed: of the choice of val.
         train_fraction: in (0, 1], the share of the rest that is trained on. With the same seeds a smaller subset is
@@ -63,7 +66,7 @@ def make_splits(
     _check(task != "multilabel" or imbalance_ratio == 1, "imbalance_ratio", rule, imbalance_ratio)
     _check(0 <= label_noise <= 1, "label_noise", "must be in [0, 1]", label_noise)
     _check(0 <= unlabeled_fraction <= 1, "unlabeled_fraction", "must be in [0, 1]", unlabeled_fraction)
-    _check_labels(source, task, num_classes)
+    _check_source(source, task, num_classes, input_shape)
     train, val = _train_and_val(source, task, num_classes, val_fraction, split_seed)
 
     keep = round(train_fraction * len(train))
@@ -89,7 +92,8 @@ def stratified_order(target: Tensor, seed: int, stream: int) -> Tensor:
     among the classes by the method of Webster and Sainte-Lague, which never takes back a seat when k grows.
 
     Args:
-        target: (N,) int64 class numbers; or (N, C) multi-label rows, which are put in plain random order.
+        target: (N,) int64 class numbers, ``UNLABELED`` being one more class; or (N, C) multi-label rows, which are put
+            in plain random order.
         seed: of the order.
         stream: see `Stream`.
 
@@ -99,7 +103,7 @@ def stratified_order(target: Tensor, seed: int, stream: int) -> Tensor:
     shuffled = order(seed, 0, len(target), stream)
     if target.dim() > 1:
         return shuffled
-    labels = target[shuffled]
+    labels = target[shuffled] - UNLABELED
     grouped = labels.argsort(stable=True)
     counts = torch.bincount(labels)
     firsts = counts.cumsum(0) - counts
@@ -107,6 +111,29 @@ def stratified_order(target: Tensor, seed: int, stream: int) -> Tensor:
     rank = torch.arange(len(target)) - firsts[labels[grouped]]
     place[grouped] = (rank.double() + 0.5) / counts[labels[grouped]]
     return shuffled[place.argsort(stable=True)]
+
+
+def stratified_sample(target: Tensor, count: int | None, seed: int) -> Tensor:
+    """A random part of the samples that holds the classes in the proportions of the whole.
+
+    Args:
+        target: see `stratified_order`.
+        count: how many, >= 1; None, or more than there are: all.
+        seed: which ones; a smaller part is contained in a larger one.
+
+    Returns:
+        (n,) int64 positions, ascending.
+    """
+    if count is None or count >= len(target):
+        return torch.arange(len(target))
+    return stratified_order(target, seed, Stream.SAMPLE)[:count].sort().values
+
+
+def samples_per_class(target: Tensor, task: Task, num_classes: int) -> Tensor:
+    """Labelled samples of each class, (C,) int64; of a multi-label task, those that have each label."""
+    if task == "multilabel":
+        return (target == 1).sum(0)
+    return torch.bincount(target[target != UNLABELED].flatten(), minlength=num_classes)
 
 
 def _whole(inputs: Tensor | Images, target: Tensor) -> Split:
@@ -147,7 +174,8 @@ def _make_wrong(target: Tensor, task: Task, num_classes: int, rate: float, kind:
     if task == "multilabel":
         _check(kind == "symmetric" or rate == 0, "label_noise_kind", "must be symmetric with task=multilabel", kind)
         entries = order(seed, 0, target.numel(), Stream.NOISY)[: round(rate * target.numel())]
-        target.view(-1)[entries] = 1 - target.view(-1)[entries]
+        flat = target.view(-1)
+        flat[entries] = torch.where(flat[entries] == UNLABELED, flat[entries], 1 - flat[entries])
         return
     wrong = stratified_order(target, seed, Stream.NOISY)[: round(rate * len(target))]
     step = torch.ones_like(wrong)
@@ -156,20 +184,57 @@ def _make_wrong(target: Tensor, task: Task, num_classes: int, rate: float, kind:
     target[wrong] = (target[wrong] + step) % num_classes
 
 
-def _check_labels(source: Source, task: Task, num_classes: int) -> None:
-    if source.train_target.dim() == 2:
-        found = source.train_target.shape[1]
-        _check(task == "multilabel", "task", "must be multilabel for several labels a sample", task)
-        _check(found == num_classes, "num_classes", f"must be {found}, the labels in the data", num_classes)
+def _check_source(source: Source, task: Task, num_classes: int, input_shape: Sequence[int] | None) -> None:
+    parts = {"train": (source.train_inputs, source.train_target), "test": (source.test_inputs, source.test_target)}
+    if source.val is not None:
+        parts["val"] = source.val
+    for part, (inputs, target) in parts.items():
+        _check_inputs(part, inputs, input_shape)
+        kind = type(target).__name__
+        _check(isinstance(target, Tensor), "source", f"must give the labels of {part} as a tensor", kind)
+        _check(len(inputs) == len(target), "source", f"must have a label for each sample of {part}",
+               f"{len(inputs)} samples and {len(target)} labels")  # fmt: skip
+        _check_labels(part, target, task, num_classes)
+    if source.classes is not None:
+        names = len(source.classes)
+        _check(names == num_classes, "num_classes", f"must be {names}, the classes in the data", num_classes)
+    if task == "multilabel":
         return
-    _check(task != "multilabel", "task", "must be multiclass or binary for one label a sample", task)
-    _check(task != "binary" or num_classes == 2, "num_classes", "must be 2 with task=binary", num_classes)
-    parts = [source.train_target, source.test_target] + ([source.val[1]] if source.val is not None else [])
-    classes = torch.unique(torch.cat(parts)).tolist()
+    classes = torch.unique(torch.cat([target for _, target in parts.values()])).tolist()
     numbered = classes == list(range(len(classes)))
     _check(numbered, "source", "must number its classes 0..C-1", f"labels {', '.join(map(str, classes[:10]))}")
     found = len(classes)
     _check(found == num_classes, "num_classes", f"must be {found}, the classes in the data", num_classes)
+
+
+def _check_inputs(part: str, inputs: Tensor | Images, input_shape: Sequence[int] | None) -> None:
+    _check(len(inputs) > 0, "source", f"must have samples in {part}", "none")
+    first = inputs[0]
+    _check(isinstance(first, Tensor), "source", f"must give the samples of {part} as tensors", type(first).__name__)
+    shape = list(first.shape)
+    fits = input_shape is None or shape == list(input_shape)
+    _check(fits, "input_shape", f"must be {shape}, the shape of a sample of {part}", input_shape)
+    known = first.dtype in (torch.uint8, torch.float32)
+    _check(known, "source", f"must give uint8 or float32 inputs in {part}", first.dtype)
+    if isinstance(inputs, Tensor) and inputs.is_floating_point():
+        ends = torch.stack(inputs.aminmax())  # NaN passes through
+        _check(ends.isfinite().all(), "source", f"must give inputs without NaN or Inf in {part}", ends.tolist())
+
+
+def _check_labels(part: str, target: Tensor, task: Task, num_classes: int) -> None:
+    if target.dim() == 2:
+        found = target.shape[1]
+        _check(task == "multilabel", "task", "must be multilabel for several labels a sample", task)
+        _check(found == num_classes, "num_classes", f"must be {found}, the labels in the data", num_classes)
+        known = torch.isin(target, target.new_tensor([0, 1, UNLABELED]))
+        _check(known.all(), "source", f"must give labels of 0 and 1 in {part}", target[~known][:1].tolist())
+    else:
+        _check(target.dim() == 1, "source", f"must give a label or a row of labels for each sample of {part}",
+               f"labels of shape {list(target.shape)}")  # fmt: skip
+        _check(task != "multilabel", "task", "must be multiclass or binary for one label a sample", task)
+        _check(task != "binary" or num_classes == 2, "num_classes", "must be 2 with task=binary", num_classes)
+    wanted = torch.float32 if task == "multilabel" else torch.int64
+    _check(target.dtype == wanted, "source", f"must give {wanted} labels in {part} with task={task}", target.dtype)
 
 
 def _check_complete(setting: str, value: float, part: str, target: Tensor, task: Task, num_classes: int) -> None:
@@ -180,6 +245,6 @@ def _check_complete(setting: str, value: float, part: str, target: Tensor, task:
         _check(bool(counts.all()), setting, rule, value)
 
 
-def _check(rule_holds: bool, setting: str, rule: str, value: object) -> None:
+def _check(rule_holds: object, setting: str, rule: str, value: object) -> None:
     if not rule_holds:
         raise ValueError(f"dataset.{setting} {rule}, got {value}")

@@ -18,6 +18,9 @@ from kdexp.report.statistics import Paired, paired
 _LESS_IS_BETTER = ("mce", "relative_mce", "error", "ece", "ace", "nll", "brier", "fpr95", "acc_lost", "largest_gap")
 
 
+# Up to so many classes each one's count is written out.
+_COUNTED_CLASSES = 5
+
 Report = Mapping[str, Any]
 """The content of a robustness.json."""
 
@@ -28,6 +31,8 @@ def show(report: Report, folder: Path) -> None:
     screen.print(
         f"\nrobustness on {report['samples']} test samples of {report['dataset']}; intervals over test samples"
     )
+    for line in sample_counts(report):
+        screen.print(line, soft_wrap=True)
     screen.print(_table(report))
     failed = [check for check in report["attack_checks"] if not check["holds"]]
     for check in failed:
@@ -46,6 +51,17 @@ def show(report: Report, folder: Path) -> None:
 def _screen() -> Console:
     # Into a file or a pipe a table is written as wide as it is.
     return Console() if sys.stdout.isatty() else Console(width=160)
+
+
+def sample_counts(report: Report) -> Iterator[str]:
+    """A line for each set of samples that the report is of: how many samples of each class it has."""
+    for name, counts in report.get("sample_counts", {}).items():
+        classes = counts["classes"]
+        if len(classes) <= _COUNTED_CLASSES:
+            found = ", ".join(f"{label}: {count}" for label, count in classes.items())
+        else:
+            found = f"{min(classes.values())} to {max(classes.values())} of each of {len(classes)} classes"
+        yield f"samples, {name}: {counts['samples']} ({found})"
 
 
 def named(axis: str, measure: str) -> str:
@@ -124,6 +140,7 @@ def is_of_corruptions(axis: str) -> bool:
 def words(reports: Sequence[Report]) -> Iterator[str]:
     """What is not seen in a table of means: worst cells, whether the attacks can be believed, and what was left out."""
     yield f"Examined on {reports[0]['samples']} test samples, {len(reports)} seed{'s' * (len(reports) > 1)}."
+    yield from (f"{line[0].upper()}{line[1:]}." for line in sample_counts(reports[0]))
     for role in ("control", "student"):
         cells: dict[tuple[str, float], list[float]] = {}
         for row in (row for report in reports for row in report["cells"]):

@@ -13,6 +13,7 @@ from typing import Any
 
 from kdexp import results
 from kdexp.atomic import atomic_path
+from kdexp.config import as_typed
 
 INDEX = "sweep.json"
 _LOG_LINES = 20
@@ -61,7 +62,7 @@ class Run:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """Every setting by its name on the command line: ``alpha``, ``loss`` (the chosen option), ``optimizer.lr``."""
-        config = {key: value for key, value in self.results.get("config", {}).items() if key != "choices"}
+        config = {key: value for key, value in as_typed(self.results.get("config", {})).items() if key != "choices"}
         given = (override.lstrip("+~").partition("=") for override in self.results["overrides"])
         typed = {key.partition("@")[0]: value for key, _, value in given}
         return {**typed, **dict(leaves(config)), **self.results.get("choices", {})}

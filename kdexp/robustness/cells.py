@@ -68,6 +68,7 @@ class Cell:
         measure: finds the values of every network.
         settings: all that these depend on besides networks and data; plain values.
         family: of the perturbation, for means.
+        positions: (n,) int64, which samples of the test set it is measured on; None: all, or those of another set.
     """
 
     axis: str
@@ -76,6 +77,7 @@ class Cell:
     measure: Callable[[Networks], Mapping[str, Measured]]
     settings: Mapping[str, Any]
     family: str = ""
+    positions: Tensor | None = None
 
 
 @dataclass(frozen=True)

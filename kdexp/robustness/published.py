@@ -5,7 +5,7 @@ https://zenodo.org/records/3555552, unpacked: ``CIFAR-10-C/fog.npy``, ... MNIST-
 1906.02337), https://zenodo.org/records/3239543, unpacked: ``mnist_c/fog/test_images.npy``, ...
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,12 +53,16 @@ class PublishedSet:
     severities: tuple[int, ...] = SEVERITIES
     checksums: Mapping[str, str] = field(default_factory=dict)
 
-    def check(self, target: Tensor) -> None:
-        """See that every file is there, whole, and of the test set with these labels, (n,) int64.
+    def check(self, target: Tensor, shape: Sequence[int] | None = None) -> None:
+        """See that every file is there, whole, and of the test set.
+
+        Args:
+            target: (n,) int64, its labels.
+            shape: (C, H, W) of its images; None: any.
 
         Raises:
             FileNotFoundError: a file is missing.
-            ValueError: one is damaged or has other labels.
+            ValueError: one is damaged, has other labels or images of another shape.
         """
         for corruption in self.families:
             path, labels = self._files(corruption)
@@ -76,6 +80,9 @@ class PublishedSet:
                 )
             if not np.array_equal(found[: len(target)], target.numpy()):
                 raise ValueError(f"{labels} must hold the labels of the test set, got others")
+            own = [*(images.shape[3:] or (1,)), *images.shape[1:3]]
+            if shape is not None and own != list(shape):
+                raise ValueError(f"{path} must hold images of shape {list(shape)}, got {own}")
 
     def images(self, corruption: str, severity: int, index: Tensor) -> Tensor:
         """Images of samples.

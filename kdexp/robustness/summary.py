@@ -185,9 +185,9 @@ class Summary:
         for name in dict.fromkeys(cell.name for cell, _ in cells):
             curve = [(cell, measured) for cell, measured in cells if cell.name == name]
             doses = [0.0, *(cell.dose for cell, _ in curve)]
-            # Attacks may have been tried on the first samples only.
-            n = len(curve[0][1][self.roles[0]].samples["right"])
-            points = [_first(self._clean, n), *(measured for _, measured in curve)]
+            # Attacks may have been tried on some samples only.
+            clean = _at(self._clean, curve[0][0].positions)
+            points = [clean, *(measured for _, measured in curve)]
             right = {role: self._accuracy(points, role) for role in self.roles}
             said[name] = {
                 "area": self._entry({role: measures.area_under(doses, own) for role, own in right.items()}),
@@ -272,8 +272,11 @@ class Summary:
         return {"value": _number(values[0]), "low": low, "high": high}
 
 
-def _first(measured: Mapping[str, Measured], n: int) -> dict[str, Measured]:
-    return {role: Measured(one.values, {"right": one.samples["right"][:n]}) for role, one in measured.items()}
+def _at(measured: Mapping[str, Measured], positions: Tensor | None) -> Mapping[str, Measured]:
+    """What was measured, of some samples; None: of all."""
+    if positions is None:
+        return measured
+    return {role: Measured(one.values, {"right": one.samples["right"][positions]}) for role, one in measured.items()}
 
 
 def _number(value: float) -> float | None:

@@ -1,3 +1,8 @@
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
@@ -8,6 +13,7 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from kdexp.contracts import UNLABELED, Batch, Split, Splits
+from kdexp.data import loading
 from kdexp.data.augment import Cutout, HorizontalFlip, RandomCrop
 from kdexp.data.loading import BatchOrder, DataModule, TensorLoader
 
@@ -187,6 +193,95 @@ def test_streamed_batches_are_those_of_tensors_in_every_epoch(num_workers):
             assert torch.equal(a.index, b.index)
 
 
+class Faulty(Images):
+    """One of its samples cannot be read."""
+
+    def __init__(self, tensor, fault):
+        super().__init__(tensor)
+        self.fault = fault
+
+    def __getitem__(self, index):
+        return self.fault() if index == 7 else super().__getitem__(index)
+
+
+def broken():
+    raise ValueError("dataset.source must find whole files, got the damaged 7.png")
+
+
+FAULTS = {
+    "killed": (
+        lambda: os.kill(os.getpid(), signal.SIGKILL),
+        OSError,
+        "dataset.num_workers=2: DataLoader worker .*exited",
+    ),
+    "silent": (
+        lambda: time.sleep(1000),
+        OSError,
+        "dataset.num_workers=2: DataLoader timed out after 2 seconds; 0 reads",
+    ),
+    "broken": (broken, ValueError, "dataset.source must find whole files, got the damaged 7.png$"),
+    "shape": (
+        lambda: torch.zeros(2, 4, 3),
+        ValueError,
+        r"dataset.source must give samples of one shape, got \[\(2, 4, 3",
+    ),
+}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(("fault", "kind", "message"), FAULTS.values(), ids=FAULTS)
+def test_a_sample_that_a_worker_cannot_read_ends_the_epoch_with_one_line(monkeypatch, fault, kind, message):
+    monkeypatch.setattr(loading, "_PATIENCE", 2)
+    data = module(splits(wrap=lambda x: Faulty(x, fault)), num_workers=2)
+    with pytest.raises(kind, match=f"^{message}") as error:
+        list(data.eval_batches("train", "cpu"))
+    assert "\n" not in str(error.value)
+
+
+def test_without_workers_what_is_broken_is_the_same_line():
+    with pytest.raises(ValueError, match=r"^dataset.source must find whole files, got the damaged 7.png$"):
+        list(module(splits(wrap=lambda x: Faulty(x, broken))).eval_batches("train", "cpu"))
+
+
+@pytest.mark.timeout(60)
+def test_workers_need_no_shared_memory(monkeypatch):
+    """Of /dev/shm a container has 64 MB, and a tensor that finds no room there is lost without a word."""
+
+    def full(self):
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
+
+    monkeypatch.setattr(torch.UntypedStorage, "_share_fd_cpu_", full)
+    monkeypatch.setattr(torch.UntypedStorage, "_share_filename_cpu_", full)
+    held, streamed = (
+        module(splits(wrap=wrap), num_workers=2).eval_batches("train", "cpu") for wrap in (lambda x: x, Images)
+    )
+    for a, b in zip(held, streamed, strict=True):
+        assert torch.equal(a.inputs, b.inputs)
+        assert torch.equal(a.target, b.target)
+        assert torch.equal(a.index, b.index)
+
+
+@pytest.mark.slow
+def test_a_batch_that_is_larger_than_the_shared_memory_is_read(tmp_path):
+    small = ["unshare", "-m", "bash", "-c", 'mount -t tmpfs -o size=1m tmpfs /dev/shm && exec "$@"', "-"]
+    if subprocess.run([*small, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("only root may mount a small /dev/shm")
+    code = (
+        "import torch\n"
+        "from kdexp.contracts import Split, Splits\n"
+        "from kdexp.data.loading import DataModule\n"
+        "class Images(list):\n"
+        "    def __getitem__(self, index): return torch.full((3, 512, 512), index, dtype=torch.uint8)\n"
+        "split = Split(Images(range(16)), torch.arange(16) % 2, torch.arange(16))\n"
+        "data = DataModule(Splits(split, split, split), augment=[], mean=[0.0], std=[1.0], batch_size=8,\n"
+        "                  eval_batch_size=8, drop_last=True, seed=0, num_workers=2)\n"
+        "print([int(255 * image.mean() + 0.5) for b in data.eval_batches('val', 'cpu') for image in b.inputs])"
+    )
+    done = subprocess.run([*small, sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True,
+                          timeout=120, check=True)  # fmt: skip
+    assert done.stdout == f"{list(range(16))}\n"
+
+
 def test_starting_a_stream_leaves_the_global_random_state_alone():
     torch.manual_seed(0)
     before = torch.get_rng_state()
@@ -332,6 +427,21 @@ def test_a_trainer_gets_each_epochs_order_and_augmentation(wrap):
         assert torch.equal(index, data.val.index)
         inputs = torch.cat([batch.inputs for batch in recorder.val_batches[epoch]])
         np.testing.assert_allclose(inputs, normalised(held[index].numpy()), atol=1e-5)
+
+
+@pytest.mark.parametrize("wrap", [lambda x: x, Images], ids=["held", "streamed"])
+@pytest.mark.parametrize(("limit", "size"), [(None, 30), (1.0, 30), (1, 10), (0.4, 10)])
+def test_a_limited_validation_sees_all_classes_in_their_shares_though_the_samples_are_sorted(wrap, limit, size):
+    index = torch.arange(30)
+    data = replace(splits(wrap=wrap), val=Split(wrap(pixels(60)), index // 10, index))
+    (batches,) = fit(module(data, eval_batch_size=10), 1, limit_val_batches=limit).val_batches.values()
+    target, found = torch.cat([batch.target for batch in batches]), torch.cat([batch.index for batch in batches])
+    assert torch.equal(target, found // 10)
+    if size == 30:
+        assert torch.equal(found, index)
+    else:
+        assert len(found) == size
+        assert sorted(target.bincount(minlength=3).tolist()) == [3, 3, 4]
 
 
 @pytest.mark.parametrize("wrap", [lambda x: x, Images], ids=["held", "streamed"])

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -6,7 +7,7 @@ import torch
 from scipy.stats import chisquare
 
 from kdexp.contracts import UNLABELED, Source
-from kdexp.data.splits import make_splits
+from kdexp.data.splits import make_splits, samples_per_class, stratified_sample
 
 COUNTS = (400, 250, 100, 50)
 CLASSES = len(COUNTS)
@@ -282,3 +283,138 @@ def test_labels_that_do_not_count_from_0_are_refused(labels):
     data = Source(torch.zeros(40, 1), target, torch.zeros(4, 1), target[:4])
     with pytest.raises(ValueError, match=r"dataset.source must number its classes 0..C-1, got labels"):
         split(data)
+
+
+# Sub-samples
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_a_sample_of_sorted_labels_has_each_class_in_its_share_and_is_random(seed):
+    target = torch.arange(3).repeat_interleave(torch.tensor([300, 300, 150]))
+    chosen = stratified_sample(target, 75, seed)
+    assert torch.equal(chosen, chosen.sort().values)
+    assert len(chosen.unique()) == 75
+    assert histogram(target[chosen])[:3] == [30, 30, 15]
+    assert not torch.equal(chosen, stratified_sample(target, 75, seed + 1))
+    # Within a class it is not the first ones: 30 of 300 at random have their mean near 150, within 3 standard errors.
+    assert abs(float(chosen[:30].double().mean()) - 149.5) < 3 * 86.6 / 30**0.5
+    assert set(chosen.tolist()) <= set(stratified_sample(target, 200, seed).tolist())
+
+
+@pytest.mark.parametrize("count", [None, 20, 21])
+def test_a_sample_that_is_not_smaller_is_the_whole_in_its_order(count):
+    assert torch.equal(stratified_sample(torch.arange(20) % 3, count, 0), torch.arange(20))
+
+
+def test_a_sample_holds_unlabelled_samples_in_their_share_and_of_multilabel_rows_any():
+    target = torch.tensor([UNLABELED] * 100 + [0] * 60 + [1] * 40)
+    found = target[stratified_sample(target, 20, 0)]
+    assert [int((found == value).sum()) for value in (UNLABELED, 0, 1)] == [10, 6, 4]
+    rows = torch.zeros(100, 3)
+    assert len(stratified_sample(rows, 10, 0)) == 10
+    assert not torch.equal(stratified_sample(rows, 10, 0), torch.arange(10))
+
+
+def test_samples_are_counted_by_class_and_by_label():
+    assert samples_per_class(torch.tensor([1, 1, UNLABELED, 0]), "multiclass", 3).tolist() == [1, 2, 0]
+    rows = torch.tensor([[1.0, 0, 1], [0, 0, 1], [UNLABELED] * 3])
+    assert samples_per_class(rows, "multilabel", 3).tolist() == [1, 0, 2]
+
+
+# What a source may give
+
+WRONG_SOURCES = {
+    "fewer labels than samples": (
+        {"train_target": torch.arange(30) % 4},
+        r"dataset.source must have a label for each sample of train, got 40 samples and 30 labels",
+    ),
+    "more labels than samples": (
+        {"test_target": torch.arange(9) % 4},
+        r"dataset.source must have a label for each sample of test, got 8 samples and 9 labels",
+    ),
+    "fewer labels than samples of val": (
+        {"val": (torch.zeros(8, 1), torch.arange(4))},
+        r"dataset.source must have a label for each sample of val, got 8 samples and 4 labels",
+    ),
+    "int32": (
+        {"train_target": (torch.arange(40) % 4).int()},
+        r"dataset.source must give torch.int64 labels in train with task=multiclass, got torch.int32",
+    ),
+    "float": (
+        {"test_target": (torch.arange(8) % 4).float()},
+        r"dataset.source must give torch.int64 labels in test with task=multiclass, got torch.float32",
+    ),
+    "negative": (
+        {"test_target": torch.arange(8) % 4 - 1},
+        r"dataset.source must number its classes 0..C-1, got labels -1, 0, 1, 2, 3",
+    ),
+    "a list of labels": (
+        {"train_target": [0, 1, 2, 3] * 10},
+        r"dataset.source must give the labels of train as a tensor, got list",
+    ),
+    "an array of inputs": (
+        {"train_inputs": np.zeros((40, 1))},
+        r"dataset.source must give the samples of train as tensors, got ndarray",
+    ),
+    "maps": (
+        {"train_target": torch.zeros(40, 4, 4).long()},
+        r"dataset.source must give a label or a row of labels for each sample of train, got labels of .*4, 4\]",
+    ),
+    "another shape of test": (
+        {"test_inputs": torch.zeros(8, 2)},
+        r"dataset.input_shape must be \[2\], the shape of a sample of test, got \[1\]",
+    ),
+    "nothing to test on": (
+        {"test_inputs": torch.zeros(0, 1), "test_target": torch.zeros(0).long()},
+        r"dataset.source must have samples in test, got none",
+    ),
+    "float64": (
+        {"train_inputs": torch.zeros(40, 1).double()},
+        r"dataset.source must give uint8 or float32 inputs in train, got torch.float64",
+    ),
+    "NaN": (
+        {"test_inputs": torch.tensor([[0.0]] * 7 + [[float("nan")]])},
+        r"dataset.source must give inputs without NaN or Inf in test, got \[nan, nan\]",
+    ),
+    "Inf": (
+        {"train_inputs": torch.tensor([[0.0]] * 39 + [[float("inf")]])},
+        r"dataset.source must give inputs without NaN or Inf in train, got \[0.0, inf\]",
+    ),
+    "other classes than it names": (
+        {"classes": ["a", "b", "c"]},
+        r"dataset.num_classes must be 3, the classes in the data, got 4",
+    ),
+}
+
+
+@pytest.mark.parametrize(("changed", "message"), WRONG_SOURCES.values(), ids=WRONG_SOURCES)
+def test_a_source_that_breaks_its_contract_is_refused_in_one_line(changed, message):
+    parts = {
+        "train_inputs": torch.zeros(40, 1), "train_target": torch.arange(40) % 4,
+        "test_inputs": torch.zeros(8, 1), "test_target": torch.arange(8) % 4,
+    }  # fmt: skip
+    assert len(split(Source(**parts), input_shape=[1]).train) == 36
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        split(Source(**parts | changed), input_shape=[1])
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (torch.ones(10, 3).long(), r"must give torch.float32 labels in test with task=multilabel, got torch.int64"),
+        (torch.full((10, 3), 2.0), r"must give labels of 0 and 1 in test, got \[2.0\]"),
+        (torch.full((10, 3), torch.nan), r"must give labels of 0 and 1 in test, got \[nan\]"),
+    ],
+)
+def test_multilabel_targets_are_zeros_and_ones(target, message):
+    data, _ = multilabel()
+    with pytest.raises(ValueError, match=f"^dataset.source {message}$"):
+        split(replace(data, test_target=target), task="multilabel", num_classes=3)
+
+
+def test_entries_of_multilabel_targets_that_nobody_knows_are_not_inverted_by_label_noise():
+    data, _ = multilabel()
+    data.train_target[:, 1] = UNLABELED
+    parts = split(data, task="multilabel", num_classes=3, label_noise=1.0)
+    assert (parts.train.target[:, 1] == UNLABELED).all()
+    assert torch.equal(parts.train.target[:, 0], 1 - data.train_target[parts.train.index, 0])

@@ -41,7 +41,7 @@ def mnist_c(tmp_path):
 
 
 def test_a_severity_is_a_fifth_of_the_file(cifar_c):
-    cifar_c.check(TARGET)
+    cifar_c.check(TARGET, [3, 8, 8])
     index = torch.tensor([4, 0])
     stored = np.load(cifar_c.folder / "fog.npy")
     for severity in (1, 3, 5):
@@ -50,7 +50,7 @@ def test_a_severity_is_a_fifth_of_the_file(cifar_c):
 
 
 def test_mnist_c_has_one_severity(mnist_c):
-    mnist_c.check(TARGET)
+    mnist_c.check(TARGET, [1, 28, 28])
     stored = np.load(mnist_c.folder / "zigzag" / "test_images.npy")
     found = mnist_c.images("zigzag", 1, torch.tensor([5, 2]))
     np.testing.assert_allclose(found, stored[[5, 2]].transpose(0, 3, 1, 2) / np.float32(255), atol=1e-7)
@@ -62,6 +62,8 @@ def test_what_is_wrong_with_the_files_is_one_line(cifar_c, mnist_c):
         cifar_c.check(TARGET.flip(0))
     with pytest.raises(ValueError, match=r"must hold 5 uint8 images for each of 5 severities, got uint8 of shape"):
         cifar_c.check(TARGET[:5])
+    with pytest.raises(ValueError, match=r".npy must hold images of shape \[3, 32, 32\], got \[3, 8, 8\]$"):
+        cifar_c.check(TARGET, [3, 32, 32])
     content = bytearray(fog.read_bytes())
     content[-1] ^= 1
     fog.write_bytes(content)

@@ -19,12 +19,12 @@ def guess(accuracy):
     return hits
 
 
-def cell(axis, name, dose, family="", **accuracy):
+def cell(axis, name, dose, family="", positions=None, **accuracy):
     measured = {}
     for role, value in accuracy.items():
         hits = value if isinstance(value, torch.Tensor) else guess(value)
         measured[role] = Measured({"acc": float(hits.mean())}, {"right": hits})
-    return Cell(axis, name, dose, lambda networks: {}, {}, family), measured
+    return Cell(axis, name, dose, lambda networks: {}, {}, family, positions), measured
 
 
 def summary(found):
@@ -87,18 +87,18 @@ def test_without_a_control_nothing_is_relative_to_it():
     assert lite["mce_raw"] == {"student": pytest.approx(0.425)}
 
 
-def test_dose_curves_begin_at_the_clean_data_also_of_the_first_samples_alone():
-    clean = torch.cat((torch.ones(100), torch.zeros(300)))
-    first = torch.cat((torch.ones(50), torch.zeros(50)))
+def test_dose_curves_begin_at_the_clean_data_also_of_a_part_of_the_samples():
+    clean = torch.cat((torch.zeros(300), torch.ones(100)))
+    attacked, under_attack = torch.arange(300, 400), torch.cat((torch.ones(50), torch.zeros(50)))
     found = [cell("clean", "clean", 0, control=clean, student=clean),
              cell("noise_dose", "gaussian_noise", 0.1, control=0.15, student=0.25),
              cell("noise_dose", "gaussian_noise", 0.3, control=0.05, student=0.05),
-             cell("attacks", "pgd", 0.2, control=first, student=first)]  # fmt: skip
+             cell("attacks", "pgd", 0.2, positions=attacked, control=under_attack, student=under_attack)]  # fmt: skip
     said = summary(found).measures()
     noise = said["noise_dose"]["gaussian_noise"]
     assert noise["area"]["control"] == pytest.approx((0.1 * (0.25 + 0.15) / 2 + 0.2 * (0.15 + 0.05) / 2) / 0.3)
     assert noise["halving_dose"]["student"] == pytest.approx(0.1 + 0.2 * (0.25 - 0.125) / 0.2)
-    # Of the first hundred samples all are right without an attack.
+    # Of the hundred samples that are attacked all are right without an attack.
     assert said["attacks"]["pgd"]["area"]["student"] == pytest.approx(0.75)
 
 
