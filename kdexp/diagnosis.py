@@ -82,7 +82,7 @@ def examine(config: Any) -> Iterator[Finding]:
     learner = assemble.student(config, frozen)
     yield from _inputs(config, frozen, data)
     if frozen is not None:
-        yield _accuracy_on_val(config, frozen, data)
+        yield teacher_accuracy(*assemble.teacher_on_val(config, frozen, data))
     yield _sizes(config, learner, frozen)
     with _hearing(heard):
         module = assemble.distiller(config, learner, frozen, data)
@@ -131,7 +131,7 @@ def class_counts(splits: Splits, task: Task, num_classes: int) -> list[Finding]:
     findings = []
     for name in ("train", "val", "test"):
         split = getattr(splits, name)
-        counts = _counts(split.target, task, num_classes)
+        counts = assemble.class_counts(split.target, task, num_classes)
         hidden = int((split.target.reshape(len(split), -1) == UNLABELED).all(1).sum())
         few, many = int(counts.min()), int(counts.max())
         found = f"{len(split)} samples, {few} to {many} a class"
@@ -153,13 +153,6 @@ def class_counts(splits: Splits, task: Task, num_classes: int) -> list[Finding]:
             verdict, advice = "note", "imbalanced: look at f1 and auc besides acc, or at dataset.resample=balanced"
         findings.append(Finding(f"classes in {name}", found, verdict, advice))
     return findings
-
-
-def _counts(target: Tensor, task: Task, num_classes: int) -> Tensor:
-    """Samples of each class; of a multi-label task, those with each label."""
-    if task == "multilabel":
-        return (target == 1).sum(0)
-    return torch.bincount(target[target != UNLABELED].flatten(), minlength=num_classes)
 
 
 @dataclass
@@ -260,32 +253,10 @@ def batches_and_ranks(config: Any, learner: nn.Module) -> list[Finding]:
 # Teacher
 
 
-def _accuracy_on_val(config: Any, frozen: Teacher, data: assemble.Data) -> Finding:
-    accuracy = assemble.teacher_measures(config, frozen, data)["val"]["acc"]
-    counts = _counts(data.student.splits.val.target, config.dataset.task, config.dataset.num_classes)
-    return teacher_accuracy(accuracy, counts, len(data.student.splits.val), config.dataset.task)
-
-
-def teacher_accuracy(accuracy: float, counts: Tensor, samples: int, task: Task) -> Finding:
-    """The teacher's accuracy against what needs no input: chance, and always the most frequent answer.
-
-    Args:
-        accuracy: on a split, in [0, 1]; multilabel: of single labels.
-        counts: (C,) samples of each class in that split.
-        samples: of the split.
-        task: what the targets mean.
-    """
-    if task == "multilabel":
-        share = counts / samples
-        chance, majority = 0.5, float(torch.maximum(share, 1 - share).mean())
-    else:
-        chance, majority = 1 / len(counts), float(counts.max() / counts.sum())
-    found = f"accuracy {accuracy:.3f}; chance {chance:.3f}, the most frequent class {majority:.3f}"
-    blind = max(chance, majority)
-    if accuracy >= blind + 0.1 * (1 - blind):
-        return Finding("teacher on val", found)
-    advice = "it has nothing to teach: train it longer (teacher.recipe), or check its weights, mean and std"
-    return Finding("teacher on val", found, "warning", advice)
+def teacher_accuracy(accuracy: float, counts: Tensor, samples: int, task: Task, auc: float | None = None) -> Finding:
+    """The teacher's accuracy against what needs no input: see `kdexp.assemble.near_chance`."""
+    found, advice = assemble.near_chance(accuracy, counts, samples, task, auc)
+    return Finding("teacher on val", found, "warning" if advice else "ok", advice)
 
 
 def frozen_and_steady(frozen: Teacher, before: Tensor, inputs: Tensor) -> list[Finding]:

@@ -16,11 +16,12 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from kdexp.atomic import atomic_path
+from kdexp.atomic import atomic_path, sha256
 
 SCHEMA_VERSION = 1
 FILE = "results.json"
 LOG = "train.log"
+WEIGHTS = "student.safetensors"
 SUPERSEDED = "superseded"
 STATUSES = ("running", "completed", "pruned", "failed", "oom", "diverged", "interrupted", "killed")
 """In the file ``running`` stays behind when a process dies without a chance to say so; `read` calls that ``killed``."""
@@ -113,14 +114,18 @@ def note_death(folder: Path, status: str, error: str) -> None:
 def set_aside(folder: Path) -> None:
     """Move what a run left to `SUPERSEDED` beside it, so that another one can take its folder; nothing is deleted.
 
-    results.json goes last: a move that is cut short is completed by the next one, to the same place.
+    results.json goes last: a move that is cut short is completed by the next one, to the same place. Without a readable
+    one each goes to a place of its own.
 
     Raises:
         ValueError: a process runs in the folder.
     """
     with alone(folder):
-        run = json.loads((folder / FILE).read_text())
-        place = folder.parent / SUPERSEDED / f"{folder.name}-{run['wandb_id']}"
+        try:
+            name = json.loads((folder / FILE).read_text())["wandb_id"]
+        except (OSError, ValueError, KeyError, TypeError):
+            name = os.urandom(4).hex()
+        place = folder.parent / SUPERSEDED / f"{folder.name}-{name}"
         place.mkdir(parents=True, exist_ok=True)
         for kept in (folder / ".hydra", folder / LOG):  # they belong to whoever opened the folder, too
             if kept.is_dir():
@@ -130,7 +135,40 @@ def set_aside(folder: Path) -> None:
         for path in folder.iterdir():
             if path.name not in (".hydra", LOG, _LOCK, FILE):
                 path.rename(place / path.name)
-        (folder / FILE).rename(place / FILE)
+        if (folder / FILE).exists():
+            (folder / FILE).rename(place / FILE)
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether there is anything in a folder that another run would take for its own, or write over."""
+    return any((folder / name).exists() for name in (FILE, WEIGHTS, "checkpoints", "steps"))
+
+
+def verified(weights: Path, setting: str) -> Path:
+    """The same path, of a file of weights that is not `is_altered`; it may be missing.
+
+    Args:
+        weights: the file.
+        setting: the setting that named it, for the message.
+
+    Raises:
+        ValueError: it is.
+    """
+    if weights.is_file() and is_altered(weights):
+        raise ValueError(f"{setting}: corrupt file {weights}: its SHA-256 is not the one in {FILE}")
+    return weights
+
+
+def is_altered(weights: Path) -> bool:
+    """Whether a run's exported student is missing, or not the one that results.json beside it tells of.
+
+    False where no results.json says: of a file of another origin, or of an older kdexp.
+    """
+    try:
+        expected = json.loads((weights.parent / FILE).read_text())["model"]["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return weights.name == WEIGHTS and (not weights.is_file() or bool(sha256(weights) != expected))
 
 
 def copy(folder: Path, target: Path) -> None:
