@@ -3,6 +3,7 @@
 import csv
 import logging
 import math
+import pickle
 import sys
 import time
 import warnings
@@ -236,12 +237,19 @@ def refuse_foreign(checkpoints: Path, owner: str) -> None:
         ValueError: one of them is of another training.
     """
     for path in (checkpoints / "best.ckpt", checkpoints / "last.ckpt"):
-        if path.is_file() and _is_whole(path):
-            found = _content(path)["callbacks"]["Keeper"].get("owner", owner)
-            if found != owner:
-                raise ValueError(
-                    f"{path} is a checkpoint of another training: its fingerprint must be {owner}, got {found}"
-                )
+        found = _owner(path)
+        if found not in (None, owner):
+            raise ValueError(
+                f"{path} is a checkpoint of another training: its fingerprint must be {owner}, got {found}"
+            )
+
+
+def _owner(checkpoint: Path) -> str | None:
+    try:
+        owner: str | None = _content(checkpoint)["callbacks"]["Keeper"].get("owner")
+    except (OSError, RuntimeError, EOFError, LookupError, pickle.UnpicklingError):  # none, or damaged: see newest_good
+        return None
+    return owner
 
 
 def _content(checkpoint: Path) -> dict[str, Any]:

@@ -121,22 +121,33 @@ def set_aside(folder: Path) -> None:
         ValueError: a process runs in the folder.
     """
     with alone(folder):
-        try:
-            name = json.loads((folder / FILE).read_text())["wandb_id"]
-        except (OSError, ValueError, KeyError, TypeError):
-            name = os.urandom(4).hex()
-        place = folder.parent / SUPERSEDED / f"{folder.name}-{name}"
+        run = _content(folder)
+        place = folder.parent / SUPERSEDED / f"{folder.name}-{run.get('wandb_id') or os.urandom(4).hex()}"
         place.mkdir(parents=True, exist_ok=True)
         for kept in (folder / ".hydra", folder / LOG):  # they belong to whoever opened the folder, too
             if kept.is_dir():
                 shutil.copytree(kept, place / kept.name, dirs_exist_ok=True)
             elif kept.is_file():
                 shutil.copy2(kept, place)
+        restore_hydra(place, run)
         for path in folder.iterdir():
             if path.name not in (".hydra", LOG, _LOCK, FILE):
                 path.rename(place / path.name)
         if (folder / FILE).exists():
             (folder / FILE).rename(place / FILE)
+
+
+def restore_hydra(folder: Path, run: Mapping[str, Any]) -> None:
+    """Say in ``.hydra`` what a run's settings were: Hydra writes those of whoever opens the folder before it is asked.
+
+    Args:
+        folder: of the run.
+        run: the content of its results.json.
+    """
+    for name in ("config", "overrides"):
+        path = folder / ".hydra" / f"{name}.yaml"
+        if path.is_file() and name in run:
+            path.write_text(json.dumps(run[name], indent=2, default=str) + "\n")  # which is YAML, too
 
 
 def holds_run(folder: Path) -> bool:
@@ -164,11 +175,19 @@ def is_altered(weights: Path) -> bool:
 
     False where no results.json says: of a file of another origin, or of an older kdexp.
     """
-    try:
-        expected = json.loads((weights.parent / FILE).read_text())["model"]["sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
+    model = _content(weights.parent).get("model")
+    expected = model.get("sha256") if isinstance(model, dict) else None
+    if expected is None:
         return False
-    return weights.name == WEIGHTS and (not weights.is_file() or bool(sha256(weights) != expected))
+    return weights.name == WEIGHTS and not (weights.is_file() and sha256(weights) == expected)
+
+
+def _content(folder: Path) -> dict[str, Any]:
+    """Of results.json; nothing where it is missing or cannot be read."""
+    with suppress(OSError, ValueError, RecursionError):
+        found = json.loads((folder / FILE).read_text())
+        return found if isinstance(found, dict) else {}
+    return {}
 
 
 def copy(folder: Path, target: Path) -> None:

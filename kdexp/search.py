@@ -215,7 +215,7 @@ class Judge:
         done = int(epochs[-1]["epoch"]) + 1
         if done == self._epochs or not self._study.pruner.prune(self._study, storage.get_trial(self._trial)):
             return None
-        return f"pruned after epoch {done} of {self._epochs}: {metric} {epochs[-1][metric]:.4f}"
+        return f"pruned after epoch {done} of {self._epochs}: {metric} {epochs[-1].get(metric, math.nan):.4f}"
 
 
 def describe(space: Mapping[str, BaseDistribution], *, metric: str, pruner: str, seed: int) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def _run(config: DictConfig, folder: Path, parts: "Parts | None") -> dict[str, A
             )
         return earlier
     if earlier and launch.rank() == 0:
-        log.info("continuing this run, which is %s: %s", earlier["status"], folder)
+        log.info("continuing this run, which ended as %s: %s", earlier["status"], folder)
     if config.resume:
         config = OmegaConf.create(earlier["config"] | {"resume": str(folder), "output_dir": str(folder)})
     check(config)
@@ -140,7 +140,7 @@ def _earlier(config: DictConfig, folder: Path) -> dict[str, Any]:
 
 def _same(config: DictConfig, folder: Path) -> dict[str, Any]:
     """What a folder has of a run, which must be this one."""
-    ways = "; choose another folder, or rerun=all to set it aside"
+    ways = "; choose another output_dir, or rerun=all to set it aside"
     if not (folder / results.FILE).is_file():
         raise ValueError(f"output_dir must be empty or hold a run with its {results.FILE}, got {folder} without{ways}")
     try:
@@ -150,16 +150,17 @@ def _same(config: DictConfig, folder: Path) -> dict[str, Any]:
     values = plain(config)
     if found.get("key") == run_key(values):
         return found
-    resume = f"; {results.argument('resume', folder)} continues it as it was begun" * (found["status"] != "completed")
+    if found["status"] != "completed":
+        ways = f"; {results.argument('resume', folder)} continues it{ways}"
     if found.get("fingerprint") == run_fingerprint(values):
+        code = f"{found.get('code_version')} (now {code_version()})"
         raise ValueError(
-            f"output_dir must hold a run of the same code, got {folder}, {found['status']}, of "
-            f"{found.get('code_version')} (this is {code_version()}){resume}{ways}"
+            f"output_dir must hold a run of the same code, got {folder}, {found['status']}, of {code}{ways}"
         )
-    differing = _differences(found["config"], values)
-    shown = ", ".join(differing[:_SHOWN]) + (f" and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else "")
+    results.restore_hydra(folder, found)
     raise ValueError(
-        f"output_dir must be empty or hold the same run, got {folder} with another one: {shown}{resume}{ways}"
+        f"output_dir must be empty or hold the same run, got {folder} with another one: "
+        f"{_differences(found['config'], values)}{ways}"
     )
 
 
@@ -167,24 +168,25 @@ _SHOWN = 3
 """So many of the settings in which two runs differ are named."""
 
 
-def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
-    """The settings in which two runs differ, with both values: chosen options first, and nothing of what they bring."""
+def _differences(there: dict[str, Any], here: dict[str, Any]) -> str:
+    """The settings in which two runs differ, with both values: the general ones first, not what they bring."""
     ignored = set(RUN_ONLY) - {"choices"}
     ignored |= set(DISTILLATION_ONLY) if is_control(there) and is_control(here) else set()
-    sides = []
-    for config in (there, here):
-        named = {**config.get("choices", {}), **dict(leaves({k: v for k, v in config.items() if k != "choices"}))}
-        sides.append({name: value for name, value in named.items() if name.split(".")[0] not in ignored})
-    names = [
+
+    def settings(config: dict[str, Any]) -> dict[str, Any]:
+        chosen = config.get("choices", {})
+        named = chosen | dict(leaves({key: value for key, value in config.items() if key != "choices"}))
+        return {name: value for name, value in named.items() if name.split(".")[0] not in ignored}
+
+    old, new = settings(there), settings(here)
+    differing = [
         name
-        for name in dict.fromkeys([*sides[0], *sides[1]])
-        if sides[0].get(name) != sides[1].get(name) and not name.endswith((".data_dir", ".download"))
+        for name in sorted({**old, **new}, key=lambda name: name.count("."))
+        if old.get(name) != new.get(name) and not name.endswith((".data_dir", ".download"))
     ]
-    return [
-        f"{name}={sides[0].get(name, 'unset')} there, {sides[1].get(name, 'unset')} here"
-        for name in names
-        if not any(name.startswith(f"{chosen}.") for chosen in names)
-    ]
+    names = [name for name in differing if not any(name.startswith(f"{chosen}.") for chosen in differing)]
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(f"{n}={old.get(n, 'unset')} (now {new.get(n, 'unset')})" for n in names[:_SHOWN]) + more
 
 
 def _take(values: dict[str, Any], name: str, overrides: list[str], owner: str) -> None:

@@ -51,6 +51,15 @@ FASHION = (
     "optimizer.lr=0.005",
     "trainer.max_epochs=40",
 )
+CIFAR = (
+    "dataset=cifar100",
+    "dataset.train_fraction=0.2",
+    "dataset.val_fraction=0.05",
+    "augment=none",
+    "student=mlp",
+    "student.hidden=[512,512]",
+    "trainer.max_epochs=30",
+)
 PNEUMONIA = (
     "dataset=pneumonia_mnist",
     "dataset.train_fraction=0.25",
@@ -81,8 +90,17 @@ CASES: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     "2 % positives: control, lr 0.001": ([*RARE, "alpha=1", "optimizer.lr=0.001"], ["auc", "nll"]),
     "2 % positives: control, lr 0.01": ([*RARE, "alpha=1", "optimizer.lr=0.01"], ["auc", "nll"]),
     "2 % positives: distilled, lr 0.01": ([*RARE, "optimizer.lr=0.01"], ["auc", "nll"]),
+    "2 % positives: control that overfits": (
+        [*RARE, "alpha=1", "student.hidden=[512,512]", "optimizer.lr=0.003", "trainer.max_epochs=30"],
+        ["auc", "nll"],
+    ),
+    "2 % positives, dataset.resample=balanced: control": (
+        [*RARE, "alpha=1", "optimizer.lr=0.01", "dataset.resample=balanced"],
+        ["auc", "nll"],
+    ),
     "Fashion-MNIST, 600 on val: control": ([*FASHION, "alpha=1"], ["acc", "nll"]),
     "Fashion-MNIST, 600 on val: distilled": ([*FASHION], ["acc", "nll"]),
+    "CIFAR-100, 2,500 on val: control that overfits": ([*CIFAR, "alpha=1"], ["acc", "nll"]),
     "PneumoniaMNIST: control": ([*PNEUMONIA, "alpha=1"], ["acc", "auc"]),
     "PneumoniaMNIST: distilled": ([*PNEUMONIA], ["acc", "auc"]),
 }
@@ -194,6 +212,9 @@ RULES: dict[str, Callable[[Sequence[Row]], int]] = {
     "acc, the first of equals": lambda rows: argmax([row["val/acc"] for row in rows]),
     "acc, ties by nll": lambda rows: argmax([(row["val/acc"], -row["val/nll"]) for row in rows]),
     "f1, ties by nll": lambda rows: argmax([(row["val/f1"], -row["val/nll"]) for row in rows]),
+    "recall (mean over classes), ties by nll": lambda rows: argmax(
+        [(row["val/recall"], -row["val/nll"]) for row in rows]
+    ),
     "auc, ties by nll": lambda rows: argmax([(row["val/auc"], -row["val/nll"]) for row in rows]),
     "nll": lambda rows: argmax([-row["val/nll"] for row in rows]),
     "mean of 3 epochs, acc": lambda rows: argmax(
