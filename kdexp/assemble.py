@@ -561,7 +561,7 @@ def refuse_undefined_monitor(config: Any, data: Data) -> None:
 
 def _has_auc(config: Any, data: Data) -> bool:
     any_logits = metrics(config, data.student, "val")
-    for part in data.student.splits.val.target.split(4096):
+    for part in torch.split(data.student.splits.val.target, 4096):
         any_logits.update(torch.zeros(len(part), config.dataset.num_outputs), part)
     return "auc" in any_logits.compute()
 

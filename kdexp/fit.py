@@ -409,7 +409,7 @@ class EpochTable(Checkpoint):
 def _read_rows(path: Path, epochs: Container[int]) -> dict[int, dict[str, float]]:
     """The rows of metrics.csv of these epochs by their number, but for those that are damaged."""
     rows: dict[int, dict[str, float]] = {}
-    with suppress(OSError, ValueError, csv.Error):  # what was read before a damaged place is good
+    with suppress(OSError, ValueError, LookupError, csv.Error):  # what was read before a damaged place is good
         text = path.read_text()
         whole = text[: text.rfind("\n") + 1]  # a last line without an end is cut short
         for line in csv.DictReader(whole.splitlines(), restval="?"):

@@ -144,9 +144,9 @@ def restore_hydra(folder: Path, run: Mapping[str, Any]) -> None:
         folder: of the run.
         run: the content of its results.json.
     """
-    for name in ("config", "overrides"):
+    for name in ("config", "overrides") if run.get("config") else ():
         path = folder / ".hydra" / f"{name}.yaml"
-        if path.is_file() and name in run:
+        if path.is_file():
             path.write_text(json.dumps(run[name], indent=2, default=str) + "\n")  # which is YAML, too
 
 

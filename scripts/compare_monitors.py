@@ -70,6 +70,15 @@ PNEUMONIA = (
     "optimizer.lr=0.005",
     "trainer.max_epochs=30",
 )
+CANCER = (
+    "dataset=breast_cancer",
+    "dataset.task=binary",
+    "student=mlp",
+    "teacher=mlp_large",
+    "teacher.recipe.max_epochs=20",
+    "optimizer.lr=0.003",
+    "trainer.max_epochs=40",
+)
 DIGITS = ("experiment=quickstart", "hydra.mode=RUN")
 
 CASES: dict[str, tuple[Sequence[str], Sequence[str]]] = {
@@ -101,6 +110,8 @@ CASES: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     "Fashion-MNIST, 600 on val: control": ([*FASHION, "alpha=1"], ["acc", "nll"]),
     "Fashion-MNIST, 600 on val: distilled": ([*FASHION], ["acc", "nll"]),
     "CIFAR-100, 2,500 on val: control that overfits": ([*CIFAR, "alpha=1"], ["acc", "nll"]),
+    "breast cancer, 45 on val: control": ([*CANCER, "alpha=1"], ["acc", "auc"]),
+    "breast cancer, 45 on val: distilled": ([*CANCER], ["acc", "auc"]),
     "PneumoniaMNIST: control": ([*PNEUMONIA, "alpha=1"], ["acc", "auc"]),
     "PneumoniaMNIST: distilled": ([*PNEUMONIA], ["acc", "auc"]),
 }

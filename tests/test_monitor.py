@@ -1,13 +1,12 @@
 """What chooses the best epoch of students, controls and teachers."""
 
-import json
-
 import pytest
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
 
-from kdexp import assemble, monitor
+from kdexp import assemble, launch, monitor, sweep
 from kdexp.adversarial import AdversarialDistiller
 from kdexp.config import check, compose, plain
 from kdexp.contracts import Source
@@ -119,7 +118,9 @@ def test_the_best_epoch_of_a_rare_class_is_not_the_first_for_student_control_and
     assert auc == pytest.approx(alone["metrics"]["test"]["best"]["auc"], abs=2e-3)
     assert auc > alone["metrics"]["test"]["last"]["auc"] - 0.02
     assert alone["epochs"]["best"] > 0
-    distilled = experiment(tmp_path / "distilled", store, *RARE, "optimizer.lr=0.01")
+    distilled = experiment(
+        tmp_path / "distilled", store, *RARE, "optimizer.lr=0.01", "teacher.recipe.optimizer.lr=0.01"
+    )
     assert distilled["teacher"]["test"]["auc"] > 0.6
     assert distilled["metrics"]["test"]["best"]["auc"] > 0.6
 
@@ -131,7 +132,7 @@ def test_the_old_rule_is_that_of_a_configuration_without_one_and_its_teacher_has
     assert new["recipe"]["monitor"] == monitor.DEFAULT
     values = plain(config)
     del values["teacher"]["recipe"]["monitor"], values["trainer"]["monitor"]
-    old = assemble._teacher_key(compose_plain(values).teacher, config, data)
+    old = assemble._teacher_key(OmegaConf.create(values).teacher, config, data)
     assert old == {**new, "recipe": {name: value for name, value in new["recipe"].items() if name != "monitor"}}
     one_epoch = compose([*SMOKE, "teacher.recipe.max_epochs=1"], output_dir=tmp_path, store_dir=store)
     assert "monitor" not in assemble._teacher_key(one_epoch.teacher, one_epoch, data)["recipe"]
@@ -139,15 +140,27 @@ def test_the_old_rule_is_that_of_a_configuration_without_one_and_its_teacher_has
     assert monitor.rule(None, attacked=True) == ("val/robust_acc", None)
 
 
-def compose_plain(values):
-    from omegaconf import OmegaConf
-
-    return OmegaConf.create(values)
-
-
 def test_a_robust_student_is_chosen_by_accuracy_under_attack_and_its_control_as_any(tmp_path):
     for alpha, wanted in (("0", "val/robust_acc"), ("1", monitor.DEFAULT)):
         config = compose([*SMOKE, "scheme=rslad", f"alpha={alpha}"], output_dir=tmp_path)
-        from kdexp.launch import facts
 
-        assert json.loads(json.dumps(facts(plain(config), [], {})))["epochs"] == {"monitor": wanted}
+        assert launch.facts(plain(config), [], {})["epochs"] == {"monitor": wanted}
+
+
+@pytest.mark.parametrize(
+    ("record", "value"),
+    [
+        ({"epochs": {"monitor": "val/nll", "value": 0.25}}, -0.25),
+        ({"epochs": {"monitor": "val/auc", "value": 0.75}}, 0.75),
+        ({"epochs": {"best": 1, "last": 2}, "metrics": {"val": {"best": {"acc": 0.5}}}}, 0.5),  # an older kdexp's
+    ],
+)
+def test_a_sweeper_that_searches_is_given_the_metric_that_chose_and_more_is_better(record, value):
+    assert launch._value({"status": "completed", **record}) == value
+    assert launch._value({"status": "diverged", **record}) is None
+
+
+@pytest.mark.parametrize(("chosen_by", "accuracy"), [("val/acc", 0.75), ("val/nll", 0.25), ("val/auc", None)])
+def test_a_sweeps_progress_shows_the_accuracy_of_the_epoch_that_its_metric_would_choose(tmp_path, chosen_by, accuracy):
+    (tmp_path / "metrics.csv").write_text("epoch,val/acc,val/nll\n0,0.5,0.4\n1,0.75,0.3\n2,0.25,0.2\n")
+    assert sweep._progress(tmp_path / "metrics.csv", chosen_by) == (3, accuracy)

@@ -16,7 +16,7 @@ from kdexp.eval import robustness
 from kdexp.eval import run as measure
 from kdexp.train import run
 
-CONTROL = ["experiment=smoke", "tracking=none", "alpha=1", "student.width=2", "trainer.max_epochs=3"]
+CONTROL = ["experiment=smoke", "tracking=none", "alpha=1", "trainer.max_epochs=3"]
 
 
 def experiment(folder, store, *overrides, **settings):
@@ -69,9 +69,12 @@ def content(folder):
         (["optimizer.lr=0.1"], "optimizer.lr=0.001 (now 0.1)"),
         (["seed=5"], "seed=0 (now 5), dataset.subset_seed=0 (now 5), augment.seed=0 (now 5); choose"),
         (["student=mlp"], "with another one: student=cnn_small (now mlp); choose"),
-        (["alpha=0.5", "loss=dkd"], "alpha=1.0 (now 0.5), loss=kd (now dkd)"),
+        (["alpha=0.5", "loss=dkd"], "with another one: loss=kd (now dkd), alpha=1.0 (now 0.5)"),
         (["dataset.train_fraction=0.5"], "dataset.train_fraction=1.0 (now 0.5)"),
-        (["trainer.max_epochs=9", "label_smoothing=0.1", "optimizer=sgd"], " and 2 more; choose"),
+        (
+            ["trainer.max_epochs=9", "label_smoothing=0.1", "optimizer.lr=1", "scheduler.warmup=0.1"],
+            " and 1 more; choose",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -261,7 +264,7 @@ def flip(path):
 
 
 def as_teacher(folder, store):
-    teacher = ["alpha=0.5", "teacher=cnn_small", "teacher.width=2", f"teacher.weights={folder}/student.safetensors"]
+    teacher = ["alpha=0.5", "teacher=cnn_small", f"teacher.weights={folder}/student.safetensors"]
     return experiment(folder.parent / "next", store, *teacher)
 
 
