@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdexp import __version__
+from kdexp import __version__, monitor, results
 from kdexp.adversarial import ARD, IAD, RSLAD, TRADES, AdaAD, AdversarialDistiller, PGDTraining
 from kdexp.atomic import atomic_path, sha256
 from kdexp.config import (
@@ -22,12 +22,13 @@ from kdexp.config import (
     fingerprint,
     has_soft_term,
     instantiate,
+    is_attacked,
     is_control,
     plain,
     target,
     teachers,
 )
-from kdexp.contracts import UNLABELED, Layers, Pair, Side, Source, Splits
+from kdexp.contracts import UNLABELED, Layers, Pair, Side, Source, Splits, Task
 from kdexp.data.loading import DataModule
 from kdexp.data.resample import class_shares
 from kdexp.data.splits import make_splits, samples_per_class
@@ -369,11 +370,11 @@ def _teacher_network(member: Any, setting: str, config: Any, data: Data) -> nn.M
         name = member.get("name") or member._target_.rsplit(".", 1)[-1]
         state = "reused from" if weights.is_file() else "trained once, kept in"
         log.info("%s %s: %s %s", setting, name, state, weights.parent)
-        train = partial(_train_teacher, member, setting, config, data)
+        train = partial(_train_teacher, member, setting, config, data, weights.parent.name)
         trained_once(weights.parent, _teacher_key(member, config, data), train)
     # The file has all the weights: published ones need not be fetched first.
     built = network(member, setting, config.dataset, **({"pretrained": False} if "pretrained" in member else {}))
-    load_weights(built, weights, f"{setting}.weights")
+    load_weights(built, results.verified(weights, f"{setting}.weights"), f"{setting}.weights")
     return built
 
 
@@ -431,6 +432,9 @@ def _teacher_key(member: Any, config: Any, data: Data) -> dict[str, Any]:
 def _recipe(member: Any) -> dict[str, Any]:
     """A teacher's recipe without what decides nothing in it."""
     recipe: dict[str, Any] = plain(member.recipe)
+    if "monitor" in recipe:  # an older kdexp's has none
+        chosen_by, _ = monitor.rule(recipe.pop("monitor"), attacked=bool(recipe.get("scheme")))
+        recipe |= {"monitor": chosen_by} if recipe["max_epochs"] > 1 else {}
     if not recipe["label_noise"]:
         del recipe["label_noise_kind"]
         if recipe["train_fraction"] == recipe["imbalance_ratio"] == 1 and not recipe["unlabeled_fraction"]:
@@ -438,7 +442,7 @@ def _recipe(member: Any) -> dict[str, Any]:
     return recipe
 
 
-def _train_teacher(member: Any, setting: str, config: Any, data: Data, folder: Path) -> nn.Module:
+def _train_teacher(member: Any, setting: str, config: Any, data: Data, key: str, folder: Path) -> nn.Module:
     recipe = member.recipe
     torch.manual_seed(recipe.seed)
     learner = _laid_out(network(member, setting, config.dataset), recipe.channels_last, config)
@@ -454,6 +458,7 @@ def _train_teacher(member: Any, setting: str, config: Any, data: Data, folder: P
         label_smoothing=recipe.label_smoothing,
         seed=recipe.seed,
     )
+    module.monitor, module.tie_breaker = monitor.rule(recipe.get("monitor"), attacked=bool(scheme))
     settings = {
         "accelerator": config.trainer.accelerator,
         "devices": 1,
@@ -461,7 +466,7 @@ def _train_teacher(member: Any, setting: str, config: Any, data: Data, folder: P
         "max_epochs": recipe.max_epochs,
         "gradient_clip_val": recipe.gradient_clip_val,
     }
-    fitted = fit(module, own, folder, settings, title="teacher")
+    fitted = fit(module, own, folder, settings, owner=key, splits=own.splits, title="teacher")
     load_weights(learner, fitted.best, "teacher.weights")
     return learner.cpu()
 
@@ -541,6 +546,61 @@ def teacher_measures(config: Any, frozen: Teacher, data: Data) -> dict[str, Any]
             temporary.write_text(json.dumps(found))
     remembered: dict[str, Any] = json.loads(path.read_text())
     return remembered
+
+
+def near_chance(accuracy: float, counts: Tensor, samples: int, task: Task, auc: float | None = None) -> tuple[str, str]:
+    """A network's accuracy beside what needs no input: chance, and always the most frequent class.
+
+    Args:
+        accuracy: on a split, in [0, 1]; multilabel: of single labels.
+        counts: (C,) samples of each class in that split, see `samples_per_class`.
+        samples: of the split.
+        task: what the targets mean.
+        auc: on the split, in [0, 1], where it is known; it is said, but does not decide.
+
+    Returns:
+        What there is to say, and what to do where the accuracy is hardly better than that; nothing where it is.
+    """
+    if task == "multilabel":
+        share = counts / samples
+        chance, majority = 0.5, float(torch.maximum(share, 1 - share).mean())
+    else:
+        chance, majority = 1 / len(counts), float(counts.max() / counts.sum())
+    found = f"accuracy {accuracy:.3f}{f', AUC {auc:.3f}' if auc is not None else ''}; chance {chance:.3f}, "
+    found += f"the most frequent class {majority:.3f}"
+    blind = max(chance, majority)
+    if accuracy >= blind + 0.1 * (1 - blind):
+        return found, ""
+    what = "nothing" if auc is None or auc < 0.6 else "nothing by its decisions (its AUC is better)"
+    return found, f"it has {what} to teach: train it longer (teacher.recipe), or check its weights, mean and std"
+
+
+def teacher_on_val(config: Any, frozen: Teacher, data: Data) -> tuple[float, Tensor, int, Task, float | None]:
+    """What `near_chance` is to be told of the teacher on val."""
+    measured, target = teacher_measures(config, frozen, data)["val"], data.student.splits.val.target
+    task: Task = config.dataset.task
+    counts = samples_per_class(target, task, config.dataset.num_classes)
+    return measured["acc"], counts, len(target), task, measured.get("auc")
+
+
+def refuse_undefined_monitor(config: Any, data: Data) -> None:
+    """See that the metrics that are to choose the best epoch exist on val.
+
+    Raises:
+        ValueError: an AUC where a single class occurs.
+    """
+    chosen_by = {"trainer.monitor": config.trainer.get("monitor")}
+    chosen_by |= {f"{name}.recipe.monitor": member.recipe.get("monitor") for name, member in teachers(config).items()}
+    for setting, value in chosen_by.items():
+        if monitor.rule(value, attacked=False)[0] == "val/auc" and not _has_auc(config, data):
+            raise ValueError(f"{setting} must be defined on val, got val/auc, and only one class there")
+
+
+def _has_auc(config: Any, data: Data) -> bool:
+    any_logits = metrics(config, data.student, "val")
+    for part in torch.split(data.student.splits.val.target, 4096):
+        any_logits.update(torch.zeros(len(part), config.dataset.num_outputs), part)
+    return "auc" in any_logits.compute()
 
 
 def state_digest(network: nn.Module) -> str:
@@ -701,7 +761,7 @@ def distiller(config: Any, learner: nn.Module, frozen: Teacher | None, data: Dat
         kind = partial(MutualDistiller, peers=peers(config))
     elif config.scheme.get("name") in _ADVERSARIAL and not is_control(config):
         kind = partial(adversarial(config.scheme, config.dataset, "scheme"), teacher=frozen)
-    return kind(
+    training = kind(
         learner,
         instantiate(config.optimizer),
         task=config.dataset.task,
@@ -719,6 +779,8 @@ def distiller(config: Any, learner: nn.Module, frozen: Teacher | None, data: Dat
         gradient_stats_every_n_steps=config.trainer.gradient_stats_every_n_steps,
         log_every_n_steps=config.trainer.log_every_n_steps,
     )
+    training.monitor, training.tie_breaker = monitor.rule(config.trainer.get("monitor"), attacked=is_attacked(config))
+    return training
 
 
 def _schedule(start: float, schedule: Any) -> Any:

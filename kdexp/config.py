@@ -24,6 +24,8 @@ from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from kdexp.monitor import AUTO, DIRECTIONS
+
 # Hydra 1.4 will warn about any explicit value: this is the one line to change then.
 HYDRA_VERSION_BASE = "1.3"
 
@@ -90,6 +92,7 @@ class Trainer:
     sync_batchnorm: bool = False
     channels_last: Any = "auto"
     compile: Any = False
+    monitor: str = "auto"
     log_every_n_steps: int = 50
     gradient_stats_every_n_steps: int = 100
     full_train_metrics: bool = False
@@ -376,6 +379,11 @@ def is_control(config: Any) -> bool:
     return bool(always and not config["feature_loss"] and config["scheme"].get("name") not in ADVERSARIAL_TRAINING)
 
 
+def is_attacked(config: Any) -> bool:
+    """Whether the student is trained on adversarial examples."""
+    return not is_control(config) and config["scheme"].get("name") in ADVERSARIAL_TRAINING + ROBUST_DISTILLATION
+
+
 def has_soft_term(config: Any) -> bool:
     """Whether the student's loss has the term of conf/loss."""
     return not is_control(config) and config["scheme"].get("name") not in ADVERSARIAL_TRAINING
@@ -493,6 +501,7 @@ def check(config: Any) -> None:
         _require(not missing, ", ".join(missing), "must be given", "nothing")
     _check_distillation(config)
     _check_trainer(config.trainer, config.optimizer)
+    _check_monitor("trainer.monitor", config.trainer.get("monitor"), config.dataset, attacked=is_attacked(config))
     dataset = config.dataset
     _require(dataset.task in ("multiclass", "binary", "multilabel"), "dataset.task",
              "must be multiclass, binary or multilabel", dataset.task)  # fmt: skip
@@ -523,6 +532,8 @@ def check(config: Any) -> None:
     asked = teachers(config)
     for name, teacher in asked.items():
         _check_teacher(name, teacher)
+        attacked = bool(teacher.recipe.get("scheme"))
+        _check_monitor(f"{name}.recipe.monitor", teacher.recipe.get("monitor"), dataset, attacked=attacked)
     networks = {"student": config.student} | asked
     for name, network in networks.items():
         _require(
@@ -752,6 +763,14 @@ def _check_trainer(trainer: Any, optimizer: Any) -> None:
         _check_choice_or_auto(f"trainer.{setting}", trainer[setting])
     _require(trainer.accumulate_grad_batches >= 1, "trainer.accumulate_grad_batches", "must be at least 1",
              trainer.accumulate_grad_batches)  # fmt: skip
+
+
+def _check_monitor(name: str, monitor: Any, dataset: Any, *, attacked: bool) -> None:
+    """A configuration of an older kdexp has none."""
+    absent = {"val/robust_acc"} if not attacked else set()
+    absent |= {"val/acc_top5"} if dataset.task != "multiclass" or dataset.num_classes <= 5 else set()
+    known = [AUTO, *(metric for metric in DIRECTIONS if metric not in absent)]
+    _require(monitor is None or monitor in known, name, f"must be one of {', '.join(known)}", monitor)
 
 
 def _check_choice_or_auto(name: str, value: Any) -> None:

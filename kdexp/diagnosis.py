@@ -83,7 +83,7 @@ def examine(config: Any) -> Iterator[Finding]:
     learner = assemble.student(config, frozen)
     yield from _inputs(config, frozen, data)
     if frozen is not None:
-        yield _accuracy_on_val(config, frozen, data)
+        yield teacher_accuracy(*assemble.teacher_on_val(config, frozen, data))
     yield _sizes(config, learner, frozen)
     with _hearing(heard):
         module = assemble.distiller(config, learner, frozen, data)
@@ -257,32 +257,10 @@ def batches_and_ranks(config: Any, learner: nn.Module) -> list[Finding]:
 # Teacher
 
 
-def _accuracy_on_val(config: Any, frozen: Teacher, data: assemble.Data) -> Finding:
-    accuracy = assemble.teacher_measures(config, frozen, data)["val"]["acc"]
-    counts = samples_per_class(data.student.splits.val.target, config.dataset.task, config.dataset.num_classes)
-    return teacher_accuracy(accuracy, counts, len(data.student.splits.val), config.dataset.task)
-
-
-def teacher_accuracy(accuracy: float, counts: Tensor, samples: int, task: Task) -> Finding:
-    """The teacher's accuracy against what needs no input: chance, and always the most frequent answer.
-
-    Args:
-        accuracy: on a split, in [0, 1]; multilabel: of single labels.
-        counts: (C,) samples of each class in that split.
-        samples: of the split.
-        task: what the targets mean.
-    """
-    if task == "multilabel":
-        share = counts / samples
-        chance, majority = 0.5, float(torch.maximum(share, 1 - share).mean())
-    else:
-        chance, majority = 1 / len(counts), float(counts.max() / counts.sum())
-    found = f"accuracy {accuracy:.3f}; chance {chance:.3f}, the most frequent class {majority:.3f}"
-    blind = max(chance, majority)
-    if accuracy >= blind + 0.1 * (1 - blind):
-        return Finding("teacher on val", found)
-    advice = "it has nothing to teach: train it longer (teacher.recipe), or check its weights, mean and std"
-    return Finding("teacher on val", found, "warning", advice)
+def teacher_accuracy(accuracy: float, counts: Tensor, samples: int, task: Task, auc: float | None = None) -> Finding:
+    """The teacher's accuracy against what needs no input: see `kdexp.assemble.near_chance`."""
+    found, advice = assemble.near_chance(accuracy, counts, samples, task, auc)
+    return Finding("teacher on val", found, "warning" if advice else "ok", advice)
 
 
 def frozen_and_steady(frozen: Teacher, before: Tensor, inputs: Tensor) -> list[Finding]:

@@ -24,7 +24,7 @@ Schedule = Callable[[float], float]
 
 
 class Diverged(RuntimeError):
-    """A part of the loss is no longer a finite number."""
+    """A part of the loss, a weight or a validation metric became NaN or Inf."""
 
     status = "diverged"  # in results.json
 
@@ -120,12 +120,14 @@ class Distiller(pl.LightningModule):
         cache: the teacher's kept answers, when they are to be used in place of the teacher.
         ahead: the next training step, when it has been computed already.
         teacher_on_val: what a teacher of one network said of the validation batches, filled as it is asked.
-        monitor: the validation metric that selects the best epoch.
+        monitor: the validation metric that selects the best epoch, one of `kdexp.monitor.DIRECTIONS`.
+        tie_breaker: the validation metric that decides between equal epochs; None: the first of them is the best.
         epoch_metrics: what was logged in the epoch that is running or has just ended. (The Trainer's callback_metrics
             also keep what was last logged epochs ago.)
     """
 
     monitor = "val/acc"
+    tie_breaker: str | None = "val/nll"
 
     def __init__(
         self,
@@ -175,6 +177,7 @@ class Distiller(pl.LightningModule):
         self._weights: dict[str, float] = {}  # of the terms, in this epoch
         self._predicted: list[tuple[Tensor, Tensor]] = []  # logits and targets that are not measured yet
         self._first_bad: Tensor | None = None
+        self._masks: set[str] = set()  # buffers that are not finite from the beginning
         self.epoch_metrics: dict[str, float] = {}
         self.ahead: Ahead | None = None
         self.teacher_on_val: list[Outputs] = []
@@ -194,6 +197,7 @@ class Distiller(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         """Bring the teacher to the student's device; Lightning does not see it."""
+        self._masks = {name for name, buffer in self.named_buffers() if not buffer.isfinite().all()}
         if self.cache is not None:
             self.cache.device = self.device
             self.cache.prepare("val")
@@ -321,33 +325,45 @@ class Distiller(pl.LightningModule):
         return sum(others, first)
 
     def _watch(self, values: Tensor, names: Iterable[str]) -> None:
-        """Stop on a part of the loss that is not finite.
+        """Stop on a part of the loss that is NaN or Inf.
 
-        On a GPU looking at a value waits for the device, so there the first bad step is noted on the device and looked
-        at only now and then, and always before a checkpoint is written.
+        On a GPU looking at a value waits for the device, and one of several ranks must not stop without the others. So
+        there the first bad step is noted on the device and looked at only now and then, by all ranks at the same step,
+        and always before a checkpoint is written.
 
         Args:
             values: (parts,) of this step.
             names: of the parts.
         """
-        on_cpu = values.device.type == "cpu"
-        if on_cpu and math.isfinite(float(values.sum())):
+        at_once = values.device.type == "cpu" and self.trainer.world_size == 1
+        if at_once and math.isfinite(float(values.sum())):
             return
         if self._first_bad is None:
             self._first_bad = torch.full_like(values, torch.inf)
         here = torch.full_like(values, float(self.global_step))
         self._first_bad = torch.where(values.isfinite(), self._first_bad, torch.minimum(self._first_bad, here))
         self._terms_watched = tuple(names)
-        if on_cpu or self.global_step % 50 == 0:
-            self._stop_if_diverged()
+        if at_once or self.global_step % 50 == 0:
+            self._stop_if_loss_diverged()
 
-    def _stop_if_diverged(self) -> None:
+    def _stop_if_loss_diverged(self) -> None:
         if self._first_bad is None:
             return
-        first, part = self._first_bad.min(0)
+        first, part = self.trainer.strategy.reduce(self._first_bad.clone(), reduce_op="min").min(0)
         if first.isfinite():
             name = self._terms_watched[int(part)]
-            raise Diverged(f"the {name} term is not finite since step {int(first)} (epoch {self.current_epoch})")
+            raise Diverged(f"the {name} loss became NaN or Inf at step {int(first)} (epoch {self.current_epoch})")
+
+    def _stop_if_weights_diverged(self) -> None:
+        """What the last step of an epoch did is in no loss yet: look at the weights, and at what they give on val."""
+        kept = [*self.parameters(), *(buffer for name, buffer in self.named_buffers() if name not in self._masks)]
+        good = torch.stack([tensor.isfinite().all() for tensor in kept]).all()
+        bad = [] if self.trainer.strategy.reduce(good.float(), reduce_op="min") else ["the weights"]
+        measured = [(name, value) for name, value in self.epoch_metrics.items() if name.startswith("val/")]
+        bad += [name for name, value in measured if not math.isfinite(value)]
+        if bad:
+            step = self.global_step - 1
+            raise Diverged(f"{bad[0]} became NaN or Inf at step {step} (epoch {self.current_epoch})")
 
     def _gradient_stats(self, terms: Mapping[str, tuple[float, Tensor]]) -> dict[str, Tensor]:
         """Norms of the weighted terms' gradients with respect to the student's parameters, and their cosines.
@@ -413,7 +429,8 @@ class Distiller(pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's means; refuse to go on (and to write a checkpoint) after a bad step."""
-        self._stop_if_diverged()
+        self._stop_if_loss_diverged()
+        self._stop_if_weights_diverged()
         values: dict[str, float] = {}
         for sums in self._sums.values():
             pair = torch.stack([sums.total, torch.full_like(sums.total, sums.weight)])

@@ -52,7 +52,7 @@ def run(config: DictConfig) -> dict[str, float]:
     device = assemble.device(config.accelerator)
     data = assemble.Data(experiment)
     student = assemble.student(experiment)
-    load_weights(student, folder / "student.safetensors", "run")
+    load_weights(student, results.verified(folder / results.WEIGHTS, "run"), "run")
     frozen = assemble.teacher(experiment, data, may_train=False)
     if frozen is not None:
         frozen.to(device)

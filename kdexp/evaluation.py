@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from kdexp import assemble
+from kdexp import assemble, results
 from kdexp.atomic import atomic_path
 from kdexp.config import dataset_option, fingerprint, instantiate, plain, teachers
 from kdexp.contracts import Batch, Split
@@ -63,7 +63,7 @@ class Subject:
 def run_subject(config: Any, folder: Path, device: torch.device) -> Subject:
     """The student of a finished run, whose cells are kept in its run folder."""
     learner = assemble.student(config)
-    load_weights(learner, folder / "student.safetensors", "run")
+    load_weights(learner, results.verified(folder / results.WEIGHTS, "run"), "run")
     digest, path = assemble.state_digest(learner), assemble.penultimate(config, "student", config.student, learner)
     reader = Reader(learner.to(device).eval(), [path] if path else [])
     represent = (lambda inputs: reader(inputs).features[path]) if path else None

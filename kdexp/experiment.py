@@ -16,12 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from kdexp import assemble, launch, results
+from kdexp.atomic import sha256
 from kdexp.compiling import compile_in_place, pays
 from kdexp.config import plain, with_class_names
 from kdexp.contracts import Batch, Outputs
 from kdexp.distiller import Distiller
 from kdexp.evaluation import Examination, run_subject, teacher_subject
-from kdexp.fit import Fitted, Judge, Pruned, fit
+from kdexp.fit import Fitted, Judge, Pruned, fit, refuse_foreign
 from kdexp.metrics import CurveData, evaluate
 from kdexp.models.cost import macs, parameters
 from kdexp.online import MutualDistiller
@@ -79,7 +80,12 @@ class Parts:
 
 
 def distill(
-    config: Any, folder: Path, record: dict[str, Any], parts: Parts | None = None, judge: Judge | None = None
+    config: Any,
+    folder: Path,
+    record: dict[str, Any],
+    parts: Parts | None = None,
+    judge: Judge | None = None,
+    owner: str | None = None,
 ) -> None:
     """Train, evaluate, export and draw; every rank calls it, rank 0 alone evaluates and writes.
 
@@ -89,7 +95,15 @@ def distill(
         record: results, added to as they come, so that a failure keeps what was there before it.
         parts: what is shared with other runs; None: nothing.
         judge: of a trial of a search: it may end the training, and the test split is left alone.
+        owner: identifies the training, see `kdexp.fit.refuse_foreign`; None: the run's fingerprint does.
+
+    Raises:
+        ValueError: a setting that does not fit the data or the networks, or checkpoints of another run in the folder.
+        FileNotFoundError: data or weights are not where the settings say.
+        Diverged: see `kdexp.fit.fit`.
     """
+    owner = owner or str(record["fingerprint"])
+    refuse_foreign(folder / "checkpoints", owner)
     parts = parts or Parts()
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -104,13 +118,16 @@ def distill(
     if config.robustness and launch.rank() == 0 and judge is None:
         # Now, so that what makes no sense is heard before anything is trained.
         examination = Examination(config, data, assemble.device(config.trainer.accelerator))
+    assemble.refuse_undefined_monitor(config, data)
     splits = data.student.splits
     record["samples"] = {name: len(getattr(splits, name)) for name in ("train", *_EVALUATED)}
     with _timed(seconds, "teacher"):
         frozen = parts.teacher(config, data)
         if frozen is not None and launch.rank() == 0:
             record["teacher"] = assemble.teacher_measures(config, frozen, data)
-            _judge_teacher(config, record["teacher"]["val"]["acc"])
+            found, advice = assemble.near_chance(*assemble.teacher_on_val(config, frozen, data))
+            if advice:
+                log.warning("warning: the teacher is near chance on val: %s: %s", found, advice)
     learner = assemble.student(config, frozen)
     record["model"] = {"parameters": parameters(learner), "macs": macs(learner, list(config.dataset.input_shape))}
     if config.trainer.compile:
@@ -125,12 +142,21 @@ def distill(
         # While a term trains alone, what the others train has no gradient, and DDP would wait for it.
         settings["strategy"] = "ddp_find_unused_parameters_true"
     if launch.rank() != 0:
-        fit(module, parts.batches(data), folder, settings, judge=judge)
+        fit(module, parts.batches(data), folder, settings, owner=owner, splits=splits, judge=judge)
         return
     tracker = _tracker(config, folder, record)
     try:
         with _timed(seconds, "fit"):
-            fitted = fit(module, parts.batches(data), folder, settings, loggers=tracker.loggers, judge=judge)
+            fitted = fit(
+                module,
+                parts.batches(data),
+                folder,
+                settings,
+                owner=owner,
+                splits=splits,
+                loggers=tracker.loggers,
+                judge=judge,
+            )
         _cost(record, fitted, len(splits.train))
         record["cost"] |= parts.cost()
         with _timed(seconds, "evaluation"):
@@ -289,10 +315,15 @@ def _evaluate(
         record.setdefault("peers", {})[name] = _measure(config, peer.to(fitted.device), data, splits)
         save_weights(peer, folder / "peers" / f"{name}.safetensors")
     record["metrics"] = found
-    record["epochs"] = {"best": fitted.best_epoch, "last": len(fitted.epochs) - 1}
-    weights = folder / "student.safetensors"
+    record["epochs"] = {
+        "best": fitted.best_epoch,
+        "last": fitted.last_epoch,
+        "monitor": fitted.monitor,
+        "value": fitted.best_value,
+    }
+    weights = folder / results.WEIGHTS
     save_weights(learner, weights)  # the best epoch's: loaded last
-    record["model"]["bytes"] = weights.stat().st_size
+    record["model"] |= {"bytes": weights.stat().st_size, "sha256": sha256(weights)}
     if "test" not in splits:
         return None
     drawn = curves.compute()
@@ -330,7 +361,7 @@ def ensemble(config: Any, folders: Sequence[Path]) -> dict[str, dict[str, float]
     """
     networks = [assemble.student(config) for _ in folders]
     for network, folder in zip(networks, folders, strict=True):
-        load_weights(network, folder / "student.safetensors", "scheme")
+        load_weights(network, results.verified(folder / results.WEIGHTS, "scheme"), "scheme")
     average = Teacher(networks, task=config.dataset.task).to(assemble.device(config.trainer.accelerator))
     return _measure(config, lambda inputs: average(inputs).logits, assemble.Data(config))
 
@@ -338,12 +369,6 @@ def ensemble(config: Any, folders: Sequence[Path]) -> dict[str, dict[str, float]
 def _replaying(answers: list[Outputs]) -> Callable[[Tensor], Outputs]:
     replies = iter(answers)
     return lambda inputs: next(replies)
-
-
-def _judge_teacher(config: Any, accuracy: float) -> None:
-    chance = 1 / max(config.dataset.num_classes, 2)
-    if accuracy < chance + 0.1 * (1 - chance):
-        log.warning("warning: the teacher is near chance: val accuracy %.3f, chance %.3f", accuracy, chance)
 
 
 def _draw(folder: Path, fitted: Fitted, curves: CurveData, names: list[str]) -> None:

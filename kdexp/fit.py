@@ -3,11 +3,13 @@
 import csv
 import logging
 import math
+import pickle
 import sys
 import time
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,12 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning.callbacks import Checkpoint, RichProgressBar
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
+from torch import Tensor
 
+from kdexp import monitor
 from kdexp.atomic import atomic_path
-from kdexp.distiller import Distiller
+from kdexp.contracts import Split, Splits
+from kdexp.distiller import Distiller, Diverged
 from kdexp.loop import Steps
 
 log = logging.getLogger(__name__)
@@ -41,17 +46,23 @@ class Fitted:
     """What a training left behind.
 
     Attributes:
-        best: checkpoint of the epoch with the highest `Distiller.monitor`, validation accuracy (the first of them).
+        best: checkpoint of the best epoch.
         last: checkpoint of the last epoch.
+        monitor: the metric that chose the best epoch, see `Distiller.monitor`.
+        best_epoch: its number, from 0.
+        best_value: of the metric, in that epoch.
+        last_epoch: number of the last epoch.
         epochs: the table of epochs: one row an epoch, as in metrics.csv.
-        best_epoch: number of the best epoch, from 0.
         seconds: duration of each epoch of this process, validation included.
         device: where the training ran.
     """
 
     best: Path
     last: Path
+    monitor: str
     best_epoch: int
+    best_value: float
+    last_epoch: int
     epochs: list[dict[str, float]]
     seconds: list[float]
     device: torch.device
@@ -63,6 +74,8 @@ def fit(
     folder: Path,
     settings: Mapping[str, Any],
     *,
+    owner: str,
+    splits: Splits,
     loggers: Sequence[Logger] = (),
     title: str = "student",
     judge: Judge | None = None,
@@ -74,6 +87,8 @@ def fit(
         data: its data.
         folder: ``checkpoints/`` and ``metrics.csv`` go here. When there are checkpoints, the training continues.
         settings: the keys of conf/trainer/base.yaml that Lightning's Trainer takes.
+        owner: identifies the training, see `refuse_foreign`.
+        splits: what the data are made of.
         loggers: where metrics go besides metrics.csv.
         title: what the progress display calls it.
         judge: asked after each epoch, once that is saved, by rank 0; either every rank has one or none.
@@ -83,11 +98,15 @@ def fit(
 
     Raises:
         Pruned: the judge said so.
+        Diverged: a loss, a weight or a validation metric became NaN or Inf; the checkpoints are of the epoch before.
+        ValueError: the checkpoints are another training's.
     """
     checkpoints = folder / "checkpoints"
+    resumed = newest_good(checkpoints)
+    refuse_foreign(checkpoints, owner)
     on_terminal = sys.stdout.isatty()
     table = EpochTable(folder / "metrics.csv", title, say_every_seconds=None if on_terminal else 5.0)
-    keeper = Keeper(checkpoints)
+    keeper = Keeper(checkpoints, owner)
     single = settings["devices"] == 1 and settings.get("num_nodes", 1) == 1
     with warnings.catch_warnings():
         ignore_known_warnings()
@@ -109,13 +128,40 @@ def fit(
             enable_model_summary=False,
         )
         trainer.fit_loop.epoch_loop = Steps(trainer)
-        resumed = newest_good(checkpoints)
         if resumed is not None:
             log.info("%s: continuing from %s", title, resumed)
-        trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
-    best_epoch = max(range(len(table.rows)), key=lambda epoch: table.rows[epoch][module.monitor])
-    device = trainer.strategy.root_device
-    return Fitted(checkpoints / "best.ckpt", checkpoints / "last.ckpt", best_epoch, table.rows, table.seconds, device)
+            table.restore(_content(resumed), module.monitor)
+        try:
+            trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
+        except Diverged as error:
+            raise Diverged(f"{title}: {error}; {_what_data_hold(splits)}") from error
+    return Fitted(
+        best=keeper.best,
+        last=keeper.last,
+        monitor=module.monitor,
+        best_epoch=keeper.best_epoch,
+        best_value=keeper.best_value,
+        last_epoch=settings["max_epochs"] - 1,
+        epochs=table.rows,
+        seconds=table.seconds,
+        device=trainer.strategy.root_device,
+    )
+
+
+def _what_data_hold(splits: Splits) -> str:
+    found = [
+        f"{bad} of {len(split)} {name} samples"
+        for name, split in (("train", splits.train), ("val", splits.val))
+        if (bad := _not_finite(split))
+    ]
+    return f"{' and '.join(found) or 'no train or val sample'} hold{'' if found else 's'} NaN or Inf"
+
+
+def _not_finite(split: Split) -> int:
+    """How many samples hold NaN or Inf; what is read from files are images of whole numbers, which cannot."""
+    values = [split.target]
+    values += [split.inputs[split.index]] if isinstance(split.inputs, Tensor) else []
+    return int(torch.stack([~value.reshape(len(split), -1).isfinite().all(1) for value in values]).any(0).sum())
 
 
 def ignore_known_warnings() -> None:
@@ -180,34 +226,83 @@ def _is_whole(path: Path) -> bool:
         return False
 
 
+def refuse_foreign(checkpoints: Path, owner: str) -> None:
+    """See that checkpoints are of the training that is to be continued; those of an older kdexp do not say.
+
+    Args:
+        checkpoints: a folder, which need not exist.
+        owner: identifies the training: the fingerprint of a run, the key of a stored teacher.
+
+    Raises:
+        ValueError: one of them is of another training.
+    """
+    for path in (checkpoints / "best.ckpt", checkpoints / "last.ckpt"):
+        found = _owner(path)
+        if found not in (None, owner):
+            raise ValueError(
+                f"{path} is a checkpoint of another training: its fingerprint must be {owner}, got {found}"
+            )
+
+
+def _owner(checkpoint: Path) -> str | None:
+    try:
+        owner: str | None = _content(checkpoint)["callbacks"]["Keeper"].get("owner")
+    except (OSError, RuntimeError, EOFError, LookupError, pickle.UnpicklingError):  # none, or damaged: see newest_good
+        return None
+    return owner
+
+
+def _content(checkpoint: Path) -> dict[str, Any]:
+    content: dict[str, Any] = torch.load(checkpoint, "cpu", weights_only=True, mmap=True)
+    return content
+
+
 class Keeper(Checkpoint):
-    """best.ckpt, of the first epoch with the highest validation accuracy, and last.ckpt, of the last epoch.
+    """best.ckpt, of the epoch with the best validation metric, and last.ckpt, of the last epoch.
 
     (Lightning's ModelCheckpoint writes last.ckpt only when it writes best.ckpt too, and forgets the best score when
     the run folder was moved.) Best before last: a kill between the two leaves a pair from which the continued run gets
     to the same files.
+
+    Args:
+        folder: of both.
+        owner: see `refuse_foreign`.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, owner: str) -> None:
         self.best, self.last = folder / "best.ckpt", folder / "last.ckpt"
-        self.best_epoch, self._best_score = -1, -math.inf
+        self.best_epoch, self.best_value, self._owner = -1, math.nan, owner
+        self._best_score = -math.inf, -math.inf
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save; after the module's own epoch end, which refuses a diverged epoch."""
         assert isinstance(pl_module, Distiller)
-        score = pl_module.epoch_metrics[pl_module.monitor]
+        metrics, chosen_by = pl_module.epoch_metrics, pl_module.monitor
+        if chosen_by not in metrics:
+            raise ValueError(
+                f"trainer.monitor must be measured on val, got {chosen_by}, which epoch "
+                f"{trainer.current_epoch} does not have"
+            )
+        score = monitor.score(metrics, chosen_by, pl_module.tie_breaker)
         if score > self._best_score:
-            self.best_epoch, self._best_score = trainer.current_epoch, score
+            self.best_epoch, self.best_value, self._best_score = trainer.current_epoch, metrics[chosen_by], score
             trainer.save_checkpoint(self.best)
         trainer.save_checkpoint(self.last)
 
     def state_dict(self) -> dict[str, Any]:
         """Goes into the checkpoints."""
-        return {"best_epoch": self.best_epoch, "best_score": self._best_score}
+        return {
+            "best_epoch": self.best_epoch,
+            "best_score": self.best_value,
+            "scores": self._best_score,
+            "owner": self._owner,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Comes from the checkpoint that is continued."""
-        self.best_epoch, self._best_score = state_dict["best_epoch"], state_dict["best_score"]
+        self.best_epoch, self.best_value = state_dict["best_epoch"], state_dict["best_score"]
+        # An older kdexp chose by an accuracy, and nothing decided between equal ones.
+        self._best_score = tuple(state_dict.get("scores", (self.best_value, 0.0)))
 
 
 class Judged(Checkpoint):
@@ -233,8 +328,9 @@ class EpochTable(Checkpoint):
     """metrics.csv, one row an epoch, and a line on the console now and then.
 
     The file is rewritten whole, so that it is never half a table. (Lightning's CSVLogger deletes the rows of an
-    interrupted run when it is continued.) A `Checkpoint` only in name: Lightning calls those after the module's own
-    epoch end, when the epoch's metrics are there.
+    interrupted run when it is continued.) The checkpoints have the rows, too: a training that is continued needs no
+    file besides them. A `Checkpoint` only in name: Lightning calls those after the module's own epoch end, when the
+    epoch's metrics are there.
     """
 
     def __init__(self, path: Path, title: str, say_every_seconds: float | None) -> None:
@@ -242,13 +338,39 @@ class EpochTable(Checkpoint):
         self.seconds: list[float] = []
         self._path, self._title, self._say_every = path, title, say_every_seconds
         self._said = 0.0
-        if path.is_file():
-            with path.open() as file:
-                self.rows = [{k: _number(text) for k, text in row.items() if text} for row in csv.DictReader(file)]
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep the rows of the epochs that are not run again."""
-        self.rows = [row for row in self.rows if row["epoch"] < trainer.current_epoch]
+    def state_dict(self) -> dict[str, Any]:
+        """Goes into the checkpoints."""
+        return {"rows": self.rows}
+
+    def restore(self, checkpoint: Mapping[str, Any], monitor: str) -> None:
+        """Begin with the rows of the epochs that are not run again.
+
+        Args:
+            checkpoint: that is continued. One of an older kdexp has no rows: they are those of metrics.csv then.
+            monitor: see `Distiller.monitor`.
+        """
+        states = checkpoint["callbacks"]
+        if "EpochTable" in states:
+            self.rows = states["EpochTable"]["rows"]
+            return
+        done, keeper = checkpoint["epoch"] + 1, states["Keeper"]
+        known = {"epoch": keeper["best_epoch"], monitor: keeper["best_score"]}
+        found = _read_rows(self._path, range(done))
+        if found.get(known["epoch"], known).get(monitor) != known[monitor]:  # another training's
+            found = {}
+        if len(found) < done:
+            missing = ", ".join(str(epoch) for epoch in range(done) if epoch not in found)
+            log.warning(
+                "%s: %s has no readable rows of epochs %s; their curves are lost", self._title, self._path, missing
+            )
+        found.setdefault(known["epoch"], known)
+        self.rows = [found[epoch] for epoch in sorted(found)]
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write what was restored: there may be no epoch left to do it."""
+        if self.rows and trainer.is_global_zero:
+            self._write()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
@@ -261,12 +383,15 @@ class EpochTable(Checkpoint):
         progress = {"epoch": trainer.current_epoch, "step": trainer.global_step}
         self.rows.append(progress | pl_module.epoch_metrics)
         if trainer.is_global_zero:
-            names = list(dict.fromkeys(name for row in self.rows for name in row))
-            with atomic_path(self._path) as temporary, temporary.open("w", newline="") as file:
-                writer = csv.DictWriter(file, names)
-                writer.writeheader()
-                writer.writerows(self.rows)
+            self._write()
             self._say(trainer)
+
+    def _write(self) -> None:
+        names = list(dict.fromkeys(name for row in self.rows for name in row))
+        with atomic_path(self._path) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, names)
+            writer.writeheader()
+            writer.writerows(self.rows)
 
     def _say(self, trainer: pl.Trainer) -> None:
         if self._say_every is None:
@@ -279,6 +404,19 @@ class EpochTable(Checkpoint):
         shown = " ".join(f"{name} {row[name]:.4f}" for name in ("train/loss", "val/loss", "val/acc") if name in row)
         left = (total - done) * sum(self.seconds) / len(self.seconds)
         log.info("%s: epoch %d/%d  %s  %.0f s left", self._title, done, total, shown, left)
+
+
+def _read_rows(path: Path, epochs: Container[int]) -> dict[int, dict[str, float]]:
+    """The rows of metrics.csv of these epochs by their number, but for those that are damaged."""
+    rows: dict[int, dict[str, float]] = {}
+    with suppress(OSError, ValueError, LookupError, csv.Error):  # what was read before a damaged place is good
+        text = path.read_text()
+        whole = text[: text.rfind("\n") + 1]  # a last line without an end is cut short
+        for line in csv.DictReader(whole.splitlines(), restval="?"):
+            row = {name: _number(value) for name, value in line.items() if value}
+            if row["epoch"] in epochs:
+                rows[int(row["epoch"])] = row
+    return rows
 
 
 def _number(text: str) -> float:

@@ -20,11 +20,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from kdexp import child, results
+from kdexp import child, monitor, results
 from kdexp.config import (
     code_version,
     control_fingerprint,
     fusion_key,
+    is_attacked,
     is_control,
     one_line,
     plain,
@@ -85,6 +86,7 @@ def facts(values: Mapping[str, Any], overrides: Sequence[str], earlier: Mapping[
         overrides: what was typed.
         earlier: the results of the run that is continued, or nothing.
     """
+    chosen_by, _ = monitor.rule(values["trainer"].get("monitor"), attacked=is_attacked(values))
     return {
         "choices": values["choices"],
         "overrides": overrides,
@@ -97,6 +99,7 @@ def facts(values: Mapping[str, Any], overrides: Sequence[str], earlier: Mapping[
         "launch": os.environ.get(LAUNCH),
         "control_fingerprint": control_fingerprint(values),
         "is_control": is_control(values),
+        "epochs": {"monitor": chosen_by},
         "wandb_id": earlier.get("wandb_id", os.urandom(4).hex()),
         "config": values,
     }
@@ -124,16 +127,23 @@ def job(config: DictConfig, run: Callable[[DictConfig], Mapping[str, Any]]) -> f
     """Run one job of Hydra's: alone in this process, or as one of a sweep in a process of its own.
 
     Returns:
-        The best validation accuracy, for sweepers that search; None when the job of a sweep did not complete. A job
-        that fails alone ends the process.
+        For sweepers that search: the metric that chose the best epoch, in that epoch; one of which less is better with
+        its sign changed, so that more always is. None when the job of a sweep did not complete. A job that fails alone
+        ends the process.
     """
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return _in_sweep(config, run)
-    return _accuracy(_run(config, run))
+    return _value(_run(config, run))
 
 
-def _accuracy(record: Mapping[str, Any]) -> float | None:
-    return float(record["metrics"]["val"]["best"]["acc"]) if record.get("status") == "completed" else None
+def _value(record: Mapping[str, Any]) -> float | None:
+    if record.get("status") != "completed":
+        return None
+    chosen_by = record["epochs"].get("monitor")
+    if chosen_by is None:  # an older kdexp's
+        return float(record["metrics"]["val"]["best"]["acc"])
+    value, _ = monitor.score({chosen_by: record["epochs"]["value"]}, chosen_by)
+    return value
 
 
 def _run(config: DictConfig, run: Callable[[DictConfig], Mapping[str, Any]]) -> Mapping[str, Any]:
@@ -220,9 +230,9 @@ class _Job:
         ended = found["status"] not in ("running", "killed") and found.get("launch") == self.launch
         return found["status"] == "completed" or ended
 
-    def accuracy(self) -> float | None:
+    def value(self) -> float | None:
         """See `job`."""
-        return _accuracy(results.read(self.folder, "sweep")) if (self.folder / results.FILE).is_file() else None
+        return _value(results.read(self.folder, "sweep")) if (self.folder / results.FILE).is_file() else None
 
 
 _gathered: list[_Job] | None = None
@@ -260,7 +270,7 @@ def run_gathered(jobs: Sequence[_Job], **settings: Any) -> dict[str, float | Non
         for one in left:
             if not one.is_left_alone():
                 _supervise([one])
-    return {str(one.folder): one.accuracy() for one in jobs}
+    return {str(one.folder): one.value() for one in jobs}
 
 
 def _in_sweep(config: DictConfig, run: Callable[..., Mapping[str, Any]]) -> float | None:
@@ -277,7 +287,7 @@ def _in_sweep(config: DictConfig, run: Callable[..., Mapping[str, Any]]) -> floa
         _gathered.append(one)
         return None
     _supervise([one])
-    return one.accuracy() if rank() == 0 else None
+    return one.value() if rank() == 0 else None
 
 
 def _supervise(jobs: Sequence[_Job], settings: Mapping[str, Any] | None = None) -> list[_Job]:

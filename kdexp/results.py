@@ -16,11 +16,12 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from kdexp.atomic import atomic_path
+from kdexp.atomic import atomic_path, sha256
 
 SCHEMA_VERSION = 1
 FILE = "results.json"
 LOG = "train.log"
+WEIGHTS = "student.safetensors"
 SUPERSEDED = "superseded"
 STATUSES = ("running", "completed", "pruned", "failed", "oom", "diverged", "interrupted", "killed")
 """In the file ``running`` stays behind when a process dies without a chance to say so; `read` calls that ``killed``."""
@@ -113,24 +114,80 @@ def note_death(folder: Path, status: str, error: str) -> None:
 def set_aside(folder: Path) -> None:
     """Move what a run left to `SUPERSEDED` beside it, so that another one can take its folder; nothing is deleted.
 
-    results.json goes last: a move that is cut short is completed by the next one, to the same place.
+    results.json goes last: a move that is cut short is completed by the next one, to the same place. Without a readable
+    one each goes to a place of its own.
 
     Raises:
         ValueError: a process runs in the folder.
     """
     with alone(folder):
-        run = json.loads((folder / FILE).read_text())
-        place = folder.parent / SUPERSEDED / f"{folder.name}-{run['wandb_id']}"
+        run = _content(folder)
+        place = folder.parent / SUPERSEDED / f"{folder.name}-{run.get('wandb_id') or os.urandom(4).hex()}"
         place.mkdir(parents=True, exist_ok=True)
         for kept in (folder / ".hydra", folder / LOG):  # they belong to whoever opened the folder, too
             if kept.is_dir():
                 shutil.copytree(kept, place / kept.name, dirs_exist_ok=True)
             elif kept.is_file():
                 shutil.copy2(kept, place)
+        restore_hydra(place, run)
         for path in folder.iterdir():
             if path.name not in (".hydra", LOG, _LOCK, FILE):
                 path.rename(place / path.name)
-        (folder / FILE).rename(place / FILE)
+        if (folder / FILE).exists():
+            (folder / FILE).rename(place / FILE)
+
+
+def restore_hydra(folder: Path, run: Mapping[str, Any]) -> None:
+    """Say in ``.hydra`` what a run's settings were: Hydra writes those of whoever opens the folder before it is asked.
+
+    Args:
+        folder: of the run.
+        run: the content of its results.json.
+    """
+    for name in ("config", "overrides") if run.get("config") else ():
+        path = folder / ".hydra" / f"{name}.yaml"
+        if path.is_file():
+            path.write_text(json.dumps(run[name], indent=2, default=str) + "\n")  # which is YAML, too
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether there is anything in a folder that another run would take for its own, or write over."""
+    return any((folder / name).exists() for name in (FILE, WEIGHTS, "checkpoints", "steps"))
+
+
+def verified(weights: Path, setting: str) -> Path:
+    """The same path, of a file of weights that is not `is_altered`; it may be missing.
+
+    Args:
+        weights: the file.
+        setting: the setting that named it, for the message.
+
+    Raises:
+        ValueError: it is.
+    """
+    if weights.is_file() and is_altered(weights):
+        raise ValueError(f"{setting}: corrupt file {weights}: its SHA-256 is not the one in {FILE}")
+    return weights
+
+
+def is_altered(weights: Path) -> bool:
+    """Whether a run's exported student is missing, or not the one that results.json beside it tells of.
+
+    False where no results.json says: of a file of another origin, or of an older kdexp.
+    """
+    model = _content(weights.parent).get("model")
+    expected = model.get("sha256") if isinstance(model, dict) else None
+    if expected is None:
+        return False
+    return weights.name == WEIGHTS and not (weights.is_file() and sha256(weights) == expected)
+
+
+def _content(folder: Path) -> dict[str, Any]:
+    """Of results.json; nothing where it is missing or cannot be read."""
+    with suppress(OSError, ValueError, RecursionError):
+        found = json.loads((folder / FILE).read_text())
+        return found if isinstance(found, dict) else {}
+    return {}
 
 
 def copy(folder: Path, target: Path) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from kdexp import results
 from kdexp.config import TEACHER_KEYS, is_control
 
 
@@ -61,7 +62,8 @@ def _source(values: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         label_smoothing=recipe["label_smoothing"],
         seed=recipe["seed"],
         trainer={**values["trainer"], "max_epochs": recipe["max_epochs"], "precision": recipe["precision"],
-                 "gradient_clip_val": recipe["gradient_clip_val"], "channels_last": recipe["channels_last"]},
+                 "gradient_clip_val": recipe["gradient_clip_val"], "channels_last": recipe["channels_last"],
+                 **{key: recipe[key] for key in ("monitor",) if key in recipe}},  # an older kdexp's has none
         alpha=1.0,
         alpha_schedule={"kind": "constant", "final": None},
         feature_loss={},
@@ -84,7 +86,7 @@ def _step(values: Mapping[str, Any], name: str, **changed: Any) -> tuple[str, di
 
 def _learned(values: Mapping[str, Any], name: str, network: Mapping[str, Any]) -> dict[str, Any]:
     """The student of a step as a teacher."""
-    weights = str(folder(values, name) / "student.safetensors")
+    weights = str(folder(values, name) / results.WEIGHTS)
     taught = {key: values["teacher"][key] for key in TEACHER_KEYS}
     statistics = {key: values["dataset"][key] for key in ("mean", "std")}
     return {**network, **taught, **statistics, "weights": weights}

@@ -21,13 +21,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from kdexp import results
 from kdexp.config import code_version, fingerprint
+from kdexp.monitor import DIRECTIONS
 
 FILE = "search.db"
 PRUNERS = ("median", "hyperband", "none")
-METRICS: dict[str, Literal["maximize", "minimize"]] = {
-    **dict.fromkeys(("val/acc", "val/precision", "val/recall", "val/f1", "val/auc"), "maximize"),
-    **dict.fromkeys(("val/nll", "val/ece"), "minimize"),
-}
+METRICS = ("val/acc", "val/precision", "val/recall", "val/f1", "val/auc", "val/nll", "val/ece")
 """What can be searched by. Not the loss: alpha and the temperature change what it measures."""
 
 _SETTINGS = "settings"  # of the study: what it searches, and how
@@ -86,7 +84,7 @@ class Study:
         with self._lock:
             self._storage = _storage(folder)
             self._study = optuna.create_study(
-                storage=self._storage, study_name=code_version(), direction=METRICS[metric], load_if_exists=True
+                storage=self._storage, study_name=code_version(), direction=_direction(metric), load_if_exists=True
             )
             known = self._study.user_attrs.get(_SETTINGS)
             if known is None:
@@ -168,7 +166,7 @@ class Study:
 
     def best(self) -> list[Trial]:
         """The completed trials, the best first; of equals that with the lower validation NLL."""
-        sign = -1 if METRICS[self._metric] == "maximize" else 1
+        sign = -1 if DIRECTIONS[self._metric] == "max" else 1
         found = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         found.sort(key=lambda trial: (sign * (trial.value or 0.0), trial.user_attrs[_VAL]["nll"], trial.number))
         return [_trial(trial) for trial in found]
@@ -214,10 +212,10 @@ class Judge:
             self._study.pruner = _pruner(self._settings["pruner"], self._epochs)
         metric, storage = self._settings["metric"], self._study._storage
         _report(storage, metric, self._trial, epochs)
-        done = len(epochs)
+        done = int(epochs[-1]["epoch"]) + 1
         if done == self._epochs or not self._study.pruner.prune(self._study, storage.get_trial(self._trial)):
             return None
-        return f"pruned after epoch {done} of {self._epochs}: {metric} {epochs[-1][metric]:.4f}"
+        return f"pruned after epoch {done} of {self._epochs}: {metric} {epochs[-1].get(metric, math.nan):.4f}"
 
 
 def describe(space: Mapping[str, BaseDistribution], *, metric: str, pruner: str, seed: int) -> dict[str, Any]:
@@ -255,6 +253,10 @@ def set_aside(folder: Path) -> None:
         (folder / FILE).rename(place / f"{len(list(place.glob(f'*{FILE}')))}-{FILE}")
 
 
+def _direction(metric: str) -> Literal["maximize", "minimize"]:
+    return "maximize" if DIRECTIONS[metric] == "max" else "minimize"
+
+
 def _pruner(name: str, epochs: int) -> BasePruner:
     if name == "median":
         # Below the median of the trials before, at the same epoch; not before there are five, nor in the first fifth.
@@ -273,8 +275,9 @@ def _report(
     storage: optuna.storages.BaseStorage, metric: str, trial: int, epochs: Sequence[Mapping[str, float]]
 ) -> None:
     known = storage.get_trial(trial).intermediate_values
-    for done, row in enumerate(epochs, 1):
-        if done not in known:
+    for row in epochs:
+        done = int(row["epoch"]) + 1
+        if done not in known and metric in row:  # rows that were lost are rebuilt in part
             storage.set_trial_intermediate_value(trial, done, row[metric])
 
 

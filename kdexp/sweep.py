@@ -19,6 +19,7 @@ from filelock import FileLock
 from kdexp import results
 from kdexp.atomic import atomic_path
 from kdexp.config import DISTILLATION_ONLY, RUN_ONLY
+from kdexp.monitor import score
 
 SCHEMA_VERSION = 1
 FILE = "sweep.json"
@@ -61,7 +62,7 @@ class State:
         status: one of STATUSES.
         seconds: from its last start to its end, or to now.
         epoch: how many epochs are done.
-        val_acc: the best so far.
+        val_acc: validation accuracy in the best epoch so far.
         error: why it did not complete.
         log_tail: the last lines of its log, of a job that is running or did not complete.
         launch: which launch of the sweep ran it last.
@@ -207,7 +208,7 @@ class Sweep:
             return State(number, job, "waiting", error=changed_code, launch=self.launch)
         if run.get("key") != job.key or untested:
             return State(number, job, "waiting")
-        epoch, val_acc = _progress(folder / "metrics.csv")
+        epoch, val_acc = _progress(folder / "metrics.csv", run.get("epochs", {}).get("monitor", "val/acc"))
         state = State(
             number,
             job,
@@ -240,13 +241,14 @@ def _entry(state: State) -> dict[str, Any]:
     return {"number": entry.pop("number"), **job, **entry}
 
 
-def _progress(table: Path) -> tuple[int, float | None]:
-    """Epochs done and best validation accuracy, by metrics.csv."""
+def _progress(table: Path, chosen_by: str) -> tuple[int, float | None]:
+    """Epochs done, and validation accuracy in the one that a metric would choose, by metrics.csv."""
     if not table.is_file():
         return 0, None
     with table.open() as file:
-        accuracies = [float(row["val/acc"]) for row in csv.DictReader(file)]
-    return len(accuracies), max(accuracies, default=None)
+        rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+    best = max((row for row in rows if chosen_by in row), key=lambda row: score(row, chosen_by), default={})
+    return len(rows), best.get("val/acc")
 
 
 def _seconds(run: Mapping[str, Any]) -> float | None:

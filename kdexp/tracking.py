@@ -15,6 +15,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoa
 from wandb.sdk.lib.wbauth import read_netrc_auth
 
 from kdexp.metrics import CurveData
+from kdexp.monitor import DIRECTIONS
 from kdexp.report.robustness import flat
 
 log = logging.getLogger(__name__)
@@ -173,8 +174,8 @@ def _wandb_run(
     # Lightning defines these only for runs that it starts itself.
     run.define_metric("trainer/global_step")
     run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
-    for metric, best in {"acc": "max", "f1": "max", "auc": "max", "loss": "min", "nll": "min"}.items():
-        run.define_metric(f"val/{metric}", summary=best, step_metric="trainer/global_step")
+    for metric, best in DIRECTIONS.items():
+        run.define_metric(metric, summary=best, step_metric="trainer/global_step")
     return run
 
 

@@ -15,7 +15,20 @@ from omegaconf import DictConfig, OmegaConf
 
 from kdexp import child, launch, results, schemes
 from kdexp.atomic import trained_by_one
-from kdexp.config import HYDRA_VERSION_BASE, check, is_one_process, plain, run_key
+from kdexp.config import (
+    DISTILLATION_ONLY,
+    HYDRA_VERSION_BASE,
+    RUN_ONLY,
+    check,
+    code_version,
+    fingerprint,
+    is_control,
+    is_one_process,
+    plain,
+    run_fingerprint,
+    run_key,
+)
+from kdexp.report.runs import leaves
 
 if TYPE_CHECKING:
     from kdexp.experiment import Parts
@@ -35,7 +48,7 @@ def run(config: DictConfig, parts: "Parts | None" = None) -> dict[str, Any]:
         The content of results.json; an empty dict on ranks other than 0.
 
     Raises:
-        ValueError: a setting breaks a rule; nothing has been trained yet.
+        ValueError: a setting breaks a rule, or the folder holds another run; nothing has been trained yet.
         FileNotFoundError: data or weights are not where the settings say.
         Diverged: a part of the loss was no longer finite; the last good checkpoint is kept.
     """
@@ -50,7 +63,14 @@ def _run(config: DictConfig, folder: Path, parts: "Parts | None") -> dict[str, A
     earlier = _earlier(config, folder)
     if earlier.get("status") == "completed" and (launch.trial() is not None or "test" in earlier["metrics"]):
         log.info("this run is complete already: %s", folder)
+        if config.robustness and not config.resume and not (folder / "robustness.json").is_file():
+            log.warning(
+                "warning: it has no robustness report: kdexp-eval %s robustness=... makes one",
+                results.argument("run", folder),
+            )
         return earlier
+    if earlier and launch.rank() == 0:
+        log.info("continuing this run, which ended as %s: %s", earlier["status"], folder)
     if config.resume:
         config = OmegaConf.create(earlier["config"] | {"resume": str(folder), "output_dir": str(folder)})
     check(config)
@@ -68,7 +88,7 @@ def _run(config: DictConfig, folder: Path, parts: "Parts | None") -> dict[str, A
             if name:
                 names.append(name)
                 record["steps"] = names
-                _take(step, name, overrides)
+                _take(step, name, overrides, fingerprint([run_fingerprint(values), name]))
             else:
                 distill(OmegaConf.create(step), folder, record, parts, judge)
         if launch.rank() == 0:
@@ -95,23 +115,85 @@ def _judge(values: dict[str, Any]) -> "Judge | None":
 
 
 def _earlier(config: DictConfig, folder: Path) -> dict[str, Any]:
-    """What the folder has of the same run: of ``resume=``, or of an earlier launch of the sweep."""
+    """What the folder has of the same run: of ``resume=``, or of an earlier launch.
+
+    What it has of another one is set aside in a sweep or with ``rerun=all``, and else not touched.
+
+    Raises:
+        ValueError: it holds another run.
+    """
     if config.resume:
         return results.read(folder, "resume")
-    if config.sweep_dir is None or not (folder / results.FILE).is_file():
+    if not results.holds_run(folder):
         return {}
-    found = results.read(folder, "sweep")
-    if found.get("key") == run_key(plain(config)):
-        return found
+    if config.sweep_dir is None and config.rerun != "all":
+        return _same(config, folder)
+    if config.sweep_dir is not None and (folder / results.FILE).is_file():
+        found = results.read(folder, "sweep")
+        if found.get("key") == run_key(plain(config)):
+            return found
     if launch.rank() == 0:
+        log.info("setting aside what %s holds: %s", folder, folder.parent / results.SUPERSEDED)
         results.set_aside(folder)
     return {}
 
 
-def _take(values: dict[str, Any], name: str, overrides: list[str]) -> None:
+def _same(config: DictConfig, folder: Path) -> dict[str, Any]:
+    """What a folder has of a run, which must be this one."""
+    ways = "; choose another output_dir, or rerun=all to set it aside"
+    if not (folder / results.FILE).is_file():
+        raise ValueError(f"output_dir must be empty or hold a run with its {results.FILE}, got {folder} without{ways}")
+    try:
+        found = results.read(folder, "output_dir")
+    except ValueError as error:
+        raise ValueError(f"{error}{ways}") from error
+    values = plain(config)
+    if found.get("key") == run_key(values):
+        return found
+    if found["status"] != "completed":
+        ways = f"; {results.argument('resume', folder)} continues it{ways}"
+    if found.get("fingerprint") == run_fingerprint(values):
+        code = f"{found.get('code_version')} (now {code_version()})"
+        raise ValueError(
+            f"output_dir must hold a run of the same code, got {folder}, {found['status']}, of {code}{ways}"
+        )
+    results.restore_hydra(folder, found)
+    raise ValueError(
+        f"output_dir must be empty or hold the same run, got {folder} with another one: "
+        f"{_differences(found['config'], values)}{ways}"
+    )
+
+
+_SHOWN = 3
+"""So many of the settings in which two runs differ are named."""
+
+
+def _differences(there: dict[str, Any], here: dict[str, Any]) -> str:
+    """The settings in which two runs differ, with both values: the general ones first, not what they bring."""
+    ignored = set(RUN_ONLY) - {"choices"}
+    ignored |= set(DISTILLATION_ONLY) if is_control(there) and is_control(here) else set()
+
+    def settings(config: dict[str, Any]) -> dict[str, Any]:
+        chosen = config.get("choices", {})
+        named = chosen | dict(leaves({key: value for key, value in config.items() if key != "choices"}))
+        return {name: value for name, value in named.items() if name.split(".")[0] not in ignored}
+
+    old, new = settings(there), settings(here)
+    differing = [
+        name
+        for name in sorted({**old, **new}, key=lambda name: name.count("."))
+        if old.get(name) != new.get(name) and not name.endswith((".data_dir", ".download"))
+    ]
+    names = [name for name in differing if not any(name.startswith(f"{chosen}.") for chosen in differing)]
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(f"{n}={old.get(n, 'unset')} (now {new.get(n, 'unset')})" for n in names[:_SHOWN]) + more
+
+
+def _take(values: dict[str, Any], name: str, overrides: list[str], owner: str) -> None:
     """A run that comes before the run itself: found complete in its folder or in the store, else trained and kept.
 
     A copy in the store serves other runs that need the same: those of a sweep, a source domain's teacher above all.
+    The owner identifies its training: the folder of the run is in its own fingerprint, and may be moved.
     """
     from kdexp.experiment import distill
 
@@ -126,14 +208,20 @@ def _take(values: dict[str, Any], name: str, overrides: list[str]) -> None:
         log.info("%s: %s", name, folder)
         earlier = results.read(folder, "resume") if (folder / results.FILE).is_file() else {}
         with _recording(folder, launch.facts(values, overrides, earlier)) as record:
-            distill(OmegaConf.create(values), folder, record)
+            distill(OmegaConf.create(values), folder, record, owner=owner)
         if shares:
             results.copy(folder, kept)
     launch.meet()
 
 
 def _is_complete(folder: Path) -> bool:
-    return (folder / results.FILE).is_file() and results.read(folder, "resume")["status"] == "completed"
+    if not (folder / results.FILE).is_file() or results.read(folder, "resume")["status"] != "completed":
+        return False
+    weights = folder / results.WEIGHTS
+    if results.is_altered(weights):
+        log.warning("%s: corrupt file, made again: its SHA-256 is not the one in %s", weights, results.FILE)
+        return False
+    return True
 
 
 def _recording(folder: Path, facts: dict[str, Any]) -> AbstractContextManager[dict[str, Any]]:

@@ -128,7 +128,7 @@ def test_a_term_that_is_not_finite_or_has_no_gradient_is_an_error(command, tmp_p
     assert "error" in found[row]
     assert "ok" in found["hard term"].split()
     if how == "nan":
-        assert "the soft term is not finite since step 0" in found["finite numbers"]
+        assert "the soft loss became NaN or Inf at step 0" in found["finite numbers"]
 
 
 def test_a_term_that_drowns_the_other_is_noted(command, tmp_path):

@@ -398,7 +398,7 @@ def _runs(comparison: Comparison) -> Section:
     ]
     named = [axis for axis in axes if any(isinstance(run.settings.get(axis), str) for run in comparison.runs)]
     words = [columns.index(name) for name in ("run", *named, "status", "command")]
-    more = "Accuracies in %; the best epoch is that of the highest validation accuracy."
+    more = "Accuracies in %; the best epoch is chosen on val, by the metric in trainer.monitor."
     if comparison.repeated:
         more += (
             f" Of runs with the same setting and seed the last one counts; {len(comparison.repeated)} others are seen "
@@ -449,8 +449,8 @@ def _method(comparison: Comparison) -> Section | None:
     return Section(
         "method",
         "How these numbers are made",
-        "A setting's best epoch is that of the highest accuracy on val, and the best setting that of the highest mean "
-        "accuracy on val: 'best' never means best on test.\nSettings are compared with their control (the same "
+        "A run's best epoch is chosen on val, by the metric in trainer.monitor, and the best setting by the highest "
+        "mean accuracy on val: 'best' never means best on test.\nSettings are compared with their control (the same "
         "student, data and recipe with alpha=1) seed by seed: the same initial weights and the same order of the "
         "data.\nIntervals over seeds are percentile bootstraps of 10,000 resamples; of few seeds they are too narrow, "
         f"and from fewer than {FEWEST_PAIRS} no test can reach p < 0.05. They say how another seed would turn out, "

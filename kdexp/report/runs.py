@@ -68,7 +68,7 @@ class Run:
         return {**typed, **dict(leaves(config)), **self.results.get("choices", {})}
 
     def metric(self, name: str, split: str = "test", epoch: str = "best") -> float | None:
-        """A metric at the best epoch (by validation accuracy) or at the last; None where it was not measured."""
+        """A metric at the best epoch (chosen on validation) or at the last; None where it was not measured."""
         value = self.results.get("metrics", {}).get(split, {}).get(epoch, {}).get(name)
         return None if value is None else float(value)
 

@@ -29,7 +29,7 @@ _COLUMNS = {
     "auc": ("auc", "test", "best"),
 }
 _ONLY_WIDE, _WIDE = ("f1", "auc"), 150
-_LEGEND = "\nin %, of test unless val is said; best epoch by validation accuracy"
+_LEGEND = "\nmetrics in %, on test unless the column says val, at the epoch chosen on val unless it says last"
 
 Teachers = Mapping[str, Mapping[str, Any]]
 

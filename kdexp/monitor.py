@@ -1,0 +1,45 @@
+"""Which epoch of a training is the best one: by which metric on val, and which direction of it is better."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+DIRECTIONS: Mapping[str, Literal["max", "min"]] = {
+    **dict.fromkeys(("val/acc", "val/acc_top5", "val/precision", "val/recall", "val/f1", "val/auc"), "max"),
+    "val/robust_acc": "max",
+    **dict.fromkeys(("val/loss", "val/nll", "val/ece"), "min"),
+}
+"""What an epoch can be chosen by. Not what compares a student with its teacher: a control and a teacher have none."""
+
+AUTO = "auto"
+DEFAULT, ROBUST = "val/acc", "val/robust_acc"
+TIE_BREAKER = "val/nll"
+
+
+def rule(setting: str | None, *, attacked: bool) -> tuple[str, str | None]:
+    """What chooses the best epoch of a training, and what decides between equal ones; both as `score` takes them.
+
+    Args:
+        setting: ``trainer.monitor`` or a teacher's ``recipe.monitor``: one of `DIRECTIONS` or auto; None: a
+            configuration of an older kdexp, which took the first of the epochs with the highest accuracy.
+        attacked: whether it is a training on adversarial examples.
+    """
+    if setting is None:
+        return ROBUST if attacked else "val/acc", None
+    if setting == AUTO:
+        return ROBUST if attacked else DEFAULT, TIE_BREAKER
+    return setting, TIE_BREAKER
+
+
+def score(metrics: Mapping[str, float], monitor: str, tie_breaker: str | None = None) -> tuple[float, float]:
+    """How good an epoch is: a pair of numbers, the greater the better.
+
+    Args:
+        metrics: name -> value of that epoch, those below among them.
+        monitor: one of `DIRECTIONS`.
+        tie_breaker: another one, that decides between epochs of equal value; None: none does.
+    """
+    return _score(metrics, monitor), _score(metrics, tie_breaker) if tie_breaker is not None else 0.0
+
+
+def _score(metrics: Mapping[str, float], name: str) -> float:
+    return metrics[name] if DIRECTIONS[name] == "max" else -metrics[name]
