@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from kdexp import launch, results, schemes
 from kdexp.config import HYDRA_VERSION_BASE, check_robustness, one_line
+from kdexp.foreign import check_folder, stored
 
 if TYPE_CHECKING:
     import torch
@@ -47,12 +48,10 @@ def run(config: DictConfig) -> dict[str, float]:
 
     from kdexp import assemble  # here: --help must not wait for torch
     from kdexp.metrics import evaluate
-    from kdexp.teacher import load_weights
 
     device = assemble.device(config.accelerator)
     data = assemble.Data(experiment)
-    student = assemble.student(experiment)
-    load_weights(student, folder / "student.safetensors", "run")
+    student = assemble.trained_student(experiment, folder / "student.safetensors", "run")
     frozen = assemble.teacher(experiment, data, may_train=False)
     if frozen is not None:
         frozen.to(device)
@@ -158,6 +157,7 @@ def _control(
 
 def _completed(folder: Path, setting: str) -> dict[str, Any]:
     saved = results.read(folder, setting)
+    check_folder(folder, setting)
     if saved["status"] != "completed":
         raise ValueError(f"{setting} must be completed, got {folder} with status {saved['status']}")
     if "test" not in saved["metrics"]:
@@ -170,7 +170,7 @@ def _experiment(config: DictConfig, folder: Path, saved: Mapping[str, Any]) -> D
     if config.accelerator not in ("auto", "cpu", "gpu"):
         raise ValueError(f"accelerator must be auto, cpu or gpu, got {config.accelerator}")
     changed = {name: config[name] for name in ("data_dir", "store_dir") if config[name] is not None}
-    *_, (_, last) = schemes.steps(saved["config"] | changed | {"output_dir": str(folder)})
+    *_, (_, last) = schemes.steps(stored(saved["config"]) | changed | {"output_dir": str(folder)})
     experiment = OmegaConf.create(last)
     if "data_dir" in changed and "data_dir" in experiment.dataset.source:
         experiment.dataset.source.data_dir = config.data_dir

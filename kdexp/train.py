@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from kdexp import child, launch, results, schemes
 from kdexp.atomic import trained_by_one
 from kdexp.config import HYDRA_VERSION_BASE, check, is_one_process, plain, run_key
+from kdexp.foreign import check_folder, stored
 
 if TYPE_CHECKING:
     from kdexp.experiment import Parts
@@ -42,6 +43,7 @@ def run(config: DictConfig, parts: "Parts | None" = None) -> dict[str, Any]:
     folder = Path(config.resume or config.output_dir).absolute()
     if config.resume:
         results.read(folder, "resume")
+        check_folder(folder, "resume")
     with results.alone(folder) if launch.rank() == 0 else nullcontext():
         return _run(config, folder, parts)
 
@@ -52,7 +54,7 @@ def _run(config: DictConfig, folder: Path, parts: "Parts | None") -> dict[str, A
         log.info("this run is complete already: %s", folder)
         return earlier
     if config.resume:
-        config = OmegaConf.create(earlier["config"] | {"resume": str(folder), "output_dir": str(folder)})
+        config = _continued(earlier["config"], folder, config.tracking)
     check(config)
     values = plain(config)
     overrides = earlier.get("overrides", _overrides())
@@ -82,6 +84,15 @@ def _run(config: DictConfig, folder: Path, parts: "Parts | None") -> dict[str, A
     if config.sweep_dir is None or config.resume:
         show_run(folder)
     return record
+
+
+def _continued(values: dict[str, Any], folder: Path, tracking: Any) -> DictConfig:
+    """The configuration of a run that is continued, which may be somebody else's, with the trackers that are typed."""
+    given = {override.partition("=")[0] for override in _overrides()}
+    typed = {key: value for key, value in plain(tracking).items() if given & {"tracking", f"tracking.{key}"}}
+    own = stored(values)
+    config = own | {"resume": str(folder), "output_dir": str(folder), "tracking": own["tracking"] | typed}
+    return OmegaConf.create(config)
 
 
 def _judge(values: dict[str, Any]) -> "Judge | None":

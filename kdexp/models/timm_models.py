@@ -1,12 +1,17 @@
 """Every classifier of timm, by name."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
 from kdexp.models.adapt import adapt_image_size, check_name, check_runs
 from kdexp.models.layers import image_channels
+
+# Where else timm looks for weights, and where it writes what it fetches: addresses and folders that a configuration,
+# which travels, is not to choose. In the overlay of a network's pretrained_cfg a file may be given: it is only read.
+_SOURCES = ("pretrained_cfg", "cache_dir")
+_OVERLAY_SOURCES = ("url", "hf_hub_id", "hf_hub_filename", "source", "state_dict", "architecture", "tag")
 
 
 def timm_model(
@@ -28,7 +33,8 @@ def timm_model(
             convolution to the channels; the last layer begins at random when the number of classes differs.
         stem: "keep" or "small"; see `kdexp.models.adapt.adapt_image_size`.
         resize: height and width to which the images are interpolated first, or None.
-        **options: passed to ``timm.create_model``, for example ``img_size`` and ``patch_size`` of a ViT.
+        **options: passed to ``timm.create_model``, for example ``img_size`` and ``patch_size`` of a ViT; but not where
+            weights are fetched from or kept.
 
     Returns:
         Maps (N, C, H, W) float to logits (N, num_classes).
@@ -38,6 +44,7 @@ def timm_model(
     """
     import timm  # half a second, which all other models can do without
 
+    _check_sources(options)
     if not timm.is_model(name):
         check_name("timm", name, timm.list_models())
     channels = image_channels(name, input_shape)
@@ -55,3 +62,22 @@ def timm_model(
     adapt_image_size(model, name, stem, resize)
     check_runs(model, name, num_classes, input_shape)
     return model
+
+
+def _check_sources(options: Mapping[str, Any]) -> None:
+    overlay = options.get("pretrained_cfg_overlay") or {}
+    given = [name for name in _SOURCES if name in options]
+    given += [f"pretrained_cfg_overlay.{name}" for name in overlay if name in _OVERLAY_SOURCES]
+    if given:
+        raise ValueError(f"{given[0]} must not be set: published weights are timm's own, or a file that "
+                         "pretrained_cfg_overlay.file names")  # fmt: skip
+
+
+def without_sources(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a network that gets all its weights from a file of ours: nothing of where others are."""
+    overlay = options.get("pretrained_cfg_overlay")
+    others = (*_OVERLAY_SOURCES, "file", "custom_load")
+    kept = {name: value for name, value in options.items() if name not in (*_SOURCES, "checkpoint_path")}
+    if isinstance(overlay, Mapping):
+        kept["pretrained_cfg_overlay"] = {name: value for name, value in overlay.items() if name not in others}
+    return kept

@@ -70,7 +70,7 @@ def name(request):
 def build(name, pair):
     """The loss in its second stage, with the pair it is built from."""
     torch.manual_seed(3)
-    deployed = getattr(target(config(name)), "deployed", None)
+    deployed = getattr(target(config(name), "feature_loss"), "deployed", None)
     if deployed is not None:
         network = deployed(pair.student, pair.teacher)
         pair = type(pair)(
