@@ -82,11 +82,15 @@ def check_texts(config: Mapping[str, Any]) -> None:
             name, argument = found[1].strip(), found[2]
             reads = name == "oc.env" and argument not in VARIABLES
             if reads or "$" in name or name in ("oc.create", "oc.decode"):
-                raise ValueError(f"{setting} must read no environment variable but {', '.join(VARIABLES)}, because "
-                                 f"settings are written into results, got {text}")  # fmt: skip
+                raise ValueError(
+                    f"{setting} must read no environment variable but {', '.join(VARIABLES)}, because "
+                    f"settings are written into results, got {text}"
+                )
         if without_password(text) != text:
-            raise ValueError(f"{setting} must hold no password, because settings are written into results (MLflow's: "
-                             f"MLFLOW_TRACKING_URI), got {without_password(text)}")  # fmt: skip
+            raise ValueError(
+                f"{setting} must hold no password, because settings are written into results (MLflow's: "
+                f"MLFLOW_TRACKING_URI), got {without_password(text)}"
+            )
 
 
 def without_password(text: str) -> str:

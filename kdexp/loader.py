@@ -61,8 +61,10 @@ def check_hydra(part: Any, file: str) -> None:
     for key, value in part.items() if isinstance(part, Mapping) else [("", None)]:
         for name in _not_a_files(key, value):
             setting = ".".join(filter(None, ("hydra", key, name)))
-            raise ValueError(f"{file} must leave {setting} to the command line: of hydra a file may set mode, sweeper "
-                             "and numbers of launcher")  # fmt: skip
+            raise ValueError(
+                f"{file} must leave {setting} to the command line: of hydra a file may set mode, sweeper "
+                "and numbers of launcher"
+            )
 
 
 def _not_a_files(key: str, value: Any) -> list[str]:

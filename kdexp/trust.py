@@ -68,25 +68,44 @@ _is_network = _takes("num_classes", "input_shape")
 
 SLOTS: Mapping[str, Slot] = {
     "network": Slot("a network of kdexp.models", ("kdexp.models",), _is_network),
-    "teacher": Slot("a network of kdexp.models", ("kdexp.models",), _is_network,
-                    inner={"recipe": _RECIPE, "members": {"*": "teacher"}}),
-    "source": Slot("the load function of a data set of kdexp.data", ("kdexp.data",),
-                   lambda found: inspect.isfunction(found) and found.__name__ == "load"),
+    "teacher": Slot(
+        "a network of kdexp.models",
+        ("kdexp.models",),
+        _is_network,
+        inner={"recipe": _RECIPE, "members": {"*": "teacher"}},
+    ),
+    "source": Slot(
+        "the load function of a data set of kdexp.data",
+        ("kdexp.data",),
+        lambda found: inspect.isfunction(found) and found.__name__ == "load",
+    ),
     "transform": Slot("a transform of kdexp.data.augment", ("kdexp.data.augment",), inspect.isclass),
     "loss": Slot("a loss of kdexp.losses", ("kdexp.losses",), _is_a("torch.nn:Module"), inner={"loss": "loss"}),
-    "feature_loss": Slot("a feature loss of kdexp.feature_losses", ("kdexp.feature_losses",),
-                         lambda found: _is_a("torch.nn:Module")(found) and _takes("pair")(found)),
-    "optimizer": Slot("an optimizer of torch.optim or timm.optim", ("torch.optim", "timm.optim"),
-                      _is_a("torch.optim:Optimizer"), partial=True),
-    "scheduler": Slot("a schedule of kdexp.schedules or torch.optim.lr_scheduler",
-                      ("kdexp.schedules", "torch.optim.lr_scheduler"),
-                      _is_schedule, partial=True),
-    "perturbation": Slot("a corruption or a dose curve of kdexp.robustness.corruption",
-                         ("kdexp.robustness.corruption",),
-                         lambda found: inspect.isclass(found) and _takes("operator")(found),
-                         inner={"operator": "operator"}),
+    "feature_loss": Slot(
+        "a feature loss of kdexp.feature_losses",
+        ("kdexp.feature_losses",),
+        lambda found: _is_a("torch.nn:Module")(found) and _takes("pair")(found),
+    ),
+    "optimizer": Slot(
+        "an optimizer of torch.optim or timm.optim",
+        ("torch.optim", "timm.optim"),
+        _is_a("torch.optim:Optimizer"),
+        partial=True,
+    ),
+    "scheduler": Slot(
+        "a schedule of kdexp.schedules or torch.optim.lr_scheduler",
+        ("kdexp.schedules", "torch.optim.lr_scheduler"),
+        _is_schedule,
+        partial=True,
+    ),
+    "perturbation": Slot(
+        "a corruption or a dose curve of kdexp.robustness.corruption",
+        ("kdexp.robustness.corruption",),
+        lambda found: inspect.isclass(found) and _takes("operator")(found),
+        inner={"operator": "operator"},
+    ),
     "operator": Slot("an operator of kdexp.robustness", ("kdexp.robustness",), _is_operator, partial=True),
-}  # fmt: skip
+}
 
 EXPERIMENT: Mapping[str, Place] = {
     "student": "network",
@@ -184,8 +203,10 @@ def find(target: Any, slot: str, prefix: str = "") -> Any:
         is_callable = inspect.isclass(found) or inspect.isfunction(found)
         if is_callable and f"{home}.".startswith(f"{module}.") and SLOTS[slot].is_kind(found):
             return found
-    raise ValueError(f"{prefix}_target_ must be {SLOTS[slot].what}, or be defined in a package that the environment "
-                     f"variable KDEXP_TRUST names, got {target!r}")  # fmt: skip
+    raise ValueError(
+        f"{prefix}_target_ must be {SLOTS[slot].what}, or be defined in a package that the environment "
+        f"variable KDEXP_TRUST names, got {target!r}"
+    )
 
 
 def _is_yours(path: Any) -> bool:

@@ -1,5 +1,6 @@
 """Every classifier of timm, by name."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -45,7 +46,7 @@ def timm_model(
     import timm  # half a second, which all other models can do without
 
     _check_sources(options)
-    if not timm.is_model(name):
+    if not (re.fullmatch(r"[\w.]+", name) and timm.is_model(name)):  # a name may be an address, too
         check_name("timm", name, timm.list_models())
     channels = image_channels(name, input_shape)
     try:
@@ -54,6 +55,9 @@ def timm_model(
         )
     except TypeError as error:
         raise ValueError(f"options of {name} must be known to timm, got {options} ({error})") from error
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"weights of {name} must be plain ones of this network, got {reason}") from error
     except OSError as error:
         raise ValueError(
             f"pretrained=true needs timm's weights of {name}, which could not be downloaded ({error}): "
@@ -69,8 +73,10 @@ def _check_sources(options: Mapping[str, Any]) -> None:
     given = [name for name in _SOURCES if name in options]
     given += [f"pretrained_cfg_overlay.{name}" for name in overlay if name in _OVERLAY_SOURCES]
     if given:
-        raise ValueError(f"{given[0]} must not be set: published weights are timm's own, or a file that "
-                         "pretrained_cfg_overlay.file names")  # fmt: skip
+        raise ValueError(
+            f"{given[0]} must not be set: published weights are timm's own, or a file that "
+            "pretrained_cfg_overlay.file names"
+        )
 
 
 def without_sources(options: Mapping[str, Any]) -> dict[str, Any]:
