@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from kdexp import launch, schemes
 from kdexp.config import HYDRA_VERSION_BASE, check, one_line, plain
-from kdexp.foreign import printable, stored
+from kdexp.foreign import check_folder, printable, stored
 
 TOLERANCE = 1e-2
 """Of an output. On the machine that kept them the answers are equal; on another, or a GPU, they differ by less than
@@ -110,9 +110,10 @@ def verify(config: DictConfig) -> Iterator[tuple[str, bool, str]]:
     for folder in caches(config):
         card = json.loads((folder / "card.json").read_text())
         try:
+            check_folder(folder, "store_dir")
             experiment = OmegaConf.create(stored(card["config"]))
         except ValueError as error:
-            yield folder.name, False, f"its card is not one that kdexp wrote: {error}"
+            yield folder.name, False, f"not one that kdexp wrote: {error}"
             continue
         experiment.store_dir = config.store_dir
         experiment.dataset.num_workers = 0  # samples are read one at a time

@@ -157,7 +157,6 @@ def _control(
 
 def _completed(folder: Path, setting: str) -> dict[str, Any]:
     saved = results.read(folder, setting)
-    check_folder(folder, setting)
     if saved["status"] != "completed":
         raise ValueError(f"{setting} must be completed, got {folder} with status {saved['status']}")
     if "test" not in saved["metrics"]:
@@ -169,6 +168,7 @@ def _experiment(config: DictConfig, folder: Path, saved: Mapping[str, Any]) -> D
     """The configuration of a run, which may have been moved, on this machine."""
     if config.accelerator not in ("auto", "cpu", "gpu"):
         raise ValueError(f"accelerator must be auto, cpu or gpu, got {config.accelerator}")
+    check_folder(folder, "run")
     changed = {name: config[name] for name in ("data_dir", "store_dir") if config[name] is not None}
     *_, (_, last) = schemes.steps(stored(saved["config"]) | changed | {"output_dir": str(folder)})
     experiment = OmegaConf.create(last)

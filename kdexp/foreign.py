@@ -86,6 +86,16 @@ def check_texts(config: Mapping[str, Any]) -> None:
                     f"{setting} must read no environment variable but {', '.join(VARIABLES)}, because "
                     f"settings are written into results, got {text}"
                 )
+    check_passwords(config)
+
+
+def check_passwords(config: Mapping[str, Any]) -> None:
+    """See that no address in a configuration has a password.
+
+    Raises:
+        ValueError: one has.
+    """
+    for setting, text in _texts(config):
         if without_password(text) != text:
             raise ValueError(
                 f"{setting} must hold no password, because settings are written into results (MLflow's: "

@@ -11,7 +11,7 @@ from hydra.core.default_element import ResultDefault
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf
 
-from kdexp.foreign import check_texts
+from kdexp.foreign import check_passwords, check_texts
 
 _SWEEPER = ("params", "grids", "trials", "metric", "pruner", "seed", "seeds", "max_batch_size")
 
@@ -37,6 +37,7 @@ class Loader(ConfigLoaderImpl):
         config = super().load_configuration(*args, **kwargs)
         own: Any = OmegaConf.to_container(config, resolve=False)
         check_texts({key: value for key, value in own.items() if key != "hydra"})
+        check_passwords(own)  # Hydra's own part is written into .hydra, too
         return config
 
     def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:

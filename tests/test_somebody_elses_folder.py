@@ -503,6 +503,21 @@ def test_ones_own_options_may_say_what_is_swept_and_numbers_of_the_launcher(comm
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("place", ["multirun.yaml", "job/train.log"])
+def test_a_sweep_is_not_gone_on_with_in_a_folder_that_has_links_out_of_it(command, tmp_path, place):
+    """Hydra writes the one and appends to the other."""
+    outside = tmp_path / "outside"
+    outside.write_text("mine\n")
+    link = tmp_path / "multirun" / "theirs" / place
+    link.parent.mkdir(parents=True)
+    link.symlink_to(outside)
+    refused = command("kdexp-train", "-m", *SMOKE, "seed=0,1", "sweep_name=theirs", rc=2)
+    assert refused.stderr == f"error: sweep_name must hold no link to what is outside, got {link}\n"
+    assert outside.read_text() == "mine\n"
+    assert [path.name for path in link.parent.iterdir()] == [link.name]
+
+
+@pytest.mark.slow
 def test_a_password_of_the_environment_is_in_no_file_and_on_no_line(command, tmp_path):
     """The server is one that nobody can reach: what it is asked with is not seen, but what is said of it is."""
     pytest.importorskip("mlflow.tracking")
