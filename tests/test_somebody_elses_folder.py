@@ -18,7 +18,7 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from kdexp import results
+from kdexp import launch, results
 from kdexp.cache import verify
 from kdexp.config import compose
 from kdexp.eval import robustness
@@ -365,6 +365,16 @@ def test_trackers_can_be_typed_beside_resume(attack, store):
     assert run(given)["tracking"]["tool"] == "csv"
 
 
+def test_the_program_takes_trackers_beside_resume_and_nothing_else(attack, monkeypatch):
+    given = ["kdexp-train", f"resume={attack.folder}", "tracking=none", "tracking.project=p"]
+    monkeypatch.setattr(sys, "argv", list(given))
+    launch._continue_run()
+    assert sys.argv == [*given, f'hydra.run.dir="{attack.folder}"', "hydra.output_subdir=null"]
+    monkeypatch.setattr(sys, "argv", [*given, "alpha=1"])
+    with pytest.raises(ValueError, match=r"^resume takes every setting but tracking .* got alpha=1$"):
+        launch._continue_run()
+
+
 def test_a_robustness_report_is_sent_nowhere_that_the_folder_names(attack, server, store, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     attack.config["tracking"] |= {"tool": "wandb", "wandb": "online", "entity": "them", "uri": server.address}
@@ -415,29 +425,29 @@ def test_what_a_results_json_makes_paths_of_are_names(attack):
 # Options of a folder that is given with --config-dir: a file's name and content; and how they are chosen.
 
 GLOBAL = "# @package _global_\n"
-HANDLERS = "handlers: {h: {(): site.addsitedir, sitedir: FOLDER}}"
+HANDLERS = "handlers: {h: {(): site.addsitedir, sitedir: <FOLDER>}}"
 OPTIONS = {
-    "a student": ("student", "defaults: [base]\n_target_: kdexp.models.mlp.mlp\nhidden: HIDDEN\n"),
-    "a loss": ("loss", "_target_: site.addsitedir\nsitedir: FOLDER\n"),
+    "a student": ("student", "defaults: [base]\n_target_: kdexp.models.mlp.mlp\nhidden: <HIDDEN>\n"),
+    "a loss": ("loss", "_target_: site.addsitedir\nsitedir: <FOLDER>\n"),
     "loggers": ("experiment", f"{GLOBAL}hydra: {{job_logging: {{{HANDLERS}}}}}\n"),
     "loggers by their place": ("experiment", f"# @package hydra.job_logging\n{HANDLERS}\n"),
-    "callbacks": ("experiment", f"{GLOBAL}hydra: {{callbacks: {{x: RUN}}}}\n"),
-    "the environment": ("experiment", f"{GLOBAL}hydra: {{job: {{env_set: {{KDEXP_TRUST: site}}}}}}\nloss: RUN\n"),
+    "callbacks": ("experiment", f"{GLOBAL}hydra: {{callbacks: {{x: <RUN>}}}}\n"),
+    "the environment": ("experiment", f"{GLOBAL}hydra: {{job: {{env_set: {{KDEXP_TRUST: site}}}}}}\nloss: <RUN>\n"),
     "variables to copy": ("experiment", f"{GLOBAL}hydra: {{job: {{env_copy: [SECRET]}}}}\n"),
-    "an argument of the launcher": ("experiment", f"{GLOBAL}hydra: {{launcher: {{n_jobs: RUN}}}}\n"),
+    "an argument of the launcher": ("experiment", f"{GLOBAL}hydra: {{launcher: {{n_jobs: <RUN>}}}}\n"),
     "a sweep over hydra's settings": (
         "experiment",
         f"{GLOBAL}hydra:\n  mode: MULTIRUN\n  sweeper: {{params: {{+hydra.job.env_set.KDEXP_TRUST: site}}}}\n",
     ),
-    "an interpolation for all of it": ("experiment", f"{GLOBAL}x: {{callbacks: {{x: RUN}}}}\nhydra: ${{x}}\n"),
+    "an interpolation for all of it": ("experiment", f"{GLOBAL}x: {{callbacks: {{x: <RUN>}}}}\nhydra: ${{x}}\n"),
     "an interpolation for a part of it": ("experiment", f"{GLOBAL}x: {{_target_: y}}\nhydra: {{sweeper: '${{x}}'}}\n"),
-    "where it writes": ("experiment", f"{GLOBAL}hydra: {{run: {{dir: ELSEWHERE}}}}\n"),
+    "where it writes": ("experiment", f"{GLOBAL}hydra: {{run: {{dir: <ELSEWHERE>}}}}\n"),
     "a secret": ("experiment", f"{GLOBAL}tracking: {{name: '${{oc.env:SECRET}}'}}\n"),
     "a password": ("experiment", f"{GLOBAL}tracking: {{uri: 'http://me:{SECRET}@host'}}\n"),
     "an address of weights": (
         "student",
         "defaults: [base]\n_target_: kdexp.models.timm_models.timm_model\nname: test_resnet\npretrained: true\n"
-        "pretrained_cfg: {url: ADDRESS/x}\n",
+        "pretrained_cfg: {url: <ADDRESS>/x}\n",
     ),
 }
 
@@ -450,11 +460,11 @@ def test_options_of_somebody_else_run_no_code_and_tell_nothing(attack, server, c
     path = attack.place / "their_conf" / group / "theirs.yaml"
     path.parent.mkdir(parents=True)
     words = {
-        "FOLDER": str(attack.folder),
-        "ELSEWHERE": str(attack.elsewhere),
-        "ADDRESS": server.address,
-        "RUN": json.dumps(attack.run),
-        "HIDDEN": json.dumps(hidden),
+        "<FOLDER>": str(attack.folder),
+        "<ELSEWHERE>": str(attack.elsewhere),
+        "<ADDRESS>": server.address,
+        "<RUN>": json.dumps(attack.run),
+        "<HIDDEN>": json.dumps(hidden),
     }
     path.write_text(re.sub("|".join(words), lambda found: words[found[0]], content))
     others = () if group == "experiment" else ("experiment=smoke",)
@@ -493,7 +503,7 @@ def test_ones_own_options_may_say_what_is_swept_and_numbers_of_the_launcher(comm
     path = tmp_path / "my_conf" / "experiment" / "mine.yaml"
     path.parent.mkdir(parents=True)
     path.write_text(
-        "# @package _global_\ndefaults:\n  - override /hydra/launcher: joblib\n  - smoke\n"
+        "# @package _global_\ndefaults:\n  - smoke\n  - override /hydra/launcher: joblib\n"
         "hydra: {mode: MULTIRUN, sweeper: {params: {alpha: '1,0.5'}}, launcher: {n_jobs: 2}}\n"
         "trainer: {max_epochs: 1}\nteacher: {recipe: {max_epochs: 1}}\n"
     )
