@@ -18,7 +18,7 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from kdexp import launch, results
+from kdexp import launch, results, tracking
 from kdexp.cache import verify
 from kdexp.config import compose
 from kdexp.eval import robustness
@@ -375,18 +375,29 @@ def test_the_program_takes_trackers_beside_resume_and_nothing_else(attack, monke
         launch._continue_run()
 
 
-def test_a_robustness_report_is_sent_nowhere_that_the_folder_names(attack, server, store, monkeypatch):
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    attack.config["tracking"] |= {"tool": "wandb", "wandb": "online", "entity": "them", "uri": server.address}
-    attack.config["store_dir"] = str(attack.elsewhere)
-    attack.write(tracking={"tool": "wandb", "location": server.address, "group": None})
-    monkeypatch.setenv("KDEXP_STORE_DIR", str(store))
+def test_a_robustness_report_is_sent_and_kept_where_the_reader_says(attack, store, monkeypatch):
+    """The folder says online, for its own team, and a store that is not there; the reader's W&B is to be offline."""
+    asked = []
+    begin = tracking._wandb_run
+
+    def watched(mode, settings, *more):
+        asked.append((mode, settings["entity"]))
+        return begin("offline", settings, *more)
+
+    monkeypatch.setattr(tracking, "_wandb_run", watched)
+    monkeypatch.setattr(tracking, "_answers", lambda url: True)
+    for name, value in {"WANDB_MODE": "offline", "WANDB_API_KEY": "0" * 40, "KDEXP_STORE_DIR": str(store)}.items():
+        monkeypatch.setenv(name, value)
+    config = attack.config
+    config["tracking"] |= {"tool": "wandb", "wandb": "online", "entity": "them"}
+    config["store_dir"] = str(attack.elsewhere)
+    config["teacher"] |= config["student"] | {"weights": str(attack.folder / "student.safetensors")}
+    attack.write(tracking={"tool": "wandb", "location": "http://theirs", "group": None})
     overrides = ("robustness=noise_dose", "robustness.samples=20", "robustness.resamples=100")
-    dict(robustness(compose(list(overrides), "eval", run=attack.folder, control="none")))
-    assert server.visits == 0
+    ((_, report),) = robustness(compose(list(overrides), "eval", run=attack.folder, control="none"))
+    assert list(report["models"]) == ["teacher", "student"]
+    assert asked == [("offline", None)]
     assert not attack.elsewhere.exists()
-    (made,) = (attack.folder / "wandb").glob("offline-run-*")
-    assert b"them" not in next(made.glob("*.wandb")).read_bytes()
 
 
 @pytest.mark.parametrize("place", ["figures", "train.log", "robustness", "student.safetensors"])
