@@ -37,6 +37,7 @@ from kdexp.features import input_of_classifier, side
 from kdexp.fit import fit
 from kdexp.metrics import Curves, Metrics, evaluate
 from kdexp.models.cost import macs, parameters
+from kdexp.models.timm_models import without_sources
 from kdexp.online import EMADistiller, MutualDistiller
 from kdexp.robustness.attacks import PIXELS, Attack
 from kdexp.schedules import anneal
@@ -60,7 +61,7 @@ class Data:
     def __init__(self, config: Any, like: "Data | None" = None) -> None:
         self._config = config.dataset
         self._like = like
-        self._source: Source = like._source if like is not None else instantiate(config.dataset.source)
+        self._source: Source = like._source if like is not None else instantiate(config.dataset.source, "source")
         if not isinstance(self._source, Source):
             found = type(self._source).__name__
             raise ValueError(f"dataset.source must give a kdexp.contracts.Source, got {found}")
@@ -146,7 +147,7 @@ class Data:
     ) -> DataModule:
         return DataModule(
             splits,
-            augment=[instantiate(transform) for transform in (augment.transforms if augment else [])],
+            augment=[instantiate(transform, "transform") for transform in (augment.transforms if augment else [])],
             mean=list(statistics.mean),
             std=list(statistics.std),
             batch_size=batch_size,
@@ -158,15 +159,24 @@ class Data:
         )
 
 
-def network(config: Any, setting: str, dataset: Any, **changed: Any) -> nn.Module:
+def network(config: Any, setting: str, dataset: Any, *, pretrained: bool | None = None) -> nn.Module:
     """Build a network and see that it takes the data set's inputs and gives its outputs.
+
+    Args:
+        config: the network's.
+        setting: its name, for messages.
+        dataset: the configuration of the data set.
+        pretrained: whether it begins with published weights; None: as its configuration says. False for a network whose
+            weights all come from a file: then nothing is fetched, whatever its configuration says of where.
 
     Raises:
         ValueError: it does not.
     """
     arguments = {key: value for key, value in plain(config).items() if key not in _NETWORK_KEYS}
+    if pretrained is not None and "pretrained" in arguments:
+        arguments = (arguments if pretrained else without_sources(arguments)) | {"pretrained": pretrained}
     try:
-        built: nn.Module = instantiate(arguments | changed)
+        built: nn.Module = instantiate(arguments, "network")
     except ValueError as error:
         raise ValueError(f"{setting}: {error}") from error
     probe = torch.zeros(2, *dataset.input_shape)
@@ -221,29 +231,47 @@ def _rehearse_loss(soft_loss: nn.Module, dataset: Any) -> None:
 def _rehearse_recipe(recipe: Any, prefix: str) -> None:
     setting = f"{prefix}optimizer"
     try:
-        optimizer = instantiate(recipe.optimizer)([nn.Parameter(torch.zeros(1))])
+        optimizer = instantiate(recipe.optimizer, "optimizer")([nn.Parameter(torch.zeros(1))])
         setting = f"{prefix}scheduler"
-        instantiate(recipe.scheduler)(optimizer, total_steps=10)
+        instantiate(recipe.scheduler, "scheduler")(optimizer, total_steps=10)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{setting}: {error}") from error
 
 
-def student(config: Any, frozen: Teacher | None = None) -> nn.Module:
+def student(config: Any, frozen: Teacher | None = None, *, pretrained: bool | None = None) -> nn.Module:
     """The student, with initial weights that depend on the seed alone.
 
     It is that of conf/student, or what a representation loss deploys in its place (SimKD), with parts of the teacher:
     trained ones when the teacher is given; without it the same shapes, to load weights into.
+
+    Args:
+        config: the experiment's.
+        frozen: the teacher.
+        pretrained: see `network`.
     """
     torch.manual_seed(config.seed)
-    built = network(config.student, "student", config.dataset)
+    built = network(config.student, "student", config.dataset, pretrained=pretrained)
     for loss in config.feature_loss.values():
-        if hasattr(target(loss), "deployed"):
+        deployed = getattr(target(loss, "feature_loss"), "deployed", None)
+        if deployed is not None:
             setting, member = _the_teacher(config)
-            other = frozen.networks[0] if frozen is not None else network(member, setting, config.dataset)
-            built = target(loss).deployed(
-                _side(config, "student", config.student, built), _side(config, setting, member, other)
-            )
+            other = frozen.networks[0] if frozen else network(member, setting, config.dataset, pretrained=False)
+            sides = _side(config, "student", config.student, built), _side(config, setting, member, other)
+            built = deployed(*sides)
     return _laid_out(built, config.trainer.channels_last, config)
+
+
+def trained_student(config: Any, weights: Path, setting: str) -> nn.Module:
+    """The student of a finished run.
+
+    Args:
+        config: the run's.
+        weights: its student.safetensors.
+        setting: the setting that named it, for messages.
+    """
+    learner = student(config, pretrained=False)
+    load_weights(learner, results.verified(weights, setting), setting)
+    return learner
 
 
 def peers(config: Any) -> dict[str, nn.Module]:
@@ -299,12 +327,13 @@ def penultimate(config: Any, setting: str, member: Any, built: nn.Module) -> str
     return input_of_classifier(built, torch.zeros(2, *config.dataset.input_shape))
 
 
-def term(config: Any, *args: Any) -> Term:
-    """A soft or a representation loss with its weights; args come before the settings of its constructor."""
+def term(config: Any, pair: Pair | None = None) -> Term:
+    """A soft loss with its weights; with the pair of networks that it compares, a representation loss."""
     settings = plain(config)
     weights = {key: settings.pop(key) for key in TERM_KEYS if key in settings}
     settings.pop("published", None)
-    return Term(instantiate(settings, *args), **weights)
+    built = instantiate(settings, "loss") if pair is None else instantiate(settings, "feature_loss", pair)
+    return Term(built, **weights)
 
 
 def feature_losses(config: Any, learner: nn.Module, frozen: nn.Module, labels: Tensor) -> dict[str, Term]:
@@ -372,8 +401,7 @@ def _teacher_network(member: Any, setting: str, config: Any, data: Data) -> nn.M
         log.info("%s %s: %s %s", setting, name, state, weights.parent)
         train = partial(_train_teacher, member, setting, config, data, weights.parent.name)
         trained_once(weights.parent, _teacher_key(member, config, data), train)
-    # The file has all the weights: published ones need not be fetched first.
-    built = network(member, setting, config.dataset, **({"pretrained": False} if "pretrained" in member else {}))
+    built = network(member, setting, config.dataset, pretrained=False)
     load_weights(built, results.verified(weights, f"{setting}.weights"), f"{setting}.weights")
     return built
 
@@ -451,10 +479,10 @@ def _train_teacher(member: Any, setting: str, config: Any, data: Data, key: str,
     kind = adversarial(scheme, config.dataset, f"{setting}.recipe.scheme") if scheme else Distiller
     module = kind(
         learner,
-        instantiate(recipe.optimizer),
+        instantiate(recipe.optimizer, "optimizer"),
         task=config.dataset.task,
         num_outputs=config.dataset.num_outputs,
-        scheduler=instantiate(recipe.scheduler),
+        scheduler=instantiate(recipe.scheduler, "scheduler"),
         label_smoothing=recipe.label_smoothing,
         seed=recipe.seed,
     )
@@ -668,7 +696,7 @@ def kept_answers(config: Any, *, may_train: bool = True) -> Cache | None:
     frozen = teacher(config, data, may_train=may_train)
     if frozen is None:
         return None
-    distiller(config, student(config, frozen), frozen, data)  # its losses say which features are read
+    distiller(config, student(config, frozen, pretrained=False), frozen, data)  # its losses say which features are read
     answers = teacher_cache(config, frozen, data)
     if answers is not None:
         answers.device = device(config.trainer.accelerator)
@@ -682,7 +710,8 @@ def _answers_key(config: Any, frozen: Teacher, data: Data, split: SplitName, rec
     transforms = plain(config.augment.transforms) if augmented else []
     index = getattr(data.student.splits, split).index
     place = device(config.trainer.accelerator)
-    code = [Path(inspect.getfile(target(item))) for item in (*members, *transforms)]
+    called = [*(target(member, "network") for member in members), *(target(each, "transform") for each in transforms)]
+    code = [Path(inspect.getfile(one)) for one in called]
     code += [Path(__file__).parent / name for name in _ANSWERING]
     return {
         "weights": [state_digest(network) for network in frozen.networks],
@@ -763,13 +792,13 @@ def distiller(config: Any, learner: nn.Module, frozen: Teacher | None, data: Dat
         kind = partial(adversarial(config.scheme, config.dataset, "scheme"), teacher=frozen)
     training = kind(
         learner,
-        instantiate(config.optimizer),
+        instantiate(config.optimizer, "optimizer"),
         task=config.dataset.task,
         num_outputs=config.dataset.num_outputs,
         soft_loss=term(config.loss) if has_soft_term(config) else None,
         alpha=_schedule(config.alpha, config.alpha_schedule),
         temperature=_schedule(config.temperature, config.temperature_schedule),
-        scheduler=instantiate(config.scheduler),
+        scheduler=instantiate(config.scheduler, "scheduler"),
         label_smoothing=config.label_smoothing,
         seed=config.seed,
         val_metrics=metrics(config, module, "val", fidelity=frozen is not None, alone=False),

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from kdexp import launch, schemes
 from kdexp.config import HYDRA_VERSION_BASE, check, is_count, one_line, plain
+from kdexp.foreign import check_folder, printable, stored
 
 TOLERANCE = 1e-2
 """Of an output. On the machine that kept them the answers are equal; on another, or a GPU, they differ by less than
@@ -76,10 +77,10 @@ def caches(config: DictConfig) -> list[Path]:
 def show(config: DictConfig) -> None:
     """Print a line for each cache."""
     from rich.box import SIMPLE
-    from rich.console import Console
     from rich.table import Table
 
     from kdexp.teacher_cache import filled_views, used
+    from kdexp.terminal import screen
 
     table = Table(box=SIMPLE)
     for name in ("key", "teacher", "dataset", "split", "samples", "views", "MB"):
@@ -91,7 +92,7 @@ def show(config: DictConfig) -> None:
         made = card["made_for"]
         table.add_row(folder.name, made["teacher"], made["dataset"], card["split"], f"{card['samples']:,}",
                       str(len(filled_views(folder))), f"{size / 1e6:.2f}")  # fmt: skip
-    console = Console() if sys.stdout.isatty() else Console(width=120)
+    console = screen(120)
     console.print(table)
     console.print(f"{total / 1e6:.1f} MB in {Path(config.store_dir) / 'teacher-outputs'}")
 
@@ -108,7 +109,12 @@ def verify(config: DictConfig) -> Iterator[tuple[str, bool, str]]:
 
     for folder in caches(config):
         card = json.loads((folder / "card.json").read_text())
-        experiment = OmegaConf.create(card["config"])
+        try:
+            check_folder(folder, "store_dir")
+            experiment = OmegaConf.create(stored(card["config"]))
+        except ValueError as error:
+            yield folder.name, False, f"not one that kdexp wrote: {error}"
+            continue
         experiment.store_dir = config.store_dir
         experiment.dataset.num_workers = 0  # samples are read one at a time
         try:
@@ -166,7 +172,7 @@ def _keep(config: DictConfig) -> None:
         else:
             for key, good, found in verify(config):
                 whole &= good
-                print(f"{key}  {'ok ' if good else 'BAD'}  {found}", flush=True)
+                print(printable(f"{key}  {'ok ' if good else 'BAD'}  {found}"), flush=True)
     except (ValueError, OSError) as error:
         launch.leave(launch.WRONG_INPUT, one_line(error))
     if not whole:

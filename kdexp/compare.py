@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from kdexp import launch
 from kdexp.config import HYDRA_VERSION_BASE, one_line
+from kdexp.foreign import printable
 
 
 def run(config: DictConfig) -> list[tuple[str, Path]]:
@@ -33,7 +34,7 @@ def run(config: DictConfig) -> list[tuple[str, Path]]:
     folders = [Path(folder) for folder in config.folders]
     found, unread = find(folders)
     for line in unread:
-        print(f"skipped: {line}", file=sys.stderr)
+        print(f"skipped: {printable(line)}", file=sys.stderr)
     if not found:
         raise ValueError(f"folders must hold at least one run, got {' '.join(config.folders)}")
     comparison = Comparison(matching(found, config.where), config.sort)
@@ -49,7 +50,7 @@ def _compare(config: DictConfig) -> None:
     except (ValueError, OSError) as error:
         launch.leave(launch.WRONG_INPUT, one_line(error))
     for what, path in written:
-        print(f"{what:<14}{path}")
+        print(f"{what:<14}{printable(path)}")
 
 
 def _with_folders() -> None:

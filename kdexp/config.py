@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,13 +16,12 @@ from hydra import initialize_config_module
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import HydraException
 from hydra.types import RunMode
-from hydra.utils import get_object
-from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from kdexp import foreign, trust
 from kdexp.monitor import AUTO, DIRECTIONS
 
 # Hydra 1.4 will warn about any explicit value: this is the one line to change then.
@@ -151,6 +149,7 @@ OmegaConf.register_new_resolver(
 OmegaConf.register_new_resolver("kdexp.views", lambda mode: _cached_views(mode), replace=True)
 OmegaConf.register_new_resolver("kdexp.augment_seed", lambda mode, seed: seed if mode == "none" else 0, replace=True)
 OmegaConf.register_new_resolver("kdexp.epochs", lambda epochs, share: round(epochs / max(share, 0.1)), replace=True)
+OmegaConf.register_new_resolver("kdexp.tracking_server", foreign.tracking_server, replace=True)
 OmegaConf.register_new_resolver("kdexp.names", lambda group: "+".join(group) or "none", replace=True)
 
 
@@ -175,6 +174,8 @@ def compose(overrides: Sequence[str] = (), config_name: str = "train", **setting
             HydraConfig.instance().set_config(config)  # ${hydra:...} reads it
             with open_dict(config):
                 del config["hydra"]
+            unresolved: Any = OmegaConf.to_container(config, resolve=False)
+            foreign.check_texts(unresolved)
             OmegaConf.resolve(config)
         except Exception as error:
             raise ValueError(one_line(error)) from error
@@ -187,6 +188,7 @@ def dataset_option(name: str, data_dir: str) -> Any:
     Raises:
         ValueError: there is no such option.
     """
+    _require(re.fullmatch(r"[\w/-]+", name), "dataset", "must be the name of an option", name)
     if not GlobalHydra().is_initialized():
         return compose([f"dataset={name}"], data_dir=data_dir, output_dir="").dataset
     loader = GlobalHydra.instance().config_loader()
@@ -323,7 +325,7 @@ def fusion_key(config: Mapping[str, Any]) -> str | None:
 def code_version() -> str:
     """Version of kdexp and a digest of its source and that of the packages in KDEXP_TRUST."""
     digest = hashlib.sha256(own_source())
-    for package in sorted({name.split(".")[0] for name in _trusted_by_user()}):
+    for package in sorted({name.split(".")[0] for name in trust.packages()}):
         digest.update(_digest(package))
     return f"{version('kdexp')}+{digest.hexdigest()[:8]}"
 
@@ -393,7 +395,7 @@ def teachers(config: Any) -> dict[str, Any]:
     """The setting of each teacher and its configuration: none, the one, or the members of an ensemble."""
     if is_control(config) or config.scheme.get("name") in ("mutual", "ema", *ADVERSARIAL_TRAINING):
         return {}
-    if not (config.feature_loss or getattr(target(config.loss), "needs_teacher", True)):
+    if not (config.feature_loss or getattr(target(config.loss, "loss"), "needs_teacher", True)):
         return {}
     members = config.teacher.get("members")
     if members:
@@ -410,83 +412,14 @@ TEACHER_KEYS = ("weights", "mean", "std", "recipe", "precision",
 TERM_KEYS = ("weight", "warmup_epochs", "alone", "after")
 
 
-# What a configuration may name as a `_target_`. A run folder that came from somebody else is read by kdexp-eval, so
-# a yaml must not be able to call whatever is importable. Hydra's own list of forbidden targets can be walked around.
-_TRUSTED = (
-    "kdexp.data",
-    "kdexp.feature_losses",
-    "kdexp.losses",
-    "kdexp.models",
-    "kdexp.robustness",
-    "kdexp.schedules",
-    "torch.optim",
-    "torch.nn",
-    "timm.optim",
-)
+def instantiate(config: Any, slot: str, *args: Any) -> Any:
+    """Call what a part of a configuration names: see `kdexp.trust.build`."""
+    return trust.build(plain(config) if OmegaConf.is_config(config) else config, slot, *args)
 
 
-def instantiate(config: Any, *args: Any, **kwargs: Any) -> Any:
-    """Hydra's instantiate behind an allow-list of packages; the only call of it in kdexp.
-
-    A user's own package is added by the environment variable KDEXP_TRUST (comma-separated package names): the user
-    says it, not the configuration.
-
-    Raises:
-        ValueError: a target that is not to be trusted, does not exist, or refuses its arguments.
-    """
-    for name in _targets(config):
-        _check_target(name)
-    try:
-        return hydra_instantiate(config, *args, _convert_="all", **kwargs)
-    except InstantiationException as error:
-        # Hydra wraps whatever the target raised; its own words are what the user is to read.
-        cause = error.__cause__
-        if isinstance(cause, TypeError):  # an argument that the target does not have, or lacks
-            raise ValueError(f"{config['_target_']}: {cause}") from cause
-        raise cause or error from None
-
-
-def target(config: Any) -> Any:
-    """What a configuration's `_target_` names, without calling it.
-
-    Raises:
-        ValueError: a target that is not to be trusted, or does not exist.
-    """
-    return _check_target(config["_target_"])
-
-
-def _targets(node: Any) -> list[str]:
-    if isinstance(node, DictConfig | dict):
-        own = [str(node["_target_"])] if "_target_" in node else []
-        return own + [target for key in node for target in _targets(node[key])]
-    if isinstance(node, Sequence) and not isinstance(node, str):
-        return [target for item in node for target in _targets(item)]
-    return []
-
-
-def _trusted_by_user() -> tuple[str, ...]:
-    return tuple(name for name in os.environ.get("KDEXP_TRUST", "").split(",") if name)
-
-
-def _check_target(target: str) -> Any:
-    trusted = _TRUSTED + _trusted_by_user()
-
-    def is_trusted(path: str) -> bool:
-        return any(path == name or path.startswith(name + ".") for name in trusted)
-
-    if not is_trusted(target):
-        raise ValueError(
-            f"_target_ must be in a trusted package ({', '.join(trusted)}; add yours with KDEXP_TRUST), got {target!r}"
-        )
-    try:
-        found = get_object(target)
-    except Exception as error:
-        reason = str(error.__cause__ or error).splitlines()[0]
-        raise ValueError(f"_target_ must name something that can be imported, got {target!r}: {reason}") from error
-    # The path may lead through a trusted module to what that module imported: kdexp.data.x.os.system.
-    if not is_trusted(getattr(found, "__module__", "")):
-        raise ValueError(f"_target_ must be defined in a trusted package, got {target!r}, which is {found!r}")
-    return found
+def target(config: Any, slot: str) -> Any:
+    """What a configuration's `_target_` names, without calling it: see `kdexp.trust.find`."""
+    return trust.find(config["_target_"], slot)
 
 
 def check(config: Any) -> None:
@@ -512,20 +445,8 @@ def check(config: Any) -> None:
     _require(dataset.num_classes >= fewest, "dataset.num_classes", f"must be at least {fewest}", dataset.num_classes)
     _check_classes("dataset", dataset)
     _require(0 <= config.seed < 2**63, "seed", "must be in [0, 2^63)", config.seed)
-    for part in (
-        "student",
-        "teacher",
-        "loss",
-        "feature_loss",
-        "scheme",
-        "optimizer",
-        "scheduler",
-        "augment",
-        "dataset",
-        "robustness",
-    ):
-        for name in _targets(config[part]):
-            _check_target(name)
+    for part in trust.EXPERIMENT:
+        trust.check(OmegaConf.to_container(config[part], resolve=True), trust.EXPERIMENT[part], part)
     if config.scheme:
         _check_scheme(config.scheme, config)
     _check_views(config)
@@ -729,7 +650,8 @@ def _check_views(config: Any) -> None:
              "must be none or static with dataset.resample, which draws views of its own", teacher.cache)  # fmt: skip
     for transform in config.augment.transforms:
         rule = f"must be none or static with {transform['_target_']}, whose partners depend on the batch"
-        _require(not getattr(target(transform), "mixes_samples", False), "teacher.cache", rule, teacher.cache)
+        mixes = getattr(target(transform, "transform"), "mixes_samples", False)
+        _require(not mixes, "teacher.cache", rule, teacher.cache)
 
 
 _PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")

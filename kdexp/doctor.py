@@ -55,9 +55,10 @@ def run(config: DictConfig) -> Iterator["Finding"]:
 def show(findings: Sequence["Finding"], *, unfinished: bool = False) -> None:
     """Print the table and how much is in it; unfinished when a wrong setting came between."""
     from rich.box import SIMPLE
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
+
+    from kdexp.terminal import screen
 
     colours = {"ok": "green", "note": "cyan", "warning": "yellow", "error": "bold red"}
     table = Table(box=SIMPLE)
@@ -65,9 +66,8 @@ def show(findings: Sequence["Finding"], *, unfinished: bool = False) -> None:
         table.add_column(name, no_wrap=name != "found")
     for finding in findings:
         text = f"{finding.found}\n-> {finding.advice}" if finding.advice else finding.found
-        table.add_row(finding.check, escape(text), f"[{colours[finding.verdict]}]{finding.verdict}[/]")
-    # Into a file or a pipe the table is written as wide as it is.
-    console = Console() if sys.stdout.isatty() else Console(width=160)
+        table.add_row(finding.check, text, Text(finding.verdict, colours[finding.verdict]))
+    console = screen()
     console.print(table)
     counts = {name: sum(finding.verdict == name for finding in findings) for name in ("error", "warning", "note")}
     total = ", ".join(f"{count} {name}{'' if count == 1 else 's'}" for name, count in counts.items())

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from kdexp import launch, results, schemes
 from kdexp.config import HYDRA_VERSION_BASE, check_robustness, one_line
+from kdexp.foreign import check_folder, stored
 
 if TYPE_CHECKING:
     import torch
@@ -47,12 +48,10 @@ def run(config: DictConfig) -> dict[str, float]:
 
     from kdexp import assemble  # here: --help must not wait for torch
     from kdexp.metrics import evaluate
-    from kdexp.teacher import load_weights
 
     device = assemble.device(config.accelerator)
     data = assemble.Data(experiment)
-    student = assemble.student(experiment)
-    load_weights(student, results.verified(folder / results.WEIGHTS, "run"), "run")
+    student = assemble.trained_student(experiment, folder / results.WEIGHTS, "run")
     frozen = assemble.teacher(experiment, data, may_train=False)
     if frozen is not None:
         frozen.to(device)
@@ -169,8 +168,9 @@ def _experiment(config: DictConfig, folder: Path, saved: Mapping[str, Any]) -> D
     """The configuration of a run, which may have been moved, on this machine."""
     if config.accelerator not in ("auto", "cpu", "gpu"):
         raise ValueError(f"accelerator must be auto, cpu or gpu, got {config.accelerator}")
+    check_folder(folder, "run")
     changed = {name: config[name] for name in ("data_dir", "store_dir") if config[name] is not None}
-    *_, (_, last) = schemes.steps(saved["config"] | changed | {"output_dir": str(folder)})
+    *_, (_, last) = schemes.steps(stored(saved["config"]) | changed | {"output_dir": str(folder)})
     experiment = OmegaConf.create(last)
     if "data_dir" in changed and "data_dir" in experiment.dataset.source:
         experiment.dataset.source.data_dir = config.data_dir

@@ -30,7 +30,7 @@ from kdexp.robustness.attacks import Attack, Network, Normalized
 from kdexp.robustness.cells import Batches, Cell, Grid, Measured, Networks
 from kdexp.robustness.published import published_sets
 from kdexp.robustness.summary import CONTROL, STUDENT, TEACHER, Summary
-from kdexp.teacher import Teacher, load_weights
+from kdexp.teacher import Teacher
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +62,7 @@ class Subject:
 
 def run_subject(config: Any, folder: Path, device: torch.device) -> Subject:
     """The student of a finished run, whose cells are kept in its run folder."""
-    learner = assemble.student(config)
-    load_weights(learner, results.verified(folder / results.WEIGHTS, "run"), "run")
+    learner = assemble.trained_student(config, folder / results.WEIGHTS, "run")
     digest, path = assemble.state_digest(learner), assemble.penultimate(config, "student", config.student, learner)
     reader = Reader(learner.to(device).eval(), [path] if path else [])
     represent = (lambda inputs: reader(inputs).features[path]) if path else None
@@ -240,7 +239,7 @@ class Examination:
         left_out: dict[str, list[str]] = {}
         for name, settings in kinds.items():
             try:
-                kind = instantiate(settings)
+                kind = instantiate(settings, "perturbation")
             except ValueError as error:
                 raise ValueError(f"robustness.{axis}.kinds.{name}: {error}") from error
             reason = kind.why_not(self._grid.shape)

@@ -291,7 +291,7 @@ def _evaluate(
     Returns:
         ROC curves and confusion matrix on test; None when that is not among the splits.
     """
-    learner = assemble.student(config).to(fitted.device)
+    learner = assemble.student(config, pretrained=False).to(fitted.device)
     found: dict[str, dict[str, dict[str, float]]] = {split: {} for split in splits}
     curves = assemble.curves(config, data.student).to(fitted.device)
     # A frozen teacher says the same of the last epoch's batches as of the best's: it is asked once.
@@ -359,9 +359,7 @@ def ensemble(config: Any, folders: Sequence[Path]) -> dict[str, dict[str, float]
         config: that of the runs.
         folders: with a student.safetensors each, all of one architecture.
     """
-    networks = [assemble.student(config) for _ in folders]
-    for network, folder in zip(networks, folders, strict=True):
-        load_weights(network, results.verified(folder / results.WEIGHTS, "scheme"), "scheme")
+    networks = [assemble.trained_student(config, folder / results.WEIGHTS, "scheme") for folder in folders]
     average = Teacher(networks, task=config.dataset.task).to(assemble.device(config.trainer.accelerator))
     return _measure(config, lambda inputs: average(inputs).logits, assemble.Data(config))
 

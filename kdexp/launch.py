@@ -20,7 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from kdexp import child, monitor, results
+from kdexp import child, loader, monitor, results
 from kdexp.config import (
     code_version,
     control_fingerprint,
@@ -32,6 +32,7 @@ from kdexp.config import (
     run_fingerprint,
     run_key,
 )
+from kdexp.foreign import check_folder, printable
 from kdexp.sweep import stop_file
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,8 @@ def program(entry: Callable[[], None]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing; what is printed is up to us
     logging.raiseExceptions = False  # a log file on a full disk must not fill the console too
     signal.signal(signal.SIGTERM, child.terminated)
+    logging.setLogRecordFactory(_PlainRecord)
+    loader.install()
     try:
         _continue_run()
         entry()
@@ -59,9 +62,17 @@ def program(entry: Callable[[], None]) -> None:
         leave(INTERRUPTED, "interrupted")
 
 
+class _PlainRecord(logging.LogRecord):
+    """What is logged, and so printed: names and errors in it may come from files."""
+
+    def getMessage(self) -> str:
+        """The message."""
+        return printable(super().getMessage())
+
+
 def leave(code: int, message: str) -> NoReturn:
     """End the process with one line on stderr."""
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {printable(message)}", file=sys.stderr)
     sys.exit(code)
 
 
@@ -70,11 +81,13 @@ def _continue_run() -> None:
     given = [argument for argument in sys.argv[1:] if argument.startswith("resume=")]
     if not given or given[-1] == "resume=null" or rank() != 0:  # a child rank is told its folder
         return
-    others = [a for a in sys.argv[1:] if a not in given and not a.startswith("-")]
+    others = [a for a in sys.argv[1:] if a not in given and not a.startswith(("-", "tracking=", "tracking."))]
     if others:
-        raise ValueError(f"resume takes every setting from the run and must stand alone, got {' '.join(others)}")
+        rule = "takes every setting but tracking from the run and must stand alone"
+        raise ValueError(f"resume {rule}, got {' '.join(others)}")
     folder = Path(given[-1].removeprefix("resume=").strip("'\"")).absolute()
     results.read(folder, "resume")
+    check_folder(folder, "resume")  # before Hydra opens the log there
     sys.argv += [f'hydra.run.dir="{folder}"', "hydra.output_subdir=null"]
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from kdexp.atomic import atomic_path, sha256
+from kdexp.foreign import inside, without_password
 
 SCHEMA_VERSION = 1
 FILE = "results.json"
@@ -60,7 +61,7 @@ def recording(folder: Path, facts: Mapping[str, Any]) -> Iterator[dict[str, Any]
             yield results
         except BaseException as error:
             results["status"] = status_of(error)
-            results["error"] = f"{type(error).__name__}: {error}"
+            results["error"] = without_password(f"{type(error).__name__}: {error}")
             with suppress(OSError):  # a full disk, most likely: what went wrong before is what is to be heard
                 write(folder, results | {"ended": _now()})
             raise
@@ -122,7 +123,7 @@ def set_aside(folder: Path) -> None:
     """
     with alone(folder):
         run = _content(folder)
-        place = folder.parent / SUPERSEDED / f"{folder.name}-{run.get('wandb_id') or os.urandom(4).hex()}"
+        place = inside(folder.parent / SUPERSEDED, f"{folder.name}-{run.get('wandb_id') or os.urandom(4).hex()}")
         place.mkdir(parents=True, exist_ok=True)
         for kept in (folder / ".hydra", folder / LOG):  # they belong to whoever opened the folder, too
             if kept.is_dir():
@@ -242,7 +243,7 @@ def read(folder: Path, setting: str) -> dict[str, Any]:
     Raises:
         ValueError: the folder does not hold a run, or one of a later kdexp.
     """
-    path = folder / FILE
+    path = inside(folder, FILE)
     if not path.is_file():
         raise ValueError(f"{setting} must be the folder of a run (with {FILE} in it), got {folder}")
     try:
@@ -251,6 +252,8 @@ def read(folder: Path, setting: str) -> dict[str, Any]:
         raise ValueError(f"{setting} must hold a readable {FILE}, got {path}: {error}") from error
     if not isinstance(results, dict) or not results.keys() >= _FACTS:
         raise ValueError(f"{setting} must hold the {FILE} of a run, got {path}")
+    if not re.fullmatch(r"\w+", str(results.get("wandb_id", "none"))):
+        raise ValueError(f"{setting} must hold a wandb_id of letters and digits, got {results['wandb_id']!r} in {path}")
     found = results.get("schema_version")
     if found != SCHEMA_VERSION:
         raise ValueError(f"{setting} must hold a {FILE} of schema version {SCHEMA_VERSION}, got {found} in {path}")

@@ -156,7 +156,7 @@ class Study:
 
     def trials(self) -> list[Trial]:
         """All of them, in the order of their numbers."""
-        return [_trial(trial) for trial in self._study.get_trials(deepcopy=False)]
+        return [self._trial(trial) for trial in self._study.get_trials(deepcopy=False)]
 
     def are_others_at_it(self, launch: str) -> bool:
         """Whether trials are running that another launch asked for, and has not given up."""
@@ -169,7 +169,7 @@ class Study:
         sign = -1 if DIRECTIONS[self._metric] == "max" else 1
         found = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         found.sort(key=lambda trial: (sign * (trial.value or 0.0), trial.user_attrs[_VAL]["nll"], trial.number))
-        return [_trial(trial) for trial in found]
+        return [self._trial(trial) for trial in found]
 
     def importance(self) -> dict[str, float]:
         """How much each setting matters to being among the better trials, as shares of one, the most important first.
@@ -181,6 +181,15 @@ class Study:
             return {}
         found = optuna.importance.get_param_importances(self._study)
         return found if sum(found.values()) > 0 else {}
+
+    def _trial(self, trial: FrozenTrial) -> Trial:
+        attrs = trial.user_attrs
+        point, status = attrs.get(_POINT, {}), _STATUS[trial.state]
+        foreign = [name for name in point if name not in self._space]  # each is typed into a command of its own
+        if foreign:
+            raise ValueError(f"{FILE} must have points of {', '.join(self._space)}, got {foreign[0]}")
+        value = trial.value if status == "completed" else None
+        return Trial(trial.number, trial._trial_id, point, attrs.get(_FOLDER), value, status)
 
     def _release(self, launch: str | None = None) -> None:
         """Let trials wait for the next who asks: those of one launch, or of all launches that are gone."""
@@ -283,10 +292,3 @@ def _report(
 
 _STATUS = {TrialState.RUNNING: "running", TrialState.WAITING: "waiting", TrialState.COMPLETE: "completed",
            TrialState.PRUNED: "pruned"}  # fmt: skip
-
-
-def _trial(trial: FrozenTrial) -> Trial:
-    attrs = trial.user_attrs
-    status = _STATUS[trial.state]
-    value = trial.value if status == "completed" else None
-    return Trial(trial.number, trial._trial_id, attrs.get(_POINT, {}), attrs.get(_FOLDER), value, status)

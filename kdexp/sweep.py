@@ -19,6 +19,7 @@ from filelock import FileLock
 from kdexp import results
 from kdexp.atomic import atomic_path
 from kdexp.config import DISTILLATION_ONLY, RUN_ONLY
+from kdexp.foreign import inside
 from kdexp.monitor import score
 
 SCHEMA_VERSION = 1
@@ -173,11 +174,17 @@ class Sweep:
 
     @contextmanager
     def _index(self) -> Iterator[dict[int, Job]]:
-        """Read sweep.json, let the jobs in it be changed, and write it with what has become of them."""
+        """Read sweep.json, let the jobs in it be changed, and write it with what has become of them.
+
+        Raises:
+            ValueError: a job's folder is not in the sweep's.
+        """
         path = self.folder / FILE
         with FileLock(self.folder / f".{FILE}.lock"):
             entries = json.loads(path.read_text())["jobs"] if path.is_file() else ()
             jobs = {entry["number"]: _job(entry) for entry in entries}
+            for job in jobs.values():
+                inside(self.folder, job.folder)
             yield jobs
             index = {
                 "schema_version": SCHEMA_VERSION,
@@ -217,7 +224,7 @@ class Sweep:
             epoch=epoch,
             val_acc=run["metrics"]["val"]["best"]["acc"] if status == "completed" else val_acc,
             error=run.get("error"),
-            log_tail=() if status == "completed" else _tail(folder / results.LOG),
+            log_tail=() if status == "completed" else tail(folder),
             launch=run.get("launch"),
         )
         if status != "running":
@@ -258,7 +265,12 @@ def _seconds(run: Mapping[str, Any]) -> float | None:
     return (ended - datetime.fromisoformat(run["started"])).total_seconds()
 
 
-def _tail(log_file: Path) -> tuple[str, ...]:
+def tail(folder: Path) -> tuple[str, ...]:
+    """The last lines of the log in a run folder; none when there is none, or it is a link to somewhere else."""
+    try:
+        log_file = inside(folder, results.LOG)
+    except ValueError:
+        return ()
     if not log_file.is_file():
         return ()
     with log_file.open(errors="replace") as file:

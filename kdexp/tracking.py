@@ -7,13 +7,14 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import wandb
 from matplotlib.image import imread
 from pytorch_lightning.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from wandb.sdk.lib.wbauth import read_netrc_auth
 
+from kdexp.foreign import without_password
 from kdexp.metrics import CurveData
 from kdexp.monitor import DIRECTIONS
 from kdexp.report.robustness import flat
@@ -60,7 +61,8 @@ class Tracker:
             if mode != "disabled":
                 self._run = _wandb_run(mode, settings, folder, config, run_id)
                 self._logger = WandbLogger(experiment=self._run)
-                self.location = self._run.url if mode == "online" else str(Path(self._run.dir).parent)
+                address = without_password(self._run.url or "")
+                self.location = address if mode == "online" else str(Path(self._run.dir).parent)
         elif self._tool == "tensorboard":
             self._logger = TensorBoardLogger(folder, name="", version="tensorboard", default_hp_metric=False)
             self.location = str(folder / "tensorboard")
@@ -134,17 +136,34 @@ def _mlflow_run(settings: Mapping[str, Any], run_id: str) -> MLFlowLogger:
     """The MLflow run of this id: found again by its tag, or a new one."""
     from mlflow.tracking import MlflowClient
 
-    client = MlflowClient(settings["uri"])
+    server = _with_password(settings["uri"])
+    client = MlflowClient(server)
     experiment = client.get_experiment_by_name(settings["project"])
     earlier = client.search_runs([experiment.experiment_id], f"tags.kdexp_id = '{run_id}'") if experiment else []
     tags = {"kdexp_id": run_id, "group": settings["group"] or "", "job_type": settings["job_type"]}
     return MLFlowLogger(
         experiment_name=settings["project"],
         run_name=settings["name"],
-        tracking_uri=settings["uri"],
+        tracking_uri=server,
         tags=tags | {"tags": ", ".join(settings["tags"])},
         run_id=earlier[0].info.run_id if earlier else None,
     )
+
+
+def _with_password(uri: str) -> str:
+    """MLflow's store, by its address in the configuration, from which the environment's password was left out.
+
+    A server's password goes the way that keeps it out of MLflow's own messages, too: by variables of its own.
+    """
+    given = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if without_password(given) != uri:
+        return uri
+    parts = urlsplit(given)
+    if parts.scheme not in ("http", "https") or parts.password is None:
+        return given
+    os.environ.setdefault("MLFLOW_TRACKING_USERNAME", unquote(parts.username or ""))
+    os.environ.setdefault("MLFLOW_TRACKING_PASSWORD", unquote(parts.password))
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def _wandb_run(
@@ -222,7 +241,7 @@ def _decide(mode: str) -> Literal["online", "offline", "disabled"]:
     if key and _answers(settings.base_url):
         return "online"
     if key or mode == "online":
-        reason = f"{settings.base_url} does not answer" if key else "not logged in"
+        reason = f"{without_password(settings.base_url)} does not answer" if key else "not logged in"
         log.warning("W&B: %s; the run is kept offline and can be sent later with `wandb sync`", reason)
     return "offline"
 

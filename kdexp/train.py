@@ -28,6 +28,7 @@ from kdexp.config import (
     run_fingerprint,
     run_key,
 )
+from kdexp.foreign import check_folder, stored
 from kdexp.report.runs import leaves
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def run(config: DictConfig, parts: "Parts | None" = None) -> dict[str, Any]:
     folder = Path(config.resume or config.output_dir).absolute()
     if config.resume:
         results.read(folder, "resume")
+        check_folder(folder, "resume")
     with results.alone(folder) if launch.rank() == 0 else nullcontext():
         return _run(config, folder, parts)
 
@@ -72,7 +74,7 @@ def _run(config: DictConfig, folder: Path, parts: "Parts | None") -> dict[str, A
     if earlier and launch.rank() == 0:
         log.info("continuing this run, which ended as %s: %s", earlier["status"], folder)
     if config.resume:
-        config = OmegaConf.create(earlier["config"] | {"resume": str(folder), "output_dir": str(folder)})
+        config = _continued(earlier["config"], folder, config.tracking)
     check(config)
     values = plain(config)
     overrides = earlier.get("overrides", _overrides())
@@ -102,6 +104,15 @@ def _run(config: DictConfig, folder: Path, parts: "Parts | None") -> dict[str, A
     if config.sweep_dir is None or config.resume:
         show_run(folder)
     return record
+
+
+def _continued(values: dict[str, Any], folder: Path, tracking: Any) -> DictConfig:
+    """The configuration of a run that is continued, which may be somebody else's, with the trackers that are typed."""
+    given = {override.partition("=")[0] for override in _overrides()}
+    typed = {key: value for key, value in plain(tracking).items() if given & {"tracking", f"tracking.{key}"}}
+    own = stored(values)
+    config = own | {"resume": str(folder), "output_dir": str(folder), "tracking": own["tracking"] | typed}
+    return OmegaConf.create(config)
 
 
 def _judge(values: dict[str, Any]) -> "Judge | None":

@@ -48,7 +48,9 @@ def main() -> None:
     images, index = torch.rand(arguments.batch, *shape, device=device), torch.arange(arguments.batch, device=device)
     corruptions = {}
     for path in sorted(CONF.glob("*.yaml")):
-        corruptions |= {name: instantiate(entry) for name, entry in yaml.safe_load(path.read_text()).items()}
+        corruptions |= {
+            name: instantiate(entry, "perturbation") for name, entry in yaml.safe_load(path.read_text()).items()
+        }
     rows = []
     with torch.no_grad():
         for name, corruption in corruptions.items():

@@ -147,7 +147,10 @@ def test_a_failed_job_does_not_stop_the_sweep_and_the_sweep_says_so(command, tmp
         (("loss=nope",), r"loss/nope.*kd"),
         (("loss.tempratur=4",), r"tempratur"),
         (("resume=nowhere",), r"resume must be the folder of a run .*nowhere"),
-        (("resume=nowhere", "alpha=1"), r"resume takes every setting from the run"),
+        (
+            ("resume=nowhere", "alpha=1"),
+            r"resume takes every setting but tracking from the run and must stand alone, got alpha=1",
+        ),
     ],
     ids=" ".join,
 )

@@ -181,6 +181,18 @@ def test_a_study_is_of_one_space_alone(tmp_path):
         study(tmp_path, metric="val/nll")
 
 
+@pytest.mark.parametrize("setting", ["+hydra.job.env_set.KDEXP_TRUST", "student._target_", "seed"])
+def test_points_that_somebody_else_put_into_the_file_set_nothing_but_the_space(tmp_path, setting):
+    known = study(tmp_path)
+    (trial,) = known.ask(1, 100, "launch")
+    known._storage.set_trial_user_attr(trial.id, "point", {"alpha": "0.5", setting: "x"})
+    known.tell(trial, epochs(0.5), {"acc": 0.5, "nll": 1.0})
+    for look in (known.trials, known.best):
+        with pytest.raises(ValueError, match=r"^search\.db must have points of alpha, temperature, got ") as caught:
+            look()
+        assert str(caught.value).endswith(setting)
+
+
 def test_the_best_is_chosen_by_val_and_of_equals_that_with_the_lower_nll(tmp_path):
     known = study(tmp_path)
     for accuracy, nll in [(0.5, 1.0), (0.9, 2.0), (0.9, 1.0), (0.7, 0.1)]:

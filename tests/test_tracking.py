@@ -1,13 +1,14 @@
 """What the trackers hold, read back by their own readers. W&B's is read in test_programs.py."""
 
 import csv
+import os
 
 import pytest
 import torch
 
 from kdexp.config import compose
 from kdexp.metrics import Curves
-from kdexp.tracking import Tracker
+from kdexp.tracking import Tracker, _with_password
 from kdexp.train import run
 
 # MLflow's tables: https://github.com/mlflow/mlflow/blob/v3.17.2/mlflow/store/tracking/dbmodels/models.py#L4665
@@ -121,6 +122,21 @@ def test_mlflow_shows_a_failed_run_as_failed_and_a_resumed_one_as_the_same(mlflo
     again.finish(0)
     (found,) = mlflow_runs(tracker.location)[1]
     assert (found.info.status, found.data.metrics["test/acc"]) == ("FINISHED", pytest.approx(2 / 3))
+
+
+def test_mlflow_is_asked_with_the_environments_password_which_no_setting_has(monkeypatch):
+    names = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+    for name in names:
+        monkeypatch.setenv(name, "")  # so that they are put back
+        monkeypatch.delenv(name)
+    database = "postgresql://me:hunter2@host/db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", database)
+    assert _with_password("postgresql://me:***@host/db") == database  # its driver has no other way
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:p%40ss@host:5000/x")
+    assert _with_password("https://another:5000/x") == "https://another:5000/x"
+    assert not set(names) & set(os.environ)
+    assert _with_password("https://me:***@host:5000/x") == "https://host:5000/x"  # which may stand in a message
+    assert [os.environ[name] for name in names] == ["me", "p@ss"]
 
 
 @pytest.mark.parametrize("settings", [{"tool": "none"}, {"tool": "wandb", "wandb": "disabled"}], ids=str)

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from kdexp import child, launch
 from kdexp.config import RUN_ONLY, check, fingerprint, is_control, plain, run_fingerprint, run_key
+from kdexp.foreign import check_folder
 from kdexp.sweep import Job, Sweep, name_job, name_sweep
 
 if TYPE_CHECKING:
@@ -94,7 +95,9 @@ class Sweeper(BasicSweeper):
         if launch.rank() != 0:
             raise ValueError("a sweep must be started by one process: kdexp starts the ranks of each job itself")
         child.warm_up()  # while the configurations are composed
-        sweep, progress = self._begin(Path(self.config.hydra.sweep.dir))
+        folder = Path(self.config.hydra.sweep.dir)
+        check_folder(folder, "sweep_name")  # one that is gone on with may be somebody else's
+        sweep, progress = self._begin(folder)
         OmegaConf.save(self.config, sweep.folder / "multirun.yaml")
         with progress, sweep.watched(progress.show), Stop(sweep) as stop:
             try:

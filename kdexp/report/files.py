@@ -1,5 +1,6 @@
 """The files that a comparison leaves: a table for one's own tools, the page, the curves as pictures, the claims."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from kdexp.report.robustness import is_of_corruptions
 from kdexp.report.runs import write_csv
 
 TABLE, PAGE, CLAIMS = "compare.csv", "report.html", "claims.md"
+
+_NAME_LENGTH = 120
 
 
 def write(comparison: Comparison, out: Path, *, source: Sequence[str], unread: Sequence[str] = ()
@@ -31,20 +34,26 @@ def write(comparison: Comparison, out: Path, *, source: Sequence[str], unread: S
     write_csv(comparison.runs, out / TABLE)
     write_page(comparison, out / PAGE, source=source, unread=unread)
     for curve in curves(comparison):
-        name = "-".join(["curve", curve.axis.rpartition(".")[2], *curve.where.replace("=", "-").split()])
-        written.append(("a curve", out / f"{name}.png"))
-        figures.condition(curve, out / f"{name}.png")
+        name = _picture("-".join(["curve", curve.axis.rpartition(".")[2], *curve.where.replace("=", "-").split()]))
+        written.append(("a curve", out / name))
+        figures.condition(curve, out / name)
     chosen = comparison.winner or comparison.control
     reports = (
         [comparison.reports[run.folder] for run in chosen.runs if run.folder in comparison.reports] if chosen else []
     )
     for axis in dict.fromkeys(row["axis"] for report in reports[:1] for row in report["cells"]):
         if is_of_corruptions(axis):
-            written.append(("a curve", out / f"curve-{axis}.png"))
-            figures.severities(reports, axis, out / f"curve-{axis}.png")
+            name = _picture(f"curve-{axis}")
+            written.append(("a curve", out / name))
+            figures.severities(reports, axis, out / name)
     found = claims.claims(comparison, comparison.reports)
     if found:
         written.append(("the claims", out / CLAIMS))
         with atomic_path(out / CLAIMS) as temporary:
             temporary.write_text(claims.markdown(found, f"The article's claims: {title(comparison)}"), encoding="utf-8")
     return written
+
+
+def _picture(name: str) -> str:
+    """A file's name: what it is made of comes from results, where anything may stand."""
+    return re.sub(r"[^\w.-]+", "-", name)[:_NAME_LENGTH] + ".png"

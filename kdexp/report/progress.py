@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
 from kdexp import results
+from kdexp.foreign import printable
 from kdexp.sweep import State
+from kdexp.terminal import Screen, screen
 
 if TYPE_CHECKING:
     from kdexp.search import Trial
@@ -36,7 +38,7 @@ class Progress:
     """
 
     def __init__(self, folder: Path, opening: str, to_come: Callable[[], int] = lambda: 0) -> None:
-        self._console = Console()
+        self._console = Screen()
         self._opening = opening
         self._to_come = to_come
         self._folder = folder
@@ -69,15 +71,18 @@ class Progress:
             waits = state.status == "running" and not state.epoch and _WAITS in "".join(state.log_tail[-1:])
             table.add_row(
                 str(state.number),
-                Text("waits for the teacher" if waits else state.status, style="red" if state.has_failed else "cyan"),
+                Text(
+                    "waits for the teacher" if waits else printable(state.status),
+                    style="red" if state.has_failed else "cyan",
+                ),
                 f"{state.epoch}/{state.job.epochs}",
                 _percent(state.val_acc),
                 _time(state.seconds),
-                Text(labels[state.number], overflow="ellipsis", no_wrap=True),
+                Text(printable(labels[state.number]), overflow="ellipsis", no_wrap=True),
             )
         hidden = len(shown) - _MOST_ROWS
         rest = [Text(f"  and {hidden} more")] if hidden > 0 else []
-        return Group(Text(f"{self._folder.name}  {self._title(states)}"), table, *rest)
+        return Group(Text(printable(f"{self._folder.name}  {self._title(states)}")), table, *rest)
 
     def _title(self, states: Sequence[State]) -> str:
         to_come = self._to_come()
@@ -114,13 +119,13 @@ class Progress:
             self._say(line)
 
     def _say(self, line: str) -> None:
-        self._console.print(line, soft_wrap=True, markup=False, highlight=False)
+        self._console.print(line, soft_wrap=True, highlight=False)
         sys.stdout.flush()
 
 
 def composing(cells: Sequence[Any]) -> Iterable[Any]:
     """The combinations of a sweep, one after the other; in a terminal with a bar, since each takes Hydra a while."""
-    console = Console()
+    console = Screen()
     return track(cells, "reading the settings", console=console, transient=True, disable=not console.is_terminal)
 
 
@@ -128,7 +133,7 @@ def show_trials(
     trials: Sequence["Trial"], best: Sequence["Trial"], metric: str, importance: Mapping[str, float]
 ) -> None:
     """Print the best trials of a search, what became of the others, and which settings matter."""
-    console = Console() if sys.stdout.isatty() else Console(width=160)
+    console = screen()
     count = Counter(trial.status for trial in trials)
     others = "".join(f", {number} {status}" for status, number in count.items() if status != "completed")
     console.print(f"\nthe best of {len(best)} completed trials{others}, by {metric} of the best epoch")
@@ -137,16 +142,16 @@ def show_trials(
         table.add_column(name, justify="left" if name == "settings" else "right")
     for trial in best[:_BEST_ROWS]:
         point = " ".join(f"{key}={value}" for key, value in trial.point.items())
-        table.add_row(str(trial.number), f"{trial.value:.4f}", Text(point))
+        table.add_row(str(trial.number), f"{trial.value:.4f}", point)
     console.print(table)
     if importance:
         shares = ", ".join(f"{key} {100 * share:.0f} %" for key, share in importance.items())
-        console.print(f"what matters  {shares}", soft_wrap=True, markup=False, highlight=False)
+        console.print(f"what matters  {shares}", soft_wrap=True, highlight=False)
 
 
 def show_left(folder: Path, states: Sequence[State], command: str) -> None:
     """Print what did not complete, why, and how to go on; nothing when all is done."""
-    console = Console() if sys.stdout.isatty() else Console(width=160)
+    console = screen()
     left = [state for state in states if state.status not in ("completed", "pruned")]
     if not left:
         return
@@ -158,12 +163,12 @@ def show_left(folder: Path, states: Sequence[State], command: str) -> None:
         for name in ("job", "status", "settings", "reason"):
             table.add_column(name, overflow="fold")
         for state in explained:
-            table.add_row(str(state.number), state.status, Text(labels[state.number]), Text(state.error or ""))
+            table.add_row(str(state.number), state.status, labels[state.number], state.error or "")
         console.print(table)
     for state in explained:
         log_file = folder / state.job.folder / results.LOG
-        console.print(f"log of job {state.number}: {log_file}", soft_wrap=True, markup=False, highlight=False)
-    console.print(f"run again     {command}", soft_wrap=True, markup=False, highlight=False)
+        console.print(f"log of job {state.number}: {log_file}", soft_wrap=True, highlight=False)
+    console.print(f"run again     {command}", soft_wrap=True, highlight=False)
 
 
 def settings(states: Sequence[State]) -> dict[int, str]:

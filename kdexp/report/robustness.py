@@ -1,18 +1,17 @@
 """What a person sees of a robustness report, from robustness.json alone."""
 
 import statistics
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.table import Table
 
 from kdexp.report.comparison import Setting
 from kdexp.report.statistics import Paired, paired
+from kdexp.terminal import screen
 
 # Measures for which less is better have no sign of their own in a table: the reader is told.
 _LESS_IS_BETTER = ("mce", "relative_mce", "error", "ece", "ace", "nll", "brier", "fpr95", "acc_lost", "largest_gap")
@@ -27,30 +26,25 @@ Report = Mapping[str, Any]
 
 def show(report: Report, folder: Path) -> None:
     """Print the measures of the networks side by side, the checks that failed, the notes, and where everything is."""
-    screen = _screen()
-    screen.print(
+    console = screen()
+    console.print(
         f"\nrobustness on {report['samples']} test samples of {report['dataset']}; intervals over test samples"
     )
     for line in sample_counts(report):
-        screen.print(line, soft_wrap=True)
-    screen.print(_table(report))
+        console.print(line, soft_wrap=True)
+    console.print(_table(report))
     failed = [check for check in report["attack_checks"] if not check["holds"]]
     for check in failed:
-        screen.print(
+        console.print(
             f"warning: gradients may be masked: {check['model']}: {check['check']}: {check['detail']}", soft_wrap=True
         )
     if report["attack_checks"] and not failed:
-        screen.print(f"attacks: all {len(report['attack_checks'])} checks against masked gradients hold")
+        console.print(f"attacks: all {len(report['attack_checks'])} checks against masked gradients hold")
     for note in report["notes"]:
-        screen.print(f"note: {note}", soft_wrap=True)
-    screen.print(f"report        {folder / 'robustness.json'}", soft_wrap=True)
-    screen.print(f"cells         {folder / 'robustness.csv'}", soft_wrap=True)
-    screen.print(f"figures       {folder / 'figures'}", soft_wrap=True)
-
-
-def _screen() -> Console:
-    # Into a file or a pipe a table is written as wide as it is.
-    return Console() if sys.stdout.isatty() else Console(width=160)
+        console.print(f"note: {note}", soft_wrap=True)
+    console.print(f"report        {folder / 'robustness.json'}", soft_wrap=True)
+    console.print(f"cells         {folder / 'robustness.csv'}", soft_wrap=True)
+    console.print(f"figures       {folder / 'figures'}", soft_wrap=True)
 
 
 def sample_counts(report: Report) -> Iterator[str]:
@@ -167,7 +161,7 @@ def _verdict(gain: Paired, measure: str) -> str:
 
 def show_sweep(together: Mapping[str, Any], folder: Path) -> None:
     """Print each setting of a sweep against its control: means over seeds, and the difference paired by seed."""
-    screen = _screen()
+    console = screen()
     for setting in together["settings"]:
         table = Table(box=SIMPLE, title=f"{setting['label']}  (seeds {', '.join(map(str, setting['seeds']))})")
         table.add_column("", no_wrap=True)
@@ -178,8 +172,8 @@ def show_sweep(together: Mapping[str, Any], folder: Path) -> None:
             gain = row["difference"]
             said = [difference(_ends(gain)), gain["verdict"]] if gain is not None else ["", ""]
             table.add_row(named(row["axis"], row["measure"]), *means, *said)
-        screen.print(table)
-    screen.print(f"report        {folder / 'robustness.json'}", soft_wrap=True)
+        console.print(table)
+    console.print(f"report        {folder / 'robustness.json'}", soft_wrap=True)
 
 
 def _ends(gain: Mapping[str, Any]) -> dict[str, float | None]:

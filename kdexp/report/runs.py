@@ -14,9 +14,10 @@ from typing import Any
 from kdexp import results
 from kdexp.atomic import atomic_path
 from kdexp.config import as_typed
+from kdexp.foreign import inside
+from kdexp.sweep import tail
 
 INDEX = "sweep.json"
-_LOG_LINES = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +77,7 @@ class Run:
     def epochs(self) -> list[dict[str, float]]:
         """The rows of metrics.csv, empty fields left out; none when there is no such file or it cannot be read."""
         try:
-            with (self.folder / "metrics.csv").open(newline="") as file:
+            with inside(self.folder, "metrics.csv").open(newline="") as file:
                 return [{name: float(v) for name, v in row.items() if name and v} for row in csv.DictReader(file)]
         except (OSError, ValueError):
             return []
@@ -105,29 +106,27 @@ def find(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
     for folder in folders:
         if not folder.is_dir():
             raise ValueError(f"folders must exist, got {folder}")
-        for place, job in _places(folder):
-            if place.resolve() in found:
-                continue
+        for above, name, job in _places(folder):
             try:
-                run = _read(place, job)
+                place = inside(above, name)
+                if place.resolve() not in found:
+                    found[place.resolve()] = _read(place, job)
             except ValueError as error:
                 unread.append(str(error))
-            else:
-                found[place.resolve()] = run
     return list(found.values()), unread
 
 
-def _places(folder: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:
-    """Run folders, each with its entry in the sweep's index or an empty one."""
+def _places(folder: Path) -> Iterator[tuple[Path, str, Mapping[str, Any]]]:
+    """Run folders: where they lie, their name there, and their entry in the sweep's index or an empty one."""
     for name, folders, files in os.walk(folder):
         here = Path(name)
         folders[:] = [folder for folder in folders if folder != results.SUPERSEDED]
         folders.sort(key=lambda name: (len(name), name) if name.isdigit() else (0, name))
         if results.FILE in files:
-            yield here, {}
+            yield here, "", {}
             folders.clear()  # what lies below are steps of this run
         elif jobs := _index(here):
-            yield from ((here / job["folder"], job) for job in jobs)
+            yield from ((here, job["folder"], job) for job in jobs)
             folders.clear()  # what is not in the index is no job, or was set aside
 
 
@@ -147,16 +146,11 @@ def _read(folder: Path, job: Mapping[str, Any]) -> Run:
         return _not_begun(folder, job)
     if found["status"] == "completed":
         return Run(folder, found, "completed")
-    return Run(folder, found, found["status"], found.get("error", ""), _tail(folder / results.LOG))
+    return Run(folder, found, found["status"], found.get("error", ""), "\n".join(tail(folder)))
 
 
 def _not_begun(folder: Path, job: Mapping[str, Any]) -> Run:
     return Run(folder, {"overrides": job["overrides"], "is_control": False}, job["status"], job["error"] or "")
-
-
-def _tail(log: Path) -> str:
-    lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
-    return "\n".join(lines[-_LOG_LINES:])
 
 
 def leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -173,7 +167,7 @@ def read_reports(folders: Iterable[Path]) -> dict[Path, Mapping[str, Any]]:
     found = {}
     for folder in folders:
         with suppress(OSError, ValueError):  # most runs have none; one that cannot be read is no reason to show nothing
-            report = json.loads((folder / "robustness.json").read_text())
+            report = json.loads(inside(folder, "robustness.json").read_text())
             if report.get("schema_version") == 1:
                 found[folder] = report
     return found

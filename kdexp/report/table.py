@@ -3,22 +3,22 @@
 import math
 import shlex
 import statistics
-import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from kdexp import results
+from kdexp.foreign import inside
 from kdexp.report import claims
 from kdexp.report.comparison import Comparison, Setting
 from kdexp.report.files import write
 from kdexp.report.runs import Run, find
 from kdexp.report.summary import answer
+from kdexp.terminal import screen
 
 # Column -> metric, split and epoch.
 _COLUMNS = {
@@ -37,13 +37,13 @@ Teachers = Mapping[str, Mapping[str, Any]]
 def show_run(folder: Path) -> None:
     """Print one finished run: teacher, control when there is one beside it, student; and where everything is."""
     run = _run(folder)
-    rows = [Setting(name, {}, [_run(folder / "steps" / name)]) for name in run.results.get("steps", [])]
+    rows = [Setting(name, {}, [_run(inside(folder / "steps", name))]) for name in run.results.get("steps", [])]
     control = None if run.is_control else find_control(run.results, folder.parent)
     if control is not None:
         rows.insert(0, Setting("control", {}, [Run(folder.parent, control, "completed")]))
     rows.append(Setting("control" if run.is_control else "distilled", {}, [run]))
     teachers = {"teacher": run.results["teacher"]} if run.results.get("teacher") else {}
-    console = _console()
+    console = screen()
     console.print(_LEGEND)
     console.print(_table(teachers, rows, console.width))
     _judge_teacher(console, teachers, rows[:1] if control else [])
@@ -67,23 +67,23 @@ def show_sweep(folder: Path, names: Collection[str] | None = None) -> None:
         folder: the sweep's folder, with a run folder for each job.
         names: of the run folders that are shown; all unless given.
     """
-    found, console = find([folder])[0], _console()
+    found, console = find([folder])[0], screen()
     comparison = Comparison(found)
     shown = comparison if names is None else Comparison([run for run in found if run.folder.name in names])
     _show_settings(console, shown)
     console.print(f"run folders   {folder}/*", soft_wrap=True)
     if comparison.completed:
         for what, path in write(comparison, folder, source=[str(folder)]):
-            console.print(f"{what:<14}{path}", soft_wrap=True, markup=False, highlight=False)
+            console.print(f"{what:<14}{path}", soft_wrap=True, highlight=False)
 
 
 def show_comparison(comparison: Comparison) -> None:
     """Print the table of settings, the answer in words, and a line for each run that is not completed."""
-    console = _console()
+    console = screen()
     _show_settings(console, comparison)
     for run in comparison.failed:
         line = f"{run.status}: {' '.join(run.results['overrides'])}: {run.error or 'no reason known'}"
-        console.print(escape(line), highlight=False, soft_wrap=True)
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 def find_control(run: Mapping[str, Any], folder: Path) -> Mapping[str, Any] | None:
@@ -96,7 +96,7 @@ def control_folder(run: Mapping[str, Any], folder: Path) -> Path | None:
     """The control of a run among the run folders in a folder: same student, data, recipe and seed, alpha = 1."""
     for path in folder.glob(f"*/{results.FILE}"):
         try:
-            other = results.read(path.parent, "control")
+            other = results.read(inside(folder, path.parent.name), "control")
         except ValueError:  # somebody else's, or damaged: not a control, and no reason to fail a run that is done
             continue
         is_same = other["control_fingerprint"] == run["control_fingerprint"]
@@ -112,11 +112,6 @@ def _run(folder: Path) -> Run:
     return Run(folder, found, found["status"])
 
 
-def _console() -> Console:
-    # Into a file or a pipe a table is written as wide as it is.
-    return Console() if sys.stdout.isatty() else Console(width=160)
-
-
 def _show_settings(console: Console, comparison: Comparison) -> None:
     if comparison.settings:
         console.print(f"{_LEGEND}; mean ± std over n seeds")
@@ -124,7 +119,7 @@ def _show_settings(console: Console, comparison: Comparison) -> None:
         _judge_teacher(console, comparison.teachers, comparison.controls)
     found = claims.claims(comparison, comparison.reports)
     for sentence in [*answer(comparison), *map(claims.sentence, found)]:
-        console.print(escape(sentence), highlight=False, soft_wrap=True)
+        console.print(sentence, highlight=False, soft_wrap=True)
 
 
 def _judge_teacher(console: Console, teachers: Teachers, controls: Sequence[Setting]) -> None:
@@ -153,7 +148,7 @@ def _table(teachers: Teachers, settings: Sequence[Setting], width: int) -> Table
         cells = (_percent(setting.values(*column)) for column in columns.values())
         gain = (_gain(setting) if not setting.is_control else ("", "")) if paired else ()
         count = [str(len(setting.runs))] if several else []
-        table.add_row(escape(setting.label), *count, *cells, *gain)
+        table.add_row(setting.label, *count, *cells, *gain)
     return table
 
 

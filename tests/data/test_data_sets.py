@@ -33,7 +33,7 @@ def loaded(dataset) -> Source:
     if "data_dir" in dataset.source and "KDEXP_DATA_DIR" not in os.environ:
         pytest.skip("KDEXP_DATA_DIR is not set: the real data sets are not here")
     try:
-        return instantiate(dataset.source)
+        return instantiate(dataset.source, "source")
     except FileNotFoundError:
         if dataset.name == "cifar10":
             pytest.skip("CIFAR-10 is not in KDEXP_DATA_DIR")
@@ -100,9 +100,9 @@ def test_task_binary_asks_for_one_logit_and_the_others_for_one_a_class(name, tmp
 def test_every_augmentation_can_be_built_and_keeps_what_a_batch_must_be(name, tmp_path):
     config = composed(tmp_path, "dataset=synthetic", f"augment={name}", "dataset.input_shape=[3,32,32]",
                       "dataset.mean=[0.5,0.5,0.5]", "dataset.std=[0.2,0.2,0.2]")  # fmt: skip
-    source = instantiate(config.dataset.source)
+    source = instantiate(config.dataset.source, "source")
     batch = Batch(source.train_inputs[:8] / 255, source.train_target[:8], torch.arange(8))
-    transforms = [instantiate(transform) for transform in config.augment.transforms]
+    transforms = [instantiate(transform, "transform") for transform in config.augment.transforms]
     for transform in transforms:
         batch = transform(batch, seed=0, epoch=0)
     assert batch.inputs.shape == (8, 3, 32, 32)

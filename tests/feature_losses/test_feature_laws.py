@@ -68,7 +68,7 @@ def name(request):
 def build(name, pair):
     """The loss in its second stage, with the pair it is built from."""
     torch.manual_seed(3)
-    pair = deployed(target(config(name)), pair)
+    pair = deployed(target(config(name), "feature_loss"), pair)
     return term(config(name), pair).loss, pair
 
 

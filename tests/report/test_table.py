@@ -1,12 +1,12 @@
 import json
 
 import pytest
-from rich.console import Console
 
 from kdexp.report import table
 from kdexp.report.comparison import Comparison
 from kdexp.report.runs import find
 from kdexp.report.table import find_control, show_comparison, show_run, show_sweep
+from kdexp.terminal import Screen
 
 
 def row(shown, name):
@@ -51,7 +51,7 @@ def test_where_there_is_nothing_to_compare_it_is_said(tmp_path, capsys, write_ru
 
 
 def test_a_narrow_terminal_gets_fewer_columns_and_loses_none_of_them(sweep, capsys, monkeypatch):
-    monkeypatch.setattr(table, "_console", lambda: Console(width=90))
+    monkeypatch.setattr(table, "screen", lambda: Screen(width=90))
     show_sweep(sweep)
     shown = capsys.readouterr().out
     assert all(name not in shown for name in ("f1", "auc", "…"))

@@ -13,7 +13,9 @@ FOLDER = Path(__file__).parents[2] / "conf" / "corruption"
 def corruptions() -> dict:
     found = {}
     for path in sorted(FOLDER.glob("*.yaml")):
-        found |= {name: instantiate(config) for name, config in yaml.safe_load(path.read_text()).items()}
+        found |= {
+            name: instantiate(config, "perturbation") for name, config in yaml.safe_load(path.read_text()).items()
+        }
     return found
 
 
