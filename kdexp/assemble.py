@@ -36,13 +36,15 @@ from kdexp.distiller import Distiller, Term
 from kdexp.features import input_of_classifier, side
 from kdexp.fit import fit
 from kdexp.metrics import Curves, Metrics, evaluate
+from kdexp.models.benchmark_names import BENCHMARK_NAMES
 from kdexp.models.cost import macs, parameters
 from kdexp.models.timm_models import without_sources
 from kdexp.online import EMADistiller, MutualDistiller
 from kdexp.robustness.attacks import PIXELS, Attack
 from kdexp.schedules import anneal
-from kdexp.teacher import Teacher, load_weights, trained_once
+from kdexp.teacher import Teacher, trained_once
 from kdexp.teacher_cache import ALL_CLASSES, TOP_K, Cache, Record, SplitName, filled_views, folder_of, make_room
+from kdexp.weights import load_weights, state_digest
 
 log = logging.getLogger(__name__)
 
@@ -394,6 +396,8 @@ def teacher(
 def _teacher_network(member: Any, setting: str, config: Any, data: Data) -> nn.Module:
     if member.weights == "pretrained":
         return _pretrained(member, setting, config.dataset)
+    if member.weights == "built":
+        return network(member, setting, config.dataset)
     weights = _weights_file(member, config, data)
     if member.weights == "auto":
         name = member.get("name") or member._target_.rsplit(".", 1)[-1]
@@ -402,7 +406,16 @@ def _teacher_network(member: Any, setting: str, config: Any, data: Data) -> nn.M
         train = partial(_train_teacher, member, setting, config, data, weights.parent.name)
         trained_once(weights.parent, _teacher_key(member, config, data), train)
     built = network(member, setting, config.dataset, pretrained=False)
-    load_weights(built, results.verified(weights, f"{setting}.weights"), f"{setting}.weights")
+    words = load_weights(
+        built,
+        results.verified(weights, f"{setting}.weights"),
+        f"{setting}.weights",
+        key=member.get("weights_key"),
+        rename=plain(member).get("rename"),
+        dialects=BENCHMARK_NAMES,
+    )
+    if words:
+        log.info("%s.weights %s: %s", setting, weights, words)
     return built
 
 
@@ -629,14 +642,6 @@ def _has_auc(config: Any, data: Data) -> bool:
     for part in torch.split(data.student.splits.val.target, 4096):
         any_logits.update(torch.zeros(len(part), config.dataset.num_outputs), part)
     return "auc" in any_logits.compute()
-
-
-def state_digest(network: nn.Module) -> str:
-    """Hex digest of a network's weights and buffers."""
-    digest = hashlib.sha256()
-    for name, tensor in network.state_dict().items():
-        digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def teacher_cache(config: Any, frozen: Teacher | None, data: Data) -> Cache | None:

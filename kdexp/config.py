@@ -404,7 +404,7 @@ def teachers(config: Any) -> dict[str, Any]:
 
 
 # Keys of a teacher besides its network: how it is trained, asked and kept. Members of an ensemble have the first four.
-TEACHER_KEYS = ("weights", "mean", "std", "recipe", "precision",
+TEACHER_KEYS = ("weights", "weights_key", "rename", "mean", "std", "recipe", "precision",
                 "cache", "cache_precision", "cache_top_k", "cache_max_gb")  # fmt: skip
 
 
@@ -617,7 +617,15 @@ def _check_term(name: str, term: Any) -> None:
 
 def _check_teacher(name: str, teacher: Any) -> None:
     weights, recipe = teacher.weights, teacher.recipe
-    _require(isinstance(weights, str), f"{name}.weights", "must be auto, pretrained or a file", weights)
+    _require(isinstance(weights, str), f"{name}.weights", "must be auto, pretrained, built or a file", weights)
+    key, rename = teacher.get("weights_key"), teacher.get("rename") or {}
+    _require(key is None or isinstance(key, str), f"{name}.weights_key", "must be null or the name of an entry", key)
+    _require(OmegaConf.is_dict(rename) or rename == {}, f"{name}.rename", "must be new names by old ones", rename)
+    for old, new in rename.items():
+        _require(isinstance(new, str) and _is_pattern(old), f"{name}.rename", "must be replacements of regular "
+                 "expressions", f"{old!r}: {new!r}")  # fmt: skip
+    _require(not (key or rename) or weights not in ("auto", "pretrained", "built"), f"{name}.weights",
+             "must be a file with weights_key or rename", weights)  # fmt: skip
     for setting in ("max_epochs", "batch_size"):
         _require(recipe[setting] >= 1, f"{name}.recipe.{setting}", "must be at least 1", recipe[setting])
     share = recipe.train_fraction
@@ -630,6 +638,14 @@ def _check_teacher(name: str, teacher: Any) -> None:
     _check_adversarial(f"{name}.recipe.scheme", scheme)
     hidden = recipe.unlabeled_fraction
     _require(0 <= hidden < 1, f"{name}.recipe.unlabeled_fraction", "must be in [0, 1)", hidden)
+
+
+def _is_pattern(text: Any) -> bool:
+    try:
+        re.compile(text)
+    except (re.error, TypeError):
+        return False
+    return True
 
 
 def _check_views(config: Any) -> None:

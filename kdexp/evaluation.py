@@ -31,6 +31,7 @@ from kdexp.robustness.cells import Batches, Cell, Grid, Measured, Networks
 from kdexp.robustness.published import published_sets
 from kdexp.robustness.summary import CONTROL, STUDENT, TEACHER, Summary
 from kdexp.teacher import Teacher
+from kdexp.weights import state_digest
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class Subject:
 def run_subject(config: Any, folder: Path, device: torch.device) -> Subject:
     """The student of a finished run, whose cells are kept in its run folder."""
     learner = assemble.trained_student(config, folder / results.WEIGHTS, "run")
-    digest, path = assemble.state_digest(learner), assemble.penultimate(config, "student", config.student, learner)
+    digest, path = state_digest(learner), assemble.penultimate(config, "student", config.student, learner)
     reader = Reader(learner.to(device).eval(), [path] if path else [])
     represent = (lambda inputs: reader(inputs).features[path]) if path else None
     return Subject(learner, digest, folder / "robustness", represent)
@@ -71,7 +72,7 @@ def run_subject(config: Any, folder: Path, device: torch.device) -> Subject:
 
 def teacher_subject(config: Any, frozen: Teacher) -> Subject:
     """The teacher, whose cells are kept in the store, for every student of it. It reads its penultimate features."""
-    digest = fingerprint([assemble.state_digest(network) for network in frozen.networks])
+    digest = fingerprint([state_digest(network) for network in frozen.networks])
     path = None
     if len(frozen.networks) == 1:
         ((setting, member),) = teachers(config).items()

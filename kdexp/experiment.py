@@ -29,9 +29,10 @@ from kdexp.online import MutualDistiller
 from kdexp.report import figures
 from kdexp.report.robustness import show
 from kdexp.report.table import control_folder, find_control
-from kdexp.teacher import Teacher, load_weights, save_weights
+from kdexp.teacher import Teacher
 from kdexp.teacher_cache import Cache, SplitName
 from kdexp.tracking import Tracker
+from kdexp.weights import load_weights, save_weights
 
 log = logging.getLogger(__name__)
 
@@ -301,7 +302,7 @@ def _evaluate(
             batches = data.student.eval_batches(split, fitted.device)
             answers[split] = parts.answers(split, partial(_ask, split, batches, frozen, module.cache))
     for which, checkpoint in (("last", fitted.last), ("best", fitted.best)):
-        load_weights(learner, checkpoint, "checkpoint")
+        load_weights(learner, checkpoint, "checkpoint", prefix="student.")
         for split in splits:
             found[split][which] = evaluate(
                 learner,
@@ -311,7 +312,7 @@ def _evaluate(
                 curves=curves if (split, which) == ("test", "best") else None,
             )
     for name, peer in (assemble.peers(config) if isinstance(module, MutualDistiller) else {}).items():
-        load_weights(peer, fitted.best, "checkpoint", f"peers.{name}")
+        load_weights(peer, fitted.best, "checkpoint", prefix=f"peers.{name}.")
         record.setdefault("peers", {})[name] = _measure(config, peer.to(fitted.device), data, splits)
         save_weights(peer, folder / "peers" / f"{name}.safetensors")
     record["metrics"] = found

@@ -87,9 +87,10 @@ def _step(values: Mapping[str, Any], name: str, **changed: Any) -> tuple[str, di
 def _learned(values: Mapping[str, Any], name: str, network: Mapping[str, Any]) -> dict[str, Any]:
     """The student of a step as a teacher."""
     weights = str(folder(values, name) / results.WEIGHTS)
-    taught = {key: values["teacher"][key] for key in TEACHER_KEYS}
+    taught = {key: values["teacher"][key] for key in TEACHER_KEYS if key in values["teacher"]}
+    own: dict[str, Any] = {"weights": weights, "weights_key": None, "rename": {}}
     statistics = {key: values["dataset"][key] for key in ("mean", "std")}
-    return {**network, **taught, **statistics, "weights": weights}
+    return {**network, **taught, **statistics, **own}
 
 
 def folder(values: Mapping[str, Any], name: str) -> Path:

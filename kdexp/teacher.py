@@ -4,7 +4,6 @@ import json
 import logging
 import math
 import os
-import pickle
 import shutil
 import threading
 import time
@@ -16,13 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from kdexp.atomic import atomic_path, sha256, trained_by_one
 from kdexp.contracts import Outputs, Task
 from kdexp.features import Reader
+from kdexp.weights import save_weights
 
 log = logging.getLogger(__name__)
 
@@ -233,66 +231,6 @@ def _conversion(data: Statistics, expects: Statistics) -> _Affine:
     if torch.equal(mean, own_mean) and torch.equal(std, own_std):
         return _Affine(1.0, 0.0)
     return _Affine(std / own_std, (mean - own_mean) / own_std)
-
-
-def load_weights(network: nn.Module, path: Path, setting: str, part: str = "student") -> None:
-    """Fill a network from a file of plain weights.
-
-    Args:
-        network: the network to fill, in place.
-        path: .safetensors; or .pt/.pth/.ckpt, read with ``weights_only=True``: a pickle that holds anything but
-            tensors and plain values is refused, not run. A checkpoint of kdexp or Lightning is unwrapped.
-        setting: the setting that named the file, for messages.
-        part: which module's weights to take from a checkpoint that holds several.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: truncated, not plain weights, or the weights of another architecture.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{setting} must be an existing file, got {path}")
-    try:
-        weights = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{setting} must hold plain weights (a pickle with other objects is not run), got {path}"
-        ) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, LookupError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{setting} must be a whole file of weights, got {path}: {reason}") from error
-    if not isinstance(weights, Mapping):
-        raise ValueError(f"{setting} must hold a state dict, got {path} with a {type(weights).__name__}")
-    weights = _part_of_checkpoint(weights, f"{part}.")
-    wanted = network.state_dict()
-    missing = [name for name in wanted if name not in weights]
-    unexpected = [name for name in weights if name not in wanted]
-    other_shape = [n for n in wanted if n in weights and wanted[n].shape != weights[n].shape]
-    if missing or unexpected or other_shape:
-        found = [f"no {missing[0]!r}"] if missing else []
-        found += [f"an unknown {unexpected[0]!r}"] if unexpected else []
-        found += [
-            f"{n!r} of shape {tuple(weights[n].shape)} instead of {tuple(wanted[n].shape)}" for n in other_shape[:1]
-        ]
-        raise ValueError(
-            f"{setting} must hold the weights of this network ({type(network).__name__}), got {path} with "
-            + ", ".join(found)
-        )
-    network.load_state_dict(weights)
-
-
-def _part_of_checkpoint(weights: Mapping[str, Any], prefix: str) -> dict[str, Tensor]:
-    if isinstance(weights.get("state_dict"), Mapping):
-        weights = weights["state_dict"]
-        if any(name.startswith(prefix) for name in weights):
-            weights = {name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)}
-    return {name: weight for name, weight in weights.items() if isinstance(weight, Tensor)}
-
-
-def save_weights(network: nn.Module, path: Path) -> None:
-    """Write a network's state as .safetensors, atomically."""
-    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
-    with atomic_path(path) as temporary:
-        save_file(state, temporary)
 
 
 def trained_once(folder: Path, description: Mapping[str, Any], train: Callable[[Path], nn.Module]) -> None:

@@ -234,6 +234,10 @@ def _names(
 ) -> str:
     """Why nothing in a file has the names of a network, with the first names of both sides."""
     names = list(dict.fromkeys(name for state in levels.values() for name in state))
+    for name in names:
+        for state in levels.values():
+            if name in wanted and name in state and state[name].shape != wanted[name].shape:
+                return f"with {name!r} of shape {tuple(state[name].shape)} instead of {tuple(wanted[name].shape)}"
     missing = [name for name in wanted if name not in names][:_SHOWN]
     unknown = [name for name in names if name not in wanted][:_SHOWN]
     part = setting.rpartition(".")[0]

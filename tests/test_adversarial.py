@@ -14,8 +14,9 @@ from kdexp.contracts import UNLABELED, Batch
 from kdexp.losses.kd import KD
 from kdexp.losses.rslad import rslad as rslad_loss
 from kdexp.robustness.attacks import Attack, Normalized, of_labels
-from kdexp.teacher import Teacher, load_weights
+from kdexp.teacher import Teacher
 from kdexp.train import run
+from kdexp.weights import load_weights
 
 MEAN, STD, EPS = [0.2], [0.5], 0.3
 # Two steps, from the clean input, without bounds: what can be written out.

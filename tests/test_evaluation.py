@@ -23,8 +23,8 @@ from kdexp.report.comparison import Comparison
 from kdexp.report.robustness import show, words
 from kdexp.report.runs import find
 from kdexp.robustness.features import cka
-from kdexp.teacher import load_weights
 from kdexp.train import run
+from kdexp.weights import load_weights
 
 SMOKE = ("experiment=smoke", "tracking=none", "trainer.max_epochs=1", "teacher.recipe.max_epochs=1")
 SMALL = ("robustness.samples=60", "robustness.resamples=100")

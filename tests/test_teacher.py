@@ -1,7 +1,6 @@
 import json
 import multiprocessing
 import os
-import pickle
 import threading
 import time
 
@@ -9,7 +8,6 @@ import numpy as np
 import pytest
 import timm
 import torch
-from safetensors.torch import save_file
 from scipy.special import expit, softmax
 from torch import nn
 
@@ -20,7 +18,7 @@ from kdexp.models.resnet_cifar import resnet8
 from kdexp.models.rnn import rnn
 from kdexp.models.shufflenetv2 import shufflenetv2
 from kdexp.models.vgg_cifar import vgg8
-from kdexp.teacher import Teacher, load_weights, save_weights, trained_once
+from kdexp.teacher import Teacher, trained_once
 
 
 def with_batch_norm() -> nn.Module:
@@ -144,82 +142,6 @@ def test_every_pass_is_a_single_threads_and_a_quick_one_that_of_the_thread_that_
         torch.set_num_threads(threads)
     assert {count for _, count in network.seen} == {1}
     assert {is_own for is_own, _ in network.seen[-2:]} == {seconds == 0}
-
-
-@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".ckpt"])
-def test_weights_are_read_back_from_every_kind_of_file(tmp_path, suffix):
-    network, other = with_batch_norm(), with_batch_norm()
-    path = tmp_path / f"weights{suffix}"
-    if suffix == ".safetensors":
-        save_weights(network, path)
-    elif suffix == ".pt":
-        torch.save(network.state_dict(), path)
-    else:
-        torch.save({"state_dict": {f"student.{k}": v for k, v in network.state_dict().items()}, "epoch": 3}, path)
-    load_weights(other, path, "teacher.weights")
-    assert all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in network.state_dict().items())
-
-
-class Bomb:
-    def __reduce__(self):
-        return (os.mkdir, ("exploded",))
-
-
-def test_a_pickle_that_is_not_plain_weights_is_refused_and_not_run(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "bomb.pt").write_bytes(pickle.dumps(Bomb(), protocol=2))
-    torch.save({"weight": Bomb()}, tmp_path / "zip-bomb.pt")
-    for name in ("bomb.pt", "zip-bomb.pt"):
-        with pytest.raises(ValueError, match=r"^teacher.weights must hold plain weights .* got .*bomb.pt$"):
-            load_weights(nn.Linear(1, 1), tmp_path / name, "teacher.weights")
-    assert not (tmp_path / "exploded").exists()
-
-
-def damaged(tmp_path, kind):
-    network = with_batch_norm()
-    path = tmp_path / "weights.safetensors"
-    save_weights(network, path)
-    if kind == "missing":
-        return tmp_path / "nowhere.pt"
-    if kind == "truncated":
-        path.write_bytes(path.read_bytes()[:-20])
-    if kind == "truncated pt":
-        path = tmp_path / "weights.pt"
-        torch.save(network.state_dict(), path)
-        path.write_bytes(path.read_bytes()[:-200])
-    if kind == "empty":
-        path = tmp_path / "weights.pt"
-        path.touch()
-    if kind in ("text", "list"):
-        path = tmp_path / "weights.pt"
-        if kind == "text":
-            path.write_text("error: not a checkpoint")
-        else:
-            torch.save([torch.zeros(1)], path)
-    if kind == "other architecture":
-        save_file({"0.weight": torch.zeros(6, 5)}, path)
-    return path
-
-
-@pytest.mark.parametrize(
-    ("kind", "message"),
-    [
-        ("missing", r"^teacher.weights must be an existing file, got .*nowhere.pt$"),
-        ("truncated", r"^teacher.weights must be a whole file of weights, got .*weights.safetensors: .+$"),
-        ("truncated pt", r"^teacher.weights must be a whole file of weights, got .*weights.pt: .+$"),
-        ("text", r"^teacher.weights must .*, got .*weights.pt"),
-        ("list", r"^teacher.weights must hold a state dict, got .*weights.pt with a list$"),
-        ("empty", r"^teacher.weights must be a whole file of weights, got .*weights.pt: .+$"),
-        (
-            "other architecture",
-            r"^teacher.weights must hold the weights of this network .*'0.weight' of shape \(6, 5\)",
-        ),
-    ],
-)
-def test_a_file_that_does_not_hold_the_weights_is_one_line(tmp_path, kind, message):
-    with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
-        load_weights(with_batch_norm(), damaged(tmp_path, kind), "teacher.weights")
-    assert "\n" not in str(caught.value)
 
 
 def train_slowly(work) -> nn.Module:

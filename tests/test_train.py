@@ -160,6 +160,12 @@ def test_a_teacher_near_chance_is_pointed_out(tmp_path, store, caplog):
     assert any("the teacher is near chance" in message for message in caplog.messages)
 
 
+def test_a_teacher_that_brings_its_own_weights_is_used_as_it_is(tmp_path, store):
+    result = experiment(tmp_path, tmp_path / "store", "teacher.weights=built")
+    assert result["teacher"]["test"]["acc"] < 0.5  # initial ones, here
+    assert not (tmp_path / "store" / "teachers").exists()
+
+
 def test_several_teachers_distill(tmp_path, store):
     small = [f"teacher.members.{name}.recipe.max_epochs=1" for name in "abc"]
     result = experiment(

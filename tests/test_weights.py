@@ -1,0 +1,191 @@
+"""Files of weights: kdexp's own, what other people's code writes, and what must not be taken for weights."""
+
+import argparse
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from kdexp.models.resnet_cifar import resnet8
+from kdexp.weights import load_weights, save_weights
+
+
+def with_batch_norm():
+    return nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3))
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".ckpt"])
+def test_weights_are_read_back_from_every_kind_of_file(tmp_path, suffix):
+    network, other = with_batch_norm(), with_batch_norm()
+    path = tmp_path / f"weights{suffix}"
+    if suffix == ".safetensors":
+        save_weights(network, path)
+    elif suffix == ".pt":
+        torch.save(network.state_dict(), path)
+    else:
+        torch.save({"state_dict": {f"student.{k}": v for k, v in network.state_dict().items()}, "epoch": 3}, path)
+    load_weights(other, path, "teacher.weights")
+    assert all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in network.state_dict().items())
+
+
+class Bomb:
+    def __reduce__(self):
+        return (os.mkdir, ("exploded",))
+
+
+def test_a_pickle_that_is_not_plain_weights_is_refused_and_not_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bomb.pt").write_bytes(pickle.dumps(Bomb(), protocol=2))
+    torch.save({"weight": Bomb()}, tmp_path / "zip-bomb.pt")
+    for name in ("bomb.pt", "zip-bomb.pt"):
+        with pytest.raises(ValueError, match=r"^teacher.weights must hold plain weights .* got .*bomb.pt$"):
+            load_weights(nn.Linear(1, 1), tmp_path / name, "teacher.weights")
+    assert not (tmp_path / "exploded").exists()
+
+
+def damaged(tmp_path, kind):
+    network = with_batch_norm()
+    path = tmp_path / "weights.safetensors"
+    save_weights(network, path)
+    if kind == "missing":
+        return tmp_path / "nowhere.pt"
+    if kind == "truncated":
+        path.write_bytes(path.read_bytes()[:-20])
+    if kind == "truncated pt":
+        path = tmp_path / "weights.pt"
+        torch.save(network.state_dict(), path)
+        path.write_bytes(path.read_bytes()[:-200])
+    if kind == "empty":
+        path = tmp_path / "weights.pt"
+        path.touch()
+    if kind in ("text", "list"):
+        path = tmp_path / "weights.pt"
+        if kind == "text":
+            path.write_text("error: not a checkpoint")
+        else:
+            torch.save([torch.zeros(1)], path)
+    if kind == "other architecture":
+        save_file({"0.weight": torch.zeros(6, 5)}, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("missing", r"^teacher.weights must be an existing file, got .*nowhere.pt$"),
+        ("truncated", r"^teacher.weights must be a whole file of weights, got .*weights.safetensors: .+$"),
+        ("truncated pt", r"^teacher.weights must be a whole file of weights, got .*weights.pt: .+$"),
+        ("text", r"^teacher.weights must .*, got .*weights.pt"),
+        ("list", r"^teacher.weights must hold a state dict, got .*weights.pt with a list$"),
+        ("empty", r"^teacher.weights must be a whole file of weights, got .*weights.pt: .+$"),
+        (
+            "other architecture",
+            r"^teacher.weights must hold the weights of this network, got .*'0.weight' of shape \(6, 5\)",
+        ),
+    ],
+)
+def test_a_file_that_does_not_hold_the_weights_is_one_line(tmp_path, kind, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
+        load_weights(with_batch_norm(), damaged(tmp_path, kind), "teacher.weights")
+    assert "\n" not in str(caught.value)
+
+
+def before(prefix, state):
+    return {prefix + name: tensor for name, tensor in state.items()}
+
+
+FORMS = {
+    "plain": (lambda state: state, ""),
+    "ImageNet's example": (lambda state: {"state_dict": state, "arch": "resnet8", "epoch": 3}, "the entry state_dict"),
+    "DataParallel": (lambda state: before("module.", state), "without the prefix module."),
+    "ImageNet's example, DataParallel": (
+        lambda state: {"state_dict": before("module.", state), "arch": "resnet8"},
+        "the entry state_dict, without the prefix module.",
+    ),
+    "torch.compile": (lambda state: before("_orig_mod.", state), "without the prefix _orig_mod."),
+    "benchmark": (lambda state: {"epoch": 240, "model": state, "best_acc": torch.tensor(79.4)}, "the entry model"),
+    "NumPy's numbers and argparse's options": (
+        lambda state: {"model": state, "best_acc": np.float64(79.4), "opt": argparse.Namespace(lr=0.1)},
+        "the entry model",
+    ),
+    "net": (lambda state: {"net": state, "acc": 99.0}, "the entry net"),
+    "Lightning, model": (
+        lambda state: {"state_dict": before("model.", state)},
+        "the entry state_dict, without the prefix model.",
+    ),
+    "Lightning, net": (
+        lambda state: {"state_dict": before("net.", state)},
+        "the entry state_dict, without the prefix net.",
+    ),
+    "a distiller's": (
+        lambda state: {"state_dict": before("teacher.", state) | before("architecture.", state)},
+        "the entry state_dict, without the prefix architecture.",
+    ),
+    "averaged weights beside others": (
+        lambda state: {"state_dict_ema": before("module.", state), "model": state},
+        "the entry model (state_dict_ema would fit too)",
+    ),
+    "without the counts of batches": (
+        lambda state: {name: tensor for name, tensor in state.items() if "num_batches" not in name},
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize(("form", "words"), FORMS.values(), ids=FORMS)
+def test_the_forms_in_which_people_have_their_teachers_load(tmp_path, form, words):
+    torch.manual_seed(0)
+    network, other = (resnet8(10, (3, 8, 8)) for _ in range(2))
+    torch.save(form(network.state_dict()), tmp_path / "teacher.pth.tar")
+    assert load_weights(other, tmp_path / "teacher.pth.tar", "teacher.weights") == words
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, other.state_dict()[name]), name
+
+
+def refused(tmp_path, content, network=None, **settings):
+    torch.save(content, tmp_path / "teacher.pth")
+    with pytest.raises(ValueError, match=r"^teacher\.weights") as caught:
+        load_weights(network or with_batch_norm(), tmp_path / "teacher.pth", "teacher.weights", **settings)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_part_of_a_deeper_network_is_not_taken_for_the_whole_of_this_one(tmp_path):
+    deeper = nn.Sequential(*with_batch_norm(), nn.Linear(3, 3))
+    assert "with 4.weight, 4.bias" in refused(tmp_path, deeper.state_dict())
+    assert "with m.4.weight" not in refused(tmp_path, {"model": before("m.", deeper.state_dict())})
+
+
+def test_two_networks_that_fit_are_not_chosen_between(tmp_path):
+    state = with_batch_norm().state_dict()
+    message = refused(tmp_path, before("a.", state) | before("b.", state))
+    assert message.startswith("teacher.weights must hold one network of this architecture, got two in ")
+    assert "'a.' and 'b.'" in message
+
+
+def test_when_nothing_fits_the_first_names_of_both_sides_are_shown(tmp_path):
+    message = refused(tmp_path, {"epoch": 3, "weights": {"fc1.weight": torch.zeros(6, 4), "fc1.bias": torch.zeros(6)}})
+    for words in ("without 0.weight, 0.bias", "with fc1.weight, fc1.bias", "entries epoch, weights", "weights_key"):
+        assert words in message
+
+
+def test_an_entry_and_other_names_can_be_given(tmp_path):
+    network, other, path = with_batch_norm(), with_batch_norm(), tmp_path / "teacher.pth"
+    names = {"0": "first", "1": "norm", "3": "second"}
+    state = {f"{names[name[0]]}{name[1:]}": tensor for name, tensor in network.state_dict().items()}
+    torch.save({"best": {"weights": state}, "model": with_batch_norm().state_dict()}, path)
+    rename = {"^first": "0", "^norm": "1", "^second": "3"}
+    assert load_weights(other, path, "teacher.weights", key="best.weights", rename=rename) == "the entry best.weights"
+    assert torch.equal(other[3].weight, network[3].weight)
+    with pytest.raises(ValueError, match=r"^teacher.weights_key must name an entry with weights, got 'best.nothing'"):
+        load_weights(other, path, "teacher.weights", key="best.nothing")
+
+
+def test_the_wrong_number_of_classes_is_said_as_a_shape(tmp_path):
+    other = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 100))
+    message = refused(tmp_path, {"state_dict": before("module.", other.state_dict())})
+    assert "'3.weight' of shape (100, 6) instead of (3, 6)" in message
