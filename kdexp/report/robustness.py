@@ -54,7 +54,9 @@ def sample_counts(report: Report) -> Iterator[str]:
         if len(classes) <= _COUNTED_CLASSES:
             found = ", ".join(f"{label}: {count}" for label, count in classes.items())
         else:
-            found = f"{min(classes.values())} to {max(classes.values())} of each of {len(classes)} classes"
+            few, many = min(classes.values()), max(classes.values())
+            each = few if few == many else f"{few} to {many}"
+            found = f"{each} of each of {len(classes)} classes"
         yield f"samples, {name}: {counts['samples']} ({found})"
 
 
