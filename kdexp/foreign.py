@@ -148,6 +148,8 @@ def check_folder(folder: Path, setting: str) -> None:
         for path in (Path(place, name) for name in (*folders, *files)):
             if path.is_symlink() and not _leads_inside(path, folder):
                 raise ValueError(f"{setting} must hold no link to what is outside, got {path}")
+        if Path(place).name == "wandb":
+            folders.clear()  # each of W&B's own folders in it has a link to its log
     for name in ("wandb", ".wandb"):
         if (folder / name / "settings").exists():
             raise ValueError(f"{setting} must hold no settings of W&B, got {folder / name / 'settings'}")

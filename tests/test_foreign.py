@@ -176,12 +176,15 @@ def test_a_folder_that_is_reached_by_a_link_is_the_users_own_choice(tmp_path):
     foreign.check_folder(tmp_path / "chosen", "run")
 
 
-@pytest.mark.parametrize("place", ["train.log", "figures", "checkpoints/last.ckpt", "steps/a/robustness"])
+@pytest.mark.parametrize(
+    "place", ["train.log", "figures", "checkpoints/last.ckpt", "steps/a/robustness", "wandb/x", "steps/a/wandb"]
+)
 def test_a_link_out_of_a_run_folder_is_refused(tmp_path, place):
     folder = tmp_path / "run"
     (folder / place).parent.mkdir(parents=True, exist_ok=True)
-    (folder / "wandb" / "offline-run").mkdir(parents=True)
-    (folder / "wandb" / "latest-run").symlink_to("offline-run")  # W&B makes such
+    (folder / "wandb" / "offline-run" / "logs").mkdir(parents=True)
+    (folder / "wandb" / "latest-run").symlink_to("offline-run")  # W&B makes such, and the next one, too
+    (folder / "wandb" / "offline-run" / "logs" / "debug-core.log").symlink_to(tmp_path / "core.log")
     foreign.check_folder(folder, "run")
     (folder / place).symlink_to(tmp_path)
     with pytest.raises(ValueError, match=rf"^run must hold no link to what is outside, got {folder / place}$"):
