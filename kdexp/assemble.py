@@ -461,7 +461,7 @@ def _teacher_key(member: Any, config: Any, data: Data) -> dict[str, Any]:
     """All that a trained teacher's weights depend on."""
     return {
         "network": {key: value for key, value in plain(member).items() if key not in _NETWORK_KEYS},
-        "recipe": _recipe(member),
+        "recipe": _recipe(member, config.dataset),
         "statistics": [list(member.mean), list(member.std)],
         "data": {
             k: config.dataset[k] for k in ("name", "task", "num_classes", "val_fraction", "split_seed", "drop_last")
@@ -470,11 +470,11 @@ def _teacher_key(member: Any, config: Any, data: Data) -> dict[str, Any]:
     }
 
 
-def _recipe(member: Any) -> dict[str, Any]:
+def _recipe(member: Any, dataset: Any) -> dict[str, Any]:
     """A teacher's recipe without what decides nothing in it."""
     recipe: dict[str, Any] = plain(member.recipe)
     if "monitor" in recipe:  # an older kdexp's has none
-        chosen_by, _ = monitor.rule(recipe.pop("monitor"), attacked=bool(recipe.get("scheme")))
+        chosen_by, _ = monitor.rule(recipe.pop("monitor"), dataset, attacked=bool(recipe.get("scheme")))
         recipe |= {"monitor": chosen_by} if recipe["max_epochs"] > 1 else {}
     if not recipe["label_noise"]:
         del recipe["label_noise_kind"]
@@ -499,7 +499,7 @@ def _train_teacher(member: Any, setting: str, config: Any, data: Data, key: str,
         label_smoothing=recipe.label_smoothing,
         seed=recipe.seed,
     )
-    module.monitor, module.tie_breaker = monitor.rule(recipe.get("monitor"), attacked=bool(scheme))
+    module.monitor, module.tie_breaker = monitor.rule(recipe.get("monitor"), config.dataset, attacked=bool(scheme))
     settings = {
         "accelerator": config.trainer.accelerator,
         "devices": 1,
@@ -625,7 +625,7 @@ def teacher_on_val(config: Any, frozen: Teacher, data: Data) -> tuple[float, Ten
 
 
 def refuse_undefined_monitor(config: Any, data: Data) -> None:
-    """See that the metrics that are to choose the best epoch exist on val.
+    """See that the metrics that are set to choose the best epoch exist on val; auto does without.
 
     Raises:
         ValueError: an AUC where a single class occurs.
@@ -633,7 +633,7 @@ def refuse_undefined_monitor(config: Any, data: Data) -> None:
     chosen_by = {"trainer.monitor": config.trainer.get("monitor")}
     chosen_by |= {f"{name}.recipe.monitor": member.recipe.get("monitor") for name, member in teachers(config).items()}
     for setting, value in chosen_by.items():
-        if monitor.rule(value, attacked=False)[0] == "val/auc" and not _has_auc(config, data):
+        if value == "val/auc" and not _has_auc(config, data):
             raise ValueError(f"{setting} must be defined on val, got val/auc, and only one class there")
 
 
@@ -813,7 +813,9 @@ def distiller(config: Any, learner: nn.Module, frozen: Teacher | None, data: Dat
         gradient_stats_every_n_steps=config.trainer.gradient_stats_every_n_steps,
         log_every_n_steps=config.trainer.log_every_n_steps,
     )
-    training.monitor, training.tie_breaker = monitor.rule(config.trainer.get("monitor"), attacked=is_attacked(config))
+    training.monitor, training.tie_breaker = monitor.rule(
+        config.trainer.get("monitor"), config.dataset, attacked=is_attacked(config)
+    )
     return training
 
 

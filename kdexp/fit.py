@@ -138,7 +138,7 @@ def fit(
     return Fitted(
         best=keeper.best,
         last=keeper.last,
-        monitor=module.monitor,
+        monitor=keeper.monitor or module.monitor,
         best_epoch=keeper.best_epoch,
         best_value=keeper.best_value,
         last_epoch=settings["max_epochs"] - 1,
@@ -271,27 +271,25 @@ class Keeper(Checkpoint):
 
     def __init__(self, folder: Path, owner: str) -> None:
         self.best, self.last = folder / "best.ckpt", folder / "last.ckpt"
-        self.best_epoch, self.best_value, self._owner = -1, math.nan, owner
+        self.monitor, self.best_epoch, self.best_value, self._owner = "", -1, math.nan, owner
         self._best_score = -math.inf, -math.inf
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save; after the module's own epoch end, which refuses a diverged epoch."""
         assert isinstance(pl_module, Distiller)
-        metrics, chosen_by = pl_module.epoch_metrics, pl_module.monitor
-        if chosen_by not in metrics:
-            raise ValueError(
-                f"trainer.monitor must be measured on val, got {chosen_by}, which epoch "
-                f"{trainer.current_epoch} does not have"
-            )
-        score = monitor.score(metrics, chosen_by, pl_module.tie_breaker)
+        metrics = pl_module.epoch_metrics
+        # Where val has a single class no epoch has an AUC: what decides between equal ones then decides.
+        self.monitor = pl_module.monitor if pl_module.monitor in metrics else pl_module.tie_breaker or ""
+        score = monitor.score(metrics, self.monitor, pl_module.tie_breaker)
         if score > self._best_score:
-            self.best_epoch, self.best_value, self._best_score = trainer.current_epoch, metrics[chosen_by], score
+            self.best_epoch, self.best_value, self._best_score = trainer.current_epoch, metrics[self.monitor], score
             trainer.save_checkpoint(self.best)
         trainer.save_checkpoint(self.last)
 
     def state_dict(self) -> dict[str, Any]:
         """Goes into the checkpoints."""
         return {
+            "monitor": self.monitor,
             "best_epoch": self.best_epoch,
             "best_score": self.best_value,
             "scores": self._best_score,
@@ -301,6 +299,7 @@ class Keeper(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Comes from the checkpoint that is continued."""
         self.best_epoch, self.best_value = state_dict["best_epoch"], state_dict["best_score"]
+        self.monitor = state_dict.get("monitor", "")
         # An older kdexp chose by an accuracy, and nothing decided between equal ones.
         self._best_score = tuple(state_dict.get("scores", (self.best_value, 0.0)))
 

@@ -99,7 +99,7 @@ def facts(values: Mapping[str, Any], overrides: Sequence[str], earlier: Mapping[
         overrides: what was typed.
         earlier: the results of the run that is continued, or nothing.
     """
-    chosen_by, _ = monitor.rule(values["trainer"].get("monitor"), attacked=is_attacked(values))
+    chosen_by, _ = monitor.rule(values["trainer"].get("monitor"), values["dataset"], attacked=is_attacked(values))
     return {
         "choices": values["choices"],
         "overrides": overrides,

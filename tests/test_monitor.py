@@ -16,7 +16,7 @@ from kdexp.train import run
 SMOKE = ["experiment=smoke", "tracking=none"]
 
 
-def rare(train: int = 3000, test: int = 6000) -> Source:
+def rare(train: int = 6000, test: int = 6000) -> Source:
     """Two overlapping clouds, one of them 2 % of the samples: to say 0 always is right in 98 of 100."""
     generator = torch.Generator().manual_seed(0)
 
@@ -46,9 +46,29 @@ def test_the_score_of_an_epoch_is_greater_where_it_is_better_and_a_tie_is_decide
     assert monitor.score({**worse, "val/acc": 0.91}, "val/acc", "val/nll") > monitor.score(better, "val/acc", "val/nll")
 
 
+@pytest.mark.parametrize(
+    ("task", "classes", "chosen_by"),
+    [
+        ("multiclass", 3, "val/acc"),
+        ("multiclass", 2, "val/auc"),
+        ("binary", 2, "val/auc"),
+        ("multilabel", 9, "val/auc"),
+    ],
+)
+def test_where_the_answer_is_yes_or_no_the_auc_chooses_unless_something_is_set(task, classes, chosen_by):
+    dataset = {"task": task, "num_classes": classes}
+    assert monitor.rule("auto", dataset, attacked=False) == (chosen_by, "val/nll")
+    assert monitor.rule("auto", dataset, attacked=True) == ("val/robust_acc", "val/nll")
+    assert monitor.rule("val/f1", dataset, attacked=False) == ("val/f1", "val/nll")
+    # A configuration of an older kdexp: the first of the epochs with the highest accuracy.
+    assert monitor.rule(None, dataset, attacked=False) == ("val/acc", None)
+    assert monitor.rule(None, dataset, attacked=True) == ("val/robust_acc", None)
+
+
 def test_a_distiller_for_a_trainer_of_ones_own_is_chosen_by_the_same_rule_as_a_run():
-    assert (Distiller.monitor, Distiller.tie_breaker) == monitor.rule("auto", attacked=False)
-    assert (AdversarialDistiller.monitor, AdversarialDistiller.tie_breaker) == monitor.rule("auto", attacked=True)
+    many = {"task": "multiclass", "num_classes": 10}
+    assert (Distiller.monitor, Distiller.tie_breaker) == monitor.rule("auto", many, attacked=False)
+    assert (AdversarialDistiller.monitor, AdversarialDistiller.tie_breaker) == monitor.rule("auto", many, attacked=True)
 
 
 @pytest.mark.parametrize("name", [name for name in monitor.DIRECTIONS if name != "val/robust_acc"])
@@ -106,6 +126,16 @@ def test_an_auc_that_val_cannot_give_is_refused_before_training(tmp_path, monkey
     assert not (tmp_path / "store" / "teachers").exists()
 
 
+def test_where_val_has_one_class_the_nll_chooses_unless_something_is_set(tmp_path, store, monkeypatch):
+    monkeypatch.setenv("KDEXP_TRUST", "test_monitor")
+    data = [*RARE, "dataset.source._target_=test_monitor.one_class", "dataset.batch_size=20", "alpha=1"]
+    found = experiment(tmp_path, store, *data)
+    rows = [dict(zip(lines[0], line, strict=True)) for lines in [table(tmp_path)] for line in lines[1:]]
+    lowest = min(rows, key=lambda row: float(row["val/nll"]))
+    assert found["epochs"]["monitor"] == "val/nll"
+    assert (found["epochs"]["best"], found["epochs"]["value"]) == (int(lowest["epoch"]), float(lowest["val/nll"]))
+
+
 def test_the_best_epoch_of_a_rare_class_is_not_the_first_for_student_control_and_teacher(tmp_path, monkeypatch):
     monkeypatch.setenv("KDEXP_TRUST", "test_monitor")
     store = tmp_path / "store"
@@ -129,19 +159,17 @@ def test_the_old_rule_is_that_of_a_configuration_without_one_and_its_teacher_has
     config = compose([*SMOKE], output_dir=tmp_path, store_dir=store)
     data = assemble.Data(config)
     new = assemble._teacher_key(config.teacher, config, data)
-    assert new["recipe"]["monitor"] == monitor.DEFAULT
+    assert new["recipe"]["monitor"] == "val/acc"
     values = plain(config)
     del values["teacher"]["recipe"]["monitor"], values["trainer"]["monitor"]
     old = assemble._teacher_key(OmegaConf.create(values).teacher, config, data)
     assert old == {**new, "recipe": {name: value for name, value in new["recipe"].items() if name != "monitor"}}
     one_epoch = compose([*SMOKE, "teacher.recipe.max_epochs=1"], output_dir=tmp_path, store_dir=store)
     assert "monitor" not in assemble._teacher_key(one_epoch.teacher, one_epoch, data)["recipe"]
-    assert monitor.rule(None, attacked=False) == ("val/acc", None)
-    assert monitor.rule(None, attacked=True) == ("val/robust_acc", None)
 
 
 def test_a_robust_student_is_chosen_by_accuracy_under_attack_and_its_control_as_any(tmp_path):
-    for alpha, wanted in (("0", "val/robust_acc"), ("1", monitor.DEFAULT)):
+    for alpha, wanted in (("0", "val/robust_acc"), ("1", "val/acc")):
         config = compose([*SMOKE, "scheme=rslad", f"alpha={alpha}"], output_dir=tmp_path)
 
         assert launch.facts(plain(config), [], {})["epochs"] == {"monitor": wanted}

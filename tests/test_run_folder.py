@@ -4,13 +4,15 @@ import csv
 import json
 import logging
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
 from kdexp import fit, results
-from kdexp.config import compose
+from kdexp.config import compose, plain
 from kdexp.distiller import Distiller
 from kdexp.eval import robustness
 from kdexp.eval import run as measure
@@ -19,15 +21,19 @@ from kdexp.train import run
 CONTROL = ["experiment=smoke", "tracking=none", "alpha=1", "trainer.max_epochs=3"]
 
 
+def composed(folder, store, *overrides, **settings):
+    return compose([*CONTROL, *overrides], output_dir=folder, store_dir=store, **settings)
+
+
 def experiment(folder, store, *overrides, **settings):
-    return run(compose([*CONTROL, *overrides], output_dir=folder, store_dir=store, **settings))
+    return run(composed(folder, store, *overrides, **settings))
 
 
 @pytest.fixture
 def cut_off(monkeypatch):
     """Run an experiment that is interrupted as its last epoch begins."""
 
-    def interrupted(folder, store, *overrides):
+    def interrupted(config):
         def stop(self):
             if self.current_epoch == 2:
                 raise KeyboardInterrupt
@@ -37,8 +43,8 @@ def cut_off(monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(Distiller, "on_train_epoch_start", stop)
             with pytest.raises((KeyboardInterrupt, SystemExit)):
-                experiment(folder, store, *overrides)
-        assert results.read(folder, "run")["status"] == "interrupted"
+                run(config)
+        assert results.read(Path(config.output_dir), "run")["status"] == "interrupted"
 
     return interrupted
 
@@ -97,7 +103,7 @@ def test_rerun_all_sets_another_run_aside_and_runs_this_one(copied, store):
 
 
 def test_an_interrupted_run_of_other_settings_can_still_be_resumed(tmp_path, store, cut_off):
-    cut_off(tmp_path / "run", store)
+    cut_off(composed(tmp_path / "run", store))
     with pytest.raises(ValueError, match=r"optimizer.lr=0.001 \(now 0.1\); resume=\S+/run continues it; choose"):
         experiment(tmp_path / "run", store, "optimizer.lr=0.1")
     assert experiment(tmp_path / "run", store, resume=tmp_path / "run")["status"] == "completed"
@@ -123,7 +129,7 @@ def test_a_robustness_report_that_a_complete_run_lacks_is_said_how_to_get(copied
 def test_the_same_run_is_continued_where_it_was_interrupted_to_the_same_bits(tmp_path, whole, store, cut_off, caplog):
     caplog.set_level(logging.INFO, "kdexp")
     folder = tmp_path / "run"
-    cut_off(folder, store)
+    cut_off(composed(folder, store))
     found = experiment(folder, store)
     assert f"continuing this run, which ended as interrupted: {folder}" in caplog.messages
     assert found["metrics"] == whole[1]["metrics"]
@@ -196,14 +202,20 @@ DAMAGES = {
 
 
 def older(folder):
-    """Make the checkpoints what an older kdexp wrote: without rows, owner and ties."""
-    for name in ("best.ckpt", "last.ckpt"):
-        path = folder / "checkpoints" / name
+    """Make checkpoints what an older kdexp wrote: without rows, owner and ties."""
+    for path in (folder / "checkpoints").iterdir():
         checkpoint = torch.load(path, weights_only=True)
         del checkpoint["callbacks"]["EpochTable"]
-        for key in ("owner", "scores"):
-            del checkpoint["callbacks"]["Keeper"][key]
+        keeper = checkpoint["callbacks"]["Keeper"]
+        checkpoint["callbacks"]["Keeper"] = {name: keeper[name] for name in ("best_epoch", "best_score")}
         torch.save(checkpoint, path)
+
+
+def older_settings(folder):
+    """Those of an older kdexp, which had one rule to choose the best epoch."""
+    values = plain(compose(CONTROL, output_dir=folder))
+    del values["trainer"]["monitor"], values["teacher"]["recipe"]["monitor"]
+    return OmegaConf.create(values)
 
 
 def rows(folder):
@@ -216,7 +228,7 @@ def rows(folder):
 def test_a_resumed_run_needs_no_metrics_csv(tmp_path, whole, store, cut_off, damage, when):
     folder = tmp_path / "run"
     if when == "in the middle":
-        cut_off(folder, store)
+        cut_off(composed(folder, store))
     else:
         shutil.copytree(whole[0], folder)
         results.write(folder, results.read(folder, "run") | {"status": "interrupted"})
@@ -226,29 +238,37 @@ def test_a_resumed_run_needs_no_metrics_csv(tmp_path, whole, store, cut_off, dam
     assert (folder / "metrics.csv").read_bytes() == (whole[0] / "metrics.csv").read_bytes()
 
 
+@pytest.fixture(scope="module")
+def whole_older(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("older") / "run"
+    return folder, run(older_settings(folder))
+
+
 @pytest.mark.parametrize("damage", [*DAMAGES, "none"])
 @pytest.mark.parametrize("when", ["in the middle", "after the last epoch"])
-def test_what_an_older_runs_table_lost_is_said_and_the_best_epoch_is_right(
-    tmp_path, whole, store, cut_off, damage, when, caplog
+def test_what_an_older_runs_table_lost_is_said_and_its_best_epoch_is_by_its_own_rule(
+    tmp_path, whole_older, store, cut_off, damage, when, caplog
 ):
-    folder = tmp_path / "run"
+    folder, (reference, expected) = tmp_path / "run", whole_older
     if when == "in the middle":
-        cut_off(folder, store)
+        cut_off(older_settings(folder))
     else:
-        shutil.copytree(whole[0], folder)
+        shutil.copytree(reference, folder)
         results.write(folder, results.read(folder, "run") | {"status": "interrupted"})
     older(folder)
     DAMAGES.get(damage, lambda path: None)(folder / "metrics.csv")
-    found = experiment(folder, store)
-    assert found["epochs"] == whole[1]["epochs"]
-    assert found["metrics"] == whole[1]["metrics"]
-    right = {row["epoch"]: row for row in rows(whole[0])}
+    found = experiment(folder, store, resume=folder)
+    accuracies = [float(row["val/acc"]) for row in rows(reference)]
+    assert found["epochs"] == expected["epochs"]
+    assert found["epochs"]["best"] == accuracies.index(max(accuracies))
+    assert found["metrics"] == expected["metrics"]
     for row in rows(folder):  # nothing wrong is kept
-        assert {name: value for name, value in row.items() if value}.items() <= right[row["epoch"]].items()
+        right = rows(reference)[int(row["epoch"])]
+        assert {name: value for name, value in row.items() if value}.items() <= right.items()
     said = [message for message in caplog.messages if "has no readable rows of epochs" in message]
     assert len(said) == (damage != "none")
     if damage == "none":
-        assert (folder / "metrics.csv").read_bytes() == (whole[0] / "metrics.csv").read_bytes()
+        assert (folder / "metrics.csv").read_bytes() == (reference / "metrics.csv").read_bytes()
     elif damage == "a line cut short":
         assert f"of epochs {1 if when == 'in the middle' else 2};" in said[0]
 
@@ -310,7 +330,7 @@ def test_an_altered_step_of_a_scheme_is_made_again_and_refused_by_kdexp_eval(tmp
 
 def test_a_run_with_steps_can_be_moved_and_resumed(tmp_path, store, cut_off):
     settings = ["alpha=0.5", "scheme=born_again", "scheme.generations=3"]
-    cut_off(tmp_path / "run", store / "of its own", *settings)  # in its first step
+    cut_off(composed(tmp_path / "run", store / "of its own", *settings))  # in its first step
     moved = (tmp_path / "run").rename(tmp_path / "moved")
     found = experiment(moved, store / "of its own", resume=moved)
     assert found["status"] == "completed"
@@ -320,7 +340,7 @@ def test_a_run_with_steps_can_be_moved_and_resumed(tmp_path, store, cut_off):
 @pytest.mark.parametrize("name", ["best.ckpt", "last.ckpt"])
 def test_a_checkpoint_of_another_run_is_refused_one_of_an_older_kdexp_is_not(tmp_path, whole, store, cut_off, name):
     folder = tmp_path / "run"
-    cut_off(folder, store, "seed=1")
+    cut_off(composed(folder, store, "seed=1"))
     own = (folder / "checkpoints" / name).read_bytes()
     shutil.copy(whole[0] / "checkpoints" / name, folder / "checkpoints")
     with pytest.raises(
