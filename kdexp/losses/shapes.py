@@ -1,6 +1,7 @@
 """Shapes that must fit: PyTorch broadcasts many that do not, and gives a wrong loss without a word."""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -24,16 +25,26 @@ def check_shapes(patterns: str, /, **tensors: Tensor) -> None:
     Raises:
         ValueError: a shape that does not fit its pattern together with the shapes before it.
     """
+    # Shapes recur from step to step: each combination is looked at once.
+    check = _check if torch.compiler.is_compiling() else _check_once
+    names, shapes = tuple(tensors), tuple([tensor.shape for tensor in tensors.values()])
+    try:
+        check(patterns, names, shapes)
+    except TypeError:  # the sizes of a symbolic trace have no hash
+        _check(patterns, names, shapes)
+
+
+def _check(patterns: str, names: tuple[str, ...], shapes: tuple[Sequence[int], ...]) -> None:
     sizes: dict[str, object] = {}
-    rules = dict(zip(tensors, patterns.split(", "), strict=True))
-    before, shape = "", torch.Size()
-    for name, tensor in tensors.items():
-        if rules[name] == before and tensor.shape == shape:
-            continue  # as the one before: most calls are of a student and a teacher
-        before, shape = rules[name], tensor.shape
-        if not _fits(shape, before.split(), sizes):
-            others = dict([*rules.items()][: [*rules].index(name)])
-            raise ValueError(f"{name} must have shape {_rule(before.split(), others, sizes)}, got {tuple(shape)}")
+    rules = dict(zip(names, patterns.split(", "), strict=True))
+    for name, shape in zip(names, shapes, strict=True):
+        words = rules[name].split()
+        if not _fits(shape, words, sizes):
+            before = {other: rules[other] for other in names[: names.index(name)]}
+            raise ValueError(f"{name} must have shape {_rule(words, before, sizes)}, got {tuple(shape)}")
+
+
+_check_once = lru_cache(maxsize=1024)(_check)
 
 
 def _fits(shape: Sequence[int], words: Sequence[str], sizes: dict[str, object]) -> bool:

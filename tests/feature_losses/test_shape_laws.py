@@ -55,7 +55,7 @@ FUNCTIONS = [function for function in FUNCTIONS if takes_tensors(function)]
 SOFT_LOSSES = [value for value in public(kdexp.losses) if inspect.isclass(value)]
 CLASSES = [value for value in public(kdexp.feature_losses) if inspect.isclass(value)]
 FEATURE_LOSSES = [value for value in CLASSES if hasattr(value, "forward") and "pair" in value.__init__.__annotations__]
-# What feature losses are made of, and the sizes that it is built for by the names that its docstring has for them.
+# What feature losses are made of: how to build it, and the sizes that this gives to words of its docstring.
 PARTS = {
     BatchNorm: (lambda: BatchNorm(5), {"C": 5}),
     Connector: (lambda: Connector((2, 5, 4, 4), (2, 6, 3, 3)), {"C": 5}),

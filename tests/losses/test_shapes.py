@@ -5,8 +5,10 @@ from functools import partial
 
 import pytest
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from kdexp.losses.cross_entropy import cross_entropy
+from kdexp.losses.kd import kd
 from kdexp.losses.shapes import check_logits, check_scalars, check_shapes, check_target
 
 
@@ -91,3 +93,11 @@ def test_a_binary_target_may_have_the_logits_shape_and_any_dtype(shape, dtype):
     logits, target = torch.randn(6, 1), torch.tensor([0, 1, 1, 0, 1, 0])
     expected = cross_entropy(logits, target, task="binary")
     assert torch.equal(cross_entropy(logits, target.to(dtype).view(shape), task="binary"), expected)
+
+
+def test_shapes_of_a_symbolic_trace_are_checked_too():
+    traced = make_fx(lambda x, y: kd(x, y, 2.0), tracing_mode="symbolic")(torch.randn(6, 4), torch.randn(6, 4))
+    student, teacher = torch.randn(2, 9, 4)
+    assert torch.equal(traced(student, teacher), kd(student, teacher, 2.0))
+    with pytest.raises(ValueError, match=r"^teacher_logits must have shape "):
+        make_fx(lambda x, y: kd(x, y, 2.0), tracing_mode="symbolic")(torch.randn(6, 4), torch.randn(1, 4))
