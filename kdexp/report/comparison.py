@@ -9,7 +9,7 @@ from typing import Any
 
 from kdexp.config import DISTILLATION_ONLY, RUN_ONLY, control_fingerprint, run_fingerprint
 from kdexp.report.runs import Run, read_reports
-from kdexp.report.statistics import Paired, bootstrap, paired, wilson
+from kdexp.report.statistics import Paired, paired, t_interval, wilson
 
 # Chosen options and the equation's own numbers stand first, in this order.
 _FIRST_AXES = ("dataset", "teacher", "student", "loss", "feature_loss", "alpha", "temperature")
@@ -55,12 +55,15 @@ class Setting:
         return statistics.stdev(values) if len(values) > 1 else None
 
     def interval(self, name: str, split: str = "test", epoch: str = "best") -> tuple[float, float] | None:
-        """95 % interval: bootstrap over seeds; of one run's accuracy Wilson's over samples; None where neither is."""
+        """95 % interval of the mean: the t interval over seeds; of one run's accuracy Wilson's over test samples.
+
+        None of two seeds, and of one run's other metrics: see `t_interval`.
+        """
         values = self.values(name, split, epoch)
         samples = self.runs[0].results.get("samples", {}).get(split)
         if len(values) == 1 and name == "acc" and samples:
             return wilson(values[0], samples)
-        return bootstrap(values)
+        return t_interval(values)
 
     @cached_property
     def gain(self) -> Paired | None:

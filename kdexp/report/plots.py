@@ -11,7 +11,7 @@ import numpy as np
 from kdexp.report.comparison import Comparison, Setting, plain
 from kdexp.report.curves import CONDITIONS, IN_RATIOS, Curve, Line
 from kdexp.report.runs import Run
-from kdexp.report.statistics import bootstrap, wilson
+from kdexp.report.statistics import t_interval, wilson, with_p
 from kdexp.report.summary import spread
 
 Plot = dict[str, Any]
@@ -207,12 +207,12 @@ def gains(comparison: Comparison) -> Plot | None:
         {
             "type": "scatter",
             "mode": "markers",
-            "name": "mean, 95 % interval",
+            "name": "mean, 95 % t interval",
             "x": [100 * gain.mean for gain in found],
             "y": names,
             "error_x": _error_bars([(gain.mean, gain.interval) for gain in found]),
             "marker": {"size": 9, "color": colours},
-            "customdata": [[gain.n, gain.verdict] for gain in found],
+            "customdata": [[gain.n, with_p(gain.verdict, gain.p)] for gain in found],
             "hovertemplate": "%{y}<br>%{x:+.2f} points, n=%{customdata[0]}: %{customdata[1]}<extra></extra>",
         },
     ]
@@ -533,7 +533,7 @@ def corruptions(reports: Reports, axis: str) -> Plot:
     data = []
     for role, colour in ROLES.items():
         found = [(name, values) for name in names if (values := _by_seed(reports, role, partial(_is_of, axis, name)))]
-        means = [(float(np.mean(values)), bootstrap(values)) for _, values in found]
+        means = [(float(np.mean(values)), t_interval(values)) for _, values in found]
         if found:
             data.append(
                 {
@@ -601,7 +601,7 @@ def _accuracies(
     def at(dose: float) -> list[float]:
         return _by_seed(reports, role, lambda row: wanted(row) and row["dose"] == dose)
 
-    return [(dose, float(np.mean(values)), bootstrap(values)) for dose in doses if (values := at(dose))]
+    return [(dose, float(np.mean(values)), t_interval(values)) for dose in doses if (values := at(dose))]
 
 
 def _samples(comparison: Comparison) -> int | None:
@@ -770,8 +770,8 @@ def _error_bars(values: Sequence[tuple[float, tuple[float, float] | None]]) -> P
     return {
         "type": "data",
         "symmetric": False,
-        "array": [100 * (interval[1] - value) if interval else 0 for value, interval in values],
-        "arrayminus": [100 * (value - interval[0]) if interval else 0 for value, interval in values],
+        "array": [100 * (interval[1] - value) if interval else None for value, interval in values],
+        "arrayminus": [100 * (value - interval[0]) if interval else None for value, interval in values],
         "thickness": 1.4,
         "width": 4,
         "color": "#333",

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kdexp.report.comparison import Setting
-from kdexp.report.statistics import Paired, paired
+from kdexp.report.statistics import Paired, paired, with_p
 
 # Measures for which less is better have no sign of their own in a table: the reader is told.
 _LESS_IS_BETTER = ("mce", "relative_mce", "error", "ece", "ace", "nll", "brier", "fpr95", "acc_lost", "largest_gap")
@@ -154,12 +154,12 @@ def show_sweep(together: Mapping[str, Any], folder: Path) -> None:
     for setting in together["settings"]:
         table = Table(box=SIMPLE, title=f"{setting['label']}  (seeds {', '.join(map(str, setting['seeds']))})")
         table.add_column("", no_wrap=True)
-        for role in ("teacher", "control", "student", "student - control, 95 % interval over seeds", ""):
+        for role in ("teacher", "control", "student", "student - control, 95 % t interval over seeds", ""):
             table.add_column(role, justify="right")
         for row in setting["measures"]:
             means = [number(row["mean"].get(role)) for role in ("teacher", "control", "student")]
             gain = row["difference"]
-            said = [difference(_ends(gain)), gain["verdict"]] if gain is not None else ["", ""]
+            said = [difference(_ends(gain)), with_p(gain["verdict"], gain["p"])] if gain is not None else ["", ""]
             table.add_row(named(row["axis"], row["measure"]), *means, *said)
         screen.print(table)
     screen.print(f"report        {folder / 'robustness.json'}", soft_wrap=True)

@@ -1,7 +1,7 @@
-"""The answer in words: which setting, by how much, is it real."""
+"""The answer in words: which setting, by how much, is it statistically significant."""
 
 from kdexp.report.comparison import Comparison, Setting
-from kdexp.report.statistics import FEWEST_PAIRS, Paired
+from kdexp.report.statistics import FEWEST_SEEDS, NOT_TESTED, TOO_FEW, Paired
 
 
 def answer(comparison: Comparison) -> list[str]:
@@ -21,6 +21,9 @@ def answer(comparison: Comparison) -> list[str]:
         said.append("No seed was run with both, so the two cannot be paired.")
     else:
         said += [difference(winner.gain), surety(winner.gain)]
+        tests = sum(setting.gain is not None and setting.gain.p is not None for setting in comparison.distilled)
+        if tests > 1:
+            said.append(f"{tests} configurations are tested here, and the p values are not corrected for that.")
     if len({setting.axes.get("dataset") for setting in comparison.distilled}) > 1:
         said.append("These are several data sets, whose accuracies say nothing of each other: where=dataset=NAME.")
     own, alone = winner.mean("acc", "val"), control.mean("acc", "val")
@@ -28,8 +31,8 @@ def answer(comparison: Comparison) -> list[str]:
         said.append(f"On val the control is as good or better ({spread(control, 'val')}): nothing here speaks for it.")
     elif len(comparison.candidates) > 1:
         said.append(
-            f"It is the best of {len(comparison.candidates)} on val, and the luck of its seeds helped to choose it: "
-            "seeds that had no part in the choice may gain less."
+            f"It was selected as the best of {len(comparison.candidates)} on these seeds, so its gain is biased "
+            "upwards (selection bias): confirm it on fresh seeds."
         )
     return said
 
@@ -37,19 +40,34 @@ def answer(comparison: Comparison) -> list[str]:
 def difference(gain: Paired) -> str:
     """What the mean of the paired differences is, and its interval."""
     mean = f"Seed by seed it differs from the control by {points(gain.mean)} points"
-    if gain.interval is None:
+    if gain.n == 1:
         return f"{mean}: one seed."
-    low, high = gain.interval
-    return f"{mean} on average, 95 % bootstrap interval over {gain.n} seeds {points(low)} to {points(high)}."
+    if gain.interval is None:
+        return f"{mean} on average over {gain.n} seeds."
+    return f"{mean} on average, 95 % t interval over {gain.n} seeds {interval(gain)}."
+
+
+def interval(gain: Paired) -> str:
+    """The ends of the interval in percentage points; where there is none, why."""
+    return gain.verdict if gain.interval is None else " to ".join(points(end) for end in gain.interval)
 
 
 def surety(gain: Paired) -> str:
     """What the test says, or why there is none."""
     up, down = (sum(sign * value > 0 for value in gain.differences) for sign in (1, -1))
     signs = f"{up} of {gain.n} seeds gain, {down} lose"
-    if gain.p is None:
-        return f"Not enough seeds to tell: a signed-rank test needs {FEWEST_PAIRS} that differ; {signs}."
-    return f"{gain.verdict.capitalize()}: Wilcoxon signed-rank test, p = {gain.p:.3g} over {gain.n} seeds; {signs}."
+    return f"{gain.verdict.capitalize()}: {tested(gain)}; {signs}."
+
+
+def tested(gain: Paired) -> str:
+    """The test and its p, or why there is none."""
+    if gain.p is not None:
+        return f"paired t test, p = {gain.p:.3g} over {gain.n} seeds"
+    reasons = {
+        TOO_FEW: f"a paired t test needs {FEWEST_SEEDS}",
+        NOT_TESTED: "every seed differs by the same amount, which leaves no spread for a t test",
+    }
+    return reasons[gain.verdict]
 
 
 def spread(setting: Setting, split: str = "test", epoch: str = "best") -> str:

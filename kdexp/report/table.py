@@ -18,7 +18,7 @@ from kdexp.report import claims
 from kdexp.report.comparison import Comparison, Setting
 from kdexp.report.files import write
 from kdexp.report.runs import Run, find
-from kdexp.report.summary import answer
+from kdexp.report.summary import answer, interval
 
 # Column -> metric, split and epoch.
 _COLUMNS = {
@@ -141,7 +141,7 @@ def _table(teachers: Teachers, settings: Sequence[Setting], width: int) -> Table
     columns = {name: column for name, column in _COLUMNS.items() if width >= _WIDE or name not in _ONLY_WIDE}
     table = Table(box=SIMPLE)
     table.add_column("", overflow="fold")
-    for name in (*(["n"] if several else []), *columns, *(["acc - control", "95 % interval"] if paired else [])):
+    for name in (*(["n"] if several else []), *columns, *(["acc - control", "95 % t interval", "p"] if paired else [])):
         table.add_column(name, justify="right")
     for name, teacher in teachers.items():
         cells = (
@@ -151,20 +151,18 @@ def _table(teachers: Teachers, settings: Sequence[Setting], width: int) -> Table
         table.add_row("teacher" if len(teachers) == 1 else f"teacher {name}", *([""] if several else []), *cells)
     for setting in settings:
         cells = (_percent(setting.values(*column)) for column in columns.values())
-        gain = (_gain(setting) if not setting.is_control else ("", "")) if paired else ()
+        gain = (_gain(setting) if not setting.is_control else ("", "", "")) if paired else ()
         count = [str(len(setting.runs))] if several else []
         table.add_row(escape(setting.label), *count, *cells, *gain)
     return table
 
 
-def _gain(setting: Setting) -> tuple[str, str]:
-    if setting.gain is None:
-        return "no control", ""
-    interval = setting.gain.interval
-    return (
-        _percent(setting.gain.differences, sign=True),
-        f"{100 * interval[0]:+.2f} to {100 * interval[1]:+.2f}" if interval else "",
-    )
+def _gain(setting: Setting) -> tuple[str, str, str]:
+    gain = setting.gain
+    if gain is None:
+        return "no control", "", ""
+    p = "" if gain.p is None else f"{gain.p:.2g}"
+    return _percent(gain.differences, sign=True), interval(gain), p
 
 
 def _percent(values: Iterable[float | None], sign: bool = False) -> str:

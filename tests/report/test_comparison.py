@@ -101,8 +101,12 @@ def test_a_setting_with_fewer_seeds_does_not_win_by_luck(tmp_path, write_run):
 
 
 def test_intervals_are_of_seeds_where_there_are_several_else_of_test_samples(sweep, tmp_path, write_run):
-    winner = compared(sweep).winner
-    assert winner.interval("acc") == pytest.approx((0.84, 0.92))
+    assert compared(sweep).winner.interval("acc") is None, "two seeds"
+    for seed, acc in enumerate((0.84, 0.92, 0.88)):
+        write_run(tmp_path / "three" / f"{seed}", seed=seed, acc=acc)
+    # m = 0.88, s = 0.04; 4.303 is the 0.975 quantile of t with 2 degrees of freedom
+    half = 4.3027 * 0.04 / 3**0.5
+    assert compared(tmp_path / "three").winner.interval("acc") == pytest.approx((0.88 - half, 0.88 + half), abs=1e-5)
     write_run(tmp_path / "other" / "0", acc=0.9)
     expected = binomtest(180, 200).proportion_ci(method="wilson")
     assert compared(tmp_path / "other").winner.interval("acc") == pytest.approx((expected.low, expected.high))
@@ -112,10 +116,13 @@ def test_intervals_are_of_seeds_where_there_are_several_else_of_test_samples(swe
 @pytest.mark.parametrize(
     ("gains", "said"),
     [
-        ([0.02], "Not enough seeds to tell: a signed-rank test needs 6 that differ; 1 of 1 seeds gain, 0 lose."),
-        ([0.01, 0.02, 0.03, 0.04, 0.05, 0.06], "Better: Wilcoxon signed-rank test, p = 0.0312 over 6 seeds; 6 of 6"),
-        ([-0.01, -0.02, -0.03, -0.04, -0.05, -0.06], "Worse: Wilcoxon signed-rank test, p = 0.0312 over 6 seeds; 0 of"),
-        ([0.01, -0.02, 0.03, -0.04, 0.05, -0.06], "No difference shown: Wilcoxon signed-rank test, p = "),
+        ([0.02], "Too few seeds: a paired t test needs 3; 1 of 1 seeds gain, 0 lose."),
+        ([0.02, 0.03], "on average over 2 seeds. Too few seeds: a paired t test needs 3; 2 of 2 seeds gain, 0 lose."),
+        ([0.01, 0.02, 0.03], "95 % t interval over 3 seeds -0.48 to +4.48. Not significant: paired t test, p = 0.0742"),
+        ([0.01, 0.02, 0.03, 0.04, 0.05, 0.06], "Better: paired t test, p = 0.00593 over 6 seeds; 6 of 6"),
+        ([-0.01, -0.02, -0.03, -0.04, -0.05, -0.06], "Worse: paired t test, p = 0.00593 over 6 seeds; 0 of"),
+        ([0.01, -0.02, 0.03, -0.04, 0.05, -0.06], "Not significant: paired t test, p = "),
+        ([0.01, 0.01, 0.01], "Not tested: every seed differs by the same amount, which leaves no spread"),
     ],
 )
 def test_the_answer_says_how_sure_it_is(tmp_path, write_run, gains, said):
@@ -146,4 +153,4 @@ def test_several_data_sets_are_not_compared_without_a_word(tmp_path, write_run):
 
 
 def test_the_best_of_many_is_said_to_be_the_best_of_many(sweep):
-    assert "It is the best of 2 on val" in answer(compared(sweep))[-1]
+    assert "It was selected as the best of 2 on these seeds" in answer(compared(sweep))[-1]
