@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from kdexp import results
 from kdexp.config import code_version, fingerprint
+from kdexp.report.comparison import order_of_choice
 
 FILE = "search.db"
 PRUNERS = ("median", "hyperband", "none")
@@ -48,6 +49,7 @@ class Trial:
         point: setting -> value, in the words of the command line.
         folder: its run folder, in the search's; None of a new one.
         value: of the metric; None of a trial that is not completed.
+        nll: on val; None of a trial that is not completed.
         status: ``running``, ``waiting`` (to be taken up by the next launch), ``completed`` or ``pruned``.
     """
 
@@ -56,6 +58,7 @@ class Trial:
     point: Mapping[str, str]
     folder: str | None
     value: float | None
+    nll: float | None
     status: str
 
 
@@ -167,11 +170,10 @@ class Study:
         return any(owner not in (launch, gave_up) for owner, gave_up in owners)
 
     def best(self) -> list[Trial]:
-        """The completed trials, the best first; of equals that with the lower validation NLL."""
-        sign = -1 if METRICS[self._metric] == "maximize" else 1
-        found = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        found.sort(key=lambda trial: (sign * (trial.value or 0.0), trial.user_attrs[_VAL]["nll"], trial.number))
-        return [_trial(trial) for trial in found]
+        """The completed trials, the best first: see `order_of_choice`."""
+        is_less = METRICS[self._metric] == "minimize"
+        found = [trial for trial in self.trials() if trial.status == "completed"]
+        return sorted(found, key=lambda trial: order_of_choice(trial.value, trial.nll, less_is_better=is_less))
 
     def importance(self) -> dict[str, float]:
         """How much each setting matters to being among the better trials, as shares of one, the most important first.
@@ -285,5 +287,6 @@ _STATUS = {TrialState.RUNNING: "running", TrialState.WAITING: "waiting", TrialSt
 def _trial(trial: FrozenTrial) -> Trial:
     attrs = trial.user_attrs
     status = _STATUS[trial.state]
-    value = trial.value if status == "completed" else None
-    return Trial(trial.number, trial._trial_id, attrs.get(_POINT, {}), attrs.get(_FOLDER), value, status)
+    is_done = status == "completed"
+    value, nll = (trial.value, attrs[_VAL]["nll"]) if is_done else (None, None)
+    return Trial(trial.number, trial._trial_id, attrs.get(_POINT, {}), attrs.get(_FOLDER), value, nll, status)

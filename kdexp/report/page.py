@@ -19,7 +19,7 @@ from kdexp.report.comparison import Comparison, Setting, heeds, plain, teachers_
 from kdexp.report.curves import CONDITIONS, Curve, curves
 from kdexp.report.runs import Run
 from kdexp.report.statistics import FEWEST_SEEDS, Paired, with_p
-from kdexp.report.summary import answer, interval, points, spread, tested
+from kdexp.report.summary import answer, interval, points, spread, tested, tie
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,8 @@ def _cards(comparison: Comparison) -> list[Card]:
     gain, many = winner.gain, len(comparison.candidates)
     values = [f"{axis} = {plain(value)}" for axis, value in winner.axes.items() if plots.varies(axis, comparison)]
     chosen = f"chosen on val among {many}" if many > 1 else "the only one"
-    which = Card("Which setting?", values or [winner.label], [chosen, f"val {spread(winner, 'val')}"])
+    ties = [tie(comparison)] if comparison.tied else []
+    which = Card("Which setting?", values or [winner.label], [chosen, f"val {spread(winner, 'val')}", *ties])
     if gain is None or control is None:
         size = Card("By how much?", [spread(winner)], ["on test, without a control of the same seeds"])
         return [which, size, Card(_SIGNIFICANT, ["Cannot be told"], ["run the control too: alpha=1"], "unknown")]
@@ -272,7 +273,7 @@ def _settings(comparison: Comparison) -> Section | None:
     gains = plots.gains(comparison)
     lead = (
         "Test accuracy less that of the control with the same seed; ticks are seeds, lines 95 % t intervals over "
-        f"them ({FEWEST_SEEDS} seeds or more). The order is that of val: the uppermost is the choice."
+        f"them ({FEWEST_SEEDS} seeds or more). The order is that of the choice on val: the uppermost is chosen."
         if gains
         else "There is no control (alpha=1) with the same seeds: no gain can be given."
     )
@@ -288,7 +289,7 @@ def _settings_table(comparison: Comparison) -> Table:
         gain = setting.gain
         rows.append(
             [
-                setting.label,
+                comparison.marked(setting),
                 (len(setting.runs), len(setting.runs)),
                 _cell(setting, "acc", "val"),
                 _cell(setting, "acc"),
@@ -452,12 +453,14 @@ def _method(comparison: Comparison) -> Section | None:
         "method",
         "How these numbers are made",
         "A setting's best epoch is that of the highest accuracy on val, and the best setting that of the highest mean "
-        "accuracy on val: 'best' never means best on test.\nSettings are compared with their control (the same "
-        "student, data and recipe with alpha=1) seed by seed: the same initial weights and the same order of the "
-        "data.\nThe test is the paired t test over seeds, two-sided, and the interval of a gain the 95 % t interval of "
-        "the same differences: it leaves out 0 exactly where p < 0.05. The interval of one setting's own mean is a t "
-        f"interval, too. Fewer than {FEWEST_SEEDS} seeds have neither interval nor p. Both say how another seed would "
-        "turn out, not another test set. Where several settings are tested, their p values are not corrected for it.",
+        "accuracy on val among those with the most seeds; of equals that with the lowest mean NLL on val, and of these "
+        "the first on the command line. 'Best' never means best on test.\nSettings are compared with their control "
+        "(the same student, data and recipe with alpha=1) seed by seed: the same initial weights and the same order of "
+        "the data.\nThe test is the paired t test over seeds, two-sided, and the interval of a gain the 95 % t "
+        "interval of the same differences: it leaves out 0 exactly where p < 0.05. The interval of one setting's "
+        f"own mean is a t interval, too. Fewer than {FEWEST_SEEDS} seeds have neither interval nor p. Both say how "
+        "another seed would turn out, not another test set. Where several settings are tested, their p values are "
+        "not corrected for it.",
     )
 
 

@@ -157,8 +157,12 @@ def heat_map(
             "texttemplate": f"%{{z:{form}}}" if len(columns) <= _COUNTED else "",
             "xgap": 2,
             "ygap": 2,
-            "customdata": [[len(cell.runs) if cell else 0 for cell in row] for row in grid],
-            "hovertemplate": f"{y} %{{y}}, {x} %{{x}}<br>%{{z:{form}}} (n=%{{customdata}})<extra></extra>",
+            "customdata": [
+                [[len(cell.runs), "chosen" if cell is comparison.winner else ""] if cell else [0, ""] for cell in row]
+                for row in grid
+            ],
+            "hovertemplate": f"{y} %{{y}}, {x} %{{x}}<br>%{{z:{form}}} (n=%{{customdata[0]}}) %{{customdata[1]}}"
+            "<extra></extra>",
         }
     ]
     outlined = [
@@ -185,11 +189,11 @@ def heat_map(
 
 def gains(comparison: Comparison) -> Plot | None:
     """Each setting's gain over its control: mean and interval, and a dot a seed; the best on val on top."""
-    shown = [setting for setting in ranked(comparison) if setting.gain][:_ROWS]
+    shown = [setting for setting in comparison.ranked if setting.gain][:_ROWS]
     if not shown:
         return None
     shown.reverse()
-    names = [_wrapped(setting.label) for setting in shown]
+    names = [_wrapped(comparison.marked(setting)) for setting in shown]
     lines = max(name.count("<br>") for name in names) + 1
     colours = [WINNER if setting is comparison.winner else OTHER for setting in shown]
     found = [setting.gain for setting in shown if setting.gain]
@@ -256,7 +260,7 @@ def parallel(comparison: Comparison) -> Plot:
                 "line": {"color": colour, "width": width, "dash": "dot" if setting.is_control else "solid"},
                 "marker": {"size": 5, "color": colour},
                 "customdata": [_shown(values[number]) for values in columns.values()],
-                "text": setting.label,
+                "text": comparison.marked(setting),
                 "hovertemplate": "%{text}<br>%{customdata}<extra></extra>",
                 "showlegend": False,
             }
@@ -303,7 +307,7 @@ def learning_curves(comparison: Comparison, name: str) -> Plot | None:
         name: of the column: ``val/acc``, ``val/loss``, ``train/loss``.
     """
     first = [setting for setting in (comparison.winner, comparison.control) if setting]
-    shown = [*first, *(setting for setting in ranked(comparison) if setting not in first)][:_LINES]
+    shown = [*first, *(setting for setting in comparison.ranked if setting not in first)][:_LINES]
     scale = 100 if name.endswith("/acc") else 1
     data: list[Plot] = []
     longest = 1
@@ -435,11 +439,6 @@ def costs(comparison: Comparison, measure: str) -> Plot | None:
         "height": 340,
     }
     return {"data": data, "layout": layout}
-
-
-def ranked(comparison: Comparison) -> list[Setting]:
-    """The distilled settings, the best on val first."""
-    return sorted(comparison.distilled, key=lambda setting: setting.mean("acc", "val") or 0, reverse=True)
 
 
 def condition(curve: Curve) -> Plot:

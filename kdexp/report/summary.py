@@ -1,7 +1,11 @@
 """The answer in words: which setting, by how much, is it statistically significant."""
 
+from collections.abc import Sequence
+
 from kdexp.report.comparison import Comparison, Setting
 from kdexp.report.statistics import FEWEST_SEEDS, NOT_TESTED, TOO_FEW, Paired
+
+_NAMED = 3  # more that are tied are counted
 
 
 def answer(comparison: Comparison) -> list[str]:
@@ -10,6 +14,8 @@ def answer(comparison: Comparison) -> list[str]:
     if winner is None:
         return [_nothing_distilled(comparison)]
     chosen = f"Chosen by mean validation accuracy{_among(comparison)}: {winner.label}, {spread(winner, 'val')} on val."
+    if comparison.tied:
+        chosen += f" It is {tie(comparison)}."
     if control is None:
         return [
             chosen,
@@ -35,6 +41,22 @@ def answer(comparison: Comparison) -> list[str]:
             "upwards (selection bias): confirm it on fresh seeds."
         )
     return said
+
+
+def tie(comparison: Comparison) -> str:
+    """Which settings are as good on val as the chosen one, and why that one was chosen."""
+    tied = f"tied on val with {_listed(comparison.tied)}"
+    if comparison.tied_in_nll:
+        same = "too" if comparison.tied_in_nll == comparison.tied else f"with {_listed(comparison.tied_in_nll)}"
+        return f"{tied}, in val NLL {same}: chosen as the first of them on the command line"
+    own, other = (setting.mean("nll", "val") for setting in (comparison.ranked[0], comparison.tied[0]))
+    reason = f"{own:.8g} against {other:.8g}" if other is not None else "the others have none"
+    return f"{tied}: chosen by lower val NLL ({reason})"
+
+
+def _listed(settings: Sequence[Setting]) -> str:
+    names = [setting.label for setting in settings[:_NAMED]]
+    return ", ".join(names) + (f" and {len(settings) - _NAMED} more" if len(settings) > _NAMED else "")
 
 
 def difference(gain: Paired) -> str:

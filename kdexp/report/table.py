@@ -4,7 +4,8 @@ import math
 import shlex
 import statistics
 import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ _COLUMNS = {
     "f1": ("f1", "test", "best"),
     "auc": ("auc", "test", "best"),
 }
-_ONLY_WIDE, _WIDE = ("f1", "auc"), 150
+_ONLY_WIDE, _WIDE = ("f1", "auc"), 160
 _LEGEND = "\nin %, of test unless val is said; best epoch by validation accuracy"
 
 Teachers = Mapping[str, Mapping[str, Any]]
@@ -114,13 +115,13 @@ def _run(folder: Path) -> Run:
 
 def _console() -> Console:
     # Into a file or a pipe a table is written as wide as it is.
-    return Console() if sys.stdout.isatty() else Console(width=160)
+    return Console() if sys.stdout.isatty() else Console(width=170)
 
 
 def _show_settings(console: Console, comparison: Comparison) -> None:
     if comparison.settings:
         console.print(f"{_LEGEND}; mean ± std over n seeds")
-        console.print(_table(comparison.teachers, comparison.settings, console.width))
+        console.print(_table(comparison.teachers, comparison.settings, console.width, comparison.marked))
         _judge_teacher(console, comparison.teachers, comparison.controls)
     found = claims.claims(comparison, comparison.reports)
     for sentence in [*answer(comparison), *map(claims.sentence, found)]:
@@ -135,7 +136,12 @@ def _judge_teacher(console: Console, teachers: Teachers, controls: Sequence[Sett
             console.print("warning: on val the teacher is worse than the student trained alone")
 
 
-def _table(teachers: Teachers, settings: Sequence[Setting], width: int) -> Table:
+def _table(
+    teachers: Teachers,
+    settings: Sequence[Setting],
+    width: int,
+    name_of: Callable[[Setting], str] = attrgetter("label"),
+) -> Table:
     several = any(len(setting.runs) > 1 for setting in settings)
     paired = any(setting.is_control for setting in settings) and any(setting.gain for setting in settings)
     columns = {name: column for name, column in _COLUMNS.items() if width >= _WIDE or name not in _ONLY_WIDE}
@@ -153,7 +159,7 @@ def _table(teachers: Teachers, settings: Sequence[Setting], width: int) -> Table
         cells = (_percent(setting.values(*column)) for column in columns.values())
         gain = (_gain(setting) if not setting.is_control else ("", "", "")) if paired else ()
         count = [str(len(setting.runs))] if several else []
-        table.add_row(escape(setting.label), *count, *cells, *gain)
+        table.add_row(escape(name_of(setting)), *count, *cells, *gain)
     return table
 
 

@@ -4,7 +4,7 @@ import shutil
 import pytest
 from scipy.stats import binomtest
 
-from kdexp.report.comparison import Comparison
+from kdexp.report.comparison import Comparison, order_of_choice
 from kdexp.report.runs import find
 from kdexp.report.summary import answer
 
@@ -98,6 +98,102 @@ def test_a_setting_with_fewer_seeds_does_not_win_by_luck(tmp_path, write_run):
     comparison = compared(tmp_path)
     assert comparison.winner.label == "temperature=1"
     assert "among 1 of 2 settings (the rest: fewer seeds)" in answer(comparison)[0]
+
+
+@pytest.fixture
+def tied(tmp_path, write_run):
+    """Three temperatures tied on val, of which 16 has the lowest NLL and 1 is the best on test; 64 is worse."""
+    for job, (temperature, val, nll, acc) in enumerate(
+        [(1.0, 0.8, 0.7, 0.95), (4.0, 0.8, 0.6, 0.9), (16.0, 0.8, 0.5, 0.85), (64.0, 0.7, 0.1, 0.99)]
+    ):
+        write_run(tmp_path / f"{job}", temperature=temperature, val=val, nll=nll, acc=acc)
+    write_run(tmp_path / "control", alpha=1.0, val=0.6)
+    return tmp_path
+
+
+def test_a_tie_on_val_is_broken_by_nll_and_said(tied):
+    comparison = compared(tied)
+    assert labels(comparison) == ["control", "temperature=16", "temperature=4", "temperature=1", "temperature=64"]
+    assert comparison.winner.label == "temperature=16"
+    assert [setting.label for setting in comparison.tied] == ["temperature=4", "temperature=1"]
+    said = "It is tied on val with temperature=4, temperature=1: chosen by lower val NLL (0.5 against 0.6)."
+    assert said in answer(comparison)[0]
+
+
+@pytest.mark.parametrize("sort", ["test/acc", "gain", "temperature", "val/nll", "val/acc"])
+def test_the_order_of_the_rows_has_no_part_in_the_choice(tied, sort):
+    comparison = Comparison(find([tied])[0], sort)
+    assert comparison.winner.label == "temperature=16"
+    assert comparison.control.label == "control"
+    marked = [comparison.marked(setting) for setting in comparison.settings]
+    assert [name for name in marked if "chosen" in name] == ["temperature=16 (chosen)"]
+
+
+@pytest.mark.parametrize("sort", ["test/acc", "gain", "val/acc"])
+def test_what_nothing_parts_is_chosen_by_the_order_on_the_command_line(tmp_path, write_run, sort):
+    for job, (temperature, acc) in enumerate([(9.0, 0.7), (4.0, 0.8), (2.0, 0.9), (1.0, 0.95), (3.0, 0.96)]):
+        write_run(tmp_path / f"{job}", temperature=temperature, val=0.8, nll=0.5, acc=acc)
+    comparison = Comparison(find([tmp_path])[0], sort)
+    assert comparison.winner.label == "temperature=9"
+    said = (
+        "tied on val with temperature=4, temperature=2, temperature=1 and 1 more, in val NLL too: chosen as the first"
+    )
+    assert said in answer(comparison)[0]
+    write_run(tmp_path / "5", temperature=5.0, val=0.8, nll=0.6, acc=0.8)
+    write_run(tmp_path / "6", temperature=6.0, val=0.8, nll=0.7, acc=0.8)
+    said = "3 more, in val NLL with temperature=4, temperature=2, temperature=1 and 1 more: chosen as the first"
+    assert said in answer(Comparison(find([tmp_path])[0], sort))[0]
+
+
+def test_means_over_seeds_that_are_equal_on_paper_are_tied(tmp_path, write_run):
+    for seed, (one, four) in enumerate([(0.7, 0.8), (0.8, 0.8), (0.9, 0.8)]):
+        write_run(tmp_path / f"one-{seed}", temperature=1.0, seed=seed, val=one, nll=0.5)
+        write_run(tmp_path / f"four-{seed}", temperature=4.0, seed=seed, val=four, nll=0.7)
+    one, four = sorted(compared(tmp_path).settings, key=lambda setting: setting.axes["temperature"])
+    assert one.mean("acc", "val") < four.mean("acc", "val"), "in the last bit"
+    comparison = compared(tmp_path)
+    assert (comparison.winner.label, [s.label for s in comparison.tied]) == ("temperature=1", ["temperature=4"])
+
+
+def test_an_nll_that_is_not_known_is_not_the_lowest(tmp_path, write_run):
+    write_run(tmp_path / "0", temperature=1.0, val=0.8)
+    write_run(tmp_path / "1", temperature=4.0, val=0.8, nll=3.0)
+    comparison = compared(tmp_path)
+    assert comparison.winner.label == "temperature=4"
+    assert "chosen by lower val NLL (the others have none)" in answer(comparison)[0]
+
+
+def test_settings_with_fewer_seeds_stand_below_those_that_can_be_chosen(tmp_path, write_run):
+    for seed in (0, 1):
+        write_run(tmp_path / f"a-{seed}", temperature=1.0, seed=seed, val=0.8)
+        write_run(tmp_path / f"c-{seed}", temperature=3.0, seed=seed, val=0.7)
+    write_run(tmp_path / "b-0", temperature=2.0, seed=0, val=0.8)
+    comparison = compared(tmp_path)
+    assert labels(comparison) == ["temperature=1", "temperature=3", "temperature=2"]
+    assert comparison.tied == []
+
+
+def test_the_only_setting_is_not_marked(tmp_path, write_run):
+    write_run(tmp_path / "a")
+    write_run(tmp_path / "control", alpha=1.0)
+    comparison = compared(tmp_path)
+    assert comparison.marked(comparison.winner) == comparison.winner.label
+
+
+@pytest.mark.parametrize(
+    ("best", "worse", "less"),
+    [
+        ((0.9, 5.0), (0.8, 0.1), False),
+        ((0.8, 0.1), (0.9, 0.05), True),
+        ((0.9, 0.1), (0.9, 0.2), False),
+        ((0.9, 0.1), (0.9, None), False),
+        ((0.9, 0.1), (0.9, float("nan")), False),
+        ((0.1, None), (None, 0.1), False),
+        ((9.0, None), (None, 0.1), True),
+    ],
+)
+def test_the_rule_of_the_choice(best, worse, less):
+    assert order_of_choice(*best, less_is_better=less) < order_of_choice(*worse, less_is_better=less)
 
 
 def test_intervals_are_of_seeds_where_there_are_several_else_of_test_samples(sweep, tmp_path, write_run):

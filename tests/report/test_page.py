@@ -1,5 +1,6 @@
 """The page's content, without a browser; test_page_in_browser.py opens it."""
 
+import csv
 import json
 import re
 from html.parser import HTMLParser
@@ -9,6 +10,7 @@ import pytest
 
 from kdexp.report import page
 from kdexp.report.comparison import Comparison
+from kdexp.report.files import write
 from kdexp.report.runs import find
 from kdexp.report.statistics import wilson
 
@@ -102,6 +104,34 @@ def test_a_grid_of_alpha_and_temperature_is_three_heat_maps(tmp_path, write_run)
     assert test["data"][0]["z"] == [pytest.approx([80, 81]), pytest.approx([82, 83])]
     assert gain["data"][0]["z"] == [pytest.approx([-1, 0]), pytest.approx([1, 2])]
     assert gain["data"][0]["zmin"] == -gain["data"][0]["zmax"]  # white is no difference
+
+
+def test_the_chosen_of_several_that_are_tied_is_the_uppermost_and_marked_everywhere(tmp_path, write_run):
+    # The chosen one comes last on the command line.
+    for number, (alpha, temperature) in enumerate([(0.1, 1.0), (0.1, 4.0), (0.5, 1.0), (0.5, 4.0)]):
+        acc = 0.8 - number / 100
+        write_run(tmp_path / f"{number}", alpha=alpha, temperature=temperature, acc=acc, val=0.7, nll=2 - number / 10)
+    write_run(tmp_path / "control", alpha=1.0, acc=0.7, val=0.6)
+    _, found, plots = written(tmp_path)
+    name = "alpha=0.5 temperature=4"
+    text = " ".join(found.texts)
+    others = "alpha=0.5 temperature=1, alpha=0.1 temperature=4, alpha=0.1 temperature=1"
+    assert text.count(f"tied on val with {others}: chosen by lower val NLL (1.7 against 1.8)") == 2  # card and answer
+    assert found.texts.count(f"{name} (chosen)") == 1  # in the table
+    gains = next(p for p in plots if p["layout"]["xaxis"].get("title", {}).get("text") == "gain on test, points")
+    means = gains["data"][1]
+    assert means["y"][-1].replace("<br>", " ") == f"{name} (chosen)"  # Plotly begins at the bottom
+    assert [color == "#0072b2" for color in means["marker"]["color"]] == [False, False, False, True]
+    heat = next(p for p in plots if p["data"][0]["type"] == "heatmap" and p["data"][0]["y"] == ["0.1", "0.5"])
+    (outlined,) = heat["layout"]["shapes"]
+    assert (outlined["x0"], outlined["y0"]) == (0.5, 0.5)
+    assert heat["data"][0]["customdata"] == [[[1, ""], [1, ""]], [[1, ""], [1, "chosen"]]]
+    lines = next(p["data"] for p in plots if p["data"][0].get("connectgaps"))
+    assert [line["text"] for line in lines if line["line"]["width"] > 2] == [f"{name} (chosen)"]
+    write(Comparison(find([tmp_path])[0]), tmp_path, source=[])
+    with (tmp_path / "compare.csv").open(newline="") as file:
+        chosen = {row["folder"].rpartition("/")[2]: row["chosen"] for row in csv.DictReader(file)}
+    assert chosen == {"0": "False", "1": "False", "2": "False", "3": "True", "control": "False"}
 
 
 def test_a_third_axis_is_chosen_from_and_the_winners_is_shown_first(tmp_path, write_run):

@@ -21,7 +21,7 @@ def test_a_sweep_is_shown_with_seeds_together_and_paired_with_its_controls(sweep
     shown = capsys.readouterr().out
     percent = "85.00 ± 7.07"  # mean and standard deviation (n - 1) of 80 and 90
     assert row(shown, "control") == ["control", "2", "85.00 ± 0.00", *[percent] * 4]
-    one = row(shown, "temperature=1")
+    one = row(shown, "temperature=1 (chosen)")
     assert one[1:5] == ["2", "90.00 ± 0.00", "88.00 ± 5.66", "87.00 ± 5.66"]  # val, best and last on test: of 84 and 92
     assert one[7:] == ["+3.00 ± 1.41", "too few seeds"]  # differences by seed: 4 and 2
     assert row(shown, "teacher")[1:3] == ["99.00", "99.00"]
@@ -44,7 +44,7 @@ def test_three_seeds_have_an_interval_and_its_p_which_are_not_corrected_for_seve
     shown = capsys.readouterr().out
     assert "95 % t interval" in shown
     # Differences 4, 2 and 3: m = 3, s = 1, t = 3 sqrt 3, p = 1 - t / sqrt(2 + t^2) and 4.303 s / sqrt 3 = 2.484.
-    assert row(shown, "temperature=1")[7:] == ["+3.00 ± 1.00", "+0.52 to +5.48", "0.035"]
+    assert row(shown, "temperature=1 (chosen)")[7:] == ["+3.00 ± 1.00", "+0.52 to +5.48", "0.035"]
     assert "95 % t interval over 3 seeds +0.52 to +5.48. Better: paired t test, p = 0.0351 over 3" in " ".join(
         shown.split()
     )
