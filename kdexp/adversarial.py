@@ -11,7 +11,8 @@ from kdexp.distiller import Distiller
 from kdexp.losses.cross_entropy import cross_entropy
 from kdexp.losses.divergence import kl
 from kdexp.losses.inputs import class_numbers, of_class, outcomes
-from kdexp.metrics import Mean, right
+from kdexp.metrics import Mean
+from kdexp.metrics.rows import right
 from kdexp.robustness.attacks import Attack, Objective, in_eval_mode
 
 Terms = dict[str, tuple[float, Tensor]]

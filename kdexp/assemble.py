@@ -48,6 +48,9 @@ from kdexp.weights import load_weights, state_digest
 
 log = logging.getLogger(__name__)
 
+# A part of what identifies a teacher's measures: another number when kdexp.metrics would give the same teacher others.
+_MEASURES_VERSION = 2
+
 # Keys of a student's and a teacher's configuration that are not arguments of its network.
 _NETWORK_KEYS = ("feature_layers", "members", *TEACHER_KEYS)
 
@@ -555,6 +558,7 @@ def teacher_measures(config: Any, frozen: Teacher, data: Data) -> dict[str, Any]
     """
     key = fingerprint(
         {
+            "version": _MEASURES_VERSION,
             "weights": [state_digest(network) for network in frozen.networks],
             "statistics": [
                 _statistics(member, net) for member, net in zip(teachers(config).values(), frozen.networks, strict=True)

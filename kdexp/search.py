@@ -22,6 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 from kdexp import results
 from kdexp.config import code_version, fingerprint
 from kdexp.monitor import DIRECTIONS
+from kdexp.report.comparison import order_of_choice
 
 FILE = "search.db"
 PRUNERS = ("median", "hyperband", "none")
@@ -46,6 +47,7 @@ class Trial:
         point: setting -> value, in the words of the command line.
         folder: its run folder, in the search's; None of a new one.
         value: of the metric; None of a trial that is not completed.
+        nll: on val; None of a trial that is not completed.
         status: ``running``, ``waiting`` (to be taken up by the next launch), ``completed`` or ``pruned``.
     """
 
@@ -54,6 +56,7 @@ class Trial:
     point: Mapping[str, str]
     folder: str | None
     value: float | None
+    nll: float | None
     status: str
 
 
@@ -165,11 +168,10 @@ class Study:
         return any(owner not in (launch, gave_up) for owner, gave_up in owners)
 
     def best(self) -> list[Trial]:
-        """The completed trials, the best first; of equals that with the lower validation NLL."""
-        sign = -1 if DIRECTIONS[self._metric] == "max" else 1
-        found = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        found.sort(key=lambda trial: (sign * (trial.value or 0.0), trial.user_attrs[_VAL]["nll"], trial.number))
-        return [self._trial(trial) for trial in found]
+        """The completed trials, the best first: see `order_of_choice`."""
+        is_less = DIRECTIONS[self._metric] == "min"
+        found = [trial for trial in self.trials() if trial.status == "completed"]
+        return sorted(found, key=lambda trial: order_of_choice(trial.value, trial.nll, less_is_better=is_less))
 
     def importance(self) -> dict[str, float]:
         """How much each setting matters to being among the better trials, as shares of one, the most important first.
@@ -188,8 +190,9 @@ class Study:
         foreign = [name for name in point if name not in self._space]  # each is typed into a command of its own
         if foreign:
             raise ValueError(f"{FILE} must have points of {', '.join(self._space)}, got {foreign[0]}")
-        value = trial.value if status == "completed" else None
-        return Trial(trial.number, trial._trial_id, point, attrs.get(_FOLDER), value, status)
+        is_done = status == "completed"
+        value, nll = (trial.value, attrs[_VAL]["nll"]) if is_done else (None, None)
+        return Trial(trial.number, trial._trial_id, point, attrs.get(_FOLDER), value, nll, status)
 
     def _release(self, launch: str | None = None) -> None:
         """Let trials wait for the next who asks: those of one launch, or of all launches that are gone."""

@@ -20,6 +20,6 @@ class Screen(Console):
         return super().render_str(printable(text), **settings)
 
 
-def screen(width: int = 160) -> Screen:
+def screen(width: int = 170) -> Screen:
     """The terminal; into a file or a pipe a table is written as wide as it is, or as this."""
     return Screen() if sys.stdout.isatty() else Screen(width=width)

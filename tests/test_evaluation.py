@@ -141,7 +141,7 @@ def test_every_distilled_run_of_a_sweep_is_examined_beside_its_control(sweep, qu
         role: raw[role] for role in ("teacher", "control", "student")
     }
     assert rows["corruptions_lite", "mce_raw"]["difference"]["mean"] == raw["difference"]["value"]
-    assert rows["noise_dose", "gaussian_noise area"]["difference"]["verdict"] == "not enough seeds to tell"
+    assert rows["noise_dose", "gaussian_noise area"]["difference"]["verdict"] == "too few seeds"
 
 
 def test_what_a_search_left_unmeasured_on_test_is_not_examined(sweep, store, tmp_path):

@@ -19,6 +19,7 @@ from kdexp import launch, results
 from kdexp.config import compose
 from kdexp.fit import Pruned
 from kdexp.report.comparison import Comparison
+from kdexp.report.progress import show_trials
 from kdexp.report.runs import command_of, find
 from kdexp.report.table import control_folder
 from kdexp.sweep import Job, Sweep
@@ -193,7 +194,7 @@ def test_points_that_somebody_else_put_into_the_file_set_nothing_but_the_space(t
         assert str(caught.value).endswith(setting)
 
 
-def test_the_best_is_chosen_by_val_and_of_equals_that_with_the_lower_nll(tmp_path):
+def test_the_best_is_chosen_by_val_and_of_equals_that_with_the_lower_nll(tmp_path, capsys):
     known = study(tmp_path)
     for accuracy, nll in [(0.5, 1.0), (0.9, 2.0), (0.9, 1.0), (0.7, 0.1)]:
         tell(known, "l", accuracy, nll=nll)
@@ -201,7 +202,22 @@ def test_the_best_is_chosen_by_val_and_of_equals_that_with_the_lower_nll(tmp_pat
     known.tell(pruned, epochs(1.0), None)
     known.tell(broken, epochs(math.nan), {"acc": math.nan, "nll": 1.0})
     assert [trial.number for trial in known.best()] == [2, 1, 3, 0]
+    show_trials(known.trials(), known.best(), "val/acc", {})
+    shown = capsys.readouterr().out
+    assert "trial 2 is tied on val/acc with 1: chosen by lower val NLL" in shown
+    (chosen,) = [line for line in shown.splitlines() if "(chosen)" in line]
+    assert chosen.split()[:2] == ["2", "0.9000"]
     assert [trial.status for trial in known.trials()[4:]] == ["pruned", "pruned"]
+
+
+def test_of_trials_that_nothing_parts_the_first_is_chosen(tmp_path, capsys):
+    known = study(tmp_path, metric="val/nll")
+    for nll in (0.7, 0.5, 0.5):
+        (trial,) = known.ask(1, 100, "l")
+        known.tell(trial, [{"epoch": 0, "val/nll": nll}], {"acc": 0.9, "nll": nll})
+    assert [trial.number for trial in known.best()] == [1, 2, 0]
+    show_trials(known.trials(), known.best(), "val/nll", {})
+    assert "trial 1 is tied on val/nll with 2: chosen by being the first" in capsys.readouterr().out
 
 
 # At epochs 1 to 5 the medians of these are 0.30 0.40 0.50 0.60 0.70.

@@ -344,7 +344,7 @@ def test_the_articles_claims_are_one_command(command, tmp_path):
     for name in ("report.html", "compare.csv", "curve-train_fraction.png", "curve-label_noise.png", "claims.md"):
         assert str(folder / name) in done.stdout
         assert (folder / name).stat().st_size > 1000
-    assert "A distilled student needs less training data: not enough seeds to tell." in done.stdout
+    assert "A distilled student needs less training data: too few seeds." in done.stdout
     text = (folder / "claims.md").read_text()
     for words in ("accuracy lost to noise in the inputs (gaussian noise, impulse noise, uniform noise)",
                   "accuracy lost to 30 % of wrong training labels", "synthetic (labels that did not train it)",

@@ -14,7 +14,7 @@ from typing import Any
 from kdexp.report.comparison import Comparison, Setting
 from kdexp.report.curves import Curve, Line, curves
 from kdexp.report.robustness import Report
-from kdexp.report.statistics import FEWEST_PAIRS, Paired, paired
+from kdexp.report.statistics import FEWEST_SEEDS, NOT_TESTED, TOO_FEW, Paired, paired, with_p
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Claim:
 
     @property
     def verdict(self) -> str:
-        """In words; it holds where all that decides is better by the signed-rank test."""
+        """In words; it holds where all that decides is better by the paired t test."""
         found = [one.gain.verdict for one in self.evidence if one.decides]
         if not found:
             return "not measured"
@@ -60,9 +60,9 @@ class Claim:
             return "holds"
         if "better" in found:
             return "holds in part"
-        if "not enough seeds to tell" in found:
-            return "not enough seeds to tell"
-        return "does not hold" if "worse" in found else "no difference shown"
+        if "worse" in found and TOO_FEW not in found:
+            return "does not hold"
+        return next((verdict for verdict in (TOO_FEW, NOT_TESTED) if verdict in found), "not significant")
 
 
 def claims(comparison: Comparison, reports: Mapping[Path, Report]) -> list[Claim]:
@@ -303,14 +303,13 @@ def _number(one: Evidence) -> str:
 def surety(gain: Paired) -> str:
     """The verdict on one difference, and what it is from."""
     up = sum(value > 0 for value in gain.differences)
-    seeds = f"{up} of {gain.n} seeds better"
-    return f"{gain.verdict}, {seeds}" if gain.p is None else f"{gain.verdict}, p = {gain.p:.2g}, {seeds}"
+    return f"{with_p(gain.verdict, gain.p)}, {up} of {gain.n} seeds better"
 
 
 METHOD = (
-    "All numbers are in percent or percentage points, of the test data, means over seeds; brackets are 95 % bootstrap "
-    "intervals over seeds. A difference is shown by Wilcoxon's signed-rank test at p < 0.05, which takes at least "
-    f"{FEWEST_PAIRS} seeds that differ; the p values are not corrected for the number of measures."
+    "All numbers are in percent or percentage points, of the test data, means over seeds; brackets are 95 % t "
+    "intervals over seeds. Better and worse mean p < 0.05 in the paired t test over the same seeds, which takes at "
+    f"least {FEWEST_SEEDS}; the p values are not corrected for the number of measures."
 )
 
 

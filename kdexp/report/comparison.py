@@ -1,5 +1,6 @@
 """Runs put in order: settings over seeds, each against its control, and the one that validation chooses."""
 
+import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +10,10 @@ from typing import Any
 
 from kdexp.config import DISTILLATION_ONLY, RUN_ONLY, control_fingerprint, run_fingerprint
 from kdexp.report.runs import Run, read_reports
-from kdexp.report.statistics import Paired, bootstrap, paired, wilson
+from kdexp.report.statistics import Paired, paired, t_interval, wilson
+
+BY_CHOICE = "val/acc"
+"""The order of settings unless another is asked for: that in which they would be chosen."""
 
 # Chosen options and the equation's own numbers stand first, in this order.
 _FIRST_AXES = ("dataset", "teacher", "student", "loss", "feature_loss", "alpha", "temperature")
@@ -55,12 +59,15 @@ class Setting:
         return statistics.stdev(values) if len(values) > 1 else None
 
     def interval(self, name: str, split: str = "test", epoch: str = "best") -> tuple[float, float] | None:
-        """95 % interval: bootstrap over seeds; of one run's accuracy Wilson's over samples; None where neither is."""
+        """95 % interval of the mean: the t interval over seeds; of one run's accuracy Wilson's over test samples.
+
+        None of two seeds, and of one run's other metrics: see `t_interval`.
+        """
         values = self.values(name, split, epoch)
         samples = self.runs[0].results.get("samples", {}).get(split)
         if len(values) == 1 and name == "acc" and samples:
             return wilson(values[0], samples)
-        return bootstrap(values)
+        return t_interval(values)
 
     @cached_property
     def gain(self) -> Paired | None:
@@ -84,7 +91,7 @@ class Comparison:
     Args:
         runs: to compare, however they ended.
         sort: ``val/METRIC``, ``test/METRIC``, ``test_last/METRIC`` (descending; ascending where less is better),
-            ``gain``, or a setting's name.
+            ``gain``, or a setting's name. Equals, and all of them by ``val/acc``, are in the order of `ranked`.
 
     Raises:
         ValueError: nothing has the metric or the setting to sort by.
@@ -93,10 +100,12 @@ class Comparison:
         runs: all of them.
         axes: names of the settings that differ, the chosen options first.
         settings: of completed runs, sorted, controls first.
+        ranked: the distilled ones in the order in which they would be chosen (see `order_of_choice`): the winner first,
+            and those with fewer seeds last.
         repeated: completed runs that a later one of the same setting and seed replaced.
     """
 
-    def __init__(self, runs: Sequence[Run], sort: str = "val/acc") -> None:
+    def __init__(self, runs: Sequence[Run], sort: str = BY_CHOICE) -> None:
         self.runs = list(runs)
         seeded = _following_the_seed(self.completed)
         groups: dict[tuple[str, str], dict[int, Run]] = {}
@@ -110,13 +119,17 @@ class Comparison:
             seeds[run.seed] = run
         firsts = {key: next(iter(seeds.values())) for key, seeds in groups.items()}
         self.axes = _axes(list(firsts.values()), seeded)
-        self.settings = [
+        found = [
             Setting(label, axes, [seeds[seed] for seed in sorted(seeds)], key[0], groups.get((key[0], "control"), {}))
             for (key, seeds), (label, axes) in zip(
                 groups.items(), _described(list(firsts.values()), self.axes), strict=True
             )
         ]
-        self.settings.sort(key=_sort_key(sort, self.settings))
+        self.ranked = _in_order_of_choice([setting for setting in found if not setting.is_control])
+        self.settings = [*sorted((setting for setting in found if setting.is_control), key=_merit), *self.ranked]
+        order = _sort_key(sort, found)
+        if sort != BY_CHOICE:
+            self.settings.sort(key=order)
 
     @cached_property
     def completed(self) -> list[Run]:
@@ -141,24 +154,36 @@ class Comparison:
     @cached_property
     def candidates(self) -> list[Setting]:
         """Among which the winner is chosen: the settings with most seeds, since a mean of fewer wins by luck."""
-        most = max((len(setting.runs) for setting in self.distilled), default=0)
-        return [setting for setting in self.distilled if len(setting.runs) == most]
+        return [setting for setting in self.ranked if len(setting.runs) == len(self.ranked[0].runs)]
 
-    @cached_property
+    @property
     def winner(self) -> Setting | None:
-        """The candidate with the highest mean validation accuracy (of equals that with the lowest validation NLL).
+        """The candidate with the highest mean validation accuracy; of equals see `order_of_choice`.
 
         The test split has no part in it. The trials of a search that it did not choose were not measured on test, and
         are not chosen here. None without a distilled run.
         """
-        tested = [setting for setting in self.candidates if setting.values("acc")]
-        return max(tested or self.candidates, key=_merit, default=None)
+        return self.ranked[0] if self.ranked else None
+
+    @cached_property
+    def tied(self) -> list[Setting]:
+        """The candidates with the winner's mean validation accuracy, the next in the order of choice first."""
+        return [setting for setting in self.candidates[1:] if _rivals(setting) == _rivals(self.candidates[0])]
+
+    @cached_property
+    def tied_in_nll(self) -> list[Setting]:
+        """Those of `tied` that have the winner's mean validation NLL, too."""
+        return [setting for setting in self.tied if _merit(setting) == _merit(self.ranked[0])]
+
+    def marked(self, setting: Setting) -> str:
+        """The label of a setting, with a word where it is the one of several that was chosen."""
+        return f"{setting.label} (chosen)" if setting is self.winner and len(self.ranked) > 1 else setting.label
 
     @cached_property
     def control(self) -> Setting | None:
         """The winner's control; without a winner the control with the highest mean validation accuracy."""
         own = [s for s in self.controls if self.winner is None or s.family == self.winner.family]
-        return max(own, key=_merit, default=None)
+        return min(own, key=_merit, default=None)
 
     @cached_property
     def reports(self) -> dict[Path, Mapping[str, Any]]:
@@ -200,9 +225,37 @@ def teachers_part(comparison: Comparison) -> Iterator[tuple[Setting, Setting, Pa
                 yield taught, other, gain
 
 
+def order_of_choice(value: float | None, nll: float | None, *, less_is_better: bool = False) -> tuple[float, float]:
+    """The rule by which settings, and the trials of a search, are chosen: sorts the best first.
+
+    The best validation metric; of equals the lowest validation NLL; of these the first, on the command line or among
+    the trials. Both are taken to 12 digits, since means that are equal on paper differ in the last bits.
+
+    Args:
+        value: of the metric that is chosen by, on val (mean over seeds); None: unknown, and last.
+        nll: on val (mean over seeds); None: unknown, and last.
+        less_is_better: of the metric.
+    """
+
+    def rounded(number: float | None) -> float:
+        return math.inf if number is None or math.isnan(number) else round(number, 12)
+
+    return rounded(value if less_is_better or value is None else -value), rounded(nll)
+
+
 def _merit(setting: Setting) -> tuple[float, float]:
-    accuracy, nll = setting.mean("acc", "val"), setting.mean("nll", "val")
-    return (-1.0 if accuracy is None else accuracy, 0.0 if nll is None else -nll)
+    return order_of_choice(setting.mean("acc", "val"), setting.mean("nll", "val"))
+
+
+def _in_order_of_choice(distilled: Sequence[Setting]) -> list[Setting]:
+    most = max((len(setting.runs) for setting in distilled), default=0)
+    # What was not measured on test is a trial that a search did not choose.
+    return sorted(distilled, key=lambda s: (len(s.runs) < most, not s.values("acc"), _merit(s)))
+
+
+def _rivals(setting: Setting) -> tuple[bool, float]:
+    """Equal for settings that nothing but NLL and their order part."""
+    return bool(setting.values("acc")), _merit(setting)[0]
 
 
 def _following_the_seed(runs: Sequence[Run]) -> set[str]:

@@ -1,5 +1,6 @@
 """The figures of one run, and of its robustness, as PNG files."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle, zip_longest
 from pathlib import Path
@@ -134,7 +135,7 @@ _STUDENTS = (_BLUE, _GREEN, "#cc79a7", "#e69f00", "#56b4e9")
 def condition(curve: Curve, path: Path) -> None:
     """Draw test accuracy, and the gain over the control, along a condition of the training data.
 
-    Bars are 95 % bootstrap intervals over seeds.
+    Bars are 95 % t intervals over seeds; fewer than three have none.
 
     Args:
         curve: of teacher, control and students.
@@ -171,7 +172,7 @@ def condition(curve: Curve, path: Path) -> None:
 def severities(reports: Reports, axis: str, path: Path) -> None:
     """Draw the accuracy of each network over the severity of corruptions, the mean over them.
 
-    Bars are 95 % bootstrap intervals over seeds.
+    Bars are 95 % t intervals over seeds; fewer than three have none.
 
     Args:
         reports: contents of robustness.json of one setting, a seed each.
@@ -196,7 +197,7 @@ def _with_bars(
     marker: str,
     label: str,
 ) -> None:
-    known = [(x, y, ends or (y, y)) for x, y, ends in points if y is not None]
+    known = [(x, y, ends or (math.nan, math.nan)) for x, y, ends in points if y is not None]
     below, above = [y - low for _, y, (low, _) in known], [high - y for _, y, (_, high) in known]
     axes.errorbar([x for x, *_ in known], [y for _, y, _ in known], (below, above), color=color, marker=marker,
                   markersize=3.5, capsize=2, label=label)  # fmt: skip

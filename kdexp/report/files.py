@@ -31,7 +31,7 @@ def write(comparison: Comparison, out: Path, *, source: Sequence[str], unread: S
         For each file what it is, in a word or two, and where.
     """
     written = [("every run", out / TABLE), ("look at it", out / PAGE)]
-    write_csv(comparison.runs, out / TABLE)
+    write_csv(comparison.runs, out / TABLE, chosen=comparison.winner.runs if comparison.winner else ())
     write_page(comparison, out / PAGE, source=source, unread=unread)
     for curve in curves(comparison):
         name = _picture("-".join(["curve", curve.axis.rpartition(".")[2], *curve.where.replace("=", "-").split()]))

@@ -1,4 +1,4 @@
-"""report.html: one self-contained file that answers which setting, by how much, and is it real."""
+"""report.html: one self-contained file that answers which setting, by how much, and whether it is significant."""
 
 import base64
 import gzip
@@ -18,8 +18,8 @@ from kdexp.report import claims, plots, robustness
 from kdexp.report.comparison import Comparison, Setting, heeds, plain, teachers_part
 from kdexp.report.curves import CONDITIONS, Curve, curves
 from kdexp.report.runs import Run
-from kdexp.report.statistics import FEWEST_PAIRS
-from kdexp.report.summary import answer, points, spread
+from kdexp.report.statistics import FEWEST_SEEDS, Paired, with_p
+from kdexp.report.summary import answer, interval, points, spread, tested, tie
 
 
 @dataclass(frozen=True)
@@ -190,6 +190,9 @@ def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
+_SIGNIFICANT = "Is it statistically significant?"
+
+
 def _cards(comparison: Comparison) -> list[Card]:
     """The three questions of the first screen."""
     winner, control = comparison.winner, comparison.control
@@ -198,23 +201,19 @@ def _cards(comparison: Comparison) -> list[Card]:
     gain, many = winner.gain, len(comparison.candidates)
     values = [f"{axis} = {plain(value)}" for axis, value in winner.axes.items() if plots.varies(axis, comparison)]
     chosen = f"chosen on val among {many}" if many > 1 else "the only one"
-    which = Card("Which setting?", values or [winner.label], [chosen, f"val {spread(winner, 'val')}"])
+    ties = [tie(comparison)] if comparison.tied else []
+    which = Card("Which setting?", values or [winner.label], [chosen, f"val {spread(winner, 'val')}", *ties])
     if gain is None or control is None:
         size = Card("By how much?", [spread(winner)], ["on test, without a control of the same seeds"])
-        return [which, size, Card("Is it real?", ["Cannot be told"], ["run the control too: alpha=1"], "unknown")]
+        return [which, size, Card(_SIGNIFICANT, ["Cannot be told"], ["run the control too: alpha=1"], "unknown")]
     notes = [f"{spread(winner)} against the control's {spread(control)}"]
     if gain.interval:
-        notes.append(f"95 % interval {points(gain.interval[0])} to {points(gain.interval[1])}")
+        notes.append(f"95 % t interval {interval(gain)}")
     size = Card("By how much?", [f"{points(gain.mean)} points on test"], [*notes, *_gap(comparison, winner, control)])
     up = sum(value > 0 for value in gain.differences)
-    sure = (
-        f"a signed-rank test needs {FEWEST_PAIRS} that differ"
-        if gain.p is None
-        else f"signed-rank test, p = {gain.p:.2g}"
-    )
     signs = f"{up} of {_counted(gain.n, 'seed')} {'gains' if up == 1 else 'gain'}"
     tone = {"better": "good", "worse": "bad"}.get(gain.verdict, "unknown")
-    return [which, size, Card("Is it real?", [gain.verdict.capitalize()], [signs, sure], tone)]
+    return [which, size, Card(_SIGNIFICANT, [gain.verdict.capitalize()], [signs, tested(gain)], tone)]
 
 
 def _gap(comparison: Comparison, winner: Setting, control: Setting) -> list[str]:
@@ -231,8 +230,9 @@ def _errors(comparison: Comparison) -> Section | None:
     return Section(
         "errors",
         "Teacher, control, student",
-        "Test error: shorter is better. The control is the same student trained alone. Lines are 95 % intervals: over "
-        "seeds where there are several (bootstrap), else over test samples (Wilson).",
+        "Test error: shorter is better. The control is the same student trained alone. Lines are 95 % intervals: t "
+        f"intervals over seeds where there are at least {FEWEST_SEEDS}, and Wilson's over test samples where there is "
+        "one run; two seeds have none.",
         {"": [Figure("Share of the test samples that are wrong", plots.errors(comparison))]},
         wide=True,
     )
@@ -272,8 +272,8 @@ def _settings(comparison: Comparison) -> Section | None:
         return None
     gains = plots.gains(comparison)
     lead = (
-        "Test accuracy less that of the control with the same seed; ticks are seeds, lines 95 % bootstrap intervals "
-        "over them. The order is that of val: the uppermost is the choice."
+        "Test accuracy less that of the control with the same seed; ticks are seeds, lines 95 % t intervals over "
+        f"them ({FEWEST_SEEDS} seeds or more). The order is that of the choice on val: the uppermost is chosen."
         if gains
         else "There is no control (alpha=1) with the same seeds: no gain can be given."
     )
@@ -283,13 +283,13 @@ def _settings(comparison: Comparison) -> Section | None:
 
 def _settings_table(comparison: Comparison) -> Table:
     measures = ("val acc", "test acc", "test acc, last epoch", "test f1", "test auc")
-    columns = ["setting", "n", *measures, "gain", "95 % interval", "p"]
+    columns = ["setting", "n", *measures, "gain", _INTERVAL, "p"]
     rows = []
     for setting in comparison.settings:
         gain = setting.gain
         rows.append(
             [
-                setting.label,
+                comparison.marked(setting),
                 (len(setting.runs), len(setting.runs)),
                 _cell(setting, "acc", "val"),
                 _cell(setting, "acc"),
@@ -297,7 +297,7 @@ def _settings_table(comparison: Comparison) -> Table:
                 _cell(setting, "f1"),
                 _cell(setting, "auc"),
                 (points(gain.mean), gain.mean) if gain else ("", None),
-                _range(gain.interval if gain else None),
+                _range(gain),
                 (f"{gain.p:.3g}", gain.p) if gain and gain.p is not None else ("", None),
             ]
         )
@@ -311,8 +311,11 @@ def _cell(setting: Setting, name: str, split: str = "test", epoch: str = "best")
     return (f"{100 * mean:.2f}" if std is None else f"{100 * mean:.2f} ± {100 * std:.2f}"), mean
 
 
-def _range(interval: tuple[float, float] | None) -> tuple[str, float | None]:
-    return (f"{points(interval[0])} to {points(interval[1])}", interval[0]) if interval else ("", None)
+_INTERVAL = "95 % t interval"
+
+
+def _range(gain: Paired | None) -> tuple[str, float | None]:
+    return ("", None) if gain is None else (interval(gain), gain.interval[0] if gain.interval else None)
 
 
 def _parallel(comparison: Comparison) -> Section | None:
@@ -384,7 +387,7 @@ def _costs(comparison: Comparison) -> Section | None:
         "cost",
         "Accuracy against cost",
         "What a network costs to keep, to run on one sample, and what the student cost to train on the machine of "
-        "its run. Lines are 95 % intervals, as above.",
+        "its run. Lines are 95 % intervals, as in the first figure.",
         {"": figures},
     )
 
@@ -450,12 +453,14 @@ def _method(comparison: Comparison) -> Section | None:
         "method",
         "How these numbers are made",
         "A run's best epoch is chosen on val, by the metric in trainer.monitor, and the best setting by the highest "
-        "mean accuracy on val: 'best' never means best on test.\nSettings are compared with their control (the same "
-        "student, data and recipe with alpha=1) seed by seed: the same initial weights and the same order of the "
-        "data.\nIntervals over seeds are percentile bootstraps of 10,000 resamples; of few seeds they are too narrow, "
-        f"and from fewer than {FEWEST_PAIRS} no test can reach p < 0.05. They say how another seed would turn out, "
-        "not another test set.\nThe test is Wilcoxon's signed-rank test, two-sided; where several settings are "
-        "tested, their p values are not corrected for it.",
+        "mean accuracy on val among those with the most seeds; of equals that with the lowest mean NLL on val, and of these "
+        "the first on the command line. 'Best' never means best on test.\nSettings are compared with their control "
+        "(the same student, data and recipe with alpha=1) seed by seed: the same initial weights and the same order of "
+        "the data.\nThe test is the paired t test over seeds, two-sided, and the interval of a gain the 95 % t "
+        "interval of the same differences: it leaves out 0 exactly where p < 0.05. The interval of one setting's "
+        f"own mean is a t interval, too. Fewer than {FEWEST_SEEDS} seeds have neither interval nor p. Both say how "
+        "another seed would turn out, not another test set. Where several settings are tested, their p values are "
+        "not corrected for it.",
     )
 
 
@@ -478,12 +483,12 @@ def _claims(comparison: Comparison) -> Section | None:
                     f"{one.what}{' (decides)' if one.decides else ''}",
                     *((f"{100 * value:.2f}", value) for value in (one.control, one.student)),
                     (points(one.gain.mean), one.gain.mean),
-                    _range(one.gain.interval),
+                    _range(one.gain),
                     claims.surety(one.gain),
                 ]
             )
     lines = [claims.METHOD, *(" ".join([claims.sentence(claim), *claim.remarks]) for claim in found)]
-    columns = ["claim", "measure", "control", "student", "better by", "95 % interval", "verdict"]
+    columns = ["claim", "measure", "control", "student", "better by", _INTERVAL, "verdict"]
     return Section("claims", "Does the article's claim hold?", "\n".join(lines), table=Table(columns, rows, (0, 1, 6)),
                    wide=True)  # fmt: skip
 
@@ -502,8 +507,9 @@ def _conditions(comparison: Comparison) -> Iterator[Section]:
         yield Section(
             axis.rpartition(".")[2].replace("_", "-"),
             f"Over the {CONDITIONS[axis]}",
-            "Means over seeds with 95 % bootstrap intervals; gains are paired by seed. The teacher is the one that the "
-            "student of that point had.",
+            f"Means over seeds with 95 % t intervals ({FEWEST_SEEDS} seeds or more). Gains are paired by seed; their p "
+            "values are not corrected for the number of points. The teacher is the one that the student of that "
+            "point had.",
             figures,
             _condition_table(axis, several),
         )
@@ -524,11 +530,11 @@ def _condition_table(axis: str, several: Sequence[Curve]) -> Table:
                         _cell(control, "acc") if control else ("", None),
                         _cell(setting, "acc"),
                         (points(gain.mean), gain.mean) if gain else ("", None),
-                        _range(gain.interval if gain else None),
-                        gain.verdict if gain else "no control",
+                        _range(gain),
+                        with_p(gain.verdict, gain.p) if gain else "no control",
                     ]
                 )
-    columns = ["student", axis, "teacher", "control", "distilled", "gain", "95 % interval", "verdict"]
+    columns = ["student", axis, "teacher", "control", "distilled", "gain", _INTERVAL, "verdict"]
     return Table(columns, rows, (0, 7))
 
 
@@ -537,6 +543,7 @@ def _soft_labels(comparison: Comparison) -> Section | None:
     rows: list[list[Any]] = []
     said = []
     for taught, substitute, gain in teachers_part(comparison):
+        verdict = with_p(gain.verdict, gain.p)
         rows.append(
             [
                 taught.label,
@@ -544,11 +551,11 @@ def _soft_labels(comparison: Comparison) -> Section | None:
                 _cell(taught, "acc"),
                 _cell(substitute, "acc"),
                 (points(gain.mean), gain.mean),
-                _range(gain.interval),
-                gain.verdict,
+                _range(gain),
+                verdict,
             ]
         )
-        said.append(f"{taught.label} against {substitute.label}: {points(gain.mean)} points, {gain.verdict}.")
+        said.append(f"{taught.label} against {substitute.label}: {points(gain.mean)} points, {verdict}.")
     if not rows:
         return None
     lead = (
@@ -556,7 +563,7 @@ def _soft_labels(comparison: Comparison) -> Section | None:
         f"wrong classes, are what a teacher has to beat. {' '.join(said)}"
     )
     columns = ["taught", "without the teacher's knowledge", "taught, acc", "without, acc", "difference",
-               "95 % interval", "verdict"]  # fmt: skip
+               _INTERVAL, "verdict"]  # fmt: skip
     return Section(
         "soft-labels", "The teacher, or soft labels?", lead, table=Table(columns, rows, (0, 1, 6)), wide=True
     )
@@ -578,12 +585,13 @@ def _robustness(comparison: Comparison) -> Section | None:
         return None
     lead = "\n".join(
         [
-            "Means over seeds, lines are 95 % bootstrap intervals over them; every network sees the same noise, and "
-            "each is attacked for itself. Student less control is paired by seed.",
+            f"Means over seeds, lines are 95 % t intervals over them ({FEWEST_SEEDS} seeds or more); every network "
+            "sees the same noise, and each is attacked for itself. Student less control is paired by seed; p values "
+            "are not corrected for the number of measures.",
             *said,
         ]
     )
-    columns = ["setting", "measure", "teacher", "control", "student", "student - control", "95 % interval", "verdict"]
+    columns = ["setting", "measure", "teacher", "control", "student", "student - control", _INTERVAL, "verdict"]
     return Section("robustness", "How well it holds up", lead, figures, Table(columns, rows, (0, 1, 7)))
 
 
@@ -605,7 +613,7 @@ def _robustness_figures(reports: plots.Reports) -> Iterator[Figure]:
 def _robustness_rows(setting: Setting, reports: plots.Reports) -> Iterator[list[Any]]:
     for row in robustness.measures_over_seeds(reports):
         gain = row["difference"]
-        interval = gain["interval"] if gain else None
+        ends = gain["interval"] if gain else None
         yield [
             setting.label,
             robustness.named(row["axis"], row["measure"]),
@@ -614,8 +622,8 @@ def _robustness_rows(setting: Setting, reports: plots.Reports) -> Iterator[list[
                 for role in plots.ROLES
             ),
             (f"{gain['mean']:+.4f}", gain["mean"]) if gain else ("", None),
-            (f"{interval[0]:+.4f} to {interval[1]:+.4f}", interval[0]) if interval else ("", None),
-            gain["verdict"] if gain else "",
+            (f"{ends[0]:+.4f} to {ends[1]:+.4f}", ends[0]) if ends else ("", None),
+            with_p(gain["verdict"], gain["p"]) if gain else "",
         ]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from kdexp.report.comparison import Comparison, Setting, plain
 from kdexp.report.curves import CONDITIONS, IN_RATIOS, Curve, Line
 from kdexp.report.runs import Run
-from kdexp.report.statistics import bootstrap, wilson
+from kdexp.report.statistics import t_interval, wilson, with_p
 from kdexp.report.summary import spread
 
 Plot = dict[str, Any]
@@ -157,8 +157,12 @@ def heat_map(
             "texttemplate": f"%{{z:{form}}}" if len(columns) <= _COUNTED else "",
             "xgap": 2,
             "ygap": 2,
-            "customdata": [[len(cell.runs) if cell else 0 for cell in row] for row in grid],
-            "hovertemplate": f"{y} %{{y}}, {x} %{{x}}<br>%{{z:{form}}} (n=%{{customdata}})<extra></extra>",
+            "customdata": [
+                [[len(cell.runs), "chosen" if cell is comparison.winner else ""] if cell else [0, ""] for cell in row]
+                for row in grid
+            ],
+            "hovertemplate": f"{y} %{{y}}, {x} %{{x}}<br>%{{z:{form}}} (n=%{{customdata[0]}}) %{{customdata[1]}}"
+            "<extra></extra>",
         }
     ]
     outlined = [
@@ -185,11 +189,11 @@ def heat_map(
 
 def gains(comparison: Comparison) -> Plot | None:
     """Each setting's gain over its control: mean and interval, and a dot a seed; the best on val on top."""
-    shown = [setting for setting in ranked(comparison) if setting.gain][:_ROWS]
+    shown = [setting for setting in comparison.ranked if setting.gain][:_ROWS]
     if not shown:
         return None
     shown.reverse()
-    names = [_wrapped(setting.label) for setting in shown]
+    names = [_wrapped(comparison.marked(setting)) for setting in shown]
     lines = max(name.count("<br>") for name in names) + 1
     colours = [WINNER if setting is comparison.winner else OTHER for setting in shown]
     found = [setting.gain for setting in shown if setting.gain]
@@ -207,12 +211,12 @@ def gains(comparison: Comparison) -> Plot | None:
         {
             "type": "scatter",
             "mode": "markers",
-            "name": "mean, 95 % interval",
+            "name": "mean, 95 % t interval",
             "x": [100 * gain.mean for gain in found],
             "y": names,
             "error_x": _error_bars([(gain.mean, gain.interval) for gain in found]),
             "marker": {"size": 9, "color": colours},
-            "customdata": [[gain.n, gain.verdict] for gain in found],
+            "customdata": [[gain.n, with_p(gain.verdict, gain.p)] for gain in found],
             "hovertemplate": "%{y}<br>%{x:+.2f} points, n=%{customdata[0]}: %{customdata[1]}<extra></extra>",
         },
     ]
@@ -256,7 +260,7 @@ def parallel(comparison: Comparison) -> Plot:
                 "line": {"color": colour, "width": width, "dash": "dot" if setting.is_control else "solid"},
                 "marker": {"size": 5, "color": colour},
                 "customdata": [_shown(values[number]) for values in columns.values()],
-                "text": setting.label,
+                "text": comparison.marked(setting),
                 "hovertemplate": "%{text}<br>%{customdata}<extra></extra>",
                 "showlegend": False,
             }
@@ -303,7 +307,7 @@ def learning_curves(comparison: Comparison, name: str) -> Plot | None:
         name: of the column: ``val/acc``, ``val/loss``, ``train/loss``.
     """
     first = [setting for setting in (comparison.winner, comparison.control) if setting]
-    shown = [*first, *(setting for setting in ranked(comparison) if setting not in first)][:_LINES]
+    shown = [*first, *(setting for setting in comparison.ranked if setting not in first)][:_LINES]
     scale = 100 if name.endswith("/acc") else 1
     data: list[Plot] = []
     longest = 1
@@ -437,11 +441,6 @@ def costs(comparison: Comparison, measure: str) -> Plot | None:
     return {"data": data, "layout": layout}
 
 
-def ranked(comparison: Comparison) -> list[Setting]:
-    """The distilled settings, the best on val first."""
-    return sorted(comparison.distilled, key=lambda setting: setting.mean("acc", "val") or 0, reverse=True)
-
-
 def condition(curve: Curve) -> Plot:
     """Test accuracy of teacher, control and students along a condition of the training data, with 95 % intervals."""
     data = [_points("teacher", TEACHER, [(dose, share, None) for dose, share in curve.teacher.items()], dash="dot")]
@@ -533,7 +532,7 @@ def corruptions(reports: Reports, axis: str) -> Plot:
     data = []
     for role, colour in ROLES.items():
         found = [(name, values) for name in names if (values := _by_seed(reports, role, partial(_is_of, axis, name)))]
-        means = [(float(np.mean(values)), bootstrap(values)) for _, values in found]
+        means = [(float(np.mean(values)), t_interval(values)) for _, values in found]
         if found:
             data.append(
                 {
@@ -601,7 +600,7 @@ def _accuracies(
     def at(dose: float) -> list[float]:
         return _by_seed(reports, role, lambda row: wanted(row) and row["dose"] == dose)
 
-    return [(dose, float(np.mean(values)), bootstrap(values)) for dose in doses if (values := at(dose))]
+    return [(dose, float(np.mean(values)), t_interval(values)) for dose in doses if (values := at(dose))]
 
 
 def _samples(comparison: Comparison) -> int | None:
@@ -770,8 +769,8 @@ def _error_bars(values: Sequence[tuple[float, tuple[float, float] | None]]) -> P
     return {
         "type": "data",
         "symmetric": False,
-        "array": [100 * (interval[1] - value) if interval else 0 for value, interval in values],
-        "arrayminus": [100 * (value - interval[0]) if interval else 0 for value, interval in values],
+        "array": [100 * (interval[1] - value) if interval else None for value, interval in values],
+        "arrayminus": [100 * (value - interval[0]) if interval else None for value, interval in values],
         "thickness": 1.4,
         "width": 4,
         "color": "#333",

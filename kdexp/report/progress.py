@@ -17,6 +17,7 @@ from rich.text import Text
 
 from kdexp import results
 from kdexp.foreign import printable
+from kdexp.report.comparison import order_of_choice
 from kdexp.sweep import State
 from kdexp.terminal import Screen, screen
 
@@ -140,10 +141,17 @@ def show_trials(
     table = Table(box=SIMPLE)
     for name in ("trial", metric, "settings"):
         table.add_column(name, justify="left" if name == "settings" else "right")
-    for trial in best[:_BEST_ROWS]:
+    for place, trial in enumerate(best[:_BEST_ROWS]):
         point = " ".join(f"{key}={value}" for key, value in trial.point.items())
-        table.add_row(str(trial.number), f"{trial.value:.4f}", point)
+        mark = " (chosen)" if place == 0 and len(best) > 1 else ""
+        table.add_row(str(trial.number), f"{trial.value:.4f}", point + mark)
     console.print(table)
+    places = [order_of_choice(trial.value, trial.nll) for trial in best]
+    tied = [trial for trial, place in zip(best, places, strict=True) if place[0] == places[0][0]][1:]
+    if tied:
+        numbers = ", ".join(str(trial.number) for trial in tied)
+        reason = "lower val NLL" if places[0] != places[1] else "being the first"
+        console.print(f"trial {best[0].number} is tied on {metric} with {numbers}: chosen by {reason}", soft_wrap=True)
     if importance:
         shares = ", ".join(f"{key} {100 * share:.0f} %" for key, share in importance.items())
         console.print(f"what matters  {shares}", soft_wrap=True, highlight=False)

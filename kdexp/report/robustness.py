@@ -10,7 +10,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from kdexp.report.comparison import Setting
-from kdexp.report.statistics import Paired, paired
+from kdexp.report.statistics import Paired, paired, with_p
 from kdexp.terminal import screen
 
 # Measures for which less is better have no sign of their own in a table: the reader is told.
@@ -167,12 +167,12 @@ def show_sweep(together: Mapping[str, Any], folder: Path) -> None:
     for setting in together["settings"]:
         table = Table(box=SIMPLE, title=f"{setting['label']}  (seeds {', '.join(map(str, setting['seeds']))})")
         table.add_column("", no_wrap=True)
-        for role in ("teacher", "control", "student", "student - control, 95 % interval over seeds", ""):
+        for role in ("teacher", "control", "student", "student - control, 95 % t interval over seeds", ""):
             table.add_column(role, justify="right")
         for row in setting["measures"]:
             means = [number(row["mean"].get(role)) for role in ("teacher", "control", "student")]
             gain = row["difference"]
-            said = [difference(_ends(gain)), gain["verdict"]] if gain is not None else ["", ""]
+            said = [difference(_ends(gain)), with_p(gain["verdict"], gain["p"])] if gain is not None else ["", ""]
             table.add_row(named(row["axis"], row["measure"]), *means, *said)
         console.print(table)
     console.print(f"report        {folder / 'robustness.json'}", soft_wrap=True)

@@ -209,9 +209,15 @@ def _comparable(value: Any) -> float | str:
         return "null" if value is None else str(value).lower()
 
 
-def write_csv(runs: Sequence[Run], path: Path) -> None:
-    """Write a row for each run: its settings, how it ended, every metric and cost, and the command."""
-    rows = [_row(run) for run in runs]
+def write_csv(runs: Sequence[Run], path: Path, *, chosen: Sequence[Run] = ()) -> None:
+    """Write a row for each run: its settings, how it ended, every metric and cost, and the command.
+
+    Args:
+        runs: a row each.
+        path: the CSV file.
+        chosen: those of the chosen setting.
+    """
+    rows = [_row(run, run in chosen) for run in runs]
     columns = list(dict.fromkeys(name for row in rows for name in row))
     with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns)
@@ -219,7 +225,7 @@ def write_csv(runs: Sequence[Run], path: Path) -> None:
         writer.writerows(rows)
 
 
-def _row(run: Run) -> dict[str, Any]:
+def _row(run: Run, is_chosen: bool) -> dict[str, Any]:
     found = run.results
     given = (override.lstrip("+~").partition("=")[0] for override in found["overrides"])
     names = dict.fromkeys((*found.get("choices", {}), "alpha", "temperature", "seed", *given))
@@ -234,7 +240,7 @@ def _row(run: Run) -> dict[str, Any]:
         f"teacher/{split}/{name}": value for split in ("val", "test") for name, value in teacher.get(split, {}).items()
     }
     return (
-        {"folder": str(run.folder), "status": run.status, "is_control": run.is_control}
+        {"folder": str(run.folder), "status": run.status, "is_control": run.is_control, "chosen": is_chosen}
         | {name: run.settings.get(name) for name in names}
         | measured
         | {f"epoch/{which}": epoch for which, epoch in found.get("epochs", {}).items()}

@@ -1,30 +1,30 @@
-"""How sure a comparison is: intervals and tests over seeds, and over the samples of one test set."""
+"""How sure a comparison is: intervals and tests over seeds, and over test samples for one run's accuracy."""
 
 import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 CONFIDENCE = 0.95
-FEWEST_PAIRS = 6
-"""With n pairs that differ the signed-rank test's smallest two-sided p is 2 / 2^n: below six it cannot reach 0.05."""
+FEWEST_SEEDS = 3
+"""Fewer have neither an interval nor a test: the spread of two is next to unknown (the t quantile is 12.7)."""
 
-_RESAMPLES = 10_000
+TOO_FEW, NOT_TESTED = "too few seeds", "not tested"
 
 
 @dataclass(frozen=True)
 class Paired:
-    """Differences between two settings, one a seed that both were run with.
+    """Differences between two configurations, one a seed that both were run with, and the paired t test of them.
+
+    Interval and p are of one test: the interval leaves out 0 exactly where p is below 0.05.
 
     Attributes:
         differences: theirs.
         mean: of the differences.
         std: their standard deviation (n - 1); None of fewer than two.
-        interval: 95 % bootstrap interval of the mean over seeds; None of fewer than two.
-        p: two-sided p of the Wilcoxon signed-rank test; None where fewer than `FEWEST_PAIRS` differ, unless none of at
-            least so many does.
+        interval: 95 % t interval of the mean; None where there is no p.
+        p: two-sided p of the paired t test; None of fewer than `FEWEST_SEEDS`, and where all differences are the same,
+            but not zero, which leaves no spread to judge the mean by.
     """
 
     differences: tuple[float, ...]
@@ -40,12 +40,17 @@ class Paired:
 
     @property
     def verdict(self) -> str:
-        """``better``, ``worse``, ``no difference shown`` or ``not enough seeds to tell``."""
+        """``better``, ``worse``, ``not significant``, ``too few seeds`` or ``not tested``."""
         if self.p is None:
-            return "not enough seeds to tell"
+            return TOO_FEW if self.n < FEWEST_SEEDS else NOT_TESTED
         if self.p >= 1 - CONFIDENCE:
-            return "no difference shown"
+            return "not significant"
         return "better" if self.mean > 0 else "worse"
+
+
+def with_p(verdict: str, p: float | None) -> str:
+    """A verdict and what it is from: ``better, p = 0.031``; a verdict alone where nothing was tested."""
+    return verdict if p is None else f"{verdict}, p = {p:.2g}"
 
 
 def paired(differences: Sequence[float]) -> Paired | None:
@@ -56,51 +61,46 @@ def paired(differences: Sequence[float]) -> Paired | None:
     """
     if not differences:
         return None
-    differing = int(np.count_nonzero(_unnoisy(differences)))
-    testable = len(differences) >= FEWEST_PAIRS and (differing >= FEWEST_PAIRS or differing == 0)
+    p, interval = t_test(differences) or (None, None)
     return Paired(
         tuple(differences),
         mean=statistics.fmean(differences),
         std=statistics.stdev(differences) if len(differences) > 1 else None,
-        interval=bootstrap(differences),
-        p=signed_rank(differences) if testable else None,
+        interval=interval,
+        p=p,
     )
 
 
-def bootstrap(values: Sequence[float]) -> tuple[float, float] | None:
-    """Percentile bootstrap interval of the mean (Efron and Tibshirani 1993, section 13.3), 95 %.
+def t_test(values: Sequence[float]) -> tuple[float, tuple[float, float]] | None:
+    """The t test that the mean of some values is zero (of paired differences: the paired t test), and its interval.
 
-    Of few values it is too narrow: of three it is about as wide as their range, whatever the confidence asked for.
+    Values are taken to 12 digits: differences of shares that are equal on paper differ in the last bits, and a spread
+    of 1e-17 would make any mean significant.
 
     Args:
-        values: one a seed, resampled with replacement 10,000 times, by the same random numbers at every call.
+        values: one a seed.
 
     Returns:
-        Lower and upper end; None of fewer than two values.
+        The two-sided p, and the ends of the 95 % interval of the mean: ``m -+ t s / sqrt(n)``, t the 0.975 quantile
+        with n - 1 degrees of freedom. Zeros alone have p = 1 and the interval 0 to 0. None of fewer than
+        `FEWEST_SEEDS`, and of values that are all the same, but not zero.
     """
-    if len(values) < 2:
+    rounded = [round(value, 12) for value in values]
+    if len(rounded) < FEWEST_SEEDS:
         return None
-    drawn = np.random.default_rng(0).choice(np.asarray(values), (_RESAMPLES, len(values)))
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(drawn.mean(1), (tail, 1 - tail))
-    return float(low), float(high)
+    if len(set(rounded)) == 1:
+        return (1.0, (0.0, 0.0)) if rounded[0] == 0 else None
+    from scipy.stats import ttest_1samp  # here: it takes longer to import than everything else together
+
+    found = ttest_1samp(rounded, 0.0)
+    low, high = found.confidence_interval(CONFIDENCE)
+    return float(found.pvalue), (float(low), float(high))
 
 
-def signed_rank(differences: Sequence[float]) -> float:
-    """Two-sided p of the Wilcoxon signed-rank test that the differences are symmetric about zero.
-
-    Differences of zero are left out. The p is exact up to 50 differences when no two are of the same size and none is
-    zero, and up to 13 otherwise; above, the normal approximation.
-    """
-    from scipy.stats import wilcoxon  # here: it takes longer to import than everything else together
-
-    found = _unnoisy(differences)
-    return float(wilcoxon(found).pvalue) if found.any() else 1.0
-
-
-def _unnoisy(differences: Sequence[float]) -> np.ndarray:
-    # Differences of shares that are equal on paper differ in the last bits.
-    return np.round(differences, 12)
+def t_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """The 95 % t interval of a mean over seeds; None where `t_test` has none."""
+    found = t_test(values)
+    return None if found is None else found[1]
 
 
 def wilson(share: float, samples: int) -> tuple[float, float]:

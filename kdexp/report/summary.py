@@ -1,7 +1,11 @@
-"""The answer in words: which setting, by how much, is it real."""
+"""The answer in words: which setting, by how much, is it statistically significant."""
+
+from collections.abc import Sequence
 
 from kdexp.report.comparison import Comparison, Setting
-from kdexp.report.statistics import FEWEST_PAIRS, Paired
+from kdexp.report.statistics import FEWEST_SEEDS, NOT_TESTED, TOO_FEW, Paired
+
+_NAMED = 3  # more that are tied are counted
 
 
 def answer(comparison: Comparison) -> list[str]:
@@ -10,6 +14,8 @@ def answer(comparison: Comparison) -> list[str]:
     if winner is None:
         return [_nothing_distilled(comparison)]
     chosen = f"Chosen by mean validation accuracy{_among(comparison)}: {winner.label}, {spread(winner, 'val')} on val."
+    if comparison.tied:
+        chosen += f" It is {tie(comparison)}."
     if control is None:
         return [
             chosen,
@@ -21,6 +27,9 @@ def answer(comparison: Comparison) -> list[str]:
         said.append("No seed was run with both, so the two cannot be paired.")
     else:
         said += [difference(winner.gain), surety(winner.gain)]
+        tests = sum(setting.gain is not None and setting.gain.p is not None for setting in comparison.distilled)
+        if tests > 1:
+            said.append(f"{tests} configurations are tested here, and the p values are not corrected for that.")
     if len({setting.axes.get("dataset") for setting in comparison.distilled}) > 1:
         said.append("These are several data sets, whose accuracies say nothing of each other: where=dataset=NAME.")
     own, alone = winner.mean("acc", "val"), control.mean("acc", "val")
@@ -28,28 +37,59 @@ def answer(comparison: Comparison) -> list[str]:
         said.append(f"On val the control is as good or better ({spread(control, 'val')}): nothing here speaks for it.")
     elif len(comparison.candidates) > 1:
         said.append(
-            f"It is the best of {len(comparison.candidates)} on val, and the luck of its seeds helped to choose it: "
-            "seeds that had no part in the choice may gain less."
+            f"It was selected as the best of {len(comparison.candidates)} on these seeds, so its gain is biased "
+            "upwards (selection bias): confirm it on fresh seeds."
         )
     return said
+
+
+def tie(comparison: Comparison) -> str:
+    """Which settings are as good on val as the chosen one, and why that one was chosen."""
+    tied = f"tied on val with {_listed(comparison.tied)}"
+    if comparison.tied_in_nll:
+        same = "too" if comparison.tied_in_nll == comparison.tied else f"with {_listed(comparison.tied_in_nll)}"
+        return f"{tied}, in val NLL {same}: chosen as the first of them on the command line"
+    own, other = (setting.mean("nll", "val") for setting in (comparison.ranked[0], comparison.tied[0]))
+    reason = f"{own:.8g} against {other:.8g}" if other is not None else "the others have none"
+    return f"{tied}: chosen by lower val NLL ({reason})"
+
+
+def _listed(settings: Sequence[Setting]) -> str:
+    names = [setting.label for setting in settings[:_NAMED]]
+    return ", ".join(names) + (f" and {len(settings) - _NAMED} more" if len(settings) > _NAMED else "")
 
 
 def difference(gain: Paired) -> str:
     """What the mean of the paired differences is, and its interval."""
     mean = f"Seed by seed it differs from the control by {points(gain.mean)} points"
-    if gain.interval is None:
+    if gain.n == 1:
         return f"{mean}: one seed."
-    low, high = gain.interval
-    return f"{mean} on average, 95 % bootstrap interval over {gain.n} seeds {points(low)} to {points(high)}."
+    if gain.interval is None:
+        return f"{mean} on average over {gain.n} seeds."
+    return f"{mean} on average, 95 % t interval over {gain.n} seeds {interval(gain)}."
+
+
+def interval(gain: Paired) -> str:
+    """The ends of the interval in percentage points; where there is none, why."""
+    return gain.verdict if gain.interval is None else " to ".join(points(end) for end in gain.interval)
 
 
 def surety(gain: Paired) -> str:
     """What the test says, or why there is none."""
     up, down = (sum(sign * value > 0 for value in gain.differences) for sign in (1, -1))
     signs = f"{up} of {gain.n} seeds gain, {down} lose"
-    if gain.p is None:
-        return f"Not enough seeds to tell: a signed-rank test needs {FEWEST_PAIRS} that differ; {signs}."
-    return f"{gain.verdict.capitalize()}: Wilcoxon signed-rank test, p = {gain.p:.3g} over {gain.n} seeds; {signs}."
+    return f"{gain.verdict.capitalize()}: {tested(gain)}; {signs}."
+
+
+def tested(gain: Paired) -> str:
+    """The test and its p, or why there is none."""
+    if gain.p is not None:
+        return f"paired t test, p = {gain.p:.3g} over {gain.n} seeds"
+    reasons = {
+        TOO_FEW: f"a paired t test needs {FEWEST_SEEDS}",
+        NOT_TESTED: "every seed differs by the same amount, which leaves no spread for a t test",
+    }
+    return reasons[gain.verdict]
 
 
 def spread(setting: Setting, split: str = "test", epoch: str = "best") -> str:

@@ -3,7 +3,8 @@
 import math
 import shlex
 import statistics
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from kdexp.report import claims
 from kdexp.report.comparison import Comparison, Setting
 from kdexp.report.files import write
 from kdexp.report.runs import Run, find
-from kdexp.report.summary import answer
+from kdexp.report.summary import answer, interval
 from kdexp.terminal import screen
 
 # Column -> metric, split and epoch.
@@ -28,7 +29,7 @@ _COLUMNS = {
     "f1": ("f1", "test", "best"),
     "auc": ("auc", "test", "best"),
 }
-_ONLY_WIDE, _WIDE = ("f1", "auc"), 150
+_ONLY_WIDE, _WIDE = ("f1", "auc"), 160
 _LEGEND = "\nmetrics in %, on test unless the column says val, at the epoch chosen on val unless it says last"
 
 Teachers = Mapping[str, Mapping[str, Any]]
@@ -115,7 +116,7 @@ def _run(folder: Path) -> Run:
 def _show_settings(console: Console, comparison: Comparison) -> None:
     if comparison.settings:
         console.print(f"{_LEGEND}; mean ± std over n seeds")
-        console.print(_table(comparison.teachers, comparison.settings, console.width))
+        console.print(_table(comparison.teachers, comparison.settings, console.width, comparison.marked))
         _judge_teacher(console, comparison.teachers, comparison.controls)
     found = claims.claims(comparison, comparison.reports)
     for sentence in [*answer(comparison), *map(claims.sentence, found)]:
@@ -130,13 +131,18 @@ def _judge_teacher(console: Console, teachers: Teachers, controls: Sequence[Sett
             console.print("warning: on val the teacher is worse than the student trained alone")
 
 
-def _table(teachers: Teachers, settings: Sequence[Setting], width: int) -> Table:
+def _table(
+    teachers: Teachers,
+    settings: Sequence[Setting],
+    width: int,
+    name_of: Callable[[Setting], str] = attrgetter("label"),
+) -> Table:
     several = any(len(setting.runs) > 1 for setting in settings)
     paired = any(setting.is_control for setting in settings) and any(setting.gain for setting in settings)
     columns = {name: column for name, column in _COLUMNS.items() if width >= _WIDE or name not in _ONLY_WIDE}
     table = Table(box=SIMPLE)
     table.add_column("", overflow="fold")
-    for name in (*(["n"] if several else []), *columns, *(["acc - control", "95 % interval"] if paired else [])):
+    for name in (*(["n"] if several else []), *columns, *(["acc - control", "95 % t interval", "p"] if paired else [])):
         table.add_column(name, justify="right")
     for name, teacher in teachers.items():
         cells = (
@@ -146,20 +152,18 @@ def _table(teachers: Teachers, settings: Sequence[Setting], width: int) -> Table
         table.add_row("teacher" if len(teachers) == 1 else f"teacher {name}", *([""] if several else []), *cells)
     for setting in settings:
         cells = (_percent(setting.values(*column)) for column in columns.values())
-        gain = (_gain(setting) if not setting.is_control else ("", "")) if paired else ()
+        gain = (_gain(setting) if not setting.is_control else ("", "", "")) if paired else ()
         count = [str(len(setting.runs))] if several else []
-        table.add_row(setting.label, *count, *cells, *gain)
+        table.add_row(name_of(setting), *count, *cells, *gain)
     return table
 
 
-def _gain(setting: Setting) -> tuple[str, str]:
-    if setting.gain is None:
-        return "no control", ""
-    interval = setting.gain.interval
-    return (
-        _percent(setting.gain.differences, sign=True),
-        f"{100 * interval[0]:+.2f} to {100 * interval[1]:+.2f}" if interval else "",
-    )
+def _gain(setting: Setting) -> tuple[str, str, str]:
+    gain = setting.gain
+    if gain is None:
+        return "no control", "", ""
+    p = "" if gain.p is None else f"{gain.p:.2g}"
+    return _percent(gain.differences, sign=True), interval(gain), p
 
 
 def _percent(values: Iterable[float | None], sign: bool = False) -> str:

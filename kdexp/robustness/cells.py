@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from kdexp.contracts import Batch, Task
-from kdexp.metrics import Metrics, right
-from kdexp.robustness import attacks, calibration, features, ood
+from kdexp.metrics import Metrics, calibration
+from kdexp.metrics.rows import right
+from kdexp.robustness import attacks, features, ood
 from kdexp.robustness.attacks import Attack, Network, of_labels
 from kdexp.robustness.corruption import Corruption, DoseCurve
 from kdexp.robustness.published import PublishedSet
@@ -221,7 +222,7 @@ class Grid:
         for suffix, scaled in (("", logits), ("_scaled", logits / temperature)):
             confidence, _ = calibration.predictions(scaled, target, self.task)
             equal = calibration.reliability(confidence, hits, bins)
-            nll = calibration.log_loss(scaled, target, self.task)
+            nll = calibration.log_loss(scaled, target, self.task).view(len(scaled), -1).mean(1)
             squared = calibration.brier(scaled, target, self.task)
             found = {
                 "ece": equal.error(),

@@ -8,6 +8,9 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
+import torch
+
+from kdexp.metrics.ranking import of_two
 
 Array = np.ndarray
 
@@ -145,19 +148,14 @@ def resampled_auroc(own: Array, other: Array, resamples: int, seed: int) -> Arra
     Returns:
         (1 + resamples,); the first is of the sets themselves.
     """
-    ordered = np.sort(other)
-    # The area is the share of pairs in the right order; those that are alike count half.
-    below, upto = np.searchsorted(ordered, own, "left"), np.searchsorted(ordered, own, "right")
-    parts = [np.array([(below + upto).mean() / (2 * len(other))])]
+    scores = torch.from_numpy(own), torch.from_numpy(other)
+    parts = [of_two(*scores).area().view(1)]
     several = zip(
         _chunks(_counts(len(own), resamples, seed)), _chunks(_counts(len(other), resamples, seed + 1)), strict=True
     )
-    for own_counts, other_counts in several:
-        sorted_counts = other_counts[:, np.argsort(other)]
-        cumulative = np.pad(np.cumsum(sorted_counts, 1, dtype=np.int64), ((0, 0), (1, 0)))
-        lower = own_counts * (cumulative[:, below] + cumulative[:, upto])
-        parts.append(lower.sum(1) / (2 * len(own) * len(other)))
-    return np.concatenate(parts)
+    for counts in several:
+        parts.append(of_two(*scores, *(torch.from_numpy(count).long() for count in counts)).area())
+    return torch.cat(parts).numpy()
 
 
 @lru_cache(maxsize=4)

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.classification import binary_auroc
 
 from kdexp.contracts import Task
 from kdexp.losses.precision import at_least_fp32
+from kdexp.metrics.ranking import of_two
 
 
 def scores(logits: Tensor, task: Task) -> Mapping[str, Tensor]:
@@ -40,10 +40,6 @@ def detection(familiar: Tensor, foreign: Tensor) -> dict[str, float]:
         ``auroc``: area under the ROC curve, with familiar as positive; 0.5 is chance. ``fpr95``: the share of foreign
         samples that pass at the threshold which 95 % of the familiar ones pass.
     """
-    score = torch.cat((familiar, foreign))
-    # Ranks in place of scores: torchmetrics squashes what is not in [0, 1] by a sigmoid, which loses order by rounding.
-    _, rank = torch.unique(score, return_inverse=True)
-    label = torch.cat((torch.ones_like(familiar), torch.zeros_like(foreign))).long()
-    auroc = binary_auroc(rank.double() / max(int(rank.max()), 1), label)
+    auroc = of_two(familiar, foreign).area()
     threshold = familiar.sort(descending=True).values[-(-95 * len(familiar) // 100) - 1]
     return {"auroc": float(auroc), "fpr95": float((foreign >= threshold).double().mean())}

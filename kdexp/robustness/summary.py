@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from kdexp.metrics.calibration import bin_of, reliability
 from kdexp.robustness import measures
-from kdexp.robustness.calibration import reliability
 from kdexp.robustness.cells import Cell, Measured
 
 ROLES = TEACHER, CONTROL, STUDENT = "teacher", "control", "student"
@@ -246,10 +246,10 @@ class Summary:
 
     def _ece(self, one: Measured, suffix: str) -> Resampled:
         """Of each bin the sum of (right - confidence) is resampled; the error is the sum of their sizes."""
-        confidence, hit = (one.samples[name].double().numpy() for name in (f"confidence{suffix}", "hit"))
-        confidence, hit = confidence.reshape(len(confidence), -1), hit.reshape(len(hit), -1)
-        place = np.clip(np.ceil(confidence * self._bins) - 1, 0, None)
-        gaps = [((hit - confidence) * (place == number)).mean(1) for number in range(self._bins)]
+        confidence, hit = (one.samples[name].double() for name in (f"confidence{suffix}", "hit"))
+        confidence, hit = confidence.view(len(confidence), -1), hit.view(len(hit), -1)
+        place = bin_of(confidence, self._bins)
+        gaps = [((hit - confidence) * (place == number)).mean(1).numpy() for number in range(self._bins)]
         sums: Resampled = np.abs(measures.resampled(np.stack(gaps, 1), **self._resample)).sum(1)
         return sums
 

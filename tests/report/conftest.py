@@ -15,6 +15,7 @@ def _write_run(
     *,
     acc=0.9,
     val=None,
+    nll=None,
     last=None,
     seed=0,
     status="completed",
@@ -30,6 +31,7 @@ def _write_run(
         folder: of the run.
         acc: on test at the best epoch; the other metrics are equal to it.
         val: on val at the best epoch; acc when not given.
+        nll: on val at the best epoch; not there when not given.
         last: on test at the last epoch; acc when not given.
         seed: of the run.
         status: how it ended.
@@ -67,6 +69,8 @@ def _write_run(
             split: {epoch: dict.fromkeys(METRICS, acc if value is None else value) for epoch, value in of.items()}
             for split, of in at.items()
         }
+        if nll is not None:
+            record["metrics"]["val"]["best"]["nll"] = nll
         record |= {"samples": {"train": 1000, "val": 100, "test": 200}, "epochs": {"best": 1, "last": 2}}
         record |= {"model": {"parameters": 1000, "macs": 900}, "cost": {"seconds": {"fit": 3.0, "total": 4.5}}}
         record["curves"] = curves(acc, classes)

@@ -4,7 +4,7 @@ import shutil
 import pytest
 from scipy.stats import binomtest
 
-from kdexp.report.comparison import Comparison
+from kdexp.report.comparison import Comparison, order_of_choice
 from kdexp.report.runs import find
 from kdexp.report.summary import answer
 
@@ -100,9 +100,109 @@ def test_a_setting_with_fewer_seeds_does_not_win_by_luck(tmp_path, write_run):
     assert "among 1 of 2 settings (the rest: fewer seeds)" in answer(comparison)[0]
 
 
+@pytest.fixture
+def tied(tmp_path, write_run):
+    """Three temperatures tied on val, of which 16 has the lowest NLL and 1 is the best on test; 64 is worse."""
+    for job, (temperature, val, nll, acc) in enumerate(
+        [(1.0, 0.8, 0.7, 0.95), (4.0, 0.8, 0.6, 0.9), (16.0, 0.8, 0.5, 0.85), (64.0, 0.7, 0.1, 0.99)]
+    ):
+        write_run(tmp_path / f"{job}", temperature=temperature, val=val, nll=nll, acc=acc)
+    write_run(tmp_path / "control", alpha=1.0, val=0.6)
+    return tmp_path
+
+
+def test_a_tie_on_val_is_broken_by_nll_and_said(tied):
+    comparison = compared(tied)
+    assert labels(comparison) == ["control", "temperature=16", "temperature=4", "temperature=1", "temperature=64"]
+    assert comparison.winner.label == "temperature=16"
+    assert [setting.label for setting in comparison.tied] == ["temperature=4", "temperature=1"]
+    said = "It is tied on val with temperature=4, temperature=1: chosen by lower val NLL (0.5 against 0.6)."
+    assert said in answer(comparison)[0]
+
+
+@pytest.mark.parametrize("sort", ["test/acc", "gain", "temperature", "val/nll", "val/acc"])
+def test_the_order_of_the_rows_has_no_part_in_the_choice(tied, sort):
+    comparison = Comparison(find([tied])[0], sort)
+    assert comparison.winner.label == "temperature=16"
+    assert comparison.control.label == "control"
+    marked = [comparison.marked(setting) for setting in comparison.settings]
+    assert [name for name in marked if "chosen" in name] == ["temperature=16 (chosen)"]
+
+
+@pytest.mark.parametrize("sort", ["test/acc", "gain", "val/acc"])
+def test_what_nothing_parts_is_chosen_by_the_order_on_the_command_line(tmp_path, write_run, sort):
+    for job, (temperature, acc) in enumerate([(9.0, 0.7), (4.0, 0.8), (2.0, 0.9), (1.0, 0.95), (3.0, 0.96)]):
+        write_run(tmp_path / f"{job}", temperature=temperature, val=0.8, nll=0.5, acc=acc)
+    comparison = Comparison(find([tmp_path])[0], sort)
+    assert comparison.winner.label == "temperature=9"
+    said = (
+        "tied on val with temperature=4, temperature=2, temperature=1 and 1 more, in val NLL too: chosen as the first"
+    )
+    assert said in answer(comparison)[0]
+    write_run(tmp_path / "5", temperature=5.0, val=0.8, nll=0.6, acc=0.8)
+    write_run(tmp_path / "6", temperature=6.0, val=0.8, nll=0.7, acc=0.8)
+    said = "3 more, in val NLL with temperature=4, temperature=2, temperature=1 and 1 more: chosen as the first"
+    assert said in answer(Comparison(find([tmp_path])[0], sort))[0]
+
+
+def test_means_over_seeds_that_are_equal_on_paper_are_tied(tmp_path, write_run):
+    for seed, (one, four) in enumerate([(0.7, 0.8), (0.8, 0.8), (0.9, 0.8)]):
+        write_run(tmp_path / f"one-{seed}", temperature=1.0, seed=seed, val=one, nll=0.5)
+        write_run(tmp_path / f"four-{seed}", temperature=4.0, seed=seed, val=four, nll=0.7)
+    one, four = sorted(compared(tmp_path).settings, key=lambda setting: setting.axes["temperature"])
+    assert one.mean("acc", "val") < four.mean("acc", "val"), "in the last bit"
+    comparison = compared(tmp_path)
+    assert (comparison.winner.label, [s.label for s in comparison.tied]) == ("temperature=1", ["temperature=4"])
+
+
+def test_an_nll_that_is_not_known_is_not_the_lowest(tmp_path, write_run):
+    write_run(tmp_path / "0", temperature=1.0, val=0.8)
+    write_run(tmp_path / "1", temperature=4.0, val=0.8, nll=3.0)
+    comparison = compared(tmp_path)
+    assert comparison.winner.label == "temperature=4"
+    assert "chosen by lower val NLL (the others have none)" in answer(comparison)[0]
+
+
+def test_settings_with_fewer_seeds_stand_below_those_that_can_be_chosen(tmp_path, write_run):
+    for seed in (0, 1):
+        write_run(tmp_path / f"a-{seed}", temperature=1.0, seed=seed, val=0.8)
+        write_run(tmp_path / f"c-{seed}", temperature=3.0, seed=seed, val=0.7)
+    write_run(tmp_path / "b-0", temperature=2.0, seed=0, val=0.8)
+    comparison = compared(tmp_path)
+    assert labels(comparison) == ["temperature=1", "temperature=3", "temperature=2"]
+    assert comparison.tied == []
+
+
+def test_the_only_setting_is_not_marked(tmp_path, write_run):
+    write_run(tmp_path / "a")
+    write_run(tmp_path / "control", alpha=1.0)
+    comparison = compared(tmp_path)
+    assert comparison.marked(comparison.winner) == comparison.winner.label
+
+
+@pytest.mark.parametrize(
+    ("best", "worse", "less"),
+    [
+        ((0.9, 5.0), (0.8, 0.1), False),
+        ((0.8, 0.1), (0.9, 0.05), True),
+        ((0.9, 0.1), (0.9, 0.2), False),
+        ((0.9, 0.1), (0.9, None), False),
+        ((0.9, 0.1), (0.9, float("nan")), False),
+        ((0.1, None), (None, 0.1), False),
+        ((9.0, None), (None, 0.1), True),
+    ],
+)
+def test_the_rule_of_the_choice(best, worse, less):
+    assert order_of_choice(*best, less_is_better=less) < order_of_choice(*worse, less_is_better=less)
+
+
 def test_intervals_are_of_seeds_where_there_are_several_else_of_test_samples(sweep, tmp_path, write_run):
-    winner = compared(sweep).winner
-    assert winner.interval("acc") == pytest.approx((0.84, 0.92))
+    assert compared(sweep).winner.interval("acc") is None, "two seeds"
+    for seed, acc in enumerate((0.84, 0.92, 0.88)):
+        write_run(tmp_path / "three" / f"{seed}", seed=seed, acc=acc)
+    # m = 0.88, s = 0.04; 4.303 is the 0.975 quantile of t with 2 degrees of freedom
+    half = 4.3027 * 0.04 / 3**0.5
+    assert compared(tmp_path / "three").winner.interval("acc") == pytest.approx((0.88 - half, 0.88 + half), abs=1e-5)
     write_run(tmp_path / "other" / "0", acc=0.9)
     expected = binomtest(180, 200).proportion_ci(method="wilson")
     assert compared(tmp_path / "other").winner.interval("acc") == pytest.approx((expected.low, expected.high))
@@ -112,10 +212,13 @@ def test_intervals_are_of_seeds_where_there_are_several_else_of_test_samples(swe
 @pytest.mark.parametrize(
     ("gains", "said"),
     [
-        ([0.02], "Not enough seeds to tell: a signed-rank test needs 6 that differ; 1 of 1 seeds gain, 0 lose."),
-        ([0.01, 0.02, 0.03, 0.04, 0.05, 0.06], "Better: Wilcoxon signed-rank test, p = 0.0312 over 6 seeds; 6 of 6"),
-        ([-0.01, -0.02, -0.03, -0.04, -0.05, -0.06], "Worse: Wilcoxon signed-rank test, p = 0.0312 over 6 seeds; 0 of"),
-        ([0.01, -0.02, 0.03, -0.04, 0.05, -0.06], "No difference shown: Wilcoxon signed-rank test, p = "),
+        ([0.02], "Too few seeds: a paired t test needs 3; 1 of 1 seeds gain, 0 lose."),
+        ([0.02, 0.03], "on average over 2 seeds. Too few seeds: a paired t test needs 3; 2 of 2 seeds gain, 0 lose."),
+        ([0.01, 0.02, 0.03], "95 % t interval over 3 seeds -0.48 to +4.48. Not significant: paired t test, p = 0.0742"),
+        ([0.01, 0.02, 0.03, 0.04, 0.05, 0.06], "Better: paired t test, p = 0.00593 over 6 seeds; 6 of 6"),
+        ([-0.01, -0.02, -0.03, -0.04, -0.05, -0.06], "Worse: paired t test, p = 0.00593 over 6 seeds; 0 of"),
+        ([0.01, -0.02, 0.03, -0.04, 0.05, -0.06], "Not significant: paired t test, p = "),
+        ([0.01, 0.01, 0.01], "Not tested: every seed differs by the same amount, which leaves no spread"),
     ],
 )
 def test_the_answer_says_how_sure_it_is(tmp_path, write_run, gains, said):
@@ -146,4 +249,4 @@ def test_several_data_sets_are_not_compared_without_a_word(tmp_path, write_run):
 
 
 def test_the_best_of_many_is_said_to_be_the_best_of_many(sweep):
-    assert "It is the best of 2 on val" in answer(compared(sweep))[-1]
+    assert "It was selected as the best of 2 on these seeds" in answer(compared(sweep))[-1]

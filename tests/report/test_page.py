@@ -1,5 +1,6 @@
 """The page's content, without a browser; test_page_in_browser.py opens it."""
 
+import csv
 import json
 import re
 from html.parser import HTMLParser
@@ -9,6 +10,7 @@ import pytest
 
 from kdexp.report import page
 from kdexp.report.comparison import Comparison
+from kdexp.report.files import write
 from kdexp.report.runs import find
 from kdexp.report.statistics import wilson
 
@@ -65,8 +67,9 @@ def test_the_first_screen_says_which_by_how_much_and_whether_it_is_real(sweep):
     for words in (
         "temperature = 1",
         "+3.00 points on test",
-        "95 % interval +2.00 to +4.00",
-        "Not enough seeds to tell",
+        "Is it statistically significant?",
+        "Too few seeds",
+        "a paired t test needs 3",
     ):
         assert words in text
     # teacher 99, control 85, student 88
@@ -103,6 +106,34 @@ def test_a_grid_of_alpha_and_temperature_is_three_heat_maps(tmp_path, write_run)
     assert gain["data"][0]["zmin"] == -gain["data"][0]["zmax"]  # white is no difference
 
 
+def test_the_chosen_of_several_that_are_tied_is_the_uppermost_and_marked_everywhere(tmp_path, write_run):
+    # The chosen one comes last on the command line.
+    for number, (alpha, temperature) in enumerate([(0.1, 1.0), (0.1, 4.0), (0.5, 1.0), (0.5, 4.0)]):
+        acc = 0.8 - number / 100
+        write_run(tmp_path / f"{number}", alpha=alpha, temperature=temperature, acc=acc, val=0.7, nll=2 - number / 10)
+    write_run(tmp_path / "control", alpha=1.0, acc=0.7, val=0.6)
+    _, found, plots = written(tmp_path)
+    name = "alpha=0.5 temperature=4"
+    text = " ".join(found.texts)
+    others = "alpha=0.5 temperature=1, alpha=0.1 temperature=4, alpha=0.1 temperature=1"
+    assert text.count(f"tied on val with {others}: chosen by lower val NLL (1.7 against 1.8)") == 2  # card and answer
+    assert found.texts.count(f"{name} (chosen)") == 1  # in the table
+    gains = next(p for p in plots if p["layout"]["xaxis"].get("title", {}).get("text") == "gain on test, points")
+    means = gains["data"][1]
+    assert means["y"][-1].replace("<br>", " ") == f"{name} (chosen)"  # Plotly begins at the bottom
+    assert [color == "#0072b2" for color in means["marker"]["color"]] == [False, False, False, True]
+    heat = next(p for p in plots if p["data"][0]["type"] == "heatmap" and p["data"][0]["y"] == ["0.1", "0.5"])
+    (outlined,) = heat["layout"]["shapes"]
+    assert (outlined["x0"], outlined["y0"]) == (0.5, 0.5)
+    assert heat["data"][0]["customdata"] == [[[1, ""], [1, ""]], [[1, ""], [1, "chosen"]]]
+    lines = next(p["data"] for p in plots if p["data"][0].get("connectgaps"))
+    assert [line["text"] for line in lines if line["line"]["width"] > 2] == [f"{name} (chosen)"]
+    write(Comparison(find([tmp_path])[0]), tmp_path, source=[])
+    with (tmp_path / "compare.csv").open(newline="") as file:
+        chosen = {row["folder"].rpartition("/")[2]: row["chosen"] for row in csv.DictReader(file)}
+    assert chosen == {"0": "False", "1": "False", "2": "False", "3": "True", "control": "False"}
+
+
 def test_a_third_axis_is_chosen_from_and_the_winners_is_shown_first(tmp_path, write_run):
     for number in range(8):
         loss, alpha, temperature = ("kd", "dkd")[number // 4], (0.1, 0.5)[number // 2 % 2], (1.0, 4.0)[number % 2]
@@ -111,16 +142,20 @@ def test_a_third_axis_is_chosen_from_and_the_winners_is_shown_first(tmp_path, wr
     assert [text for text in found.texts if text in ("loss=kd", "loss=dkd")] == ["loss=dkd", "loss=kd"]
 
 
-def test_the_bars_have_the_intervals_of_what_they_show(sweep):
+def test_the_bars_have_the_intervals_of_what_they_show(sweep, tmp_path, write_run):
     _, _, plots = written(sweep)
     best = next(trace for trace in plots[0]["data"] if trace["name"].startswith("best") and "error_x" in trace)
-    chosen, control, teacher = range(3)
+    chosen, _, teacher = range(3)
     assert best["x"] == pytest.approx([12, 15, 1])
-    assert best["error_x"]["array"][chosen] == pytest.approx(4)  # seeds: 16 and 8
-    assert best["error_x"]["array"][control] == pytest.approx(5)
+    assert best["error_x"]["array"][chosen] is None, "two seeds have no interval"
     low, high = wilson(0.99, 200)
     assert best["error_x"]["array"][teacher] == pytest.approx(100 * (0.99 - low))
     assert best["error_x"]["arrayminus"][teacher] == pytest.approx(100 * (high - 0.99))
+    for seed, acc in enumerate((0.84, 0.92, 0.88)):
+        write_run(tmp_path / "three" / f"{seed}", seed=seed, acc=acc)
+    _, _, plots = written(tmp_path / "three")
+    best = next(trace for trace in plots[0]["data"] if trace["name"].startswith("best") and "error_x" in trace)
+    assert best["error_x"]["array"][chosen] == pytest.approx(4.3027 * 4 / 3**0.5, abs=1e-3)
 
 
 def test_learning_curves_are_means_over_seeds(sweep):

@@ -119,7 +119,7 @@ def test_the_first_screen_answers(opened):
         assert question.rect["y"] + question.rect["height"] < 900
     cards = opened.find_element(By.CSS_SELECTOR, ".cards").text
     assert "loss = dkd" in cards
-    assert "Not enough seeds to tell" in cards
+    assert "Too few seeds" in cards
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 import json
+import re
 
 import pytest
+from scipy.stats import ttest_1samp
 
 from kdexp.report.comparison import Setting
 from kdexp.report.robustness import over_seeds, show, show_sweep
@@ -52,12 +54,23 @@ def test_seeds_are_paired_and_less_error_is_better(tmp_path, capsys):
     clean, errors = rows["clean", "acc"], rows["corruptions_lite", "mce_raw"]
     assert clean["mean"]["student"] == pytest.approx(0.835)
     assert clean["difference"]["mean"] == pytest.approx(0.035)
-    assert clean["difference"]["p"] == pytest.approx(2 / 2**6)
+    assert clean["difference"]["p"] == pytest.approx(ttest_1samp(gains, 0).pvalue)
+    assert clean["difference"]["interval"] == pytest.approx(list(ttest_1samp(gains, 0).confidence_interval(0.95)))
     assert clean["difference"]["verdict"] == errors["difference"]["verdict"] == "better"
     assert errors["difference"]["mean"] == pytest.approx(-0.035)
-    assert rows["noise_dose", "fog area"]["difference"]["verdict"] == "no difference shown"
+    assert rows["noise_dose", "fog area"]["difference"]["verdict"] == "not significant"
     halving = rows["noise_dose", "fog halving_dose"]
     assert halving["values"] == {"teacher": [1.0] * 6, "student": [2.0] * 3}
     assert halving["difference"] is None
     show_sweep(together, tmp_path)
-    assert "+0.0350 [" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "student - control, 95 % t interval over seeds" in shown
+    assert "+0.0350 [+0.0154, +0.0546]  better, p = 0.0059" in re.sub("  +", "  ", shown)
+
+
+def test_what_an_earlier_kdexp_found_is_shown_as_it_stands(tmp_path, capsys):
+    gain = {"differences": [0.01, 0.02], "mean": 0.015, "std": 0.007, "interval": [0.01, 0.02], "p": None}
+    row = {"axis": "clean", "measure": "acc", "mean": {"student": 0.9, "control": 0.885}}
+    old = row | {"difference": gain | {"verdict": "not enough seeds to tell"}}
+    show_sweep({"settings": [{"label": "kd", "seeds": [0, 1], "measures": [old]}]}, tmp_path)
+    assert "+0.0150 [+0.0100, +0.0200]  not enough seeds to tell" in re.sub("  +", "  ", capsys.readouterr().out)

@@ -1,10 +1,11 @@
-from itertools import product
+import itertools
+import math
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from kdexp.report.statistics import FEWEST_PAIRS, bootstrap, paired, signed_rank, wilson
+from kdexp.report.statistics import FEWEST_SEEDS, paired, t_interval, t_test, wilson, with_p
 
 
 @pytest.mark.parametrize(("right", "samples"), [(0, 20), (1, 20), (17, 20), (20, 20), (9650, 10_000)])
@@ -18,78 +19,89 @@ def test_wilson_of_a_hand_computed_case():
     assert wilson(0.5, 100) == pytest.approx((0.403832, 0.596168), abs=1e-6)
 
 
-def test_the_bootstrap_is_that_of_all_resamples():
-    values = [0.01, 0.04, 0.02, 0.07]
-    means = [np.mean(drawn) for drawn in product(values, repeat=4)]
-    assert bootstrap(values) == pytest.approx(np.quantile(means, (0.025, 0.975)), abs=1e-3)
-    assert bootstrap(values) == bootstrap(values)
+WORKED = [0.4, 0.1, 0.5, 0.3, -0.1, 0.6]
 
 
-def test_the_bootstrap_is_scipys_of_many_values():
-    values = np.random.default_rng(1).normal(0.02, 0.01, 30)
-    found = stats.bootstrap((values,), np.mean, method="percentile", rng=np.random.default_rng(2)).confidence_interval
-    assert bootstrap(values) == pytest.approx((found.low, found.high), abs=2e-4)
+def test_a_worked_example():
+    """By hand: m = 1.8 / 6, s^2 = 0.34 / 5, t = m / (s / sqrt 6) = 2.818; 2.5706 is the 0.975 quantile of 5 df."""
+    found = paired(WORKED)
+    assert found.mean == pytest.approx(0.3)
+    assert found.std == pytest.approx(0.2608, abs=5e-5)
+    half = 2.5706 * math.sqrt(0.34 / 5 / 6)
+    assert found.interval == pytest.approx((0.3 - half, 0.3 + half), abs=1e-5)
+    assert found.interval == pytest.approx((0.026, 0.574), abs=5e-4)
+    assert found.p == pytest.approx(0.0372, abs=5e-5)
+    assert with_p(found.verdict, found.p) == "better, p = 0.037"
 
 
-def exact_p(differences):
-    """By listing every assignment of signs to the ranks."""
-    kept = np.array([d for d in differences if d])
-    ranks = stats.rankdata(np.abs(kept))
-    middle = ranks.sum() / 2
-    found = abs(ranks[kept > 0].sum() - middle)
-    sums = [ranks[np.array(signs)].sum() for signs in product((False, True), repeat=len(kept))]
-    return np.mean([abs(total - middle) >= found - 1e-9 for total in sums])
+def test_three_seeds_by_hand():
+    """t with 2 degrees of freedom has a closed form: p = 1 - t / sqrt(2 + t^2); of 1, 2, 3 t = 2 sqrt 3."""
+    p, (low, high) = t_test([0.01, 0.02, 0.03])
+    t = 2 * math.sqrt(3)
+    assert p == pytest.approx(1 - t / math.sqrt(2 + t * t))
+    quantile = 0.95 * math.sqrt(2 / (1 - 0.95**2))  # where 1 - p = 0.95
+    assert (low, high) == pytest.approx((0.02 - quantile * 0.01 / math.sqrt(3), 0.02 + quantile * 0.01 / math.sqrt(3)))
 
 
-@pytest.mark.parametrize(
-    "differences",
-    [
-        [0.01, 0.02, 0.03, 0.04, 0.05, 0.06],
-        [0.01, 0.02, -0.03, 0.04, 0.05, 0.06, -0.02],
-        [0.01, 0.01, 0.02, 0.02, -0.01, 0.03, 0.02],  # of the same size
-        [0.01, 0.0, 0.02, -0.02, 0.0, 0.03, 0.05, 0.01],  # and zero
-        [-0.01, -0.02, -0.03, -0.04, -0.05, -0.06],
-    ],
-    ids=str,
-)
-def test_the_signed_rank_test_is_exact(differences):
-    assert signed_rank(differences) == pytest.approx(exact_p(differences))
+def test_it_is_scipys_paired_test():
+    rng = np.random.default_rng(0)
+    student, control = rng.normal(0.91, 0.01, 7), rng.normal(0.9, 0.01, 7)
+    theirs = stats.ttest_rel(student, control)
+    found = paired(list(student - control))
+    assert found.p == pytest.approx(theirs.pvalue, rel=1e-6)
+    assert found.interval == pytest.approx(tuple(theirs.confidence_interval(0.95)), rel=1e-6)
+    assert t_interval(list(student)) == pytest.approx(
+        stats.t.interval(0.95, 6, student.mean(), stats.sem(student)), rel=1e-6
+    )
+
+
+def test_the_interval_leaves_out_zero_exactly_where_the_test_is_significant():
+    rng = np.random.default_rng(1)
+    for n, mean in itertools.product((3, 4, 6, 20), (0, 0.5, 1, 2)):
+        for _ in range(20):
+            found = paired(list(rng.normal(mean, 1, n)))
+            low, high = found.interval
+            assert (found.p < 0.05) == (low > 0 or high < 0) == (found.verdict in ("better", "worse"))
 
 
 def test_differences_that_are_equal_but_for_rounding_are_equal():
-    noisy = [0.9 - 0.8, 0.4 - 0.3, 0.2 - 0.1, 0.7 - 0.6, 0.2 - 0.3, 0.8 - 0.6, 0.5 - 0.3]
-    clean = [0.1, 0.1, 0.1, 0.1, -0.1, 0.2, 0.2]
-    assert noisy == pytest.approx(clean)
-    assert exact_p(noisy) != pytest.approx(exact_p(clean))
-    assert signed_rank(noisy) == pytest.approx(exact_p(clean))
-
-
-def test_no_difference_at_all_is_no_evidence():
-    assert signed_rank([0.0] * 8) == 1
+    equal = [0.9 - 0.8, 0.4 - 0.3, 0.2 - 0.1]
+    assert len(set(equal)) == 3
+    assert 0 < np.std(equal) < 1e-15, "which would make the mean significant"
+    found = paired(equal)
+    assert (found.p, found.interval, found.verdict) == (None, None, "not tested")
+    nothing = paired([0.1 + 0.2 - 0.3, 0.0, 0.3 - 0.2 - 0.1])
+    assert any(nothing.differences)
+    assert (nothing.p, nothing.interval, nothing.verdict) == (1, (0, 0), "not significant")
 
 
 @pytest.mark.parametrize(
     ("differences", "verdict"),
     [
-        ([0.01] * (FEWEST_PAIRS - 1), "not enough seeds to tell"),
-        ([0.01, 0.02, 0.03, 0.04, 0.05, 0.0], "not enough seeds to tell"),  # the zero says nothing to the test
-        ([0.0] * FEWEST_PAIRS, "no difference shown"),
-        ([0.01, 0.02, 0.03, 0.04, 0.05, 0.06], "better"),
-        ([-0.01, -0.02, -0.03, -0.04, -0.05, -0.06], "worse"),
-        ([0.01, -0.02, 0.03, -0.04, 0.05, -0.06], "no difference shown"),
+        ([0.01, 0.02], "too few seeds"),
+        ([0.01, 0.01], "too few seeds"),
+        ([0.0, 0.0], "too few seeds"),
+        ([0.02, 0.021, 0.019], "better"),
+        ([-0.02, -0.021, -0.019], "worse"),
+        ([0.01, 0.02, 0.05], "not significant"),  # all three gain, and their spread is as large as their mean
+        ([0.0, 0.0, 0.0], "not significant"),
+        ([0.01, 0.01, 0.01], "not tested"),
+        ([-0.01, -0.01, -0.01], "not tested"),
     ],
 )
 def test_a_verdict_needs_seeds_and_evidence(differences, verdict):
     assert paired(differences).verdict == verdict
 
 
-def test_fewest_pairs_is_where_the_test_can_reach_five_percent():
-    assert exact_p(range(1, FEWEST_PAIRS + 1)) < 0.05 <= exact_p(range(1, FEWEST_PAIRS))
-
-
-def test_one_pair_has_neither_interval_nor_spread_and_none_is_nothing():
-    one = paired([0.02])
+def test_fewer_seeds_than_three_have_neither_interval_nor_test_and_none_is_nothing():
+    assert FEWEST_SEEDS == 3
+    one, two = paired([0.02]), paired([0.01, 0.05])
     assert (one.n, one.mean, one.std, one.interval, one.p) == (1, 0.02, None, None, None)
+    assert (two.mean, two.std) == (pytest.approx(0.03), pytest.approx(0.04 / math.sqrt(2)))
+    assert (two.interval, two.p, t_interval([0.9, 0.8])) == (None, None, None)
     assert paired([]) is None
-    three = paired([0.01, 0.02, 0.06])
-    assert (three.mean, three.std) == (pytest.approx(0.03), pytest.approx(0.0264575))
+    assert with_p(two.verdict, two.p) == "too few seeds"
+
+
+def test_a_mean_of_equal_values_has_no_interval():
+    assert t_interval([0.9, 0.9, 0.9]) is None

@@ -21,9 +21,9 @@ def test_a_sweep_is_shown_with_seeds_together_and_paired_with_its_controls(sweep
     shown = capsys.readouterr().out
     percent = "85.00 ± 7.07"  # mean and standard deviation (n - 1) of 80 and 90
     assert row(shown, "control") == ["control", "2", "85.00 ± 0.00", *[percent] * 4]
-    one = row(shown, "temperature=1")
+    one = row(shown, "temperature=1 (chosen)")
     assert one[1:5] == ["2", "90.00 ± 0.00", "88.00 ± 5.66", "87.00 ± 5.66"]  # val, best and last on test: of 84 and 92
-    assert one[7:] == ["+3.00 ± 1.41", "+2.00 to +4.00"]  # differences by seed: 4 and 2
+    assert one[7:] == ["+3.00 ± 1.41", "too few seeds"]  # differences by seed: 4 and 2
     assert row(shown, "teacher")[1:3] == ["99.00", "99.00"]
 
 
@@ -31,7 +31,24 @@ def test_the_choice_is_made_on_val_and_not_on_test(sweep, capsys):
     show_sweep(sweep)
     shown = capsys.readouterr().out
     assert "Chosen by mean validation accuracy among 2 settings: temperature=1, 90.00 ± 0.00 % on val." in shown
-    assert "Not enough seeds to tell: a signed-rank test needs 6 that differ; 2 of 2 seeds gain, 0 lose." in shown
+    assert "Too few seeds: a paired t test needs 3; 2 of 2 seeds gain, 0 lose." in shown
+
+
+def test_three_seeds_have_an_interval_and_its_p_which_are_not_corrected_for_several_tests(sweep, write_run, capsys):
+    for name, settings in {
+        "control": {"alpha": 1.0, "acc": 0.85, "val": 0.85}, "one": {"temperature": 1.0, "acc": 0.88, "val": 0.90},
+        "four": {"temperature": 4.0, "acc": 0.89, "val": 0.80},
+    }.items():  # fmt: skip
+        write_run(sweep / f"{name}-2", seed=2, **settings)
+    show_sweep(sweep)
+    shown = capsys.readouterr().out
+    assert "95 % t interval" in shown
+    # Differences 4, 2 and 3: m = 3, s = 1, t = 3 sqrt 3, p = 1 - t / sqrt(2 + t^2) and 4.303 s / sqrt 3 = 2.484.
+    assert row(shown, "temperature=1 (chosen)")[7:] == ["+3.00 ± 1.00", "+0.52 to +5.48", "0.035"]
+    assert "95 % t interval over 3 seeds +0.52 to +5.48. Better: paired t test, p = 0.0351 over 3" in " ".join(
+        shown.split()
+    )
+    assert "2 configurations are tested here, and the p values are not corrected for that." in shown
 
 
 def test_a_comparison_names_the_runs_that_are_not_completed(sweep, capsys):

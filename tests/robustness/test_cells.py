@@ -7,8 +7,8 @@ from torch import nn
 
 from kdexp.contracts import Batch
 from kdexp.metrics import Metrics
+from kdexp.metrics.calibration import best_temperature
 from kdexp.robustness.attacks import Attack
-from kdexp.robustness.calibration import best_temperature
 from kdexp.robustness.cells import Grid, Networks
 from kdexp.robustness.corruption import DoseCurve
 from kdexp.robustness.noise import impulse_noise

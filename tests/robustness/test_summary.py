@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from kdexp.robustness.calibration import predictions, reliability
+from kdexp.metrics.calibration import predictions, reliability
 from kdexp.robustness.cells import Cell, Measured
 from kdexp.robustness.summary import Summary
 

@@ -1,26 +1,19 @@
 """How good a network is on one split, and how faithful it is to its teacher."""
 
 import math
-import warnings
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import AUROC, ROC, CalibrationError, ConfusionMatrix, Metric, StatScores
+from torchmetrics import ConfusionMatrix, Metric, StatScores
 
 from kdexp.contracts import UNLABELED, Batch, Outputs, Task
-from kdexp.losses.cross_entropy import cross_entropy
 from kdexp.losses.kd import kd
-from kdexp.losses.precision import at_least_fp32
-
-EXACT_AUC_SAMPLES = 20_000
-"""Up to this many samples all scores are kept and AUC and ROC are exact; above, they are binned."""
-
-THRESHOLDS = 200
-"""Bins of the score, evenly spaced in [0, 1], when AUC and ROC are binned."""
+from kdexp.metrics.calibration import CalibrationError, log_loss
+from kdexp.metrics.ranking import FALSE_POSITIVE_RATES, Ranking
+from kdexp.metrics.rows import decisions, labels, rows
 
 KEPT_CURVES = 20
 """Up to this many classes results.json keeps each class's own ROC curve; the macro one always."""
@@ -63,10 +56,12 @@ class Metrics(nn.Module):
     - ``precision``, ``recall``, ``f1``: macro: mean over the classes that occur as a label or as a prediction; one
       that has no true positive scores 0. Binary: of class 1.
     - ``auc``: area under the ROC curve, one class against the rest, mean over the classes that have both positive and
-      negative samples. Binary: of class 1.
+      negative samples. Binary: of class 1. Classes are ranked by their log odds, which do not saturate. Exact but for
+      splits so large that their scores do not fit in memory (see `kdexp.metrics.ranking.EXACT_BYTES`): their scores are
+      binned, and ``auc_error`` is there too, how far from the exact value ``auc`` is at most.
     - ``nll``: negative log likelihood in nats, mean over samples (sigmoid tasks: and labels).
-    - ``ece``: expected calibration error (Guo et al. 2017, equation 3; 15 bins of equal width) of the top class;
-      sigmoid tasks: of the probability of 1, over all labels.
+    - ``ece``: expected calibration error (Guo et al. 2017, equation 3; 15 bins of equal width, each with its upper end)
+      of the top class; sigmoid tasks: of the probability of 1, over all labels.
     - ``agreement``: share of samples (labels) on which student and teacher decide alike. ``kl_to_teacher``:
       KL(teacher || student) at T = 1 in nats, mean over samples (labels). ``agreement_teacher_wrong``: the agreement on
       samples (labels) on which the teacher is wrong: how far its mistakes were learned.
@@ -78,8 +73,7 @@ class Metrics(nn.Module):
     Args:
         task: what logits and targets mean.
         num_classes: C, the number of logits.
-        samples: size of the split; it decides whether the AUC is exact (see `EXACT_AUC_SAMPLES`). 0: exact.
-        auc_thresholds: bins of the AUC, whatever the size of the split.
+        samples: rows in the split, over all ranks; it decides whether the AUC is exact. 0: exact.
         fidelity: whether `update` is given the teacher's logits.
         accuracy_only: acc and acc_top5 (and the loss) alone, which never wait for the device: for training batches.
         sync_on_compute: False where one rank computes alone.
@@ -91,7 +85,6 @@ class Metrics(nn.Module):
         num_classes: int,
         *,
         samples: int = 0,
-        auc_thresholds: int | None = None,
         fidelity: bool = False,
         accuracy_only: bool = False,
         sync_on_compute: bool = True,
@@ -105,13 +98,9 @@ class Metrics(nn.Module):
         names += ["agreement", "kl_to_teacher", "agreement_teacher_wrong"] if fidelity else []
         self._means = nn.ModuleDict({name: Mean(sync_on_compute=sync_on_compute) for name in names})
         if not accuracy_only:
-            options = _options(num_classes, sync_on_compute)
-            thresholds = auc_thresholds or _thresholds(samples)
-            self._counts = StatScores(task=task, average=None, **options)
-            self._auc = AUROC(task=task, average="none", thresholds=thresholds, **options)
-            outcomes: Literal["multiclass", "binary"] = "multiclass" if task == "multiclass" else "binary"
-            del options["num_labels"]
-            self._ece = CalibrationError(task=outcomes, n_bins=15, norm="l1", **options)
+            self._counts = StatScores(task=task, average=None, **_options(num_classes, sync_on_compute))
+            self._ranking = Ranking(task, num_classes, samples=samples, sync_on_compute=sync_on_compute)
+            self._calibration = CalibrationError(sync_on_compute=sync_on_compute)
 
     @torch.no_grad()
     def update(
@@ -127,27 +116,26 @@ class Metrics(nn.Module):
         """
         if loss is not None:
             self._add("loss", loss.detach() * len(logits), len(logits))
-        logits, label = _rows(logits), _labels(target, self._task)
+        logits, label = rows(logits), labels(target, self._task)
         labelled = (label != UNLABELED).sum()
-        decision = _decisions(logits, self._task)
+        decision = decisions(logits, self._task)
         self._add("acc", (decision == label).sum(), labelled)
         if "acc_top5" in self._means:
             self._add("acc_top5", (logits.topk(5, 1).indices == label.unsqueeze(1)).sum(), labelled)
         if "agreement" in self._means:
             assert teacher_logits is not None
-            teacher_logits, count = _rows(teacher_logits), decision.numel()
-            of_teacher = _decisions(teacher_logits, self._task)
+            teacher_logits, count = rows(teacher_logits), decision.numel()
+            of_teacher = decisions(teacher_logits, self._task)
             alike, wrong = decision == of_teacher, (of_teacher != label) & (label != UNLABELED)
             self._add("agreement", alike.sum(), count)
             self._add("agreement_teacher_wrong", (alike & wrong).sum(), wrong.sum())
             self._add("kl_to_teacher", kd(logits, teacher_logits, 1.0, task=self._task) * count, count)
         if self._accuracy_only:
             return
-        self._add("nll", cross_entropy(logits, label, task=self._task) * labelled, labelled)
-        probability = _probabilities(logits, self._task)
+        self._add("nll", log_loss(logits, label, self._task).sum(), labelled)
         self._counts.update(decision, label)
-        self._auc.update(probability, label)
-        self._ece.update(probability, label)
+        self._ranking.update(logits, label)
+        self._calibration.update(logits, label, self._task)
 
     def _add(self, name: str, total: Tensor, count: Tensor | int) -> None:
         cast(Mean, self._means[name]).update(total, count)
@@ -160,19 +148,23 @@ class Metrics(nn.Module):
             return {name: values[name] for name in ("loss", "agreement", "kl_to_teacher") if name in values}
         if math.isnan(values.get("agreement_teacher_wrong", 0.0)):  # the teacher is never wrong
             del values["agreement_teacher_wrong"]
-        return values if self._accuracy_only else values | self._label_metrics()
+        return values if self._accuracy_only else values | self._label_metrics(values["nll"])
 
-    def _label_metrics(self) -> dict[str, float]:
-        tp, fp, tn, fn, _ = self._counts.compute().view(-1, 5).double().unbind(1)
+    def _label_metrics(self, nll: float) -> dict[str, float]:
+        tp, fp, _, fn, _ = self._counts.compute().view(-1, 5).double().unbind(1)
         occurs = tp + fp + fn > 0
         scores = {"precision": tp / (tp + fp), "recall": tp / (tp + fn), "f1": 2 * tp / (2 * tp + fp + fn)}
         macro = {name: score.nan_to_num(0.0)[occurs] for name, score in scores.items()}
-        both = (tp + fn > 0) & (fp + tn > 0)
-        if both.any():
-            with _no_warning_of_absent_classes():
-                macro["auc"] = self._auc.compute().view(-1)[both]
         values = {name: float(score.mean()) for name, score in macro.items() if len(score)}
-        return values | {"ece": float(self._ece.compute())}
+        area, error = (each.view(-1) for each in self._ranking.compute()[:2])
+        is_defined = ~area.isnan()
+        if is_defined.any():
+            # NaN logits have no order.
+            values["auc"] = math.nan if math.isnan(nll) else float(area[is_defined].mean())
+        values["ece"] = float(self._calibration.compute())
+        if is_defined.any() and not self._ranking.is_exact:
+            values["auc_error"] = float(error[is_defined].mean())
+        return values
 
     def reset(self) -> None:
         """Forget all batches."""
@@ -232,56 +224,43 @@ class Curves(nn.Module):
     Args:
         task: what logits and targets mean.
         num_classes: C, the number of logits.
-        samples: size of the split; it decides whether the curves are exact (see `EXACT_AUC_SAMPLES`). 0: exact.
+        samples: rows in the split; it decides whether the curves are exact. 0: exact.
         sync_on_compute: False where one rank computes alone.
     """
 
     def __init__(self, task: Task, num_classes: int, *, samples: int = 0, sync_on_compute: bool = True) -> None:
         super().__init__()
         self._task: Task = task
-        options = _options(num_classes, sync_on_compute)
-        self._roc = ROC(task=task, thresholds=_thresholds(samples), **options)
-        self._confusion = ConfusionMatrix(task=task, **options)
+        self._ranking = Ranking(task, num_classes, samples=samples, curves=True, sync_on_compute=sync_on_compute)
+        self._confusion = ConfusionMatrix(task=task, **_options(num_classes, sync_on_compute))
 
     @torch.no_grad()
     def update(self, logits: Tensor, target: Tensor) -> None:
         """Add a batch; see `Metrics.update`."""
-        logits, label = _rows(logits), _labels(target, self._task)
-        self._roc.update(_probabilities(logits, self._task), label)
-        self._confusion.update(_decisions(logits, self._task), label)
+        logits, label = rows(logits), labels(target, self._task)
+        self._ranking.update(logits, label)
+        self._confusion.update(decisions(logits, self._task), label)
 
     def compute(self) -> CurveData:
         """The curves of all that was added since the last reset."""
-        confusion = self._confusion.compute().cpu()
-        grid, tpr, auc = torch.linspace(0, 1, 201), {}, {}
-        for name, (x, y) in self._exact_or_binned(confusion).items():
-            tpr[name] = _from_origin(_interpolate(grid, x, y))
-            auc[name] = float(torch.trapezoid(y, x))
-        fpr = _from_origin(grid)
+        area, _, curves = self._ranking.compute()
+        assert curves is not None
+        first = 1 if self._task == "binary" else 0
+        defined = {first + i: i for i, value in enumerate(area.view(-1).tolist()) if not math.isnan(value)}
+        fpr = _from_origin(FALSE_POSITIVE_RATES)
+        tpr = {number: _from_origin(curves[place]) for number, place in defined.items()}
+        auc = {number: float(area.view(-1)[place]) for number, place in defined.items()}
         return CurveData(
-            roc={name: (fpr.tolist(), curve.tolist()) for name, curve in tpr.items()},
+            roc={number: (fpr.tolist(), curve.tolist()) for number, curve in tpr.items()},
             auc=auc,
             macro=(fpr.tolist(), torch.stack(list(tpr.values())).mean(0).tolist()) if tpr else None,
             macro_auc=sum(auc.values()) / len(auc) if auc else None,
-            confusion=None if self._task == "multilabel" else confusion.tolist(),
+            confusion=None if self._task == "multilabel" else self._confusion.compute().tolist(),
         )
-
-    def _exact_or_binned(self, confusion: Tensor) -> dict[int, tuple[Tensor, Tensor]]:
-        """Class -> (fpr, tpr), both rising from 0 to 1."""
-        defined = [bool(n > 0 and p > 0) for n, p in zip(*_supports(confusion, self._task), strict=True)]
-        if not any(defined):
-            return {}
-        with _no_warning_of_absent_classes():
-            fpr, tpr, _ = self._roc.compute()
-        curves = [(fpr, tpr)] if self._task == "binary" else list(zip(fpr, tpr, strict=True))
-        first = 1 if self._task == "binary" else 0
-        return {
-            first + place: (_from_origin(x), _from_origin(y)) for place, (x, y) in enumerate(curves) if defined[place]
-        }
 
     def reset(self) -> None:
         """Forget all batches."""
-        self._roc.reset()
+        self._ranking.reset()
         self._confusion.reset()
 
 
@@ -328,26 +307,6 @@ def evaluate(
     return metrics.compute()
 
 
-@torch.no_grad()
-def right(logits: Tensor, target: Tensor, task: Task) -> Tensor:
-    """Of each sample whether it is right; in sigmoid tasks the share of its labels that is.
-
-    Args:
-        logits: (N, C).
-        target: see `kdexp.contracts.Task`, without missing labels.
-        task: what they mean.
-
-    Returns:
-        (N,) float32 in [0, 1], whose mean is the accuracy of `Metrics`.
-    """
-    label = _labels(target, task)
-    return (_decisions(_rows(logits), task) == label).float().view(len(label), -1).mean(1)
-
-
-def _thresholds(samples: int) -> int | None:
-    return None if samples <= EXACT_AUC_SAMPLES else THRESHOLDS
-
-
 def _options(num_classes: int, sync_on_compute: bool) -> dict[str, Any]:
     return {
         "num_classes": num_classes,
@@ -358,51 +317,5 @@ def _options(num_classes: int, sync_on_compute: bool) -> dict[str, Any]:
     }
 
 
-def _rows(logits: Tensor) -> Tensor:
-    """(N, C, ...) as float32 (rows, C): every position is a sample."""
-    return at_least_fp32(logits.detach()).movedim(1, -1).reshape(-1, logits.shape[1])
-
-
-def _labels(target: Tensor, task: Task) -> Tensor:
-    """Int64: (rows,) class numbers, or (rows, labels) of 0 and 1; ``UNLABELED`` where there is no label."""
-    if task == "multiclass":
-        if not target.is_floating_point():
-            return target.reshape(-1)
-        return torch.where(target.sum(1) > 0, target.argmax(1), UNLABELED)
-    rows = target.reshape(len(target), -1)
-    return torch.where(rows == UNLABELED, UNLABELED, (rows >= 0.5).long())
-
-
-def _decisions(logits: Tensor, task: Task) -> Tensor:
-    """Int64, of the shape of `_labels`."""
-    return logits.argmax(1) if task == "multiclass" else (logits > 0).long()
-
-
-def _probabilities(logits: Tensor, task: Task) -> Tensor:
-    return logits.softmax(1) if task == "multiclass" else logits.sigmoid()
-
-
-def _supports(confusion: Tensor, task: Task) -> Sequence[Tensor]:
-    """Negative and positive samples of each class."""
-    if task == "multiclass":
-        positives = confusion.sum(1)
-        return positives.sum() - positives, positives
-    return confusion.view(-1, 2, 2).sum(2).unbind(1)
-
-
 def _from_origin(curve: Tensor) -> Tensor:
-    # A binned curve begins at its highest threshold, which predictions that are certain already pass.
-    return torch.cat((torch.zeros(1), curve.cpu()))
-
-
-def _interpolate(grid: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """The curve's height at the grid; at a vertical piece its upper end."""
-    left = (torch.searchsorted(x, grid, right=True) - 1).clamp(max=len(x) - 2)
-    share = (grid - x[left]) / (x[left + 1] - x[left])
-    return torch.lerp(y[left], y[left + 1], share.nan_to_num(1.0))  # 0/0 where the curve ends vertically
-
-
-def _no_warning_of_absent_classes() -> AbstractContextManager[None]:
-    # The scores of these classes are dropped:
-    # https://github.com/Lightning-AI/torchmetrics/blob/v1.9.0/src/torchmetrics/functional/classification/roc.py#L60
-    return warnings.catch_warnings(action="ignore", category=UserWarning)
+    return torch.cat((torch.zeros(1), curve))  # it may begin with a vertical piece

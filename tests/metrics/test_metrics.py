@@ -10,9 +10,13 @@ from sklearn import metrics as sk
 from torch import multiprocessing, nn
 
 from kdexp.contracts import UNLABELED, Batch, Outputs
-from kdexp.metrics import Curves, Metrics, evaluate, right
+from kdexp.metrics import Curves, Metrics, evaluate
+from kdexp.metrics.calibration import brier as brier_score
+from kdexp.metrics.calibration import predictions, reliability
+from kdexp.metrics.rows import right
 
 TASKS = ["multiclass", "binary", "multilabel"]
+BINNED = 10**12  # samples: more than fit in memory
 
 
 def make_batch(task, samples=200, classes=7, seed=0):
@@ -58,6 +62,12 @@ def test_multiclass_values_are_scikit_learns():
         "ece": numpy_ece(p.max(1), p.argmax(1) == y),
     }
     assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_order_of_the_names_is_that_of_the_columns_of_metrics_csv():
+    logits, teacher, target = make_batch("multiclass")
+    names = "acc acc_top5 nll agreement kl_to_teacher agreement_teacher_wrong precision recall f1 auc ece"
+    assert list(measure("multiclass", logits, target, teacher)) == names.split()
 
 
 def test_binary_values_are_scikit_learns():
@@ -146,15 +156,15 @@ def test_the_mean_of_what_is_right_is_the_accuracy(task):
     assert float(of_samples.mean()) == pytest.approx(measure(task, logits, target)["acc"], rel=1e-6)
 
 
-@pytest.mark.parametrize("thresholds", [None, 200])
+@pytest.mark.parametrize("samples", [0, BINNED])
 @pytest.mark.parametrize("task", TASKS)
-def test_samples_without_a_label_count_for_fidelity_alone(task, thresholds):
+def test_samples_without_a_label_count_for_fidelity_alone(task, samples):
     logits, teacher, target = make_batch(task)
     hidden = torch.arange(len(target)) % 3 == 0
-    known = measure(task, logits[~hidden], target[~hidden], teacher[~hidden], auc_thresholds=thresholds)
+    known = measure(task, logits[~hidden], target[~hidden], teacher[~hidden], samples=samples)
     everyone = measure(task, logits, target, teacher)
     target[hidden] = UNLABELED
-    found = measure(task, logits, target, teacher, auc_thresholds=thresholds)
+    found = measure(task, logits, target, teacher, samples=samples)
     fidelity = {"agreement", "kl_to_teacher"}
     assert {k: found[k] for k in fidelity} == pytest.approx({k: everyone[k] for k in fidelity})
     assert {k: v for k, v in found.items() if k not in fidelity} == pytest.approx(
@@ -169,29 +179,111 @@ def test_without_any_label_only_fidelity_is_left(task):
 
 
 @pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("thresholds", [None, 200])
-def test_how_the_split_is_cut_into_batches_does_not_matter(task, thresholds):
+@pytest.mark.parametrize("samples", [0, BINNED])
+def test_how_the_split_is_cut_into_batches_does_not_matter(task, samples):
     logits, teacher, target = make_batch(task)
-    whole = Metrics(task, logits.shape[1], fidelity=True, auc_thresholds=thresholds)
+    whole = Metrics(task, logits.shape[1], fidelity=True, samples=samples)
     whole.update(logits, target, torch.tensor(2.0), teacher)
-    cut = Metrics(task, logits.shape[1], fidelity=True, auc_thresholds=thresholds)
+    cut = Metrics(task, logits.shape[1], fidelity=True, samples=samples)
     for part, loss in ((slice(0, 50), 5.0), (slice(50, 51), 1.0), (slice(51, 200), 149 / 149)):
         cut.update(logits[part], target[part], torch.tensor(loss), teacher[part])
     assert cut.compute() == pytest.approx(whole.compute(), rel=1e-5)  # 50 * 5 + 1 + 149 = 200 * 2
 
 
-def test_binned_auc_is_close_to_the_exact_one():
-    logits, _, target = make_batch("multiclass", samples=2000)
-    exact, binned = measure("multiclass", logits, target), measure("multiclass", logits, target, auc_thresholds=200)
-    assert binned["auc"] != exact["auc"]
-    assert binned["auc"] == pytest.approx(exact["auc"], abs=0.005)
+def saturated(kind):
+    """Logits whose softmax or sigmoid is 0 or 1 in float32, target, and what orders the samples exactly."""
+    generator = torch.Generator().manual_seed(3)
+    if kind == "multiclass":
+        target = torch.randint(0, 7, (3000,), generator=generator)
+        logits = 40 * (torch.randn(3000, 7, generator=generator) + 2 * F.one_hot(target, 7))
+        exact = logits.double()
+        others = [torch.cat((exact[:, :c], exact[:, c + 1 :]), 1).logsumexp(1) for c in range(7)]
+        return logits, target, exact - torch.stack(others, 1)
+    center = {"far above": 30, "far below": -110}[kind]
+    target = (torch.rand(400, generator=generator) < 0.2).long()
+    logits = torch.randn(400, 1, generator=generator) + target[:, None] + center
+    return logits, target, logits.double()
 
 
-def test_auc_is_binned_above_twenty_thousand_samples():
-    logits, _, target = make_batch("binary", samples=500)
-    exact = sk.roc_auc_score(target, logits[:, 0])
-    assert measure("binary", logits, target, samples=20_000)["auc"] == pytest.approx(exact, abs=1e-6)
-    assert measure("binary", logits, target, samples=20_001)["auc"] != pytest.approx(exact, abs=1e-6)
+@pytest.mark.parametrize("samples", [0, BINNED])
+@pytest.mark.parametrize("kind", ["multiclass", "far above", "far below"])
+def test_the_auc_of_a_certain_network_is_that_of_its_order(kind, samples):
+    logits, target, order = saturated(kind)
+    task = "multiclass" if kind == "multiclass" else "binary"
+    classes = range(7) if kind == "multiclass" else [1]
+    expected = [sk.roc_auc_score(target == c, order[:, place]) for place, c in enumerate(classes)]
+    found = measure(task, logits, target, samples=samples)
+    tolerance = 1e-6 if samples == 0 else 1e-4
+    assert found["auc"] == pytest.approx(np.mean(expected), abs=tolerance)
+    curves = Curves(task, logits.shape[1], samples=samples)
+    curves.update(logits, target)
+    assert curves.compute().auc == pytest.approx(dict(zip(classes, expected, strict=True)), abs=10 * tolerance)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_only_a_binned_auc_has_an_error_which_holds_and_comes_last(task):
+    logits, _, target = make_batch(task, samples=2000)
+    exact, binned = measure(task, logits, target), measure(task, logits, target, samples=BINNED)
+    assert list(binned) == [*exact, "auc_error"]
+    assert abs(binned["auc"] - exact["auc"]) <= binned["auc_error"] < 1e-4
+    assert {name: binned[name] for name in exact if name != "auc"} == {k: v for k, v in exact.items() if k != "auc"}
+
+
+def test_the_auc_is_exact_as_long_as_the_scores_fit_in_memory():
+    logits, _, target = make_batch("multiclass", samples=50)
+    ten = torch.cat((logits, logits[:, :3]), 1)
+    assert "auc_error" not in measure("multiclass", ten, target, samples=6_710_000)
+    assert "auc_error" in measure("multiclass", ten, target, samples=6_720_000)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_certain_predictions_have_the_values_of_scikit_learn(task):
+    """Probabilities of exactly 0 and 1, most of them right: as columns of 0 and 1."""
+    logits, _, target = make_batch(task)
+    if task == "multiclass":
+        says, y = F.one_hot(logits.argmax(1), 7).numpy(), F.one_hot(target, 7).numpy()
+        logits = 500.0 * torch.from_numpy(says).float()
+        wrong = [(says != y).any(1).mean()]  # one bin: the last
+    else:
+        says, y = (logits > 0).long().numpy(), target.view_as(logits).long().numpy()
+        logits = 500.0 * logits.sign()
+        wrong = [(says > y).mean(), (says < y).mean()]  # of the last and of the first bin
+    found = measure(task, logits, target)
+    assert found["acc"] == pytest.approx(1 - sum(wrong))
+    assert found["auc"] == pytest.approx(sk.roc_auc_score(y, says, average="macro"), abs=1e-12)
+    assert found["nll"] == pytest.approx(500 * sum(wrong))
+    assert found["ece"] == pytest.approx(sum(wrong), abs=1e-12)
+    assert reliability(*predictions(logits, target, task)).error() == found["ece"]
+    squared = np.square(says - y).sum(1).mean() if task == "multiclass" else np.square(says - y).mean()
+    assert float(brier_score(logits, target, task).mean()) == pytest.approx(squared)
+
+
+@pytest.mark.parametrize("samples", [0, BINNED])
+def test_labels_that_are_never_known_or_always_alike_are_left_out(samples):
+    logits, _, target = make_batch("multilabel")
+    target[:, 2] = UNLABELED
+    target[:, 4], target[:, 5] = 1, 0
+    target[:150, 6] = UNLABELED
+    p, y = expit(logits.double().numpy()), target.numpy()
+    known = [y[:, c] != UNLABELED for c in range(7)]
+    found = measure("multilabel", logits, target, samples=samples)
+    auc = [sk.roc_auc_score(y[known[c], c], p[known[c], c]) for c in (0, 1, 3, 6)]
+    f1 = [sk.f1_score(y[known[c], c], p[known[c], c] > 0.5) for c in (0, 1, 3, 4, 5, 6)]
+    assert found["auc"] == pytest.approx(np.mean(auc), abs=1e-4 if samples else 1e-12)
+    assert found["f1"] == pytest.approx(np.mean(f1))
+    everything = (y != UNLABELED).ravel()
+    assert found["nll"] == pytest.approx(sk.log_loss(y.ravel()[everything], p.ravel()[everything]), rel=1e-6)
+    assert found["ece"] == pytest.approx(numpy_ece(p.ravel()[everything], y.ravel()[everything]), rel=1e-5)
+    curves = Curves("multilabel", 7, samples=samples)
+    curves.update(logits, target)
+    assert list(curves.compute().roc) == [0, 1, 3, 6]
+
+
+def test_a_bin_of_the_calibration_error_has_its_upper_end():
+    """(14/15, 1] is one bin: 0.9526, right, and 1, wrong."""
+    logits = torch.tensor([[3.0], [500.0]])
+    found = measure("binary", logits, torch.tensor([1, 0]))
+    assert found["ece"] == pytest.approx((1 / (1 + math.exp(-3)) + 1) / 2 - 0.5)
 
 
 def test_half_precision_logits_are_raised_before_the_softmax():
@@ -229,6 +321,8 @@ def test_logits_that_are_nan_are_reported_not_hidden(task):
     found = measure(task, torch.full_like(logits, torch.nan), target, teacher)
     assert math.isnan(found["nll"])
     assert math.isnan(found["kl_to_teacher"])
+    assert math.isnan(found["auc"])
+    assert math.isnan(found["ece"])
 
 
 def test_reset_forgets_and_the_state_is_in_no_checkpoint():
@@ -249,11 +343,11 @@ def _on_one_of_two_ranks(rank, folder):
         logits, teacher, target = make_batch(task, samples=31)
         target[:2] = UNLABELED
         mine = slice(0, 20) if rank == 0 else slice(20, None)
-        for thresholds in (None, 200):
-            metrics = Metrics(task, logits.shape[1], fidelity=True, auc_thresholds=thresholds)
+        for samples in (0, BINNED):
+            metrics = Metrics(task, logits.shape[1], fidelity=True, samples=samples)
             metrics.update(logits[mine], target[mine], torch.tensor(float(rank)), teacher[mine])
             found = metrics.compute()
-            torch.save(found, f"{folder}/{task}-{thresholds}-{rank}.pt")
+            torch.save(found, f"{folder}/{task}-{samples}-{rank}.pt")
     alone = Metrics("multiclass", 7, sync_on_compute=False)
     if rank == 0:  # would wait for rank 1 for ever
         alone.update(*(make_batch("multiclass")[i] for i in (0, 2)))
@@ -267,16 +361,16 @@ def test_two_ranks_give_the_values_of_one(tmp_path):
     for task in TASKS:
         logits, teacher, target = make_batch(task, samples=31)
         target[:2] = UNLABELED
-        for thresholds in (None, 200):
-            expected = measure(task, logits, target, teacher, auc_thresholds=thresholds) | {"loss": 11 / 31}
+        for samples in (0, BINNED):
+            expected = measure(task, logits, target, teacher, samples=samples) | {"loss": 11 / 31}
             for rank in (0, 1):
-                found = torch.load(tmp_path / f"{task}-{thresholds}-{rank}.pt")
+                found = torch.load(tmp_path / f"{task}-{samples}-{rank}.pt")
                 assert found == pytest.approx(expected, rel=1e-5)
     logits, _, target = make_batch("multiclass")
     assert torch.load(tmp_path / "alone.pt") == measure("multiclass", logits, target)
 
 
-@pytest.mark.parametrize("samples", [0, 20_001])
+@pytest.mark.parametrize("samples", [0, BINNED])
 @pytest.mark.parametrize("task", TASKS)
 def test_curves_are_scikit_learns(task, samples):
     logits, _, target = make_batch(task, samples=300)
@@ -284,7 +378,7 @@ def test_curves_are_scikit_learns(task, samples):
     for part in (slice(0, 100), slice(100, 300)):
         curves.update(logits[part], target[part])
     data = curves.compute()
-    tolerance = 1e-5 if samples == 0 else 0.03
+    tolerance = 1e-6 if samples == 0 else 1e-4
     names = [1] if task == "binary" else range(7)
     assert list(data.roc) == list(data.auc) == list(names)
     for name in names:
@@ -297,7 +391,7 @@ def test_curves_are_scikit_learns(task, samples):
         # Between the ends of a vertical piece any height is right.
         low = np.interp(np.array(fpr) - 1e-6, x_points, y_points) - tolerance
         high = np.interp(np.array(fpr) + 1e-6, x_points, y_points) + tolerance
-        assert ((low <= tpr) & (tpr <= np.maximum(high, low))).mean() > 0.95
+        assert ((low <= tpr) & (tpr <= np.maximum(high, low))).mean() > (0.95 if samples else 0.999)
         assert data.auc[name] == pytest.approx(sk.roc_auc_score(y, score), abs=tolerance)
     assert data.macro_auc == pytest.approx(np.mean(list(data.auc.values())))
     assert data.macro[1] == pytest.approx(np.mean([tpr for _, tpr in data.roc.values()], axis=0))

@@ -7,7 +7,7 @@ from sklearn.metrics import brier_score_loss
 from torch.nn import functional as F
 from torchmetrics.functional.classification import binary_calibration_error, multiclass_calibration_error
 
-from kdexp.robustness.calibration import best_temperature, brier, predictions, reliability
+from kdexp.metrics.calibration import best_temperature, brier, predictions, reliability
 
 GENERATOR = torch.Generator().manual_seed(0)
 LOGITS = 3 * torch.randn(2000, 7, generator=GENERATOR)

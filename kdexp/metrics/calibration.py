@@ -2,18 +2,24 @@
 
 (arXiv 1706.04599.) Everything is of predictions: confidences in [0, 1] and whether each is right. A prediction is a
 sample's most probable class with its probability; in sigmoid tasks each label is one, with the probability of 1, and
-right is the label, as in `kdexp.metrics`.
+right is the label.
 """
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchmetrics import Metric
 
-from kdexp.contracts import Task
+from kdexp.contracts import UNLABELED, Task
 from kdexp.losses.precision import at_least_fp32
+from kdexp.metrics.rows import decisions, labels
+
+BINS = 15
+"""Of the expected calibration error, unless others are asked for."""
 
 
 def predictions(logits: Tensor, target: Tensor, task: Task) -> tuple[Tensor, Tensor]:
@@ -21,17 +27,19 @@ def predictions(logits: Tensor, target: Tensor, task: Task) -> tuple[Tensor, Ten
 
     Args:
         logits: (N, C).
-        target: see `kdexp.contracts.Task`, without missing labels.
+        target: see `kdexp.contracts.Task`.
         task: what they mean.
 
     Returns:
-        Both float32, (N,) or for labels (N, C); the second of 0 and 1.
+        Both float32, (N,) or for labels (N, C); the second of 0 and 1, or -1 where a label (of sigmoid tasks) is
+        missing.
     """
-    logits = at_least_fp32(logits)
+    logits, label = at_least_fp32(logits), labels(target, task)
     if task == "multiclass":
-        confidence, decision = logits.softmax(1).max(1)
-        return confidence, (decision == target).to(confidence.dtype)
-    return logits.sigmoid(), target.view_as(logits).to(logits.dtype)
+        decision = decisions(logits, task)
+        confidence = logits.softmax(1).gather(1, decision.unsqueeze(1))[:, 0]
+        return confidence, (decision == label).to(confidence.dtype)
+    return logits.sigmoid(), label.to(logits.dtype)
 
 
 @dataclass(frozen=True)
@@ -50,15 +58,17 @@ class Reliability:
 
     def error(self) -> float:
         """Expected calibration error: the mean over predictions of their bin's |accuracy - confidence|."""
-        gaps = (self.accuracy - self.confidence).abs().nan_to_num(0.0)
-        return float((self.count * gaps).sum() / self.count.sum())
+        return float((self.count * self._gaps()).sum() / self.count.sum())
 
     def largest(self) -> float:
         """Maximum calibration error: the largest of the bins' gaps."""
-        return float((self.accuracy - self.confidence).abs().nan_to_num(0.0).max())
+        return float(self._gaps().max())
+
+    def _gaps(self) -> Tensor:
+        return torch.where(self.count > 0, (self.accuracy - self.confidence).abs(), 0.0)
 
 
-def reliability(confidence: Tensor, right: Tensor, bins: int = 15, *, adaptive: bool = False) -> Reliability:
+def reliability(confidence: Tensor, right: Tensor, bins: int = BINS, *, adaptive: bool = False) -> Reliability:
     """Sort predictions into bins.
 
     Args:
@@ -76,12 +86,57 @@ def reliability(confidence: Tensor, right: Tensor, bins: int = 15, *, adaptive: 
         confidence, right = confidence[order], right[order]
         place = torch.arange(len(confidence), device=confidence.device) * bins // len(confidence)
     else:
-        # (low, high], as the paper has it; the lowest has 0 too.
-        place = (torch.ceil(confidence.double() * bins).long() - 1).clamp(min=0)
-    zero = torch.zeros(bins, dtype=torch.float64, device=confidence.device)
-    count = zero.scatter_add(0, place, torch.ones_like(confidence, dtype=torch.float64))
-    sums = [zero.scatter_add(0, place, values.double()) for values in (confidence, right)]
-    return Reliability(count, sums[0] / count, sums[1] / count)
+        place = bin_of(confidence, bins)
+    return _from_sums(_sums(place, confidence, right, torch.ones_like(confidence), bins))
+
+
+def bin_of(confidence: Tensor, bins: int) -> Tensor:
+    """The number of the bin of equal width, int64: (low, high], as the paper has it; the lowest has 0 too."""
+    return (torch.ceil(confidence.double() * bins).long() - 1).clamp(0, bins - 1)
+
+
+def _sums(place: Tensor, confidence: Tensor, right: Tensor, weight: Tensor, bins: int) -> Tensor:
+    """(3, bins) float64: of the weights in each bin, and of confidence and right times them."""
+    weight = weight.double()
+    parts = torch.stack((weight, weight * confidence, weight * right))
+    return parts.new_zeros(3, bins).scatter_add(1, place.expand(3, -1), parts)
+
+
+def _from_sums(sums: Tensor) -> Reliability:
+    count, confidence, right = sums
+    return Reliability(count, confidence / count, right / count)
+
+
+class CalibrationError(Metric):
+    """The expected calibration error of a split, over all ranks: that of `reliability`, whose bins alone are kept.
+
+    (torchmetrics' own keeps every confidence, closes its bins at the other end, and has one more for confidences of
+    exactly 1.)
+
+    Args:
+        kwargs: torchmetrics' own.
+    """
+
+    sums: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_state("sums", torch.zeros(3, BINS, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, logits: Tensor, label: Tensor, task: Task) -> None:
+        """Add a batch.
+
+        Args:
+            logits: (rows, C).
+            label: see `kdexp.metrics.rows.labels`.
+            task: what they mean.
+        """
+        confidence, right = (each.flatten() for each in predictions(logits, label, task))
+        self.sums += _sums(bin_of(confidence, BINS), confidence, right, label.flatten() != UNLABELED, BINS)
+
+    def compute(self) -> Tensor:
+        """The error, a scalar."""
+        return torch.tensor(_from_sums(self.sums).error(), dtype=torch.float64)
 
 
 def brier(logits: Tensor, target: Tensor, task: Task) -> Tensor:
@@ -100,16 +155,21 @@ def brier(logits: Tensor, target: Tensor, task: Task) -> Tensor:
 
 
 def log_loss(logits: Tensor, target: Tensor, task: Task) -> Tensor:
-    """Negative log likelihood in nats, of each sample; in sigmoid tasks the mean over its labels.
+    """Negative log likelihood in nats, of each sample; in sigmoid tasks of each label.
+
+    Args:
+        logits: (N, C).
+        target: see `kdexp.contracts.Task`.
+        task: what they mean.
 
     Returns:
-        (N,) float32.
+        (N,) or for labels (N, C), float32; 0 where the label is missing.
     """
-    logits = at_least_fp32(logits)
+    logits, label = at_least_fp32(logits), labels(target, task)
     if task == "multiclass":
-        return F.cross_entropy(logits, target, reduction="none")
-    wanted = target.view_as(logits).to(logits.dtype)
-    return F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").mean(1)
+        return F.cross_entropy(logits, label, ignore_index=UNLABELED, reduction="none")
+    known = (label != UNLABELED).to(logits.dtype)
+    return F.binary_cross_entropy_with_logits(logits, label.to(logits.dtype), weight=known, reduction="none")
 
 
 def best_temperature(logits: Tensor, target: Tensor, task: Task) -> float:
