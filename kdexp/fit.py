@@ -19,6 +19,7 @@ from pytorch_lightning.callbacks import Checkpoint, RichProgressBar
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from kdexp import ranks
 from kdexp.atomic import atomic_path
 from kdexp.distiller import Distiller
 from kdexp.loop import Steps
@@ -109,6 +110,7 @@ def fit(
             enable_model_summary=False,
         )
         trainer.fit_loop.epoch_loop = Steps(trainer)
+        ranks.take_over(trainer)
         resumed = newest_good(checkpoints)
         if resumed is not None:
             log.info("%s: continuing from %s", title, resumed)

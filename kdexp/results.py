@@ -7,6 +7,7 @@ import platform
 import re
 import shlex
 import shutil
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from kdexp import signals
 from kdexp.atomic import atomic_path
 
 SCHEMA_VERSION = 1
@@ -55,17 +57,41 @@ def recording(folder: Path, facts: Mapping[str, Any]) -> Iterator[dict[str, Any]
     }
     with alone(folder):
         write(folder, results)
+        _running.add(folder)
         try:
             yield results
+            _end(folder, results, "completed")
         except BaseException as error:
-            results["status"] = status_of(error)
-            results["error"] = f"{type(error).__name__}: {error}"
             with suppress(OSError):  # a full disk, most likely: what went wrong before is what is to be heard
-                write(folder, results | {"ended": _now()})
+                _end(folder, results, status_of(error), error=_reason(error))
             raise
-        results["status"] = "completed"
-        results["ended"] = _now()
+        finally:
+            _running.discard(folder)
+
+
+_running: set[Path] = set()
+"""Of this process: the folders of runs that have not said how they ended."""
+
+_ending = threading.Lock()
+
+
+def _end(folder: Path, results: dict[str, Any], status: str, **more: str) -> None:
+    results |= {"status": status, **more, "ended": _now()}
+    with _ending:
         write(folder, results)
+
+
+def last_word(status: str, error: str) -> None:
+    """Say how the runs of this process end, from another thread than theirs, just before the process is ended.
+
+    Args:
+        status: one of `STATUSES`.
+        error: why.
+    """
+    if _ending.acquire(timeout=1):  # else the main thread is at it
+        for folder in _running:
+            with suppress(OSError, ValueError):
+                _note(folder, status, error)
 
 
 @contextmanager
@@ -105,9 +131,14 @@ def is_in_use(folder: Path) -> bool:
 def note_death(folder: Path, status: str, error: str) -> None:
     """Say how a run ended that could not say so itself; nothing when it did, or when it was taken up again."""
     with suppress(ValueError), alone(folder):
-        results = json.loads((folder / FILE).read_text()) if (folder / FILE).is_file() else {}
-        if results.get("status") == "running":
-            write(folder, results | {"status": status, "error": error, "ended": _now()})
+        if (folder / FILE).is_file():
+            _note(folder, status, error)
+
+
+def _note(folder: Path, status: str, error: str) -> None:
+    results = json.loads((folder / FILE).read_text())
+    if results.get("status") == "running":
+        write(folder, results | {"status": status, "error": error, "ended": _now()})
 
 
 def set_aside(folder: Path) -> None:
@@ -148,16 +179,17 @@ def _now() -> str:
 
 def status_of(error: BaseException) -> str:
     """How a run ended that ended with this exception."""
-    # Lightning turns Ctrl-C into SystemExit; what it came from is still linked.
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, KeyboardInterrupt) or getattr(cause, "code", None) == 128 + 15:
-            return "interrupted"
-        cause = cause.__context__
+    if signals.interruption(error) is not None:
+        return "interrupted"
     # By name: this module stays importable without torch, for programs that only read results.
     if type(error).__name__ in ("OutOfMemoryError", "MemoryError") or "can't allocate memory" in str(error):
         return "oom"
     return str(getattr(error, "status", "failed"))
+
+
+def _reason(error: BaseException) -> str:
+    code = signals.interruption(error)
+    return f"{type(error).__name__}: {error}" if code is None else signals.reason(code)
 
 
 def argument(key: str, folder: Path) -> str:
