@@ -1,16 +1,20 @@
 """Files that are either the old one or the new one, never half of it, and that are made by one process only."""
 
 import hashlib
+import json
 import logging
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 log = logging.getLogger(__name__)
+
+_LARGEST_JSON = 64 * 2**20  # bytes; no file of kdexp's comes near it
 
 
 @contextmanager
@@ -65,6 +69,24 @@ def trained_by_one(lock: Path, what: str) -> Iterator[None]:
         yield
     finally:
         held.release()
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file that may be anybody's.
+
+    Raises:
+        ValueError: there is no such file, it cannot be read, or it is not JSON of a reasonable size and depth.
+    """
+    try:
+        if path.stat().st_size > _LARGEST_JSON:
+            raise ValueError(f"it has more than {_LARGEST_JSON // 2**20} MB")
+        if not path.is_file():  # a pipe would be waited for
+            raise ValueError("it is not a file")
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise ValueError(error.strerror or type(error).__name__) from error
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def sha256(path: Path) -> str:

@@ -230,15 +230,20 @@ class _Job:
 
     def has_ended(self) -> bool:
         """Whether it is done, or got in this launch to an end that it could tell of itself."""
-        if not (self.folder / results.FILE).is_file():
-            return False
-        found = results.read(self.folder, "sweep")
-        ended = found["status"] not in ("running", "killed") and found.get("launch") == self.launch
-        return found["status"] == "completed" or ended
+        found = self._results()
+        ended = found.get("status") not in (None, "running", "killed") and found.get("launch") == self.launch
+        return found.get("status") == "completed" or ended
 
     def accuracy(self) -> float | None:
         """See `job`."""
-        return _accuracy(results.read(self.folder, "sweep")) if (self.folder / results.FILE).is_file() else None
+        return _accuracy(self._results())
+
+    def _results(self) -> Mapping[str, Any]:
+        """Its results; nothing where there are none, or the file is damaged: then it said so, and is failed."""
+        try:
+            return results.read(self.folder, "sweep")
+        except ValueError:
+            return {}
 
 
 _gathered: list[_Job] | None = None

@@ -18,7 +18,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from kdexp import signals
-from kdexp.atomic import atomic_path
+from kdexp.atomic import atomic_path, read_json
 
 SCHEMA_VERSION = 1
 FILE = "results.json"
@@ -31,7 +31,16 @@ _LINE_BREAK = re.compile(r"\n\s*")
 _LOCK = ".lock"
 _LOCK_SECONDS = 5.0  # long enough for whoever looks at the lock, or takes a last note, to let it go again
 
-_FACTS = {"schema_version", "status", "config", "overrides", "seed", "is_control", "control_fingerprint"}
+_FACTS: dict[str, type] = {
+    "schema_version": int,
+    "status": str,
+    "config": dict,
+    "overrides": list,
+    "seed": int,
+    "is_control": bool,
+    "control_fingerprint": str,
+}
+_MORE = dict.fromkeys(("choices", "metrics", "epochs", "samples", "model", "cost", "tracking"), dict)
 
 
 @contextmanager
@@ -136,7 +145,7 @@ def note_death(folder: Path, status: str, error: str) -> None:
 
 
 def _note(folder: Path, status: str, error: str) -> None:
-    results = json.loads((folder / FILE).read_text())
+    results = read_json(folder / FILE)
     if results.get("status") == "running":
         write(folder, results | {"status": status, "error": error, "ended": _now()})
 
@@ -150,8 +159,11 @@ def set_aside(folder: Path) -> None:
         ValueError: a process runs in the folder.
     """
     with alone(folder):
-        run = json.loads((folder / FILE).read_text())
-        place = folder.parent / SUPERSEDED / f"{folder.name}-{run['wandb_id']}"
+        try:
+            digits = read_json(folder / FILE)["wandb_id"]
+        except (ValueError, LookupError, TypeError):
+            digits = "damaged"
+        place = folder.parent / SUPERSEDED / f"{folder.name}-{digits}"
         place.mkdir(parents=True, exist_ok=True)
         for kept in (folder / ".hydra", folder / LOG):  # they belong to whoever opened the folder, too
             if kept.is_dir():
@@ -218,23 +230,48 @@ def read(folder: Path, setting: str) -> dict[str, Any]:
         ValueError: the folder does not hold a run, or one of a later kdexp.
     """
     path = folder / FILE
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise ValueError(f"{setting} must be the folder of a run (with {FILE} in it), got {folder}")
-    try:
-        results: dict[str, Any] = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{setting} must hold a readable {FILE}, got {path}: {error}") from error
-    if not isinstance(results, dict) or not results.keys() >= _FACTS:
-        raise ValueError(f"{setting} must hold the {FILE} of a run, got {path}")
-    found = results.get("schema_version")
-    if found != SCHEMA_VERSION:
-        raise ValueError(f"{setting} must hold a {FILE} of schema version {SCHEMA_VERSION}, got {found} in {path}")
+    results = _read(path, setting)
     if results["status"] == "running" and not is_in_use(folder):
         # Looked at in this order, a run that ended in between would seem to have been killed.
-        results = json.loads(path.read_text())
+        results = _read(path, setting)
         if results["status"] == "running":
             results |= {"status": "killed", "error": "killed without a chance to say why"}
     return results
+
+
+def _read(path: Path, setting: str) -> dict[str, Any]:
+    try:
+        results = read_json(path)
+    except ValueError as error:
+        raise ValueError(f"{setting} must hold a readable {FILE}, got {path}: {error}") from error
+    if not _is_of_run(results):
+        raise ValueError(f"{setting} must hold the {FILE} of a run, got {path}")
+    found = results["schema_version"]
+    if found != SCHEMA_VERSION:
+        raise ValueError(f"{setting} must hold a {FILE} of schema version {SCHEMA_VERSION}, got {found} in {path}")
+    return dict(results)
+
+
+def _is_of_run(results: Any) -> bool:
+    """Whether a file has what every reader takes for granted, whoever wrote it."""
+    if not isinstance(results, dict) or not all(isinstance(results.get(key), kind) for key, kind in _FACTS.items()):
+        return False
+    if not all(isinstance(results.get(key, {}), kind) for key, kind in _MORE.items()):
+        return False
+    if results["status"] not in STATUSES or not all(isinstance(word, str) for word in results["overrides"]):
+        return False
+    measured: list[Any] = [results.get("metrics", {})] if results["status"] == "completed" else []
+    for _ in ("splits", "epochs"):
+        if not all(isinstance(level, dict) for level in measured):
+            return False
+        measured = [value for level in measured for value in level.values()]
+    return all(isinstance(level, dict) and all(map(_is_number, level.values())) for level in measured)
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or isinstance(value, int | float)
 
 
 def _versions() -> dict[str, str]:

@@ -1,9 +1,9 @@
 """The runs in some folders, as results.json, metrics.csv and a sweep's index tell them."""
 
 import csv
-import json
 import os
 import shlex
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from kdexp import results
-from kdexp.atomic import atomic_path
+from kdexp.atomic import atomic_path, read_json
 
 INDEX = "sweep.json"
+_JOB = {"folder", "overrides", "key", "status", "error"}
 _LOG_LINES = 20
 
 
@@ -77,7 +78,7 @@ class Run:
         try:
             with (self.folder / "metrics.csv").open(newline="") as file:
                 return [{name: float(v) for name, v in row.items() if name and v} for row in csv.DictReader(file)]
-        except (OSError, ValueError):
+        except (OSError, ValueError, csv.Error):
             return []
 
 
@@ -132,9 +133,10 @@ def _places(folder: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:
 
 def _index(sweep: Path) -> list[dict[str, Any]]:
     try:
-        return list(json.loads((sweep / INDEX).read_text())["jobs"])
-    except (OSError, ValueError, KeyError, TypeError):  # a sweep without one, or damaged: its folders are looked at
+        jobs = list(read_json(sweep / INDEX)["jobs"])
+    except (ValueError, KeyError, TypeError):  # a sweep without one, or damaged: its folders are looked at
         return []
+    return jobs if all(isinstance(job, dict) and job.keys() >= _JOB for job in jobs) else []
 
 
 def _read(folder: Path, job: Mapping[str, Any]) -> Run:
@@ -154,8 +156,11 @@ def _not_begun(folder: Path, job: Mapping[str, Any]) -> Run:
 
 
 def _tail(log: Path) -> str:
-    lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
-    return "\n".join(lines[-_LOG_LINES:])
+    try:
+        with log.open(errors="replace") as file:
+            return "".join(deque(file, _LOG_LINES)).rstrip("\n")
+    except OSError:  # there is none, or it is somebody else's
+        return ""
 
 
 def leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -169,11 +174,11 @@ def leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 def read_reports(folders: Iterable[Path]) -> dict[Path, Mapping[str, Any]]:
     """The content of robustness.json of those of the run folders that have one."""
-    found = {}
+    found: dict[Path, Mapping[str, Any]] = {}
     for folder in folders:
-        with suppress(OSError, ValueError):  # most runs have none; one that cannot be read is no reason to show nothing
-            report = json.loads((folder / "robustness.json").read_text())
-            if report.get("schema_version") == 1:
+        with suppress(ValueError):  # most runs have none; one that cannot be read is no reason to show nothing
+            report = read_json(folder / "robustness.json")
+            if isinstance(report, dict) and report.get("schema_version") == 1:
                 found[folder] = report
     return found
 
