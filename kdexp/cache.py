@@ -1,6 +1,5 @@
 """``kdexp-cache``: fill, list, check and remove the teachers' kept answers."""
 
-import json
 import shutil
 import sys
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from typing import Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from kdexp import launch, schemes
 from kdexp.config import HYDRA_VERSION_BASE, check, one_line, plain
@@ -16,6 +16,8 @@ from kdexp.config import HYDRA_VERSION_BASE, check, one_line, plain
 TOLERANCE = 1e-2
 """Of an output. On the machine that kept them the answers are equal; on another, or a GPU, they differ by less than
 this, and those of a wrong view or teacher by far more."""
+
+_WRITTEN_AGAIN = "the next run that uses it writes it again"
 
 _COMMANDS = ("build", "list", "verify", "clean")
 
@@ -77,22 +79,32 @@ def show(config: DictConfig) -> None:
     """Print a line for each cache."""
     from rich.box import SIMPLE
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
-    from kdexp.teacher_cache import filled_views, used
+    from kdexp.teacher_cache import filled_views, read_card, used
 
     table = Table(box=SIMPLE)
     for name in ("key", "teacher", "dataset", "split", "samples", "views", "MB"):
         table.add_column(name, no_wrap=True, justify="right" if name in ("samples", "views", "MB") else "left")
-    total = 0
+    total, damaged = 0, []
     for folder in caches(config):
-        card, size = json.loads((folder / "card.json").read_text()), used(folder)
+        size = used(folder)
         total += size
+        try:
+            card = read_card(folder)
+        except ValueError as error:
+            damaged.append(str(error))
+            table.add_row(folder.name, *[""] * 5, f"{size / 1e6:.2f}")
+            continue
         made = card["made_for"]
-        table.add_row(folder.name, made["teacher"], made["dataset"], card["split"], f"{card['samples']:,}",
-                      str(len(filled_views(folder))), f"{size / 1e6:.2f}")  # fmt: skip
+        table.add_row(folder.name, escape(str(made.get("teacher"))), escape(str(made.get("dataset"))),
+                      escape(card["split"]), f"{card['samples']:,}", str(len(filled_views(folder, card["samples"]))),
+                      f"{size / 1e6:.2f}")  # fmt: skip
     console = Console() if sys.stdout.isatty() else Console(width=120)
     console.print(table)
+    for line in damaged:
+        console.print(f"{line}; {_WRITTEN_AGAIN}", soft_wrap=True, markup=False, highlight=False)
     console.print(f"{total / 1e6:.1f} MB in {Path(config.store_dir) / 'teacher-outputs'}")
 
 
@@ -105,18 +117,27 @@ def verify(config: DictConfig) -> Iterator[tuple[str, bool, str]]:
     import torch
 
     from kdexp import assemble
+    from kdexp.teacher_cache import read_card
 
     for folder in caches(config):
-        card = json.loads((folder / "card.json").read_text())
-        experiment = OmegaConf.create(card["config"])
-        experiment.store_dir = config.store_dir
-        experiment.dataset.num_workers = 0  # samples are read one at a time
         try:
+            card = read_card(folder)
+        except ValueError as error:
+            yield folder.name, False, f"{error}; {_WRITTEN_AGAIN}"
+            continue
+        try:
+            experiment = OmegaConf.create(card["config"])
+            experiment.store_dir = config.store_dir
+            experiment.dataset.num_workers = 0  # samples are read one at a time
             kept = assemble.kept_answers(experiment, may_train=False)
         except (ValueError, OSError) as error:
             yield folder.name, True, f"its teacher or its data are not here: {one_line(error)}"
             continue
-        if kept is None or kept.answers[card["split"]].folder != folder:
+        except (OmegaConfBaseException, LookupError, TypeError, AttributeError) as error:
+            reason = one_line(error) or type(error).__name__
+            yield folder.name, False, f"{folder / 'card.json'} is damaged: {reason}; {_WRITTEN_AGAIN}"
+            continue
+        if kept is None or card["split"] not in kept.answers or kept.answers[card["split"]].folder != folder:
             yield folder.name, True, "made by another version, or its teacher is gone: nothing uses it any more"
             continue
         answers = kept.answers[card["split"]]
@@ -125,7 +146,7 @@ def verify(config: DictConfig) -> Iterator[tuple[str, bool, str]]:
             yield folder.name, False, f"{damaged} parts are damaged; the next job asks for them again"
             continue
         generator = torch.Generator().manual_seed(config.seed)
-        sample = torch.randint(card["samples"], (config.samples,), generator=generator).tolist()
+        sample = torch.randint(answers.samples, (config.samples,), generator=generator).tolist()
         largest = answers.largest_difference(sample, augmented=kept.augmented(card["split"]))
         found = f"{config.samples} samples asked again: largest difference {largest:.1e}"
         yield folder.name, largest <= TOLERANCE, found

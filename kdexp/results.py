@@ -7,6 +7,7 @@ import platform
 import re
 import shlex
 import shutil
+import stat
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -180,7 +181,10 @@ def copy(folder: Path, target: Path) -> None:
     """Copy what a complete run left, but checkpoints and the tracker's files; the target is replaced at one stroke."""
     temporary = target.with_name(f".{target.name}")
     shutil.rmtree(temporary, ignore_errors=True)
-    shutil.copytree(folder, temporary, ignore=shutil.ignore_patterns("checkpoints", "wandb", _LOCK))
+    ignored = shutil.ignore_patterns("checkpoints", "wandb", _LOCK)
+    shutil.copytree(folder, temporary, ignore=ignored, copy_function=shutil.copyfile)
+    for place, _, _ in os.walk(temporary):
+        os.chmod(place, os.stat(place).st_mode | stat.S_IRWXU)  # in a store of somebody else's they may be read-only
     shutil.rmtree(target, ignore_errors=True)
     temporary.rename(target)
 

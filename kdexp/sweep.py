@@ -209,13 +209,15 @@ class Sweep:
         if run.get("key") != job.key or untested:
             return State(number, job, "waiting")
         epoch, val_acc = _progress(folder / "metrics.csv")
+        if status == "completed":
+            val_acc = run.get("metrics", {}).get("val", {}).get("best", {}).get("acc", val_acc)
         state = State(
             number,
             job,
             status,
             seconds=_seconds(run),
             epoch=epoch,
-            val_acc=run.get("metrics", {}).get("val", {}).get("best", {}).get("acc", val_acc),
+            val_acc=val_acc,
             error=run.get("error"),
             log_tail=() if status == "completed" else _tail(folder / results.LOG),
             launch=run.get("launch"),

@@ -237,7 +237,7 @@ def test_an_index_that_is_damaged_is_written_anew(tmp_path, index):
     assert [entry["folder"] for entry in json.loads((tmp_path / "sweep.json").read_text())["jobs"]] == ["seed-0"]
 
 
-@pytest.mark.parametrize("content", ["[" * 100_000, "{", json.dumps(FACTS | {"schema_version": 1, "status": "?"})])
+@pytest.mark.parametrize("content", ["[" * 100_000, "{", json.dumps({"schema_version": 1, "status": "?"})])
 def test_a_job_whose_results_are_damaged_is_failed_and_the_others_are_told_of(tmp_path, content):
     sweep = Sweep(tmp_path, [job(0), job(1)], "kdexp-train -m")
     run(tmp_path / "seed-1")
