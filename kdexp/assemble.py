@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from kdexp import __version__, monitor, results
 from kdexp.adversarial import ARD, IAD, RSLAD, TRADES, AdaAD, AdversarialDistiller, PGDTraining
-from kdexp.atomic import atomic_path, sha256
+from kdexp.atomic import atomic_path, read_json, sha256
 from kdexp.config import (
     TEACHER_KEYS,
     TERM_KEYS,
@@ -43,7 +43,7 @@ from kdexp.online import EMADistiller, MutualDistiller
 from kdexp.robustness.attacks import PIXELS, Attack
 from kdexp.schedules import anneal
 from kdexp.teacher import Teacher, trained_once
-from kdexp.teacher_cache import ALL_CLASSES, TOP_K, Cache, Record, SplitName, filled_views, folder_of, make_room
+from kdexp.teacher_cache import ALL_CLASSES, TOP_K, Cache, Record, SplitName, folder_of, make_room
 from kdexp.weights import load_weights, state_digest
 
 log = logging.getLogger(__name__)
@@ -568,7 +568,8 @@ def teacher_measures(config: Any, frozen: Teacher, data: Data) -> dict[str, Any]
         }
     )
     path = Path(config.store_dir) / "teacher-measures" / f"{key}.json"
-    if not path.is_file():
+    remembered = _remembered(path)
+    if not remembered:
         place = device(config.trainer.accelerator)
         frozen.to(place)
         module, drawn = data.student, curves(config, data.student).to(place)
@@ -587,10 +588,24 @@ def teacher_measures(config: Any, frozen: Teacher, data: Data) -> dict[str, Any]
             "parameters": sum(parameters(network) for network in frozen.networks),
             "macs": sum(macs(network, shape) for network in frozen.networks),
         }
-        with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(found))
-    remembered: dict[str, Any] = json.loads(path.read_text())
+        remembered = json.loads(json.dumps(found))
+        try:
+            with atomic_path(path) as temporary:
+                temporary.write_text(json.dumps(found))
+        except OSError as error:  # somebody else's store
+            log.warning("the teacher's metrics are not kept in store_dir: %s: %s", path.parent, error.strerror)
     return remembered
+
+
+def _remembered(path: Path) -> dict[str, Any]:
+    """What was measured before; nothing where it was not, or the file is damaged."""
+    try:
+        found = read_json(path)
+    except ValueError as error:
+        if path.exists():
+            log.warning("%s is damaged: %s; the teacher is measured again", path, error)
+        return {}
+    return found if isinstance(found, dict) and found.keys() >= {"val", "test", "curves", "model"} else {}
 
 
 def near_chance(accuracy: float, counts: Tensor, samples: int, task: Task, auc: float | None = None) -> tuple[str, str]:
@@ -686,7 +701,7 @@ def teacher_cache(config: Any, frozen: Teacher | None, data: Data) -> Cache | No
     train = answers.answers["train"]
     log.info("teacher cache: %d views of %d samples, %.3g MB each, %d of them there; %s",
              views, len(module.splits.train), train.bytes_per_view / 1e6,
-             sum(view < views for view in filled_views(train.folder)), train.folder)  # fmt: skip
+             sum(view < views for view in train.filled_views()), train.folder)  # fmt: skip
     if top_k < shape[0]:
         log.info("teacher cache: the %d largest of %d logits are kept, the others by their mean", top_k, shape[0])
     if config.teacher.cache == "static" and config.augment.transforms:

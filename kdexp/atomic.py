@@ -1,16 +1,21 @@
 """Files that are either the old one or the new one, never half of it, and that are made by one process only."""
 
 import hashlib
+import json
 import logging
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 log = logging.getLogger(__name__)
+
+_LARGEST_JSON = 64 * 2**20  # bytes; no file of kdexp's comes near it
 
 
 @contextmanager
@@ -38,6 +43,19 @@ def atomic_path(path: Path) -> Iterator[Path]:
     _flush(path.parent)
 
 
+_STAGED = re.compile(r"\.[^/]+-[a-z0-9_]{8}(\.\w+)?")  # as mkstemp names them
+
+
+def remove_staged(folder: Path) -> None:
+    """Remove what a killed process left in a folder, and in those in it, of files that it was writing.
+
+    Call it only while no other process writes there.
+    """
+    for path in (*folder.glob(".*-*"), *folder.glob("[!.]*/.*-*")):
+        if _STAGED.fullmatch(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
+
+
 def _flush(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -51,20 +69,58 @@ def trained_by_one(lock: Path, what: str) -> Iterator[None]:
     """Let no other process train the same meanwhile; one that comes later waits, and says so.
 
     Args:
-        lock: a file that all of them lock; its folder is made.
+        lock: a file that all of them lock; its folder, below ``store_dir``, is made.
         what: is trained, for the message.
+
+    Raises:
+        ValueError: the folder cannot be written to.
     """
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    held = FileLock(lock)
-    try:
-        held.acquire(timeout=0)
-    except Timeout:
-        log.info("%s: waiting for another process that is training it", what)
-        held.acquire()
+    # As other files, the lock is somebody else's too where the umask says so.
+    held = FileLock(lock, mode=0o666)
+    with writing_to_store(lock.parent):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            held.acquire(timeout=0)
+        except Timeout:
+            log.info("%s: waiting for another process that is training it", what)
+            held.acquire()
     try:
         yield
     finally:
         held.release()
+
+
+@contextmanager
+def writing_to_store(folder: Path) -> Iterator[None]:
+    """Say which setting it is that names a folder where something has to be written.
+
+    Raises:
+        ValueError: it cannot be.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(
+            f"store_dir must be a folder that can be written to, got {folder}: {error.strerror or error}"
+        ) from error
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file that may be anybody's.
+
+    Raises:
+        ValueError: there is no such file, it cannot be read, or it is not JSON of a reasonable size and depth.
+    """
+    try:
+        if path.stat().st_size > _LARGEST_JSON:
+            raise ValueError(f"it has more than {_LARGEST_JSON // 2**20} MB")
+        if not path.is_file():  # a pipe would be waited for
+            raise ValueError("it is not a file")
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise ValueError(error.strerror or type(error).__name__) from error
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def sha256(path: Path) -> str:

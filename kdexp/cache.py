@@ -1,6 +1,5 @@
 """``kdexp-cache``: fill, list, check and remove the teachers' kept answers."""
 
-import json
 import shutil
 import sys
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from typing import Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from kdexp import launch, schemes
 from kdexp.config import HYDRA_VERSION_BASE, check, is_count, one_line, plain
@@ -17,6 +17,8 @@ from kdexp.foreign import check_folder, printable, stored
 TOLERANCE = 1e-2
 """Of an output. On the machine that kept them the answers are equal; on another, or a GPU, they differ by less than
 this, and those of a wrong view or teacher by far more."""
+
+_WRITTEN_AGAIN = "the next run that uses it writes it again"
 
 _COMMANDS = ("build", "list", "verify", "clean")
 
@@ -79,21 +81,30 @@ def show(config: DictConfig) -> None:
     from rich.box import SIMPLE
     from rich.table import Table
 
-    from kdexp.teacher_cache import filled_views, used
+    from kdexp.teacher_cache import filled_views, read_card, used
     from kdexp.terminal import screen
 
     table = Table(box=SIMPLE)
     for name in ("key", "teacher", "dataset", "split", "samples", "views", "MB"):
         table.add_column(name, no_wrap=True, justify="right" if name in ("samples", "views", "MB") else "left")
-    total = 0
+    total, damaged = 0, []
     for folder in caches(config):
-        card, size = json.loads((folder / "card.json").read_text()), used(folder)
+        size = used(folder)
         total += size
+        try:
+            card = read_card(folder)
+        except ValueError as error:
+            damaged.append(str(error))
+            table.add_row(folder.name, *[""] * 5, f"{size / 1e6:.2f}")
+            continue
         made = card["made_for"]
-        table.add_row(folder.name, made["teacher"], made["dataset"], card["split"], f"{card['samples']:,}",
-                      str(len(filled_views(folder))), f"{size / 1e6:.2f}")  # fmt: skip
+        table.add_row(folder.name, str(made.get("teacher")), str(made.get("dataset")),
+                      card["split"], f"{card['samples']:,}", str(len(filled_views(folder, card["samples"]))),
+                      f"{size / 1e6:.2f}")  # fmt: skip
     console = screen(120)
     console.print(table)
+    for line in damaged:
+        console.print(f"{line}; {_WRITTEN_AGAIN}", soft_wrap=True, highlight=False)
     console.print(f"{total / 1e6:.1f} MB in {Path(config.store_dir) / 'teacher-outputs'}")
 
 
@@ -106,23 +117,34 @@ def verify(config: DictConfig) -> Iterator[tuple[str, bool, str]]:
     if not is_count(config.samples):
         raise ValueError(f"samples must be at least 1, got {config.samples}")
     from kdexp import assemble
+    from kdexp.teacher_cache import read_card
 
     for folder in caches(config):
-        card = json.loads((folder / "card.json").read_text())
+        try:
+            card = read_card(folder)
+        except ValueError as error:
+            yield folder.name, False, f"{error}; {_WRITTEN_AGAIN}"
+            continue
         try:
             check_folder(folder, "store_dir")
             experiment = OmegaConf.create(stored(card["config"]))
         except ValueError as error:
             yield folder.name, False, f"not one that kdexp wrote: {error}"
             continue
-        experiment.store_dir = config.store_dir
-        experiment.dataset.num_workers = 0  # samples are read one at a time
+        except (LookupError, TypeError, AttributeError) as error:
+            yield folder.name, False, _damaged(folder, error)
+            continue
         try:
+            experiment.store_dir = config.store_dir
+            experiment.dataset.num_workers = 0  # samples are read one at a time
             kept = assemble.kept_answers(experiment, may_train=False)
         except (ValueError, OSError) as error:
             yield folder.name, True, f"its teacher or its data are not here: {one_line(error)}"
             continue
-        if kept is None or kept.answers[card["split"]].folder != folder:
+        except (OmegaConfBaseException, LookupError, TypeError, AttributeError) as error:
+            yield folder.name, False, _damaged(folder, error)
+            continue
+        if kept is None or card["split"] not in kept.answers or kept.answers[card["split"]].folder != folder:
             yield folder.name, True, "made by another version, or its teacher is gone: nothing uses it any more"
             continue
         answers = kept.answers[card["split"]]
@@ -134,6 +156,10 @@ def verify(config: DictConfig) -> Iterator[tuple[str, bool, str]]:
         largest = answers.largest_difference(sample, augmented=kept.augmented(card["split"]))
         found = f"{len(sample)} samples asked again: largest difference {largest:.1e}"
         yield folder.name, largest <= TOLERANCE, found
+
+
+def _damaged(folder: Path, error: Exception) -> str:
+    return f"{folder / 'card.json'} is damaged: {one_line(error) or type(error).__name__}; {_WRITTEN_AGAIN}"
 
 
 def clean(config: DictConfig) -> None:

@@ -1,23 +1,25 @@
 """A job in a process of its own: whatever ends it ends nothing else, and it outlives nobody who waits for it."""
 
+import atexit
 import gc
 import multiprocessing
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
-from multiprocessing import forkserver
-from multiprocessing.connection import wait
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing import forkserver, resource_tracker
+from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 from filelock import BaseFileLock, FileLock, Timeout
 
-TERMINATED = 128 + signal.SIGTERM  # as shells count signals
+from kdexp import signals
+
 THREADS = "OMP_NUM_THREADS"  # environment variable: of a process
 
 # Imported once, before the first job: jobs are then forked from a process that has them. Imports only, no work: a
@@ -25,16 +27,35 @@ THREADS = "OMP_NUM_THREADS"  # environment variable: of a process
 _HEAVY = ("kdexp.whole", "wandb.sdk.launch")
 _CONTEXT = multiprocessing.get_context("forkserver")
 _LOOK_SECONDS = 0.5
+_PATIENCE_SECONDS = 2 * signals.GRACE_SECONDS  # a job ends within half of it, see `signals.end_in_time`
 
 
 def warm_up() -> None:
     """Start to import what jobs need, in the background."""
     _CONTEXT.set_forkserver_preload(list(_HEAVY))
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # the imports are not to be cut short by a Ctrl-C
-    try:
+    with _blocked():
+        resource_tracker.ensure_running()  # which unblocks two of them
+    with _blocked():
         forkserver.ensure_running()
+
+
+@atexit.register
+def _cool_down() -> None:
+    """A process that was told to end does not leave behind another one that imports PyTorch for jobs to come."""
+    server = getattr(forkserver._forkserver, "_forkserver_pid", None)
+    if server is not None and signals.is_ending():
+        with suppress(ProcessLookupError):
+            os.kill(server, signal.SIGKILL)
+
+
+@contextmanager
+def _blocked() -> Iterator[None]:
+    """Meanwhile processes are started that no signal to the process group ends: they end when this one does."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals.STOPPING)
+    try:
+        yield
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def check_all(check: Callable[[Any], None], configs: Sequence[Any]) -> None:
@@ -43,8 +64,30 @@ def check_all(check: Callable[[Any], None], configs: Sequence[Any]) -> None:
     Raises:
         ValueError: what the first of them breaks.
     """
-    with ProcessPoolExecutor(1, mp_context=_CONTEXT) as pool:
-        list(pool.map(check, configs))
+    receiver, sender = _CONTEXT.Pipe(duplex=False)
+    process = _CONTEXT.Process(target=_check, args=(check, configs, sender))
+    process.start()
+    sender.close()
+    try:
+        error = receiver.recv()
+    except EOFError:
+        raise RuntimeError("the process that checks the configurations was killed") from None
+    finally:
+        process.kill()
+        process.join()
+    if error is not None:
+        raise error
+
+
+def _check(check: Callable[[Any], None], configs: Sequence[Any], answer: Connection) -> None:
+    found = None
+    try:
+        for config in configs:
+            check(config)
+    except Exception as error:
+        found = error
+    with suppress(OSError):  # nobody waits for it any more
+        answer.send(found)
 
 
 def run(
@@ -94,11 +137,22 @@ def _has_ended(process: BaseProcess, seconds: float | None = None) -> bool:
     return True
 
 
+_in_a_hurry = threading.Event()
+
+
+def hurry() -> None:
+    """From now on processes that are to end are not waited for."""
+    _in_a_hurry.set()
+
+
 def _end(process: BaseProcess) -> None:
     try:
         if not _has_ended(process, 0):
             process.terminate()
-            _has_ended(process)
+            end = time.monotonic() + _PATIENCE_SECONDS
+            while not _has_ended(process, _LOOK_SECONDS):
+                if _in_a_hurry.is_set() or time.monotonic() > end:
+                    process.kill()
     except BaseException:  # asked for a second time: it had its chance to save
         process.kill()
         _has_ended(process)
@@ -123,11 +177,8 @@ def _begin(target: Callable[..., None], arguments: tuple[Any, ...], log_file: Pa
         import torch
 
         torch.set_num_threads(int(os.environ[THREADS]))
-    signal.signal(signal.SIGTERM, terminated)
-    # SLURM announces the end of a job's time with SIGUSR1 or 2, whichever was asked for.
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, _terminate)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    signals.obey()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals.STOPPING)
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     gc.freeze()  # what was imported before stays for good; going through it all takes the collector 0.3 s each time
     target(*arguments)
@@ -137,10 +188,6 @@ def _stop_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
-    _terminate()
-
-
-def _terminate(*_: Any) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -171,15 +218,3 @@ def take_gpus(count: int, visible: Sequence[str], folder: Path) -> list[str]:
 
 
 _held: list[BaseFileLock] = []
-_is_ending = False
-
-
-def terminated(number: int, frame: Any) -> None:
-    """Handler of SIGTERM: end this process, once; what it does on its way out is not disturbed.
-
-    (A flag: Lightning puts a handler back that was changed while it trained.)
-    """
-    global _is_ending
-    if not _is_ending:
-        _is_ending = True
-        sys.exit(TERMINATED)

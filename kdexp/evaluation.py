@@ -348,7 +348,11 @@ class Examination:
             for role, one in cell.measure(networks).items():
                 if role in unknown:
                     known[role] = one
-                    _keep(files[role], one)
+                    try:
+                        _keep(files[role], one)
+                    except OSError as error:  # in a store, or beside a control, of somebody else's
+                        note = f"{role}: its cells are not kept in {files[role].parent}: {error.strerror}"
+                        self.notes += [note] if note not in self.notes else []
         return {role: known[role] for role in subjects}
 
     def _network(self, network: Network) -> Network:
@@ -474,9 +478,9 @@ def _read(file: Path) -> Measured | None:
         with safe_open(file, "pt") as stored:
             said = stored.metadata()
             samples = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a mapping)
-    except SafetensorError:
+        return Measured(json.loads(said["values"]), samples, json.loads(said["notes"]))
+    except (SafetensorError, OSError, ValueError, LookupError, TypeError):
         return None
-    return Measured(json.loads(said["values"]), samples, json.loads(said["notes"]))
 
 
 def _watched(cells: Sequence[Cell]) -> Iterator[Cell]:

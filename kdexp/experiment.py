@@ -209,7 +209,10 @@ def _examine(
     if not record["is_control"]:
         control = control_folder(record, folder.parent)
         if control is not None:
-            subjects["control"] = run_subject(_alone(config), control, device)
+            try:
+                subjects["control"] = run_subject(_alone(config), control, device)
+            except (OSError, ValueError) as error:
+                examination.notes.append(f"the control in {control} cannot be read: {error}")
         else:
             examination.notes.append("no control (alpha=1) is there yet: kdexp-eval compares with it later")
     if frozen is not None:
@@ -388,5 +391,7 @@ def _final(record: Mapping[str, Any], control: Mapping[str, Any] | None) -> dict
     if control is not None and not record["is_control"]:
         alone = control["metrics"]["test"]["best"]
         flat |= {f"control/test/{name}": value for name, value in alone.items()}
-        flat |= {f"gain/{name}": metrics["test"]["best"][name] - value for name, value in alone.items()}
+        own = metrics["test"]["best"]
+        known = {name: value for name, value in alone.items() if None not in (value, own.get(name))}
+        flat |= {f"gain/{name}": own[name] - value for name, value in known.items()}
     return flat

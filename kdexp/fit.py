@@ -22,7 +22,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from kdexp import monitor
+from kdexp import monitor, ranks
 from kdexp.atomic import atomic_path
 from kdexp.contracts import Split, Splits
 from kdexp.distiller import Distiller, Diverged
@@ -128,6 +128,7 @@ def fit(
             enable_model_summary=False,
         )
         trainer.fit_loop.epoch_loop = Steps(trainer)
+        ranks.take_over(trainer)
         if resumed is not None:
             log.info("%s: continuing from %s", title, resumed)
             table.restore(_content(resumed), module.monitor)

@@ -10,7 +10,6 @@ by. So a job is given what it would make alone, to the bit, whoever the others a
 
 import hashlib
 import logging
-import signal
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -94,12 +93,10 @@ class Turns:
 
     def _begin(self, left: deque[Callable[[], None]]) -> None:
         """Begin as many jobs as there is room for."""
-        terminated = signal.getsignal(signal.SIGTERM)
         most, self.together = self._most or len(left), 0
         while left and len(self._waiting) < most:
             fiber = greenlet(left.popleft())
             self._go_on(fiber)
-            signal.signal(signal.SIGTERM, terminated)  # a Trainer's own calls that of the Trainer before it
             if fiber.dead:
                 continue
             self.together += 1

@@ -20,7 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from kdexp import child, loader, monitor, results
+from kdexp import child, loader, monitor, results, signals
 from kdexp.config import (
     code_version,
     control_fingerprint,
@@ -38,7 +38,8 @@ from kdexp.sweep import stop_file
 log = logging.getLogger(__name__)
 traceback_log = logging.getLogger("kdexp.traceback")
 
-FAILED, WRONG_INPUT, INTERRUPTED, TERMINATED = 1, 2, 130, child.TERMINATED  # the last two as shells count signals
+FAILED, WRONG_INPUT = 1, 2  # exit codes
+_WRONG = (HydraException, ConfigCompositionException, OmegaConfBaseException, ValueError, FileNotFoundError)
 LAUNCH = "KDEXP_LAUNCH"  # environment variable: which launch of a sweep a job belongs to
 TRIAL = "KDEXP_TRIAL"  # environment variable: which trial of a search a job is, by its id in the study
 
@@ -48,18 +49,16 @@ def program(entry: Callable[[], None]) -> None:
     full_traceback = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing; what is printed is up to us
     logging.raiseExceptions = False  # a log file on a full disk must not fill the console too
-    signal.signal(signal.SIGTERM, child.terminated)
     logging.setLogRecordFactory(_PlainRecord)
     loader.install()
-    try:
-        _continue_run()
-        entry()
-    except (HydraException, ConfigCompositionException, OmegaConfBaseException, ValueError, FileNotFoundError) as error:
-        if full_traceback:
-            raise
-        leave(WRONG_INPUT, one_line(error))
-    except KeyboardInterrupt:
-        leave(INTERRUPTED, "interrupted")
+    with signals.obeyed():
+        try:
+            _continue_run()
+            entry()
+        except _WRONG as error:
+            if full_traceback or signals.interruption(error) is not None:
+                raise
+            leave(WRONG_INPUT, one_line(error))
 
 
 class _PlainRecord(logging.LogRecord):
@@ -163,21 +162,41 @@ def _run(config: DictConfig, run: Callable[[DictConfig], Mapping[str, Any]]) -> 
     folder = Path(config.output_dir)
     if rank() != 0:
         logging.getLogger("kdexp").setLevel(logging.WARNING)  # rank 0 speaks for all
+    signals.end_in_time(partial(_last_word, [folder]), at_once=config.sweep_dir is None)
     try:
         return run(config)
-    except Exception as error:
+    except BaseException as error:
+        code = signals.interruption(error)
+        if code is not None:
+            _leave_interrupted(code, folder)
+        if not isinstance(error, Exception):
+            raise
         if results.status_of(error) == "pruned":
             log.info("%s", error)
             return {}
         leave(WRONG_INPUT if _is_wrong_input(error) else FAILED, _explain(error, folder / results.LOG))
-    except (KeyboardInterrupt, SystemExit) as error:
-        if results.status_of(error) != "interrupted" or rank() != 0:
-            raise
-        stopped = isinstance(error, SystemExit) and error.code == TERMINATED
-        resume = results.argument("resume", folder)
-        leave(TERMINATED if stopped else INTERRUPTED, f"interrupted; continue with: kdexp-train {resume}")
     finally:
         _leave_group()
+
+
+def _leave_interrupted(code: int, folder: Path) -> NoReturn:
+    if rank() != 0:
+        sys.exit(code)
+    leave(code, _how_to_resume(folder))
+
+
+def _last_word(folders: Sequence[Path], code: int) -> None:
+    """What is left to do of `_leave_interrupted` when the main thread does not get there."""
+    if rank() == 0:
+        results.last_word("interrupted", signals.reason(code))
+        for folder in folders:
+            print(f"error: {_how_to_resume(folder)}", file=sys.stderr, flush=True)
+
+
+def _how_to_resume(folder: Path) -> str:
+    if not (folder / results.FILE).is_file():
+        return "interrupted before the run began"
+    return f"interrupted; continue with: kdexp-train {results.argument('resume', folder)}"
 
 
 def _explain(error: Exception, log_file: Path) -> str:
@@ -237,15 +256,20 @@ class _Job:
 
     def has_ended(self) -> bool:
         """Whether it is done, or got in this launch to an end that it could tell of itself."""
-        if not (self.folder / results.FILE).is_file():
-            return False
-        found = results.read(self.folder, "sweep")
-        ended = found["status"] not in ("running", "killed") and found.get("launch") == self.launch
-        return found["status"] == "completed" or ended
+        found = self._results()
+        ended = found.get("status") not in (None, "running", "killed") and found.get("launch") == self.launch
+        return found.get("status") == "completed" or ended
 
     def value(self) -> float | None:
         """See `job`."""
-        return _value(results.read(self.folder, "sweep")) if (self.folder / results.FILE).is_file() else None
+        return _value(self._results())
+
+    def _results(self) -> Mapping[str, Any]:
+        """Its results; nothing where there are none, or the file is damaged: then it said so, and is failed."""
+        try:
+            return results.read(self.folder, "sweep")
+        except ValueError:
+            return {}
 
 
 _gathered: list[_Job] | None = None
@@ -322,13 +346,15 @@ def _supervise(jobs: Sequence[_Job], settings: Mapping[str, Any] | None = None) 
         return []
     left = [one for one in jobs if not one.has_ended()]
     for one in left:
-        if code < 0:
+        if one.is_to_stop():
+            results.note_death(one.folder, "interrupted", "stopped before it could say so")
+        elif code < 0:
             name = signal.Signals(-code).name
             hint = " (the system's answer when memory runs out)" if name == "SIGKILL" else ""
             results.note_death(one.folder, "killed", f"killed by {name}{hint}")
         else:
             results.note_death(one.folder, "failed", f"its process ended with exit code {code} and no word")
-    if len(jobs) == 1 and not (first.folder / results.FILE).is_file():
+    if len(jobs) == 1 and not (first.folder / results.FILE).is_file() and not first.is_to_stop():
         print(f"error: a job ended before it began, with exit code {code}; log: {log_file}", file=sys.stderr)
     return left
 
@@ -349,6 +375,7 @@ def _run_in_child(one: _Job) -> None:
 def _run_fused_in_child(jobs: Sequence[_Job], settings: Mapping[str, Any]) -> None:
     from kdexp.fused import run_together
 
+    signals.end_in_time(partial(_last_word, [one.folder for one in jobs]), at_once=False)
     _set_up(jobs[0])
     _spread_over_gpus(jobs[0].config.trainer)
     for logger in (logging.getLogger(), traceback_log):
@@ -378,14 +405,14 @@ def _run_fused(one: _Job, parts: Any) -> None:
     os.environ.update(one.hydra.hydra.job.env_set)  # which trial it is, which it asks as it begins
     try:
         one.run(one.config, parts)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        code = signals.interruption(error)
+        if code is not None:
+            raise signals.Terminated(code) from error
         if results.status_of(error) == "pruned":
             log.info("%s", error)
-            return
-        log.error("error: %s", _explain(error, one.folder / results.LOG))
-    except SystemExit as error:
-        if results.status_of(error) == "interrupted":
-            raise
+        elif isinstance(error, Exception):
+            log.error("error: %s", _explain(error, one.folder / results.LOG))
 
 
 def _set_up(one: _Job) -> None:

@@ -76,6 +76,9 @@ class Steps(_TrainingEpochLoop):
         else:
             self._batches_that_stepped += 1
 
+    def _broadcast_sigterm_tensor(self) -> None:
+        """Nothing: signals are kdexp's, see `kdexp.ranks`; Lightning's own swallows errors of the connection."""
+
     def _find_out(self) -> bool:
         """Whether this is a training that `advance` does itself."""
         trainer = self.trainer

@@ -7,6 +7,8 @@ import platform
 import re
 import shlex
 import shutil
+import stat
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -16,7 +18,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from kdexp.atomic import atomic_path, sha256
+from kdexp import signals
+from kdexp.atomic import atomic_path, read_json, sha256
 from kdexp.foreign import inside, without_password
 
 SCHEMA_VERSION = 1
@@ -31,7 +34,16 @@ _LINE_BREAK = re.compile(r"\n\s*")
 _LOCK = ".lock"
 _LOCK_SECONDS = 5.0  # long enough for whoever looks at the lock, or takes a last note, to let it go again
 
-_FACTS = {"schema_version", "status", "config", "overrides", "seed", "is_control", "control_fingerprint"}
+_FACTS: dict[str, type] = {
+    "schema_version": int,
+    "status": str,
+    "config": dict,
+    "overrides": list,
+    "seed": int,
+    "is_control": bool,
+    "control_fingerprint": str,
+}
+_MORE = dict.fromkeys(("choices", "metrics", "epochs", "samples", "model", "cost", "tracking"), dict)
 
 
 @contextmanager
@@ -57,17 +69,41 @@ def recording(folder: Path, facts: Mapping[str, Any]) -> Iterator[dict[str, Any]
     }
     with alone(folder):
         write(folder, results)
+        _running.add(folder)
         try:
             yield results
+            _end(folder, results, "completed")
         except BaseException as error:
-            results["status"] = status_of(error)
-            results["error"] = without_password(f"{type(error).__name__}: {error}")
             with suppress(OSError):  # a full disk, most likely: what went wrong before is what is to be heard
-                write(folder, results | {"ended": _now()})
+                _end(folder, results, status_of(error), error=_reason(error))
             raise
-        results["status"] = "completed"
-        results["ended"] = _now()
+        finally:
+            _running.discard(folder)
+
+
+_running: set[Path] = set()
+"""Of this process: the folders of runs that have not said how they ended."""
+
+_ending = threading.Lock()
+
+
+def _end(folder: Path, results: dict[str, Any], status: str, **more: str) -> None:
+    results |= {"status": status, **more, "ended": _now()}
+    with _ending:
         write(folder, results)
+
+
+def last_word(status: str, error: str) -> None:
+    """Say how the runs of this process end, from another thread than theirs, just before the process is ended.
+
+    Args:
+        status: one of `STATUSES`.
+        error: why.
+    """
+    if _ending.acquire(timeout=1):  # else the main thread is at it
+        for folder in _running:
+            with suppress(OSError, ValueError):
+                _note(folder, status, error)
 
 
 @contextmanager
@@ -107,9 +143,14 @@ def is_in_use(folder: Path) -> bool:
 def note_death(folder: Path, status: str, error: str) -> None:
     """Say how a run ended that could not say so itself; nothing when it did, or when it was taken up again."""
     with suppress(ValueError), alone(folder):
-        results = json.loads((folder / FILE).read_text()) if (folder / FILE).is_file() else {}
-        if results.get("status") == "running":
-            write(folder, results | {"status": status, "error": error, "ended": _now()})
+        if (folder / FILE).is_file():
+            _note(folder, status, error)
+
+
+def _note(folder: Path, status: str, error: str) -> None:
+    results = read_json(folder / FILE)
+    if results.get("status") == "running":
+        write(folder, results | {"status": status, "error": error, "ended": _now()})
 
 
 def set_aside(folder: Path) -> None:
@@ -185,8 +226,8 @@ def is_altered(weights: Path) -> bool:
 
 def _content(folder: Path) -> dict[str, Any]:
     """Of results.json; nothing where it is missing or cannot be read."""
-    with suppress(OSError, ValueError, RecursionError):
-        found = json.loads((folder / FILE).read_text())
+    with suppress(ValueError):
+        found = read_json(folder / FILE)
         return found if isinstance(found, dict) else {}
     return {}
 
@@ -195,7 +236,10 @@ def copy(folder: Path, target: Path) -> None:
     """Copy what a complete run left, but checkpoints and the tracker's files; the target is replaced at one stroke."""
     temporary = target.with_name(f".{target.name}")
     shutil.rmtree(temporary, ignore_errors=True)
-    shutil.copytree(folder, temporary, ignore=shutil.ignore_patterns("checkpoints", "wandb", _LOCK))
+    ignored = shutil.ignore_patterns("checkpoints", "wandb", _LOCK)
+    shutil.copytree(folder, temporary, ignore=ignored, copy_function=shutil.copyfile)
+    for place, _, _ in os.walk(temporary):
+        os.chmod(place, os.stat(place).st_mode | stat.S_IRWXU)  # in a store of somebody else's they may be read-only
     shutil.rmtree(target, ignore_errors=True)
     temporary.rename(target)
 
@@ -206,16 +250,17 @@ def _now() -> str:
 
 def status_of(error: BaseException) -> str:
     """How a run ended that ended with this exception."""
-    # Lightning turns Ctrl-C into SystemExit; what it came from is still linked.
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, KeyboardInterrupt) or getattr(cause, "code", None) == 128 + 15:
-            return "interrupted"
-        cause = cause.__context__
+    if signals.interruption(error) is not None:
+        return "interrupted"
     # By name: this module stays importable without torch, for programs that only read results.
     if type(error).__name__ in ("OutOfMemoryError", "MemoryError") or "can't allocate memory" in str(error):
         return "oom"
     return str(getattr(error, "status", "failed"))
+
+
+def _reason(error: BaseException) -> str:
+    code = signals.interruption(error)
+    return without_password(f"{type(error).__name__}: {error}") if code is None else signals.reason(code)
 
 
 def argument(key: str, folder: Path) -> str:
@@ -244,25 +289,50 @@ def read(folder: Path, setting: str) -> dict[str, Any]:
         ValueError: the folder does not hold a run, or one of a later kdexp.
     """
     path = inside(folder, FILE)
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise ValueError(f"{setting} must be the folder of a run (with {FILE} in it), got {folder}")
-    try:
-        results: dict[str, Any] = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{setting} must hold a readable {FILE}, got {path}: {error}") from error
-    if not isinstance(results, dict) or not results.keys() >= _FACTS:
-        raise ValueError(f"{setting} must hold the {FILE} of a run, got {path}")
-    if not re.fullmatch(r"\w+", str(results.get("wandb_id", "none"))):
-        raise ValueError(f"{setting} must hold a wandb_id of letters and digits, got {results['wandb_id']!r} in {path}")
-    found = results.get("schema_version")
-    if found != SCHEMA_VERSION:
-        raise ValueError(f"{setting} must hold a {FILE} of schema version {SCHEMA_VERSION}, got {found} in {path}")
+    results = _read(path, setting)
     if results["status"] == "running" and not is_in_use(folder):
         # Looked at in this order, a run that ended in between would seem to have been killed.
-        results = json.loads(path.read_text())
+        results = _read(path, setting)
         if results["status"] == "running":
             results |= {"status": "killed", "error": "killed without a chance to say why"}
     return results
+
+
+def _read(path: Path, setting: str) -> dict[str, Any]:
+    try:
+        results = read_json(path)
+    except ValueError as error:
+        raise ValueError(f"{setting} must hold a readable {FILE}, got {path}: {error}") from error
+    if not _is_of_run(results):
+        raise ValueError(f"{setting} must hold the {FILE} of a run, got {path}")
+    if not re.fullmatch(r"\w+", str(results.get("wandb_id", "none"))):
+        raise ValueError(f"{setting} must hold a wandb_id of letters and digits, got {results['wandb_id']!r} in {path}")
+    found = results["schema_version"]
+    if found != SCHEMA_VERSION:
+        raise ValueError(f"{setting} must hold a {FILE} of schema version {SCHEMA_VERSION}, got {found} in {path}")
+    return dict(results)
+
+
+def _is_of_run(results: Any) -> bool:
+    """Whether a file has what every reader takes for granted, whoever wrote it."""
+    if not isinstance(results, dict) or not all(isinstance(results.get(key), kind) for key, kind in _FACTS.items()):
+        return False
+    if not all(isinstance(results.get(key, {}), kind) for key, kind in _MORE.items()):
+        return False
+    if results["status"] not in STATUSES or not all(isinstance(word, str) for word in results["overrides"]):
+        return False
+    measured: list[Any] = [results.get("metrics", {})] if results["status"] == "completed" else []
+    for _ in ("splits", "epochs"):
+        if not all(isinstance(level, dict) for level in measured):
+            return False
+        measured = [value for level in measured for value in level.values()]
+    return all(isinstance(level, dict) and all(map(_is_number, level.values())) for level in measured)
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or isinstance(value, int | float)
 
 
 def _versions() -> dict[str, str]:

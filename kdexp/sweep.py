@@ -17,7 +17,7 @@ from typing import Any
 from filelock import FileLock
 
 from kdexp import results
-from kdexp.atomic import atomic_path
+from kdexp.atomic import atomic_path, read_json
 from kdexp.config import DISTILLATION_ONLY, RUN_ONLY
 from kdexp.foreign import inside
 from kdexp.monitor import score
@@ -181,8 +181,7 @@ class Sweep:
         """
         path = self.folder / FILE
         with FileLock(self.folder / f".{FILE}.lock"):
-            entries = json.loads(path.read_text())["jobs"] if path.is_file() else ()
-            jobs = {entry["number"]: _job(entry) for entry in entries}
+            jobs = _jobs(path)
             for job in jobs.values():
                 inside(self.folder, job.folder)
             yield jobs
@@ -201,6 +200,8 @@ class Sweep:
             changed = (folder / results.FILE).stat().st_mtime_ns
         except FileNotFoundError:
             return State(number, job, "running" if results.is_in_use(folder) else "waiting")
+        except OSError as error:
+            return State(number, job, "failed", error=f"{folder}: {error.strerror}")
         seen = self._seen.get(job.folder)
         if seen is not None and seen[0] == changed and seen[1].job == job:
             return seen[1]
@@ -209,20 +210,22 @@ class Sweep:
         except ValueError as error:
             return State(number, job, "failed", error=str(error))
         status = run["status"]
-        untested = status == "completed" and job.trial is None and "test" not in run["metrics"]
+        untested = status == "completed" and job.trial is None and "test" not in run.get("metrics", {})
         if run.get("key") != job.key and run.get("launch") == self.launch:
             changed_code = f"the code has changed since the sweep began: this is of {run.get('code_version')}"
             return State(number, job, "waiting", error=changed_code, launch=self.launch)
         if run.get("key") != job.key or untested:
             return State(number, job, "waiting")
         epoch, val_acc = _progress(folder / "metrics.csv", run.get("epochs", {}).get("monitor", "val/acc"))
+        if status == "completed":
+            val_acc = run.get("metrics", {}).get("val", {}).get("best", {}).get("acc", val_acc)
         state = State(
             number,
             job,
             status,
             seconds=_seconds(run),
             epoch=epoch,
-            val_acc=run["metrics"]["val"]["best"]["acc"] if status == "completed" else val_acc,
+            val_acc=val_acc,
             error=run.get("error"),
             log_tail=() if status == "completed" else tail(folder),
             launch=run.get("launch"),
@@ -235,6 +238,14 @@ class Sweep:
 def stop_file(folder: Path, launch: str) -> Path:
     """Exists when the jobs of a launch are to stop: a file, so that it is seen wherever they run."""
     return folder / ".stop" / launch
+
+
+def _jobs(index: Path) -> dict[int, Job]:
+    """The jobs in an index; none when there is no such file, or it is damaged: who runs a sweep knows its jobs."""
+    try:
+        return {entry["number"]: _job(entry) for entry in read_json(index)["jobs"]}
+    except (ValueError, LookupError, TypeError):
+        return {}
 
 
 def _job(entry: Mapping[str, Any]) -> Job:
@@ -250,31 +261,32 @@ def _entry(state: State) -> dict[str, Any]:
 
 def _progress(table: Path, chosen_by: str) -> tuple[int, float | None]:
     """Epochs done, and validation accuracy in the one that a metric would choose, by metrics.csv."""
-    if not table.is_file():
+    try:
+        with table.open() as file:
+            rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+    except (OSError, ValueError, TypeError, csv.Error):  # there is none yet, or it is damaged
         return 0, None
-    with table.open() as file:
-        rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
     best = max((row for row in rows if chosen_by in row), key=lambda row: score(row, chosen_by), default={})
     return len(rows), best.get("val/acc")
 
 
 def _seconds(run: Mapping[str, Any]) -> float | None:
-    if "started" not in run or (run["status"] != "running" and "ended" not in run):
+    if run["status"] != "running" and "ended" not in run:
         return None
-    ended = datetime.fromisoformat(run["ended"]) if "ended" in run else datetime.now(UTC)
-    return (ended - datetime.fromisoformat(run["started"])).total_seconds()
+    try:
+        ended = datetime.fromisoformat(run["ended"]) if "ended" in run else datetime.now(UTC)
+        return (ended - datetime.fromisoformat(run["started"])).total_seconds()
+    except (LookupError, ValueError, TypeError):  # somebody else wrote it
+        return None
 
 
 def tail(folder: Path) -> tuple[str, ...]:
     """The last lines of the log in a run folder; none when there is none, or it is a link to somewhere else."""
     try:
-        log_file = inside(folder, results.LOG)
-    except ValueError:
+        with inside(folder, results.LOG).open(errors="replace") as file:
+            return tuple(line.rstrip("\n") for line in deque(file, _TAIL_LINES))
+    except (OSError, ValueError):
         return ()
-    if not log_file.is_file():
-        return ()
-    with log_file.open(errors="replace") as file:
-        return tuple(line.rstrip("\n") for line in deque(file, _TAIL_LINES))
 
 
 def name_sweep(dataset: str, swept: Sequence[str], identity: str) -> str:

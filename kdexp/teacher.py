@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdexp.atomic import atomic_path, sha256, trained_by_one
+from kdexp.atomic import atomic_path, read_json, remove_staged, sha256, trained_by_one
 from kdexp.contracts import Outputs, Task
 from kdexp.features import Reader
 from kdexp.weights import save_weights
@@ -244,9 +244,14 @@ def trained_once(folder: Path, description: Mapping[str, Any], train: Callable[[
         description: all that the weights depend on, for a person to read; plain values.
         train: gets a folder to work in, where an interrupted training may be continued, and returns the network.
     """
+    weights, card = folder / "teacher.safetensors", folder / "teacher.json"
+    if _is_whole(weights, card):  # a store of somebody else's need not be written to
+        return
     with trained_by_one(folder / "lock", "teacher"):
-        weights, card = folder / "teacher.safetensors", folder / "teacher.json"
         if not _is_whole(weights, card):
+            if card.exists():
+                log.warning("teacher: %s is damaged; training it again", weights)
+            remove_staged(folder)
             work = folder / "training"
             save_weights(train(work), weights)
             with atomic_path(card) as temporary:
@@ -256,12 +261,6 @@ def trained_once(folder: Path, description: Mapping[str, Any], train: Callable[[
 
 def _is_whole(weights: Path, card: Path) -> bool:
     try:
-        expected = json.loads(card.read_text())["sha256"]
-    except FileNotFoundError:
+        return bool(read_json(card)["sha256"] == sha256(weights))
+    except (OSError, ValueError, LookupError, TypeError):
         return False
-    except (ValueError, KeyError):
-        expected = None
-    whole = weights.is_file() and sha256(weights) == expected
-    if not whole:
-        log.warning("teacher: %s is damaged; training it again", weights)
-    return whole

@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kdexp.atomic import atomic_path
+from kdexp.atomic import atomic_path, read_json, writing_to_store
 from kdexp.contracts import Outputs
 from kdexp.data.loading import DataModule
 from kdexp.data.splits import stratified_sample
@@ -142,6 +142,9 @@ class Answers:
         record: see `Record`.
         index: (n,) int64, the ids of the split's samples.
         ask: gives the answers for a view (None: samples as they are) of a range of positions in the split, in batches.
+
+    Attributes:
+        samples: how many the split has.
     """
 
     def __init__(
@@ -153,15 +156,12 @@ class Answers:
         ask: Callable[[int | None, range], Iterable[Sequence[Outputs]]],
     ) -> None:
         self.folder, self.record = folder, record
-        self._samples, self._ask = len(index), ask
+        self.samples, self._ask = len(index), ask
         self._shards = -(-len(index) // SHARD)
         # From a sample's id to its position.
         self._position = torch.full((int(index.max()) + 1,), -1, dtype=torch.int64)
         self._position[index] = torch.arange(len(index))
-        folder.mkdir(parents=True, exist_ok=True)
-        if not (folder / _CARD).is_file():
-            with atomic_path(folder / _CARD) as temporary:
-                temporary.write_text(json.dumps(card, indent=2, default=str))
+        _keep_card(folder / _CARD, card)
         self._answers, self._checksums = _open(self, folder / _ANSWERS), _open(self, folder / _CHECKSUMS)
         self._good: set[tuple[int, int]] = set()
         self._loaded: tuple[int, dict[str, Tensor]] | None = None
@@ -171,7 +171,7 @@ class Answers:
     @property
     def bytes_per_view(self) -> int:
         """What one view takes on the disk."""
-        return int(self._samples * self.record.dtype.itemsize)
+        return int(self.samples * self.record.dtype.itemsize)
 
     def prepare(self, view: int | None) -> None:
         """See to it that a view is there and whole; processes that do this at once share the work out."""
@@ -196,10 +196,10 @@ class Answers:
         return True
 
     def _range(self, shard: int) -> range:
-        return range(shard * SHARD, min((shard + 1) * SHARD, self._samples))
+        return range(shard * SHARD, min((shard + 1) * SHARD, self.samples))
 
     def _offset(self, slot: int, position: int) -> int:
-        return (slot * self._samples + position) * int(self.record.dtype.itemsize)
+        return (slot * self.samples + position) * int(self.record.dtype.itemsize)
 
     def _is_whole(self, slot: int, shard: int) -> bool:
         expected = os.pread(self._checksums, _DIGEST, (slot * self._shards + shard) * _DIGEST)
@@ -236,7 +236,9 @@ class Answers:
     @contextmanager
     def _locked(self, number: int, *, wait: bool) -> Iterator[bool]:
         """Hold the lock of a shard, a byte of a file: the system gives it back when a process dies."""
-        with (self.folder / _LOCK).open("ab") as file:
+        with writing_to_store(self.folder):
+            file = (self.folder / _LOCK).open("ab")
+        with file:
             try:
                 fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, number)
             except BlockingIOError:
@@ -275,7 +277,7 @@ class Answers:
         end = self._offset(slot + 1, 0)
         if self._map is None or len(self._map) < end:
             self._map = mmap.mmap(self._answers, 0, prot=mmap.PROT_READ)
-        return np.frombuffer(self._map, self.record.dtype, self._samples, self._offset(slot, 0))
+        return np.frombuffer(self._map, self.record.dtype, self.samples, self._offset(slot, 0))
 
     def _let_go(self, samples: int) -> None:
         """Give the mapped pages back to the system's page cache now and then, where they cost nothing to find again."""
@@ -283,6 +285,10 @@ class Answers:
         if self._touched > _MAPPED and self._map is not None:
             self._map.madvise(mmap.MADV_DONTNEED)
             self._touched = 0
+
+    def filled_views(self) -> list[int]:
+        """The views that are there."""
+        return filled_views(self.folder, self.samples)
 
     def damaged(self) -> int:
         """How many shards have a digest that does not fit."""
@@ -305,7 +311,7 @@ class Answers:
         Returns:
             The largest difference of a number (logits and features) from the kept one.
         """
-        views, largest = filled_views(self.folder), 0.0
+        views, largest = self.filled_views(), 0.0
         for turn, position in enumerate(sample if views else ()):
             slot = views[turn % len(views)]
             (fresh,) = self._ask(slot if augmented else None, range(position, position + 1))
@@ -318,10 +324,36 @@ class Answers:
 
 
 def _open(owner: object, path: Path) -> int:
-    """A file to read and write, closed when its owner is gone; it stays usable when somebody removes the folder."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    """A file to read and, unless it is in a store of somebody else's, to write.
+
+    It is closed when its owner is gone, and stays usable when somebody removes the folder.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError:
+        with writing_to_store(path.parent):
+            descriptor = os.open(path, os.O_RDONLY)
     weakref.finalize(owner, os.close, descriptor)
     return descriptor
+
+
+def _keep_card(path: Path, card: Mapping[str, Any]) -> None:
+    """Write what the answers depend on, where that is not told yet, or the file is damaged."""
+    text = json.dumps(card, indent=2, default=str)
+    try:
+        if read_card(path.parent)["key"] == json.loads(text)["key"]:
+            return
+        raise ValueError(f"{path} is damaged: it is that of others")
+    except ValueError as error:
+        if path.exists():
+            log.warning("teacher cache: %s; it is written again", error)
+    try:
+        with atomic_path(path) as temporary:
+            temporary.write_text(text)
+    except OSError:
+        if not (path.parent / _CHECKSUMS).exists():  # else it is for people alone, and the answers may be complete
+            with writing_to_store(path.parent):
+                raise
 
 
 def _fields(records: NDArray[Any], device: torch.device) -> dict[str, Tensor]:
@@ -403,9 +435,27 @@ def folder_of(store_dir: str | Path, key: str) -> Path:
     return Path(store_dir) / "teacher-outputs" / key
 
 
-def filled_views(folder: Path) -> list[int]:
-    """The views that are there, by their digests alone."""
-    shards = -(-json.loads((folder / _CARD).read_text())["samples"] // SHARD)
+def read_card(folder: Path) -> dict[str, Any]:
+    """What the answers in a folder depend on, and whom they were made for.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    try:
+        card = read_json(folder / _CARD)
+    except ValueError as error:
+        raise ValueError(f"{folder / _CARD} is damaged: {error}") from error
+    if not isinstance(card, dict) or not all(isinstance(card.get(name), kind) for name, kind in _IN_CARD.items()):
+        raise ValueError(f"{folder / _CARD} is damaged: it does not say what the answers depend on")
+    return card
+
+
+_IN_CARD: dict[str, type] = {"made_for": dict, "split": str, "samples": int, "key": dict, "config": dict}
+
+
+def filled_views(folder: Path, samples: int) -> list[int]:
+    """The views that are there of so many samples, by their digests alone."""
+    shards = -(-samples // SHARD)
     digests = (folder / _CHECKSUMS).read_bytes()
     there = [any(digests[place : place + _DIGEST]) for place in range(0, len(digests), _DIGEST)]
     return [slot for slot in range(len(there) // shards) if all(there[slot * shards : (slot + 1) * shards])]
@@ -413,7 +463,7 @@ def filled_views(folder: Path) -> list[int]:
 
 def folders(store: Path) -> list[Path]:
     """The folders of all `Answers` in a store."""
-    return sorted(path.parent for path in store.glob(f"*/{_CARD}"))
+    return sorted(path.parent for path in store.glob(f"*/{_CHECKSUMS}"))
 
 
 def used(folder: Path) -> int:

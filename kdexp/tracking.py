@@ -2,13 +2,15 @@
 
 import logging
 import os
-import socket
 import threading
-from collections.abc import Mapping, Sequence
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+import requests
 import wandb
 from matplotlib.image import imread
 from pytorch_lightning.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
@@ -21,10 +23,11 @@ from kdexp.report.robustness import flat
 
 log = logging.getLogger(__name__)
 
-# A server that does not answer must cost seconds, not the job.
-_PROBE_SECONDS = 2.0
-_INIT_SECONDS = 30.0
-_FINISH_SECONDS = 60.0
+# A server that does not answer must cost seconds, not the run: together less than 30 s, at the start and at the end.
+_PROBE_SECONDS = 5.0
+_INIT_SECONDS = 15.0
+_FINISH_SECONDS = 12.0  # W&B's own process takes up to 10 s more
+_MLFLOW = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}  # unless the user says more
 
 _ENDS = ("value", "low", "high")  # of a difference and its interval
 
@@ -36,11 +39,18 @@ def warm_up(settings: Mapping[str, Any]) -> None:
         settings: conf/tracking.
     """
     if settings["tool"] == "wandb" and _wanted(settings["wandb"]) != "disabled":
-        threading.Thread(target=wandb.setup).start()
+        threading.Thread(target=_set_up).start()
+
+
+def _set_up() -> None:
+    with suppress(Exception):  # who needs it is told
+        wandb.setup()
 
 
 class Tracker:
     """One run in W&B, TensorBoard, MLflow or Lightning's CSV files, or nowhere.
+
+    It never fails a run: when the tool fails, that is said once, and no more is sent to it.
 
     Args:
         settings: conf/tracking, and ``name``, ``group``, ``job_type`` and ``tags`` of the run.
@@ -56,13 +66,17 @@ class Tracker:
         self._logger: Logger | None = None
         self.location: str | None = None
         """Where it can be looked at: a folder, MLflow's store, or the address of an online W&B run."""
+        self._attempt(lambda: self._begin(settings, run_id))
+
+    def _begin(self, settings: Mapping[str, Any], run_id: str) -> None:
+        folder = self._folder
         if self._tool == "wandb":
             mode = _decide(settings["wandb"])
             if mode != "disabled":
-                self._run = _wandb_run(mode, settings, folder, config, run_id)
+                self._run = _wandb_run(mode, settings, folder, self._config, run_id)
                 self._logger = WandbLogger(experiment=self._run)
-                address = without_password(self._run.url or "")
-                self.location = address if mode == "online" else str(Path(self._run.dir).parent)
+                where = str(Path(self._run.dir).parent) if self._run.offline else self._run.url
+                self.location = without_password(where or "")
         elif self._tool == "tensorboard":
             self._logger = TensorBoardLogger(folder, name="", version="tensorboard", default_hp_metric=False)
             self.location = str(folder / "tensorboard")
@@ -75,10 +89,33 @@ class Tracker:
         if self._logger is not None and self._run is None:
             self._logger.log_hyperparams(self._config)
 
+    def _attempt(self, send: Callable[[], object]) -> None:
+        """Send something, unless the tool has failed before."""
+        try:
+            send()
+        except Exception as error:
+            said = str(error).strip().splitlines()
+            self._give_up(f"{type(error).__name__}{f': {said[0]}' if said else ''}")
+            if isinstance(error, ConnectionError):  # W&B's own process is gone; at the exit it would be missed again
+                with suppress(Exception):
+                    wandb.teardown()
+
+    def _give_up(self, reason: str) -> None:
+        run = self._run
+        later = f"; send it later with: wandb sync --no-skip-online {Path(run.dir).parent}" if run is not None else ""
+        log.warning("warning: tracking with %s stopped: %s; the run goes on without it%s", self._tool, reason, later)
+        self._run = self._logger = None
+
     @property
     def loggers(self) -> list[Logger]:
         """For Lightning's Trainer."""
-        return [self._logger] if self._logger is not None else []
+        return [_Forwarding(self)] if self._logger is not None else []
+
+    def forward(self, call: Callable[[Logger], object]) -> None:
+        """Call the tool's logger of Lightning's, if there is one."""
+        logger = self._logger
+        if logger is not None:
+            self._attempt(lambda: call(logger))
 
     def summarize(self, metrics: Mapping[str, float], curves: CurveData, classes: Sequence[str]) -> None:
         """Add the final metrics, and ROC and confusion matrix as the tool can show them.
@@ -88,6 +125,9 @@ class Tracker:
             curves: of the test split.
             classes: names of the classes, by number.
         """
+        self._attempt(lambda: self._summarize(metrics, curves, classes))
+
+    def _summarize(self, metrics: Mapping[str, float], curves: CurveData, classes: Sequence[str]) -> None:
         if self._run is not None:
             self._run.summary.update(dict(metrics))
             self._run.log(_charts(curves, classes))
@@ -106,6 +146,9 @@ class Tracker:
         Args:
             report: the content of robustness.json.
         """
+        self._attempt(lambda: self._robustness(report))
+
+    def _robustness(self, report: Mapping[str, Any]) -> None:
         roles = list(report["models"])
         measures = list(flat(report["measures"]))
         of_student = ((f"robustness/{axis}/{name}", entry.get(roles[-1])) for axis, name, entry in measures)
@@ -126,14 +169,57 @@ class Tracker:
 
     def finish(self, exit_code: int) -> None:
         """Close the run; with another exit code than 0 W&B and MLflow show it as failed."""
-        if self._run is not None:
-            self._run.finish(exit_code=exit_code)
+        self._attempt(lambda: self._finish(exit_code))
+
+    def _finish(self, exit_code: int) -> None:
+        run = self._run
+        if run is not None:
+            run.finish(exit_code=exit_code)
+            # W&B does not say when a server took nothing of what it was sent.
+            if not run.offline and (problem := _problem_of_server()):
+                self._give_up(problem)
         elif self._logger is not None:
             self._logger.finalize("failed" if exit_code else "success")
 
 
+class _Forwarding(Logger):
+    """A tracker as one of Lightning's loggers."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        super().__init__()
+        self._tracker = tracker
+
+    @property
+    def name(self) -> str | None:
+        """Not needed: everything has its folder."""
+        return None
+
+    @property
+    def version(self) -> str | None:
+        """Likewise."""
+        return None
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Forward."""
+        self._tracker.forward(lambda logger: logger.log_metrics(metrics, step))
+
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Forward."""
+        self._tracker.forward(lambda logger: logger.log_hyperparams(params, *args, **kwargs))
+
+    def save(self) -> None:
+        """Forward."""
+        self._tracker.forward(lambda logger: logger.save())
+
+    def finalize(self, status: str) -> None:
+        """Forward."""
+        self._tracker.forward(lambda logger: logger.finalize(status))
+
+
 def _mlflow_run(settings: Mapping[str, Any], run_id: str) -> MLFlowLogger:
     """The MLflow run of this id: found again by its tag, or a new one."""
+    for name, value in _MLFLOW.items():
+        os.environ.setdefault(name, value)
     from mlflow.tracking import MlflowClient
 
     server = _with_password(settings["uri"])
@@ -178,18 +264,31 @@ def _wandb_run(
         console="off",
         init_timeout=_INIT_SECONDS,
         finish_timeout=_FINISH_SECONDS,
+        finish_timeout_raises=True,
         x_save_requirements=False,  # to list every package takes 0.1 s; the versions that matter are in the config
     )
-    run = wandb.init(
-        mode=mode,
-        dir=folder,
-        id=run_id,
-        resume="allow",
-        reinit="create_new",  # fused jobs have several at once
-        config=dict(config),
-        settings=own,
-        **{key: settings[key] for key in ("project", "entity", "group", "job_type", "name", "tags")},
-    )
+    # What it reports of itself goes to the same server, and its failures to the console.
+    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
+
+    def start(mode: Literal["online", "offline"]) -> wandb.Run:
+        return wandb.init(
+            mode=mode,
+            dir=folder,
+            id=run_id,
+            resume="allow",
+            reinit="create_new",  # fused jobs have several at once
+            config=dict(config),
+            settings=own,
+            **{key: settings[key] for key in ("project", "entity", "group", "job_type", "name", "tags")},
+        )
+
+    try:
+        run = start(mode)
+    except Exception as error:
+        if mode == "offline":
+            raise
+        _say_offline(f"it could not be started online ({' '.join(str(error).split())})")
+        run = start("offline")
     # Lightning defines these only for runs that it starts itself.
     run.define_metric("trainer/global_step")
     run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
@@ -236,25 +335,62 @@ def _decide(mode: str) -> Literal["online", "offline", "disabled"]:
         return "offline"
     if mode == "disabled":
         return "disabled"
-    settings = wandb.setup().settings
-    key = os.environ.get("WANDB_API_KEY") or read_netrc_auth(host=settings.base_url)
-    if key and _answers(settings.base_url):
-        return "online"
-    if key or mode == "online":
-        reason = f"{without_password(settings.base_url)} does not answer" if key else "not logged in"
-        log.warning("W&B: %s; the run is kept offline and can be sent later with `wandb sync`", reason)
-    return "offline"
+    if not _api_key():
+        if mode == "online":
+            _say_offline("not logged in")
+        return "offline"
+    if problem := _problem_of_server():
+        _say_offline(problem)
+        return "offline"
+    return "online"
+
+
+def _say_offline(reason: str) -> None:
+    log.warning("W&B: %s; the run is kept offline and can be sent later with `wandb sync`", reason)
 
 
 def _wanted(mode: str) -> str:
     return os.environ.get("WANDB_MODE", "auto") if mode == "auto" else mode
 
 
-def _answers(url: str) -> bool:
-    parts = urlsplit(url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
+def _api_key() -> str | None:
+    return os.environ.get("WANDB_API_KEY") or read_netrc_auth(host=wandb.setup().settings.base_url)
+
+
+def _problem_of_server() -> str | None:
+    """Why nothing can be sent to W&B's server now; None: it can."""
+    url = wandb.setup().settings.base_url
+    found = [f"{url} does not answer"]
+
+    def ask() -> None:
+        found.append(_problem_of_answer(url))
+
+    # In a thread: looking up an address, and an answer that drips, have no time limit of their own.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(_PROBE_SECONDS)
+    return found[-1] or None
+
+
+def _problem_of_answer(url: str) -> str:
+    """Ask the server who we are; an empty string when it says so."""
     try:
-        with socket.create_connection((parts.hostname or "", port), timeout=_PROBE_SECONDS):
-            return True
-    except OSError:
-        return False
+        answer = requests.post(
+            f"{url}/graphql",
+            json={"query": "query Viewer { viewer { id } }"},
+            auth=("api", _api_key() or ""),
+            timeout=_PROBE_SECONDS,
+        )
+    except requests.exceptions.SSLError:
+        return ""  # W&B has certificates of its own; it will find out
+    except requests.RequestException:
+        return f"{url} does not answer"
+    if answer.status_code in (401, 403):
+        return f"{url} does not accept the API key"
+    if not answer.ok:
+        return f"{url} answers with HTTP {answer.status_code}"
+    try:
+        knows_us = answer.json()["data"]["viewer"]["id"]
+    except (ValueError, LookupError, TypeError):
+        knows_us = None
+    return "" if knows_us else f"{url} does not answer as W&B does"

@@ -210,23 +210,32 @@ def _take(values: dict[str, Any], name: str, overrides: list[str], owner: str) -
 
     folder, kept = Path(values["output_dir"]), Path(values["store_dir"]) / "steps" / run_key(values)
     shares = is_one_process(values["trainer"])  # ranks that begin at once might find different things
-    with trained_by_one(kept.with_suffix(".lock"), name) if shares else nullcontext():
-        if shares and not _is_complete(folder) and _is_complete(kept):
-            results.copy(kept, folder)
-        if _is_complete(folder):
-            log.info("%s: complete already: %s", name, folder)
-            return
-        log.info("%s: %s", name, folder)
-        earlier = results.read(folder, "resume") if (folder / results.FILE).is_file() else {}
-        with _recording(folder, launch.facts(values, overrides, earlier)) as record:
-            distill(OmegaConf.create(values), folder, record, owner=owner)
-        if shares:
-            results.copy(folder, kept)
+    if _is_there(folder, kept if shares else None):
+        log.info("%s: complete already: %s", name, folder)
+    else:
+        with trained_by_one(kept.with_suffix(".lock"), name) if shares else nullcontext():
+            if not _is_there(folder, kept if shares else None):  # nor did another process train it meanwhile
+                log.info("%s: %s", name, folder)
+                earlier = results.read(folder, "resume") if (folder / results.FILE).is_file() else {}
+                with _recording(folder, launch.facts(values, overrides, earlier)) as record:
+                    distill(OmegaConf.create(values), folder, record, owner=owner)
+                if shares:
+                    results.copy(folder, kept)
     launch.meet()
 
 
+def _is_there(folder: Path, kept: Path | None) -> bool:
+    """Whether a run is complete in its folder, if need be as a copy of the one that is kept."""
+    if not _is_complete(folder) and kept is not None and _is_complete(kept):
+        results.copy(kept, folder)
+    return _is_complete(folder)
+
+
 def _is_complete(folder: Path) -> bool:
-    if not (folder / results.FILE).is_file() or results.read(folder, "resume")["status"] != "completed":
+    try:
+        if results.read(folder, "resume")["status"] != "completed":
+            return False
+    except ValueError:  # nothing is there, or it is damaged
         return False
     weights = folder / results.WEIGHTS
     if results.is_altered(weights):

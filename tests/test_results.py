@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from kdexp import results
+from kdexp import results, signals
 
 FACTS = {"config": {}, "overrides": [], "seed": 0, "is_control": False, "control_fingerprint": "c"}
 
@@ -48,7 +48,8 @@ def test_a_run_that_fails_says_how_and_keeps_what_it_had(tmp_path, error, status
     stored = ended(tmp_path, error)
     assert stored["status"] == status
     assert stored["metrics"] == {"val": 1}
-    assert type(error).__name__ in stored["error"]
+    words = {130: "interrupted by Ctrl-C", 143: "told to end by a signal"}
+    assert words.get(signals.interruption(error), type(error).__name__) in stored["error"]
 
 
 def test_while_it_lasts_a_run_is_running(tmp_path):

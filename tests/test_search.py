@@ -314,7 +314,7 @@ def test_a_control_that_was_not_tested_is_not_compared_with(tmp_path):
              "control_fingerprint": "c", "status": "completed"}  # fmt: skip
     results.write(tmp_path / "run", facts | {"metrics": {"val": {}}})
     assert control_folder(facts, tmp_path) is None
-    results.write(tmp_path / "run", facts | {"metrics": {"val": {}, "test": {}}})
+    results.write(tmp_path / "run", facts | {"metrics": {"val": {}, "test": {"best": {}}}})
     assert control_folder(facts, tmp_path) == tmp_path / "run"
 
 

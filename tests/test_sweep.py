@@ -227,6 +227,28 @@ def test_the_index_tells_what_the_folders_say(tmp_path):
     assert (other["status"], waiting["status"]) == ("waiting", "waiting")
 
 
+@pytest.mark.parametrize("index", ["{", "[]", '{"jobs": [{}]}', "[" * 100_000], ids=lambda text: text[:20])
+def test_an_index_that_is_damaged_is_written_anew(tmp_path, index):
+    (tmp_path / "sweep.json").write_text(index)
+    sweep = Sweep(tmp_path, [job(0)], "kdexp-train -m")
+    assert [state.status for state in sweep.states()] == ["waiting"]
+    with sweep.watched(lambda states: None):
+        pass
+    assert [entry["folder"] for entry in json.loads((tmp_path / "sweep.json").read_text())["jobs"]] == ["seed-0"]
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "{", json.dumps({"schema_version": 1, "status": "?"})])
+def test_a_job_whose_results_are_damaged_is_failed_and_the_others_are_told_of(tmp_path, content):
+    sweep = Sweep(tmp_path, [job(0), job(1)], "kdexp-train -m")
+    run(tmp_path / "seed-1")
+    (tmp_path / "seed-1" / "metrics.csv").write_text("epoch,val/acc\n0,what\n")
+    (tmp_path / "seed-0").mkdir()
+    (tmp_path / "seed-0" / "results.json").write_text(content)
+    assert [state.status for state in sweep.states()] == ["failed", "completed"]
+    sweep.set_aside()
+    assert {path.name for path in (tmp_path / "superseded").iterdir()} == {"seed-0-damaged", "seed-1-w"}
+
+
 def test_a_job_that_ran_with_changed_code_is_for_another_launch(tmp_path, capsys):
     """It is of another version than the jobs before it: not one of this sweep's results, nor worth a second try."""
     sweep = Sweep(tmp_path, [job(0), job(1)], "kdexp-train -m seed=0,1")

@@ -3,11 +3,14 @@
 import json
 import multiprocessing
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from read_only import read_only
 from scipy.special import log_softmax, logsumexp
 
 from kdexp import assemble
@@ -18,6 +21,7 @@ from kdexp.contracts import Outputs
 from kdexp.teacher_cache import Answers, Record, filled_views, folders, make_room, used
 from kdexp.train import run
 
+SCRIPTS = Path(sys.executable).parent
 CLASSES, SAMPLES, SHARD = 5, 50, 16
 INDEX = torch.arange(SAMPLES) * 3 + 1
 
@@ -47,8 +51,11 @@ def small_shards(monkeypatch):
     monkeypatch.setattr(cache, "SHARD", SHARD)
 
 
+CARD = {"samples": SAMPLES, "key": {"weights": "w"}, "made_for": {}, "split": "train", "config": {}}
+
+
 def answers(folder, ask, precision="fp32") -> Answers:
-    return Answers(folder, {"samples": SAMPLES}, Record(1, [CLASSES], {}, precision), INDEX, ask)
+    return Answers(folder, CARD, Record(1, [CLASSES], {}, precision), INDEX, ask)
 
 
 def assert_right(kept: Answers, view: int | None) -> None:
@@ -66,7 +73,7 @@ def test_each_view_of_each_sample_is_asked_for_once_and_given_back_by_the_sample
     assert sorted(ask.positions) == [(view, position) for view in (0, 1) for position in range(SAMPLES)]
     again = Asked()
     other = answers(tmp_path, again)
-    assert filled_views(tmp_path) == [0, 1]
+    assert filled_views(tmp_path, SAMPLES) == [0, 1]
     other.prepare(1)
     assert_right(other, 1)
     assert not again.positions
@@ -122,7 +129,7 @@ def test_a_job_that_is_killed_while_it_asks_leaves_nothing_that_counts(tmp_path)
         answers(tmp_path, Killed()).prepare(0)
     ask = Asked()
     kept = answers(tmp_path, ask)
-    assert filled_views(tmp_path) == []
+    assert filled_views(tmp_path, SAMPLES) == []
     kept.prepare(0)
     assert_right(kept, 0)
     assert len(ask.positions) == SAMPLES - SHARD  # the first shard was whole
@@ -408,6 +415,67 @@ def test_answers_that_are_not_the_teachers_are_found_by_asking_again(tmp_path, s
     assert answers.largest_difference([len(answers._position[answers._position >= 0]) - 1], augmented=False) > 1
     card = compose(["command=verify", "samples=3"], config_name="cache", store_dir=tmp_path / "store")
     assert {(good, "damaged" in found) for _, good, found in program.verify(card)} == {(True, False), (False, True)}
+
+
+@pytest.mark.parametrize("content", ["", "{", "[" * 100_000, "[]", '{"key": {}}', json.dumps(CARD | {"key": {"a": 1}})])
+def test_a_damaged_card_is_named_and_written_again(tmp_path, content, caplog):
+    asked = Asked()
+    answers(tmp_path / "key", asked).prepare(0)
+    card = tmp_path / "key" / "card.json"
+    whole = card.read_text()
+    assert json.loads(whole) == CARD
+    card.write_text(content)
+    again = answers(tmp_path / "key", asked)
+    again.prepare(0)
+    assert_right(again, 0)
+    assert len(asked.positions) == SAMPLES
+    assert card.read_text() == whole
+    assert f"{card} is damaged: " in caplog.text
+
+
+def test_a_damaged_card_does_not_stop_list_verify_or_clean(tmp_path, store, capsys):
+    for key, content in {"a": "{", "b": json.dumps(CARD), "c": json.dumps(CARD | {"split": "[bold]no split"})}.items():
+        folder = tmp_path / "store" / "teacher-outputs" / key
+        answers(folder, Asked()).prepare(0)
+        (folder / "card.json").write_text(content)
+    config = compose(["command=list", "key=all", "samples=3"], config_name="cache", store_dir=tmp_path / "store")
+    program.show(config)
+    shown = capsys.readouterr().out
+    assert f"{tmp_path / 'store' / 'teacher-outputs' / 'a' / 'card.json'} is damaged: " in shown
+    assert "[bold]no split" in shown
+    found = list(program.verify(config))
+    assert [good for _, good, _ in found] == [False, False, False]
+    assert all("card.json is damaged: " in why for _, _, why in found)
+    program.clean(config)
+    assert not folders(tmp_path / "store" / "teacher-outputs")
+
+
+@pytest.mark.slow
+def test_a_complete_store_that_cannot_be_written_to_is_used_and_else_it_is_one_line(tmp_path, store):
+    def train(folder, *overrides, before=()):
+        settings = ("experiment=smoke", "tracking=none", "teacher.cache=views:2", "robustness=calibration", "alpha=0.3")
+        environment = os.environ | {"KDEXP_STORE_DIR": str(tmp_path / "store"), "OMP_NUM_THREADS": "1"}
+        command = [*before, SCRIPTS / "kdexp-train", *settings, f"output_dir={tmp_path / folder}", *overrides]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+
+    assert train("first").returncode == 0
+    before = read_only(tmp_path / "store")
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "store").rglob("*")}
+    again = train("second", before=before)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "not kept" not in again.stdout
+    first, second = ((tmp_path / name / "student.safetensors").read_bytes() for name in ("first", "second"))
+    assert first == second
+    lacking = {"another teacher": "teacher.recipe.seed=7", "more views": "teacher.cache=views:3"}
+    for name, override in lacking.items():
+        refused = train(name, override, before=before)
+        assert refused.returncode == 2
+        assert refused.stderr.startswith(f"error: store_dir must be a folder that can be written to, got {tmp_path}")
+        assert refused.stderr.count("\n") == 1
+        assert "student: " not in refused.stdout
+    measured = train("another split", "dataset.split_seed=0", "dataset.eval_batch_size=64", before=before)
+    assert measured.returncode == 0, measured.stdout + measured.stderr
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "store").rglob("*")} == files
 
 
 @pytest.mark.parametrize(

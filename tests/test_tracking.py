@@ -1,11 +1,18 @@
 """What the trackers hold, read back by their own readers. W&B's is read in test_programs.py."""
 
 import csv
+import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
+import fake_wandb
 import pytest
 import torch
+from pytorch_lightning.loggers import CSVLogger
 
+from kdexp import tracking
 from kdexp.config import compose
 from kdexp.metrics import Curves
 from kdexp.tracking import Tracker, _with_password
@@ -154,3 +161,132 @@ def test_a_tool_that_is_not_installed_is_said_before_anything_is_trained(tmp_pat
     monkeypatch.setattr(config, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"^tracking=mlflow needs .*: pip install 'kdexp\[mlflow\]'$"):
         config.check(compose(["experiment=smoke", "tracking=mlflow"], output_dir=tmp_path))
+
+
+OUTAGE = """
+import json, os, sys, time, logging
+from pathlib import Path
+import fake_wandb, kdexp, wandb
+from kdexp import tracking
+
+tracking._PROBE_SECONDS, tracking._INIT_SECONDS, tracking._FINISH_SECONDS = 1.0, 2.0, 2.0  # the same, sooner
+logging.basicConfig(stream=sys.stdout, format="%(message)s")
+SETTINGS = {"project": "kdexp", "entity": None, "group": "g", "job_type": "distill", "name": "name", "tags": [],
+            "tool": "wandb", "wandb": "auto", "uri": None}
+
+def outage(before, after, moment):
+    folder = Path(f"{before}-{after}-{moment}")
+    folder.mkdir()
+    with fake_wandb.serving("well" if before == "refuses" else before) as server:
+        os.environ |= {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": "x" * 40}
+        if before == "refuses":
+            server.server_close()
+        started = time.monotonic()
+        tracker = tracking.Tracker(SETTINGS, folder, {"alpha": 0.1}, "0123abcd")
+        seconds = {"start": time.monotonic() - started}
+        for place in range(2):
+            if moment == place:
+                if after == "killed":
+                    os.system(f"pkill -9 -P {os.getpid()} wandb-core")
+                    time.sleep(0.5)
+                else:
+                    server.mode = after
+            for logger in tracker.loggers:
+                logger.log_metrics({"x": float(place)}, place)
+            time.sleep(0.5)
+        if moment == "end":
+            server.mode = after
+        started = time.monotonic()
+        tracker.finish(0)
+        wandb.teardown()
+        print("ENDED", json.dumps(seconds | {"end": time.monotonic() - started, "location": tracker.location}))
+
+for case in sys.argv[1:]:
+    before, after, moment = case.split()
+    print("CASE", case, flush=True)
+    outage(before, after, int(moment) if moment.isdigit() else moment)
+"""
+
+
+def wandb_without_a_server(folder: Path, *cases: str) -> dict[str, tuple[str, dict]]:
+    """For each case what was said, and the seconds that the tracker took to begin and to end."""
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "WANDB_SILENT": "true"}
+    env.pop("WANDB_MODE", None)
+    done = subprocess.run(
+        [sys.executable, "-c", OUTAGE, *cases], cwd=folder, env=env, timeout=300, check=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    found = {}
+    for part in done.stdout.split("CASE ")[1:]:
+        case, _, rest = part.partition("\n")
+        said, _, ended = rest.partition("ENDED ")
+        found[case] = said, json.loads(ended)
+    return found
+
+
+@pytest.mark.slow
+def test_a_server_that_is_down_at_the_start_is_said_once_and_the_run_is_kept_offline(tmp_path):
+    reasons = {"500": "HTTP 500", "busy": "HTTP 429", "garbage": "not answer as W&B", "silent": "not answer",
+               "refuses": "not answer"}  # fmt: skip
+    found = wandb_without_a_server(tmp_path, *(f"{mode} - -" for mode in reasons))
+    for mode, reason in reasons.items():
+        said, ended = found[f"{mode} - -"]
+        assert reason in said
+        assert said.count("\n") == 1
+        assert "offline-run-" in ended["location"]
+        assert ended["start"] + ended["end"] < 10
+
+
+@pytest.mark.slow
+def test_what_a_server_did_not_take_is_said_once_and_can_be_sent_later(tmp_path):
+    cases = ("well silent 1", "well 500 end", "well garbage end", "well killed 1", "well - -")
+    found = wandb_without_a_server(tmp_path, *cases)
+    assert found["well - -"][0] == ""
+    for case in cases[:-1]:
+        said, ended = found[case]
+        assert "tracking with wandb stopped: " in said
+        assert "wandb sync --no-skip-online " in said
+        assert said.count("\n") == 1
+        assert ended["start"] + ended["end"] < 15
+        (run,) = (tmp_path / case.replace(" ", "-")).glob("wandb/run-*")
+        with fake_wandb.serving() as server:
+            env = os.environ | {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": "x" * 40}
+            wandb = Path(sys.executable).parent / "wandb"
+            sync = [wandb, "sync", "--yes", "--no-skip-online", run]
+            subprocess.run(sync, env=env, cwd=tmp_path, check=True, capture_output=True, timeout=60)
+            # What W&B's process had not written when it was killed is in metrics.csv alone.
+            assert "wandb-history.jsonl" in server.sent or "killed" in case, case
+
+
+def test_the_seconds_that_a_dead_server_costs_are_less_than_30():
+    assert tracking._PROBE_SECONDS + tracking._INIT_SECONDS < 30
+    assert tracking._FINISH_SECONDS + tracking._PROBE_SECONDS < 20  # W&B's own process takes up to 10 s more
+
+
+class Failing(CSVLogger):
+    """Fails at the second call, as a tracker on a full disk or without its server does."""
+
+    calls = 0
+
+    def log_metrics(self, *args, **more):
+        self.calls += 1
+        if self.calls > 1:
+            raise OSError("no space left\non the device")
+
+
+def test_a_tracker_that_fails_in_the_middle_is_closed_and_the_run_goes_on(tmp_path, store, monkeypatch, caplog):
+    monkeypatch.setattr(tracking, "CSVLogger", Failing)
+    with caplog.at_level("WARNING", "kdexp.tracking"):
+        result = run(compose(["experiment=smoke", "tracking=csv"], output_dir=tmp_path / "run", store_dir=store))
+    assert result["status"] == "completed"
+    said = [record.getMessage() for record in caplog.records if record.name == "kdexp.tracking"]
+    assert said == ["warning: tracking with csv stopped: OSError: no space left; the run goes on without it"]
+
+
+def test_a_tracker_that_cannot_begin_does_not_end_the_run(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(tracking, "TensorBoardLogger", lambda *a, **k: 1 / 0)
+    tracker, final = begin("tensorboard", tmp_path)
+    tracker.summarize(*final)
+    tracker.finish(0)
+    assert (tracker.loggers, tracker.location) == ([], None)
+    assert "tracking with tensorboard stopped: ZeroDivisionError: division by zero" in caplog.text

@@ -317,6 +317,21 @@ def test_what_data_and_weights_cannot_bear_is_said_before_training(tmp_path, sto
     assert not (tmp_path / "checkpoints").exists()
 
 
+def test_what_lies_beside_a_run_does_not_end_it(tmp_path, store):
+    for name, content in {"a": "[" * 100_000, "b": "\0"}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "results.json").write_text(content)
+    control = experiment(tmp_path / "control", store, "alpha=1")
+    saved = json.loads((tmp_path / "control" / "results.json").read_text())
+    saved["metrics"]["test"]["best"] |= {"of_another_version": 0.5, "auc": None}
+    results.write(tmp_path / "control", saved)
+    (tmp_path / "control" / "student.safetensors").write_text("cut short")
+    found = experiment(tmp_path / "run", store, "tracking=csv", "robustness=calibration")
+    assert control["status"] == found["status"] == "completed"
+    report = json.loads((tmp_path / "run" / "robustness.json").read_text())
+    assert any("the control in" in note and "cannot be read" in note for note in report["notes"])
+
+
 def test_a_run_folder_must_hold_a_run(tmp_path):
     with pytest.raises(ValueError, match=r"^resume must be the folder of a run \(with results.json in it\), got "):
         run(OmegaConf.merge(compose(SMOKE, output_dir=tmp_path), {"resume": str(tmp_path)}))

@@ -4,6 +4,7 @@ import _thread
 import signal
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from kdexp import child, launch
+from kdexp import child, launch, signals
 from kdexp.config import RUN_ONLY, check, fingerprint, is_control, plain, run_fingerprint, run_key
 from kdexp.foreign import check_folder
 from kdexp.sweep import Job, Sweep, name_job, name_sweep
@@ -108,7 +109,7 @@ class Sweeper(BasicSweeper):
                 print(f"error: {type(self.launcher).__name__}: {error}", file=sys.stderr)
         self._show_end(sweep)
         if stop.number:
-            launch.leave(launch.TERMINATED if stop.number == signal.SIGTERM else launch.INTERRUPTED, "interrupted")
+            launch.leave(signals.exit_code(stop.number), "interrupted")
         if any(sweep.is_unfinished(state) for state in sweep.states()):
             sys.exit(launch.FAILED)
 
@@ -200,7 +201,7 @@ class Sweeper(BasicSweeper):
 
 
 class Stop:
-    """What Ctrl-C and SIGTERM do to a sweep: the first asks its jobs to save and stop.
+    """What Ctrl-C, SIGTERM and their like do to a sweep: the first asks its jobs to save and stop.
 
     The launcher is left alone meanwhile: joblib's way to be interrupted is to kill. When the jobs have stopped, it
     returns; if it does not, for jobs that are still in a queue, it is interrupted, as it is by a second Ctrl-C.
@@ -210,12 +211,15 @@ class Stop:
     """
 
     def __init__(self, sweep: Sweep) -> None:
-        self.number = 0
+        self.number, self._asked = 0, 0.0
         self._sweep = sweep
         self._over = threading.Event()
 
     def __enter__(self) -> "Stop":
-        self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.getsignal(number) for number in signals.STOPPING}
+        self._before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+        for number in self._before:
+            signal.signal(number, self._ask)
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -224,9 +228,13 @@ class Stop:
             signal.signal(number, handler)
 
     def _ask(self, number: int, frame: Any) -> None:
+        now = time.monotonic()
         if self.number:
-            raise KeyboardInterrupt
-        self.number = number
+            if now - self._asked > signals.SAME_SECONDS:
+                child.hurry()
+                raise KeyboardInterrupt
+            return
+        self.number, self._asked = number, now
         self._sweep.request_stop()
         threading.Thread(target=self._follow, daemon=True).start()
 

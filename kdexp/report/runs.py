@@ -1,7 +1,6 @@
 """The runs in some folders, as results.json, metrics.csv and a sweep's index tell them."""
 
 import csv
-import json
 import os
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from kdexp import results
-from kdexp.atomic import atomic_path
+from kdexp.atomic import atomic_path, read_json
 from kdexp.config import as_typed
 from kdexp.foreign import inside
 from kdexp.sweep import tail
 
 INDEX = "sweep.json"
+_JOB = {"folder", "overrides", "key", "status", "error"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +79,7 @@ class Run:
         try:
             with inside(self.folder, "metrics.csv").open(newline="") as file:
                 return [{name: float(v) for name, v in row.items() if name and v} for row in csv.DictReader(file)]
-        except (OSError, ValueError):
+        except (OSError, ValueError, csv.Error):
             return []
 
 
@@ -132,9 +132,10 @@ def _places(folder: Path) -> Iterator[tuple[Path, str, Mapping[str, Any]]]:
 
 def _index(sweep: Path) -> list[dict[str, Any]]:
     try:
-        return list(json.loads((sweep / INDEX).read_text())["jobs"])
-    except (OSError, ValueError, KeyError, TypeError):  # a sweep without one, or damaged: its folders are looked at
+        jobs = list(read_json(sweep / INDEX)["jobs"])
+    except (ValueError, KeyError, TypeError):  # a sweep without one, or damaged: its folders are looked at
         return []
+    return jobs if all(isinstance(job, dict) and job.keys() >= _JOB for job in jobs) else []
 
 
 def _read(folder: Path, job: Mapping[str, Any]) -> Run:
@@ -164,11 +165,11 @@ def leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 def read_reports(folders: Iterable[Path]) -> dict[Path, Mapping[str, Any]]:
     """The content of robustness.json of those of the run folders that have one."""
-    found = {}
+    found: dict[Path, Mapping[str, Any]] = {}
     for folder in folders:
-        with suppress(OSError, ValueError):  # most runs have none; one that cannot be read is no reason to show nothing
-            report = json.loads(inside(folder, "robustness.json").read_text())
-            if report.get("schema_version") == 1:
+        with suppress(ValueError):  # most runs have none; one that cannot be read is no reason to show nothing
+            report = read_json(inside(folder, "robustness.json"))
+            if isinstance(report, dict) and report.get("schema_version") == 1:
                 found[folder] = report
     return found
 

@@ -39,9 +39,9 @@ def show_run(folder: Path) -> None:
     """Print one finished run: teacher, control when there is one beside it, student; and where everything is."""
     run = _run(folder)
     rows = [Setting(name, {}, [_run(inside(folder / "steps", name))]) for name in run.results.get("steps", [])]
-    control = None if run.is_control else find_control(run.results, folder.parent)
+    control, unread = (None, []) if run.is_control else _find_control(run.results, folder.parent)
     if control is not None:
-        rows.insert(0, Setting("control", {}, [Run(folder.parent, control, "completed")]))
+        rows.insert(0, Setting("control", {}, [Run(control[0], control[1], "completed")]))
     rows.append(Setting("control" if run.is_control else "distilled", {}, [run]))
     teachers = {"teacher": run.results["teacher"]} if run.results.get("teacher") else {}
     console = screen()
@@ -59,6 +59,8 @@ def show_run(folder: Path) -> None:
     if command and tracked["location"]:
         console.print(f"look at it    {command}", soft_wrap=True)
     console.print(f"test again    kdexp-eval {results.argument('run', folder)}", soft_wrap=True)
+    for line in unread:
+        console.print(f"skipped: {line}", soft_wrap=True, markup=False, highlight=False)
 
 
 def show_sweep(folder: Path, names: Collection[str] | None = None) -> None:
@@ -89,23 +91,31 @@ def show_comparison(comparison: Comparison) -> None:
 
 def find_control(run: Mapping[str, Any], folder: Path) -> Mapping[str, Any] | None:
     """The results of the control of a run, see `control_folder`."""
-    place = control_folder(run, folder)
-    return results.read(place, "control") if place is not None else None
+    found = _find_control(run, folder)[0]
+    return found[1] if found else None
 
 
 def control_folder(run: Mapping[str, Any], folder: Path) -> Path | None:
     """The control of a run among the run folders in a folder: same student, data, recipe and seed, alpha = 1."""
+    found = _find_control(run, folder)[0]
+    return found[0] if found else None
+
+
+def _find_control(run: Mapping[str, Any], folder: Path) -> tuple[tuple[Path, Mapping[str, Any]] | None, list[str]]:
+    """The control's folder and results, and a line for each results.json before it that cannot be read."""
+    unread = []
     for path in folder.glob(f"*/{results.FILE}"):
         try:
             other = results.read(inside(folder, path.parent.name), "control")
-        except ValueError:  # somebody else's, or damaged: not a control, and no reason to fail a run that is done
+        except ValueError as error:  # somebody else's, or damaged: no reason to fail a run that is done
+            unread.append(str(error))
             continue
         is_same = other["control_fingerprint"] == run["control_fingerprint"]
         # A trial of a search that came to alpha=1 has no test metrics to compare with.
-        is_tested = other["status"] == "completed" and "test" in other.get("metrics", {})
+        is_tested = other["status"] == "completed" and "best" in other.get("metrics", {}).get("test", {})
         if is_tested and other["is_control"] and is_same:
-            return path.parent
-    return None
+            return (path.parent, other), unread
+    return None, unread
 
 
 def _run(folder: Path) -> Run:

@@ -1,4 +1,7 @@
 import json
+import os
+import shutil
+from pathlib import Path
 
 import pytest
 
@@ -94,11 +97,47 @@ def test_a_run_is_shown_with_the_control_beside_it(tmp_path, capsys, write_run):
     assert f"kdexp-eval run={tmp_path / 'run'}" in shown
 
 
-def test_a_damaged_neighbour_is_not_taken_for_a_control(tmp_path, write_run):
+def damage(folder: Path, how: str, control: dict) -> None:
+    """Make a run folder whose results.json is not what a run writes."""
+    folder.mkdir()
+    file = folder / "results.json"
+    if how == "a folder":
+        file.mkdir()
+    elif how == "a pipe":
+        os.mkfifo(file)
+    elif how == "a loop":
+        file.symlink_to(file)
+    elif how == "huge":
+        with file.open("wb") as empty:
+            empty.truncate(2**40)  # it takes no room
+    else:
+        content = {
+            "broken": "{",
+            "binary": bytes(range(256)),
+            "nested": "[" * 100_000,
+            "of other types": json.dumps(control | {"metrics": {"test": {"best": [1]}}}),
+            "of other words": json.dumps(control | {"overrides": [1]}),
+        }[how]
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+DAMAGES = ("a folder", "a pipe", "a loop", "huge", "broken", "binary", "nested", "of other types", "of other words")
+
+
+def test_a_damaged_neighbour_is_not_taken_for_a_control_and_is_named_in_a_line(tmp_path, write_run, capsys):
     run = write_run(tmp_path / "run", seed=1)
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "results.json").write_text("{")
+    control = write_run(tmp_path / "z", seed=1, alpha=1.0)
+    shutil.rmtree(tmp_path / "z")
+    for how in DAMAGES:
+        damage(tmp_path / how, how, control)
     assert find_control(run, tmp_path) is None
+    show_run(tmp_path / "run")
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("skipped: ")]
+    assert {how for line in said for how in DAMAGES if f"/{how}" in line} == {*DAMAGES} - {"a loop"}  # it leads nowhere
+    assert len(said) == len(DAMAGES) - 1
+    found, unread = find([tmp_path])
+    assert [one.folder.name for one in found] == ["run"]
+    assert {how for line in unread for how in DAMAGES if f"/{how}" in line} == {*DAMAGES} - {"a folder"}  # no file
 
 
 def test_a_control_is_found_by_its_fingerprint(tmp_path, write_run):
