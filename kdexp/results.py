@@ -19,7 +19,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from kdexp import signals
-from kdexp.atomic import atomic_path, read_json, sha256
+from kdexp.atomic import atomic_path, read_json, remove_staged, sha256
 from kdexp.foreign import inside, without_password
 
 SCHEMA_VERSION = 1
@@ -32,6 +32,8 @@ STATUSES = ("running", "completed", "pruned", "failed", "oom", "diverged", "inte
 
 _LINE_BREAK = re.compile(r"\n\s*")
 _LOCK = ".lock"
+_ROOM = ".room"
+_ROOM_BYTES = 2**18  # some times what a run's results.json has
 _LOCK_SECONDS = 5.0  # long enough for whoever looks at the lock, or takes a last note, to let it go again
 
 _FACTS: dict[str, type] = {
@@ -68,7 +70,9 @@ def recording(folder: Path, facts: Mapping[str, Any]) -> Iterator[dict[str, Any]
         "started": _now(),
     }
     with alone(folder):
+        remove_staged(folder)
         write(folder, results)
+        (folder / _ROOM).write_bytes(os.urandom(_ROOM_BYTES))  # random: not even a file system that compresses saves it
         _running.add(folder)
         try:
             yield results
@@ -90,7 +94,13 @@ _ending = threading.Lock()
 def _end(folder: Path, results: dict[str, Any], status: str, **more: str) -> None:
     results |= {"status": status, **more, "ended": _now()}
     with _ending:
-        write(folder, results)
+        _write_last(folder, results)
+
+
+def _write_last(folder: Path, results: Mapping[str, Any]) -> None:
+    """Write how a run ended; on a full disk into the room that was kept for it."""
+    (folder / _ROOM).unlink(missing_ok=True)
+    write(folder, results)
 
 
 def last_word(status: str, error: str) -> None:
@@ -150,7 +160,7 @@ def note_death(folder: Path, status: str, error: str) -> None:
 def _note(folder: Path, status: str, error: str) -> None:
     results = read_json(folder / FILE)
     if results.get("status") == "running":
-        write(folder, results | {"status": status, "error": error, "ended": _now()})
+        _write_last(folder, results | {"status": status, "error": error, "ended": _now()})
 
 
 def set_aside(folder: Path) -> None:
@@ -173,8 +183,9 @@ def set_aside(folder: Path) -> None:
                 shutil.copy2(kept, place)
         restore_hydra(place, run)
         for path in folder.iterdir():
-            if path.name not in (".hydra", LOG, _LOCK, FILE):
+            if path.name not in (".hydra", LOG, _LOCK, _ROOM, FILE):
                 path.rename(place / path.name)
+        (folder / _ROOM).unlink(missing_ok=True)
         if (folder / FILE).exists():
             (folder / FILE).rename(place / FILE)
 
@@ -236,7 +247,7 @@ def copy(folder: Path, target: Path) -> None:
     """Copy what a complete run left, but checkpoints and the tracker's files; the target is replaced at one stroke."""
     temporary = target.with_name(f".{target.name}")
     shutil.rmtree(temporary, ignore_errors=True)
-    ignored = shutil.ignore_patterns("checkpoints", "wandb", _LOCK)
+    ignored = shutil.ignore_patterns("checkpoints", "wandb", _LOCK, _ROOM)
     shutil.copytree(folder, temporary, ignore=ignored, copy_function=shutil.copyfile)
     for place, _, _ in os.walk(temporary):
         os.chmod(place, os.stat(place).st_mode | stat.S_IRWXU)  # in a store of somebody else's they may be read-only

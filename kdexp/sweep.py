@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -233,6 +233,17 @@ class Sweep:
         if status != "running":
             self._seen[job.folder] = changed, state
         return state
+
+
+def placed(folder: Path, jobs: Sequence[Job]) -> list[Job]:
+    """The same jobs, in the folders that earlier launches gave them: names depend on what was swept.
+
+    Args:
+        folder: the sweep's.
+        jobs: of a launch that begins.
+    """
+    earlier = {job.key: job.folder for job in _jobs(folder / FILE).values() if job.trial is None}
+    return [replace(job, folder=earlier.get(job.key, job.folder)) for job in jobs]
 
 
 def stop_file(folder: Path, launch: str) -> Path:

@@ -1,7 +1,11 @@
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
+from mounts import small_disk
 
 from kdexp import results, signals
 
@@ -93,3 +97,46 @@ def test_lists_of_numbers_and_words_are_lines_and_everything_is_read_back(tmp_pa
     text = (tmp_path / "results.json").read_text()
     assert "    [1, 2],\n    [3, 4]\n" in text
     assert '"words": ["a, b", "c\\n  d"]' in text
+
+
+FULL_DISK = """
+import json, sys
+from pathlib import Path
+from kdexp import results
+
+disk = Path(sys.argv[1])
+facts = {"config": {}, "overrides": [], "seed": 0, "is_control": False, "control_fingerprint": "c"}
+try:
+    with results.recording(disk / "run", facts):
+        with (disk / "filler").open("wb", buffering=0) as filler:
+            while True:
+                filler.write(bytes(4096))
+except OSError as error:
+    print(json.dumps([str(error), results.read(disk / "run", "run")]))
+"""
+
+
+def test_on_a_full_disk_a_run_still_says_how_it_ended(tmp_path):
+    before = small_disk(tmp_path, "1m")
+    done = subprocess.run(
+        [*before, sys.executable, "-c", FULL_DISK, str(tmp_path)], check=True, capture_output=True, text=True
+    )
+    error, stored = json.loads(done.stdout)
+    assert "No space left" in error
+    assert (stored["status"], stored["error"]) == ("failed", f"OSError: {error}")
+
+
+def test_what_a_killed_process_was_writing_is_removed_at_the_next_start(tmp_path):
+    pid = os.fork()
+    if pid == 0:
+        with results.recording(tmp_path, FACTS), results.atomic_path(tmp_path / "metrics.csv") as staged:
+            staged.write_text("half of it")
+            with results.atomic_path(tmp_path / "checkpoints" / "best.ckpt"):
+                os._exit(9)
+    os.waitpid(pid, 0)
+    left = {path.name for path in tmp_path.rglob(".*-*")}
+    assert {name.split("-")[0] for name in left} == {".metrics", ".best"}
+    (tmp_path / ".hydra-notes").write_text("a person's own")
+    with results.recording(tmp_path, FACTS):
+        assert {path.name for path in tmp_path.rglob(".*-*")} == {".hydra-notes"}
+    assert {path.name for path in tmp_path.iterdir()} == {"results.json", "checkpoints", ".lock", ".hydra-notes"}

@@ -17,7 +17,7 @@ from hydra.utils import instantiate
 from kdexp import child, results, train
 from kdexp.config import HYDRA_VERSION_BASE, check, code_version, compose, is_control, plain, run_fingerprint, run_key
 from kdexp.report.progress import Progress, command_line, seconds_left, settings, show_left
-from kdexp.sweep import Job, State, Sweep, name_job, name_sweep
+from kdexp.sweep import Job, State, Sweep, name_job, name_sweep, placed
 
 CONF = Path(__file__).parents[1] / "conf"
 FACTS = {"config": {}, "overrides": [], "seed": 0, "is_control": False, "control_fingerprint": "c", "wandb_id": "w"}
@@ -274,6 +274,17 @@ def test_a_second_launch_adds_its_jobs_and_every_job_keeps_its_number(tmp_path):
     assert {entry["folder"]: entry["number"] for entry in index["jobs"]} == {"seed-1": 0, "seed-2": 1, "seed-3": 2}
     assert [entry["status"] for entry in index["jobs"]] == ["completed", "waiting", "waiting"]
     assert [state.number for state in third.states()] == [1]
+
+
+def test_a_job_is_found_by_what_it_computes_whatever_was_swept_when_it_ran(tmp_path):
+    trial = Job(("alpha=0.3",), "trial-0", "searched", 4, trial=0)
+    Sweep(tmp_path, [Job(("seed=0",), "digits", "first", 4), trial], "kdexp-train -m seed=0")
+    run(tmp_path / "digits", key="first")
+    jobs = [Job((f"seed={number}",), f"seed-{number}", key, 4) for number, key in enumerate(["first", "second"])]
+    again = Sweep(tmp_path, placed(tmp_path, jobs), "kdexp-train -m seed=0,1")
+    assert [(one.job.folder, one.status) for one in again.states()] == [("digits", "completed"), ("seed-1", "waiting")]
+    searched = Job(("alpha=0.3",), "alpha-0.3", "searched", 4)  # a trial was not measured on test
+    assert placed(tmp_path, [searched]) == [searched]
 
 
 def test_what_is_set_aside_is_all_there_and_the_folder_is_free(tmp_path):

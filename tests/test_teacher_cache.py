@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from read_only import read_only
+from mounts import read_only
 from scipy.special import log_softmax, logsumexp
 
 from kdexp import assemble

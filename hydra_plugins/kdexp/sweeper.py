@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from kdexp import child, launch, signals
 from kdexp.config import RUN_ONLY, check, fingerprint, is_control, plain, run_fingerprint, run_key
 from kdexp.foreign import check_folder
-from kdexp.sweep import Job, Sweep, name_job, name_sweep
+from kdexp.sweep import Job, Sweep, name_job, name_sweep, placed
 
 if TYPE_CHECKING:
     from kdexp.report.progress import Progress
@@ -118,7 +118,7 @@ class Sweeper(BasicSweeper):
 
         assert self.config is not None
         cells, jobs = self._jobs()
-        sweep = Sweep(folder, jobs, command_line(sys.argv))
+        sweep = Sweep(folder, placed(folder, jobs), command_line(sys.argv))
         if self.config.rerun == "all":
             sweep.set_aside()
         same = f" ({cells} combinations, of which some come to the same)" if cells > len(jobs) else ""
