@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -203,7 +204,7 @@ def one_line(error: BaseException) -> str:
     """What a composition error says, in one line, without Hydra's advice on how to read it."""
     cause = error.__cause__
     texts = [str(error)]
-    if isinstance(cause, OmegaConfBaseException) and str(cause) not in texts[0]:
+    if isinstance(cause, OmegaConfBaseException | OSError) and str(cause) not in texts[0]:
         texts.append(str(cause))
     skipped = (
         "To append to your",
@@ -673,6 +674,10 @@ def _check_views(config: Any) -> None:
 _PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
+MANY_RANKS = "KDEXP_MANY_RANKS"
+"""Environment variable: when it is set, a run may have more ranks than the machine has cores."""
+
+
 def _check_trainer(trainer: Any, optimizer: Any) -> None:
     for name in ("limit_train_batches", "limit_val_batches"):
         limit = trainer[name]
@@ -683,6 +688,11 @@ def _check_trainer(trainer: Any, optimizer: Any) -> None:
     devices = trainer.devices
     counted = devices == "auto" or (isinstance(devices, int) and devices >= 1) or not isinstance(devices, int | str)
     _require(counted, "trainer.devices", "must be a number of devices, a list of them or auto", devices)
+    # A machine has more cores than GPUs. Two ranks are few enough anywhere.
+    most = max(os.cpu_count() or 1, 2)
+    is_few = not isinstance(devices, int) or devices <= most or bool(os.environ.get(MANY_RANKS))
+    rule = f"must be at most {most}, the cores of this machine (unless {MANY_RANKS}=1)"
+    _require(is_few or trainer.accelerator == "gpu", "trainer.devices", rule, devices)
     for name, least in (("num_nodes", 1), ("log_every_n_steps", 1), ("gradient_stats_every_n_steps", 0)):
         _require(trainer[name] >= least, f"trainer.{name}", f"must be at least {least}", trainer[name])
     clip = trainer.gradient_clip_val

@@ -19,6 +19,7 @@ from hydra.errors import ConfigCompositionException, HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from kdexp import child, loader, monitor, results, signals
 from kdexp.config import (
@@ -39,7 +40,7 @@ log = logging.getLogger(__name__)
 traceback_log = logging.getLogger("kdexp.traceback")
 
 FAILED, WRONG_INPUT = 1, 2  # exit codes
-_WRONG = (HydraException, ConfigCompositionException, OmegaConfBaseException, ValueError, FileNotFoundError)
+_WRONG = (HydraException, ConfigCompositionException, OmegaConfBaseException, YAMLError, ValueError, OSError)
 LAUNCH = "KDEXP_LAUNCH"  # environment variable: which launch of a sweep a job belongs to
 TRIAL = "KDEXP_TRIAL"  # environment variable: which trial of a search a job is, by its id in the study
 
@@ -49,6 +50,7 @@ def program(entry: Callable[[], None]) -> None:
     full_traceback = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing; what is printed is up to us
     logging.raiseExceptions = False  # a log file on a full disk must not fill the console too
+    _open_closed_streams()
     logging.setLogRecordFactory(_PlainRecord)
     loader.install()
     with signals.obeyed():
@@ -59,6 +61,13 @@ def program(entry: Callable[[], None]) -> None:
             if full_traceback or signals.interruption(error) is not None:
                 raise
             leave(WRONG_INPUT, one_line(error))
+
+
+def _open_closed_streams() -> None:
+    """After ``>&-``: what is printed goes nowhere, and no other file becomes the standard output."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (for as long as the process lives)
 
 
 class _PlainRecord(logging.LogRecord):

@@ -81,6 +81,10 @@ def test_settings_have_their_types(tmp_path):
         ("teacher.recipe.max_epochs=0", r"^teacher.recipe.max_epochs must be at least 1, got 0$"),
         ("teacher.recipe.train_fraction=0", r"^teacher.recipe.train_fraction must be in \(0, 1\], got 0$"),
         ("trainer.devices=0", r"^trainer.devices must be a number of devices, a list of them or auto, got 0$"),
+        (
+            "trainer.devices=100000",
+            r"^trainer.devices must be at most \d+, the cores of this machine \(unless KDEXP_MANY_RANKS=1\), got 1000",
+        ),
         ("trainer.limit_val_batches=0", r"^trainer.limit_val_batches must be null, .*, got 0$"),
         ("trainer.limit_train_batches=abc", r"^trainer.limit_train_batches must be null, .*, got abc$"),
         ("trainer.gradient_clip_val=-1", r"^trainer.gradient_clip_val must be null or > 0, got -1.0$"),

@@ -162,6 +162,38 @@ def test_a_wrong_setting_is_one_line_on_stderr_and_exit_code_2(command, tmp_path
     assert "Traceback" not in done.stdout + done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--config-dir", "slip", "--config-name", "flow"), r"expected ',' or '\]'.* in \".*slip/flow.yaml\", line 2"),
+        (("--config-dir", "slip", "student=mine"), r"not allowed here.* in \".*slip/student/mine.yaml\", line 2"),
+        ((*SMOKE, "hydra.run.dir=/proc/nowhere"), r"No such file or directory: '/proc/nowhere'"),
+        ((*SMOKE, "tracking=none", "store_dir=/proc/nowhere"), r"store_dir must be a folder that can be written"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, tuple) else None,
+)  # fmt: skip
+def test_a_slip_in_a_yaml_and_a_folder_that_cannot_be_written_to_are_one_line(command, tmp_path, arguments, message):
+    (tmp_path / "slip" / "student").mkdir(parents=True)
+    (tmp_path / "slip" / "flow.yaml").write_text("alpha: [0.1\nseed: 1\n")
+    (tmp_path / "slip" / "student" / "mine.yaml").write_text("_target_: kdexp.models.mlp.mlp\n  hidden: [3]\n")
+    done = command("kdexp-train", *arguments, rc=2)
+    (line,) = [line for line in done.stderr.splitlines() if not line.startswith("teacher ")]
+    assert re.search(message, line)
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_a_run_whose_output_nobody_reads_goes_to_its_end(tmp_path, store):
+    environment = os.environ | {"KDEXP_STORE_DIR": str(store), "OMP_NUM_THREADS": "1"}
+    script = '"$0" experiment=smoke tracking=none hydra.run.dir=run'
+    for reader in (">&-", ">&- 2>&-", "| head -1"):
+        program = Path(sys.executable).with_name("kdexp-train")
+        subprocess.run(["bash", "-c", f"{script} {reader}", program], cwd=tmp_path, env=environment, check=False,
+                       capture_output=True)  # fmt: skip
+        assert json.loads((tmp_path / "run" / "results.json").read_text())["status"] == "completed"
+        shutil.rmtree(tmp_path / "run")
+
+
 @pytest.mark.parametrize("value", ["abc", "1.5"])
 def test_a_sweep_with_one_wrong_value_is_refused_before_its_first_job(command, tmp_path, value):
     done = command("kdexp-train", "-m", f"alpha=0.1,{value}", *SMOKE, rc=2)

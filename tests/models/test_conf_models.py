@@ -33,7 +33,7 @@ def composed(tmp_path_factory):
             f"num_outputs: {NUM_CLASSES}\ninput_shape: {list(input_shape)}\nmean: [0.0]\nstd: [1.0]\n"
         )
         (folder / "probe.yaml").write_text(
-            f"defaults: [{group}: {name}, dataset: probe, _self_]\ntrainer: {{channels_last: auto}}\n"
+            f"defaults: [{group}: {name}, dataset: probe, _self_]\ntrainer: {{channels_last: auto, monitor: auto}}\n"
             f"hydra: {{searchpath: ['file://{CONF}']}}\n"
         )
         with initialize_config_dir(str(folder), version_base="1.3"):
