@@ -510,7 +510,7 @@ def _train_teacher(member: Any, setting: str, config: Any, data: Data, key: str,
         "max_epochs": recipe.max_epochs,
         "gradient_clip_val": recipe.gradient_clip_val,
     }
-    fitted = fit(module, own, folder, settings, owner=key, splits=own.splits, title="teacher")
+    fitted = fit(module, own, folder, settings, owner=key, title="teacher")
     load_weights(learner, fitted.best, "teacher.weights")
     return learner.cpu()
 

@@ -143,7 +143,7 @@ def distill(
         # While a term trains alone, what the others train has no gradient, and DDP would wait for it.
         settings["strategy"] = "ddp_find_unused_parameters_true"
     if launch.rank() != 0:
-        fit(module, parts.batches(data), folder, settings, owner=owner, splits=splits, judge=judge)
+        fit(module, parts.batches(data), folder, settings, owner=owner, judge=judge)
         return
     tracker = _tracker(config, folder, record)
     try:
@@ -154,7 +154,6 @@ def distill(
                 folder,
                 settings,
                 owner=owner,
-                splits=splits,
                 loggers=tracker.loggers,
                 judge=judge,
             )

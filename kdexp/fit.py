@@ -20,11 +20,9 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning.callbacks import Checkpoint, RichProgressBar
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
-from torch import Tensor
 
 from kdexp import monitor, ranks
 from kdexp.atomic import atomic_path
-from kdexp.contracts import Split, Splits
 from kdexp.distiller import Distiller, Diverged
 from kdexp.loop import Steps
 
@@ -75,7 +73,6 @@ def fit(
     settings: Mapping[str, Any],
     *,
     owner: str,
-    splits: Splits,
     loggers: Sequence[Logger] = (),
     title: str = "student",
     judge: Judge | None = None,
@@ -88,7 +85,6 @@ def fit(
         folder: ``checkpoints/`` and ``metrics.csv`` go here. When there are checkpoints, the training continues.
         settings: the keys of conf/trainer/base.yaml that Lightning's Trainer takes.
         owner: identifies the training, see `refuse_foreign`.
-        splits: what the data are made of.
         loggers: where metrics go besides metrics.csv.
         title: what the progress display calls it.
         judge: asked after each epoch, once that is saved, by rank 0; either every rank has one or none.
@@ -134,8 +130,8 @@ def fit(
             table.restore(_content(resumed), module.monitor)
         try:
             trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
-        except Diverged as error:
-            raise Diverged(f"{title}: {error}; {_what_data_hold(splits)}") from error
+        except Diverged as error:  # data with NaN or Inf were refused before
+            raise Diverged(f"{title}: {error}; no sample of the data holds NaN or Inf") from error
     return Fitted(
         best=keeper.best,
         last=keeper.last,
@@ -147,22 +143,6 @@ def fit(
         seconds=table.seconds,
         device=trainer.strategy.root_device,
     )
-
-
-def _what_data_hold(splits: Splits) -> str:
-    found = [
-        f"{bad} of {len(split)} {name} samples"
-        for name, split in (("train", splits.train), ("val", splits.val))
-        if (bad := _not_finite(split))
-    ]
-    return f"{' and '.join(found) or 'no train or val sample'} hold{'' if found else 's'} NaN or Inf"
-
-
-def _not_finite(split: Split) -> int:
-    """How many samples hold NaN or Inf; what is read from files are images of whole numbers, which cannot."""
-    values = [split.target]
-    values += [split.inputs[split.index]] if isinstance(split.inputs, Tensor) else []
-    return int(torch.stack([~value.reshape(len(split), -1).isfinite().all(1) for value in values]).any(0).sum())
 
 
 def ignore_known_warnings() -> None:

@@ -69,7 +69,7 @@ def steps(work: Work, students: int, backend: str) -> float:
         module = assemble.distiller(config, assemble.student(config), parts.teacher(config, data), data)
         settings = {"accelerator": "cpu", "devices": 1, "max_epochs": 1, "limit_train_batches": work.steps}
         with tempfile.TemporaryDirectory(dir=work.folder) as folder:
-            fit(module, parts.batches(data), Path(folder), settings, owner="bench", splits=data.student.splits)
+            fit(module, parts.batches(data), Path(folder), settings, owner="bench")
 
     turns.run([partial(job, number) for number in range(students)])
     return statistics.median(turns.backend.seconds[2:-1])

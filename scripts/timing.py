@@ -107,7 +107,7 @@ class Work:
         module.on_validation_epoch_start = lambda: (clock.append(time.perf_counter()), last())
         epochs = config.trainer.max_epochs
         settings = {"accelerator": "cpu", "devices": 1, "max_epochs": epochs, "limit_train_batches": self.steps}
-        fit(module, data.student, self.folder, settings, owner="timing", splits=data.student.splits)
+        fit(module, data.student, self.folder, settings, owner="timing")
         self.teacher.networks[0].to(memory_format=torch.contiguous_format)  # as all others find it
         return clock[-1] - clock[0]
 
