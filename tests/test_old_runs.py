@@ -70,12 +70,14 @@ def test_they_are_evaluated_and_their_teacher_is_found(command, old):
 @pytest.mark.slow
 def test_an_interrupted_one_is_resumed(command, old):
     folder = old / "runs" / "interrupted"
-    before = (folder / "metrics.csv").read_text()
+    before = (folder / "metrics.csv").read_text().splitlines()
     command("kdexp-train", f"resume={folder}")
-    after = (folder / "metrics.csv").read_text()
-    assert after.startswith(before.splitlines()[0])
-    assert after.splitlines()[1:151] == before.splitlines()[1:151]
-    assert len(after.splitlines()) == 201
+    after = (folder / "metrics.csv").read_text().splitlines()
+    assert after[:150] == before[:150]
+    # The last row was written after the last checkpoint: it is made again, with metrics that are rounded otherwise now.
+    again, old_row = ([float(value or "nan") for value in rows[150].split(",")] for rows in (after, before))
+    assert again == pytest.approx(old_row, rel=1e-6, nan_ok=True)
+    assert len(after) == 201
     assert results.read(folder, "run")["status"] == "completed"
     assert len(list((old / "store" / "teachers").iterdir())) == 1, "the teacher was trained again"
 
