@@ -385,7 +385,7 @@ def test_a_robustness_report_is_sent_and_kept_where_the_reader_says(attack, stor
         return begin("offline", settings, *more)
 
     monkeypatch.setattr(tracking, "_wandb_run", watched)
-    monkeypatch.setattr(tracking, "_answers", lambda url: True)
+    monkeypatch.setattr(tracking, "_problem_of_server", lambda: None)
     for name, value in {"WANDB_MODE": "offline", "WANDB_API_KEY": "0" * 40, "KDEXP_STORE_DIR": str(store)}.items():
         monkeypatch.setenv(name, value)
     config = attack.config

@@ -132,13 +132,13 @@ def test_steps_and_controls_are_looked_for_in_the_folder(theirs, write_run, tmp_
 
 
 def test_a_terminal_shows_what_it_would_obey(theirs, write_run, capsys):
-    changed(theirs / "failed", overrides=[HOSTILE], error=HOSTILE, status=HOSTILE)
+    changed(theirs / "failed", overrides=[HOSTILE], error=HOSTILE)
     write_run(theirs / "other", alpha=0.5, loss=HOSTILE, teacher=HOSTILE, teacher_acc=0.5, key="k")
     index(theirs, "control", "student", "failed", "other")
     found, _ = find([theirs])
     show_comparison(Comparison(found))
     shown = "".join(capsys.readouterr().out.split())
-    assert f"{SHOWN}:{SHOWN}:{SHOWN}" in shown  # status, overrides, error
+    assert f"failed:{SHOWN}:{SHOWN}" in shown  # status, overrides, error
     assert f"loss={SHOWN}" in shown
     assert not {"\x1b", "\x07", "\x9b"} & set(shown)
 
@@ -164,7 +164,7 @@ def test_a_robustness_report_and_a_list_of_caches_show_it_too(tmp_path, write_re
     kept = tmp_path / "teacher-outputs" / "key"
     kept.mkdir(parents=True)
     made = {"teacher": HOSTILE, "dataset": HOSTILE}
-    (kept / "card.json").write_text(json.dumps({"made_for": made, "split": HOSTILE, "samples": 1}))
+    (kept / "card.json").write_text(json.dumps({"made_for": made, "split": HOSTILE, "samples": 1, "key": {}, "config": {}}))
     (kept / "checksums.bin").touch()
     show_caches(compose([], "cache", store_dir=tmp_path))
     shown = capsys.readouterr().out
