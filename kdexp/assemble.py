@@ -4,6 +4,7 @@ import hashlib
 import inspect
 import json
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property, partial
@@ -699,9 +700,14 @@ def teacher_cache(config: Any, frozen: Teacher | None, data: Data) -> Cache | No
     make_room(folder.parent, wanted, config.teacher.cache_max_gb)
     answers = Cache(frozen, module, kept, views)
     train = answers.answers["train"]
+    filled = sum(view < views for view in train.filled_views())
+    if filled < views and not os.access(train.folder, os.W_OK):
+        raise ValueError(
+            f"store_dir must be a folder that can be written to, got {train.folder}, with {filled} of {views} views"
+        )
     log.info("teacher cache: %d views of %d samples, %.3g MB each, %d of them there; %s",
              views, len(module.splits.train), train.bytes_per_view / 1e6,
-             sum(view < views for view in train.filled_views()), train.folder)  # fmt: skip
+             filled, train.folder)  # fmt: skip
     if top_k < shape[0]:
         log.info("teacher cache: the %d largest of %d logits are kept, the others by their mean", top_k, shape[0])
     if config.teacher.cache == "static" and config.augment.transforms:

@@ -243,8 +243,9 @@ def test_no_code_is_run_from_the_card_of_a_cache(attack, name, monkeypatch):
     kept.mkdir(parents=True)
     made = {"teacher": "t", "dataset": "d"}
     (kept / "card.json").write_text(
-        json.dumps({"made_for": made, "split": "train", "samples": 1, "config": attack.config})
+        json.dumps({"made_for": made, "split": "train", "samples": 1, "key": {}, "config": attack.config})
     )
+    (kept / "checksums.bin").touch()
     before = attack.files()
     ((key, good, found),) = verify(OmegaConf.merge(settings("cache"), {"store_dir": str(attack.place / "store")}))
     assert (key, good) == ("key", False)

@@ -466,9 +466,12 @@ def test_a_complete_store_that_cannot_be_written_to_is_used_and_else_it_is_one_l
     assert "not kept" not in again.stdout
     first, second = ((tmp_path / name / "student.safetensors").read_bytes() for name in ("first", "second"))
     assert first == second
-    lacking = {"another teacher": "teacher.recipe.seed=7", "more views": "teacher.cache=views:3"}
-    for name, override in lacking.items():
-        refused = train(name, override, before=before)
+    lacking = {
+        "another teacher": ("teacher.recipe.seed=7",),
+        "more views": ("teacher.cache=views:3", "trainer.max_epochs=3"),
+    }
+    for name, overrides in lacking.items():
+        refused = train(name, *overrides, before=before)
         assert refused.returncode == 2
         assert refused.stderr.startswith(f"error: store_dir must be a folder that can be written to, got {tmp_path}")
         assert refused.stderr.count("\n") == 1
