@@ -26,7 +26,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     short by a full disk or a kill. On an exception the temporary file is removed and path is left as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.kdexp-", suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -43,7 +43,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     _flush(path.parent)
 
 
-_STAGED = re.compile(r"\.[^/]+-[a-z0-9_]{8}(\.\w+)?")  # as mkstemp names them
+_STAGED = re.compile(r"\.[^/]+\.kdexp-[a-z0-9_]{8}(\.\w+)?")  # as `atomic_path` names them: nobody else's
 
 
 def remove_staged(folder: Path) -> None:
@@ -51,7 +51,7 @@ def remove_staged(folder: Path) -> None:
 
     Call it only while no other process writes there.
     """
-    for path in (*folder.glob(".*-*"), *folder.glob("[!.]*/.*-*")):
+    for path in (*folder.glob(".*.kdexp-*"), *folder.glob("[!.]*/.*.kdexp-*")):
         if _STAGED.fullmatch(path.name) and path.is_file():
             path.unlink(missing_ok=True)
 

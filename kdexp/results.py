@@ -72,9 +72,10 @@ def recording(folder: Path, facts: Mapping[str, Any]) -> Iterator[dict[str, Any]
     with alone(folder):
         remove_staged(folder)
         write(folder, results)
-        (folder / _ROOM).write_bytes(os.urandom(_ROOM_BYTES))  # random: not even a file system that compresses saves it
         _running.add(folder)
         try:
+            # Random bytes: not even a file system that compresses saves their room.
+            (folder / _ROOM).write_bytes(os.urandom(_ROOM_BYTES))
             yield results
             _end(folder, results, "completed")
         except BaseException as error:
@@ -138,8 +139,9 @@ def alone(folder: Path) -> Iterator[None]:
 def is_in_use(folder: Path) -> bool:
     """Whether a process runs in a run folder now."""
     try:
-        lock = os.open(folder / _LOCK, os.O_RDONLY)  # somebody else's runs can be looked at, too
-    except FileNotFoundError:
+        # Somebody else's runs can be looked at, too; a pipe of that name is not waited for.
+        lock = os.open(folder / _LOCK, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:  # there is none, or it is not one that kdexp made
         return False
     try:
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -19,6 +19,7 @@ from kdexp.config import (
     DISTILLATION_ONLY,
     HYDRA_VERSION_BASE,
     RUN_ONLY,
+    as_typed,
     check,
     code_version,
     fingerprint,
@@ -189,7 +190,7 @@ def _differences(there: dict[str, Any], here: dict[str, Any]) -> str:
         named = chosen | dict(leaves({key: value for key, value in config.items() if key != "choices"}))
         return {name: value for name, value in named.items() if name.split(".")[0] not in ignored}
 
-    old, new = settings(there), settings(here)
+    old, new = settings(dict(as_typed(there))), settings(here)
     differing = [
         name
         for name in sorted({**old, **new}, key=lambda name: name.count("."))

@@ -135,8 +135,25 @@ def test_what_a_killed_process_was_writing_is_removed_at_the_next_start(tmp_path
                 os._exit(9)
     os.waitpid(pid, 0)
     left = {path.name for path in tmp_path.rglob(".*-*")}
-    assert {name.split("-")[0] for name in left} == {".metrics", ".best"}
-    (tmp_path / ".hydra-notes").write_text("a person's own")
+    assert {name.split("-")[0] for name in left} == {".metrics.kdexp", ".best.kdexp"}
+    own = {tmp_path / ".travis-settings.yml", tmp_path / "checkpoints" / ".db-password"}
+    for path in own:
+        path.write_text("a person's own")
     with results.recording(tmp_path, FACTS):
-        assert {path.name for path in tmp_path.rglob(".*-*")} == {".hydra-notes"}
-    assert {path.name for path in tmp_path.iterdir()} == {"results.json", "checkpoints", ".lock", ".hydra-notes"}
+        assert set(tmp_path.rglob(".*-*")) == own
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "results.json",
+        "checkpoints",
+        ".lock",
+        ".travis-settings.yml",
+    }
+
+
+@pytest.mark.parametrize("lock", ["a pipe", "a loop"])
+def test_a_lock_that_is_none_is_no_process(tmp_path, lock):
+    results.write(tmp_path, FACTS | {"schema_version": 1, "status": "running"})
+    if lock == "a pipe":
+        os.mkfifo(tmp_path / ".lock")
+    else:
+        (tmp_path / ".lock").symlink_to(".lock")
+    assert results.read(tmp_path, "run")["status"] == "killed"
