@@ -425,6 +425,7 @@ def _run_fused(one: _Job, parts: Any) -> None:
 
 
 def _set_up(one: _Job) -> None:
+    logging.setLogRecordFactory(_PlainRecord)
     setup_globals()
     HydraConfig.instance().cfg = one.hydra  # type: ignore[assignment]
     hydra = one.hydra.hydra
