@@ -46,6 +46,7 @@ class Loader(ConfigLoaderImpl):
             said: Any = OmegaConf.to_container(loaded.config, resolve=False)
             if "hydra" in said:
                 check_hydra(said["hydra"], f"{default.config_path}.yaml")
+                check_texts({"hydra": said["hydra"]})
         return loaded
 
 

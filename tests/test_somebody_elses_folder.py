@@ -455,6 +455,10 @@ OPTIONS = {
     "an interpolation for a part of it": ("experiment", f"{GLOBAL}x: {{_target_: y}}\nhydra: {{sweeper: '${{x}}'}}\n"),
     "where it writes": ("experiment", f"{GLOBAL}hydra: {{run: {{dir: <ELSEWHERE>}}}}\n"),
     "a secret": ("experiment", f"{GLOBAL}tracking: {{name: '${{oc.env:SECRET}}'}}\n"),
+    "a secret that is swept over": (
+        "experiment",
+        f"{GLOBAL}hydra: {{mode: MULTIRUN, sweeper: {{params: {{tracking.name: '${{oc.env:SECRET}}'}}}}}}\n",
+    ),
     "a password": ("experiment", f"{GLOBAL}tracking: {{uri: 'http://me:{SECRET}@host'}}\n"),
     "an address of weights": (
         "student",
