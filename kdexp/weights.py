@@ -164,7 +164,8 @@ def _levels(content: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     def place(name: str) -> tuple[bool, int]:
         return "ema" in name, _LEVELS.index(name) if name in _LEVELS else len(_LEVELS)
 
-    entries = sorted((str(name) for name, value in content.items() if isinstance(value, Mapping)), key=place)
+    named = [name for name, value in content.items() if isinstance(name, str) and isinstance(value, Mapping)]
+    entries = sorted(named, key=place)
     return {"": content, **{name: content[name] for name in entries}}
 
 
@@ -182,7 +183,7 @@ def _renamed(state: Mapping[str, Any], rules: Rules) -> dict[str, Tensor]:
     """The tensors of an entry, by their names after the rules."""
     renamed = {}
     for name, tensor in state.items():
-        if isinstance(tensor, Tensor):
+        if isinstance(name, str) and isinstance(tensor, Tensor):
             for pattern, replacement in rules:
                 name = re.sub(pattern, replacement, name)
             renamed[name] = tensor

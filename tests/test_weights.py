@@ -189,3 +189,13 @@ def test_the_wrong_number_of_classes_is_said_as_a_shape(tmp_path):
     other = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 100))
     message = refused(tmp_path, {"state_dict": before("module.", other.state_dict())})
     assert "'3.weight' of shape (100, 6) instead of (3, 6)" in message
+
+
+@pytest.mark.parametrize(
+    "around", [{"class_weights": {0: torch.ones(1)}}, {5: torch.ones(1)}, {0: {"a": torch.ones(1)}}]
+)
+def test_entries_that_numbers_name_are_passed_over(tmp_path, around):
+    saved, network = (torch.nn.Linear(2, 3) for _ in range(2))
+    torch.save({**around, "state_dict": saved.state_dict()}, tmp_path / "teacher.pt")
+    load_weights(network, tmp_path / "teacher.pt", "teacher.weights")
+    assert torch.equal(network.weight, saved.weight)
