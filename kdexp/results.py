@@ -79,7 +79,7 @@ def recording(folder: Path, facts: Mapping[str, Any]) -> Iterator[dict[str, Any]
             yield results
             _end(folder, results, "completed")
         except BaseException as error:
-            with suppress(OSError):  # a full disk, most likely: what went wrong before is what is to be heard
+            with suppress(OSError):  # a full disk, most likely: the earlier error is the one to report
                 _end(folder, results, status_of(error), error=_reason(error))
             raise
         finally:

@@ -97,7 +97,7 @@ class Sweeper(BasicSweeper):
             raise ValueError("a sweep must be started by one process: kdexp starts the ranks of each job itself")
         child.warm_up()  # while the configurations are composed
         folder = Path(self.config.hydra.sweep.dir)
-        check_folder(folder, "sweep_name")  # one that is gone on with may be somebody else's
+        check_folder(folder, "sweep_name")  # a sweep that is continued may be somebody else's
         sweep, progress = self._begin(folder)
         OmegaConf.save(self.config, sweep.folder / "multirun.yaml")
         with progress, sweep.watched(progress.show), Stop(sweep) as stop:
