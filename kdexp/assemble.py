@@ -617,7 +617,8 @@ def near_chance(accuracy: float, counts: Tensor, samples: int, task: Task, auc: 
         counts: (C,) samples of each class in that split, see `samples_per_class`.
         samples: of the split.
         task: what the targets mean.
-        auc: on the split, in [0, 1], where it is known; it is said, but does not decide.
+        auc: on the split, in [0, 1], where it is known. Of yes/no outputs it decides, too: what is rare hides in the
+            accuracy.
 
     Returns:
         What there is to say, and what to do where the accuracy is hardly better than that; nothing where it is.
@@ -630,10 +631,10 @@ def near_chance(accuracy: float, counts: Tensor, samples: int, task: Task, auc: 
     found = f"accuracy {accuracy:.3f}{f', AUC {auc:.3f}' if auc is not None else ''}; chance {chance:.3f}, "
     found += f"the most frequent class {majority:.3f}"
     blind = max(chance, majority)
-    if accuracy >= blind + 0.1 * (1 - blind):
+    ranks = auc is not None and auc >= 0.6 and (task != "multiclass" or len(counts) == 2)
+    if ranks or accuracy >= blind + 0.1 * (1 - blind):
         return found, ""
-    what = "nothing" if auc is None or auc < 0.6 else "nothing by its decisions (its AUC is better)"
-    return found, f"it has {what} to teach: train it longer (teacher.recipe), or check its weights, mean and std"
+    return found, "it has little to teach: train it longer (teacher.recipe), or check its weights, mean and std"
 
 
 def teacher_on_val(config: Any, frozen: Teacher, data: Data) -> tuple[float, Tensor, int, Task, float | None]:

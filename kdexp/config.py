@@ -272,6 +272,10 @@ def control_fingerprint(config: Mapping[str, Any]) -> str:
 def _fingerprint_without(config: Mapping[str, Any], ignored: Sequence[str]) -> str:
     content = {key: value for key, value in as_typed(config).items() if key not in ignored}
     content["dataset"] = _without_folder(content["dataset"])
+    source = (content.get("scheme") or {}).get("source") or {}
+    if source.get("source", {}).get("download"):  # not left out as above: fingerprints of earlier runs have it as false
+        source = {**source, "source": {**source["source"], "download": False}}
+        content["scheme"] = {**content["scheme"], "source": source}
     return fingerprint(content)
 
 

@@ -131,7 +131,7 @@ def fit(
         try:
             trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
         except Diverged as error:  # data with NaN or Inf were refused before
-            raise Diverged(f"{title}: {error}; no sample of the data holds NaN or Inf") from error
+            raise Diverged(f"{title}: {error}; no sample held in memory has NaN or Inf") from error
     return Fitted(
         best=keeper.best,
         last=keeper.last,
@@ -259,6 +259,9 @@ class Keeper(Checkpoint):
         """Save; after the module's own epoch end, which refuses a diverged epoch."""
         assert isinstance(pl_module, Distiller)
         metrics = pl_module.epoch_metrics
+        if pl_module.monitor not in metrics and not self.monitor:
+            log.warning("%s is not defined on the val samples used: %s chooses the best epoch", pl_module.monitor,
+                        pl_module.tie_breaker)  # fmt: skip
         # Where val has a single class no epoch has an AUC: what decides between equal ones then decides.
         self.monitor = pl_module.monitor if pl_module.monitor in metrics else pl_module.tie_breaker or ""
         score = monitor.score(metrics, self.monitor, pl_module.tie_breaker)

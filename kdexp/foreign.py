@@ -42,8 +42,12 @@ def stored(config: Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError(f"config.{setting} must be a plain value in a file of results, got {text!r}")
     trust.check(config)
     own: dict[str, Any] = _without_downloads(config)
-    if not any((Path(own["store_dir"]) / name).is_dir() for name in _STORED):
-        own["store_dir"] = os.environ.get("KDEXP_STORE_DIR") or str(Path.home() / ".cache" / "kdexp")
+    readers = os.environ.get("KDEXP_STORE_DIR") or str(Path.home() / ".cache" / "kdexp")
+    store = Path(own["store_dir"])
+    if not any((store / name).is_dir() for name in _STORED):
+        own["store_dir"] = readers
+    elif store.resolve() != Path(readers).resolve():
+        check_folder(store, "store_dir")
     tracking = own["tracking"]
     kept = tracking["wandb"] if tracking.get("wandb") in ("offline", "disabled") else "auto"
     return own | {"tracking": {**tracking, "wandb": kept, "entity": None, "uri": tracking_server()}}

@@ -193,7 +193,7 @@ def set_aside(folder: Path) -> None:
 
 
 def restore_hydra(folder: Path, run: Mapping[str, Any]) -> None:
-    """Say in ``.hydra`` what a run's settings were: Hydra writes those of whoever opens the folder before it is asked.
+    """Say in ``.hydra`` what a run's settings were: Hydra has written those of whoever opened the folder.
 
     Args:
         folder: of the run.

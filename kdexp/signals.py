@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-"""What tells a process to end. SLURM announces the end of a job's time with SIGUSR1 or 2, whichever was asked for."""
+"""What tells a process to end. SLURM announces the end of a job's time with SIGUSR1 or 2, whichever was chosen."""
 
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM  # as shells count signals
 """Exit codes: after Ctrl-C, and after any other of `STOPPING`."""

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import os
 import re
 import threading
@@ -21,6 +22,8 @@ from kdexp.atomic import atomic_path, read_json
 from kdexp.config import DISTILLATION_ONLY, RUN_ONLY
 from kdexp.foreign import inside
 from kdexp.monitor import score
+
+log = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
 FILE = "sweep.json"
@@ -104,7 +107,7 @@ class Sweep:
         with self._index() as known:
             numbers = {job.folder: number for number, job in known.items()}
             for job in jobs:
-                numbers.setdefault(job.folder, len(numbers))
+                numbers.setdefault(job.folder, max(known, default=-1) + 1)
                 known[numbers[job.folder]] = self._jobs[numbers[job.folder]] = job
 
     def recall(self, folders: Collection[str] | None = None) -> None:
@@ -252,11 +255,27 @@ def stop_file(folder: Path, launch: str) -> Path:
 
 
 def _jobs(index: Path) -> dict[int, Job]:
-    """The jobs in an index; none when there is no such file, or it is damaged: who runs a sweep knows its jobs."""
+    """The jobs in an index; none when there is no such file.
+
+    Of a damaged one they are those that can be read; who runs a sweep knows its own jobs. It is kept beside.
+    """
     try:
-        return {entry["number"]: _job(entry) for entry in read_json(index)["jobs"]}
+        entries = list(read_json(index)["jobs"])
+        is_damaged = False
     except (ValueError, LookupError, TypeError):
-        return {}
+        entries, is_damaged = [], index.exists()
+    jobs = {}
+    for entry in entries:
+        try:
+            jobs[entry["number"]] = _job(entry)
+        except (LookupError, TypeError):
+            is_damaged = True
+    if is_damaged:
+        kept = index.with_suffix(".damaged.json")
+        index.replace(kept)
+        log.warning("%s is damaged and was moved to %s: jobs that only it tells of are in no table until a launch has "
+                    "them again", index, kept)  # fmt: skip
+    return jobs
 
 
 def _job(entry: Mapping[str, Any]) -> Job:

@@ -45,7 +45,7 @@ def _takes(*names: str) -> Callable[[Any], bool]:
 
 
 def _is_a(base: str) -> Callable[[Any], bool]:
-    """Whether it is a class that is derived from this one; named, so that torch is imported only when it is asked."""
+    """Whether it is a class that is derived from this one; named, so that torch is imported only when needed."""
     return lambda found: inspect.isclass(found) and issubclass(found, pkgutil.resolve_name(base))
 
 

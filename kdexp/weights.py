@@ -242,8 +242,9 @@ def _names(
     missing = [name for name in wanted if name not in names][:_SHOWN]
     unknown = [name for name in names if name not in wanted][:_SHOWN]
     part = setting.rpartition(".")[0]
-    return (
+    found = (
         f"without {', '.join(missing) or 'nothing'}, with {', '.join(unknown) or 'nothing else'} (entries "
-        f"{', '.join(map(str, list(content)[:_SHOWN]))}): {part}.weights_key names the entry that holds them, "
-        f"{part}.rename turns names into the network's own"
+        f"{', '.join(map(str, list(content)[:_SHOWN]))})"
     )
+    hint = f": {part}.weights_key names the entry that holds them, {part}.rename turns names into the network's own"
+    return found + (hint if part else "")

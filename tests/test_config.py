@@ -139,6 +139,15 @@ def test_fingerprints_ignore_where_a_run_lies_and_see_what_it_computes(tmp_path)
     assert control_fingerprint(base) != control_fingerprint(seeded)
 
 
+def test_whether_a_source_domain_may_be_fetched_is_in_no_fingerprint(tmp_path):
+    fetched, local = (
+        plain(composed(tmp_path, "scheme=cross_domain", "dataset@scheme.source=mnist", *more))
+        for more in (["scheme.source.source.download=true"], [])
+    )
+    assert fetched["scheme"] != local["scheme"]
+    assert run_fingerprint(fetched) == run_fingerprint(local)
+
+
 def test_teachers_and_students_offer_the_same_networks():
     options = {g: {p.stem for p in (CONF / g).glob("*.yaml")} - {"base", "ensemble"} for g in ("teacher", "student")}
     assert options["teacher"] == options["student"]

@@ -17,7 +17,7 @@ from kdexp.train import run
 
 SMOKE = ["experiment=smoke", "tracking=none", "student.width=2"]
 FAR = ["optimizer=sgd", "optimizer.lr=1e30", "scheduler=constant", "trainer.limit_train_batches=1"]
-CLEAN = "no sample of the data holds NaN or Inf"
+CLEAN = "no sample held in memory has NaN or Inf"
 
 
 def experiment(folder, store, *overrides):

@@ -277,6 +277,14 @@ def test_a_teacher_is_held_against_chance_and_the_most_frequent_class(accuracy, 
     assert teacher_accuracy(accuracy, torch.tensor(counts), 100, task).verdict == verdict
 
 
+@pytest.mark.parametrize(
+    ("counts", "auc", "verdict"),
+    [([98, 2], 0.95, "ok"), ([98, 2], 0.52, "warning"), ([98, 1, 1], 0.95, "warning")],
+)
+def test_a_teacher_that_ranks_a_rare_class_well_has_something_to_teach(counts, auc, verdict):
+    assert teacher_accuracy(0.981, torch.tensor(counts), 100, "multiclass", auc).verdict == verdict
+
+
 class Noisy(nn.Linear):
     def forward(self, inputs):
         return nn.functional.dropout(super().forward(inputs), 0.5)  # whatever the mode

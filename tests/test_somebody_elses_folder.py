@@ -23,6 +23,7 @@ from kdexp.cache import verify
 from kdexp.config import compose
 from kdexp.eval import robustness
 from kdexp.eval import run as measure
+from kdexp.report.table import control_folder
 from kdexp.train import run
 
 SMOKE = ("experiment=smoke", "tracking=none", "trainer.max_epochs=1", "teacher.recipe.max_epochs=1")
@@ -585,3 +586,29 @@ def test_the_installed_timm_reads_plain_weights_and_no_pickles(attack):
     assert not attack.mark.exists()
     torch.load(path, weights_only=False)
     assert attack.mark.exists()
+
+
+def test_a_store_that_is_theirs_must_not_lead_out_of_itself(attack):
+    theirs = attack.place / "their_store"
+    theirs.mkdir()
+    attack.elsewhere.mkdir()
+    (theirs / "teachers").symlink_to(attack.elsewhere)
+    attack.config["store_dir"] = str(theirs)
+    attack.write(status="interrupted")
+    before = attack.files()
+    with pytest.raises(ValueError, match=r"^store_dir must hold no link to what is outside, got .*_store/teachers$"):
+        resumed(attack)
+    assert not list(attack.elsewhere.iterdir())
+    assert attack.files() == before
+
+
+def test_a_control_whose_folder_leads_out_is_not_used(attack):
+    control = attack.place / "control"
+    shutil.copytree(attack.folder, control)
+    attack.elsewhere.mkdir()
+    (control / "robustness").symlink_to(attack.elsewhere)
+    facts = {**attack.results, "is_control": True}
+    (control / "results.json").write_text(json.dumps(facts))
+    assert control_folder(attack.results, attack.place) is None
+    (control / "robustness").unlink()
+    assert control_folder(attack.results, attack.place) == control

@@ -235,6 +235,18 @@ def test_an_index_that_is_damaged_is_written_anew(tmp_path, index):
     with sweep.watched(lambda states: None):
         pass
     assert [entry["folder"] for entry in json.loads((tmp_path / "sweep.json").read_text())["jobs"]] == ["seed-0"]
+    assert (tmp_path / "sweep.damaged.json").read_text() == index  # what only it told of is not lost
+
+
+def test_an_entry_that_is_damaged_costs_no_other(tmp_path):
+    Sweep(tmp_path, [job(0), job(1)], "kdexp-train -m")
+    index = json.loads((tmp_path / "sweep.json").read_text())
+    del index["jobs"][0]["key"]
+    (tmp_path / "sweep.json").write_text(json.dumps(index))
+    Sweep(tmp_path, [job(2)], "kdexp-train -m")
+    entries = json.loads((tmp_path / "sweep.json").read_text())["jobs"]
+    assert {entry["folder"] for entry in entries} == {"seed-1", "seed-2"}
+    assert json.loads((tmp_path / "sweep.damaged.json").read_text()) == index
 
 
 @pytest.mark.parametrize("content", ["[" * 100_000, "{", json.dumps({"schema_version": 1, "status": "?"})])

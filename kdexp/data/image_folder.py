@@ -224,7 +224,7 @@ def _form(path: Path) -> str | None:
         ValueError: it cannot be known which of its values is black, and which white.
     """
     try:
-        with Image.open(path) as image:
+        with _open(path) as image:
             mode = image.mode
             is_deep = mode in _GREY_16_BITS
             if mode == "I":  # 32 bits; or 16, of a PGM, and of a PNG where Pillow is older
@@ -239,6 +239,12 @@ def _form(path: Path) -> str | None:
     return form
 
 
+def _open(path: Path) -> Image.Image:
+    """A file as any image but PostScript, which Pillow gives to another program (Ghostscript) to run."""
+    Image.init()
+    return Image.open(path, formats=[name for name in Image.OPEN if name != "EPS"])
+
+
 def _is_turned(image: Image.Image) -> bool:
     with suppress(Exception):  # as in `_shown`
         return bool(image.getexif().get(ExifTags.Base.Orientation, 1) != 1)
@@ -247,7 +253,7 @@ def _is_turned(image: Image.Image) -> bool:
 
 def _shown(path: Path) -> Image.Image:
     """An image as `load` describes it, of 8 bits a channel in RGB."""
-    with Image.open(path) as image:
+    with _open(path) as image:
         image.load()
         with suppress(Exception):  # a tag that cannot be read turns nothing
             ImageOps.exif_transpose(image, in_place=True)

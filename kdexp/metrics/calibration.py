@@ -19,7 +19,7 @@ from kdexp.losses.precision import at_least_fp32
 from kdexp.metrics.rows import decisions, labels
 
 BINS = 15
-"""Of the expected calibration error, unless others are asked for."""
+"""Of the expected calibration error, unless others are given."""
 
 
 def predictions(logits: Tensor, target: Tensor, task: Task) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from kdexp.report.runs import Run, read_reports
 from kdexp.report.statistics import Paired, paired, t_interval, wilson
 
 BY_CHOICE = "val/acc"
-"""The order of settings unless another is asked for: that in which they would be chosen."""
+"""The order of settings unless `sort` names another: that in which they would be chosen."""
 
 # Chosen options and the equation's own numbers stand first, in this order.
 _FIRST_AXES = ("dataset", "teacher", "student", "loss", "feature_loss", "alpha", "temperature")

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kdexp import results
-from kdexp.foreign import inside
+from kdexp.foreign import check_folder, inside
 from kdexp.report import claims
 from kdexp.report.comparison import Comparison, Setting
 from kdexp.report.files import write
@@ -103,18 +103,18 @@ def control_folder(run: Mapping[str, Any], folder: Path) -> Path | None:
 
 def _find_control(run: Mapping[str, Any], folder: Path) -> tuple[tuple[Path, Mapping[str, Any]] | None, list[str]]:
     """The control's folder and results, and a line for each results.json before it that cannot be read."""
-    unread = []
+    unread: list[str] = []
     for path in folder.glob(f"*/{results.FILE}"):
         try:
             other = results.read(inside(folder, path.parent.name), "control")
+            is_same = other["control_fingerprint"] == run["control_fingerprint"]
+            # A trial of a search that came to alpha=1 has no test metrics to compare with.
+            is_tested = other["status"] == "completed" and "best" in other.get("metrics", {}).get("test", {})
+            if is_tested and other["is_control"] and is_same:
+                check_folder(path.parent, "control")  # its cells are read and written there
+                return (path.parent, other), unread
         except ValueError as error:  # somebody else's, or damaged: no reason to fail a run that is done
             unread.append(str(error))
-            continue
-        is_same = other["control_fingerprint"] == run["control_fingerprint"]
-        # A trial of a search that came to alpha=1 has no test metrics to compare with.
-        is_tested = other["status"] == "completed" and "best" in other.get("metrics", {}).get("test", {})
-        if is_tested and other["is_control"] and is_same:
-            return (path.parent, other), unread
     return None, unread
 
 

@@ -106,6 +106,17 @@ def test_a_truncated_image_is_named(tmp_path):
         load(folder, "mine", size=4).train_inputs[3]
 
 
+def test_postscript_by_another_name_is_no_image_and_is_not_run(tmp_path, monkeypatch):
+    folder = write(tmp_path)
+    path = tmp_path / "mine" / "train" / "cat" / "3.png"
+    Image.new("RGB", (12, 8)).save(path, "EPS")
+    with Image.open(path) as image:
+        assert image.format == "EPS"  # what Pillow makes of it, whatever its name
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_, **__: pytest.fail("Ghostscript was called"))
+    inputs = load(folder, "mine", size=4).train_inputs
+    assert len([inputs[i] for i in range(len(inputs))]) == 19
+
+
 # What a person sees
 
 GREY = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000
