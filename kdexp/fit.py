@@ -21,7 +21,7 @@ from pytorch_lightning.callbacks import Checkpoint, RichProgressBar
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from kdexp import monitor, ranks
+from kdexp import monitor, ranks, signals
 from kdexp.atomic import atomic_path
 from kdexp.distiller import Distiller, Diverged
 from kdexp.loop import Steps
@@ -129,7 +129,8 @@ def fit(
             log.info("%s: continuing from %s", title, resumed)
             table.restore(_content(resumed), module.monitor)
         try:
-            trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
+            with signals.ctrl_c_kept():
+                trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
         except Diverged as error:  # data with NaN or Inf were refused before
             raise Diverged(f"{title}: {error}; no sample held in memory has NaN or Inf") from error
     return Fitted(

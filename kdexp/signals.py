@@ -98,6 +98,20 @@ def obeyed() -> Iterator[None]:
                 signal.signal(number, signal.SIG_IGN)
 
 
+@contextmanager
+def ctrl_c_kept() -> Iterator[None]:
+    """Ctrl-C does afterwards what it did before: Lightning has it ignored for good once a training was interrupted.
+
+    (A notebook goes on after that, and so does what it starts, which inherits it.)
+    """
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():  # no other may set it, and in no other it was set
+            signal.signal(signal.SIGINT, before)
+
+
 def _terminate(number: int, frame: Any) -> None:
     if not _state.is_ending:  # once: what the process does on its way out is not disturbed
         _state.is_ending = True

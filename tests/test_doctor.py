@@ -84,7 +84,7 @@ def test_wrong_statistics_and_a_teacher_that_learned_nothing_are_warned_of_but_d
     for check in ("inputs of the student", "inputs of the teacher"):
         assert "warning -> " in found[check]
         assert "mean and" in found[check]
-    assert "warning -> it has nothing to teach" in found["teacher on val"]
+    assert "warning -> it has little to teach" in found["teacher on val"]
     assert "note -> alpha weighs the HARD term here" in found["alpha"]
     assert "is alpha=0.1 meant?" in found["alpha"]
 

@@ -4,6 +4,7 @@ import csv
 import json
 import logging
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,7 @@ def cut_off(monkeypatch):
             with pytest.raises((KeyboardInterrupt, SystemExit)):
                 run(config)
         assert results.read(Path(config.output_dir), "run")["status"] == "interrupted"
+        assert signal.getsignal(signal.SIGINT) is not signal.SIG_IGN, "a notebook's next cell is interrupted, too"
 
     return interrupted
 
