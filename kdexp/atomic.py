@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 log = logging.getLogger(__name__)
 
 _LARGEST_JSON = 64 * 2**20  # bytes; no file of kdexp's comes near it
+_DEEPEST_JSON = 50  # the deepest of kdexp's has 8
 
 
 @contextmanager
@@ -116,11 +117,28 @@ def read_json(path: Path) -> Any:
             raise ValueError(f"it has more than {_LARGEST_JSON // 2**20} MB")
         if not path.is_file():  # a pipe would be waited for
             raise ValueError("it is not a file")
-        return json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes())
     except OSError as error:
         raise ValueError(error.strerror or type(error).__name__) from error
     except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+        content, is_deep = None, True
+    else:
+        is_deep = _is_deep(content)
+    if is_deep:
+        raise ValueError(f"it is nested more than {_DEEPEST_JSON} deep")
+    return content
+
+
+def _is_deep(content: Any) -> bool:
+    level = [content]
+    for _ in range(_DEEPEST_JSON + 1):
+        level = [
+            value
+            for node in level
+            if isinstance(node, dict | list)
+            for value in (node.values() if isinstance(node, dict) else node)
+        ]
+    return bool(level)
 
 
 def sha256(path: Path) -> str:

@@ -22,7 +22,7 @@ from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from kdexp import foreign, trust
+from kdexp import foreign, trust, typed
 from kdexp.monitor import AUTO, DIRECTIONS
 
 # Hydra 1.4 will warn about any explicit value: this is the one line to change then.
@@ -42,7 +42,7 @@ class Dataset:
     """See conf/dataset/base.yaml."""
 
     name: str = MISSING
-    source: Any = MISSING
+    source: dict[str, Any] = MISSING
     task: str = "multiclass"
     num_classes: int = MISSING
     num_outputs: int = MISSING
@@ -116,13 +116,13 @@ class Config:
     """Everything `kdexp.train.run` reads. The groups' own keys (networks, losses, optimizers) are free."""
 
     dataset: Dataset = MISSING
-    teacher: Any = MISSING
-    student: Any = MISSING
-    loss: Any = MISSING
+    teacher: dict[str, Any] = MISSING
+    student: dict[str, Any] = MISSING
+    loss: dict[str, Any] = MISSING
     feature_loss: dict[str, Any] = field(default_factory=dict)
     scheme: dict[str, Any] = field(default_factory=dict)
-    optimizer: Any = MISSING
-    scheduler: Any = MISSING
+    optimizer: dict[str, Any] = MISSING
+    scheduler: dict[str, Any] = MISSING
     trainer: Trainer = MISSING
     tracking: Tracking = MISSING
     robustness: dict[str, Any] = field(default_factory=dict)
@@ -140,7 +140,7 @@ class Config:
     rerun: str | None = None
     sweep_name: str | None = None
     sweep_dir: str | None = None
-    choices: dict[str, Any] = field(default_factory=dict)
+    choices: dict[str, str] = field(default_factory=dict)
 
 
 ConfigStore.instance().store(name="schema", node=Config, provider="kdexp")
@@ -294,6 +294,21 @@ def as_typed(config: Mapping[str, Any]) -> Mapping[str, Any]:
         return config
     settings = {key: value for key, value in dataset.items() if key != _NAMED_BY_DATA}
     return {**config, "dataset": settings | {"classes": None}}
+
+
+def stored(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration from a file, with what every reader takes for granted, whoever wrote it.
+
+    Args:
+        config: plain values, of this kdexp or an earlier one.
+
+    Returns:
+        The configuration, with the defaults of settings that did not exist when it was written.
+
+    Raises:
+        ValueError: a setting without a default is missing, or one has a value of the wrong type.
+    """
+    return typed.complete(config, Config, "config")
 
 
 def run_key(config: Mapping[str, Any]) -> str:

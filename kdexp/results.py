@@ -11,6 +11,7 @@ import stat
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +21,9 @@ from filelock import FileLock, Timeout
 
 from kdexp import signals
 from kdexp.atomic import atomic_path, read_json, remove_staged, sha256
+from kdexp.config import stored
 from kdexp.foreign import inside, without_password
+from kdexp.typed import complete
 
 SCHEMA_VERSION = 1
 FILE = "results.json"
@@ -36,16 +39,69 @@ _ROOM = ".room"
 _ROOM_BYTES = 2**18  # some times what a run's results.json has
 _LOCK_SECONDS = 5.0  # long enough for whoever looks at the lock, or takes a last note, to let it go again
 
-_FACTS: dict[str, type] = {
-    "schema_version": int,
-    "status": str,
-    "config": dict,
-    "overrides": list,
-    "seed": int,
-    "is_control": bool,
-    "control_fingerprint": str,
-}
-_MORE = dict.fromkeys(("choices", "metrics", "epochs", "samples", "model", "cost", "tracking"), dict)
+
+@dataclass
+class _Curves:
+    """See `kdexp.metrics`: the points are those of `fpr`, the names ``macro`` and the numbers of classes."""
+
+    fpr: list[float] = field(default_factory=list)
+    roc: dict[str, list[float]] = field(default_factory=dict)
+    auc: dict[str, float] = field(default_factory=dict)
+    confusion: list[list[float]] = field(default_factory=list)
+
+
+@dataclass
+class _Model:
+    parameters: int = 0
+    macs: int = 0
+    bytes: int = 0
+
+
+@dataclass
+class _Teacher:
+    val: dict[str, float | None]
+    test: dict[str, float | None]
+    curves: _Curves = field(default_factory=_Curves)
+    model: _Model = field(default_factory=_Model)
+
+
+@dataclass
+class _Cost:
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class _Epochs:
+    best: int | None = None
+    last: int | None = None
+
+
+@dataclass
+class _Version:
+    schema_version: int
+
+
+@dataclass
+class _Content:
+    """What every reader of the file takes for granted, whoever wrote it."""
+
+    status: str
+    config: dict[str, Any]
+    overrides: list[str]
+    seed: int
+    is_control: bool
+    control_fingerprint: str
+    choices: dict[str, str] = field(default_factory=dict)
+    metrics: dict[str, dict[str, dict[str, float | None]]] = field(default_factory=dict)
+    epochs: _Epochs = field(default_factory=_Epochs)
+    samples: dict[str, int] = field(default_factory=dict)
+    model: _Model = field(default_factory=_Model)
+    cost: _Cost = field(default_factory=_Cost)
+    curves: _Curves = field(default_factory=_Curves)
+    tracking: dict[str, str | None] = field(default_factory=dict)
+    steps: list[str] = field(default_factory=list)
+    wandb_id: str = "none"
+    error: str = ""
 
 
 @contextmanager
@@ -318,34 +374,43 @@ def _read(path: Path, setting: str) -> dict[str, Any]:
         results = read_json(path)
     except ValueError as error:
         raise ValueError(f"{setting} must hold a readable {FILE}, got {path}: {error}") from error
-    if not _is_of_run(results):
-        raise ValueError(f"{setting} must hold the {FILE} of a run, got {path}")
-    if not re.fullmatch(r"\w+", str(results.get("wandb_id", "none"))):
-        raise ValueError(f"{setting} must hold a wandb_id of letters and digits, got {results['wandb_id']!r} in {path}")
-    found = results["schema_version"]
-    if found != SCHEMA_VERSION:
-        raise ValueError(f"{setting} must hold a {FILE} of schema version {SCHEMA_VERSION}, got {found} in {path}")
-    return dict(results)
+    try:
+        results = _complete(results)
+    except ValueError as error:
+        raise ValueError(f"{setting} must hold the {FILE} of a run, got {path}: {error}") from error
+    return results
 
 
-def _is_of_run(results: Any) -> bool:
-    """Whether a file has what every reader takes for granted, whoever wrote it."""
-    if not isinstance(results, dict) or not all(isinstance(results.get(key), kind) for key, kind in _FACTS.items()):
-        return False
-    if not all(isinstance(results.get(key, {}), kind) for key, kind in _MORE.items()):
-        return False
-    if results["status"] not in STATUSES or not all(isinstance(word, str) for word in results["overrides"]):
-        return False
-    measured: list[Any] = [results.get("metrics", {})] if results["status"] == "completed" else []
-    for _ in ("splits", "epochs"):
-        if not all(isinstance(level, dict) for level in measured):
-            return False
-        measured = [value for level in measured for value in level.values()]
-    return all(isinstance(level, dict) and all(map(_is_number, level.values())) for level in measured)
+def _complete(results: Any) -> dict[str, Any]:
+    complete(results, _Version, "")
+    if results["schema_version"] != SCHEMA_VERSION:
+        raise ValueError(f"schema_version must be {SCHEMA_VERSION}, got {results['schema_version']}")
+    content = complete(results, _Content, "")
+    if content["status"] not in STATUSES:
+        raise ValueError(f"status must be one of {', '.join(STATUSES)}, got {content['status']!r:.50}")
+    if not re.fullmatch(r"\w+", content["wandb_id"]):
+        raise ValueError(f"wandb_id must be letters and digits, got {content['wandb_id']!r:.50}")
+    config = stored(results["config"])
+    measured = {"curves": content["curves"]}
+    if results.get("teacher"):  # null without one
+        teacher = complete(results["teacher"], _Teacher, "teacher")
+        for split in ("val", "test"):
+            if teacher[split].get("acc") is None:
+                raise ValueError(f"teacher.{split}.acc must be given, got nothing")
+        measured["teacher.curves"] = teacher["curves"]
+    for name, curves in measured.items():
+        _check_curves(curves, config["dataset"]["num_classes"], name)
+    return {**results, "config": config}
 
 
-def _is_number(value: Any) -> bool:
-    return value is None or isinstance(value, int | float)
+def _check_curves(curves: Mapping[str, Any], classes: int, name: str) -> None:
+    known = {"macro", *map(str, range(classes))}
+    points, areas, counts = curves["fpr"], curves["auc"], curves["confusion"]
+    for number, rates in curves["roc"].items():
+        if number not in known & areas.keys() or len(rates) != len(points):
+            raise ValueError(f"{name}.roc must have a class's {len(points)} rates and their auc, got {number!r:.50}")
+    if counts and {len(counts), *map(len, counts)} != {classes}:
+        raise ValueError(f"{name}.confusion must have {classes} rows and columns")
 
 
 def _versions() -> dict[str, str]:

@@ -8,13 +8,15 @@ import torch
 from mounts import small_disk
 
 from kdexp import results, signals
+from kdexp.config import compose, plain
 
-FACTS = {"config": {}, "overrides": [], "seed": 0, "is_control": False, "control_fingerprint": "c"}
+CONFIG = plain(compose(output_dir=""))
+FACTS = {"config": CONFIG, "overrides": [], "seed": 0, "is_control": False, "control_fingerprint": "c"}
 
 
 def fail(folder, error):
     with results.recording(folder, FACTS) as record:
-        record["metrics"] = {"val": 1}
+        record["metrics"] = {"val": {"best": {"acc": 0.5}}}
         raise error
 
 
@@ -51,7 +53,7 @@ def interrupted_by_lightning():
 def test_a_run_that_fails_says_how_and_keeps_what_it_had(tmp_path, error, status):
     stored = ended(tmp_path, error)
     assert stored["status"] == status
-    assert stored["metrics"] == {"val": 1}
+    assert stored["metrics"] == {"val": {"best": {"acc": 0.5}}}
     words = {130: "interrupted by Ctrl-C", 143: "told to end by a signal"}
     assert words.get(signals.interruption(error), type(error).__name__) in stored["error"]
 
@@ -71,7 +73,7 @@ def test_while_it_lasts_a_run_is_running(tmp_path):
         ('{"schema_version": 1}', r"^run must hold the results.json of a run, got "),
         (
             json.dumps(FACTS | {"schema_version": 99, "status": "completed"}),
-            r"^run must hold a results.json of schema version 1, got 99 in ",
+            r"^run must hold the results.json of a run, got .*: schema_version must be 1, got 99$",
         ),
     ],
 )
@@ -105,7 +107,7 @@ from pathlib import Path
 from kdexp import results
 
 disk = Path(sys.argv[1])
-facts = {"config": {}, "overrides": [], "seed": 0, "is_control": False, "control_fingerprint": "c"}
+facts = {"config": json.loads(sys.argv[2]), "overrides": [], "seed": 0, "is_control": False, "control_fingerprint": "c"}
 try:
     with results.recording(disk / "run", facts):
         with (disk / "filler").open("wb", buffering=0) as filler:
@@ -119,7 +121,10 @@ except OSError as error:
 def test_on_a_full_disk_a_run_still_says_how_it_ended(tmp_path):
     before = small_disk(tmp_path, "1m")
     done = subprocess.run(
-        [*before, sys.executable, "-c", FULL_DISK, str(tmp_path)], check=True, capture_output=True, text=True
+        [*before, sys.executable, "-c", FULL_DISK, str(tmp_path), json.dumps(CONFIG)],
+        check=True,
+        capture_output=True,
+        text=True,
     )
     error, stored = json.loads(done.stdout)
     assert "No space left" in error

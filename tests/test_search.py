@@ -16,7 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 
 from kdexp import launch, results
-from kdexp.config import compose
+from kdexp.config import compose, plain
 from kdexp.fit import Pruned
 from kdexp.report.comparison import Comparison
 from kdexp.report.progress import show_trials
@@ -310,7 +310,8 @@ def test_a_trial_leaves_test_alone_until_it_is_chosen_and_is_not_trained_again_t
 
 
 def test_a_control_that_was_not_tested_is_not_compared_with(tmp_path):
-    facts = {"schema_version": 1, "config": {}, "overrides": [], "seed": 0, "is_control": True,
+    config = plain(compose(output_dir=""))
+    facts = {"schema_version": 1, "config": config, "overrides": [], "seed": 0, "is_control": True,
              "control_fingerprint": "c", "status": "completed"}  # fmt: skip
     results.write(tmp_path / "run", facts | {"metrics": {"val": {}}})
     assert control_folder(facts, tmp_path) is None

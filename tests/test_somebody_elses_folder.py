@@ -229,7 +229,7 @@ def test_no_code_is_run_from_a_run_folder(attack, name, monkeypatch):
     attack.write(status="interrupted")
     with pytest.raises(ValueError, match=r"^[\w.]+ must ") as again:
         resumed(attack)
-    assert str(again.value) == str(caught.value)
+    assert str(again.value).removeprefix("resume ") == str(caught.value).removeprefix("run ")
     attack.write()
     assert attack.files() == before
     assert not attack.mark.exists()
@@ -427,9 +427,7 @@ def test_the_names_of_peers_and_assistants_are_no_paths(attack, name):
 
 def test_what_a_results_json_makes_paths_of_are_names(attack):
     attack.write(wandb_id="/../../../x")
-    with pytest.raises(
-        ValueError, match=r"^run must hold a wandb_id of letters and digits, got '/\.\./\.\./\.\./x' in "
-    ):
+    with pytest.raises(ValueError, match=r"wandb_id must be letters and digits, got '/\.\./\.\./\.\./x'$"):
         results.read(attack.folder, "run")
     with pytest.raises(ValueError, match=r"must hold what its files name, got .* which is outside$"):
         results.set_aside(attack.folder)

@@ -20,7 +20,14 @@ from kdexp.report.progress import Progress, command_line, seconds_left, settings
 from kdexp.sweep import Job, State, Sweep, name_job, name_sweep, placed
 
 CONF = Path(__file__).parents[1] / "conf"
-FACTS = {"config": {}, "overrides": [], "seed": 0, "is_control": False, "control_fingerprint": "c", "wandb_id": "w"}
+FACTS = {
+    "config": plain(compose(output_dir="")),
+    "overrides": [],
+    "seed": 0,
+    "is_control": False,
+    "control_fingerprint": "c",
+    "wandb_id": "w",
+}
 
 
 def job(number: int = 0, key: str = "k", epochs: int = 4) -> Job:
@@ -304,12 +311,12 @@ def test_a_job_is_found_by_what_it_computes_whatever_was_swept_when_it_ran(tmp_p
 def test_what_is_set_aside_is_all_there_and_the_folder_is_free(tmp_path):
     folder = tmp_path / "seed-0"
     run(folder)
-    for path in ("checkpoints/last.ckpt", "student.safetensors", "train.log", ".hydra/config.yaml"):
+    for path in ("checkpoints/last.ckpt", "student.safetensors", "train.log", ".hydra/hydra.yaml"):
         (folder / path).parent.mkdir(exist_ok=True)
         (folder / path).write_text(path)
     results.set_aside(folder)
     aside = tmp_path / "superseded" / "seed-0-w"
-    for path in ("checkpoints/last.ckpt", "student.safetensors", "train.log", ".hydra/config.yaml"):
+    for path in ("checkpoints/last.ckpt", "student.safetensors", "train.log", ".hydra/hydra.yaml"):
         assert (aside / path).read_text() == path
     assert results.read(aside, "run")["status"] == "completed"
     assert {path.name for path in folder.iterdir()} == {".lock", ".hydra", "train.log"}

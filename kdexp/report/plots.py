@@ -360,7 +360,7 @@ def roc(comparison: Comparison) -> Plot | None:
 def roc_of_classes(comparison: Comparison, classes: Sequence[str]) -> Plot | None:
     """The chosen student's ROC curve on test for each class against the rest, means over seeds."""
     kept = [found for name, _, found in _kept_curves(comparison) if not name.startswith("teacher")][-1:]
-    numbers = [number for number in (kept[0][0]["roc"] if kept else ()) if number != "macro"]
+    numbers = [number for number in (kept[0][0].get("roc", ()) if kept else ()) if number != "macro"]
     few = len(numbers) <= len(_CLASSES)
     return _roc(
         (

@@ -151,7 +151,8 @@ def _read(folder: Path, job: Mapping[str, Any]) -> Run:
 
 
 def _not_begun(folder: Path, job: Mapping[str, Any]) -> Run:
-    return Run(folder, {"overrides": job["overrides"], "is_control": False}, job["status"], job["error"] or "")
+    status = "waiting" if job["status"] == "completed" else job["status"]  # what it completed is gone
+    return Run(folder, {"overrides": job["overrides"], "is_control": False}, status, job["error"] or "")
 
 
 def leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from kdexp import results
-from kdexp.config import control_fingerprint, is_control, run_fingerprint
+from kdexp.config import compose, control_fingerprint, is_control, plain, run_fingerprint
 
+BASE = plain(compose(output_dir=""))
 METRICS = ("acc", "precision", "recall", "f1", "auc")
 
 
@@ -44,10 +45,10 @@ def _write_run(
     groups = {"dataset": "digits", "teacher": "cnn", "student": "mlp", "loss": "kd"}
     choices = {group: settings.pop(group, option) for group, option in groups.items()} | {"feature_loss": "none"}
     schedule = {"kind": "constant", "final": None}
-    config = {
+    config = BASE | {
         "alpha": 0.1, "temperature": 4.0, "seed": seed, "choices": choices, "feature_loss": {}, "scheme": {},
-        "alpha_schedule": schedule, "temperature_schedule": schedule, "output_dir": str(folder), "tracking": {},
-        "dataset": {
+        "alpha_schedule": schedule, "temperature_schedule": schedule, "output_dir": str(folder),
+        "dataset": BASE["dataset"] | {
             "name": choices["dataset"], "classes": None, "num_classes": classes, "subset_seed": seed, "split_seed": 0,
             "source": {"data_dir": "/data"},
         },

@@ -20,6 +20,10 @@ HOSTILE = "a\x1b]0;owned\x07\x1b[2J\x9bb[link=http://x]c[/link]:smile:"
 SHOWN = r"a\x1b]0;owned\x07\x1b[2J\x9bb[link=http://x]c[/link]:smile:"
 
 
+def nested(depth):
+    return "[" * depth + "]" * depth
+
+
 @pytest.fixture
 def outside(tmp_path):
     """A file that is none of theirs."""
@@ -51,6 +55,73 @@ def index(folder, *names):
 def changed(folder, **values):
     path = folder / "results.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+NOT_OF_A_RUN = {  # what stands in a results.json in whose place, and what is said of it
+    "config": [({}, "config.dataset must be given, got nothing"), ([], "config must be")],
+    "config.dataset": [(5, "config.dataset must have settings, got 5")],
+    "config.dataset.source": [("x", "config.dataset.source must be")],
+    "config.dataset.num_classes": [(2, "curves.roc must have"), ("3", "config.dataset.num_classes must be int, got")],
+    "config.teacher": [(5, "config.teacher must be")],
+    "config.alpha_schedule": [(None, "config.alpha_schedule must have settings, got None")],
+    "config.student.width": [(nested(60), "it is nested more than 50 deep"), (nested(5000), "nested more than")],
+    "choices.teacher": [([1], "choices must be")],
+    "teacher": [(5, "teacher must have settings, got 5"), ({"test": {}}, "teacher.val must be given")],
+    "teacher.test": [({"f1": 0.5}, "teacher.test.acc must be given"), ({"acc": "x"}, "teacher.test must be")],
+    "teacher.model.macs": [(None, "teacher.model.macs must be int, got None")],
+    "metrics.test": [({"best": {"acc": "x"}}, "metrics must be")],
+    "curves.roc.macro": [([0.5], "curves.roc must have a class's 202 rates"), (["x"] * 202, "curves.roc must be")],
+    "curves.auc": [({}, "curves.roc must have")],
+    "curves.confusion": [([[1]], "curves.confusion must have 3 rows and columns")],
+    "cost.seconds": [({"fit": "x"}, "cost.seconds must be")],
+    "samples": [({"test": None}, "samples must be")],
+    "epochs.best": [("x", "epochs.best must be int | None, got 'x'")],
+    "overrides": [([5], "overrides must be list[str], got [5]")],
+    "seed": [("x", "seed must be int, got 'x'"), (True, "seed must be int, got True")],
+}
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [(setting, value, message) for setting, several in NOT_OF_A_RUN.items() for value, message in several],
+    ids=lambda value: str(value)[:30],
+)
+def test_one_run_that_cannot_be_read_is_named_and_the_others_are_compared(theirs, setting, value, message):
+    path = theirs / "student" / "results.json"
+    content = json.loads(path.read_text())
+    *parents, name = setting.split(".")
+    node = content
+    for parent in parents:
+        node = node[parent]
+    node[name] = "HERE"
+    path.write_text(json.dumps(content).replace('"HERE"', value if "[[[" in str(value) else json.dumps(value)))
+    found, unread = find([theirs])
+    assert [run.folder.name for run in found] == ["control", "failed"]
+    assert len(unread) == 1
+    assert str(path) in unread[0]
+    assert message in unread[0]
+
+
+def test_a_job_whose_results_are_gone_or_anothers_waits(theirs, tmp_path):
+    index = json.loads((theirs / "sweep.json").read_text())
+    for job in index["jobs"]:
+        job["status"] = "completed"
+    (theirs / "sweep.json").write_text(json.dumps(index))
+    (theirs / "control" / "results.json").unlink()
+    changed(theirs / "student", key="another")
+    found, _, page = page_of(theirs, tmp_path / "out")
+    assert [run.status for run in found] == ["waiting", "waiting", "failed"]
+    assert "waiting" in page
+
+
+def test_an_older_run_has_the_defaults_of_settings_that_are_younger(theirs):
+    path = theirs / "student" / "results.json"
+    content = json.loads(path.read_text())
+    del content["config"]["dataset"]["train_fraction"], content["config"]["label_smoothing"]
+    path.write_text(json.dumps(content))
+    settings = {run.folder.name: run.settings for run in find([theirs])[0]}
+    assert settings["student"]["dataset.train_fraction"] == 1.0
+    assert settings["student"]["label_smoothing"] == 0.0
 
 
 def page_of(folder, out):
