@@ -79,7 +79,16 @@ CANCER = (
     "optimizer.lr=0.003",
     "trainer.max_epochs=40",
 )
-DIGITS = ("experiment=quickstart", "hydra.mode=RUN")
+DIGITS = (
+    "dataset=digits",
+    "dataset.train_fraction=0.1",
+    "dataset.drop_last=false",
+    "teacher=cnn_large",
+    "student=mlp",
+    "optimizer.lr=0.01",
+    "trainer.accelerator=cpu",
+    "trainer.max_epochs=100",
+)
 
 CASES: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     # name: settings, metrics on test

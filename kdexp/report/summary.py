@@ -43,6 +43,23 @@ def answer(comparison: Comparison) -> list[str]:
     return said
 
 
+def headline(comparison: Comparison) -> str:
+    """The answer in one sentence: is the chosen setting better than the control, by how much, how sure is that."""
+    winner = comparison.winner
+    if winner is None or winner.gain is None:
+        return ""
+    gain = winner.gain
+    by = f"{points(gain.mean)} points of test accuracy"
+    if gain.interval is not None:
+        by += f" (95 % interval {interval(gain)}, p = {gain.p:.2g}, {gain.n} seeds)"
+    words = {
+        "better": f"{winner.label} is better than the control: {by}.",
+        "worse": f"{winner.label} is worse than the control: {by}.",
+        "not significant": f"{winner.label} does not differ significantly from the control: {by}.",
+    }
+    return words.get(gain.verdict, f"{winner.label} against the control: {by}; {gain.verdict}: {tested(gain)}.")
+
+
 def tie(comparison: Comparison) -> str:
     """Which settings are as good on val as the chosen one, and why that one was chosen."""
     tied = f"tied on val with {_listed(comparison.tied)}"

@@ -18,7 +18,7 @@ from kdexp.report import claims
 from kdexp.report.comparison import Comparison, Setting
 from kdexp.report.files import write
 from kdexp.report.runs import Run, find
-from kdexp.report.summary import answer, interval
+from kdexp.report.summary import answer, headline, interval
 from kdexp.terminal import screen
 
 # Column -> metric, split and epoch.
@@ -125,6 +125,8 @@ def _run(folder: Path) -> Run:
 
 def _show_settings(console: Console, comparison: Comparison) -> None:
     if comparison.settings:
+        if answered := headline(comparison):
+            console.print(f"{answered}\n", highlight=False, soft_wrap=True)
         console.print(f"{_LEGEND}; mean ± std over n seeds")
         console.print(_table(comparison.teachers, comparison.settings, console.width, comparison.marked))
         _judge_teacher(console, comparison.teachers, comparison.controls)

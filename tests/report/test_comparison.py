@@ -2,11 +2,12 @@ import json
 import shutil
 
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, ttest_rel
 
 from kdexp.report.comparison import Comparison, order_of_choice
 from kdexp.report.runs import find
 from kdexp.report.summary import answer
+from kdexp.report.table import show_comparison
 
 
 def compared(folder):
@@ -228,6 +229,26 @@ def test_the_answer_says_how_sure_it_is(tmp_path, write_run, gains, said):
     found = " ".join(answer(compared(tmp_path)))
     assert said in found
     assert f"by {100 * sum(gains) / len(gains):+.2f} points" in found
+
+
+@pytest.mark.parametrize(
+    ("gains", "said"),
+    [
+        ([0.1, 0.11, 0.12], "alpha=0.1 temperature=4 is better than the control: +11.00 points of test accuracy "),
+        ([-0.1, -0.11, -0.12], "alpha=0.1 temperature=4 is worse than the control: -11.00 points of test accuracy "),
+        ([-0.1, 0.11, 0.02], "alpha=0.1 temperature=4 does not differ significantly from the control: +1.00 points"),
+        ([0.1, 0.2], "+15.00 points of test accuracy; too few seeds: a paired t test needs 3."),
+    ],
+)
+def test_the_first_sentence_is_the_answer(tmp_path, write_run, capsys, gains, said):
+    for seed, gain in enumerate(gains):
+        write_run(tmp_path / f"control-{seed}", alpha=1.0, seed=seed, acc=0.8, val=0.7)
+        write_run(tmp_path / f"{seed}", seed=seed, acc=0.8 + gain, val=0.75)
+    show_comparison(compared(tmp_path))
+    first = capsys.readouterr().out.splitlines()[0]
+    assert said in first
+    if len(gains) > 2:
+        assert f", p = {ttest_rel(gains, [0] * 3).pvalue:.2g}, 3 seeds)." in first
 
 
 @pytest.mark.parametrize(
