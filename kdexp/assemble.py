@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdexp import __version__, monitor, results
+from kdexp import __version__, monitor, results, trust
 from kdexp.adversarial import ARD, IAD, RSLAD, TRADES, AdaAD, AdversarialDistiller, PGDTraining
 from kdexp.atomic import atomic_path, read_json, sha256
 from kdexp.config import (
@@ -37,6 +37,7 @@ from kdexp.distiller import Distiller, Term
 from kdexp.features import input_of_classifier, side
 from kdexp.fit import fit
 from kdexp.metrics import Curves, Metrics, evaluate
+from kdexp.models.adapt import resizing
 from kdexp.models.benchmark_names import BENCHMARK_NAMES
 from kdexp.models.cost import macs, parameters
 from kdexp.models.timm_models import without_sources
@@ -181,8 +182,17 @@ def network(config: Any, setting: str, dataset: Any, *, pretrained: bool | None 
     arguments = {key: value for key, value in plain(config).items() if key not in _NETWORK_KEYS}
     if pretrained is not None and "pretrained" in arguments:
         arguments = (arguments if pretrained else without_sources(arguments)) | {"pretrained": pretrained}
+    constructor = trust.find(arguments.get("_target_"), "network", f"{setting}.")
+    size = None if "resize" in inspect.signature(constructor).parameters else arguments.pop("resize", None)
+    if size is not None:  # a network for images of another size than the data set's
+        if len(dataset.input_shape) != 3:
+            raise ValueError(f"{setting}.resize must be null where inputs are no images, got {size}")
+        arguments["input_shape"] = [*dataset.input_shape[:-2], size, size]
     try:
+        hooks = [resizing(size)] if size is not None else []
         built: nn.Module = instantiate(arguments, "network")
+        for hook in hooks:
+            built.register_forward_pre_hook(hook)
     except ValueError as error:
         raise ValueError(f"{setting}: {error}") from error
     probe = torch.zeros(2, *dataset.input_shape)
@@ -192,7 +202,8 @@ def network(config: Any, setting: str, dataset: Any, *, pretrained: bool | None 
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
-            f"{setting} must take inputs of dataset.input_shape, got {list(dataset.input_shape)}: {reason}"
+            f"{setting} must take inputs of dataset.input_shape (+{setting}.resize=SIZE resizes images for it), got "
+            f"{list(dataset.input_shape)}: {reason}"
         ) from error
     if found != (2, dataset.num_outputs):
         raise ValueError(

@@ -167,3 +167,36 @@ def test_a_teacher_trained_without_the_last_batch_is_another(tmp_path):
 def test_a_teacher_trained_in_another_layout_is_another(tmp_path):
     places = {trained(tmp_path, f"channels_last={setting}")[0] for setting in ("auto", "true", "false")}
     assert len(places) == 3
+
+
+def test_a_teacher_for_images_of_another_size_gets_them_resized(tmp_path):
+    config = compose(["dataset=digits", "teacher=mlp", "+teacher.resize=16"], output_dir=tmp_path)
+    built = assemble.network(config.teacher, "teacher", config.dataset).eval()
+    assert next(built.parameters()).shape[1] == 16 * 16
+    images = torch.rand(3, 1, 8, 8)
+    same = [built(images), built(torch.nn.functional.interpolate(images, (16, 16), mode="bilinear", antialias=True))]
+    torch.testing.assert_close(*same)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["+teacher.resize=0"], "^teacher: resize must be null or at least 1 pixel, got 0$"),
+        (["+teacher.resize=true"], "^teacher: resize must be null or at least 1 pixel, got True$"),
+        (
+            ["dataset=breast_cancer", "+teacher.resize=16"],
+            "^teacher.resize must be null where inputs are no images, got 16$",
+        ),
+    ],
+)
+def test_a_size_that_is_none_is_refused(tmp_path, overrides, message):
+    config = compose(["dataset=digits", "teacher=mlp", *overrides], output_dir=tmp_path)
+    with pytest.raises(ValueError, match=message):
+        assemble.network(config.teacher, "teacher", config.dataset)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [["feature_loss=at", "student=cnn"], ["student=mlp", "teacher.cache=exact"]])
+def test_a_student_learns_from_a_teacher_for_images_of_another_size(command, more):
+    done = command("kdexp-train", "experiment=smoke", "dataset=digits", "teacher=resnet8", "+teacher.resize=16", *more)
+    assert "teacher" in done.stdout

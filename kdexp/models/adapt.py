@@ -1,7 +1,7 @@
 """Fitting published ImageNet networks to other images and classes."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -58,10 +58,20 @@ def adapt_image_size(model: nn.Module, name: str, stem: str, resize: int | None)
     if stem == "small":
         _shrink_stem(model, name)
     if resize is not None:
-        if resize < 1:
-            raise ValueError(f"resize must be null or at least 1 pixel, got {resize}")
-        # A hook and not a wrapper, which would put a prefix before each parameter's name.
-        model.register_forward_pre_hook(partial(_resize, resize))
+        model.register_forward_pre_hook(resizing(resize))
+
+
+def resizing(size: int) -> Callable[[nn.Module, tuple[Tensor]], Tensor]:
+    """A forward pre-hook that interpolates images (N, C, H, W) to (N, C, size, size).
+
+    (A hook and not a wrapper, which would put a prefix before each parameter's name.)
+
+    Raises:
+        ValueError: the size is no whole number of pixels, 1 or more.
+    """
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise ValueError(f"resize must be null or at least 1 pixel, got {size}")
+    return partial(_resize, size)
 
 
 def _shrink_stem(model: nn.Module, name: str) -> None:
