@@ -196,7 +196,7 @@ class Comparison:
         first = list(self.winner.runs) if self.winner else []
         found: dict[str, Mapping[str, Any]] = {}
         for run in [*first, *self.completed]:
-            teacher = run.results.get("teacher")
+            teacher = run.teacher
             if teacher and teacher not in found.values():
                 name = run.results.get("choices", {}).get("teacher", "teacher")
                 found[name if name not in found else f"{name} ({len(found) + 1})"] = teacher

@@ -71,7 +71,7 @@ class Curve:
         found: dict[float, list[float]] = {}
         for line in self.students:
             for dose, setting in line.settings.items():
-                known = [run.results["teacher"]["test"]["acc"] for run in setting.runs if run.results.get("teacher")]
+                known = [run.teacher["test"]["acc"] for run in setting.runs if run.teacher]
                 found.setdefault(dose, []).extend(known)
         return {dose: statistics.fmean(values) for dose, values in sorted(found.items()) if values}
 

@@ -61,6 +61,18 @@ class Run:
         return command_of(self.results["overrides"])
 
     @cached_property
+    def teacher(self) -> Mapping[str, Any] | None:
+        """What was measured of the teacher that `teacher` names; None without one.
+
+        Of a scheme of several steps that is the first step's: the run itself learned from the last step's student.
+        """
+        own: Mapping[str, Any] | None = self.results.get("teacher") or None
+        for name in self.results.get("steps", [])[:1]:
+            with suppress(ValueError):  # it is gone, or somebody else's
+                return results.read(inside(self.folder / "steps", name), "step").get("teacher") or own
+        return own
+
+    @cached_property
     def settings(self) -> dict[str, Any]:
         """Every setting by its name on the command line: ``alpha``, ``loss`` (the chosen option), ``optimizer.lr``."""
         config = {key: value for key, value in as_typed(self.results.get("config", {})).items() if key != "choices"}

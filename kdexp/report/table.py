@@ -43,7 +43,7 @@ def show_run(folder: Path) -> None:
     if control is not None:
         rows.insert(0, Setting("control", {}, [Run(control[0], control[1], "completed")]))
     rows.append(Setting("control" if run.is_control else "distilled", {}, [run]))
-    teachers = {"teacher": run.results["teacher"]} if run.results.get("teacher") else {}
+    teachers = {"teacher": run.teacher} if run.teacher else {}
     console = screen()
     console.print(_LEGEND)
     console.print(_table(teachers, rows, console.width))
