@@ -438,16 +438,14 @@ def _pretrained(member: Any, setting: str, dataset: Any) -> nn.Module:
     if "pretrained" not in member:
         rule = "must be auto or a file for a network that nobody publishes weights of"
         raise ValueError(f"{setting}.weights {rule}, got pretrained for {member._target_}")
-    built = network(member, setting, dataset, pretrained=True)
-    published = getattr(built, "pretrained_cfg", {}).get(
-        "num_classes", 1000
-    )  # timm says it; torchvision's are ImageNet's
+    fresh = network(member, setting, dataset, pretrained=False)  # before anything is downloaded
+    published = getattr(fresh, "pretrained_cfg", {}).get("num_classes", 1000)  # timm says it; torchvision's: ImageNet
     if dataset.num_outputs != published:
         rule = (
             f"must be auto or a file when the data set does not have the {published} classes of the published weights"
         )
         raise ValueError(f"{setting}.weights {rule}, got pretrained with dataset={dataset.name}")
-    return built
+    return network(member, setting, dataset, pretrained=True)
 
 
 def _statistics(member: Any, built: nn.Module) -> tuple[list[float], list[float]]:

@@ -200,3 +200,19 @@ def test_a_size_that_is_none_is_refused(tmp_path, overrides, message):
 def test_a_student_learns_from_a_teacher_for_images_of_another_size(command, more):
     done = command("kdexp-train", "experiment=smoke", "dataset=digits", "teacher=resnet8", "+teacher.resize=16", *more)
     assert "teacher" in done.stdout
+
+
+@pytest.mark.parametrize("library", ["timm", "torchvision"])
+def test_published_weights_of_other_classes_are_refused_before_they_are_fetched(tmp_path, monkeypatch, library):
+    def fetch(*_args, **_more):
+        raise AssertionError("fetched")
+
+    monkeypatch.setattr("torch.hub.load_state_dict_from_url", fetch)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", fetch)
+    config = compose(
+        ["dataset=synthetic", "dataset.input_shape=[3,32,32]", f"teacher={library}", "teacher.weights=pretrained"],
+        output_dir=tmp_path,
+    )
+    rule = "must be auto or a file when the data set does not have the 1000 classes of the published weights"
+    with pytest.raises(ValueError, match=f"^teacher.weights {rule}, got pretrained with dataset=synthetic$"):
+        assemble.teacher(config, Data(config))
