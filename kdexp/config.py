@@ -311,6 +311,15 @@ def stored(config: Mapping[str, Any]) -> dict[str, Any]:
     return typed.complete(config, Config, "config")
 
 
+def moved(config: Mapping[str, Any], data_dir: str) -> dict[str, Any]:
+    """The configuration of a run whose data lie elsewhere now: all its data sets are in that folder."""
+    return {key: data_dir if key == "data_dir" else _moved(value, data_dir) for key, value in config.items()}
+
+
+def _moved(node: Any, data_dir: str) -> Any:
+    return moved(node, data_dir) if isinstance(node, Mapping) else node
+
+
 def run_key(config: Mapping[str, Any]) -> str:
     """Identifies a run's outcome: what it computes, and the code that computes it."""
     return fingerprint([run_fingerprint(config), code_version()])

@@ -11,7 +11,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from kdexp import launch, results, schemes
-from kdexp.config import HYDRA_VERSION_BASE, check_robustness, one_line
+from kdexp.config import HYDRA_VERSION_BASE, check_robustness, moved, one_line
 from kdexp.foreign import check_folder, stored
 
 if TYPE_CHECKING:
@@ -169,12 +169,13 @@ def _experiment(config: DictConfig, folder: Path, saved: Mapping[str, Any]) -> D
     if config.accelerator not in ("auto", "cpu", "gpu"):
         raise ValueError(f"accelerator must be auto, cpu or gpu, got {config.accelerator}")
     check_folder(folder, "run")
-    changed = {name: config[name] for name in ("data_dir", "store_dir") if config[name] is not None}
-    *_, (_, last) = schemes.steps(stored(saved["config"]) | changed | {"output_dir": str(folder)})
-    experiment = OmegaConf.create(last)
-    if "data_dir" in changed and "data_dir" in experiment.dataset.source:
-        experiment.dataset.source.data_dir = config.data_dir
-    return experiment
+    own = stored(saved["config"])
+    if config.data_dir is not None:
+        own = moved(own, config.data_dir)
+    if config.store_dir is not None:
+        own["store_dir"] = config.store_dir
+    *_, (_, last) = schemes.steps(own | {"output_dir": str(folder)})
+    return OmegaConf.create(last)
 
 
 def show(folder: Path, found: dict[str, float]) -> bool:

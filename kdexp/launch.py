@@ -89,9 +89,10 @@ def _continue_run() -> None:
     given = [argument for argument in sys.argv[1:] if argument.startswith("resume=")]
     if not given or given[-1] == "resume=null" or rank() != 0:  # a child rank is told its folder
         return
-    others = [a for a in sys.argv[1:] if a not in given and not a.startswith(("-", "tracking=", "tracking."))]
+    beside = ("-", "tracking=", "tracking.", "data_dir=", "store_dir=")  # where, and not what
+    others = [a for a in sys.argv[1:] if a not in given and not a.startswith(beside)]
     if others:
-        rule = "takes every setting but tracking from the run and must stand alone"
+        rule = "takes every setting but data_dir, store_dir and tracking from the run and must stand alone"
         raise ValueError(f"resume {rule}, got {' '.join(others)}")
     folder = Path(given[-1].removeprefix("resume=").strip("'\"")).absolute()
     results.read(folder, "resume")

@@ -1,6 +1,7 @@
 """``kdexp-train``: distill a student, or train it alone, as the configuration says."""
 
 import logging
+import os
 import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
@@ -25,6 +26,7 @@ from kdexp.config import (
     fingerprint,
     is_control,
     is_one_process,
+    moved,
     plain,
     run_fingerprint,
     run_key,
@@ -75,7 +77,7 @@ def _run(config: DictConfig, folder: Path, parts: "Parts | None") -> dict[str, A
     if earlier and launch.rank() == 0:
         log.info("continuing this run, which ended as %s: %s", earlier["status"], folder)
     if config.resume:
-        config = _continued(earlier["config"], folder, config.tracking)
+        config = _continued(earlier["config"], folder, config)
     check(config)
     values = plain(config)
     overrides = earlier.get("overrides", _overrides())
@@ -107,13 +109,21 @@ def _run(config: DictConfig, folder: Path, parts: "Parts | None") -> dict[str, A
     return record
 
 
-def _continued(values: dict[str, Any], folder: Path, tracking: Any) -> DictConfig:
-    """The configuration of a run that is continued, which may be somebody else's, with the trackers that are typed."""
+def _continued(values: dict[str, Any], folder: Path, config: DictConfig) -> DictConfig:
+    """The configuration of a run that is continued, which may be somebody else's, and whose data may have moved.
+
+    What is typed besides says where things are: the data, the store, the trackers.
+    """
     given = {override.partition("=")[0] for override in _overrides()}
-    typed = {key: value for key, value in plain(tracking).items() if given & {"tracking", f"tracking.{key}"}}
+    typed = {key: value for key, value in plain(config.tracking).items() if given & {"tracking", f"tracking.{key}"}}
     own = stored(values)
-    config = own | {"resume": str(folder), "output_dir": str(folder), "tracking": own["tracking"] | typed}
-    return OmegaConf.create(config)
+    if "data_dir" in given or ("KDEXP_DATA_DIR" in os.environ and not Path(own["data_dir"]).is_dir()):
+        own = moved(own, config.data_dir)
+    if "store_dir" in given:
+        own["store_dir"] = config.store_dir
+    return OmegaConf.create(
+        own | {"resume": str(folder), "output_dir": str(folder), "tracking": own["tracking"] | typed}
+    )
 
 
 def _judge(values: dict[str, Any]) -> "Judge | None":

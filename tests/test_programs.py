@@ -149,7 +149,7 @@ def test_a_failed_job_does_not_stop_the_sweep_and_the_sweep_says_so(command, tmp
         (("resume=nowhere",), r"resume must be the folder of a run .*nowhere"),
         (
             ("resume=nowhere", "alpha=1"),
-            r"resume takes every setting but tracking from the run and must stand alone, got alpha=1",
+            r"resume takes every setting but data_dir, .* from the run and must stand alone, got alpha=1$",
         ),
     ],
     ids=" ".join,

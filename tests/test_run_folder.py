@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from omegaconf import OmegaConf
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from kdexp import fit, results
@@ -137,6 +138,34 @@ def test_the_same_run_is_continued_where_it_was_interrupted_to_the_same_bits(tmp
     assert found["metrics"] == whole[1]["metrics"]
     for name in ("student.safetensors", "metrics.csv"):
         assert (folder / name).read_bytes() == (whole[0] / name).read_bytes()
+
+
+@pytest.mark.parametrize("way", ["typed", "environment"])
+def test_an_interrupted_run_goes_on_where_its_data_and_store_have_moved(tmp_path, cut_off, monkeypatch, way):
+    for part in ("train", "test"):
+        for number, name in enumerate(("cat", "dog")):
+            (tmp_path / "a" / "base" / part / name).mkdir(parents=True)
+            for i in range(16):
+                Image.new("RGB", (8, 8), (100 * number, 10 * i, 250)).save(tmp_path / f"a/base/{part}/{name}/{i}.png")
+    settings = [
+        "dataset=image_folder", "dataset.source.root=base", "dataset.source.size=8", "dataset.num_classes=2",
+        "dataset.batch_size=8", "alpha=0.5", "teacher=cnn", "teacher.recipe.max_epochs=1",
+        "teacher.recipe.batch_size=8",
+    ]  # fmt: skip
+    folder = tmp_path / "run"
+    cut_off(composed(folder, tmp_path / "store", *settings, data_dir=tmp_path / "a"))
+    (tmp_path / "a").rename(tmp_path / "b")
+    (tmp_path / "store").rename(tmp_path / "moved")
+    typed = [f"store_dir={tmp_path / 'moved'}"]
+    if way == "typed":
+        typed.append(f"data_dir={tmp_path / 'b'}")
+    else:
+        monkeypatch.setenv("KDEXP_DATA_DIR", str(tmp_path / "b"))
+    found = run(compose([f"resume={folder}", *typed], output_dir=folder))
+    assert found["status"] == "completed"
+    assert found["config"]["data_dir"] == found["config"]["dataset"]["source"]["data_dir"] == str(tmp_path / "b")
+    assert not (tmp_path / "store").exists()
+    assert len(list((tmp_path / "moved" / "teachers").iterdir())) == 1, "the teacher is not trained again"
 
 
 @pytest.mark.parametrize("status", ["completed", "interrupted"])
