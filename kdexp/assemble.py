@@ -589,6 +589,7 @@ def teacher_measures(config: Any, frozen: Teacher, data: Data) -> dict[str, Any]
                 module.eval_batches(split, place),
                 metrics(config, module, split).to(place),
                 curves=drawn if split == "test" else None,
+                what=f"teacher: evaluating on {split}",
             )
             for split in ("val", "test")
         }

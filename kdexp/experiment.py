@@ -26,6 +26,7 @@ from kdexp.fit import Fitted, Judge, Pruned, fit, refuse_foreign
 from kdexp.metrics import CurveData, evaluate
 from kdexp.models.cost import macs, parameters
 from kdexp.online import MutualDistiller
+from kdexp.pace import paced
 from kdexp.report import figures
 from kdexp.report.robustness import show
 from kdexp.report.table import control_folder, find_control
@@ -312,6 +313,7 @@ def _evaluate(
                 assemble.metrics(config, data.student, split, fidelity=frozen is not None).to(fitted.device),
                 teacher=_replaying(answers[split]) if frozen is not None else None,
                 curves=curves if (split, which) == ("test", "best") else None,
+                what=f"student: evaluating the {which} epoch on {split}",
             )
     for name, peer in (assemble.peers(config) if isinstance(module, MutualDistiller) else {}).items():
         load_weights(peer, fitted.best, "checkpoint", prefix=f"peers.{name}.")
@@ -336,7 +338,7 @@ def _evaluate(
 
 def _ask(split: SplitName, batches: Iterable[Batch], frozen: Teacher, cache: Cache | None) -> list[Outputs]:
     if cache is None:
-        return [frozen(batch.inputs) for batch in batches]
+        return [frozen(batch.inputs) for batch in paced(batches, f"teacher: logits of {split}")]
     cache.prepare(split)
     return [cache(split, batch.index, 1.0) for batch in batches]
 

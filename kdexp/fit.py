@@ -25,6 +25,7 @@ from kdexp import monitor, ranks, signals
 from kdexp.atomic import atomic_path
 from kdexp.distiller import Distiller, Diverged
 from kdexp.loop import Steps
+from kdexp.pace import EVERY_SECONDS, duration
 
 log = logging.getLogger(__name__)
 
@@ -360,6 +361,39 @@ class EpochTable(Checkpoint):
         """Start the clock."""
         self._started = time.perf_counter()
 
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Say how far a long epoch is."""
+        if time.perf_counter() - max(self._said, self._started) >= EVERY_SECONDS:
+            batches = int(trainer.num_training_batches)
+            self._say_inside(trainer, f"batch {batch_idx + 1}/{batches}", (batch_idx + 1) / batches)
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Say how far a long validation is."""
+        if time.perf_counter() - max(self._said, self._started) >= EVERY_SECONDS:
+            self._say_inside(trainer, f"validation batch {batch_idx + 1}/{int(trainer.num_val_batches[0])}", 1.0)
+
+    def _say_inside(self, trainer: pl.Trainer, where: str, share: float) -> None:
+        """An epoch lasts as long as those before it, the first one as long as its batches so far let expect."""
+        if self._say_every is None or not trainer.is_global_zero:
+            return
+        self._said = now = time.perf_counter()
+        total, spent = trainer.max_epochs or 0, now - self._started
+        an_epoch = sum(self.seconds) / len(self.seconds) if self.seconds else spent / share
+        left = max(an_epoch * (total - trainer.current_epoch) - spent, 0.0)
+        log.info(
+            "%s: epoch %d/%d, %s, about %s left", self._title, trainer.current_epoch + 1, total, where, duration(left)
+        )
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add the epoch's row."""
         self.seconds.append(time.perf_counter() - self._started)
@@ -387,7 +421,7 @@ class EpochTable(Checkpoint):
         row = self.rows[-1]
         shown = " ".join(f"{name} {row[name]:.4f}" for name in ("train/loss", "val/loss", "val/acc") if name in row)
         left = (total - done) * sum(self.seconds) / len(self.seconds)
-        log.info("%s: epoch %d/%d  %s  %.0f s left", self._title, done, total, shown, left)
+        log.info("%s: epoch %d/%d  %s  %s left", self._title, done, total, shown, duration(left))
 
 
 def _read_rows(path: Path, epochs: Container[int]) -> dict[int, dict[str, float]]:

@@ -14,6 +14,7 @@ from kdexp.losses.kd import kd
 from kdexp.metrics.calibration import CalibrationError, log_loss
 from kdexp.metrics.ranking import FALSE_POSITIVE_RATES, Ranking
 from kdexp.metrics.rows import decisions, labels, rows
+from kdexp.pace import paced
 
 KEPT_CURVES = 20
 """Up to this many classes results.json keeps each class's own ROC curve; the macro one always."""
@@ -271,6 +272,7 @@ def evaluate(
     teacher: Callable[[Tensor], Outputs] | None = None,
     curves: Curves | None = None,
     loss_fn: Callable[[Tensor, Tensor | None, Tensor], Tensor] | None = None,
+    what: str = "evaluating",
 ) -> dict[str, float]:
     """Measure a network, in eval mode and without gradients; every module is put back in the mode it was in.
 
@@ -281,6 +283,7 @@ def evaluate(
         teacher: asked for each batch when given; needed by metrics that measure fidelity.
         curves: reset first and updated; the caller computes them.
         loss_fn: (logits, teacher's logits or None, target) to the batch's mean loss, for ``loss``.
+        what: is done, for the log where it takes long.
 
     Returns:
         What ``metrics.compute()`` returns.
@@ -294,7 +297,7 @@ def evaluate(
         for module in modules:
             module.training = False
         with torch.no_grad():
-            for batch in batches:
+            for batch in paced(batches, what):
                 logits = network(batch.inputs)
                 teacher_logits = teacher(batch.inputs).logits if teacher is not None else None
                 loss = loss_fn(logits, teacher_logits, batch.target) if loss_fn is not None else None

@@ -3,6 +3,7 @@
 import shlex
 import statistics
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from rich.text import Text
 
 from kdexp import results
 from kdexp.foreign import printable
+from kdexp.pace import EVERY_SECONDS, duration
 from kdexp.report.comparison import order_of_choice
 from kdexp.sweep import State
 from kdexp.terminal import Screen, screen
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from kdexp.search import Trial
 
 _MOST_ROWS = 20  # of the live table: a hundred jobs must not push it out of the terminal
+_WIDEST = 48  # of what a job does, in the live table
+_MOST_LINES = 4  # elsewhere, of what runs
 _BEST_ROWS = 10  # of the trials of a search
 _WAITS = "waiting for another process"  # what `kdexp.teacher` says when the teacher is being trained
 
@@ -45,6 +49,7 @@ class Progress:
         self._folder = folder
         self._live: Live | None = None
         self._said: dict[int, str] = {}
+        self._said_at = time.monotonic()
 
     def __enter__(self) -> "Progress":
         if self._console.is_terminal:
@@ -70,10 +75,12 @@ class Progress:
         shown = [state for state in states if state.status == "running" or state.has_failed]
         for state in shown[:_MOST_ROWS]:
             waits = state.status == "running" and not state.epoch and _WAITS in "".join(state.log_tail[-1:])
+            # Before its first epoch: its teacher is being trained, most likely.
+            what = _doing(state)[:_WIDEST] if state.status == "running" and not state.epoch else state.status
             table.add_row(
                 str(state.number),
                 Text(
-                    "waits for the teacher" if waits else printable(state.status),
+                    "waits for the teacher" if waits else printable(what),
                     style="red" if state.has_failed else "cyan",
                 ),
                 f"{state.epoch}/{state.job.epochs}",
@@ -118,10 +125,28 @@ class Progress:
             if state.status != "running":
                 line += f"  [{self._title(states)}]"
             self._say(line)
+        if time.monotonic() - self._said_at >= EVERY_SECONDS:
+            self._say_what_runs(states)
+
+    def _say_what_runs(self, states: Sequence[State]) -> None:
+        """The last lines of the logs of what runs; of jobs in one process, which have the same, only the first's."""
+        doing: dict[str, int] = {}
+        for state in states:
+            if state.status == "running":
+                doing.setdefault(_doing(state), state.number)
+        for line, number in list(doing.items())[:_MOST_LINES]:
+            self._say(f"job {number}: {line}")
 
     def _say(self, line: str) -> None:
+        self._said_at = time.monotonic()
         self._console.print(line, soft_wrap=True, highlight=False)
         sys.stdout.flush()
+
+
+def _doing(state: State) -> str:
+    """What a job that runs does, by its log."""
+    last = state.log_tail[-1] if state.log_tail else ""
+    return last.rpartition("[INFO] ")[2] or "starting"
 
 
 def composing(cells: Sequence[Any]) -> Iterable[Any]:
@@ -215,11 +240,7 @@ def _percent(share: float | None) -> str:
 
 
 def _time(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
+    return "" if seconds is None else duration(seconds)
 
 
 def command_line(arguments: Sequence[str]) -> str:

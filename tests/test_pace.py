@@ -1,0 +1,71 @@
+"""What takes long says how far it is."""
+
+import logging
+from dataclasses import replace
+
+import pytest
+
+from kdexp import fit, pace
+from kdexp.config import compose
+from kdexp.report import progress
+from kdexp.report.progress import Progress
+from kdexp.sweep import Job, State
+from kdexp.train import run
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Four seconds pass between two looks at the clock."""
+    seconds = iter(range(0, 4000, 4))
+    monkeypatch.setattr("time.monotonic", lambda: float(next(seconds)))
+
+
+def test_a_line_every_ten_seconds_with_what_is_left(clock, caplog):
+    caplog.set_level(logging.INFO, "kdexp")
+    assert list(pace.paced(range(10), "measuring", 10)) == list(range(10))
+    # At 12 s two are done and eight are left; 12 s later it is five of ten.
+    assert caplog.messages == [
+        "measuring: 2 of 10, about 48.0 s left",
+        "measuring: 5 of 10, about 24.0 s left",
+        "measuring: 8 of 10, about 9.0 s left",
+    ]
+
+
+def test_what_is_not_known_is_not_said(clock, caplog):
+    caplog.set_level(logging.INFO, "kdexp")
+    list(pace.paced(iter(range(4)), "measuring"))
+    assert caplog.messages == ["measuring: 2 batches"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(4.24, "4.2 s"), (200, "3 min 20 s"), (7500, "2 h 5 min"), (59.7, "1 min 0 s")]
+)
+def test_a_time_for_people(seconds, said):
+    assert pace.duration(seconds) == said
+
+
+def test_inside_a_long_epoch_a_training_says_how_far_it_is(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(fit, "EVERY_SECONDS", 0.0)
+    caplog.set_level(logging.INFO, "kdexp")
+    settings = ["experiment=smoke", "tracking=none", "alpha=0.5", "teacher.recipe.max_epochs=1", "trainer.max_epochs=2"]
+    run(compose(settings, output_dir=tmp_path / "run", store_dir=tmp_path / "store"))
+    said = " | ".join(caplog.messages)
+    assert "teacher: epoch 1/1, batch 1/" in said
+    assert "student: epoch 1/2, batch 1/" in said
+    assert "student: epoch 2/2, validation batch 1/" in said
+
+
+def test_a_sweep_says_what_its_jobs_do_where_nothing_else_is_said(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "EVERY_SECONDS", 0.0)
+    line = "[2026-11-29 08:00:00,000][kdexp.fit][INFO] teacher: epoch 3/30, batch 5/9, about 4 min 2 s left"
+    states = [
+        State(number, Job((f"seed={number}",), f"seed-{number}", "k", 4), "running", log_tail=(line,))
+        for number in range(2)
+    ]
+    states.append(replace(states[0], number=2, log_tail=()))
+    shown = Progress(tmp_path, "")
+    for _ in range(2):
+        shown.show(states)
+    lines = capsys.readouterr().out.splitlines()
+    told = ["job 0: teacher: epoch 3/30, batch 5/9, about 4 min 2 s left", "job 2: starting"]
+    assert lines[3:] == [*told, *told]
