@@ -30,6 +30,7 @@ from kdexp.config import (
     teachers,
 )
 from kdexp.contracts import UNLABELED, Layers, Pair, Side, Source, Splits, Task
+from kdexp.data.inferred import take
 from kdexp.data.loading import DataModule
 from kdexp.data.resample import class_shares
 from kdexp.data.splits import make_splits, samples_per_class
@@ -67,10 +68,7 @@ class Data:
     def __init__(self, config: Any, like: "Data | None" = None) -> None:
         self._config = config.dataset
         self._like = like
-        self._source: Source = like._source if like is not None else instantiate(config.dataset.source, "source")
-        if not isinstance(self._source, Source):
-            found = type(self._source).__name__
-            raise ValueError(f"dataset.source must give a kdexp.contracts.Source, got {found}")
+        self._source: Source = like._source if like is not None else take(plain(config.dataset.source))
         dataset = config.dataset
         self._check_classes()
         shares = class_shares(dataset.resample, task=dataset.task, num_classes=dataset.num_classes)
