@@ -52,11 +52,19 @@ class _Column:
 
 
 @dataclass(frozen=True)
-class _File:
+class File:
+    """A file that was read.
+
+    Attributes:
+        path: where it is.
+        columns: by name, those that were wanted.
+    """
+
     path: Path
     columns: Mapping[str, _Column]
 
     def __len__(self) -> int:
+        """Number of rows."""
         return len(next(iter(self.columns.values())).lines)
 
 
@@ -109,9 +117,9 @@ def load(
         raise ValueError("dataset.source.label must name a column, got none")
     paths = {"file": file, "val": val, "test": test}
     found = {name: own.located(f"dataset.source.{name}", path, data_dir) for name, path in paths.items() if path}
-    names = _inputs(_header(found["file"]), found["file"], labels, columns, drop, words)
-    files = {part: _read(path, names, labels, words) for part, path in found.items()}
-    targets, classes = _targets(files, labels, several=not isinstance(label, str))
+    names = _inputs(header_of(found["file"]), found["file"], labels, columns, drop, words)
+    files = {part: read(path, names, labels, words) for part, path in found.items()}
+    targets, classes = targets_of(files, labels, several=not isinstance(label, str))
     rows = {part: torch.arange(len(one)) for part, one in files.items()}
     if test is None:
         rows["file"], rows["test"] = own.split_off_test(targets["file"], test_fraction)
@@ -174,7 +182,12 @@ def _inputs(
     return names
 
 
-def _header(path: Path) -> list[str]:
+def header_of(path: Path) -> list[str]:
+    """The names of a file's columns.
+
+    Raises:
+        ValueError: it has none, or two of one name; one line.
+    """
     with _opened(path) as file:
         header = next(_rows(file, path), (0, []))[1]
     names = [name.strip() for name in header]
@@ -189,9 +202,19 @@ def _header(path: Path) -> list[str]:
 # Reading
 
 
-def _read(path: Path, inputs: Sequence[str], labels: Sequence[str], words: Sequence[str]) -> _File:
-    """The columns of a file; those of labels as words."""
-    names = _header(path)
+def read(path: Path, inputs: Sequence[str], labels: Sequence[str], words: Sequence[str]) -> File:
+    """Read columns of a file.
+
+    Args:
+        path: of the file.
+        inputs: columns of numbers or words.
+        labels: columns of words, whatever they look like.
+        words: those of the inputs that are words, whatever they look like.
+
+    Raises:
+        ValueError: a column is missing, a row has another number of cells, and the like: one line.
+    """
+    names = header_of(path)
     absent = [name for name in (*inputs, *labels) if name not in names]
     if absent:
         raise ValueError(f"dataset.source: {path} must have the columns of the training file, {absent[0]!r} is missing")
@@ -212,7 +235,7 @@ def _read(path: Path, inputs: Sequence[str], labels: Sequence[str], words: Seque
     if not lines:
         raise ValueError(f"dataset.source: {path} must have rows below its header, got none")
     at = np.array(lines)
-    return _File(path, {name: column.finished(at) for name, column in collected.items()})
+    return File(path, {name: column.finished(at) for name, column in collected.items()})
 
 
 class _Collected:
@@ -320,7 +343,7 @@ def _parts(rows: Iterator[tuple[int, list[str]]]) -> Iterator[list[tuple[int, li
 # Inputs
 
 
-def _encoded(files: Mapping[str, _File], names: Sequence[str], train: Tensor, *, fills: bool) -> dict[str, Tensor]:
+def _encoded(files: Mapping[str, File], names: Sequence[str], train: Tensor, *, fills: bool) -> dict[str, Tensor]:
     """(N, F) float32 of each part; `train` are the rows of the training file whose means fill what is missing."""
     encoded: dict[str, list[np.ndarray]] = {part: [] for part in files}
     for name in names:
@@ -350,7 +373,7 @@ def _encoded(files: Mapping[str, _File], names: Sequence[str], train: Tensor, *,
     return {part: torch.from_numpy(np.concatenate(columns, 1, dtype=np.float32)) for part, columns in encoded.items()}
 
 
-def _words(file: _File, name: str) -> list[str] | None:
+def _words(file: File, name: str) -> list[str] | None:
     """The different words of a column of the training file; None of numbers."""
     values = file.columns[name].values
     if not isinstance(values, list):
@@ -392,10 +415,22 @@ def _values(column: _Column, words: Sequence[str] | None, name: str, path: Path)
 # Labels
 
 
-def _targets(
-    files: Mapping[str, _File], labels: Sequence[str], *, several: bool
+def targets_of(
+    files: Mapping[str, File], labels: Sequence[str], *, several: bool
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """The target of each part, see `kdexp.contracts.Task`, and the names of the classes or labels."""
+    """What the label columns of the parts say.
+
+    Args:
+        files: by part; that of the training samples is ``file``.
+        labels: the columns.
+        several: whether they are of a multi-label task, 0 and 1.
+
+    Returns:
+        The target of each part, see `kdexp.contracts.Task`, and the names of the classes or labels.
+
+    Raises:
+        ValueError: a label is missing, or none of the training file's: one line.
+    """
     for file in files.values():
         for name in labels:
             column = file.columns[name]
@@ -423,7 +458,7 @@ def _targets(
     return targets, classes
 
 
-def _check_classes(name: str, classes: Sequence[str], file: _File) -> None:
+def _check_classes(name: str, classes: Sequence[str], file: File) -> None:
     if len(classes) < 2:
         raise ValueError(f"dataset.source.label must have at least two classes, got {classes} in {name!r}")
     fractions = [text for text in classes if _number(text) is not None and not float(text).is_integer()]
@@ -432,7 +467,7 @@ def _check_classes(name: str, classes: Sequence[str], file: _File) -> None:
         raise ValueError(f"dataset.source.label must have classes, as words or whole numbers, got {found}")
 
 
-def _on(file: _File, name: str) -> Tensor:
+def _on(file: File, name: str) -> Tensor:
     """(N,) float32 of a multi-label column."""
     column = file.columns[name]
     values = [own.yes_or_no(str(value)) for value in column.values]
