@@ -187,8 +187,8 @@ def network(config: Any, setting: str, dataset: Any, *, pretrained: bool | None 
     try:
         with torch.no_grad():
             found = tuple(built.eval()(probe).shape)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # whatever a network makes of inputs that it is not for
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(
             f"{setting} must take inputs of dataset.input_shape, got {list(dataset.input_shape)}: {reason}"
         ) from error

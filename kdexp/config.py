@@ -489,6 +489,8 @@ def check(config: Any) -> None:
     fewest = 1 if dataset.task == "multilabel" else 2
     _require(dataset.num_classes >= fewest, "dataset.num_classes", f"must be at least {fewest}", dataset.num_classes)
     _check_classes("dataset", dataset)
+    shape = list(dataset.input_shape)
+    _require(shape and min(shape) >= 1, "dataset.input_shape", "must be sizes of at least 1, one or more", shape)
     _require(0 <= config.seed < 2**63, "seed", "must be in [0, 2^63)", config.seed)
     for part in trust.EXPERIMENT:
         trust.check(OmegaConf.to_container(config[part], resolve=True), trust.EXPERIMENT[part], part)

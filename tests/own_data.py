@@ -35,7 +35,17 @@ def arrays(folder: Path) -> list[str]:
     return [f"dataset.source.file={folder}/my.npz"]
 
 
-EXAMPLES: dict[str, Callable[[Path], list[str]]] = {"image_folder": image_folder, "csv": table, "arrays": arrays}
+def image_csv(folder: Path) -> list[str]:
+    paths = images(folder)
+    with (folder / "labels.csv").open("w", newline="") as file:
+        rows = ((path.relative_to(folder), path.parent.name) for path in paths)
+        csv.writer(file).writerows([("file", "kind"), *rows])
+    return [f"dataset.source.file={folder}/labels.csv", "dataset.source.image=file", "dataset.source.label=kind"]
+
+
+EXAMPLES: dict[str, Callable[[Path], list[str]]] = {
+    "image_folder": image_folder, "image_csv": image_csv, "csv": table, "arrays": arrays,
+}  # fmt: skip
 """Option of conf/dataset -> what writes such data into a folder and gives the settings that name them."""
 
 
