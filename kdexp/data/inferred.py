@@ -55,14 +55,14 @@ def inferred(name: str, settings: Mapping[str, Any], *, val_fraction: float, spl
     read = _read.get(key) or _load(settings)
     wanted = (name, val_fraction, split_seed) if name in ("mean", "std") else name
     if wanted not in read.found:
-        source = read.source or load(settings)
+        source = read.source or loaded(settings)
         mean, std = _statistics(source, val_fraction, split_seed)
         read.found |= {("mean", val_fraction, split_seed): mean, ("std", val_fraction, split_seed): std}
     return read.found[wanted]
 
 
-def load(settings: Mapping[str, Any]) -> Source:
-    """Load a data set.
+def loaded(settings: Mapping[str, Any]) -> Source:
+    """A data set, loaded now.
 
     Args:
         settings: ``dataset.source``, plain values.
@@ -78,10 +78,10 @@ def load(settings: Mapping[str, Any]) -> Source:
 
 
 def take(settings: Mapping[str, Any]) -> Source:
-    """The data set, as it was loaded to fill in settings; it is not kept here any longer. Else see `load`."""
+    """The data set, as it was loaded to fill in settings; it is not kept here any longer. Else see `loaded`."""
     read = _read.get(_key(settings))
     if read is None or read.source is None:
-        return load(settings)
+        return loaded(settings)
     source, read.source = read.source, None
     return source
 
@@ -100,7 +100,7 @@ def _key(settings: Mapping[str, Any]) -> str:
 
 def _load(settings: Mapping[str, Any]) -> _Read:
     forget(samples_only=True)
-    source = load(settings)
+    source = loaded(settings)
     target = source.train_target
     if not isinstance(target, Tensor) or target.dim() not in (1, 2) or len(source.train_inputs) == 0:
         check_source(source, "multiclass", 0, None)  # says what is wrong with it

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from kdexp.assemble import rehearse
 from kdexp.config import check, compose
 
 PAGE = (Path(__file__).parents[2] / "docs" / "own_data.md").read_text()
@@ -81,16 +82,33 @@ def test_data_that_are_none_end_in_one_line(command, tmp_path, case, dataset):
     assert "Traceback" not in done.stdout
 
 
-@pytest.mark.parametrize(
-    ("network", "shape"),
-    [("rnn", [5]), ("timm", [5]), ("torchvision", [4, 4]), ("vgg8", [5])],
-)
-def test_a_network_that_does_not_take_the_shape_is_refused_in_one_line(tmp_path, network, shape):
-    from kdexp.assemble import rehearse
+NETWORK = """
+from torch import nn
+class Net(nn.Module):
+    def __init__(self, num_classes, input_shape):
+        super().__init__()
+        self.classifier = nn.Linear(8, num_classes)
+    def forward(self, x):
+        assert x.shape[-1] == 8, "8 columns"
+        return self.classifier(x[:, 0])
+def net(num_classes, input_shape):
+    return Net(num_classes, input_shape)
+"""
 
-    named = {"timm": ["student.name=vit_tiny_patch16_224"], "torchvision": ["student.name=vit_b_16"]}.get(network, [])
+
+@pytest.mark.parametrize(("shape", "reason"), [("[1,8]", None), ("[8]", "8"), ("[1,5]", "8 columns")])
+def test_a_network_that_does_not_take_the_shape_is_refused_whatever_it_raises(tmp_path, monkeypatch, shape, reason):
+    (tmp_path / "my_odd_network.py").write_text(NETWORK)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("KDEXP_TRUST", "my_odd_network")
     config = compose(["dataset=synthetic", f"dataset.input_shape={shape}", "dataset.mean=[0]", "dataset.std=[1]",
-                      f"student={network}", *named, "alpha=1"], output_dir=tmp_path)  # fmt: skip
+                      "student._target_=my_odd_network.net", "~student.hidden", "~student.dropout", "alpha=1"],
+                     output_dir=tmp_path)  # fmt: skip
     check(config)
-    with pytest.raises(ValueError, match=r"^student[^\n]*$"):
+    if reason is None:
+        rehearse(config)
+        return
+    with pytest.raises(
+        ValueError, match=rf"^student must take inputs of dataset.input_shape, got [^\n]*{reason}[^\n]*$"
+    ):
         rehearse(config)
