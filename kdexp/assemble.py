@@ -30,6 +30,7 @@ from kdexp.config import (
     teachers,
 )
 from kdexp.contracts import UNLABELED, Layers, Pair, Side, Source, Splits, Task
+from kdexp.data.inferred import take
 from kdexp.data.loading import DataModule
 from kdexp.data.resample import class_shares
 from kdexp.data.splits import make_splits, samples_per_class
@@ -68,10 +69,7 @@ class Data:
     def __init__(self, config: Any, like: "Data | None" = None) -> None:
         self._config = config.dataset
         self._like = like
-        self._source: Source = like._source if like is not None else instantiate(config.dataset.source, "source")
-        if not isinstance(self._source, Source):
-            found = type(self._source).__name__
-            raise ValueError(f"dataset.source must give a kdexp.contracts.Source, got {found}")
+        self._source: Source = like._source if like is not None else take(plain(config.dataset.source))
         dataset = config.dataset
         self._check_classes()
         shares = class_shares(dataset.resample, task=dataset.task, num_classes=dataset.num_classes)
@@ -199,8 +197,8 @@ def network(config: Any, setting: str, dataset: Any, *, pretrained: bool | None 
     try:
         with torch.no_grad():
             found = tuple(built.eval()(probe).shape)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # whatever a network makes of inputs that it is not for
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(
             f"{setting} must take inputs of dataset.input_shape (+{setting}.resize=SIZE resizes images for it), got "
             f"{list(dataset.input_shape)}: {reason}"

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -151,6 +152,7 @@ OmegaConf.register_new_resolver("kdexp.views", lambda mode: _cached_views(mode),
 OmegaConf.register_new_resolver("kdexp.augment_seed", lambda mode, seed: seed if mode == "none" else 0, replace=True)
 OmegaConf.register_new_resolver("kdexp.epochs", lambda epochs, share: round(epochs / max(share, 0.1)), replace=True)
 OmegaConf.register_new_resolver("kdexp.tracking_server", foreign.tracking_server, replace=True)
+OmegaConf.register_new_resolver("kdexp.inferred", lambda name, _parent_: _inferred(name, _parent_), replace=True)
 OmegaConf.register_new_resolver("kdexp.names", lambda group: "+".join(group) or "none", replace=True)
 
 
@@ -168,6 +170,7 @@ def compose(overrides: Sequence[str] = (), config_name: str = "train", **setting
     Raises:
         ValueError: an unknown option or key, or a value of the wrong type.
     """
+    release_data()  # a file may be another than at the last call
     quoted = [f"{key}={json.dumps(str(value))}" for key, value in settings.items()]
     with initialize_config_module("kdexp.conf", version_base=HYDRA_VERSION_BASE):
         try:
@@ -181,6 +184,23 @@ def compose(overrides: Sequence[str] = (), config_name: str = "train", **setting
         except Exception as error:
             raise ValueError(one_line(error)) from error
     return config
+
+
+def _inferred(name: str, dataset: Any) -> Any:
+    """What the data say of a setting of conf/dataset that is left to them: see `kdexp.data.inferred`."""
+    from kdexp.data.inferred import inferred  # here: --help must not wait for torch
+
+    missing = _missing(OmegaConf.to_container(dataset.source), "dataset.source")
+    _require(not missing, ", ".join(missing), "must be given", "nothing")
+    split = {key: dataset[key] for key in ("val_fraction", "split_seed")}
+    return inferred(name, plain(dataset.source), **split)
+
+
+def release_data(*, samples_only: bool = False) -> None:
+    """Let go of data that were loaded to fill in settings, and unless `samples_only` of what is known of them."""
+    inferred = sys.modules.get("kdexp.data.inferred")
+    if inferred is not None:
+        inferred.forget(samples_only=samples_only)
 
 
 def dataset_option(name: str, data_dir: str) -> Any:
@@ -200,10 +220,15 @@ def dataset_option(name: str, data_dir: str) -> Any:
         raise ValueError(one_line(error)) from error
 
 
+_RAISED_IN_RESOLVER = re.compile(r"^\w*Error raised while resolving interpolation: ")
+
+
 def one_line(error: BaseException) -> str:
     """What a composition error says, in one line, without Hydra's advice on how to read it."""
     cause = error.__cause__
-    texts = [str(error)]
+    texts = [_RAISED_IN_RESOLVER.sub("", str(error), count=1)]
+    if texts[0] != str(error):  # what is wrong is not the setting that was to be filled in
+        return texts[0].splitlines()[0]
     if isinstance(cause, OmegaConfBaseException | OSError) and str(cause) not in texts[0]:
         texts.append(str(cause))
     skipped = (
@@ -473,6 +498,8 @@ def check(config: Any) -> None:
     fewest = 1 if dataset.task == "multilabel" else 2
     _require(dataset.num_classes >= fewest, "dataset.num_classes", f"must be at least {fewest}", dataset.num_classes)
     _check_classes("dataset", dataset)
+    shape = list(dataset.input_shape)
+    _require(shape and min(shape) >= 1, "dataset.input_shape", "must be sizes of at least 1, one or more", shape)
     _require(0 <= config.seed < 2**63, "seed", "must be in [0, 2^63)", config.seed)
     for part in trust.EXPERIMENT:
         trust.check(OmegaConf.to_container(config[part], resolve=True), trust.EXPERIMENT[part], part)

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from own_data import example
 
 from kdexp.config import Config, check, compose, control_fingerprint, is_control, plain, run_fingerprint
 
@@ -32,7 +33,7 @@ def test_no_group_has_the_name_of_a_scalar_setting():
     [f"{PACKAGE.get(g, g)}={p.stem}" for g in GROUPS for p in sorted((CONF / g).glob("*.yaml")) if p.stem != "base"],
 )
 def test_every_option_of_every_group_composes_and_passes_the_checks(tmp_path, option):
-    overrides = ["dataset.num_classes=2", "dataset.source.root=/images"] if option == "dataset=image_folder" else []
+    overrides = example(option, tmp_path)
     overrides += ["robustness=corruptions"] if option.startswith("corruption@") else []
     config = compose([option, *overrides], output_dir=tmp_path)
     check(config)
@@ -108,7 +109,10 @@ def test_settings_have_their_types(tmp_path):
         ),
         ("dataset.classes=[a,b]", r"^dataset.classes must have 10 different names, got 2 in \['a', 'b'\]$"),
         ("dataset.classes=[a,b,c,d,e,f,g,h,i,a]", r"^dataset.classes must have 10 different names, got 9 in \['a', "),
-        ("dataset=image_folder", r"^dataset.source.root, dataset.num_classes.* must be given, got nothing$"),
+        ("dataset.input_shape=[]", r"^dataset.input_shape must be sizes of at least 1, one or more, got \[\]$"),
+        ("dataset.input_shape=[1,0,8]", r"^dataset.input_shape must be sizes of at least 1, .*, got \[1, 0, 8\]$"),
+        ("dataset.input_shape=[-5]", r"^dataset.input_shape must be sizes of at least 1, one or more, got \[-5\]$"),
+        ("dataset=image_folder", r"^dataset.source.root must be given, got nothing$"),
         ("loss=nope", r"Could not find 'loss/nope'.*kd"),
         ("loss.tempratur=4", r"^Could not override 'loss.tempratur'$"),
         ("tempratur=4", r"^Could not override 'tempratur'$"),

@@ -35,7 +35,10 @@ NAMED = {
 # person, when there is a new one.
 TEXTS = {
     "network": {"cell", "name", "options", "stem"},
-    "source": {"data_dir", "root", "task"},
+    # Files and folders are read, and nothing in them is run: csv, images, arrays without pickles, parquet.
+    "source": {"data_dir", "root", "task"}
+    | {"file", "val", "test", "labels", "val_labels", "test_labels", "folder"}
+    | {"label", "columns", "drop", "words", "missing", "inputs", "layout", "image"},
     "loss": {"task", "args", "kwargs"},
     "perturbation": {"applies_to", "family", "large", "operator", "parameter", "small"},
 }

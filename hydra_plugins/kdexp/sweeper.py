@@ -16,7 +16,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from kdexp import child, launch, signals
-from kdexp.config import RUN_ONLY, check, fingerprint, is_control, plain, run_fingerprint, run_key
+from kdexp.config import RUN_ONLY, check, fingerprint, is_control, plain, release_data, run_fingerprint, run_key
 from kdexp.foreign import check_folder
 from kdexp.sweep import Job, Sweep, name_job, name_sweep, placed
 
@@ -171,6 +171,7 @@ class Sweeper(BasicSweeper):
             configs.append(self._compose(cell))
             job = self._job(cell, swept, configs[-1])
             jobs.setdefault(job.key, job)
+        release_data(samples_only=True)  # each job loads its own
         child.check_all(check, configs)
         return len(cells), list(jobs.values())
 

@@ -29,6 +29,7 @@ class Stream(IntEnum):
     HIDDEN = 5
     RESAMPLED = 6
     SAMPLE = 7
+    TEST = 8
     CROP = 10
     FLIP = 11
     CUTOUT = 12

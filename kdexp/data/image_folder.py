@@ -1,4 +1,4 @@
-"""Your own images: ``train/``, ``test/`` and, if there is one, ``val/``, each with a folder for each class.
+"""Your own images: a folder for each class, in ``train/``, ``test/`` and ``val/`` or in none of them.
 
 They are read one at a time, by worker processes, and so may be more than fits in memory. What lies in the folder and is
 not used is named in a warning, a line for each reason.
@@ -24,6 +24,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms.v2 import functional as TF
 
 from kdexp.contracts import Source
+from kdexp.data import own
 from kdexp.data.downloads import damaged
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,8 @@ _HIDDEN = (".", "__MACOSX", "@eaDir")  # so begin the names of what programs lea
 
 _GREY_16_BITS = ("I;16", "I;16B", "I;16L", "I;16N")
 _SHOWN = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "HSV")
+
+_TEST_FRACTION = 0.2
 
 _READERS, _AT_ONCE = 16, 1024  # threads that read headers: on a slow disk most of them wait
 _SAY_EVERY_SECONDS = 5.0
@@ -85,37 +88,31 @@ class ImageFiles:
         return digest.hexdigest()
 
 
-def load(data_dir: str, root: str, size: int) -> Source:
+def load(data_dir: own.Folders, root: str, size: int) -> Source:
     """Find the images. The header of each is read; what is broken further on shows when it is read for a batch.
 
     An image is what a person sees: 16 bits are reduced to their upper 8, as Pillow reduces those of coloured images;
     what is transparent is put on white; an orientation tag (EXIF) is followed; of several frames or pages it is the
     first; CMYK is converted without a colour profile.
 
+    There are three layouts. With train/, test/ and perhaps val/ (or validation/, or valid/) each is what its name says.
+    With train/ and val/ alone, ImageNet's, val is tested on. Where there is neither val/ nor test/, or no train/ (a
+    flat folder of class folders), a fifth is split off to test on, stratified by class, whatever the seeds are.
+
     Args:
         data_dir: where `root` is looked for.
-        root: the folder with train/, test/ and perhaps val/ (or validation/, or valid/), or its absolute path. A class
-            has the name of its folder, and the number of the folder's place in the alphabet.
+        root: the folder, or its absolute path. A class has the name of its folder, and the number of the folder's place
+            in the alphabet.
         size: height and width that images are brought to, in pixels.
 
     Raises:
         FileNotFoundError: a folder is missing, or there is no image to train on.
-        ValueError: the parts have not the same classes; there are two folders for val; an image cannot be shown.
+        ValueError: the parts have not the same classes; there is one class alone; there are two folders for val; an
+            image cannot be shown.
     """
-    folder = Path(data_dir) / root
-    for name in ("train", "test"):
-        if not (folder / name).is_dir():
-            raise FileNotFoundError(f"dataset.source.root must be a folder with train/ and test/, got {folder}")
-    val = [name for name in _VAL if (folder / name).is_dir()]
-    if len(val) > 1:
-        rule = f"must have one folder of {', '.join(_VAL)}"
-        raise ValueError(f"dataset.source.root {rule}, got {' and '.join(val)} in {folder}")
-    parts = ["train", "test", *val]
+    folder = own.located("dataset.source.root", root, data_dir)
     left_out: _LeftOut = defaultdict(list)
-    for path in _visible(folder, left_out):
-        if path.is_dir() and path.name not in parts:
-            left_out["folders besides train, test and val"].append(path)
-    found = {name: _find(folder / name, left_out) for name in parts}
+    found = _find_parts(folder, left_out)
     for what, paths in left_out.items():
         names = [str(path.relative_to(folder)) for path in paths[:_NAMED]] + ["..."] * (len(paths) > _NAMED)
         log.warning("warning: dataset.source: %s left out: %d (%s)", what, len(paths), ", ".join(names))
@@ -136,10 +133,64 @@ def load(data_dir: str, root: str, size: int) -> Source:
         labels = [number for number, c in enumerate(classes) for _ in found[name][c]]
         return ImageFiles(files, size), torch.tensor(labels, dtype=torch.int64)
 
-    return Source(*part_of("train"), *part_of("test"), val=part_of(val[0]) if val else None, classes=classes)
+    parts = {name: part_of(name) for name in found}
+    if "test" not in parts:
+        parts |= split_off_test(*parts["train"], _TEST_FRACTION)
+    return Source(*parts["train"], *parts["test"], val=parts.get("val"), classes=classes)
+
+
+def split_off_test(images: ImageFiles, target: Tensor, fraction: float) -> dict[str, tuple[ImageFiles, Tensor]]:
+    """Train and test of images that come without a test part: see `kdexp.data.own.split_off_test`."""
+    parts = own.split_off_test(target, fraction)
+    return {
+        name: (ImageFiles([images.files[i] for i in part.tolist()], images.size), target[part])
+        for name, part in zip(("train", "test"), parts, strict=True)
+    }
 
 
 # Finding files
+
+
+def _find_parts(folder: Path, left_out: _LeftOut) -> dict[str, _Found]:
+    """What is in the folder for train and, where it is there, test and val."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"dataset.source.root must be a folder, got the file {folder}")
+    names = [path.name for path in sorted(folder.iterdir()) if path.is_dir()]
+    val = [name for name in _VAL if name in names]
+    if "train" not in names:
+        return {"train": _find_flat(folder, [name for name in names if name in ("test", *val)], left_out)}
+    if len(val) > 1:
+        rule = f"must have one folder of {', '.join(_VAL)}"
+        raise ValueError(f"dataset.source.root {rule}, got {' and '.join(val)} in {folder}")
+    roles = {"train": "train"}
+    if "test" in names:
+        roles |= {"test": "test"} | ({"val": val[0]} if val else {})
+    elif val:  # ImageNet's
+        roles["test"] = val[0]
+        log.info("dataset.source: %s has no test/: its %s/ is tested on, val is split off from train/", folder, val[0])
+    else:
+        log.info("dataset.source: %s has no test/: a fifth of train/ is split off to test on", folder)
+    for path in _visible(folder, left_out):
+        if path.is_dir() and path.name not in roles.values():
+            left_out["folders besides train, test and val"].append(path)
+    return {role: _find(folder / name, left_out) for role, name in roles.items()}
+
+
+def _find_flat(folder: Path, parts: Sequence[str], left_out: _LeftOut) -> _Found:
+    """The classes of a folder that has none for train."""
+    if parts:
+        raise FileNotFoundError(f"dataset.source.root must have train/ beside {' and '.join(parts)}/, got {folder}")
+    found = _find(folder, left_out)
+    classes = [name for name, files in found.items() if files]
+    if len(classes) < 2:
+        had = f"images of {classes[0]!r} alone" if classes else "none"
+        raise FileNotFoundError(
+            f"dataset.source.root must have train/ and test/, or folders of images for at least two classes, got {had} "
+            f"in {folder}"
+        )
+    log.info("dataset.source: %s has no train/: its folders are the %d classes, a fifth of their images is tested on",
+             folder, len(classes))  # fmt: skip
+    return found
 
 
 def _find(part: Path, left_out: _LeftOut) -> _Found:
@@ -153,7 +204,7 @@ def _find(part: Path, left_out: _LeftOut) -> _Found:
             left_out[_LINKS].append(path)
         else:
             paths[path.name] = _image_files(path, left_out)
-    forms = _forms([path for files in paths.values() for path in files])
+    forms = forms_of([path for files in paths.values() for path in files])
     found: _Found = {name: [] for name in paths}
     for name, files in paths.items():
         for path in files:
@@ -202,8 +253,8 @@ def _visible(folder: Path, left_out: _LeftOut) -> list[Path]:
 # Reading files
 
 
-def _forms(paths: Sequence[Path]) -> Iterator[str | None]:
-    """See `_form`, of many files."""
+def forms_of(paths: Sequence[Path]) -> Iterator[str | None]:
+    """What is special about each of many files by its header; None of a broken one. See `_form`."""
     started = said = time.perf_counter()
     with ThreadPoolExecutor(_READERS) as pool:
         for done in range(0, len(paths), _AT_ONCE):

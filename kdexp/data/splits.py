@@ -66,7 +66,7 @@ def make_splits(
     _check(task != "multilabel" or imbalance_ratio == 1, "imbalance_ratio", rule, imbalance_ratio)
     _check(0 <= label_noise <= 1, "label_noise", "must be in [0, 1]", label_noise)
     _check(0 <= unlabeled_fraction <= 1, "unlabeled_fraction", "must be in [0, 1]", unlabeled_fraction)
-    _check_source(source, task, num_classes, input_shape)
+    check_source(source, task, num_classes, input_shape)
     train, val = _train_and_val(source, task, num_classes, val_fraction, split_seed)
 
     keep = round(train_fraction * len(train))
@@ -136,6 +136,38 @@ def samples_per_class(target: Tensor, task: Task, num_classes: int) -> Tensor:
     return torch.bincount(target[target != UNLABELED].flatten(), minlength=num_classes)
 
 
+def train_and_val_index(target: Tensor, val_fraction: float, split_seed: int) -> tuple[Tensor, Tensor]:
+    """Which samples are trained on, and which are held out to choose by, where the data have no val part of their own.
+
+    Args:
+        target: (N,) int64 or (N, C), see `stratified_order`.
+        val_fraction: in (0, 1).
+        split_seed: of the choice.
+
+    Returns:
+        Two int64 tensors of positions, ascending.
+    """
+    _check(0 < val_fraction < 1, "val_fraction", "must be in (0, 1)", val_fraction)
+    return held_out(target, val_fraction, split_seed, Stream.VAL)
+
+
+def held_out(target: Tensor, fraction: float, seed: int, stream: int) -> tuple[Tensor, Tensor]:
+    """Split samples in two, stratified by class, see `stratified_order`.
+
+    Args:
+        target: (N,) int64 or (N, C).
+        fraction: in [0, 1], the fraction held out, rounded to whole samples.
+        seed: of the choice.
+        stream: see `Stream`.
+
+    Returns:
+        Positions of the rest and of what is held out, int64, ascending.
+    """
+    shuffled = stratified_order(target, seed, stream)
+    size = round(fraction * len(shuffled))
+    return shuffled[size:].sort().values, shuffled[:size].sort().values
+
+
 def _whole(inputs: Tensor | Images, target: Tensor) -> Split:
     return Split(inputs, target, torch.arange(len(target)))
 
@@ -146,13 +178,8 @@ def _train_and_val(
     whole = _whole(source.train_inputs, source.train_target)
     if source.val is not None:
         return whole, _whole(*source.val)
-    _check(0 < val_fraction < 1, "val_fraction", "must be in (0, 1)", val_fraction)
-    shuffled = stratified_order(whole.target, split_seed, Stream.VAL)
-    size = round(val_fraction * len(shuffled))
-    val, train = (
-        Split(whole.inputs, whole.target[part], part)
-        for part in (shuffled[:size].sort().values, shuffled[size:].sort().values)
-    )
+    parts = train_and_val_index(whole.target, val_fraction, split_seed)
+    train, val = (Split(whole.inputs, whole.target[part], part) for part in parts)
     _check_complete("val_fraction", val_fraction, "val", val.target, task, num_classes)
     _check_complete("val_fraction", val_fraction, "train", train.target, task, num_classes)
     return train, val
@@ -184,7 +211,12 @@ def _make_wrong(target: Tensor, task: Task, num_classes: int, rate: float, kind:
     target[wrong] = (target[wrong] + step) % num_classes
 
 
-def _check_source(source: Source, task: Task, num_classes: int, input_shape: Sequence[int] | None) -> None:
+def check_source(source: Source, task: Task, num_classes: int, input_shape: Sequence[int] | None) -> None:
+    """See that a data set is what `kdexp.contracts.Source` says, with these classes and, unless None, this shape.
+
+    Raises:
+        ValueError: one line with the setting, the rule and the value.
+    """
     parts = {"train": (source.train_inputs, source.train_target), "test": (source.test_inputs, source.test_target)}
     if source.val is not None:
         parts["val"] = source.val

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from own_data import EXAMPLES, example
 from sklearn.datasets import load_breast_cancer, load_digits
 
 from kdexp.config import compose, instantiate
@@ -23,8 +24,12 @@ SIZES = {
 }  # fmt: skip
 
 
+OWN = sorted(EXAMPLES)
+"""A user's own data: they have tests of their own."""
+
+
 def composed(tmp_path, *overrides):
-    own = ["dataset.source.root=mine", "dataset.num_classes=2"] if "dataset=image_folder" in overrides else []
+    own = [setting for override in overrides for setting in example(override, tmp_path)]
     return compose([*overrides, *own], output_dir=tmp_path)
 
 
@@ -40,7 +45,7 @@ def loaded(dataset) -> Source:
         raise
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "image_folder"])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in OWN])
 def test_a_data_set_is_what_its_configuration_says(name, tmp_path):
     dataset = composed(tmp_path, f"dataset={name}").dataset
     source = loaded(dataset)
@@ -57,7 +62,7 @@ def test_a_data_set_is_what_its_configuration_says(name, tmp_path):
         assert (int(source.train_inputs.min()), int(source.train_inputs.max())) == (0, 255)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("image_folder", "cifar10")])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in (*OWN, "cifar10")])
 def test_the_statistics_are_those_of_the_training_part_alone(name, tmp_path):
     dataset = composed(tmp_path, f"dataset={name}").dataset
     train = make_splits(loaded(dataset), task="multiclass", num_classes=dataset.num_classes,

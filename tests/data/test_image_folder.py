@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
+from kdexp.config import compose
 from kdexp.contracts import Splits
 from kdexp.data.image_folder import load
 from kdexp.data.loading import DataModule
@@ -86,9 +87,54 @@ def test_a_fingerprint_changes_when_a_file_does(tmp_path):
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    folder = write(tmp_path, parts=("train",))
-    with pytest.raises(FileNotFoundError, match=rf"train/ and test/, got {tmp_path / 'mine'}$"):
+    with pytest.raises(FileNotFoundError, match=rf"^dataset.source.root: not found: {tmp_path / 'mine'}$"):
+        load(str(tmp_path), "mine", size=4)
+    folder = write(tmp_path, parts=("test",))
+    with pytest.raises(FileNotFoundError, match=rf"must have train/ beside test/, got {tmp_path / 'mine'}$"):
         load(folder, "mine", size=4)
+
+
+def test_a_root_is_looked_for_where_one_stands_and_then_among_the_data(tmp_path):
+    here, data = write(tmp_path / "here", n=10), write(tmp_path / "data", n=5)
+    assert len(load([here, data], "mine", size=4).test_inputs) == 20
+    assert len(load([str(tmp_path), data], "mine", size=4).test_inputs) == 10
+
+
+def test_of_a_flat_folder_a_stratified_fifth_is_tested_on(tmp_path, caplog):
+    caplog.set_level("INFO", "kdexp.data.image_folder")
+    folder = write(tmp_path, parts=(".",), classes=("cat", "dog", "owl"))
+    source = load(folder, "mine", size=4)
+    assert "has no train/: its folders are the 3 classes, a fifth of their images is tested on" in caplog.text
+    assert source.classes == ["cat", "dog", "owl"]
+    assert source.train_target.bincount().tolist() == [8, 8, 8]
+    assert source.test_target.bincount().tolist() == [2, 2, 2]
+    for inputs, target in ((source.train_inputs, source.train_target), (source.test_inputs, source.test_target)):
+        assert [int(inputs[i][0, 0, 0]) for i in range(len(inputs))] == (100 * target).tolist()
+    paths = {path for inputs in (source.train_inputs, source.test_inputs) for path, _ in inputs.files}
+    assert len(paths) == 30
+    again = load(folder, "mine", size=4)
+    assert again.test_inputs.files == source.test_inputs.files
+
+
+def test_a_flat_folder_of_one_class_is_refused(tmp_path):
+    folder = write(tmp_path, parts=(".",), classes=("cat",))
+    with pytest.raises(FileNotFoundError, match=r"for at least two classes, got images of 'cat' alone"):
+        load(folder, "mine", size=4)
+
+
+def test_without_val_and_test_a_fifth_of_train_is_tested_on(tmp_path, caplog):
+    caplog.set_level("INFO", "kdexp.data.image_folder")
+    source = load(write(tmp_path, parts=("train",)), "mine", size=4)
+    assert source.test_target.bincount().tolist() == [2, 2]
+    assert "has no test/: a fifth of train/ is split off to test on" in caplog.text
+
+
+def test_what_a_folder_leaves_open_is_inferred(tmp_path):
+    write(tmp_path, parts=(".",), classes=("cat", "dog", "owl"))
+    config = compose(["dataset=image_folder", f"dataset.source.root={tmp_path}/mine", "dataset.source.size=16"],
+                     output_dir=tmp_path)  # fmt: skip
+    assert config.dataset.num_classes == config.student.num_classes == 3
+    assert list(config.student.input_shape) == [3, 16, 16]
 
 
 def test_parts_with_different_classes_are_refused(tmp_path):
@@ -359,10 +405,13 @@ def test_other_names_of_val(tmp_path, name, caplog):
         load(folder, "mine", size=4)
 
 
-def test_train_and_val_alone_are_refused(tmp_path):
-    folder = write(tmp_path, parts=("train", "val"))
-    with pytest.raises(FileNotFoundError, match=r"^dataset.source.root must be a folder with train/ and test/, got"):
-        load(folder, "mine", size=4)
+def test_of_train_and_val_alone_val_is_tested_on_as_with_imagenet(tmp_path, caplog):
+    caplog.set_level("INFO", "kdexp.data.image_folder")
+    source = load(write(tmp_path, parts=("train", "val")), "mine", size=4)
+    assert source.val is None
+    assert {path.parent.parent.name for path, _ in source.test_inputs.files} == {"val"}
+    assert len(source.train_inputs) == len(source.test_inputs) == 20
+    assert "has no test/: its val/ is tested on, val is split off from train/" in caplog.text
 
 
 def test_links_in_a_circle_are_followed_once_and_other_links_are_followed(tmp_path, caplog):

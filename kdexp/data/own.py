@@ -1,0 +1,109 @@
+"""What all data sets of a user's own have in common: where files are, labels as words or numbers, a test part."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdexp.data.counter import Stream
+from kdexp.data.splits import held_out
+
+Folders = str | Sequence[str]
+"""Where a relative path is looked for: the first that has it counts."""
+
+_SHOWN = 10
+_YES_AND_NO = {"1": 1.0, "0": 0.0, "1.0": 1.0, "0.0": 0.0, "true": 1.0, "false": 0.0}
+
+
+def located(setting: str, path: str, folders: Folders) -> Path:
+    """Find a file or folder.
+
+    Args:
+        setting: that names it, for the message.
+        path: absolute, or relative to one of the folders.
+        folders: see `Folders`.
+
+    Raises:
+        FileNotFoundError: it is nowhere.
+    """
+    places = [folders] if isinstance(folders, str) else list(folders)
+    tried = list(dict.fromkeys((Path(place) / Path(path).expanduser()).absolute() for place in places))
+    for found in tried:
+        if found.exists():
+            return found
+    raise FileNotFoundError(f"{setting}: not found: {' or '.join(map(str, tried))}")
+
+
+def classes_of(labels: Iterable[str]) -> list[str]:
+    """The different labels: in the order of numbers if all are whole numbers, else in the alphabet's."""
+    names = set(labels)
+    if all(_is_whole(name) for name in names):
+        return [str(number) for number in sorted({int(float(name)) for name in names})]
+    return sorted(names)
+
+
+def numbered(labels: Sequence[str], classes: Sequence[str]) -> Tensor:
+    """(N,) int64: the number of each label among the classes; -1 where it is none of them."""
+    numbers = {name: number for number, name in enumerate(classes)}
+    if all(_is_whole(name) for name in classes):
+        labels = [str(int(float(label))) if _is_whole(label) else label for label in labels]
+    return torch.tensor([numbers.get(label, -1) for label in labels], dtype=torch.int64)
+
+
+def names_worth_telling(classes: Sequence[str]) -> list[str] | None:
+    """The names of classes; None where they are their numbers, so that ``dataset.classes`` may name them."""
+    return None if list(classes) == [str(number) for number in range(len(classes))] else list(classes)
+
+
+def yes_or_no(text: str) -> float | None:
+    """1 or 0, as a cell of a multi-label table says it; None: it says neither."""
+    return _YES_AND_NO.get(text.strip().lower())
+
+
+def split_off_test(target: Tensor, fraction: float, setting: str = "dataset.source.test_fraction") -> list[Tensor]:
+    """Hold out a test part, stratified by class, the same whatever the seeds of the experiment are.
+
+    Args:
+        target: (N,) int64 or (N, C).
+        fraction: in (0, 1).
+        setting: that says the fraction.
+
+    Returns:
+        Positions of the rest and of the test part.
+
+    Raises:
+        ValueError: the fraction is out of range, or leaves one part without samples or without one of the classes.
+    """
+    if not 0 < fraction < 1:
+        raise ValueError(f"{setting} must be in (0, 1), got {fraction}")
+    parts = list(held_out(target, fraction, 0, Stream.TEST))
+    if not all(len(part) for part in parts):
+        raise ValueError(f"{setting} must leave samples for train and test, got {fraction} of {len(target)} samples")
+    if target.dim() == 1:
+        lost = sorted(set(target.tolist()) - set(target[parts[0]].tolist()))
+        if lost:
+            raise ValueError(
+                f"{setting} must leave samples of every class for training (class {lost[0]} of {len(target)} samples "
+                f"has {int((target == lost[0]).sum())}), got {fraction}"
+            )
+    return parts
+
+
+def shown(names: Iterable[object]) -> str:
+    """The first of many names, for messages."""
+    texts = [str(name) for name in names]
+    return ", ".join(texts[:_SHOWN]) + (f", ... ({len(texts)} in all)" if len(texts) > _SHOWN else "")
+
+
+def counted(count: int, what: str) -> str:
+    """``1 input``, ``2 inputs``."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def _is_whole(text: str) -> bool:
+    try:
+        return bool(np.isfinite(number := float(text))) and number == int(number) and "_" not in text
+    except ValueError:
+        return False

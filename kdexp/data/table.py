@@ -1,0 +1,480 @@
+"""Your own table: a csv file with a header, a sample in each row, its label in one column or several."""
+
+import csv
+import itertools
+import logging
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdexp.contracts import Source
+from kdexp.data import own
+from kdexp.data.splits import train_and_val_index
+
+log = logging.getLogger(__name__)
+
+MISSING = frozenset(
+    ["", "?", "na", "n/a", "#n/a", "#na", "<na>", "nan", "-nan", "null", "none", "nil", "missing"]
+)  # in lower case
+"""What a cell without a value holds; what pandas takes for one, and the ``?`` of the UCI repository."""
+
+_DELIMITERS = ",;\t|"
+_MOST_WORDS = 100  # a column of more is a name or an id, nothing to learn from
+_SAY_EVERY_SECONDS = 5.0
+_PART = 20_000  # rows that are text at the same time
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column of a file.
+
+    Attributes:
+        values: (N,) float64, NaN where a value is missing; or N words, None where one is missing.
+        lines: (N,) int64, the line of the file that each row begins on.
+    """
+
+    values: np.ndarray | list[str | None]
+    lines: np.ndarray
+
+    @property
+    def is_missing(self) -> np.ndarray:
+        if isinstance(self.values, list):
+            return np.array([value is None for value in self.values], dtype=bool)
+        missing: np.ndarray = np.isnan(self.values)
+        return missing
+
+
+@dataclass(frozen=True)
+class File:
+    """A file that was read.
+
+    Attributes:
+        path: where it is.
+        columns: by name, those that were wanted.
+    """
+
+    path: Path
+    columns: Mapping[str, _Column]
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(next(iter(self.columns.values())).lines)
+
+
+def load(
+    file: str,
+    label: str | Sequence[str],
+    data_dir: own.Folders = ".",
+    val: str | None = None,
+    test: str | None = None,
+    test_fraction: float = 0.2,
+    columns: Sequence[str] | None = None,
+    drop: Sequence[str] = (),
+    words: Sequence[str] = (),
+    missing: str = "refuse",
+    val_fraction: float = 0.1,
+    split_seed: int = 0,
+) -> Source:
+    """Read a table. The delimiter is the one of comma, semicolon, tab and bar that the header has most of.
+
+    A column is of numbers or of words. Words become as many inputs as the training file has different ones, of 0 and 1
+    (one-hot); a word that only val or test have is none of them.
+
+    Args:
+        file: of the training samples, and of those that are split off from them.
+        label: the column with the classes, as words or whole numbers; or several columns of 0 and 1 (true and false),
+            for a multi-label task.
+        data_dir: where files are looked for.
+        val: file of the samples to choose by; None: split off by `make_splits`.
+        test: file of the samples to test on; None: split off, stratified by class.
+        test_fraction: in (0, 1), the fraction of `file` that is split off.
+        columns: what is learned from; None: all but the labels.
+        drop: columns that are not.
+        words: columns of words, though they look like numbers (codes).
+        missing: what a missing value is: ``refuse``, or ``mean``: replaced by the mean of the column in the training
+            split, of words by their frequencies.
+        val_fraction: that of `make_splits`, for that mean.
+        split_seed: likewise.
+
+    Returns:
+        Inputs (N, F) float32 in the units of the file; classes by name, unless they are 0..C-1.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a setting, a column or a cell breaks a rule: one line that names it.
+    """
+    if missing not in ("refuse", "mean"):
+        raise ValueError(f"dataset.source.missing must be refuse or mean, got {missing}")
+    labels = [label] if isinstance(label, str) else list(label)
+    if not labels:
+        raise ValueError("dataset.source.label must name a column, got none")
+    paths = {"file": file, "val": val, "test": test}
+    found = {name: own.located(f"dataset.source.{name}", path, data_dir) for name, path in paths.items() if path}
+    names = _inputs(header_of(found["file"]), found["file"], labels, columns, drop, words)
+    files = {part: read(path, names, labels, words) for part, path in found.items()}
+    targets, classes = targets_of(files, labels, several=not isinstance(label, str))
+    rows = {part: torch.arange(len(one)) for part, one in files.items()}
+    if test is None:
+        rows["file"], rows["test"] = own.split_off_test(targets["file"], test_fraction)
+        files["test"], targets["test"] = files["file"], targets["file"]
+    train = rows["file"]
+    if val is None:
+        train = train[train_and_val_index(targets["file"][train], val_fraction, split_seed)[0]]
+    encoded = _encoded(files, names, train, fills=missing == "mean")
+    parts = {part: (encoded[part][rows[part]], targets[part][rows[part]]) for part in rows}
+    _tell(found["file"], label, names, classes, parts)
+    return Source(
+        *parts["file"],
+        *parts["test"],
+        val=parts.get("val"),
+        classes=own.names_worth_telling(classes) if classes else None,
+    )
+
+
+def _tell(
+    path: Path,
+    label: str | Sequence[str],
+    names: Sequence[str],
+    classes: Sequence[str],
+    parts: Mapping[str, tuple[Tensor, Tensor]],
+) -> None:
+    inputs = parts["file"][0].shape[1]
+    sizes = ", ".join(f"{len(target):,} {'train' if part == 'file' else part}" for part, (_, target) in parts.items())
+    of = own.counted(len(names), "column")
+    kind = f"{len(classes)} classes of {label}" if isinstance(label, str) else f"{len(classes)} labels"
+    log.info("%s: %s rows; %s of %s (%s); %s: %s", path, sizes, own.counted(inputs, "input"), of, own.shown(names),
+             kind, own.shown(classes))  # fmt: skip
+
+
+# Columns
+
+
+def _inputs(
+    header: Sequence[str],
+    path: Path,
+    labels: Sequence[str],
+    columns: Sequence[str] | None,
+    drop: Sequence[str],
+    words: Sequence[str],
+) -> list[str]:
+    """The columns that are learned from."""
+    settings = {"label": labels, "columns": columns or (), "drop": drop, "words": words}
+    for setting, names in settings.items():
+        unknown = [name for name in names if name not in header]
+        if unknown:
+            raise ValueError(
+                f"dataset.source.{setting} must name columns of {path.name} ({own.shown(header)}), got {unknown[0]!r}"
+            )
+    nameless = sum(not name for name in header)
+    if nameless and columns is None:
+        log.warning("warning: dataset.source: columns of %s without a name left out: %d", path.name, nameless)
+    wanted = header if columns is None else columns
+    names = [name for name in wanted if name and name not in labels and name not in drop]
+    if not names:
+        raise ValueError(f"dataset.source.columns must leave a column of {path.name} to learn from, got none")
+    return names
+
+
+def header_of(path: Path) -> list[str]:
+    """The names of a file's columns.
+
+    Raises:
+        ValueError: it has none, or two of one name; one line.
+    """
+    with _opened(path) as file:
+        header = next(_rows(file, path), (0, []))[1]
+    names = [name.strip() for name in header]
+    if not any(names):
+        raise ValueError(f"dataset.source: {path} must begin with a line of column names, got an empty one")
+    twice = sorted({name for name in names if name and names.count(name) > 1})
+    if twice:
+        raise ValueError(f"dataset.source: {path} must have different column names, got {twice[0]!r} twice")
+    return names
+
+
+# Reading
+
+
+def read(path: Path, inputs: Sequence[str], labels: Sequence[str], words: Sequence[str]) -> File:
+    """Read columns of a file.
+
+    Args:
+        path: of the file.
+        inputs: columns of numbers or words.
+        labels: columns of words, whatever they look like.
+        words: those of the inputs that are words, whatever they look like.
+
+    Raises:
+        ValueError: a column is missing, a row has another number of cells, and the like: one line.
+    """
+    names = header_of(path)
+    absent = [name for name in (*inputs, *labels) if name not in names]
+    if absent:
+        raise ValueError(f"dataset.source: {path} must have the columns of the training file, {absent[0]!r} is missing")
+    collected = {
+        name: _Collected(name, path, is_words=True if name in labels or name in words else None)
+        for name in (*inputs, *labels)
+    }
+    lines: list[int] = []
+    with _opened(path) as file:
+        rows = _rows(file, path)
+        next(rows)
+        for part in _parts(rows):
+            first = len(lines)
+            lines += [line for line, _ in part]
+            cells = dict(zip(names, zip(*(row for _, row in part), strict=True), strict=True))
+            for name, column in collected.items():
+                column.add(cells[name], lines[first:])
+    if not lines:
+        raise ValueError(f"dataset.source: {path} must have rows below its header, got none")
+    at = np.array(lines)
+    return File(path, {name: column.finished(at) for name, column in collected.items()})
+
+
+class _Collected:
+    """A column while it is read."""
+
+    def __init__(self, name: str, path: Path, is_words: bool | None) -> None:
+        self._name, self._path, self._is_words, self._is_fixed = name, path, is_words, is_words is not None
+        self._numbers: list[np.ndarray] = []
+        self._words: list[str | None] = []
+        self._known: dict[str, str] = {}  # so that each word is in memory once
+        self._empty = 0
+
+    def add(self, cells: Sequence[str], lines: Sequence[int]) -> None:
+        texts = [None if cell.strip().lower() in MISSING else cell.strip() for cell in cells]
+        if self._is_fixed:
+            self._words += [None if text is None else self._known.setdefault(text, text) for text in texts]
+            return
+        numbers = [math.nan if text is None else _number(text) for text in texts]
+        for text, number, line in zip(texts, numbers, lines, strict=True):
+            if text is None:
+                continue
+            is_word = number is None
+            if self._is_words is None:
+                self._is_words = is_word
+            if is_word is not self._is_words:
+                raise ValueError(
+                    f"dataset.source.columns must hold numbers or words, got both in {self._name!r}: {text!r} in line "
+                    f"{line} of {self._path.name}; dataset.source.words=[NAME] reads numbers as words, "
+                    "dataset.source.drop=[NAME] leaves the column out"
+                )
+            if number is not None and not math.isfinite(number):
+                raise ValueError(
+                    f"dataset.source.columns must hold finite numbers, got {text} in {self._name!r}, line {line} of "
+                    f"{self._path.name}"
+                )
+        if self._is_words is None:
+            self._empty += len(texts)
+        elif self._is_words:
+            self._words += [None if text is None else self._known.setdefault(text, text) for text in texts]
+        else:
+            self._numbers.append(np.array(numbers, dtype=np.float64))
+
+    def finished(self, lines: np.ndarray) -> _Column:
+        if self._is_words:
+            return _Column([*itertools.repeat(None, self._empty), *self._words], lines)
+        return _Column(np.concatenate([np.full(self._empty, math.nan), *self._numbers]), lines)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text) if "_" not in text else None
+    except ValueError:
+        return None
+
+
+def _opened(path: Path) -> TextIO:
+    if path.is_dir():
+        raise ValueError(f"dataset.source.file must be a file, got the folder {path}")
+    return path.open(encoding="utf-8-sig", newline="")
+
+
+def _rows(file: TextIO, path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Line (from 1) and cells of each row that is not empty."""
+    reader = None
+    width = 0
+    try:
+        first = file.readline()
+        file.seek(0)
+        delimiter = max(_DELIMITERS, key=first.count)
+        reader = csv.reader(file, delimiter=delimiter, strict=True)
+        line = 1
+        for row in reader:
+            if row:
+                width = width or len(row)
+                if len(row) != width:
+                    raise ValueError(
+                        f"dataset.source: {path} must have as many cells in each row as column names, "
+                        f"{width}, got {len(row)} in line {line}"
+                    )
+                yield line, row
+            line = reader.line_num + 1
+    except UnicodeDecodeError as error:
+        raise ValueError(f"dataset.source: {path} must be text in UTF-8, got another encoding: {error}") from error
+    except csv.Error as error:
+        line = reader.line_num if reader else 1
+        raise ValueError(f"dataset.source: {path} must be a csv file, got in line {line}: {error}") from error
+
+
+def _parts(rows: Iterator[tuple[int, list[str]]]) -> Iterator[list[tuple[int, list[str]]]]:
+    done, said = 0, time.perf_counter()
+    part: list[tuple[int, list[str]]] = []
+    for row in rows:
+        part.append(row)
+        if len(part) == _PART:
+            done += len(part)
+            if time.perf_counter() - said > _SAY_EVERY_SECONDS:
+                said = time.perf_counter()
+                log.info("dataset.source: %d rows read", done)
+            yield part
+            part = []
+    if part:
+        yield part
+
+
+# Inputs
+
+
+def _encoded(files: Mapping[str, File], names: Sequence[str], train: Tensor, *, fills: bool) -> dict[str, Tensor]:
+    """(N, F) float32 of each part; `train` are the rows of the training file whose means fill what is missing."""
+    encoded: dict[str, list[np.ndarray]] = {part: [] for part in files}
+    for name in names:
+        words = _words(files["file"], name)
+        mean: np.ndarray | None = None
+        for part, file in files.items():
+            column = file.columns[name]
+            values = _values(column, words, name, file.path)
+            absent = column.is_missing
+            if part == "file":
+                known = values[train.numpy()][~absent[train.numpy()]]
+                if fills and len(known) == 0:
+                    raise ValueError(
+                        f"dataset.source.columns must have a value to learn from, got {name!r} of {file.path.name} "
+                        "with none in the training split; dataset.source.drop=[NAME] leaves it out"
+                    )
+                mean = known.mean(0) if fills else None
+            if absent.any():
+                if mean is None:
+                    raise ValueError(
+                        f"dataset.source.missing must be mean where values are missing, got refuse: {name!r} has none "
+                        f"in line {column.lines[absent.argmax()]} of {file.path.name} (missing in "
+                        f"{own.counted(int(absent.sum()), 'row')})"
+                    )
+                values[absent] = mean
+            encoded[part].append(values)
+    return {part: torch.from_numpy(np.concatenate(columns, 1, dtype=np.float32)) for part, columns in encoded.items()}
+
+
+def _words(file: File, name: str) -> list[str] | None:
+    """The different words of a column of the training file; None of numbers."""
+    values = file.columns[name].values
+    if not isinstance(values, list):
+        return None
+    words = sorted({value for value in values if value is not None})
+    if len(words) > _MOST_WORDS:
+        raise ValueError(
+            f"dataset.source.columns must hold numbers, or at most {_MOST_WORDS} different words, got {len(words)} in "
+            f"{name!r} ({words[0]!r}, {words[1]!r}, ...) of {file.path.name}; dataset.source.drop=[NAME] leaves it out"
+        )
+    return words
+
+
+def _values(column: _Column, words: Sequence[str] | None, name: str, path: Path) -> np.ndarray:
+    """(N, k) float64."""
+    is_words, is_empty = isinstance(column.values, list), bool(column.is_missing.all())
+    if is_words is (words is None) and not is_empty:
+        kinds = ("words", "numbers") if is_words else ("numbers", "words")
+        raise ValueError(
+            f"dataset.source: {name!r} must hold the same in every file, got {kinds[0]} in {path.name} and {kinds[1]} "
+            "in the training file"
+        )
+    if words is None:
+        return np.array(column.values, dtype=np.float64)[:, None]
+    numbers = {word: number for number, word in enumerate(words)}
+    values = np.zeros((len(column.lines), len(words)))
+    unknown: set[str] = set()
+    for row, word in enumerate(column.values if isinstance(column.values, list) else ()):
+        if word in numbers:
+            values[row, numbers[word]] = 1
+        elif word is not None:
+            unknown.add(word)
+    if unknown:
+        log.warning("warning: dataset.source: words in %r of %s that the training file has not: %s", name, path.name,
+                    own.shown(sorted(unknown)))  # fmt: skip
+    return values
+
+
+# Labels
+
+
+def targets_of(
+    files: Mapping[str, File], labels: Sequence[str], *, several: bool
+) -> tuple[dict[str, Tensor], list[str]]:
+    """What the label columns of the parts say.
+
+    Args:
+        files: by part; that of the training samples is ``file``.
+        labels: the columns.
+        several: whether they are of a multi-label task, 0 and 1.
+
+    Returns:
+        The target of each part, see `kdexp.contracts.Task`, and the names of the classes or labels.
+
+    Raises:
+        ValueError: a label is missing, or none of the training file's: one line.
+    """
+    for file in files.values():
+        for name in labels:
+            column = file.columns[name]
+            if column.is_missing.any():
+                raise ValueError(
+                    f"dataset.source.label must be given in each row, got none in {name!r}, line "
+                    f"{column.lines[column.is_missing.argmax()]} of {file.path.name}"
+                )
+    if several:
+        return {part: torch.stack([_on(file, name) for name in labels], 1) for part, file in files.items()}, list(
+            labels
+        )
+    (name,) = labels
+    texts = {part: [str(value) for value in file.columns[name].values] for part, file in files.items()}
+    classes = own.classes_of(texts["file"])
+    _check_classes(name, classes, files["file"])
+    targets = {part: own.numbered(values, classes) for part, values in texts.items()}
+    for part, target in targets.items():
+        if (target < 0).any():
+            row = int((target < 0).int().argmax())
+            raise ValueError(
+                f"dataset.source.label must have the classes of the training file ({own.shown(classes)}), got "
+                f"{texts[part][row]!r} in line {files[part].columns[name].lines[row]} of {files[part].path.name}"
+            )
+    return targets, classes
+
+
+def _check_classes(name: str, classes: Sequence[str], file: File) -> None:
+    if len(classes) < 2:
+        raise ValueError(f"dataset.source.label must have at least two classes, got {classes} in {name!r}")
+    fractions = [text for text in classes if _number(text) is not None and not float(text).is_integer()]
+    if fractions or len(classes) > max(len(file) // 2, 2):
+        found = f"{fractions[0]} in {name!r}" if fractions else f"{len(classes)} different ones in {len(file)} rows"
+        raise ValueError(f"dataset.source.label must have classes, as words or whole numbers, got {found}")
+
+
+def _on(file: File, name: str) -> Tensor:
+    """(N,) float32 of a multi-label column."""
+    column = file.columns[name]
+    values = [own.yes_or_no(str(value)) for value in column.values]
+    if None in values:
+        row = values.index(None)
+        raise ValueError(
+            f"dataset.source.label must name columns of 0 and 1 when it names several, got {column.values[row]!r} in "
+            f"{name!r}, line {column.lines[row]} of {file.path.name}"
+        )
+    return torch.tensor(values, dtype=torch.float32)

@@ -1,0 +1,55 @@
+"""The smallest data of a user's own, for tests that walk over all options of conf/dataset."""
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+CLASSES = ("cat", "dog")
+
+
+def images(folder: Path, n: int = 10) -> list[Path]:
+    """A flat folder of class folders."""
+    paths = [folder / "images" / name / f"{i}.png" for name in CLASSES for i in range(n)]
+    for number, path in enumerate(paths):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (12, 8), (100 * (number // n), 20 * (number % n), 250)).save(path)
+    return paths
+
+
+def image_folder(folder: Path) -> list[str]:
+    images(folder)
+    return [f"dataset.source.root={folder}/images"]
+
+
+def table(folder: Path) -> list[str]:
+    with (folder / "my.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("x", "label"), *((i, CLASSES[i % 2]) for i in range(20))])
+    return [f"dataset.source.file={folder}/my.csv", "dataset.source.label=label"]
+
+
+def arrays(folder: Path) -> list[str]:
+    np.savez(folder / "my.npz", x=np.arange(20.0)[:, None], y=np.arange(20) % 2)
+    return [f"dataset.source.file={folder}/my.npz"]
+
+
+def image_csv(folder: Path) -> list[str]:
+    paths = images(folder)
+    with (folder / "labels.csv").open("w", newline="") as file:
+        rows = ((path.relative_to(folder), path.parent.name) for path in paths)
+        csv.writer(file).writerows([("file", "kind"), *rows])
+    return [f"dataset.source.file={folder}/labels.csv", "dataset.source.image=file", "dataset.source.label=kind"]
+
+
+EXAMPLES: dict[str, Callable[[Path], list[str]]] = {
+    "image_folder": image_folder, "image_csv": image_csv, "csv": table, "arrays": arrays,
+}  # fmt: skip
+"""Option of conf/dataset -> what writes such data into a folder and gives the settings that name them."""
+
+
+def example(override: str, folder: Path) -> list[str]:
+    """The settings that an override needs besides; none where it chooses no data of a user's own."""
+    group, _, name = override.partition("=")
+    return EXAMPLES[name](folder) if group == "dataset" and name in EXAMPLES else []
