@@ -199,9 +199,9 @@ def network(config: Any, setting: str, dataset: Any, *, pretrained: bool | None 
             found = tuple(built.eval()(probe).shape)
     except Exception as error:  # whatever a network makes of inputs that it is not for
         reason = (str(error) or type(error).__name__).splitlines()[0]
+        way = f" (+{setting}.resize=SIZE resizes images for it)" if len(dataset.input_shape) == 3 else ""
         raise ValueError(
-            f"{setting} must take inputs of dataset.input_shape (+{setting}.resize=SIZE resizes images for it), got "
-            f"{list(dataset.input_shape)}: {reason}"
+            f"{setting} must take inputs of dataset.input_shape{way}, got {list(dataset.input_shape)}: {reason}"
         ) from error
     if found != (2, dataset.num_outputs):
         raise ValueError(
