@@ -23,6 +23,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from kdexp import foreign, trust, typed
+from kdexp.loader import Loader
 from kdexp.monitor import AUTO, DIRECTIONS
 
 # Hydra 1.4 will warn about any explicit value: this is the one line to change then.
@@ -171,12 +172,13 @@ def compose(overrides: Sequence[str] = (), config_name: str = "train", **setting
     quoted = [f"{key}={json.dumps(str(value))}" for key, value in settings.items()]
     with initialize_config_module("kdexp.conf", version_base=HYDRA_VERSION_BASE):
         try:
+            hydra = GlobalHydra.instance().hydra
+            assert hydra is not None
+            hydra.config_loader = Loader(hydra.config_loader.get_search_path())
             config = hydra_compose(config_name, [*overrides, *quoted], return_hydra_config=True)
             HydraConfig.instance().set_config(config)  # ${hydra:...} reads it
             with open_dict(config):
                 del config["hydra"]
-            unresolved: Any = OmegaConf.to_container(config, resolve=False)
-            foreign.check_texts(unresolved)
             OmegaConf.resolve(config)
         except Exception as error:
             raise ValueError(one_line(error)) from error
@@ -413,10 +415,19 @@ def has_soft_term(config: Any) -> bool:
 
 def teachers(config: Any) -> dict[str, Any]:
     """The setting of each teacher and its configuration: none, the one, or the members of an ensemble."""
-    if is_control(config) or config.scheme.get("name") in ("mutual", "ema", *ADVERSARIAL_TRAINING):
+    if _has_no_place_for_teachers(config):
         return {}
     if not (config.feature_loss or getattr(target(config.loss, "loss"), "needs_teacher", True)):
         return {}
+    return _named_teachers(config)
+
+
+def _has_no_place_for_teachers(config: Any) -> bool:
+    """Whether the student is trained alone or by a scheme without a teacher; a loss may need none either."""
+    return is_control(config) or config.scheme.get("name") in ("mutual", "ema", *ADVERSARIAL_TRAINING)
+
+
+def _named_teachers(config: Any) -> dict[str, Any]:
     members = config.teacher.get("members")
     if members:
         return {f"teacher.members.{name}": member for name, member in members.items()}
@@ -448,6 +459,20 @@ def check(config: Any) -> None:
     Raises:
         ValueError: one line with the setting, the rule and the value.
     """
+    check_values(config)
+    for part in trust.EXPERIMENT:
+        trust.check(OmegaConf.to_container(config[part], resolve=True), trust.EXPERIMENT[part], part)
+    if config.scheme:
+        _check_scheme(config.scheme, config)
+    _check_views(config)
+
+
+def check_values(config: Any) -> None:
+    """Those of the rules of `check` that need nothing imported that the configuration names: they take no time.
+
+    Raises:
+        ValueError: one line with the setting, the rule and the value.
+    """
     # Not of the whole: before a sweep's jobs start, Hydra's own values are not there yet.
     for part in ("dataset", "teacher", "student", "trainer"):
         missing = _missing(OmegaConf.to_container(config[part]), part)
@@ -465,24 +490,7 @@ def check(config: Any) -> None:
     _require(dataset.num_classes >= fewest, "dataset.num_classes", f"must be at least {fewest}", dataset.num_classes)
     _check_classes("dataset", dataset)
     _require(0 <= config.seed < 2**63, "seed", "must be in [0, 2^63)", config.seed)
-    for part in trust.EXPERIMENT:
-        trust.check(OmegaConf.to_container(config[part], resolve=True), trust.EXPERIMENT[part], part)
-    if config.scheme:
-        _check_scheme(config.scheme, config)
-    _check_views(config)
-    asked = teachers(config)
-    for name, teacher in asked.items():
-        _check_teacher(name, teacher)
-        attacked = bool(teacher.recipe.get("scheme"))
-        _check_monitor(f"{name}.recipe.monitor", teacher.recipe.get("monitor"), dataset, attacked=attacked)
-    networks = {"student": config.student} | asked
-    for name, network in networks.items():
-        _require(
-            network.num_classes == dataset.num_outputs,
-            f"{name}.num_classes",
-            f"must be {dataset.num_outputs}, the outputs that dataset={dataset.name} (task {dataset.task}) needs",
-            network.num_classes,
-        )
+    _check_networks(config)
     name = config.sweep_name
     _require(
         name is None or re.fullmatch(r"[\w.-]*\w", name), "sweep_name", "must be letters, digits, _, . and -", name
@@ -491,6 +499,23 @@ def check(config: Any) -> None:
     if config.robustness:
         check_robustness(config.robustness)
     _check_tracking(config.tracking)
+
+
+def _check_networks(config: Any) -> None:
+    """Of teachers whatever the loss: whether it needs one is known when it is imported."""
+    dataset = config.dataset
+    asked = {} if _has_no_place_for_teachers(config) else _named_teachers(config)
+    for name, teacher in asked.items():
+        _check_teacher(name, teacher)
+        attacked = bool(teacher.recipe.get("scheme"))
+        _check_monitor(f"{name}.recipe.monitor", teacher.recipe.get("monitor"), dataset, attacked=attacked)
+    for name, network in {"student": config.student, **asked}.items():
+        _require(
+            network.num_classes == dataset.num_outputs,
+            f"{name}.num_classes",
+            f"must be {dataset.num_outputs}, the outputs that dataset={dataset.name} (task {dataset.task}) needs",
+            network.num_classes,
+        )
 
 
 def _check_classes(setting: str, dataset: Any) -> None:
