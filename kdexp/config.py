@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
@@ -479,6 +479,7 @@ def check_values(config: Any) -> None:
         _require(not missing, ", ".join(missing), "must be given", "nothing")
     _check_distillation(config)
     _check_trainer(config.trainer, config.optimizer)
+    _check_rate("optimizer", config.optimizer)
     _check_monitor("trainer.monitor", config.trainer.get("monitor"), config.dataset, attacked=is_attacked(config))
     dataset = config.dataset
     _require(dataset.task in ("multiclass", "binary", "multilabel"), "dataset.task",
@@ -525,11 +526,23 @@ def _check_classes(setting: str, dataset: Any) -> None:
     _require(holds, f"{setting}.classes", f"must have {wanted} different names", f"{found} in {list(names or ())}")
 
 
+MOST_OF_TAG = 64
+"""Characters of a tag: W&B refuses longer ones."""
+
+
 def _check_tracking(tracking: Any) -> None:
     _require(tracking.wandb in ("auto", "online", "offline", "disabled"), "tracking.wandb",
              "must be auto, online, offline or disabled", tracking.wandb)  # fmt: skip
     tools = ("wandb", "tensorboard", "mlflow", "csv", "none")
     _require(tracking.tool in tools, "tracking.tool", f"must be one of {', '.join(tools)}", tracking.tool)
+    if tracking.tool == "wandb":  # else it says so itself, when the teacher is trained
+        for tag in tracking.tags:
+            _require(
+                1 <= len(tag) <= MOST_OF_TAG, "tracking.tags", f"must be of 1 to {MOST_OF_TAG} characters each", tag
+            )
+        project = tracking.project
+        _require(re.fullmatch(r"[^/\\#?%:]{1,128}", project), "tracking.project",
+                 "must be of 1 to 128 characters without / \\ # ? % :", project)  # fmt: skip
     if tracking.tool in ("tensorboard", "mlflow") and find_spec(tracking.tool) is None:
         raise ValueError(f"tracking={tracking.tool} needs what is not installed: pip install 'kdexp[{tracking.tool}]'")
 
@@ -672,17 +685,36 @@ def _check_teacher(name: str, teacher: Any) -> None:
     _require(not (key or rename) or weights not in ("auto", "pretrained", "built"), f"{name}.weights",
              "must be a file with weights_key or rename", weights)  # fmt: skip
     for setting in ("max_epochs", "batch_size"):
-        _require(recipe[setting] >= 1, f"{name}.recipe.{setting}", "must be at least 1", recipe[setting])
-    share = recipe.train_fraction
-    _require(0 < share <= 1, f"{name}.recipe.train_fraction", "must be in (0, 1]", share)
-    _require(0 <= recipe.label_noise < 1, f"{name}.recipe.label_noise", "must be in [0, 1)", recipe.label_noise)
+        _require(is_count(recipe[setting]), f"{name}.recipe.{setting}", "must be at least 1", recipe[setting])
+    # Of numbers without a type of their own; a recipe of an older kdexp lacks some.
+    shares: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
+        ("train_fraction", "must be in (0, 1]", lambda value: 0 < value <= 1),
+        ("label_noise", "must be in [0, 1)", lambda value: 0 <= value < 1),
+        ("unlabeled_fraction", "must be in [0, 1)", lambda value: 0 <= value < 1),
+        ("label_smoothing", "must be in [0, 1)", lambda value: 0 <= value < 1),
+        ("imbalance_ratio", "must be >= 1", lambda value: 1 <= value < float("inf")),
+        ("gradient_clip_val", "must be null or > 0", lambda value: value > 0),
+        ("seed", "must be in [0, 2^63)", lambda value: 0 <= value < 2**63 and isinstance(value, int)),
+        ("subset_seed", "must be in [0, 2^63)", lambda value: 0 <= value < 2**63 and isinstance(value, int)),
+    )
+    for setting, rule, holds in shares:
+        value = recipe.get(setting)
+        _require(value is None or (_is_number(value) and holds(value)), f"{name}.recipe.{setting}", rule, value)
+    precision = recipe.get("precision", "32-true")
+    _require(
+        precision in _PRECISIONS, f"{name}.recipe.precision", f"must be one of {', '.join(_PRECISIONS)}", precision
+    )
+    _check_rate(f"{name}.recipe.optimizer", recipe.optimizer)
     _check_choice_or_auto(f"{name}.recipe.channels_last", recipe.channels_last)
     scheme = recipe.get("scheme") or {}
     _require(not scheme or scheme.get("name") in ADVERSARIAL_TRAINING, f"{name}.recipe.scheme",
              f"must be null, {' or '.join(ADVERSARIAL_TRAINING)}", scheme.get("name"))  # fmt: skip
     _check_adversarial(f"{name}.recipe.scheme", scheme)
-    hidden = recipe.unlabeled_fraction
-    _require(0 <= hidden < 1, f"{name}.recipe.unlabeled_fraction", "must be in [0, 1)", hidden)
+
+
+def _check_rate(name: str, optimizer: Any) -> None:
+    rate = optimizer.get("lr")
+    _require(rate is None or (_is_number(rate) and rate >= 0), f"{name}.lr", "must be a number >= 0", rate)
 
 
 def _is_pattern(text: Any) -> bool:
