@@ -5,6 +5,7 @@ import inspect
 import json
 import logging
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property, partial
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pytorch_lightning.strategies import StrategyRegistry
 from torch import Tensor, nn
 
 from kdexp import __version__, monitor, results, trust
@@ -45,6 +47,7 @@ from kdexp.models.timm_models import without_sources
 from kdexp.online import EMADistiller, MutualDistiller
 from kdexp.robustness.attacks import PIXELS, Attack
 from kdexp.schedules import anneal
+from kdexp.suggest import did_you_mean
 from kdexp.teacher import Teacher, trained_once
 from kdexp.teacher_cache import ALL_CLASSES, TOP_K, Cache, Record, SplitName, folder_of, make_room
 from kdexp.weights import load_weights, state_digest
@@ -56,6 +59,18 @@ _MEASURES_VERSION = 2
 
 # Keys of a student's and a teacher's configuration that are not arguments of its network.
 _NETWORK_KEYS = ("feature_layers", "members", *TEACHER_KEYS)
+
+
+# What a student's data have from the data set, and a teacher's from its recipe.
+_OF_SUBSET = (
+    "train_fraction",
+    "subset_seed",
+    "imbalance_ratio",
+    "label_noise",
+    "label_noise_kind",
+    "unlabeled_fraction",
+)
+_OF_RECIPE = (*_OF_SUBSET, "batch_size")
 
 
 class Data:
@@ -80,15 +95,27 @@ class Data:
         if like is not None:
             self.student.resident = like.student.resident
 
-    def for_teacher(self, teacher: Any) -> DataModule:
+    def for_teacher(self, teacher: Any, setting: str = "teacher") -> DataModule:
         """The data as a teacher's recipe sees them: the same val and test, its own share, noise and augmentation.
 
         A sample whose label is hidden from the teacher has nothing to teach it and is left out.
+
+        Args:
+            teacher: its configuration.
+            setting: its name, for messages.
+
+        Raises:
+            ValueError: a setting of the recipe does not fit the data.
         """
+        try:
+            return self._for_teacher(teacher)
+        except ValueError as error:  # of what is the recipe's here, and dataset's for a student
+            named = re.sub(rf"^dataset\.(?=({'|'.join(_OF_RECIPE)})\b)", f"{setting}.recipe.", str(error))
+            raise ValueError(re.sub(r"^dataset\.(?=(mean|std)\b)", f"{setting}.", named)) from error
+
+    def _for_teacher(self, teacher: Any) -> DataModule:
         recipe = teacher.recipe
-        names = ("train_fraction", "subset_seed", "imbalance_ratio", "label_noise", "label_noise_kind",
-                 "unlabeled_fraction")  # fmt: skip
-        splits = self._splits(**{name: recipe[name] for name in names})
+        splits = self._splits(**{name: recipe[name] for name in _OF_SUBSET})
         labels = splits.train.target
         known = labels.view(len(labels), -1)[:, 0] != UNLABELED
         train = replace(splits.train, target=labels[known], index=splits.train.index[known])
@@ -128,9 +155,7 @@ class Data:
         return digest.hexdigest()
 
     def _splits(self, **changed: Any) -> Splits:
-        names = ("train_fraction", "subset_seed", "imbalance_ratio", "label_noise", "label_noise_kind",
-                 "unlabeled_fraction")  # fmt: skip
-        given = {name: self._config[name] for name in names} | changed
+        given = {name: self._config[name] for name in _OF_SUBSET} | changed
         return make_splits(
             self._source,
             task=self._config.task,
@@ -218,6 +243,12 @@ def rehearse(config: Any) -> None:
     """
     if config.trainer.accelerator == "gpu" and not torch.accelerator.is_available():
         raise ValueError("trainer.accelerator must be auto or cpu on a machine without a GPU, got gpu")
+    strategies = ("auto", *StrategyRegistry.available_strategies())
+    if config.trainer.strategy not in strategies:
+        raise ValueError(
+            f"trainer.strategy must be auto or a name that Lightning knows, got {config.trainer.strategy}"
+            f"{did_you_mean(config.trainer.strategy, strategies)}"
+        )
     learner = student(config)
     _rehearse_recipe(config, "")
     if config.scheme.get("name") in _ADVERSARIAL:
@@ -232,6 +263,35 @@ def rehearse(config: Any) -> None:
     if config.feature_loss:
         setting, member = _the_teacher(config)
         feature_losses(config, learner, network(member, setting, config.dataset), torch.zeros(2, dtype=torch.int64))
+
+
+def refuse_single_samples(config: Any, data: Data) -> None:
+    """See that no batch is of one sample where a network normalises over the batch; before anything is trained.
+
+    Raises:
+        ValueError: the student's or a teacher's is; or a teacher's recipe does not fit the data.
+    """
+    trainer = config.trainer
+    counted = isinstance(trainer.devices, int) and not trainer.sync_batchnorm
+    ranks = trainer.devices * trainer.num_nodes if counted else 1
+    if data.student.smallest_batch // ranks <= 1:
+        learners = {"student": student(config)}
+        learners |= peers(config) if config.scheme.get("name") == "mutual" else {}
+        for learner in learners.values():
+            _refuse_single_samples(learner, "dataset.batch_size", config.dataset.batch_size, config.dataset)
+    for setting, member in teachers(config).items():
+        if _is_to_be_trained(member, config, data) and data.for_teacher(member, setting).smallest_batch <= 1:
+            built = network(member, setting, config.dataset)
+            _refuse_single_samples(built, f"{setting}.recipe.batch_size", member.recipe.batch_size, config.dataset)
+
+
+def _refuse_single_samples(built: nn.Module, setting: str, size: int, dataset: Any) -> None:
+    try:
+        with torch.no_grad():
+            built.train()(torch.zeros(1, *dataset.input_shape))
+    except ValueError as error:  # batch normalisation's: of more than one number a channel it takes a single sample
+        rule = "must leave at least 2 samples in each batch for a network with batch normalisation"
+        raise ValueError(f"{setting} {rule}, got {size}") from error
 
 
 def _rehearse_loss(soft_loss: nn.Module, dataset: Any) -> None:
@@ -498,7 +558,7 @@ def _train_teacher(member: Any, setting: str, config: Any, data: Data, key: str,
     recipe = member.recipe
     torch.manual_seed(recipe.seed)
     learner = _laid_out(network(member, setting, config.dataset), recipe.channels_last, config)
-    own = data.for_teacher(member)
+    own = data.for_teacher(member, setting)
     scheme = recipe.get("scheme") or {}
     kind = adversarial(scheme, config.dataset, f"{setting}.recipe.scheme") if scheme else Distiller
     module = kind(

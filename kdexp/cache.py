@@ -28,8 +28,7 @@ _SETTINGS = (
     "hydra.run.dir=.",
     "hydra.output_subdir=null",
     "hydra/job_logging=console",
-    "hydra.help.app_name='kdexp-cache build'",
-    "hydra.help.header='kdexp-cache build takes the settings of kdexp-train and asks the teacher for all answers.'",
+    "hydra/help=cache_build",
 )
 
 

@@ -41,9 +41,12 @@ def warm_up() -> None:
 
 @atexit.register
 def _cool_down() -> None:
-    """A process that was told to end does not leave behind another one that imports PyTorch for jobs to come."""
+    """A process that ends, on a wrong setting say, leaves behind no other one that imports PyTorch for jobs to come.
+
+    That would keep a core busy, and whoever reads what this one prints waiting.
+    """
     server = getattr(forkserver._forkserver, "_forkserver_pid", None)
-    if server is not None and signals.is_ending():
+    if server is not None:
         with suppress(ProcessLookupError):
             os.kill(server, signal.SIGKILL)
 

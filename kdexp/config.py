@@ -5,7 +5,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
@@ -24,6 +24,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from kdexp import foreign, trust, typed
+from kdexp.loader import Loader
 from kdexp.monitor import AUTO, DIRECTIONS
 
 # Hydra 1.4 will warn about any explicit value: this is the one line to change then.
@@ -174,12 +175,13 @@ def compose(overrides: Sequence[str] = (), config_name: str = "train", **setting
     quoted = [f"{key}={json.dumps(str(value))}" for key, value in settings.items()]
     with initialize_config_module("kdexp.conf", version_base=HYDRA_VERSION_BASE):
         try:
+            hydra = GlobalHydra.instance().hydra
+            assert hydra is not None
+            hydra.config_loader = Loader(hydra.config_loader.get_search_path())
             config = hydra_compose(config_name, [*overrides, *quoted], return_hydra_config=True)
             HydraConfig.instance().set_config(config)  # ${hydra:...} reads it
             with open_dict(config):
                 del config["hydra"]
-            unresolved: Any = OmegaConf.to_container(config, resolve=False)
-            foreign.check_texts(unresolved)
             OmegaConf.resolve(config)
         except Exception as error:
             raise ValueError(one_line(error)) from error
@@ -447,10 +449,19 @@ def has_soft_term(config: Any) -> bool:
 
 def teachers(config: Any) -> dict[str, Any]:
     """The setting of each teacher and its configuration: none, the one, or the members of an ensemble."""
-    if is_control(config) or config.scheme.get("name") in ("mutual", "ema", *ADVERSARIAL_TRAINING):
+    if _has_no_place_for_teachers(config):
         return {}
     if not (config.feature_loss or getattr(target(config.loss, "loss"), "needs_teacher", True)):
         return {}
+    return _named_teachers(config)
+
+
+def _has_no_place_for_teachers(config: Any) -> bool:
+    """Whether the student is trained alone or by a scheme without a teacher; a loss may need none either."""
+    return is_control(config) or config.scheme.get("name") in ("mutual", "ema", *ADVERSARIAL_TRAINING)
+
+
+def _named_teachers(config: Any) -> dict[str, Any]:
     members = config.teacher.get("members")
     if members:
         return {f"teacher.members.{name}": member for name, member in members.items()}
@@ -482,12 +493,27 @@ def check(config: Any) -> None:
     Raises:
         ValueError: one line with the setting, the rule and the value.
     """
+    check_values(config)
+    for part in trust.EXPERIMENT:
+        trust.check(OmegaConf.to_container(config[part], resolve=True), trust.EXPERIMENT[part], part)
+    if config.scheme:
+        _check_scheme(config.scheme, config)
+    _check_views(config)
+
+
+def check_values(config: Any) -> None:
+    """Those of the rules of `check` that need nothing imported that the configuration names: they take no time.
+
+    Raises:
+        ValueError: one line with the setting, the rule and the value.
+    """
     # Not of the whole: before a sweep's jobs start, Hydra's own values are not there yet.
     for part in ("dataset", "teacher", "student", "trainer"):
         missing = _missing(OmegaConf.to_container(config[part]), part)
         _require(not missing, ", ".join(missing), "must be given", "nothing")
     _check_distillation(config)
     _check_trainer(config.trainer, config.optimizer)
+    _check_rate("optimizer", config.optimizer)
     _check_monitor("trainer.monitor", config.trainer.get("monitor"), config.dataset, attacked=is_attacked(config))
     dataset = config.dataset
     _require(dataset.task in ("multiclass", "binary", "multilabel"), "dataset.task",
@@ -501,24 +527,7 @@ def check(config: Any) -> None:
     shape = list(dataset.input_shape)
     _require(shape and min(shape) >= 1, "dataset.input_shape", "must be sizes of at least 1, one or more", shape)
     _require(0 <= config.seed < 2**63, "seed", "must be in [0, 2^63)", config.seed)
-    for part in trust.EXPERIMENT:
-        trust.check(OmegaConf.to_container(config[part], resolve=True), trust.EXPERIMENT[part], part)
-    if config.scheme:
-        _check_scheme(config.scheme, config)
-    _check_views(config)
-    asked = teachers(config)
-    for name, teacher in asked.items():
-        _check_teacher(name, teacher)
-        attacked = bool(teacher.recipe.get("scheme"))
-        _check_monitor(f"{name}.recipe.monitor", teacher.recipe.get("monitor"), dataset, attacked=attacked)
-    networks = {"student": config.student} | asked
-    for name, network in networks.items():
-        _require(
-            network.num_classes == dataset.num_outputs,
-            f"{name}.num_classes",
-            f"must be {dataset.num_outputs}, the outputs that dataset={dataset.name} (task {dataset.task}) needs",
-            network.num_classes,
-        )
+    _check_networks(config)
     name = config.sweep_name
     _require(
         name is None or re.fullmatch(r"[\w.-]*\w", name), "sweep_name", "must be letters, digits, _, . and -", name
@@ -529,6 +538,23 @@ def check(config: Any) -> None:
     _check_tracking(config.tracking)
 
 
+def _check_networks(config: Any) -> None:
+    """Of teachers whatever the loss: whether it needs one is known when it is imported."""
+    dataset = config.dataset
+    asked = {} if _has_no_place_for_teachers(config) else _named_teachers(config)
+    for name, teacher in asked.items():
+        _check_teacher(name, teacher)
+        attacked = bool(teacher.recipe.get("scheme"))
+        _check_monitor(f"{name}.recipe.monitor", teacher.recipe.get("monitor"), dataset, attacked=attacked)
+    for name, network in {"student": config.student, **asked}.items():
+        _require(
+            network.num_classes == dataset.num_outputs,
+            f"{name}.num_classes",
+            f"must be {dataset.num_outputs}, the outputs that dataset={dataset.name} (task {dataset.task}) needs",
+            network.num_classes,
+        )
+
+
 def _check_classes(setting: str, dataset: Any) -> None:
     names = dataset.classes
     wanted, found = dataset.num_classes, len(set(names or ()))
@@ -536,11 +562,23 @@ def _check_classes(setting: str, dataset: Any) -> None:
     _require(holds, f"{setting}.classes", f"must have {wanted} different names", f"{found} in {list(names or ())}")
 
 
+MOST_OF_TAG = 64
+"""Characters of a tag: W&B refuses longer ones."""
+
+
 def _check_tracking(tracking: Any) -> None:
     _require(tracking.wandb in ("auto", "online", "offline", "disabled"), "tracking.wandb",
              "must be auto, online, offline or disabled", tracking.wandb)  # fmt: skip
     tools = ("wandb", "tensorboard", "mlflow", "csv", "none")
     _require(tracking.tool in tools, "tracking.tool", f"must be one of {', '.join(tools)}", tracking.tool)
+    if tracking.tool == "wandb":  # else it says so itself, when the teacher is trained
+        for tag in tracking.tags:
+            _require(
+                1 <= len(tag) <= MOST_OF_TAG, "tracking.tags", f"must be of 1 to {MOST_OF_TAG} characters each", tag
+            )
+        project = tracking.project
+        _require(re.fullmatch(r"[^/\\#?%:]{1,128}", project), "tracking.project",
+                 "must be of 1 to 128 characters without / \\ # ? % :", project)  # fmt: skip
     if tracking.tool in ("tensorboard", "mlflow") and find_spec(tracking.tool) is None:
         raise ValueError(f"tracking={tracking.tool} needs what is not installed: pip install 'kdexp[{tracking.tool}]'")
 
@@ -683,17 +721,36 @@ def _check_teacher(name: str, teacher: Any) -> None:
     _require(not (key or rename) or weights not in ("auto", "pretrained", "built"), f"{name}.weights",
              "must be a file with weights_key or rename", weights)  # fmt: skip
     for setting in ("max_epochs", "batch_size"):
-        _require(recipe[setting] >= 1, f"{name}.recipe.{setting}", "must be at least 1", recipe[setting])
-    share = recipe.train_fraction
-    _require(0 < share <= 1, f"{name}.recipe.train_fraction", "must be in (0, 1]", share)
-    _require(0 <= recipe.label_noise < 1, f"{name}.recipe.label_noise", "must be in [0, 1)", recipe.label_noise)
+        _require(is_count(recipe[setting]), f"{name}.recipe.{setting}", "must be at least 1", recipe[setting])
+    # Of numbers without a type of their own; a recipe of an older kdexp lacks some.
+    shares: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
+        ("train_fraction", "must be in (0, 1]", lambda value: 0 < value <= 1),
+        ("label_noise", "must be in [0, 1)", lambda value: 0 <= value < 1),
+        ("unlabeled_fraction", "must be in [0, 1)", lambda value: 0 <= value < 1),
+        ("label_smoothing", "must be in [0, 1)", lambda value: 0 <= value < 1),
+        ("imbalance_ratio", "must be >= 1", lambda value: 1 <= value < float("inf")),
+        ("gradient_clip_val", "must be null or > 0", lambda value: value > 0),
+        ("seed", "must be in [0, 2^63)", lambda value: 0 <= value < 2**63 and isinstance(value, int)),
+        ("subset_seed", "must be in [0, 2^63)", lambda value: 0 <= value < 2**63 and isinstance(value, int)),
+    )
+    for setting, rule, holds in shares:
+        value = recipe.get(setting)
+        _require(value is None or (_is_number(value) and holds(value)), f"{name}.recipe.{setting}", rule, value)
+    precision = recipe.get("precision", "32-true")
+    _require(
+        precision in _PRECISIONS, f"{name}.recipe.precision", f"must be one of {', '.join(_PRECISIONS)}", precision
+    )
+    _check_rate(f"{name}.recipe.optimizer", recipe.optimizer)
     _check_choice_or_auto(f"{name}.recipe.channels_last", recipe.channels_last)
     scheme = recipe.get("scheme") or {}
     _require(not scheme or scheme.get("name") in ADVERSARIAL_TRAINING, f"{name}.recipe.scheme",
              f"must be null, {' or '.join(ADVERSARIAL_TRAINING)}", scheme.get("name"))  # fmt: skip
     _check_adversarial(f"{name}.recipe.scheme", scheme)
-    hidden = recipe.unlabeled_fraction
-    _require(0 <= hidden < 1, f"{name}.recipe.unlabeled_fraction", "must be in [0, 1)", hidden)
+
+
+def _check_rate(name: str, optimizer: Any) -> None:
+    rate = optimizer.get("lr")
+    _require(rate is None or (_is_number(rate) and rate >= 0), f"{name}.lr", "must be a number >= 0", rate)
 
 
 def _is_pattern(text: Any) -> bool:

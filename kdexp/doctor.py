@@ -19,8 +19,7 @@ _SETTINGS = (
     "hydra.run.dir=.",
     "hydra.output_subdir=null",
     "hydra/job_logging=console",
-    "hydra.help.app_name=kdexp-doctor",
-    "hydra.help.header='kdexp-doctor takes the settings of kdexp-train, runs a few steps and prints what it found.'",
+    "hydra/help=doctor",
 )
 
 
@@ -93,7 +92,7 @@ def _with_own_settings() -> None:
     given = sys.argv[1:]
     if {"-m", "--multirun"} & set(given):
         raise ValueError("kdexp-doctor examines one configuration, got --multirun")
-    # Hydra's parser wants all settings side by side.
+    # Before the settings, which may change them, and beside them, as Hydra's parser wants it.
     first = next((place for place, word in enumerate(given) if "=" in word and word[0] != "-"), len(given))
     sys.argv[1:] = [*given[:first], *_SETTINGS, *given[first:]]
     _doctor()

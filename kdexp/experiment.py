@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from kdexp import assemble, launch, results
 from kdexp.atomic import sha256
 from kdexp.compiling import compile_in_place, pays
-from kdexp.config import plain, with_class_names
+from kdexp.config import MOST_OF_TAG, plain, with_class_names
 from kdexp.contracts import Batch, Outputs
 from kdexp.distiller import Distiller
 from kdexp.evaluation import Examination, run_subject, teacher_subject
@@ -121,6 +121,7 @@ def distill(
         # Now, so that what makes no sense is heard before anything is trained.
         examination = Examination(config, data, assemble.device(config.trainer.accelerator))
     assemble.refuse_undefined_monitor(config, data)
+    assemble.refuse_single_samples(config, data)
     splits = data.student.splits
     record["samples"] = {name: len(getattr(splits, name)) for name in ("train", *_EVALUATED)}
     with _timed(seconds, "teacher"):
@@ -259,7 +260,7 @@ def _tracker(config: Any, folder: Path, record: dict[str, Any]) -> Tracker:
         "group": tracking["group"] or (Path(config.sweep_dir).name if config.sweep_dir else None),
         "job_type": kind,
         "name": (tracking["name"] or " ".join(record["overrides"]) or kind)[:_LONGEST_NAME],
-        "tags": list(dict.fromkeys([*tracking["tags"], *choices.values()])),
+        "tags": list(dict.fromkeys([*tracking["tags"], *(option[:MOST_OF_TAG] for option in choices.values())])),
     }
     shown = {key: value for key, value in record["config"].items() if key not in ("tracking", "choices")}
     # The chosen options as flat words: columns to group and filter by. The groups' own values stand beside them.

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import configure_log, setup_globals
 from hydra.errors import ConfigCompositionException, HydraException
@@ -21,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from kdexp import child, loader, monitor, results, signals
+from kdexp import __version__, child, loader, monitor, results, signals
 from kdexp.config import (
     code_version,
     control_fingerprint,
@@ -47,6 +48,9 @@ TRIAL = "KDEXP_TRIAL"  # environment variable: which trial of a search a job is,
 
 def program(entry: Callable[[], None]) -> None:
     """Run a Hydra entry point from the command line; end with one line and an exit code on a wrong setting."""
+    if "--version" in sys.argv[1:]:  # Hydra would print its own
+        print(f"kdexp {__version__}")
+        return
     full_traceback = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing; what is printed is up to us
     logging.raiseExceptions = False  # a log file on a full disk must not fill the console too
@@ -55,6 +59,7 @@ def program(entry: Callable[[], None]) -> None:
     loader.install()
     with signals.obeyed():
         try:
+            _arrange_arguments()
             _continue_run()
             entry()
         except _WRONG as error:
@@ -82,6 +87,19 @@ def leave(code: int, message: str) -> NoReturn:
     """End the process with one line on stderr."""
     print(f"error: {printable(message)}", file=sys.stderr)
     sys.exit(code)
+
+
+def _arrange_arguments() -> None:
+    """Put the settings behind the flags: Hydra's parser wants them side by side.
+
+    Raises:
+        ValueError: a flag that does not exist, which may be a setting that was typed with dashes.
+    """
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word[:1] == "~" or ("=" in word and word[:1] != "-"))
+    _, unknown = get_args_parser().parse_known_args(sys.argv[1:])
+    if unknown:
+        name = unknown[0].lstrip("-").partition("=")[0]
+        raise ValueError(f"there is no flag {unknown[0]}; a setting is typed without dashes: {name}=VALUE")
 
 
 def _continue_run() -> None:
@@ -173,6 +191,7 @@ def _run(config: DictConfig, run: Callable[[DictConfig], Mapping[str, Any]]) -> 
     if rank() != 0:
         logging.getLogger("kdexp").setLevel(logging.WARNING)  # rank 0 speaks for all
     signals.end_in_time(partial(_last_word, [folder]), at_once=config.sweep_dir is None)
+    is_new = rank() == 0 and config.sweep_dir is None and not results.holds_run(folder)
     try:
         return run(config)
     except BaseException as error:
@@ -184,6 +203,8 @@ def _run(config: DictConfig, run: Callable[[DictConfig], Mapping[str, Any]]) -> 
         if results.status_of(error) == "pruned":
             log.info("%s", error)
             return {}
+        if is_new and _is_wrong_input(error) and results.remove_unbegun(folder):
+            leave(WRONG_INPUT, one_line(error))
         leave(WRONG_INPUT if _is_wrong_input(error) else FAILED, _explain(error, folder / results.LOG))
     finally:
         _leave_group()

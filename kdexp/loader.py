@@ -1,17 +1,22 @@
 """Hydra's loader of configurations, with kdexp's rules for what a file of options may say."""
 
 import re
-from collections.abc import Mapping
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import hydra._internal.hydra as hydra_itself
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import IConfigRepository
 from hydra.core.default_element import ResultDefault
+from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
 from hydra.plugins.config_source import ConfigResult
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from kdexp.foreign import check_passwords, check_texts
+from kdexp.suggest import did_you_mean, nearest
 
 _SWEEPER = ("params", "grids", "trials", "metric", "pruner", "seed", "seeds", "max_batch_size")
 
@@ -28,17 +33,69 @@ class Loader(ConfigLoaderImpl):
     environment and writes where it says. A yaml of ``--config-dir`` may come from somebody else.
     """
 
-    def load_configuration(self, *args: Any, **kwargs: Any) -> DictConfig:
+    def load_configuration(
+        self,
+        config_name: str | None,
+        overrides: list[str],
+        run_mode: RunMode,
+        from_shell: bool = True,
+        validate_sweep_overrides: bool = True,
+    ) -> DictConfig:
         """Compose a configuration.
 
         Raises:
-            ValueError: see `check_hydra` and `kdexp.foreign.check_texts`.
+            ValueError: there is no such setting or option, and the nearest is named; a value has to be quoted; see
+                `check_hydra` and `kdexp.foreign.check_texts`.
         """
-        config = super().load_configuration(*args, **kwargs)
+        try:
+            config = super().load_configuration(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
+        except OverrideParseException as error:
+            raise ValueError(_not_parsed(error)) from error
+        except MissingConfigException as error:
+            raise ValueError(self._no_option(error)) from None  # its text is this one's
+        except ConfigCompositionException as error:
+            key = _NO_SETTING.search(str(error))
+            if key is None:
+                raise
+            raise ValueError(self._no_setting(key[1], config_name, overrides, run_mode)) from error
+        unread = next(_untyped(config), None)  # added with a +
+        if unread is not None:
+            raise ValueError(self._no_setting(unread, config_name, overrides, run_mode))
         own: Any = OmegaConf.to_container(config, resolve=False)
         check_texts({key: value for key, value in own.items() if key != "hydra"})
         check_passwords(own)  # Hydra's own part is written into .hydra, too
         return config
+
+    def _no_option(self, error: MissingConfigException) -> str:
+        group, _, option = (error.missing_cfg_file or "").rpartition("/")
+        options = self.get_group_options(group)
+        if not options:
+            return str(error).partition("\n")[0]
+        elsewhere = [f"{other}={option}" for other in self.list_groups("") if option in self.get_group_options(other)]
+        close = nearest(option, options)
+        suggested = elsewhere or ([f"{group}={close}"] if close else [])
+        hint = f"; did you mean {suggested[0]}?" if suggested else ""
+        return f"there is no {group}={option}{hint} (of {group} there are {', '.join(options)})"
+
+    def _no_setting(self, key: str, config_name: str | None, overrides: Sequence[str], run_mode: RunMode) -> str:
+        typed = next((text for text in overrides if _key(text) == key), key)
+        groups = self.list_groups("")
+        chosen = [text for text in overrides if _key(text) in groups and _key(text) != key]
+        try:
+            config = super().load_configuration(config_name, chosen, run_mode, validate_sweep_overrides=False)
+        except (ConfigCompositionException, OverrideParseException):  # that is a mistake, too
+            config = super().load_configuration(config_name, [], run_mode)
+        choices = [group for group in config.hydra.runtime.choices if not group.startswith("hydra/")]
+        if key in groups and "=" in typed and config_name == "train":
+            return f"{key} has no default option, so it is typed with a +: +{typed.lstrip('+')}"
+        own = "hydra" if key.startswith("hydra.") else ""
+        plain: Any = OmegaConf.to_container(config.hydra if own else config, resolve=False)
+        value = typed.partition("=")[2]
+        hint = did_you_mean(key, {*_names(plain, own), *([] if own else choices)})
+        as_option = [f"{group}={value}" for group in choices if value in self.get_group_options(group)]
+        if not hint and as_option:
+            hint = f"; did you mean {' or '.join(as_option)}?"
+        return f"there is no setting {key}{hint or '; --cfg job shows all that there are'}"
 
     def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
         loaded = super()._load_single_config(default, repo)
@@ -48,6 +105,48 @@ class Loader(ConfigLoaderImpl):
                 check_hydra(said["hydra"], f"{default.config_path}.yaml")
                 check_texts({"hydra": said["hydra"]})
         return loaded
+
+
+_NO_SETTING = re.compile(r"(?:Could not (?:override|delete from config\.|delete)|config group) '([\w./]+)'")
+
+
+def _key(override: str) -> str:
+    """The setting or group that an override names."""
+    return re.split("[=@]", override.lstrip("+~"), maxsplit=1)[0]
+
+
+def _names(node: Any, above: str) -> Iterator[str]:
+    """The settings in a configuration, whole parts among them."""
+    for key, value in node.items() if isinstance(node, dict) else []:
+        name = f"{above}.{key}" if above else str(key)
+        if name not in ("hydra", "choices") and not str(key).startswith("_"):
+            yield name
+            yield from _names(value, name)
+
+
+def _untyped(node: Any, above: str = "") -> Iterator[str]:
+    """Keys of a part that has a dataclass, which do not stand in it."""
+    kind = OmegaConf.get_type(node)
+    if not is_dataclass(kind):
+        return
+    known = {field.name for field in fields(kind)}
+    for key in node:
+        name = f"{above}{key}"
+        if key in known:
+            yield from _untyped(node._get_node(key), f"{name}.")
+        elif name != "hydra":
+            yield name
+
+
+def _not_parsed(error: OverrideParseException) -> str:
+    """What is wrong with an override that Hydra's grammar does not know, most often a path that has to be quoted."""
+    key, equals, value = error.override.partition("=")
+    if not equals:
+        return f"a setting must be typed as SETTING=VALUE, got {key}"
+    if re.search(r"[\[\]{}()'\"\\]", value):
+        return f"{key} must have closed brackets and quotes, got {value}: {error.message.splitlines()[0]}"
+    quoted = shlex.quote(f'{key}="{value}"')
+    return f"{key} must be in two pairs of quotes, the shell's and Hydra's, with characters like these: {quoted}"
 
 
 def check_hydra(part: Any, file: str) -> None:

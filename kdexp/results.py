@@ -261,6 +261,28 @@ def restore_hydra(folder: Path, run: Mapping[str, Any]) -> None:
             path.write_text(json.dumps(run[name], indent=2, default=str) + "\n")  # which is YAML, too
 
 
+def remove_unbegun(folder: Path) -> bool:
+    """Remove the folder of a run that was refused before it made anything, and those of here to it that are empty then.
+
+    Args:
+        folder: the run folder, which held no run before.
+
+    Returns:
+        Whether it was removed; False when there is anything in it but what every run begins with.
+    """
+    here = Path().absolute()
+    begun = any(path.name not in (FILE, LOG, ".hydra", _LOCK, _ROOM) for path in folder.iterdir())
+    if begun or here.is_relative_to(folder):
+        return False
+    shutil.rmtree(folder)
+    with suppress(OSError):  # the first that is not empty
+        for above in folder.parents:
+            if here not in above.parents:
+                break
+            above.rmdir()
+    return True
+
+
 def holds_run(folder: Path) -> bool:
     """Whether there is anything in a folder that another run would take for its own, or write over."""
     return any((folder / name).exists() for name in (FILE, WEIGHTS, "checkpoints", "steps"))

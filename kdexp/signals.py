@@ -134,11 +134,6 @@ def _send(pid: int, number: int) -> None:
         os.kill(pid, number)
 
 
-def is_ending() -> bool:
-    """Whether this process was told to end."""
-    return _state.number != 0
-
-
 @contextmanager
 def starting_ranks(ranks: Callable[[], list[int]]) -> Iterator[None]:
     """Meanwhile processes are started that are ranks of this one's job; they end when it ends.

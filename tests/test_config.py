@@ -1,3 +1,4 @@
+import shlex
 from pathlib import Path
 
 import pytest
@@ -5,6 +6,7 @@ import yaml
 from own_data import example
 
 from kdexp.config import Config, check, compose, control_fingerprint, is_control, plain, run_fingerprint
+from kdexp.suggest import nearest
 
 CONF = Path(__file__).parents[1] / "conf"
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name not in ("hydra", "__pycache__"))
@@ -113,15 +115,88 @@ def test_settings_have_their_types(tmp_path):
         ("dataset.input_shape=[1,0,8]", r"^dataset.input_shape must be sizes of at least 1, .*, got \[1, 0, 8\]$"),
         ("dataset.input_shape=[-5]", r"^dataset.input_shape must be sizes of at least 1, one or more, got \[-5\]$"),
         ("dataset=image_folder", r"^dataset.source.root must be given, got nothing$"),
-        ("loss=nope", r"Could not find 'loss/nope'.*kd"),
-        ("loss.tempratur=4", r"^Could not override 'loss.tempratur'$"),
-        ("tempratur=4", r"^Could not override 'tempratur'$"),
+        (f"tracking.tags=[{'a' * 65}]", r"^tracking.tags must be of 1 to 64 characters each, got a{65}$"),
+        ("tracking.tags=['']", r"^tracking.tags must be of 1 to 64 characters each, got $"),
+        ("tracking.project=a/b", r"^tracking.project must be of 1 to 128 characters without / .*, got a/b$"),
+        ("optimizer.lr=high", r"^optimizer.lr must be a number >= 0, got high$"),
+        ("teacher.recipe.optimizer.lr=high", r"^teacher.recipe.optimizer.lr must be a number >= 0, got high$"),
+        ("teacher.recipe.batch_size=few", r"^teacher.recipe.batch_size must be at least 1, got few$"),
+        ("teacher.recipe.max_epochs=1.5", r"^teacher.recipe.max_epochs must be at least 1, got 1.5$"),
+        ("teacher.recipe.train_fraction=all", r"^teacher.recipe.train_fraction must be in \(0, 1\], got all$"),
+        ("teacher.recipe.precision=16", r"^teacher.recipe.precision must be one of 32-true, .*, got 16$"),
+        ("teacher.recipe.gradient_clip_val=0", r"^teacher.recipe.gradient_clip_val must be null or > 0, got 0$"),
+        ("teacher.recipe.seed=-1", r"^teacher.recipe.seed must be in \[0, 2\^63\), got -1$"),
+        ("loss=kdd", r"^there is no loss=kdd; did you mean loss=kd\? \(of loss there are bce_kd, .*, wttm\)$"),
+        ("loss=nope", r"^there is no loss=nope \(of loss there are bce_kd, "),
+        ("loss=fitnet", r"^there is no loss=fitnet; did you mean feature_loss=fitnet\? \("),
+        ("feature_loss=[at,rkdd]", r"^there is no feature_loss=rkdd; did you mean feature_loss=rkd\? \("),
+        ("teacher=resnet65", r"^there is no teacher=resnet65; did you mean teacher=resnet56\? \("),
+        ("loss.tempratur=4", r"^there is no setting loss.tempratur; did you mean loss.temperature\?$"),
+        ("tempratur=4", r"^there is no setting tempratur; did you mean temperature\?$"),
+        ("datset=digits", r"^there is no setting datset; did you mean dataset\?$"),
+        ("datset@x=digits", r"^there is no setting datset; did you mean dataset\?$"),
+        ("epochs=3", r"^there is no setting epochs; did you mean trainer.max_epochs\?$"),
+        ("lr=0.1", r"^there is no setting lr; did you mean optimizer.lr\?$"),
+        ("++lr=0.1", r"^there is no setting lr; did you mean optimizer.lr\?$"),
+        ("~lr", r"^there is no setting lr; did you mean optimizer.lr\?$"),
+        ("trainer.max_epoch=3", r"^there is no setting trainer.max_epoch; did you mean trainer.max_epochs\?$"),
+        ("+trainer.max_epoch=3", r"^there is no setting trainer.max_epoch; did you mean trainer.max_epochs\?$"),
+        ("optimizer.learning_rate=1", r"^there is no setting optimizer.learning_rate; did you mean optimizer.lr\?$"),
+        ("wd=0.1", r"^there is no setting wd; did you mean optimizer.weight_decay\?$"),
+        ("model=resnet8", r"^there is no setting model; did you mean student=resnet8 or teacher=resnet8\?$"),
+        ("hydra.run.dr=x", r"^there is no setting hydra.run.dr; did you mean hydra.run.dir\?$"),
+        ("+colour=3", r"^there is no setting colour; --cfg job shows all that there are$"),
+        ("sweep=seeds", r"^sweep has no default option, so it is typed with a \+: \+sweep=seeds$"),
+        ("alpha", r"^a setting must be typed as SETTING=VALUE, got alpha$"),
+        ("feature_loss=[at,rkd", r"^feature_loss must have closed brackets and quotes, got \[at,rkd: "),
+        (
+            "teacher.weights=runs/epoch=1-step=20.ckpt",
+            r"^teacher.weights must be in two pairs of quotes.*: 'teacher.weights=\"runs/epoch=1-step=20.ckpt\"'$",
+        ),
+        (
+            "dataset.source.root=données/base",
+            r"^dataset.source.root must be in two pairs of quotes.*: 'dataset.source.root=\"données/base\"'$",
+        ),
     ],
 )
 def test_a_wrong_setting_is_one_line_that_says_so(tmp_path, override, message):
     with pytest.raises(ValueError, match=message) as caught:
         check(composed(tmp_path, override))
     assert "\n" not in str(caught.value)
+
+
+def test_what_a_message_says_to_type_is_taken(tmp_path):
+    with pytest.raises(ValueError, match="must be in two pairs of quotes") as caught:
+        composed(tmp_path, "teacher.weights=runs/épreuve=1.ckpt")
+    (typed,) = shlex.split(str(caught.value).partition(": ")[2])
+    assert composed(tmp_path, typed).teacher.weights == "runs/épreuve=1.ckpt"
+
+
+def test_several_mistakes_are_told_one_after_the_other(tmp_path):
+    with pytest.raises(ValueError, match=r"^there is no setting epochs; did you mean trainer.max_epochs\?$"):
+        composed(tmp_path, "epochs=3", "lr=0.1")
+
+
+def test_a_name_is_looked_for_among_those_of_the_chosen_options(tmp_path):
+    with pytest.raises(ValueError, match=r"did you mean optimizer.momentum\?$"):
+        composed(tmp_path, "optimizer=sgd", "momentun=0.8")
+    with pytest.raises(ValueError, match=r"^there is no setting momentun; --cfg job"):
+        composed(tmp_path, "momentun=0.8")
+
+
+@pytest.mark.parametrize(
+    ("typed", "names", "found"),
+    [
+        ("lr", ["optimizer.lr", "teacher.recipe.optimizer.lr"], "optimizer.lr"),
+        ("teacher.recipe.lr", ["optimizer.lr", "teacher.recipe.optimizer.lr"], "teacher.recipe.optimizer.lr"),
+        ("temp", ["tags", "temperature", "temperature_schedule"], "temperature"),
+        ("batchsize", ["dataset.batch_size", "dataset.eval_batch_size"], "dataset.batch_size"),
+        ("xyz", ["alpha", "seed"], None),
+        ("alpha", [], None),
+    ],
+)
+def test_the_nearest_name(typed, names, found):
+    assert nearest(typed, names) == nearest(typed, names[::-1]) == found
 
 
 def test_a_control_is_known_by_alpha_alone(tmp_path):

@@ -187,7 +187,10 @@ def test_a_run_that_is_to_be_resumed_is_refused_and_stays_as_it_is(command, tmp_
 def test_flags_of_hydra_stand_before_or_after_the_settings(command):
     for arguments in (("student=resnet20", "--cfg", "job"), ("--cfg", "job", "student=resnet20")):
         assert "kdexp.models.resnet_cifar.resnet20" in command("kdexp-doctor", *arguments).stdout
-    assert "kdexp-doctor takes the settings of kdexp-train" in command("kdexp-doctor", "--help").stdout
+    shown = command("kdexp-doctor", "--help").stdout
+    assert "kdexp-doctor takes the settings of kdexp-train" in shown
+    assert "  kdexp-doctor dataset=cifar100 " in shown
+    assert "  kdexp-train" not in shown
 
 
 # Single checks

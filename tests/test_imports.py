@@ -83,6 +83,30 @@ def test_programs_start_without_torch(module):
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.parametrize(
+    "setting", ["seeds=1", "loss=kdd", "alpha=2", "teacher.recipe.max_epochs=0", "tracking.wandb=x"]
+)
+def test_a_wrong_setting_is_found_without_torch(setting):
+    code = (
+        "import sys\n"
+        "from kdexp.config import check, compose\n"
+        "try:\n"
+        f"    check(compose(['experiment=smoke', '{setting}'], output_dir='x'))\n"
+        "except ValueError:\n"
+        "    sys.exit(any(m in sys.modules for m in ('torch', 'sklearn', 'timm')))\n"
+        "sys.exit(2)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_program_that_ends_does_not_leave_the_import_of_packages_behind(tmp_path):
+    (tmp_path / "slow.py").write_text("import time\ntime.sleep(100)\n")
+    code = "from kdexp import child; child._HEAVY = ('slow',); child.warm_up()"
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    # What it started has the same standard output: this waits for both.
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, timeout=50)
+
+
 def test_losses_need_nothing_but_torch():
     code = (
         "import sys, kdexp.losses.kd\n"

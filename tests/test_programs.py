@@ -51,6 +51,57 @@ def test_help_is_short_and_names_the_groups_and_their_options(command):
         assert option.stem in shown or option.stem == "base"
 
 
+@pytest.mark.parametrize("program", ["kdexp-train", "kdexp-eval", "kdexp-doctor", "kdexp-compare", "kdexp-cache"])
+def test_the_version_is_kdexps_own(command, program):
+    assert command(program, "--version").stdout == f"kdexp {version('kdexp')}\n"
+
+
+def test_the_help_of_a_program_with_the_settings_of_another_has_its_own_examples(command):
+    shown = command("kdexp-cache", "build", "--help").stdout
+    assert "  kdexp-cache build dataset=cifar100 " in shown
+    assert "kdexp-train -" not in shown
+    assert "  kdexp-train" not in shown
+
+
+def test_settings_may_stand_on_both_sides_of_a_flag(command, tmp_path):
+    done = command("kdexp-train", "alpha=0.3", "--cfg", "job", "~optimizer.fused", "--config-dir", tmp_path, "seed=2")
+    assert "alpha: 0.3\n" in done.stdout
+    assert "seed: 2\n" in done.stdout
+    assert "fused" not in done.stdout.partition("recipe:")[0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (("alpha=2",), "alpha must be in [0, 1], got 2.0"),
+        (("dataset.train_fraction=0.001",), "dataset.train_fraction must leave samples"),
+        (("data_dir=nowhere", "dataset=mnist", "hydra.run.dir=mine/one"), "data_dir must hold MNIST"),
+        (("-m", "seed=0,1", "alpha=2"), "alpha must be in [0, 1], got 2.0"),
+        (("-m", "seeds=0,1"), "there is no setting seeds; did you mean seed?"),
+        (("--epochs=3",), "there is no flag --epochs=3; a setting is typed without dashes: epochs=VALUE"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_refused_run_leaves_no_folder(command, tmp_path, settings, message):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    done = command("kdexp-train", *SMOKE, "tracking=none", *settings, rc=2)
+    assert done.stderr.startswith(f"error: {message}")
+    assert done.stderr.count("\n") == 1
+    assert [path.relative_to(tmp_path) for path in tmp_path.rglob("*")] == [Path("mine"), Path("mine/notes.txt")]
+
+
+@pytest.mark.slow
+def test_a_refused_run_takes_nothing_that_was_there_before(command, tmp_path):
+    """What an earlier run left, however little, and the folder that the command is given in."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "results.json").write_text("{}")
+    command("kdexp-train", *SMOKE, "alpha=2", "hydra.run.dir=run", rc=2)
+    assert (tmp_path / "run" / "results.json").read_text() == "{}"
+    command("kdexp-train", *SMOKE, "alpha=2", "hydra.run.dir=.", rc=2)
+    assert (tmp_path / "run" / "results.json").exists()
+
+
 def test_the_composed_configuration_is_printed_without_running(command, tmp_path):
     done = command("kdexp-train", "--cfg", "job", "student=resnet20", "alpha=0.3")
     assert "alpha: 0.3" in done.stdout
@@ -144,7 +195,7 @@ def test_a_failed_job_does_not_stop_the_sweep_and_the_sweep_says_so(command, tmp
     ("overrides", "message"),
     [
         (("alpha=1.5",), r"alpha must be in \[0, 1\], got 1.5"),
-        (("loss=nope",), r"loss/nope.*kd"),
+        (("loss=nope",), r"there is no loss=nope \(of loss there are .*kd"),
         (("loss.tempratur=4",), r"tempratur"),
         (("resume=nowhere",), r"resume must be the folder of a run .*nowhere"),
         (

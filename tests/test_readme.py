@@ -2,18 +2,26 @@
 
 import re
 import shlex
+from collections import Counter
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
+from hydra import initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.types import RunMode
+from omegaconf import DictConfig
 
-from kdexp.config import check, compose
+from kdexp.assemble import rehearse
+from kdexp.config import HYDRA_VERSION_BASE, check, check_robustness, compose
+from kdexp.loader import Loader
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-CLUSTERS = (ROOT / "docs" / "clusters.md").read_text()
-SEARCH = (ROOT / "docs" / "search.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-COMMANDS = re.findall(r"^ {4}(?:[A-Z_]+=\S+ )*kdexp-train (.*?)(?: +#.*)?$", README + CLUSTERS + SEARCH, re.MULTILINE)
 
 
 def test_the_loop_of_ones_own_runs():
@@ -34,21 +42,143 @@ def test_the_whole_experiment_as_a_library_runs(tmp_path, monkeypatch, store, ca
     assert (tmp_path / "my_run" / "results.json").exists()
 
 
-def first_values(arguments: list[str]) -> list[str]:
-    """The first job of a sweep."""
-    begun = [re.sub(r"=(?:tag\(log, )?interval\(([^,]*),.*", r"=\1", argument) for argument in arguments]
-    return [argument if "[" in argument else argument.split(",")[0] for argument in begun]
+# Every command of the documentation, as it is typed.
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if not c.startswith(("--", "resume=")) and "my_conf" not in c])
-def test_every_command_composes_and_passes_the_checks(tmp_path, command):
-    check(
-        compose(
-            first_values([a for a in shlex.split(command) if not a.startswith(("-", "hydra", "+hydra"))]),
-            output_dir=tmp_path,
-        )
-    )
+@dataclass(frozen=True)
+class Command:
+    """A command, its variables and continued lines joined, and its comment."""
+
+    text: str
+    comment: str
+
+    @property
+    def words(self) -> list[str]:
+        return [word for word in shlex.split(self.text) if not re.match(r"[A-Z_]+=", word)]
+
+    @property
+    def needs(self) -> list[str]:
+        """What it needs that is not in a fresh clone, and hours, as the comment says it: ``needs MNIST, hours``."""
+        found = re.search(r"needs ([^()]+)", self.comment)
+        return found[1].split(", ") if found else []
 
 
-def test_there_are_commands_to_check():
-    assert len(COMMANDS) > 10
+def commands_of(text: str) -> list[Command]:
+    """In blocks that are indented by four spaces."""
+    joined = re.sub(r"\\\n +", "", text)
+    lines = re.findall(r"^ {4}((?:[A-Z_]+=\S+ )*kdexp-.*)$", joined, re.MULTILINE)
+    return [Command(*re.fullmatch(r"(.*?)(?: +# (.*))?", line).groups(default="")) for line in lines]
+
+
+def hints_of(text: str) -> list[Command]:
+    """In the comments of a yaml file."""
+    comments = " ".join(line.lstrip("# ") for line in text.splitlines() if line.startswith("#"))
+    found = re.findall(r"(kdexp-train(?: [+\w@/.]+=\S+)+)(?: \((.*?)\))?", comments)
+    return [Command(text.rstrip(".,;:)"), comment) for text, comment in found]
+
+
+DOCS = {path.name: path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
+COMMANDS = [pytest.param(one, id=f"{name}: {one.text}") for name, text in DOCS.items() for one in commands_of(text)]
+COMMANDS += [
+    pytest.param(one, id=f"{path.stem}.yaml: {one.text}")
+    for path in sorted((ROOT / "conf" / "experiment").glob("*.yaml"))
+    for one in hints_of(path.read_text())
+]
+FILES_OF = {"mnist8": "mnist"}
+BUNDLED = ("digits", "breast_cancer", "synthetic")
+_LAUNCHER = re.compile(r"\+?hydra[/.]launcher\b")  # of other packages: tests/test_sweep_programs.py
+
+
+def programs_and_words(command: Command) -> tuple[str, list[str]]:
+    """The program, and the settings that it composes its configuration of."""
+    program, *words = command.words
+    if program == "kdexp-cache":
+        program, words = f"{program} {words[0]}", words[1:]
+    return program, [word for word in words if not (word.startswith("-") or _LAUNCHER.match(word))]
+
+
+def variants(words: list[str], *, is_sweep: bool) -> list[tuple[str, ...]]:
+    """Jobs that show each value of what is swept, given on the command line or by a preset, at least once."""
+    with initialize_config_module("kdexp.conf", version_base=HYDRA_VERSION_BASE):
+        loader = Loader(GlobalHydra.instance().config_loader().get_search_path())
+        hydra = loader.load_configuration("train", words, RunMode.MULTIRUN).hydra
+        is_sweep = is_sweep or hydra.mode == RunMode.MULTIRUN
+        if not is_sweep:
+            loader.load_configuration("train", words, RunMode.RUN)  # which takes no lists of values
+        params, grids = (hydra.sweeper.get(key) or {} for key in ("params", "grids"))
+        found: dict[tuple[str, ...], None] = {}
+        for grid in (grids or [{}]) if is_sweep else [{}]:
+            preset = {**params, **grid} if is_sweep else {}
+            given = OverridesParser.create(loader).parse_overrides([*(f"{k}={v}" for k, v in preset.items()), *words])
+            values = {override.get_key_element(): values_of(override) for override in given}
+            first = {key: typed[0] for key, typed in values.items()}
+            found |= dict.fromkeys(tuple({**first, key: v}.values()) for key, typed in values.items() for v in typed)
+            found[tuple(first.values())] = None
+    return list(found)
+
+
+def values_of(override: Override) -> list[str]:
+    if not override.is_sweep_override():
+        return [override.input_line]
+    key = override.input_line.partition("=")[0]
+    if override.is_interval_sweep():
+        return [f"{key}={override.value().start}", f"{key}={override.value().end}"]
+    return [f"{key}={value}" for value in override.sweep_string_iterator()]
+
+
+@cache
+def compose_and_check(words: tuple[str, ...]) -> DictConfig:
+    config = compose(words, output_dir="run")
+    check(config)
+    return config
+
+
+def kind_of(command: Command) -> str:
+    """How it is tested here."""
+    if {"--help", "--cfg", "--config-dir"} & set(command.words) or any(w.startswith("resume=") for w in command.words):
+        return "run by other tests"
+    return "trains" if programs_and_words(command)[0] in TRAINING else "reads"
+
+
+TRAINING = ("kdexp-train", "kdexp-doctor", "kdexp-cache build")
+
+
+@pytest.mark.filterwarnings("ignore:loss=dkd:UserWarning")  # which the doctor is called for
+@pytest.mark.parametrize("command", [one for one in COMMANDS if kind_of(*one.values) == "trains"])
+def test_every_command_that_trains_composes_and_passes_the_checks(command):
+    _, words = programs_and_words(command)
+    jobs = [compose_and_check(job) for job in variants(words, is_sweep="-m" in command.words)]
+    if jobs[-1].trainer.accelerator != "gpu":
+        rehearse(jobs[-1])  # its networks and losses, which fit each other
+    needed = {job.dataset.name for job in jobs} | {job.scheme.source.name for job in jobs if job.scheme.get("source")}
+    told = {need.lower().replace("-", "") for need in command.needs}
+    for name in needed - set(BUNDLED):
+        assert FILES_OF.get(name, name).replace("_", "") in told, f"the text must say: needs {name}"
+
+
+@pytest.mark.parametrize("command", [one for one in COMMANDS if kind_of(*one.values) == "reads"])
+def test_every_command_that_reads_what_runs_left_takes_its_settings(command):
+    program, words = programs_and_words(command)
+    assert command.needs or words == []
+    if program == "kdexp-eval":
+        config = compose([re.sub("^sweep=", "sweep_dir=", word) for word in words], "eval")
+        assert (config.run is None) != (config.sweep_dir is None)
+        if config.get("robustness"):
+            check_robustness(config.robustness)
+    elif program == "kdexp-compare":
+        compose([word for word in words if "=" in word and not word.startswith("where=")], "compare")
+    else:
+        compose(words, "cache")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_shell_takes_a_command_apart(command):
+    """Not even zsh, which looks for files that fit, as it takes brackets."""
+    assert not re.search(r"[][{}()*?<>]", re.sub(r"'[^']*'|\"[^\"]*\"", "", command.text))
+
+
+def test_how_many_commands_there_are():
+    commands = [one.values[0] for one in COMMANDS]
+    assert Counter(map(kind_of, commands)) == {"trains": 55, "reads": 10, "run by other tests": 4}
+    assert sum(bool(command.needs) for command in commands) == 28, "more than a fresh clone has, or hours"
+    assert sum("hours" in command.needs for command in commands) == 8

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 from kdexp import results
-from kdexp.config import compose
+from kdexp.config import MANY_RANKS, compose
 from kdexp.train import run
 
 SMOKE = ["experiment=smoke", "tracking=none"]
@@ -335,3 +335,47 @@ def test_what_lies_beside_a_run_does_not_end_it(tmp_path, store):
 def test_a_run_folder_must_hold_a_run(tmp_path):
     with pytest.raises(ValueError, match=r"^resume must be the folder of a run \(with results.json in it\), got "):
         run(OmegaConf.merge(compose(SMOKE, output_dir=tmp_path), {"resume": str(tmp_path)}))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["dataset.train_fraction=0.03", "dataset.batch_size=16", "teacher.recipe.train_fraction=0.03"],
+            r"^teacher.recipe.batch_size must be at most the 39 training samples with dataset.drop_last=true, got 64$",
+        ),
+        (["teacher.recipe.train_fraction=0.001"], r"^teacher.recipe.train_fraction must leave samples .*, got 0.001$"),
+        (["teacher.mean=[0,0]"], r"^teacher.mean must have 1 or 1 values .*, got 2$"),
+        (
+            ["teacher=ensemble", "teacher.members.c.recipe.batch_size=5000"],
+            r"^teacher.members.c.recipe.batch_size must be at most the .*, got 5000$",
+        ),
+        (["dataset.batch_size=1", "student=mobilenetv2_half"], r"^dataset.batch_size must leave at least 2 .*, got 1$"),
+        (
+            [
+                "dataset.batch_size=38",
+                "dataset.train_fraction=0.03",
+                "dataset.drop_last=false",
+                "trainer.devices=20",
+                "student=mobilenetv2_half",
+            ],
+            r"^dataset.batch_size must leave at least 2 samples in each batch .* batch normalisation, got 38$",
+        ),
+        (
+            ["teacher=mobilenetv2_half", "teacher.recipe.batch_size=1"],
+            r"^teacher.recipe.batch_size must leave at least 2 samples in each batch .* batch normalisation, got 1$",
+        ),
+        (["trainer.strategy=dpp"], r"^trainer.strategy must be auto .*, got dpp; did you mean ddp\?$"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_does_not_fit_the_data_is_said_before_a_teacher_is_trained(tmp_path, monkeypatch, overrides, message):
+    monkeypatch.setenv(MANY_RANKS, "1")
+    with pytest.raises(ValueError, match=message):
+        experiment(tmp_path / "run", tmp_path / "store", "dataset=digits", "trainer.max_epochs=1", *overrides)
+    assert not (tmp_path / "store" / "teachers").exists()
+
+
+def test_batches_of_one_sample_are_no_fault_of_a_network_without_batch_normalisation(tmp_path, store):
+    small = ["dataset=digits", "dataset.train_fraction=0.01", "dataset.batch_size=1", "trainer.max_epochs=1"]
+    assert experiment(tmp_path, store, *small)["status"] == "completed"

@@ -16,7 +16,17 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from kdexp import child, launch, signals
-from kdexp.config import RUN_ONLY, check, fingerprint, is_control, plain, release_data, run_fingerprint, run_key
+from kdexp.config import (
+    RUN_ONLY,
+    check,
+    check_values,
+    fingerprint,
+    is_control,
+    plain,
+    release_data,
+    run_fingerprint,
+    run_key,
+)
 from kdexp.foreign import check_folder
 from kdexp.sweep import Job, Sweep, name_job, name_sweep, placed
 
@@ -176,7 +186,11 @@ class Sweeper(BasicSweeper):
         return len(cells), list(jobs.values())
 
     def _compose(self, cell: Sequence[str]) -> DictConfig:
-        """The configuration of a job, but for its folder."""
+        """The configuration of a job, but for its folder.
+
+        Raises:
+            ValueError: see `check_values`: this is known at once, the rest when the packages are imported.
+        """
         assert self.config is not None
         assert self.hydra_context is not None
         config = self.hydra_context.config_loader.load_sweep_config(self.config, list(cell))
@@ -186,6 +200,7 @@ class Sweeper(BasicSweeper):
             config.output_dir = "."  # not known yet
             OmegaConf.resolve(config)
         HydraConfig.instance().cfg = None
+        check_values(config)
         return config
 
     def _job(self, cell: Sequence[str], named: Sequence[str], config: DictConfig) -> Job:

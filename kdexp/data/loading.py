@@ -91,6 +91,11 @@ class BatchOrder(Sampler[list[int]]):
         """Number of batches in an epoch, the same on every rank."""
         return len(self._bounds) - 1
 
+    @property
+    def smallest(self) -> int:
+        """Samples of the smallest batch, of all ranks together."""
+        return min(stop - start for start, stop in zip(self._bounds, self._bounds[1:], strict=False))
+
     def tensors(self, device: torch.device | str = "cpu") -> Iterator[Tensor]:
         """The epoch's batches as (n,) int64 positions on a device, to which they are brought all at once."""
         positions = self._epoch().to(device)
@@ -298,6 +303,11 @@ class DataModule(pl.LightningDataModule):
         first = splits.train.index[:2]
         images = torch.stack([splits.train.inputs[int(i)] for i in first])
         self._prepare(Batch(images, splits.train.target[:2], first), view=0)
+
+    @property
+    def smallest_batch(self) -> int:
+        """Training samples of the smallest batch, of all ranks together."""
+        return self._order(self.splits.train, training=True).smallest
 
     # For the Trainer
 

@@ -10,6 +10,8 @@ from torch import Tensor
 from kdexp.contracts import UNLABELED, Images, Source, Split, Splits, Task
 from kdexp.data.counter import Stream, order, uniform
 
+_NAMED = 10  # of the classes in the data, in a message
+
 
 def make_splits(
     source: Source,
@@ -229,7 +231,9 @@ def check_source(source: Source, task: Task, num_classes: int, input_shape: Sequ
         _check_labels(part, target, task, num_classes)
     if source.classes is not None:
         names = len(source.classes)
-        _check(names == num_classes, "num_classes", f"must be {names}, the classes in the data", num_classes)
+        listed = ", ".join(map(str, source.classes[:_NAMED])) + ", ..." * (names > _NAMED)
+        rule = f"must be {names}, the classes in the data ({listed})"
+        _check(names == num_classes, "num_classes", rule, num_classes)
     if task == "multilabel":
         return
     classes = torch.unique(torch.cat([target for _, target in parts.values()])).tolist()

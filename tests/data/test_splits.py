@@ -382,7 +382,7 @@ WRONG_SOURCES = {
     ),
     "other classes than it names": (
         {"classes": ["a", "b", "c"]},
-        r"dataset.num_classes must be 3, the classes in the data, got 4",
+        r"dataset.num_classes must be 3, the classes in the data \(a, b, c\), got 4",
     ),
 }
 

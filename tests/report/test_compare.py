@@ -41,9 +41,10 @@ def test_a_results_file_that_cannot_be_read_is_skipped_with_a_line(command, swee
         ((), "folders must be run or sweep folders, got nothing"),
         (("nowhere",), "folders must exist, got nowhere"),
         (("../empty",), "folders must hold at least one run, got ../empty"),
+        (("{sweep}", "sor=gain"), "there is no setting sor; did you mean sort?"),
         (("{sweep}", "where=colour=red"), "where must name a setting of a run, or status, got colour"),
         (("{sweep}", "sort=test/bleu"), "sort must be gain, "),
-        (("{sweep}", "colour=red"), "Could not override 'colour'"),
+        (("{sweep}", "colour=red"), "there is no setting colour; --cfg job shows"),
     ],
     ids=" ".join,
 )
