@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import numpy as np
+import own_data
 import pytest
 from hydra import initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
@@ -140,19 +142,43 @@ def kind_of(command: Command) -> str:
     return "trains" if programs_and_words(command)[0] in TRAINING else "reads"
 
 
+@pytest.fixture
+def files_of_ones_own(tmp_path, monkeypatch):
+    """Small files of the names in docs/own_data.md, where the commands are typed."""
+    monkeypatch.chdir(tmp_path)
+    own_data.images(tmp_path)
+    (tmp_path / "images").rename("photos")
+    kinds = [(f"photos/{name}/{i}.png", name) for name in own_data.CLASSES for i in range(10)]
+    rows = [
+        ("file", *own_data.CLASSES),
+        *((file, *(int(name == one) for one in own_data.CLASSES)) for file, name in kinds),
+    ]
+    Path("labels.csv").write_text("\n".join(",".join(map(str, row)) for row in rows))
+    Path("my.csv").write_text("x,species\n" + "\n".join(f"{i},{own_data.CLASSES[i % 2]}" for i in range(20)))
+    numbers, labels = np.arange(40.0).reshape(20, 2), np.arange(20) % 2
+    np.savez("my.npz", x=np.zeros((20, 8, 8, 3), np.uint8), y=labels)
+    np.save("x.npy", numbers)
+    np.save("y.npy", labels)
+
+
 TRAINING = ("kdexp-train", "kdexp-doctor", "kdexp-cache build")
 
 
 @pytest.mark.filterwarnings("ignore:loss=dkd:UserWarning")  # which the doctor is called for
 @pytest.mark.parametrize("command", [one for one in COMMANDS if kind_of(*one.values) == "trains"])
+@pytest.mark.usefixtures("files_of_ones_own")
 def test_every_command_that_trains_composes_and_passes_the_checks(command):
+    if "parquet" in command.text:
+        parquet = pytest.importorskip("pyarrow.parquet", reason="the extra kdexp[parquet] is not installed")
+        table = pytest.importorskip("pyarrow").table({"x": [0.0, 1.0] * 10, "kind": ["a", "b"] * 10})
+        parquet.write_table(table, "my.parquet")
     _, words = programs_and_words(command)
     jobs = [compose_and_check(job) for job in variants(words, is_sweep="-m" in command.words)]
     if jobs[-1].trainer.accelerator != "gpu":
         rehearse(jobs[-1])  # its networks and losses, which fit each other
     needed = {job.dataset.name for job in jobs} | {job.scheme.source.name for job in jobs if job.scheme.get("source")}
     told = {need.lower().replace("-", "") for need in command.needs}
-    for name in needed - set(BUNDLED):
+    for name in needed - {*BUNDLED, *own_data.EXAMPLES}:
         assert FILES_OF.get(name, name).replace("_", "") in told, f"the text must say: needs {name}"
 
 
@@ -179,6 +205,6 @@ def test_no_shell_takes_a_command_apart(command):
 
 def test_how_many_commands_there_are():
     commands = [one.values[0] for one in COMMANDS]
-    assert Counter(map(kind_of, commands)) == {"trains": 55, "reads": 10, "run by other tests": 4}
+    assert Counter(map(kind_of, commands)) == {"trains": 62, "reads": 10, "run by other tests": 5}
     assert sum(bool(command.needs) for command in commands) == 28, "more than a fresh clone has, or hours"
     assert sum("hours" in command.needs for command in commands) == 8
