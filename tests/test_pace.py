@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,7 +18,7 @@ from kdexp.train import run
 def clock(monkeypatch):
     """Four seconds pass between two looks at the clock."""
     seconds = iter(range(0, 4000, 4))
-    monkeypatch.setattr("time.monotonic", lambda: float(next(seconds)))
+    monkeypatch.setattr(pace, "time", SimpleNamespace(monotonic=lambda: float(next(seconds))))
 
 
 def test_a_line_every_ten_seconds_with_what_is_left(clock, caplog):
