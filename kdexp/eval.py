@@ -1,6 +1,7 @@
 """``kdexp-eval``: measure a finished run again from its exported weights, or examine how well it holds up."""
 
 import logging
+import math
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -181,12 +182,20 @@ def _experiment(config: DictConfig, folder: Path, saved: Mapping[str, Any]) -> D
 def show(folder: Path, found: dict[str, float]) -> bool:
     """Print the metrics beside those in results.json; whether they are equal."""
     stored = results.read(folder, "run")["metrics"]["test"]["best"]
-    known = {name: value for name, value in found.items() if name in stored}  # an older kdexp measured less
-    for name, value in known.items():
-        print(f"test/{name:<14} {value:.6f}   results.json {stored[name]:.6f}")
-    worst = max(abs(value - stored[name]) for name, value in known.items())
+    # An older kdexp measured less.
+    known = {name: (value, stored[name]) for name, value in found.items() if stored.get(name) is not None}
+    if not known:
+        raise ValueError(f"run must have metrics on test, got none in {folder}")
+    for name, (value, before) in known.items():
+        print(f"test/{name:<14} {value:.6f}   results.json {before:.6f}")
+    worst = max(_difference(value, before) for value, before in known.values())
     print(f"largest difference {worst:.1e}: {'equal' if worst <= TOLERANCE else 'NOT equal'} within {TOLERANCE:.0e}")
     return bool(worst <= TOLERANCE)
+
+
+def _difference(value: float, before: float) -> float:
+    difference = abs(value - before)
+    return math.inf if math.isnan(difference) else difference
 
 
 @hydra.main(version_base=HYDRA_VERSION_BASE, config_path="pkg://kdexp.conf", config_name="eval")
@@ -198,10 +207,10 @@ def _eval(config: DictConfig) -> None:
             for folder, found in robustness(config):
                 (report.show if "cells" in found else report.show_sweep)(found, folder)
             return
-        found = run(config)
+        is_equal = show(Path(config.run), run(config))
     except (ValueError, OSError) as error:
         launch.leave(launch.WRONG_INPUT, one_line(error))
-    if not show(Path(config.run), found):
+    if not is_equal:
         sys.exit(launch.FAILED)
 
 

@@ -141,6 +141,7 @@ def facts(values: Mapping[str, Any], overrides: Sequence[str], earlier: Mapping[
         "is_control": is_control(values),
         "epochs": {"monitor": chosen_by},
         "wandb_id": earlier.get("wandb_id", os.urandom(4).hex()),
+        "data_content": earlier.get("data_content"),
         "config": values,
     }
 

@@ -12,25 +12,19 @@ EVERY_SECONDS = 10.0
 Item = TypeVar("Item")
 
 
-def paced(items: Iterable[Item], what: str, total: int | None = None) -> Iterator[Item]:
-    """The items, with a line in the log every `EVERY_SECONDS`: what is done, how far, how long still.
+def paced(items: Iterable[Item], what: str) -> Iterator[Item]:
+    """The batches, with a line in the log every `EVERY_SECONDS`: what is done with them, and how many were.
 
     Args:
-        items: batches, usually.
-        what: is done with them, for the line.
-        total: their number, where it is known.
+        items: batches.
+        what: is done with them.
     """
-    begun = said = time.monotonic()
+    said = time.monotonic()
     for done, item in enumerate(items):
         now = time.monotonic()
         if now - said >= EVERY_SECONDS:
             said = now
-            if total is None:
-                log.info("%s: %d batches", what, done)
-            else:
-                log.info(
-                    "%s: %d of %d, about %s left", what, done, total, duration((now - begun) / done * (total - done))
-                )
+            log.info("%s: %d batches", what, done)
         yield item
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import shutil
 
 import numpy as np
@@ -15,9 +16,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from kdexp import assemble, evaluation, results
-from kdexp.config import compose, control_fingerprint, run_fingerprint
+from kdexp.config import compose, control_fingerprint, plain, run_fingerprint
 from kdexp.eval import robustness
 from kdexp.eval import run as measure
+from kdexp.eval import show as show_metrics
 from kdexp.report import figures, page
 from kdexp.report.comparison import Comparison
 from kdexp.report.robustness import show, words
@@ -452,3 +454,17 @@ def test_images_of_another_shape_and_colour_are_brought_to_ones_own(store, sweep
         assert images.max() <= 1
     levels = seen[0] * 255
     torch.testing.assert_close(levels, levels.round(), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("stored", "said"),
+    [({"acc": 0.5, "auc": 0.7}, True), ({"acc": 0.5, "auc": math.nan}, False), ({"acc": math.nan, "auc": 0.7}, False)],
+)
+def test_a_value_that_is_not_a_number_is_not_equal_to_one(tmp_path, stored, said):
+    facts = {"config": plain(compose(output_dir="")), "overrides": [], "seed": 0, "is_control": True,
+             "control_fingerprint": "c", "schema_version": 1, "status": "completed"}  # fmt: skip
+    results.write(tmp_path, facts | {"metrics": {"test": {"best": {**stored, "ece": None}}}})
+    assert show_metrics(tmp_path, {"acc": 0.5, "auc": 0.7, "ece": 0.1}) is said
+    assert not show_metrics(tmp_path, {"acc": 0.5, "auc": math.nan})
+    with pytest.raises(ValueError, match=r"^run must have metrics on test, got none in "):
+        show_metrics(tmp_path, {"ece": 0.1})

@@ -7,6 +7,7 @@ import shutil
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -138,6 +139,23 @@ def test_the_same_run_is_continued_where_it_was_interrupted_to_the_same_bits(tmp
     assert found["metrics"] == whole[1]["metrics"]
     for name in ("student.safetensors", "metrics.csv"):
         assert (folder / name).read_bytes() == (whole[0] / name).read_bytes()
+
+
+def test_a_run_that_goes_on_with_other_data_says_so(tmp_path, store, cut_off, caplog):
+    inputs, target = torch.rand(40, 4).numpy(), (torch.arange(40) % 2).numpy()
+    np.savez(tmp_path / "my.npz", x=inputs, y=target)
+    settings = [
+        "dataset=arrays", f"dataset.source.file={tmp_path}/my.npz", "dataset.batch_size=8", "student=mlp",
+        "teacher=mlp_large",
+    ]  # fmt: skip
+    cut_off(composed(tmp_path / "run", store, *settings))
+    shutil.copytree(tmp_path / "run", tmp_path / "same")
+    experiment(tmp_path / "same", store, resume=tmp_path / "same")
+    said = "warning: the data are not those that this run began with: its results are of both"
+    assert said not in caplog.messages
+    np.savez(tmp_path / "my.npz", x=inputs, y=1 - target)
+    experiment(tmp_path / "run", store, resume=tmp_path / "run")
+    assert said in caplog.messages
 
 
 @pytest.mark.parametrize("way", ["typed", "environment"])
