@@ -373,7 +373,7 @@ def test_the_program_takes_trackers_beside_resume_and_nothing_else(attack, monke
     launch._continue_run()
     assert sys.argv == [*given, f'hydra.run.dir="{attack.folder}"', "hydra.output_subdir=null"]
     monkeypatch.setattr(sys, "argv", [*given, "alpha=1"])
-    with pytest.raises(ValueError, match=r"^resume takes every setting but tracking .* got alpha=1$"):
+    with pytest.raises(ValueError, match=r"^resume takes every setting but data_dir.* got alpha=1$"):
         launch._continue_run()
 
 

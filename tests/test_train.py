@@ -298,9 +298,9 @@ def test_a_completed_run_is_not_run_again(smoke, store):
         (["dataset.unlabeled_fraction=-1"], r"^dataset.unlabeled_fraction .*-1.0$"),
         (["+loss.tempratur=4"], r"^kdexp.losses.kd.KD: .*tempratur"),
         (["loss=kd_ls", "dataset.num_classes=2"], r"^logit standardisation needs at least 3 classes, got 2$"),
-        (["optimizer.lr=-1"], r"^optimizer: .*Invalid learning rate: -1"),
+        (["optimizer.lr=-1"], r"^optimizer.lr must be a number >= 0, got -1$"),
         (["scheduler=multistep", "scheduler.gamma=abc"], r"^scheduler: "),
-        (["teacher.recipe.optimizer.lr=-1"], r"^teacher.recipe.optimizer: .*Invalid learning rate: -1"),
+        (["teacher.recipe.optimizer.lr=-1"], r"^teacher.recipe.optimizer.lr must be a number >= 0, got -1$"),
         (["teacher.weights=nowhere.pt"], r"^teacher.weights must be an existing file, got nowhere.pt$"),
         (
             ["student=resnet20", "dataset.input_shape=[30]", "dataset.mean=[0]"],

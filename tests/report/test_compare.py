@@ -21,7 +21,7 @@ def test_several_folders_conditions_and_an_order(command, sweep, tmp_path, write
     done = command(
         "kdexp-compare", sweep, odd, "where=seed=0", "where=temperature=1,2,4", "sort=temperature", f"out={tmp_path}/o"
     )
-    labels = [line.split()[0] for line in done.stdout.splitlines() if line.strip().startswith(("control", "temp"))]
+    labels = [line.split()[0] for line in done.stdout.splitlines() if line.startswith(("  control", "  temp"))]
     assert labels == ["control", "temperature=1", "temperature=2", "temperature=4"]
     assert {path.name for path in (tmp_path / "o").iterdir()} == {"compare.csv", "report.html"}
     assert "where=seed=0 where=temperature=1,2,4" in (tmp_path / "o" / "report.html").read_text()
