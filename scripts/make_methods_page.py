@@ -25,7 +25,8 @@ function in anyone's own loop, `from kdexp.losses.dkd import dkd`, which needs n
     L = alpha * L_hard + (1 - alpha) * weight * L_soft + sum_k weight_k * L_feature_k
 
 where **alpha weighs the hard term**, the cross entropy with the labels, `loss=NAME` chooses the soft term, and
-`feature_loss=NAME` or `'feature_loss=[NAME,NAME]'` (in quotes: brackets mean something to a shell) adds representation terms.
+`feature_loss=NAME` or `'feature_loss=[NAME,NAME]'` (in quotes: brackets mean something to a shell) adds
+representation terms.
 
 - `loss=NAME` alone gives the published setting: its yaml's `published` block is the default of `alpha` and
   `temperature`, which the command line, a preset (`distillation=NAME`) or an experiment overrides; without one they
