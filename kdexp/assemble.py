@@ -212,9 +212,9 @@ def network(config: Any, setting: str, dataset: Any, *, pretrained: bool | None 
             raise ValueError(f"{setting}.resize must be null where inputs are no images, got {size}")
         arguments["input_shape"] = [*dataset.input_shape[:-2], size, size]
     try:
-        hooks = [resizing(size)] if size is not None else []
+        hook = None if size is None else resizing(size)
         built: nn.Module = instantiate(arguments, "network")
-        for hook in hooks:
+        if hook is not None:
             built.register_forward_pre_hook(hook)
     except ValueError as error:
         raise ValueError(f"{setting}: {error}") from error

@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 
 _LARGEST_JSON = 64 * 2**20  # bytes; no file of kdexp's comes near it
 _DEEPEST_JSON = 50  # the deepest of kdexp's has 8
+_TOO_DEEP = f"it is nested more than {_DEEPEST_JSON} deep"
 
 
 @contextmanager
@@ -121,23 +122,17 @@ def read_json(path: Path) -> Any:
     except OSError as error:
         raise ValueError(error.strerror or type(error).__name__) from error
     except RecursionError:
-        content, is_deep = None, True
-    else:
-        is_deep = _is_deep(content)
-    if is_deep:
-        raise ValueError(f"it is nested more than {_DEEPEST_JSON} deep")
+        raise ValueError(_TOO_DEEP) from None
+    if _is_deep(content):
+        raise ValueError(_TOO_DEEP)
     return content
 
 
 def _is_deep(content: Any) -> bool:
     level = [content]
     for _ in range(_DEEPEST_JSON + 1):
-        level = [
-            value
-            for node in level
-            if isinstance(node, dict | list)
-            for value in (node.values() if isinstance(node, dict) else node)
-        ]
+        nodes = [node for node in level if isinstance(node, dict | list)]
+        level = [value for node in nodes for value in (node.values() if isinstance(node, dict) else node)]
     return bool(level)
 
 

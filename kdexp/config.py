@@ -323,7 +323,7 @@ def as_typed(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**config, "dataset": settings | {"classes": None}}
 
 
-def stored(config: Mapping[str, Any]) -> dict[str, Any]:
+def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration from a file, with what every reader takes for granted, whoever wrote it.
 
     Args:
@@ -338,13 +338,22 @@ def stored(config: Mapping[str, Any]) -> dict[str, Any]:
     return typed.complete(config, Config, "config")
 
 
-def moved(config: Mapping[str, Any], data_dir: str) -> dict[str, Any]:
-    """The configuration of a run whose data lie elsewhere now: all its data sets are in that folder."""
-    return {key: data_dir if key == "data_dir" else _moved(value, data_dir) for key, value in config.items()}
+def moved(config: Mapping[str, Any], *, data_dir: str | None, store_dir: str | None) -> dict[str, Any]:
+    """The configuration of a run whose folders lie elsewhere now; None: where it says.
+
+    Args:
+        config: plain values.
+        data_dir: of all its data sets.
+        store_dir: of its teachers.
+    """
+    own = dict(config) if data_dir is None else _with_data_in(data_dir, config)
+    return own if store_dir is None else own | {"store_dir": store_dir}
 
 
-def _moved(node: Any, data_dir: str) -> Any:
-    return moved(node, data_dir) if isinstance(node, Mapping) else node
+def _with_data_in(data_dir: str, node: Any) -> Any:
+    if not isinstance(node, Mapping):
+        return node
+    return {key: data_dir if key == "data_dir" else _with_data_in(data_dir, value) for key, value in node.items()}
 
 
 def run_key(config: Mapping[str, Any]) -> str:

@@ -170,11 +170,7 @@ def _experiment(config: DictConfig, folder: Path, saved: Mapping[str, Any]) -> D
     if config.accelerator not in ("auto", "cpu", "gpu"):
         raise ValueError(f"accelerator must be auto, cpu or gpu, got {config.accelerator}")
     check_folder(folder, "run")
-    own = stored(saved["config"])
-    if config.data_dir is not None:
-        own = moved(own, config.data_dir)
-    if config.store_dir is not None:
-        own["store_dir"] = config.store_dir
+    own = moved(stored(saved["config"]), data_dir=config.data_dir, store_dir=config.store_dir)
     *_, (_, last) = schemes.steps(own | {"output_dir": str(folder)})
     return OmegaConf.create(last)
 

@@ -365,7 +365,7 @@ class EpochTable(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Say how far a long epoch is."""
-        if time.perf_counter() - max(self._said, self._started) >= EVERY_SECONDS:
+        if self._is_silent_for_long(trainer):
             batches = int(trainer.num_training_batches)
             self._say_inside(trainer, f"batch {batch_idx + 1}/{batches}", (batch_idx + 1) / batches)
 
@@ -379,13 +379,15 @@ class EpochTable(Checkpoint):
         dataloader_idx: int = 0,
     ) -> None:
         """Say how far a long validation is."""
-        if time.perf_counter() - max(self._said, self._started) >= EVERY_SECONDS:
+        if self._is_silent_for_long(trainer):
             self._say_inside(trainer, f"validation batch {batch_idx + 1}/{int(trainer.num_val_batches[0])}", 1.0)
+
+    def _is_silent_for_long(self, trainer: pl.Trainer) -> bool:
+        silence = time.perf_counter() - max(self._said, self._started)
+        return silence >= EVERY_SECONDS and self._say_every is not None and trainer.is_global_zero
 
     def _say_inside(self, trainer: pl.Trainer, where: str, share: float) -> None:
         """An epoch lasts as long as those before it, the first one as long as its batches so far let expect."""
-        if self._say_every is None or not trainer.is_global_zero:
-            return
         self._said = now = time.perf_counter()
         total, spent = trainer.max_epochs or 0, now - self._started
         an_epoch = sum(self.seconds) / len(self.seconds) if self.seconds else spent / share

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from kdexp import signals
 from kdexp.atomic import atomic_path, read_json, remove_staged, sha256
-from kdexp.config import stored
+from kdexp.config import with_defaults
 from kdexp.foreign import inside, without_password
 from kdexp.typed import complete
 
@@ -397,10 +397,9 @@ def _read(path: Path, setting: str) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{setting} must hold a readable {FILE}, got {path}: {error}") from error
     try:
-        results = _complete(results)
+        return _complete(results)
     except ValueError as error:
         raise ValueError(f"{setting} must hold the {FILE} of a run, got {path}: {error}") from error
-    return results
 
 
 def _complete(results: Any) -> dict[str, Any]:
@@ -412,7 +411,7 @@ def _complete(results: Any) -> dict[str, Any]:
         raise ValueError(f"status must be one of {', '.join(STATUSES)}, got {content['status']!r:.50}")
     if not re.fullmatch(r"\w+", content["wandb_id"]):
         raise ValueError(f"wandb_id must be letters and digits, got {content['wandb_id']!r:.50}")
-    config = stored(results["config"])
+    config = with_defaults(results["config"])
     measured = {"curves": content["curves"]}
     if results.get("teacher"):  # null without one
         teacher = complete(results["teacher"], _Teacher, "teacher")

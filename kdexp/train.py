@@ -117,10 +117,12 @@ def _continued(values: dict[str, Any], folder: Path, config: DictConfig) -> Dict
     given = {override.partition("=")[0] for override in _overrides()}
     typed = {key: value for key, value in plain(config.tracking).items() if given & {"tracking", f"tracking.{key}"}}
     own = stored(values)
-    if "data_dir" in given or ("KDEXP_DATA_DIR" in os.environ and not Path(own["data_dir"]).is_dir()):
-        own = moved(own, config.data_dir)
-    if "store_dir" in given:
-        own["store_dir"] = config.store_dir
+    has_moved = "data_dir" in given or ("KDEXP_DATA_DIR" in os.environ and not Path(own["data_dir"]).is_dir())
+    own = moved(
+        own,
+        data_dir=config.data_dir if has_moved else None,
+        store_dir=config.store_dir if "store_dir" in given else None,
+    )
     return OmegaConf.create(
         own | {"resume": str(folder), "output_dir": str(folder), "tracking": own["tracking"] | typed}
     )

@@ -1,6 +1,6 @@
 """What a file says against a dataclass that says what must be in it: the file may be anybody's."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import cache
 from types import UnionType
@@ -52,9 +52,15 @@ def _has_type(value: Any, kind: Any) -> bool:
     if isinstance(kind, UnionType):
         return any(_has_type(value, one) for one in get_args(kind))
     if get_origin(kind) is list:
-        return isinstance(value, list) and all(_has_type(one, get_args(kind)[0]) for one in value)
+        return isinstance(value, list) and _have_type(value, get_args(kind)[0])
     if get_origin(kind) is dict:
-        return isinstance(value, Mapping) and all(_has_type(one, get_args(kind)[1]) for one in value.values())
+        return isinstance(value, Mapping) and _have_type(value.values(), get_args(kind)[1])
     if isinstance(value, bool):
         return kind is bool
     return isinstance(value, int | float if kind is float else kind)
+
+
+def _have_type(values: Collection[Any], kind: Any) -> bool:
+    if get_origin(kind) is None or isinstance(kind, UnionType):  # of no containers: one value of each type is enough
+        values = {type(value): value for value in values}.values()
+    return all(_has_type(value, kind) for value in values)

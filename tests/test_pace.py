@@ -53,9 +53,10 @@ def test_a_sweep_says_what_its_jobs_do_where_nothing_else_is_said(tmp_path, caps
         for number in range(2)
     ]
     states.append(replace(states[0], number=2, log_tail=()))
+    states.append(replace(states[0], number=3, log_tail=("[2026-11-29][kdexp.assemble][WARNING] near chance",)))
     shown = Progress(tmp_path, "")
     for _ in range(2):
         shown.show(states)
     lines = capsys.readouterr().out.splitlines()
-    told = ["job 0: teacher: epoch 3/30, batch 5/9, about 4 min 2 s left", "job 2: starting"]
-    assert lines[3:] == [*told, *told]
+    told = ["job 0: teacher: epoch 3/30, batch 5/9, about 4 min 2 s left", "job 2: starting", "job 3: near chance"]
+    assert lines[4:] == [*told, *told]

@@ -87,7 +87,7 @@ def load(
     loaded = {name: (_inputs(part, layout), _target(part, classes)) for name, part in parts.items()}
     if "test" not in loaded:
         x, y = loaded["train"]
-        rest, held = own.split_off_test(y, test_fraction)
+        rest, held = own.split_off_test(y, test_fraction, "dataset.source.test_fraction")
         loaded |= {"train": (x[rest], y[rest]), "test": (x[held], y[held])}
     _tell(parts["train"], loaded, classes)
     names = own.names_worth_telling(classes) if classes else parts["train"].names
@@ -204,12 +204,7 @@ def _of_parquet(path: Path, inputs: str | Sequence[str] | None, labels: str | Se
     targets = [labels] if isinstance(labels, str) else list(labels)
     names = [inputs] if isinstance(inputs, str) else [*(inputs or (name for name in columns if name not in targets))]
     for setting, wanted in (("labels", targets), ("inputs", names)):
-        unknown = [name for name in wanted if name not in columns]
-        if unknown or not wanted:
-            found = repr(unknown[0]) if unknown else "none"
-            raise ValueError(
-                f"dataset.source.{setting} must name columns of {path.name} ({own.shown(columns)}), got {found}"
-            )
+        own.check_columns(f"dataset.source.{setting}", wanted, columns, path)
         for name in wanted:
             if columns[name].null_count:
                 row = columns[name].is_null().to_pylist().index(True)

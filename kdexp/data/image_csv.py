@@ -47,12 +47,7 @@ def load(
     paths = {part: own.located(f"dataset.source.{part}", path, data_dir) for part, path in given.items() if path}
     header = table.header_of(paths["file"])
     for setting, names in (("image", [image]), ("label", labels)):
-        unknown = [name for name in names if name not in header]
-        if unknown or not names:
-            found = repr(unknown[0]) if unknown else "none"
-            raise ValueError(
-                f"dataset.source.{setting} must name columns of {paths['file'].name} ({own.shown(header)}), got {found}"
-            )
+        own.check_columns(f"dataset.source.{setting}", names, header, paths["file"])
     files = {part: table.read(path, [], [image, *labels], []) for part, path in paths.items()}
     targets, classes = table.targets_of(files, labels, several=not isinstance(label, str))
     place = own.located("dataset.source.folder", folder, data_dir) if folder else None
@@ -61,7 +56,7 @@ def load(
         for part, one in files.items()
     }
     if test is None:
-        parts |= split_off_test(*parts["train"], test_fraction)
+        parts |= split_off_test(*parts["train"], test_fraction, "dataset.source.test_fraction")
     sizes = ", ".join(f"{len(target):,} {part}" for part, (_, target) in parts.items())
     kind = f"classes of {label}" if isinstance(label, str) else "labels"
     log.info("%s: %s images; %d %s: %s", paths["file"], sizes, len(classes), kind, own.shown(classes))

@@ -135,13 +135,16 @@ def load(data_dir: own.Folders, root: str, size: int) -> Source:
 
     parts = {name: part_of(name) for name in found}
     if "test" not in parts:
-        parts |= split_off_test(*parts["train"], _TEST_FRACTION)
+        setting = "dataset.source.root, of which a fifth is split off to test on,"
+        parts |= split_off_test(*parts["train"], _TEST_FRACTION, setting)
     return Source(*parts["train"], *parts["test"], val=parts.get("val"), classes=classes)
 
 
-def split_off_test(images: ImageFiles, target: Tensor, fraction: float) -> dict[str, tuple[ImageFiles, Tensor]]:
+def split_off_test(
+    images: ImageFiles, target: Tensor, fraction: float, setting: str
+) -> dict[str, tuple[ImageFiles, Tensor]]:
     """Train and test of images that come without a test part: see `kdexp.data.own.split_off_test`."""
-    parts = own.split_off_test(target, fraction)
+    parts = own.split_off_test(target, fraction, setting)
     return {
         name: (ImageFiles([images.files[i] for i in part.tolist()], images.size), target[part])
         for name, part in zip(("train", "test"), parts, strict=True)

@@ -1,6 +1,6 @@
 """What all data sets of a user's own have in common: where files are, labels as words or numbers, a test part."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +62,19 @@ def yes_or_no(text: str) -> float | None:
     return _YES_AND_NO.get(text.strip().lower())
 
 
-def split_off_test(target: Tensor, fraction: float, setting: str = "dataset.source.test_fraction") -> list[Tensor]:
+def check_columns(setting: str, names: Sequence[str], columns: Collection[str], file: Path) -> None:
+    """See that a setting names columns of a file.
+
+    Raises:
+        ValueError: it names none, or one that the file has not.
+    """
+    unknown = [name for name in names if name not in columns]
+    if unknown or not names:
+        found = repr(unknown[0]) if unknown else "none"
+        raise ValueError(f"{setting} must name columns of {file.name} ({shown(columns)}), got {found}")
+
+
+def split_off_test(target: Tensor, fraction: float, setting: str) -> list[Tensor]:
     """Hold out a test part, stratified by class, the same whatever the seeds of the experiment are.
 
     Args:

@@ -122,7 +122,7 @@ def load(
     targets, classes = targets_of(files, labels, several=not isinstance(label, str))
     rows = {part: torch.arange(len(one)) for part, one in files.items()}
     if test is None:
-        rows["file"], rows["test"] = own.split_off_test(targets["file"], test_fraction)
+        rows["file"], rows["test"] = own.split_off_test(targets["file"], test_fraction, "dataset.source.test_fraction")
         files["test"], targets["test"] = files["file"], targets["file"]
     train = rows["file"]
     if val is None:
@@ -167,11 +167,8 @@ def _inputs(
     """The columns that are learned from."""
     settings = {"label": labels, "columns": columns or (), "drop": drop, "words": words}
     for setting, names in settings.items():
-        unknown = [name for name in names if name not in header]
-        if unknown:
-            raise ValueError(
-                f"dataset.source.{setting} must name columns of {path.name} ({own.shown(header)}), got {unknown[0]!r}"
-            )
+        if names:
+            own.check_columns(f"dataset.source.{setting}", names, header, path)
     nameless = sum(not name for name in header)
     if nameless and columns is None:
         log.warning("warning: dataset.source: columns of %s without a name left out: %d", path.name, nameless)

@@ -1,5 +1,6 @@
 """What a person sees of a sweep: while it runs, and at its end."""
 
+import re
 import shlex
 import statistics
 import sys
@@ -30,6 +31,7 @@ _MOST_ROWS = 20  # of the live table: a hundred jobs must not push it out of the
 _WIDEST = 48  # of what a job does, in the live table
 _MOST_LINES = 4  # elsewhere, of what runs
 _BEST_ROWS = 10  # of the trials of a search
+_LOG_HEAD = re.compile(r"(\[[^]]*\]){3} ")  # time, module and level of a line in a log
 _WAITS = "waiting for another process"  # what `kdexp.teacher` says when the teacher is being trained
 
 
@@ -74,15 +76,13 @@ class Progress:
             table.add_column(name, justify="right" if name in ("job", "epoch", "val acc", "time") else "left")
         shown = [state for state in states if state.status == "running" or state.has_failed]
         for state in shown[:_MOST_ROWS]:
-            waits = state.status == "running" and not state.epoch and _WAITS in "".join(state.log_tail[-1:])
-            # Before its first epoch: its teacher is being trained, most likely.
-            what = _doing(state)[:_WIDEST] if state.status == "running" and not state.epoch else state.status
+            what = state.status
+            if what == "running" and not state.epoch:  # its teacher is being trained, most likely
+                doing = _doing(state)
+                what = "waits for the teacher" if _WAITS in doing else doing[:_WIDEST]
             table.add_row(
                 str(state.number),
-                Text(
-                    "waits for the teacher" if waits else printable(what),
-                    style="red" if state.has_failed else "cyan",
-                ),
+                Text(printable(what), style="red" if state.has_failed else "cyan"),
                 f"{state.epoch}/{state.job.epochs}",
                 _percent(state.val_acc),
                 _time(state.seconds),
@@ -111,7 +111,7 @@ class Progress:
             self._opening = ""
             self._said = {state.number: state.status for state in states if state.status != "running"}
         for state in states:
-            waits = state.status == "running" and _WAITS in "".join(state.log_tail[-1:])
+            waits = state.status == "running" and _WAITS in _doing(state)
             status = "waits for the teacher that another job trains" if waits else state.status
             if self._said.get(state.number) == status or state.status == "waiting":
                 continue
@@ -145,8 +145,7 @@ class Progress:
 
 def _doing(state: State) -> str:
     """What a job that runs does, by its log."""
-    last = state.log_tail[-1] if state.log_tail else ""
-    return last.rpartition("[INFO] ")[2] or "starting"
+    return _LOG_HEAD.sub("", state.log_tail[-1]) if state.log_tail else "starting"
 
 
 def composing(cells: Sequence[Any]) -> Iterable[Any]:

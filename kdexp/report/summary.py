@@ -6,6 +6,11 @@ from kdexp.report.comparison import Comparison, Setting
 from kdexp.report.statistics import FEWEST_SEEDS, NOT_TESTED, TOO_FEW, Paired
 
 _NAMED = 3  # more that are tied are counted
+_COMPARED = {
+    "better": "is better than",
+    "worse": "is worse than",
+    "not significant": "does not differ significantly from",
+}
 
 
 def answer(comparison: Comparison) -> list[str]:
@@ -52,12 +57,9 @@ def headline(comparison: Comparison) -> str:
     by = f"{points(gain.mean)} points of test accuracy"
     if gain.interval is not None:
         by += f" (95 % interval {interval(gain)}, p = {gain.p:.2g}, {gain.n} seeds)"
-    words = {
-        "better": f"{winner.label} is better than the control: {by}.",
-        "worse": f"{winner.label} is worse than the control: {by}.",
-        "not significant": f"{winner.label} does not differ significantly from the control: {by}.",
-    }
-    return words.get(gain.verdict, f"{winner.label} against the control: {by}; {gain.verdict}: {tested(gain)}.")
+    if gain.p is None:
+        return f"{winner.label} against the control: {by}; {gain.verdict}: {tested(gain)}."
+    return f"{winner.label} {_COMPARED[gain.verdict]} the control: {by}."
 
 
 def tie(comparison: Comparison) -> str:

@@ -122,6 +122,16 @@ def test_a_flat_folder_of_one_class_is_refused(tmp_path):
         load(folder, "mine", size=4)
 
 
+def test_too_few_images_to_split_off_a_test_part_name_the_folder(tmp_path):
+    for name, count in (("cat", 1), ("dog", 1)):
+        (tmp_path / "mine" / name).mkdir(parents=True)
+        for i in range(count):
+            Image.new("RGB", (8, 8), (0, 20 * i, 250)).save(tmp_path / "mine" / name / f"{i}.png")
+    message = "^dataset.source.root, of which a fifth is split off to test on, must leave samples "
+    with pytest.raises(ValueError, match=message):
+        load(str(tmp_path), "mine", size=8)
+
+
 def test_without_val_and_test_a_fifth_of_train_is_tested_on(tmp_path, caplog):
     caplog.set_level("INFO", "kdexp.data.image_folder")
     source = load(write(tmp_path, parts=("train",)), "mine", size=4)
