@@ -126,7 +126,7 @@ def _run(folder: Path) -> Run:
 def _show_settings(console: Console, comparison: Comparison) -> None:
     if comparison.settings:
         if answered := headline(comparison):
-            console.print(f"{answered}\n", highlight=False, soft_wrap=True)
+            console.print(answered, highlight=False, soft_wrap=True)
         console.print(f"{_LEGEND}; mean ± std over n seeds")
         console.print(_table(comparison.teachers, comparison.settings, console.width, comparison.marked))
         _judge_teacher(console, comparison.teachers, comparison.controls)
