@@ -24,6 +24,7 @@ from yaml import YAMLError
 
 from kdexp import __version__, child, loader, monitor, results, signals
 from kdexp.config import (
+    anchored,
     code_version,
     control_fingerprint,
     fusion_key,
@@ -142,7 +143,7 @@ def facts(values: Mapping[str, Any], overrides: Sequence[str], earlier: Mapping[
         "epochs": {"monitor": chosen_by},
         "wandb_id": earlier.get("wandb_id", os.urandom(4).hex()),
         "data_content": earlier.get("data_content"),
-        "config": values,
+        "config": anchored(values),
     }
 
 

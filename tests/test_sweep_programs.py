@@ -221,6 +221,29 @@ def test_an_added_value_runs_the_new_cells_alone_and_rerun_all_sets_everything_a
     assert len(list(tmp_path.glob("multirun/*"))) == 1
 
 
+def test_jobs_whose_data_changed_run_again(command, tmp_path):
+    def write(label):
+        (tmp_path / "my.csv").write_text("x,kind\n" + "".join(f"{i},{label(i)}\n" for i in range(40)))
+
+    sweep = (
+        "-m", "dataset=csv", "dataset.source.file=my.csv", "dataset.source.label=kind", "student=mlp", "alpha=1",
+        "tracking=none", "trainer.max_epochs=1", "seed=0,1",
+    )  # fmt: skip
+    write(lambda i: i % 2)
+    command("kdexp-train", *sweep)
+    first = completed(tmp_path)
+    assert "2 completed before" in command("kdexp-train", *sweep).stdout
+    write(lambda i: 1 - i % 2)
+    done = command("kdexp-train", *sweep)
+    said = "warning: the data have changed since jobs of this sweep had run; they run again: 2"
+    assert said in done.stdout + done.stderr
+    assert "completed before" not in done.stdout
+    second = completed(tmp_path)
+    assert second.keys() == first.keys()
+    assert not first.items() & second.items()
+    assert "2 completed before" in command("kdexp-train", *sweep).stdout
+
+
 def test_a_sweep_goes_where_it_is_told_to(command, tmp_path):
     command("kdexp-train", "-m", *SMOKE, "seed=0", "sweep_name=mine")
     command("kdexp-train", "-m", *SMOKE, "seed=0", "sweep_name=mine", "hydra.sweep.dir='else where/${sweep_name}'")
