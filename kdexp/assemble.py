@@ -209,7 +209,9 @@ def network(config: Any, setting: str, dataset: Any, *, pretrained: bool | None 
         if hook is not None:
             built.register_forward_pre_hook(hook)
     except ValueError as error:
-        raise ValueError(f"{setting}: {error}") from error
+        names = {"resize", "name", *arguments}
+        is_setting = re.split("[ =]", str(error), maxsplit=1)[0] in names
+        raise ValueError(f"{setting}.{error}" if is_setting else f"{setting}: {error}") from error
     probe = torch.zeros(2, *dataset.input_shape)
     try:
         with torch.no_grad():
@@ -464,13 +466,13 @@ def _teacher_network(member: Any, setting: str, config: Any, data: Data) -> nn.M
     if member.weights == "built":
         return network(member, setting, config.dataset)
     weights = _weights_file(member, config, data)
+    built = network(member, setting, config.dataset, pretrained=False)  # before it is said what becomes of it
     if member.weights == "auto":
         name = member.get("name") or member._target_.rsplit(".", 1)[-1]
         state = "reused from" if weights.is_file() else "trained once, kept in"
         log.info("%s %s: %s %s", setting, name, state, weights.parent)
         train = partial(_train_teacher, member, setting, config, data, weights.parent.name)
         trained_once(weights.parent, _teacher_key(member, config, data), train)
-    built = network(member, setting, config.dataset, pretrained=False)
     words = load_weights(
         built,
         results.verified(weights, f"{setting}.weights"),

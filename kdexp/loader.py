@@ -88,6 +88,8 @@ class Loader(ConfigLoaderImpl):
         choices = [group for group in config.hydra.runtime.choices if not group.startswith("hydra/")]
         if key in groups and "=" in typed and config_name == "train":
             return f"{key} has no default option, so it is typed with a +: +{typed.lstrip('+')}"
+        if re.fullmatch(r"(student|teacher)\.resize", key):  # every network takes it, whether or not its option has it
+            return f"{key} has no default, so it is typed with a +: +{typed.lstrip('+')}"
         own = "hydra" if key.startswith("hydra.") else ""
         plain: Any = OmegaConf.to_container(config.hydra if own else config, resolve=False)
         value = typed.partition("=")[2]

@@ -181,8 +181,8 @@ def test_a_teacher_for_images_of_another_size_gets_them_resized(tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["+teacher.resize=0"], "^teacher: resize must be null or at least 1 pixel, got 0$"),
-        (["+teacher.resize=true"], "^teacher: resize must be null or at least 1 pixel, got True$"),
+        (["+teacher.resize=0"], "^teacher.resize must be null or at least 1 pixel, got 0$"),
+        (["+teacher.resize=true"], "^teacher.resize must be null or at least 1 pixel, got True$"),
         (
             ["dataset=breast_cancer", "+teacher.resize=16"],
             "^teacher.resize must be null where inputs are no images, got 16$",

@@ -146,6 +146,7 @@ def test_settings_have_their_types(tmp_path):
         ("model=resnet8", r"^there is no setting model; did you mean student=resnet8 or teacher=resnet8\?$"),
         ("hydra.run.dr=x", r"^there is no setting hydra.run.dr; did you mean hydra.run.dir\?$"),
         ("+colour=3", r"^there is no setting colour; --cfg job shows all that there are$"),
+        ("teacher.resize=16", r"^teacher.resize has no default, so it is typed with a \+: \+teacher.resize=16$"),
         ("sweep=seeds", r"^sweep has no default option, so it is typed with a \+: \+sweep=seeds$"),
         ("alpha", r"^a setting must be typed as SETTING=VALUE, got alpha$"),
         ("feature_loss=[at,rkd", r"^feature_loss must have closed brackets and quotes, got \[at,rkd: "),
