@@ -5,6 +5,7 @@ import math
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,9 +54,10 @@ def run(config: DictConfig) -> dict[str, float]:
     from kdexp.metrics import evaluate
 
     device = assemble.device(config.accelerator)
-    data = _data(experiment, saved)
-    student = assemble.trained_student(experiment, folder / results.WEIGHTS, "run")
-    frozen = assemble.teacher(experiment, data, may_train=False)
+    with _built_from(folder):
+        data = _data(experiment, saved)
+        student = assemble.trained_student(experiment, folder / results.WEIGHTS, "run")
+        frozen = assemble.teacher(experiment, data, may_train=False)
     if frozen is not None:
         frozen.to(device)
     return evaluate(
@@ -124,18 +126,36 @@ def _examined(config: DictConfig, folder: Path, saved: Mapping[str, Any]) -> dic
     from kdexp.experiment import track_robustness
 
     device = assemble.device(config.accelerator)
-    data = _data(experiment, saved)
-    examination = evaluation.Examination(experiment, data, device)
-    own = evaluation.run_subject(experiment, folder, device)
+    with _built_from(folder):
+        data = _data(experiment, saved)
+        examination = evaluation.Examination(experiment, data, device)
+        own = evaluation.run_subject(experiment, folder, device)
     subjects = {"control" if saved["is_control"] else "student": own}
     if not saved["is_control"] and config.control != "none":
         subjects["control"] = _control(config, folder, saved, experiment, device)
-    frozen = assemble.teacher(experiment, data, may_train=False)
+    with _built_from(folder):
+        frozen = assemble.teacher(experiment, data, may_train=False)
     if frozen is not None:
         subjects["teacher"] = evaluation.teacher_subject(experiment, frozen.to(device))
     report = examination.report(subjects, folder)
     track_robustness(experiment, folder, saved, report)
     return report
+
+
+@contextmanager
+def _built_from(folder: Path) -> Iterator[None]:
+    """Meanwhile objects are made of the settings in a results.json, which may lack anything or ask for any size.
+
+    Raises:
+        ValueError: they cannot be made.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError, RuntimeError) as error:
+        reason = one_line(error)
+        raise ValueError(
+            f"run must have settings that can be built, got {folder}: {type(error).__name__}: {reason}"
+        ) from error
 
 
 def _data(experiment: DictConfig, saved: Mapping[str, Any]) -> "Data":
@@ -183,7 +203,8 @@ def _experiment(config: DictConfig, folder: Path, saved: Mapping[str, Any]) -> D
         raise ValueError(f"accelerator must be auto, cpu or gpu, got {config.accelerator}")
     check_folder(folder, "run")
     own = moved(stored(saved["config"]), data_dir=config.data_dir, store_dir=config.store_dir)
-    *_, (_, last) = schemes.steps(own | {"output_dir": str(folder)})
+    with _built_from(folder):
+        *_, (_, last) = schemes.steps(own | {"output_dir": str(folder)})
     return OmegaConf.create(last)
 
 

@@ -193,7 +193,7 @@ def _run(config: DictConfig, run: Callable[[DictConfig], Mapping[str, Any]]) -> 
     if rank() != 0:
         logging.getLogger("kdexp").setLevel(logging.WARNING)  # rank 0 speaks for all
     signals.end_in_time(partial(_last_word, [folder]), at_once=config.sweep_dir is None)
-    is_new = rank() == 0 and config.sweep_dir is None and not results.holds_run(folder)
+    holds_another = config.sweep_dir is None and results.holds_run(folder)
     try:
         return run(config)
     except BaseException as error:
@@ -205,7 +205,8 @@ def _run(config: DictConfig, run: Callable[[DictConfig], Mapping[str, Any]]) -> 
         if results.status_of(error) == "pruned":
             log.info("%s", error)
             return {}
-        if is_new and _is_wrong_input(error) and results.remove_unbegun(folder):
+        is_refused = _is_wrong_input(error) and config.sweep_dir is None and rank() == 0
+        if is_refused and (holds_another or results.remove_unbegun(folder)):  # another's log is not written to
             leave(WRONG_INPUT, one_line(error))
         leave(WRONG_INPUT if _is_wrong_input(error) else FAILED, _explain(error, folder / results.LOG))
     finally:

@@ -98,6 +98,7 @@ def test_a_refused_run_takes_nothing_that_was_there_before(command, tmp_path):
     (tmp_path / "run" / "results.json").write_text("{}")
     command("kdexp-train", *SMOKE, "alpha=2", "hydra.run.dir=run", rc=2)
     assert (tmp_path / "run" / "results.json").read_text() == "{}"
+    assert (tmp_path / "run" / "train.log").read_text() == "", "the log is the earlier run's"
     command("kdexp-train", *SMOKE, "alpha=2", "hydra.run.dir=.", rc=2)
     assert (tmp_path / "run" / "results.json").exists()
 

@@ -610,3 +610,24 @@ def test_a_control_whose_folder_leads_out_is_not_used(attack):
     assert control_folder(attack.results, attack.place) is None
     (control / "robustness").unlink()
     assert control_folder(attack.results, attack.place) == control
+
+
+@pytest.mark.parametrize(
+    ("names", "value", "said"),
+    [
+        (["teacher", "recipe"], {}, "KeyError: 'label_noise'"),
+        (["augment", "transforms"], [{}], "TypeError: 'dict' object is not callable"),
+        (["loss"], {}, "Missing key _target_"),
+        (["scheme"], {"name": "born_again"}, "KeyError: 'generations'"),
+        (["student", "num_classes"], 10**12, "RuntimeError: .*allocate"),
+    ],
+)
+def test_settings_that_cannot_be_built_are_one_line(attack, names, value, said):
+    node = attack.config
+    for name in names[:-1]:
+        node = node[name]
+    node[names[-1]] = value
+    attack.write()
+    rule = rf"^run must have settings that can be built, got {attack.folder}: [^\n]*{said}[^\n]*$"
+    with pytest.raises(ValueError, match=rule):
+        measure(compose([f"run={attack.folder}"], "eval"))
