@@ -120,7 +120,8 @@ class Distiller(pl.LightningModule):
         optimizer: makes the optimizer from the parameters to train.
         task: what the logits and targets mean.
         num_outputs: C.
-        teacher: frozen; None trains the student alone, or with a soft loss that has no use for a teacher.
+        teacher: frozen; a network of one's own becomes ``Teacher([network])``. None trains the student alone, or with a
+            soft loss that has no use for a teacher.
         soft_loss: ``forward(student_logits, teacher_logits, target) -> scalar``, or a `Term` of that. When
             `temperature` is given, its attribute of that name is set at the start of each epoch; a method
             ``on_epoch(epoch)``, if it has one, is called then. Its ``learned_temperature``, if it has one, is logged.
@@ -159,7 +160,7 @@ class Distiller(pl.LightningModule):
         *,
         task: Task = "multiclass",
         num_outputs: int,
-        teacher: Teacher | None = None,
+        teacher: Teacher | nn.Module | None = None,
         soft_loss: nn.Module | Term | None = None,
         feature_losses: Mapping[str, Term] | None = None,
         alpha: float | Schedule = 0.1,
@@ -178,10 +179,10 @@ class Distiller(pl.LightningModule):
         self._soft, self._features = soft, dict(feature_losses or {})
         self.soft_loss = soft.loss if soft is not None else None
         self.feature_losses = nn.ModuleDict({name: term.loss for name, term in self._features.items()})
-        self.teacher = teacher
+        self.teacher = Teacher([teacher], task=task) if isinstance(teacher, nn.Module) else teacher
         self.cache: Cache | None = None
-        if teacher is not None:
-            teacher.read(self._paths("teacher_paths"))
+        if self.teacher is not None:
+            self.teacher.read(self._paths("teacher_paths"))
         self._read_student = Reader(student, self._paths("student_paths"))
         # What the representation losses remember is the same on all ranks, and can be large (CRD's memories): DDP need
         # not send it with every step. DDP looks for this name.

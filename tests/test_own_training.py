@@ -31,7 +31,6 @@ from kdexp.features import Reader, pair_of
 from kdexp.hooked import HookedLoss
 from kdexp.losses.kd import KD
 from kdexp.robustness.attacks import Attack
-from kdexp.teacher import Teacher
 
 ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "own_training.md").read_text(), re.DOTALL)
@@ -226,7 +225,7 @@ def distiller(*feature_losses: type[nn.Module], **changed) -> Distiller:
     student, teacher = Own(4), Own(8).eval()
     pair = pair_of(student, teacher, samples()[0], target=samples()[1])
     losses = {kind.__name__.lower(): Term(kind(pair), weight=0.5) for kind in feature_losses}
-    arguments = {"teacher": Teacher([teacher]), "soft_loss": KD(2.0), "alpha": 0.3, "feature_losses": losses} | changed
+    arguments = {"teacher": teacher, "soft_loss": KD(2.0), "alpha": 0.3, "feature_losses": losses} | changed
     return Distiller(student, partial(torch.optim.SGD, lr=0.05), num_outputs=CLASSES, **arguments)
 
 
