@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from kdexp.contracts import UNLABELED, Batch, Task
-from kdexp.distiller import Distiller
+from kdexp.distiller import Distiller, as_batch
 from kdexp.losses.cross_entropy import cross_entropy
 from kdexp.losses.divergence import kl
 from kdexp.losses.inputs import class_numbers, of_class, outcomes
@@ -64,17 +64,19 @@ class AdversarialDistiller(Distiller):
         def of_pixels(moved: Tensor) -> Tensor:
             return objective((moved - self._mean) / self._std)
 
+        index = batch.known_index("adversarial training")
         with in_eval_mode(self.student):
-            moved = self._attack(of_pixels, inputs, batch.index, seed=self._seed, epoch=self.current_epoch)
+            moved = self._attack(of_pixels, inputs, index, seed=self._seed, epoch=self.current_epoch)
         return (moved - self._mean) / self._std
 
     def wrong(self, target: Tensor) -> Objective:
         """The student's cross entropy, summed; samples without a label stay at their random start."""
         return lambda inputs: len(inputs) * cross_entropy(self.student(inputs), target, task=self._task)
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def validation_step(self, batch: Batch | Sequence[Tensor], batch_idx: int) -> None:
         """As ever, and accuracy under attack."""
         super().validation_step(batch, batch_idx)
+        batch = as_batch(batch)
         # Lightning validates in inference mode, whose tensors have no gradient.
         with torch.inference_mode(False), torch.no_grad():
             batch = Batch(batch.inputs.clone(), batch.target.clone(), batch.index.clone())

@@ -4,10 +4,11 @@ Shapes everywhere in kdexp: N batch, C classes, H W space, L sequence, F feature
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
+import torch
 from torch import Tensor, nn
 
 Task = Literal["multiclass", "binary", "multilabel"]
@@ -31,12 +32,27 @@ class Batch:
         target: see `Task`; ``UNLABELED`` where there is no label (the whole row in multi-label data).
             After mixup a multiclass target is float32 (N, C): a row is the mix of the one-hot labels, and its sum
             is the share of the mixed sample that is labelled (1 where both partners are, 0 where neither is).
-        index: (N,) int64, the sample's stable id in its data set, independent of order, subset and epoch.
+        index: (N,) int64, the sample's stable id in its data set, independent of order, subset and epoch; (0,) where
+            the loader gives none.
     """
 
     inputs: Tensor
     target: Tensor
-    index: Tensor
+    index: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+
+    def known_index(self, wanted_by: str) -> Tensor:
+        """The index, for what cannot do without.
+
+        Args:
+            wanted_by: its name, for the message.
+
+        Raises:
+            ValueError: the loader gives none.
+        """
+        if not self.index.numel():
+            rule = "must be (x, y, index), index being each sample's number in the training data, int64"
+            raise ValueError(f"a batch {rule}, for {wanted_by}, got (x, y)")
+        return self.index
 
 
 class Outputs(NamedTuple):
@@ -92,7 +108,8 @@ class Pair:
         student: see `Side`.
         teacher: see `Side`.
         target: (samples,) int64, or (samples, C) for multi-label data: the label of each training sample at the place
-            of its `Batch.index`; ``UNLABELED`` where it is hidden or the sample is not in the training split.
+            of its `Batch.index`; ``UNLABELED`` where it is hidden or the sample is not in the training split; (0,)
+            where nobody said it.
         num_outputs: C.
     """
 
@@ -118,13 +135,13 @@ class FeatureLoss(Protocol):
     student_paths: Sequence[str]
     teacher_paths: Sequence[str]
 
-    def __call__(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+    def __call__(self, student: Outputs, teacher: Outputs, batch: Batch | None = None) -> Tensor:
         """The scalar term, before its weight.
 
         Args:
             student: logits, and features at `student_paths`, with gradients.
             teacher: logits, and features at `teacher_paths`, without.
-            batch: what both networks saw.
+            batch: what both networks saw; only some losses need it, and refuse None.
 
         Raises:
             ValueError: features of other channels or numbers of dimensions than in the `Pair`, or of other samples

@@ -68,6 +68,23 @@ class _Sums:
     weight: int
 
 
+def as_batch(batch: Batch | Sequence[Tensor]) -> Batch:
+    """A batch of any loader.
+
+    Args:
+        batch: a `Batch`, or (inputs, target) or (inputs, target, index).
+
+    Raises:
+        ValueError: anything else.
+    """
+    if isinstance(batch, Batch):
+        return batch
+    if isinstance(batch, list | tuple) and len(batch) in (2, 3) and all(isinstance(part, Tensor) for part in batch):
+        return Batch(*batch)
+    inside = f" of {', '.join(type(part).__name__ for part in batch)}" if isinstance(batch, list | tuple) else ""
+    raise ValueError(f"a batch must be tensors (x, y) or (x, y, index), got {type(batch).__name__}{inside}")
+
+
 @dataclass(frozen=True)
 class Ahead:
     """A training step's outcome that was computed before the step (`kdexp.vectorised`).
@@ -93,16 +110,23 @@ class Distiller(pl.LightningModule):
     alpha weighs the HARD-label term. Without a soft loss the logits' part is the hard term alone, whatever alpha is.
     The state dict holds the student and the losses' own parameters (adapters), if they have any; never the teacher.
 
+    It takes any Trainer and any DataLoader (docs/own_training.md). A batch is (x, y): inputs as the student takes them
+    and a target as in `Task`; or (x, y, index), index being each sample's number in the training data, for what needs
+    it (CRD, cached outputs, adversarial training); or a `kdexp.contracts.Batch`. Tuples for validation may differ from
+    epoch to epoch, so the teacher runs on them each time; batches may not, and it runs on them once.
+
     Args:
         student: (N, ...) float inputs to (N, C) logits.
         optimizer: makes the optimizer from the parameters to train.
         task: what the logits and targets mean.
         num_outputs: C.
-        teacher: frozen; None trains the student alone, or with a soft loss that has no use for a teacher.
+        teacher: frozen; a network of one's own becomes ``Teacher([network])``. None trains the student alone, or with a
+            soft loss that has no use for a teacher.
         soft_loss: ``forward(student_logits, teacher_logits, target) -> scalar``, or a `Term` of that. When
             `temperature` is given, its attribute of that name is set at the start of each epoch; a method
             ``on_epoch(epoch)``, if it has one, is called then. Its ``learned_temperature``, if it has one, is logged.
-        feature_losses: name -> `Term` of a `kdexp.contracts.FeatureLoss`; they need a teacher of one network.
+        feature_losses: name -> `Term` of a `kdexp.contracts.FeatureLoss`, built from `kdexp.features.pair_of`; they
+            need a teacher of one network.
         alpha: in [0, 1]; a number, or a function of the training progress.
         temperature: > 0; a number, or a function of the training progress. None leaves the loss's own.
         scheduler: makes the learning-rate scheduler from the optimizer and the number of optimizer steps; stepped
@@ -136,7 +160,7 @@ class Distiller(pl.LightningModule):
         *,
         task: Task = "multiclass",
         num_outputs: int,
-        teacher: Teacher | None = None,
+        teacher: Teacher | nn.Module | None = None,
         soft_loss: nn.Module | Term | None = None,
         feature_losses: Mapping[str, Term] | None = None,
         alpha: float | Schedule = 0.1,
@@ -155,10 +179,10 @@ class Distiller(pl.LightningModule):
         self._soft, self._features = soft, dict(feature_losses or {})
         self.soft_loss = soft.loss if soft is not None else None
         self.feature_losses = nn.ModuleDict({name: term.loss for name, term in self._features.items()})
-        self.teacher = teacher
+        self.teacher = Teacher([teacher], task=task) if isinstance(teacher, nn.Module) else teacher
         self.cache: Cache | None = None
-        if teacher is not None:
-            teacher.read(self._paths("teacher_paths"))
+        if self.teacher is not None:
+            self.teacher.read(self._paths("teacher_paths"))
         self._read_student = Reader(student, self._paths("student_paths"))
         # What the representation losses remember is the same on all ranks, and can be large (CRD's memories): DDP need
         # not send it with every step. DDP looks for this name.
@@ -197,6 +221,10 @@ class Distiller(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         """Bring the teacher to the student's device; Lightning does not see it."""
+        depends = callable(self._alpha) or callable(self._temperature) or any(t.alone for t in self._features.values())
+        if depends and self.trainer.max_epochs == -1:
+            rule = "must be given where alpha, temperature or a term's first stage depends on the training progress"
+            raise ValueError(f"Trainer.max_epochs {rule}, got -1")
         self._masks = {name for name, buffer in self.named_buffers() if not buffer.isfinite().all()}
         if self.cache is not None:
             self.cache.device = self.device
@@ -222,8 +250,9 @@ class Distiller(pl.LightningModule):
             self.cache.prepare("train", self.current_epoch)
         torch.manual_seed(hash((self._seed, self.current_epoch, self.global_rank)) & 0x7FFF_FFFF)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch | Sequence[Tensor], batch_idx: int) -> Tensor:
         """One step: the loss of a batch, with its parts logged."""
+        batch = as_batch(batch)
         logits, terms = self._training_terms(batch)
         loss = self._total(terms)
         if self.measures_gradients() and len(terms) > 1:
@@ -263,7 +292,8 @@ class Distiller(pl.LightningModule):
     def teacher_on_train(self, batch: Batch) -> Outputs | None:
         """What the teacher says of a training batch, kept or asked; None without a teacher."""
         if self.cache is not None:
-            return self.cache("train", batch.index, self.temperature, self.current_epoch)
+            index = batch.known_index("cached outputs of the teacher")
+            return self.cache("train", index, self.temperature, self.current_epoch)
         return self._ask_teacher(batch.inputs)
 
     def _ask_teacher(self, inputs: Tensor) -> Outputs | None:
@@ -460,8 +490,11 @@ class Distiller(pl.LightningModule):
 
     # Validation
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def validation_step(self, batch: Batch | Sequence[Tensor], batch_idx: int) -> None:
         """Update the validation metrics with one batch."""
+        if not isinstance(batch, Batch):
+            del self.teacher_on_val[batch_idx:]  # a loader of one's own may give other samples in each epoch
+            batch = as_batch(batch)
         logits = self._read_student(batch.inputs).logits
         terms = self._validation_terms(logits, batch, batch_idx)
         # The representation losses stay out: some learn from each batch they see, or need the whole training set.
@@ -477,7 +510,7 @@ class Distiller(pl.LightningModule):
         if self.teacher is None:
             return None
         if self.cache is not None:
-            return self.cache("val", batch.index, temperature)
+            return self.cache("val", batch.known_index("cached outputs of the teacher"), temperature)
         if len(self.teacher.networks) > 1:
             return self.teacher(batch.inputs, temperature)
         # Validation batches are the same in every epoch, and so are a frozen network's logits: it is asked once.

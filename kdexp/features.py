@@ -1,8 +1,8 @@
 """Representations inside a network: read by forward hooks, so that no network is edited to be distilled.
 
-A path is that of ``named_modules()``, with additions: a negative number counts from the end of an `nn.Sequential`
-(``stage1.-1``); ``PATH:input`` is what the module at PATH gets instead of what it gives; ``PATH:channels_last`` reads
-maps (N, H, W, C), as a Swin Transformer has them, as (N, C, H, W).
+A path is that of ``named_modules()``, where an empty one is the network itself, with additions: a negative number
+counts from the end of an `nn.Sequential` (``stage1.-1``); ``PATH:input`` is what the module at PATH gets instead of
+what it gives; ``PATH:channels_last`` reads maps (N, H, W, C), as a Swin Transformer has them, as (N, C, H, W).
 """
 
 import math
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdexp.contracts import Layers, Outputs, Side
+from kdexp.contracts import Layers, Outputs, Pair, Side
 
 _INPUT, _CHANNELS_LAST = ":input", ":channels_last"
 
@@ -39,9 +39,13 @@ class Reader:
 
     def __call__(self, inputs: Tensor) -> Outputs:
         """(N, ...) inputs to logits (N, C) and the features at the paths."""
-        features: dict[str, Tensor] = {}
-        self._seen.features = features
-        return Outputs(self._network(inputs), features)
+        self.taken()
+        return Outputs(self._network(inputs), self.taken())
+
+    def taken(self) -> dict[str, Tensor]:
+        """What the hooks saw since they were last asked, for whoever runs the network without this reader."""
+        features, self._seen.features = self._seen.features, {}
+        return features
 
     def close(self) -> None:
         """Take the hooks off."""
@@ -79,7 +83,7 @@ def find(network: nn.Module, path: str) -> nn.Module:
         ValueError: there is none.
     """
     module = network
-    for name in path.split("."):
+    for name in path.split(".") if path else []:
         children = list(module._modules)
         if isinstance(module, nn.Sequential) and name.startswith("-") and name[1:].isdigit():
             place = len(children) - int(name[1:])
@@ -97,13 +101,16 @@ def side(network: nn.Module, layers: Layers | None, inputs: Tensor) -> Side:
 
     Args:
         network: it is run once, in eval mode; its mode and its buffers stay as they are.
-        layers: where to read; None finds them: see `discover`.
+        layers: where to read; None: at the network's own ``layers`` if it has such an attribute, else they are found:
+            see `discover`.
         inputs: (2, ...), zeros will do.
 
     Raises:
         ValueError: a path that the network does not have, or whose output is not a tensor.
     """
-    layers = discover(network, inputs) if layers is None else layers
+    if layers is None:
+        own = getattr(network, "layers", None)
+        layers = own if isinstance(own, Layers) else discover(network, inputs)
     paths = [*layers.stages, *layers.preact, layers.penultimate]
     find(network, layers.classifier)
     features = _run(network, paths, inputs).features
@@ -112,6 +119,37 @@ def side(network: nn.Module, layers: Layers | None, inputs: Tensor) -> Side:
             found = type(features.get(path)).__name__
             raise ValueError(f"a layer must give a tensor when the network runs, got {path!r}, which gives {found}")
     return Side(network, layers, {path: tuple(feature.shape) for path, feature in features.items()})
+
+
+def pair_of(
+    student: nn.Module,
+    teacher: nn.Module,
+    inputs: Tensor,
+    *,
+    target: Tensor | None = None,
+    student_layers: Layers | None = None,
+    teacher_layers: Layers | None = None,
+) -> Pair:
+    """What a feature loss is built from, for two networks of one's own.
+
+        loss = FitNet(pair_of(student, teacher, images))
+
+    Args:
+        student: see `side`.
+        teacher: see `side`.
+        inputs: (N, ...), of which the shape and dtype alone are used.
+        target: (samples,) int64 or (samples, C), the labels of the whole training set, for a loss that wants them
+            (CRD).
+        student_layers: where to read in the student; None: see `side`.
+        teacher_layers: where to read in the teacher; None: see `side`.
+
+    Raises:
+        ValueError: layers that are not found, or not in the network: see `side` and `discover`.
+    """
+    probe = inputs.new_zeros(2, *inputs.shape[1:])
+    num_outputs = _run(student, (), probe).logits.shape[1]
+    target = torch.empty(0, dtype=torch.int64) if target is None else target
+    return Pair(side(student, student_layers, probe), side(teacher, teacher_layers, probe), target, num_outputs)
 
 
 def _run(network: nn.Module, paths: Iterable[str], inputs: Tensor) -> Outputs:

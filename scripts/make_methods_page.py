@@ -20,7 +20,9 @@ HEAD = """# Methods
 Made by `python scripts/make_methods_page.py` from the docstrings and conf/; edit those.
 
 Every method is one word on the command line, `kdexp-train loss=NAME` or `kdexp-train feature_loss=NAME`, and one
-function in anyone's own loop, `from kdexp.losses.dkd import dkd`, which needs nothing but PyTorch. The training loss is
+function in anyone's own loop, `from kdexp.losses.dkd import dkd`, which needs nothing but PyTorch;
+[own_training.md](own_training.md) shows a feature loss there, with its layers found and its parameters trained. The
+training loss is
 
     L = alpha * L_hard + (1 - alpha) * weight * L_soft + sum_k weight_k * L_feature_k
 

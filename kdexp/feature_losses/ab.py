@@ -31,7 +31,7 @@ def ab(student_maps: Tensor, teacher_maps: Tensor, margin: float) -> Tensor:
     Raises:
         ValueError: shapes that do not fit.
     """
-    check_shapes("N C H W, N C H W", student_maps=student_maps, teacher_maps=teacher_maps)
+    check_shapes("N C H W, N C H W", "ab", student_maps=student_maps, teacher_maps=teacher_maps)
     check_scalars(margin=margin)
     student, teacher = at_least_fp32(student_maps), at_least_fp32(teacher_maps.detach())
     side = torch.where(teacher > 0, 1.0, -1.0)
@@ -66,7 +66,7 @@ class AB(nn.Module):
             Connector(pair.student.shapes[own], pair.teacher.shapes[goal]) for own, goal in stages
         )
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch | None = None) -> Tensor:
         """Scalar; see `ab`. The batch is not used."""
         last = len(self.connectors) - 1
         terms = [

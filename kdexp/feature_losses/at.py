@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from kdexp.contracts import Batch, Outputs, Pair
-from kdexp.feature_losses.maps import Compared, as_maps, check_positions, matched_stages, need_positions, resized, unit
+from kdexp.feature_losses.maps import Compared, as_maps, check_positions, resized, stages_with_positions, unit
 from kdexp.losses.precision import at_least_fp32
 from kdexp.losses.shapes import check_scalars, check_shapes
 
@@ -35,7 +35,7 @@ def at(student_maps: Tensor, teacher_maps: Tensor, *, power: float = 2.0) -> Ten
     Raises:
         ValueError: shapes that do not fit, or a single position, where there is no attention to compare.
     """
-    check_shapes("N C H W, N C' H' W'", student_maps=student_maps, teacher_maps=teacher_maps)
+    check_shapes("N C H W, N C' H' W'", "at", student_maps=student_maps, teacher_maps=teacher_maps)
     check_scalars(power=power)
     size = [min(sides) for sides in zip(student_maps.shape[2:], teacher_maps.shape[2:], strict=True)]
     check_positions(size)
@@ -50,14 +50,14 @@ def _attention(maps: Tensor, power: float) -> Tensor:
 
 
 class AT(nn.Module):
-    """The sum of `at` over all matched stages.
+    """The sum of `at` over all matched stages that have at least two positions.
 
     Args:
         pair: see `kdexp.contracts.Pair`.
         power: see `at`.
 
     Raises:
-        ValueError: power < 1, which has an infinite gradient where a feature is 0; or a stage that gives vectors.
+        ValueError: power < 1, which has an infinite gradient where a feature is 0; or no stage with positions.
     """
 
     def __init__(self, pair: Pair, *, power: float = 2.0) -> None:
@@ -65,14 +65,11 @@ class AT(nn.Module):
         if not power >= 1:
             raise ValueError(f"feature_loss.at.power must be >= 1, got {power}")
         self._power = power
-        stages = matched_stages(pair)
+        stages = stages_with_positions("at", pair)
         self.student_paths, self.teacher_paths = ([*paths] for paths in zip(*stages, strict=True))
         self._compared = Compared(pair, self.student_paths, self.teacher_paths)
-        for own, goal in stages:
-            need_positions("at", pair.student, own)
-            need_positions("at", pair.teacher, goal)
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch | None = None) -> Tensor:
         """Scalar; see `at`. The batch is not used."""
         terms = [
             at(as_maps(own), as_maps(goal), power=self._power)

@@ -42,7 +42,7 @@ def cc(student_features: Tensor, teacher_features: Tensor, *, gamma: float = 0.4
     Raises:
         ValueError: shapes that do not fit; maps have to be pooled or flattened first.
     """
-    check_shapes("N F, N F'", student_features=student_features, teacher_features=teacher_features)
+    check_shapes("N F, N F'", "cc", student_features=student_features, teacher_features=teacher_features)
     check_scalars(gamma=gamma)
     student, teacher = (_kernel(x, gamma, order) for x in (student_features, teacher_features.detach()))
     return (student - teacher).square().mean()
@@ -83,7 +83,7 @@ class CC(nn.Module):
         self._compared = Compared(pair, self.student_paths, self.teacher_paths)
         self._gamma, self._order = gamma, order
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch | None = None) -> Tensor:
         """Scalar; see `cc`. The batch is not used."""
         (own,), (goal,) = self._compared(student, teacher)
         return cc(gather(own), gather(goal), gamma=self._gamma, order=self._order)

@@ -127,7 +127,7 @@ class CRD(nn.Module):
         dimension: of the embeddings, >= 1.
 
     Raises:
-        ValueError: a setting outside its range, or penultimate features that are not vectors.
+        ValueError: a setting outside its range, penultimate features that are not vectors, or no labels.
     """
 
     def __init__(
@@ -148,6 +148,9 @@ class CRD(nn.Module):
             raise ValueError(f"feature_loss.crd.momentum must be in [0, 1), got {momentum}")
         if dimension < 1:
             raise ValueError(f"feature_loss.crd.dimension must be at least 1, got {dimension}")
+        if not len(pair.target):
+            rule = "needs the label of each training sample, in the order of their indices (Pair.target)"
+            raise ValueError(f"feature_loss=crd {rule}, got none")
         self._temperature, self._momentum = temperature, momentum
         self.student_paths = [pair.student.layers.penultimate]
         self.teacher_paths = [pair.teacher.layers.penultimate]
@@ -167,13 +170,16 @@ class CRD(nn.Module):
         self.log_z: Tensor
         self.step: Tensor
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        """Scalar; see `CRD`. Remembers the batch."""
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch | None = None) -> Tensor:
+        """Scalar; see `CRD`. Remembers the batch, of which it needs the index."""
         (own,), (goal,) = self._compared(student, teacher)
-        check_shapes(f"{len(own)}", **{"batch.index": batch.index})
+        if batch is None:
+            raise ValueError("batch must be Batch(inputs, target, index) for feature_loss=crd, got None")
+        known = batch.known_index("feature_loss=crd")
+        check_shapes(f"{len(own)}", **{"batch.index": known})
         of_student = gather(unit(at_least_fp32(self.student_embedding(own))))
         of_teacher = gather(unit(at_least_fp32(self.teacher_embedding(goal.detach()))))
-        index = gather(batch.index)
+        index = gather(known)
         compared = torch.cat((index[:, None], self.negatives(index, self.step)), 1)
         # Scores with the whole memory, of which some are picked: K rows for each sample would be more numbers.
         with torch.autocast(index.device.type, enabled=False):  # it would do the products in half precision

@@ -10,9 +10,8 @@ from kdexp.feature_losses.maps import (
     Compared,
     as_maps,
     check_positions,
-    matched_stages,
-    need_positions,
     resized,
+    stages_with_positions,
     to_channels,
 )
 from kdexp.losses.divergence import kl
@@ -37,7 +36,7 @@ def cwd(student_maps: Tensor, teacher_maps: Tensor, temperature: float) -> Tenso
     Raises:
         ValueError: shapes that do not fit, or a single position, which has a probability of 1 whatever it is.
     """
-    check_shapes("N C H W, N C H W", student_maps=student_maps, teacher_maps=teacher_maps)
+    check_shapes("N C H W, N C H W", "cwd", student_maps=student_maps, teacher_maps=teacher_maps)
     check_scalars(temperature=temperature)
     check_positions(student_maps.shape[2:])
     student, teacher = (
@@ -47,7 +46,7 @@ def cwd(student_maps: Tensor, teacher_maps: Tensor, temperature: float) -> Tenso
 
 
 class CWD(nn.Module):
-    """`cwd` of the two last stages.
+    """`cwd` of the last matched stages that have at least two positions.
 
     Where the channels differ, a trained 1x1 convolution brings the student's to the teacher's; the authors add a batch
     norm and a ReLU to it, and keep it where they agree. Where the sizes differ, the student's map is resized.
@@ -57,7 +56,7 @@ class CWD(nn.Module):
         temperature: T > 0, of this term alone.
 
     Raises:
-        ValueError: temperature <= 0, or a last stage that gives vectors.
+        ValueError: temperature <= 0, or no stage with positions.
     """
 
     def __init__(self, pair: Pair, *, temperature: float = 4.0) -> None:
@@ -65,14 +64,12 @@ class CWD(nn.Module):
         if not temperature > 0:
             raise ValueError(f"feature_loss.cwd.temperature must be > 0, got {temperature}")
         self._temperature = temperature
-        own, goal = matched_stages(pair)[-1]
+        own, goal = stages_with_positions("cwd", pair)[-1]
         self.student_paths, self.teacher_paths = [own], [goal]
         self._compared = Compared(pair, self.student_paths, self.teacher_paths)
-        need_positions("cwd", pair.student, own)
-        need_positions("cwd", pair.teacher, goal)
         self.connector = to_channels(pair.student.shapes[own], pair.teacher.shapes[goal])
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch | None = None) -> Tensor:
         """Scalar; see `cwd`. The batch is not used."""
         (own,), (goal,) = self._compared(student, teacher)
         goals = as_maps(goal)

@@ -26,7 +26,7 @@ def fitnet(regressed: Tensor, hint: Tensor) -> Tensor:
     Raises:
         ValueError: shapes that do not fit.
     """
-    check_shapes("N C H W, N C H W", regressed=regressed, hint=hint)
+    check_shapes("N C H W, N C H W", "fitnet", regressed=regressed, hint=hint)
     return F.mse_loss(at_least_fp32(regressed), at_least_fp32(hint.detach()))
 
 
@@ -63,7 +63,7 @@ class FitNet(nn.Module):
         self._compared = Compared(pair, self.student_paths, self.teacher_paths)
         self.regressor = Regressor(pair.student.shapes[own], pair.teacher.shapes[goal])
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch | None = None) -> Tensor:
         """Scalar; see `fitnet`. The batch is not used."""
         (own,), (goal,) = self._compared(student, teacher)
         return fitnet(self.regressor(own), as_maps(goal))

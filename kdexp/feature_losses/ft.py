@@ -31,7 +31,7 @@ def ft(student_factor: Tensor, teacher_factor: Tensor) -> Tensor:
     Raises:
         ValueError: shapes that do not fit.
     """
-    check_shapes("N C H W, N C H W", student_factor=student_factor, teacher_factor=teacher_factor)
+    check_shapes("N C H W, N C H W", "ft", student_factor=student_factor, teacher_factor=teacher_factor)
     student, teacher = at_least_fp32(student_factor), at_least_fp32(teacher_factor.detach())
     return (unit(student.flatten(1)) - unit(teacher.flatten(1))).abs().mean()
 
@@ -73,7 +73,7 @@ class FT(nn.Module):
         self.translator = _convolutions(nn.Conv2d, width, width, factor, factor)
         self.alone = False
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch | None = None) -> Tensor:
         """Scalar: the paraphraser's error while alone, then `ft`. The batch is not used."""
         (own,), (goal,) = self._compared(student, teacher)
         maps = as_maps(goal).detach()

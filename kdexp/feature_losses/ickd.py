@@ -31,7 +31,7 @@ def ickd(student_maps: Tensor, teacher_maps: Tensor) -> Tensor:
     Raises:
         ValueError: shapes that do not fit.
     """
-    check_shapes("N C H W, N C H' W'", student_maps=student_maps, teacher_maps=teacher_maps)
+    check_shapes("N C H W, N C H' W'", "ickd", student_maps=student_maps, teacher_maps=teacher_maps)
     student, teacher = (_correlations(maps) for maps in (student_maps, teacher_maps.detach()))
     return (student - teacher).square().sum(2).mean()
 
@@ -60,7 +60,7 @@ class ICKD(nn.Module):
         self._compared = Compared(pair, self.student_paths, self.teacher_paths)
         self.connector = to_channels(pair.student.shapes[own], pair.teacher.shapes[goal])
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch | None = None) -> Tensor:
         """Scalar; see `ickd`. The batch is not used."""
         (own,), (goal,) = self._compared(student, teacher)
         return ickd(as_maps(self.connector(own)), as_maps(goal))

@@ -167,7 +167,7 @@ class KDSVD(nn.Module):
             to_channels(pair.student.shapes[own], pair.teacher.shapes[goal]) for own, goal in stages
         )
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch | None = None) -> Tensor:
         """Scalar; see `kdsvd`. The batch is not used."""
         own, goals = self._compared(student, teacher)
         maps = [as_maps(connector(features)) for connector, features in zip(self.connectors, own, strict=True)]

@@ -1,12 +1,16 @@
 """What the representation losses share: which layers are compared, and how two shapes are brought together."""
 
+import logging
 from collections.abc import Sequence
+from functools import cache
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdexp.contracts import Outputs, Pair, Side
 from kdexp.losses.shapes import check_shapes
+
+log = logging.getLogger(__name__)
 
 
 def matched_stages(pair: Pair) -> list[tuple[str, str]]:
@@ -18,6 +22,40 @@ def matched_stages(pair: Pair) -> list[tuple[str, str]]:
     student, teacher = pair.student.layers.stages, pair.teacher.layers.stages
     both = min(len(student), len(teacher))
     return list(zip(student[-both:], teacher[-both:], strict=True))
+
+
+def stages_with_positions(method: str, pair: Pair) -> list[tuple[str, str]]:
+    """The `matched_stages` that have positions to compare; the others are left out, and named once.
+
+    Args:
+        method: for messages.
+        pair: what the loss is built from.
+
+    Raises:
+        ValueError: all of them give a single position or vectors.
+    """
+    stages = matched_stages(pair)
+    kept = [(own, goal) for own, goal in stages if _have_positions(pair.student.shapes[own], pair.teacher.shapes[goal])]
+    if not kept:
+        rule = "needs a stage of maps or sequences with at least 2 positions in both networks"
+        last = zip(("student", "teacher"), (pair.student, pair.teacher), stages[-1], strict=True)
+        found = " and ".join(f"{tuple(side.shapes[path][1:])} from the {name}'s {path!r}" for name, side, path in last)
+        raise ValueError(f"feature_loss={method} {rule}, got {found}")
+    left = ", ".join(f"{own} (teacher's {goal})" for own, goal in stages if (own, goal) not in kept)
+    if left:
+        _log_once(f"feature_loss={method} compares positions and leaves out the stages that have a single one: {left}")
+    return kept
+
+
+def _have_positions(*shapes: Sequence[int]) -> bool:
+    height, width = (min(map_shape(shape)[side] for shape in shapes) for side in (2, 3))
+    return height * width > 1
+
+
+@cache
+def _log_once(message: str) -> None:
+    """Say it once in a process: a loss is built several times for a run."""
+    log.warning("%s", message)
 
 
 def layer_pattern(shape: Sequence[int]) -> str:
@@ -120,18 +158,6 @@ def map_shape(shape: Sequence[int]) -> tuple[int, int, int, int]:
         return shape[0], shape[1], 1, 1
     n, channels, height, width = shape
     return n, channels, height, width
-
-
-def need_positions(method: str, side: Side, path: str) -> None:
-    """Refuse a layer without positions, for a method that compares them.
-
-    Raises:
-        ValueError: what is read at the path is one vector a sample.
-    """
-    *_, height, width = map_shape(side.shapes[path])
-    if height * width < 2:
-        shape = tuple(side.shapes[path][1:])
-        raise ValueError(f"feature_loss={method} needs maps or sequences, got vectors {shape} from layer {path!r}")
 
 
 def need_vectors(method: str, *sides: Side) -> None:

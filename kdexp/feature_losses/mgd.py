@@ -33,11 +33,11 @@ def mgd(
     Raises:
         ValueError: shapes that do not fit, those of what is generated too.
     """
-    check_shapes("N C H W, N C H W", student_maps=student_maps, teacher_maps=teacher_maps)
+    check_shapes("N C H W, N C H W", "mgd", student_maps=student_maps, teacher_maps=teacher_maps)
     check_scalars(mask_ratio=mask_ratio)
     kept = torch.rand(student_maps.shape[:2], device=student_maps.device) >= mask_ratio
     generated = generate(student_maps * kept[:, :, None, None])
-    check_shapes("N C H W, N C H W", teacher_maps=teacher_maps, generated=generated)
+    check_shapes("N C H W, N C H W", "mgd", teacher_maps=teacher_maps, generated=generated)
     return (at_least_fp32(generated) - at_least_fp32(teacher_maps.detach())).square().sum((1, 2, 3)).mean()
 
 
@@ -72,7 +72,7 @@ class MGD(nn.Module):
             nn.Conv2d(channels, channels, 3, padding=1),
         )
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch | None = None) -> Tensor:
         """Scalar; see `mgd`. The batch is not used."""
         (own,), (goal,) = self._compared(student, teacher)
         goals = as_maps(goal)

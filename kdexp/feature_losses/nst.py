@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from kdexp.contracts import Batch, Outputs, Pair
-from kdexp.feature_losses.maps import Compared, as_maps, check_positions, matched_stages, need_positions, resized, unit
+from kdexp.feature_losses.maps import Compared, as_maps, check_positions, resized, stages_with_positions, unit
 from kdexp.losses.precision import at_least_fp32
 from kdexp.losses.shapes import check_shapes
 
@@ -36,7 +36,7 @@ def nst(student_maps: Tensor, teacher_maps: Tensor) -> Tensor:
     Raises:
         ValueError: shapes that do not fit, or a single position, where all channels are alike.
     """
-    check_shapes("N C H W, N C' H' W'", student_maps=student_maps, teacher_maps=teacher_maps)
+    check_shapes("N C H W, N C' H' W'", "nst", student_maps=student_maps, teacher_maps=teacher_maps)
     size = [min(sides) for sides in zip(student_maps.shape[2:], teacher_maps.shape[2:], strict=True)]
     check_positions(size)
     student, teacher = (unit(resized(at_least_fp32(x), size).flatten(2)) for x in (student_maps, teacher_maps.detach()))
@@ -52,25 +52,22 @@ def _kernel(a: Tensor, b: Tensor) -> Tensor:
 
 
 class NST(nn.Module):
-    """The sum of `nst` over all matched stages.
+    """The sum of `nst` over all matched stages that have at least two positions.
 
     Args:
         pair: see `kdexp.contracts.Pair`.
 
     Raises:
-        ValueError: a stage that gives vectors.
+        ValueError: no stage has positions.
     """
 
     def __init__(self, pair: Pair) -> None:
         super().__init__()
-        stages = matched_stages(pair)
+        stages = stages_with_positions("nst", pair)
         self.student_paths, self.teacher_paths = ([*paths] for paths in zip(*stages, strict=True))
         self._compared = Compared(pair, self.student_paths, self.teacher_paths)
-        for own, goal in stages:
-            need_positions("nst", pair.student, own)
-            need_positions("nst", pair.teacher, goal)
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch | None = None) -> Tensor:
         """Scalar; see `nst`. The batch is not used."""
         terms = [nst(as_maps(own), as_maps(goal)) for own, goal in zip(*self._compared(student, teacher), strict=True)]
         return torch.stack(terms).sum()

@@ -32,7 +32,7 @@ def ofd(student_maps: Tensor, teacher_maps: Tensor, margin: Tensor) -> Tensor:
     Raises:
         ValueError: shapes that do not fit.
     """
-    check_shapes("N C H W, N C H W, C", student_maps=student_maps, teacher_maps=teacher_maps, margin=margin)
+    check_shapes("N C H W, N C H W, C", "ofd", student_maps=student_maps, teacher_maps=teacher_maps, margin=margin)
     student = at_least_fp32(student_maps)
     target = torch.maximum(at_least_fp32(teacher_maps.detach()), at_least_fp32(margin.detach())[:, None, None])
     counts = (student > target) | (target > 0)
@@ -97,7 +97,7 @@ class OFD(nn.Module):
             self.connectors.append(Connector(pair.student.shapes[own], pair.teacher.shapes[goal]))
             self.margins.append(Margin(map_shape(pair.teacher.shapes[goal])[1]))
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch | None = None) -> Tensor:
         """Scalar; see `ofd`. The batch is not used."""
         last = len(self.connectors) - 1
         terms = []

@@ -32,7 +32,7 @@ def cosine(student_features: Tensor, teacher_features: Tensor) -> Tensor:
     Raises:
         ValueError: shapes that do not fit.
     """
-    check_shapes("N F, N F", student_features=student_features, teacher_features=teacher_features)
+    check_shapes("N F, N F", "cosine", student_features=student_features, teacher_features=teacher_features)
     student, teacher = at_least_fp32(student_features), at_least_fp32(teacher_features.detach())
     return 1 - (unit(student) * unit(teacher)).sum(-1).mean()
 
@@ -50,7 +50,7 @@ def feature_mse(student_features: Tensor, teacher_features: Tensor) -> Tensor:
     Raises:
         ValueError: shapes that do not fit.
     """
-    check_shapes("N F, N F", student_features=student_features, teacher_features=teacher_features)
+    check_shapes("N F, N F", "feature_mse", student_features=student_features, teacher_features=teacher_features)
     return F.mse_loss(at_least_fp32(student_features), at_least_fp32(teacher_features.detach()))
 
 
@@ -87,7 +87,7 @@ class Cosine(_Penultimate):
 
     _name = "cosine"
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch | None = None) -> Tensor:
         """Scalar; see `cosine`. The batch is not used."""
         return cosine(*self.features(student, teacher))
 
@@ -105,6 +105,6 @@ class FeatureMSE(_Penultimate):
 
     _name = "feature_mse"
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch | None = None) -> Tensor:
         """Scalar; see `feature_mse`. The batch is not used."""
         return feature_mse(*self.features(student, teacher))

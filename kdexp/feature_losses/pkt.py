@@ -36,7 +36,7 @@ def pkt(student_features: Tensor, teacher_features: Tensor) -> Tensor:
     Raises:
         ValueError: shapes that do not fit; maps have to be pooled or flattened first.
     """
-    check_shapes("N F, N F'", student_features=student_features, teacher_features=teacher_features)
+    check_shapes("N F, N F'", "pkt", student_features=student_features, teacher_features=teacher_features)
     log_q, log_p = (_log_probabilities(x) for x in (student_features, teacher_features.detach()))
     return kl(log_p, log_q).mean() / len(log_p)
 
@@ -69,7 +69,7 @@ class PKT(nn.Module):
         need_vectors("pkt", pair.student, pair.teacher)
         self._compared = Compared(pair, self.student_paths, self.teacher_paths)
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch | None = None) -> Tensor:
         """Scalar; see `pkt`. The batch is not used."""
         (own,), (goal,) = self._compared(student, teacher)
         return pkt(gather(own), gather(goal))

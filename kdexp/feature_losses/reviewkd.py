@@ -31,7 +31,7 @@ def hcl(student_maps: Tensor, teacher_maps: Tensor) -> Tensor:
     Raises:
         ValueError: shapes that do not fit.
     """
-    check_shapes("N C H W, N C H W", student_maps=student_maps, teacher_maps=teacher_maps)
+    check_shapes("N C H W, N C H W", "reviewkd", student_maps=student_maps, teacher_maps=teacher_maps)
     student, teacher = at_least_fp32(student_maps), at_least_fp32(teacher_maps.detach())
     height, width = student.shape[2:]
     loss, factor, total = F.mse_loss(student, teacher), 1.0, 1.0
@@ -127,7 +127,7 @@ class ReviewKD(nn.Module):
             for i, (width, shape) in enumerate(zip(channels, goals, strict=True))
         )
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch | None = None) -> Tensor:
         """Scalar; see `hcl`. The batch is not used."""
         fused: Tensor | None = None
         terms = []

@@ -39,7 +39,7 @@ def rkd(
     Raises:
         ValueError: shapes that do not fit; maps have to be pooled or flattened first.
     """
-    check_shapes("N F, N F'", student_features=student_features, teacher_features=teacher_features)
+    check_shapes("N F, N F'", "rkd", student_features=student_features, teacher_features=teacher_features)
     check_scalars(distance_weight=distance_weight, angle_weight=angle_weight)
     student, teacher = at_least_fp32(student_features), at_least_fp32(teacher_features.detach())
     (distances_s, angles_s), (distances_t, angles_t) = _relations(student), _relations(teacher)
@@ -85,7 +85,7 @@ class RKD(nn.Module):
         self._compared = Compared(pair, self.student_paths, self.teacher_paths)
         self._distance_weight, self._angle_weight = distance_weight, angle_weight
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch | None = None) -> Tensor:
         """Scalar; see `rkd`. The batch is not used."""
         own, goal = (gather(features) for (features,) in self._compared(student, teacher))
         return rkd(own, goal, distance_weight=self._distance_weight, angle_weight=self._angle_weight)

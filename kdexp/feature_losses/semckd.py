@@ -113,7 +113,7 @@ class SemCKD(nn.Module):
         )
         self.projections = nn.ModuleList(nn.ModuleList(_projection(own, goal) for goal in goals) for own in widths)
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch | None = None) -> Tensor:
         """Scalar; see `semckd`. The batch is not used."""
         stages, goals = self._compared(student, teacher)
         own, goal = [as_maps(features) for features in stages], [as_maps(features).detach() for features in goals]

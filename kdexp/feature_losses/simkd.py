@@ -34,7 +34,7 @@ def simkd(projected: Tensor, teacher_features: Tensor) -> Tensor:
         ValueError: shapes that do not fit.
     """
     patterns = "N C, N C" if projected.ndim == 2 else "N C H W, N C H' W'"
-    check_shapes(patterns, projected=projected, teacher_features=teacher_features)
+    check_shapes(patterns, "simkd", projected=projected, teacher_features=teacher_features)
     student, teacher = at_least_fp32(projected), at_least_fp32(teacher_features.detach())
     return F.mse_loss(student, resized(teacher, student.shape[2:]) if teacher.ndim == 4 else teacher)
 
@@ -122,10 +122,19 @@ class SimKD(nn.Module):
 
     Args:
         pair: its student is the deployed network.
+
+    Raises:
+        ValueError: it is another one.
     """
 
     def __init__(self, pair: Pair) -> None:
         super().__init__()
+        network = pair.student.network
+        if not isinstance(network, ReusedClassifier):
+            rule = (
+                "trains ReusedClassifier(pair.student, pair.teacher), and is built from a pair with that as the student"
+            )
+            raise ValueError(f"feature_loss=simkd {rule}, got {type(network).__name__}")
         self.student_paths = ["projector"]
         layers = pair.teacher.layers
         self._maps = len(pair.student.shapes["projector"]) == 4
@@ -138,7 +147,7 @@ class SimKD(nn.Module):
         """The network that is trained, evaluated and exported in the student's place."""
         return ReusedClassifier(student, teacher)
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch | None = None) -> Tensor:
         """Scalar; see `simkd`. The batch is not used.
 
         Raises:

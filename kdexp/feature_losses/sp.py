@@ -35,7 +35,7 @@ def sp(student_features: Tensor, teacher_features: Tensor) -> Tensor:
     Raises:
         ValueError: shapes that do not fit.
     """
-    check_shapes("N F *, N F' *", student_features=student_features, teacher_features=teacher_features)
+    check_shapes("N F *, N F' *", "sp", student_features=student_features, teacher_features=teacher_features)
     student, teacher = (_similarities(x) for x in (student_features, teacher_features.detach()))
     return (student - teacher).square().mean()
 
@@ -61,7 +61,7 @@ class SP(nn.Module):
         self.teacher_paths = [pair.teacher.layers.stages[-1]]
         self._compared = Compared(pair, self.student_paths, self.teacher_paths)
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch | None = None) -> Tensor:
         """Scalar; see `sp`. The batch is not used."""
         (own,), (goal,) = self._compared(student, teacher)
         return sp(gather(own), gather(goal))

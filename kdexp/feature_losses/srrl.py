@@ -34,7 +34,7 @@ def srrl(student_features: Tensor, teacher_features: Tensor, classifier: nn.Modu
     Raises:
         ValueError: shapes that do not fit.
     """
-    check_shapes("N F, N F", student_features=student_features, teacher_features=teacher_features)
+    check_shapes("N F, N F", "srrl", student_features=student_features, teacher_features=teacher_features)
     student, teacher = at_least_fp32(student_features), at_least_fp32(teacher_features.detach())
     with torch.autocast(student.device.type, enabled=False):  # it would do the product in half precision
         return F.mse_loss(student, teacher) + F.mse_loss(classifier(student), classifier(teacher))
@@ -68,7 +68,7 @@ class SRRL(nn.Module):
         classifier = find(pair.teacher.network, pair.teacher.layers.classifier)
         self.classifier = copy.deepcopy(classifier).requires_grad_(False)
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch | None = None) -> Tensor:
         """Scalar; see `srrl`. The batch is not used."""
         (own,), (goal,) = self._compared(student, teacher)
         return srrl(self.connector(as_maps(own)).mean((2, 3)), goal, self.classifier)

@@ -36,7 +36,7 @@ def vid(predicted: Tensor, teacher_maps: Tensor, variance: Tensor) -> Tensor:
     Raises:
         ValueError: shapes that do not fit.
     """
-    check_shapes("N C H W, N C H W, C", predicted=predicted, teacher_maps=teacher_maps, variance=variance)
+    check_shapes("N C H W, N C H W, C", "vid", predicted=predicted, teacher_maps=teacher_maps, variance=variance)
     predicted, variance = at_least_fp32(predicted), at_least_fp32(variance)[:, None, None]
     return 0.5 * ((predicted - at_least_fp32(teacher_maps.detach())).square() / variance + variance.log()).mean()
 
@@ -72,7 +72,7 @@ class VID(nn.Module):
             # The inverse of softplus, in a form that large values do not overflow.
             self.scales.append(nn.Parameter(torch.full((channels,), excess + math.log(-math.expm1(-excess)))))
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch | None = None) -> Tensor:
         """Scalar; see `vid`. The batch is not used."""
         terms = []
         for own, goal, regressor, scale in zip(

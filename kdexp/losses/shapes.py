@@ -9,7 +9,7 @@ from torch import Tensor
 from kdexp.contracts import Task
 
 
-def check_shapes(patterns: str, /, **tensors: Tensor) -> None:
+def check_shapes(patterns: str, method: str = "", /, **tensors: Tensor) -> None:
     """Refuse tensors whose shapes do not follow their patterns.
 
         check_shapes("N C H W, N C H W, C", student_maps=student_maps, teacher_maps=teacher_maps, margin=margin)
@@ -20,6 +20,8 @@ def check_shapes(patterns: str, /, **tensors: Tensor) -> None:
         patterns: one for each tensor, with a word for each dimension. A number is that size, ``any`` is any size, and
             another word is one size wherever it stands. The last word may be ``...``, further dimensions that are the
             same wherever it stands, or ``*``, any further dimensions.
+        method: the representation loss that wants them, for the message, which then says how to come from maps to
+            vectors.
         tensors: by the names that the message has for them.
 
     Raises:
@@ -29,19 +31,31 @@ def check_shapes(patterns: str, /, **tensors: Tensor) -> None:
     check = _check if torch.compiler.is_compiling() else _check_once
     names, shapes = tuple(tensors), tuple([tensor.shape for tensor in tensors.values()])
     try:
-        check(patterns, names, shapes)
+        check(patterns, method, names, shapes)
     except TypeError:  # the sizes of a symbolic trace have no hash
-        _check(patterns, names, shapes)
+        _check(patterns, method, names, shapes)
 
 
-def _check(patterns: str, names: tuple[str, ...], shapes: tuple[Sequence[int], ...]) -> None:
+def _check(patterns: str, method: str, names: tuple[str, ...], shapes: tuple[Sequence[int], ...]) -> None:
     sizes: dict[str, object] = {}
     rules = dict(zip(names, patterns.split(", "), strict=True))
     for name, shape in zip(names, shapes, strict=True):
         words = rules[name].split()
         if not _fits(shape, words, sizes):
             before = {other: rules[other] for other in names[: names.index(name)]}
-            raise ValueError(f"{name} must have shape {_rule(words, before, sizes)}, got {tuple(shape)}")
+            message = f"{name} must have shape {_rule(words, before, sizes)}"
+            if method:
+                raise ValueError(f"{message} for {method}, got {tuple(shape)}{_way(words, shape)}")
+            raise ValueError(f"{message}, got {tuple(shape)}")
+
+
+def _way(words: Sequence[str], shape: Sequence[int]) -> str:
+    """How to make vectors of maps, or where to read maps instead of vectors; nothing for any other misfit."""
+    if len(words) == 2 and len(shape) == 4:
+        return ": .mean((2, 3)) pools maps to vectors, .flatten(1) keeps every position"
+    if len(words) == 4 and len(shape) == 2:
+        return ": vectors have no positions, read a layer before the pooling"
+    return ""
 
 
 _check_once = lru_cache(maxsize=1024)(_check)

@@ -81,5 +81,5 @@ def test_the_module_is_the_sum_over_the_stages_that_correspond(pair, batch):
 def test_bad_settings_and_vectors_are_refused(pair, vector_pair):
     with pytest.raises(ValueError, match=r"^feature_loss.at.power must be >= 1, got 0.5$"):
         AT(pair, power=0.5)
-    with pytest.raises(ValueError, match=r"^feature_loss=at needs maps or sequences, got vectors \(7,\) from layer"):
+    with pytest.raises(ValueError, match=r"^feature_loss=at needs a stage of maps .*, got \(7,\) from the student's"):
         AT(vector_pair)

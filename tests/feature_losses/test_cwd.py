@@ -72,5 +72,5 @@ def test_equal_channels_need_no_convolution_and_sizes_may_differ(equal_pair, bat
 def test_bad_settings_and_vectors_are_refused(pair, vector_pair):
     with pytest.raises(ValueError, match=r"^feature_loss.cwd.temperature must be > 0, got 0$"):
         CWD(pair, temperature=0)
-    with pytest.raises(ValueError, match=r"^feature_loss=cwd needs maps or sequences, got vectors \(7,\) from layer"):
+    with pytest.raises(ValueError, match=r"^feature_loss=cwd needs a stage of maps .*, got \(7,\) from the student's"):
         CWD(vector_pair)

@@ -92,7 +92,7 @@ def test_the_module_is_the_sum_over_the_stages(pair, batch):
 
 
 def test_vectors_are_refused(vector_pair):
-    with pytest.raises(ValueError, match=r"^feature_loss=nst needs maps or sequences, got vectors \(7,\) from layer"):
+    with pytest.raises(ValueError, match=r"^feature_loss=nst needs a stage of maps .*, got \(7,\) from the student's"):
         NST(vector_pair)
 
 

@@ -54,6 +54,21 @@ def test_what_does_not_fit_is_named_with_the_rule_and_with_whom_it_does_not_fit(
     assert str(refused.value) == message
 
 
+@pytest.mark.parametrize("shapes", [[(6, 4, 3, 2)], [(6, 4), (6, 4, 3, 2)]])
+def test_a_method_of_vectors_says_how_to_come_from_maps_to_vectors(shapes):
+    tensors = {name: torch.zeros(shape) for name, shape in zip("ab", shapes, strict=False)}
+    with pytest.raises(ValueError, match="must have shape") as refused:
+        check_shapes(", ".join(["N F"] * len(shapes)), "rkd", **tensors)
+    assert "for rkd, got (6, 4, 3, 2): .mean((2, 3)) pools maps to vectors, .flatten(1) keeps" in str(refused.value)
+
+
+def test_a_method_of_maps_says_that_vectors_have_no_positions():
+    with pytest.raises(
+        ValueError, match=r"^a must have shape \(N, C, H, W\) for at, got \(6, 4\): vectors have no pos"
+    ):
+        check_shapes("N C H W", "at", a=torch.zeros(6, 4))
+
+
 def test_binary_logits_have_one_class():
     check_logits("binary", logits=torch.zeros(6, 1))
     check_logits("multilabel", logits=torch.zeros(6, 4))
