@@ -6,7 +6,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
@@ -34,7 +34,7 @@ from kdexp.config import (
     run_fingerprint,
     run_key,
 )
-from kdexp.foreign import check_folder, printable
+from kdexp.foreign import check_folder, printable, stored
 from kdexp.sweep import stop_file
 
 log = logging.getLogger(__name__)
@@ -419,6 +419,30 @@ def _run_fused_in_child(jobs: Sequence[_Job], settings: Mapping[str, Any]) -> No
             handler.addFilter(partial(_is_of, one.folder))
             logger.addHandler(handler)
     run_together([partial(_run_fused, one) for one in jobs], **settings)
+
+
+def track_gains(late: Mapping[Path, Path], tracking: Mapping[str, Any], log_file: Path) -> None:
+    """Add to the trackers of finished runs what they gained over their controls, which were not done then.
+
+    Args:
+        late: folder of a run -> of its control.
+        tracking: conf/tracking, as it was typed now.
+        log_file: gets what is said; it is done in a process that has imported what it needs.
+    """
+    child.run(_track_gains_in_child, (late, tracking), log_file, dict(os.environ), lambda: False)
+
+
+def _track_gains_in_child(late: Mapping[Path, Path], tracking: Mapping[str, Any]) -> None:
+    from kdexp.experiment import track_gain
+
+    for folder, place in late.items():
+        with suppress(ValueError), results.alone(folder):  # in use: another launch does it
+            saved, control = results.read(folder, "sweep"), results.read(place, "control")
+            if saved["tracking"]["control"] is None:
+                config = OmegaConf.create(stored(saved["config"]) | {"tracking": dict(tracking)})
+                track_gain(config, folder, saved, control)
+                saved["tracking"]["control"] = control["wandb_id"]
+                results.write(folder, saved)
 
 
 _running: ContextVar[Path] = ContextVar("_running")

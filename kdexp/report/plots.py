@@ -326,13 +326,13 @@ def learning_curves(comparison: Comparison, name: str) -> Plot | None:
             {
                 "type": "scatter",
                 "mode": "lines" if len(epochs) > 1 else "markers",
-                "name": _short(setting.label, 34) if colour != OTHER else "next best on val",
+                "name": _wrapped(setting.label, 34) if colour != OTHER else "next best on val",
                 "legendgroup": setting.label if colour != OTHER else "others",
                 "showlegend": colour != OTHER or all(curve.get("legendgroup") != "others" for curve in data),
                 "x": epochs,
                 "y": [round(float(value), 4) for value in values.mean(0)],
                 "line": {"color": colour, "width": 2.5 if colour != OTHER else 1.2},
-                "hovertemplate": "epoch %{x}: %{y:.4~g}<extra>" + _short(setting.label, 60) + "</extra>",
+                "hovertemplate": "epoch %{x}: %{y:.4~g}<extra>" + _wrapped(setting.label, 60) + "</extra>",
             }
         )
     if not data:
@@ -487,12 +487,12 @@ def _points(
     return {
         "type": "scatter",
         "mode": "lines+markers",
-        "name": _short(name, 34),
+        "name": _wrapped(name, 34),
         "x": [x for x, *_ in points],
         "y": [round(100 * y, 4) for _, y, _ in points],
         "error_y": _error_bars([(y, interval) for _, y, interval in points]) | {"color": colour},
         "line": {"color": colour, "width": 2, "dash": dash},
-        "hovertemplate": "%{x}: %{y:.2f}<extra>" + _short(name, 60) + "</extra>",
+        "hovertemplate": "%{x}: %{y:.2f}<extra>" + _wrapped(name, 60) + "</extra>",
     }
 
 
