@@ -18,6 +18,7 @@ Plot = dict[str, Any]
 
 # Colours that people with any kind of colour vision can tell apart (Okabe and Ito 2008), darkened to be read on white.
 WINNER, TEACHER, CONTROL, OTHER = "#0072b2", "#b85000", "#4d4d4d", "#9aa5b1"
+SEED = "#55606b"
 _CLASSES = (
     "#0072b2",
     "#d55e00",
@@ -205,7 +206,7 @@ def gains(comparison: Comparison) -> Plot | None:
             "name": "one seed",
             "x": [value for _, value in dots],
             "y": [name for name, _ in dots],
-            "marker": {"size": 5, "color": OTHER, "symbol": "line-ns-open"},
+            "marker": {"size": 16, "color": SEED, "symbol": "line-ns-open", "line": {"width": 2}},
             "hovertemplate": "%{y}<br>%{x:+.2f} points<extra>one seed</extra>",
         },
         {
