@@ -96,7 +96,8 @@ def _arrange_arguments() -> None:
         ValueError: a flag that does not exist, which may be a setting that was typed with dashes.
     """
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word[:1] == "~" or ("=" in word and word[:1] != "-"))
-    _, unknown = get_args_parser().parse_known_args(sys.argv[1:])
+    _, rest = get_args_parser().parse_known_args(sys.argv[1:])
+    unknown = [word for word in rest if word[:1] == "-"]  # settings may be left behind a word such as `build`
     if unknown:
         name = unknown[0].lstrip("-").partition("=")[0]
         raise ValueError(f"there is no flag {unknown[0]}; a setting is typed without dashes: {name}=VALUE")
