@@ -83,8 +83,8 @@ def robustness(config: DictConfig) -> Iterator[tuple[Path, dict[str, Any]]]:
     """
     if (config.run is None) == (config.sweep_dir is None):
         raise ValueError(f"one of run and sweep must be given, got run={config.run} sweep={config.sweep_dir}")
-    if config.control not in ("find", "auto", "none"):
-        raise ValueError(f"control must be find, auto or none, got {config.control}")
+    if config.control not in ("auto", "find", "none"):
+        raise ValueError(f"control must be auto, find or none, got {config.control}")
     check_robustness(config.robustness)
     if config.run is not None:
         folder = Path(config.run)
@@ -175,8 +175,9 @@ def _control(
     from kdexp.experiment import distill_alone
     from kdexp.report.table import control_folder
 
-    # One that was trained by control=auto lies in the run folder itself.
-    found = control_folder(saved, folder.parent) or control_folder(saved, folder)
+    # One that control=auto trained lies in the folder of its run, and serves the sweep's other runs of that seed.
+    places = [folder.parent, folder, *(sorted(folder.parent.iterdir()) if config.sweep_dir else [])]
+    found = next((there for place in places if (there := control_folder(saved, place)) is not None), None)
     if found is None:
         if config.control == "find":
             raise ValueError(
@@ -184,6 +185,11 @@ def _control(
                 "control=none does without"
             )
         found = folder / "control"
+        log.info(
+            "control (baseline: the same student without a teacher): none beside the run, training it in %s, %d epochs",
+            found,
+            experiment.trainer.max_epochs,
+        )
         distill_alone(experiment, found)
     return evaluation.run_subject(_experiment(config, found, _completed(found, "control")), found, device)
 
@@ -234,7 +240,10 @@ def _eval(config: DictConfig) -> None:
             from kdexp.report import robustness as report
 
             for folder, found in robustness(config):
-                (report.show if "cells" in found else report.show_sweep)(found, folder)
+                if "cells" not in found:
+                    report.show_sweep(found, folder)
+                elif config.run is not None:  # of a sweep what its runs say together comes first, and alone
+                    report.show(found, folder)
             return
         is_equal = show(Path(config.run), run(config))
     except (ValueError, OSError) as error:

@@ -312,6 +312,7 @@ class Examination:
             "models": {role: {"digest": own.digest, "cells": str(own.folder)} for role, own in ordered.items()},
             "settings": settings,
             "notes": notes,
+            "accuracy_under": summary.accuracy_under(),
             "measures": summary.measures(),
             "attack_checks": summary.attack_checks(),
             "reliability": summary.reliability(),

@@ -25,11 +25,13 @@ from kdexp.evaluation import Examination, run_subject, teacher_subject
 from kdexp.fit import Fitted, Judge, Pruned, fit, refuse_foreign
 from kdexp.metrics import CurveData, evaluate
 from kdexp.models.cost import macs, parameters
+from kdexp.naming import job_names
 from kdexp.online import MutualDistiller
 from kdexp.pace import paced
 from kdexp.report import figures
 from kdexp.report.robustness import show
 from kdexp.report.table import control_folder, find_control
+from kdexp.sweep import cells
 from kdexp.teacher import Teacher
 from kdexp.teacher_cache import Cache, SplitName
 from kdexp.tracking import Tracker
@@ -171,7 +173,9 @@ def distill(
             with _timed(seconds, "figures"):
                 names = data.classes or list(map(str, range(config.dataset.num_classes)))
                 _draw(folder, fitted, curves, names)
-            tracker.summarize(_final(record, find_control(record, folder.parent)), curves, names)
+            control = find_control(record, folder.parent)
+            tracker.summarize(_final(record, control), curves, names)
+            record["tracking"]["control"] = control["wandb_id"] if control is not None else None
         if examination is not None:
             with _timed(seconds, "robustness"):
                 report = _examine(examination, config, record, frozen, folder)
@@ -234,6 +238,13 @@ def track_robustness(config: Any, folder: Path, saved: Mapping[str, Any], report
         tracker.finish(0)
 
 
+def track_gain(config: Any, folder: Path, saved: Mapping[str, Any], control: Mapping[str, Any]) -> None:
+    """Add to the tracker of a finished run what it gained over its control, which was not done then."""
+    tracker = _tracker(config, folder, dict(saved))
+    tracker.add(_gain(saved, control))
+    tracker.finish(0)
+
+
 @contextmanager
 def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
     started = time.perf_counter()
@@ -262,7 +273,7 @@ def _tracker(config: Any, folder: Path, record: dict[str, Any]) -> Tracker:
     settings = tracking | {
         "group": tracking["group"] or (Path(config.sweep_dir).name if config.sweep_dir else None),
         "job_type": kind,
-        "name": (tracking["name"] or " ".join(record["overrides"]) or kind)[:_LONGEST_NAME],
+        "name": (tracking["name"] or _run_name(config, record["overrides"]) or kind)[:_LONGEST_NAME],
         "tags": list(dict.fromkeys([*tracking["tags"], *(option[:MOST_OF_TAG] for option in choices.values())])),
     }
     shown = {key: value for key, value in record["config"].items() if key not in ("tracking", "choices")}
@@ -272,6 +283,14 @@ def _tracker(config: Any, folder: Path, record: dict[str, Any]) -> Tracker:
     tracker = Tracker(settings, folder, shown | flat, record["wandb_id"])
     record["tracking"] = {"tool": tracking["tool"], "location": tracker.location, "group": settings["group"]}
     return tracker
+
+
+def _run_name(config: Any, overrides: Sequence[str]) -> str:
+    """Of a job in a sweep what it differs in from the others; of another run all that was overridden."""
+    among = cells(Path(config.sweep_dir)) if config.sweep_dir else []
+    if list(overrides) not in among:
+        return " ".join(overrides)
+    return job_names(among, _LONGEST_NAME)[among.index(list(overrides))]
 
 
 def _cost(record: dict[str, Any], fitted: Fitted, samples: int) -> None:
@@ -387,16 +406,19 @@ def _draw(folder: Path, fitted: Fitted, curves: CurveData, names: list[str]) -> 
 def _final(record: Mapping[str, Any], control: Mapping[str, Any] | None) -> dict[str, float]:
     """``test/acc`` (best epoch by validation), ``test_last/acc``, ``teacher/test/acc``, ... for the tracker's summary.
 
-    Where the control of this seed is done already, ``control/test/acc``, ... and ``gain/acc``, ... too: test less its.
+    Where the control of this seed is done already, what `_gain` says, too.
     """
     metrics = record["metrics"]
     flat = {f"test/{name}": value for name, value in metrics["test"]["best"].items()}
     flat |= {f"test_last/{name}": value for name, value in metrics["test"]["last"].items()}
     flat |= {f"teacher/test/{name}": value for name, value in record.get("teacher", {}).get("test", {}).items()}
-    if control is not None and not record["is_control"]:
-        alone = control["metrics"]["test"]["best"]
-        flat |= {f"control/test/{name}": value for name, value in alone.items()}
-        own = metrics["test"]["best"]
-        known = {name: value for name, value in alone.items() if None not in (value, own.get(name))}
-        flat |= {f"gain/{name}": own[name] - value for name, value in known.items()}
-    return flat
+    return flat | (_gain(record, control) if control is not None and not record["is_control"] else {})
+
+
+def _gain(record: Mapping[str, Any], control: Mapping[str, Any]) -> dict[str, float]:
+    """``control/test/acc``, ... and ``gain/acc``, ...: the run's test metrics less its control's."""
+    own, alone = (run["metrics"]["test"]["best"] for run in (record, control))
+    known = {name: value for name, value in alone.items() if None not in (value, own.get(name))}
+    return {f"control/test/{name}": value for name, value in alone.items()} | {
+        f"gain/{name}": own[name] - value for name, value in known.items()
+    }

@@ -6,7 +6,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
@@ -35,7 +35,7 @@ from kdexp.config import (
     run_fingerprint,
     run_key,
 )
-from kdexp.foreign import check_folder, printable
+from kdexp.foreign import check_folder, printable, stored
 from kdexp.sweep import stop_file
 
 log = logging.getLogger(__name__)
@@ -97,7 +97,8 @@ def _arrange_arguments() -> None:
         ValueError: a flag that does not exist, which may be a setting that was typed with dashes.
     """
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word[:1] == "~" or ("=" in word and word[:1] != "-"))
-    _, unknown = get_args_parser().parse_known_args(sys.argv[1:])
+    _, rest = get_args_parser().parse_known_args(sys.argv[1:])
+    unknown = [word for word in rest if word[:1] == "-"]  # settings may be left behind a word such as `build`
     if unknown:
         name = unknown[0].lstrip("-").partition("=")[0]
         raise ValueError(f"there is no flag {unknown[0]}; a setting is typed without dashes: {name}=VALUE")
@@ -421,6 +422,30 @@ def _run_fused_in_child(jobs: Sequence[_Job], settings: Mapping[str, Any]) -> No
             handler.addFilter(partial(_is_of, one.folder))
             logger.addHandler(handler)
     run_together([partial(_run_fused, one) for one in jobs], **settings)
+
+
+def track_gains(late: Mapping[Path, Path], tracking: Mapping[str, Any], log_file: Path) -> None:
+    """Add to the trackers of finished runs what they gained over their controls, which were not done then.
+
+    Args:
+        late: folder of a run -> of its control.
+        tracking: conf/tracking, as it was typed now.
+        log_file: gets what is said; it is done in a process that has imported what it needs.
+    """
+    child.run(_track_gains_in_child, (late, tracking), log_file, dict(os.environ), lambda: False)
+
+
+def _track_gains_in_child(late: Mapping[Path, Path], tracking: Mapping[str, Any]) -> None:
+    from kdexp.experiment import track_gain
+
+    for folder, place in late.items():
+        with suppress(ValueError), results.alone(folder):  # in use: another launch does it
+            saved, control = results.read(folder, "sweep"), results.read(place, "control")
+            if saved["tracking"]["control"] is None:
+                config = OmegaConf.create(stored(saved["config"]) | {"tracking": dict(tracking)})
+                track_gain(config, folder, saved, control)
+                saved["tracking"]["control"] = control["wandb_id"]
+                results.write(folder, saved)
 
 
 _running: ContextVar[Path] = ContextVar("_running")

@@ -32,6 +32,7 @@ STATUSES = ("waiting", *results.STATUSES)
 _DONE = {False: ("completed",), True: ("completed", "pruned", "diverged")}
 """How a job ends that is not run again; a trial of a search that went wrong has said what there was to find out."""
 
+_WANDB = "wandb-runs"
 _LOOK_SECONDS = 1.0
 _TAIL_LINES = 20
 _NAME_LENGTH = 120
@@ -249,6 +250,55 @@ def placed(folder: Path, jobs: Sequence[Job]) -> list[Job]:
     """
     earlier = {job.key: job.folder for job in _jobs(folder / FILE).values() if job.trial is None}
     return [replace(job, folder=earlier.get(job.key, job.folder)) for job in jobs]
+
+
+def cells(folder: Path) -> list[list[str]]:
+    """The overrides of each job in a sweep's index; none without one."""
+    try:
+        return [list(entry["overrides"]) for entry in read_json(folder / FILE)["jobs"]]
+    except (ValueError, LookupError, TypeError):
+        return []
+
+
+def without_gain(folder: Path) -> dict[Path, Path]:
+    """The completed runs of a sweep whose trackers were not told their gain, and the folders of their controls.
+
+    They are those that were done before their control was.
+    """
+    late: dict[Path, tuple[str, str | None]] = {}
+    controls: dict[tuple[str, str | None], Path] = {}
+    for job in _jobs(folder / FILE).values():
+        try:
+            place = inside(folder, job.folder)
+            run = results.read(place, "sweep")
+        except ValueError:  # not begun, or damaged
+            continue
+        if run["status"] != "completed" or "best" not in run["metrics"].get("test", {}):
+            continue
+        tracking = run.get("tracking", {})
+        family = run["control_fingerprint"], run.get("data_content")
+        if run["is_control"]:
+            controls[family] = place
+        elif tracking.get("location") and tracking.get("control", "") is None:
+            late[place] = family
+    return {place: controls[family] for place, family in late.items() if family in controls}
+
+
+def link_wandb(folder: Path) -> Path | None:
+    """Bring the offline W&B runs of a sweep's jobs together, by links in one folder, which ``wandb leet`` can show.
+
+    Returns:
+        The folder; None where there are none, or the file system has no links.
+    """
+    together = folder / _WANDB
+    with suppress(OSError):
+        for job in _jobs(folder / FILE).values():
+            for run in sorted((folder / job.folder / "wandb").glob("offline-run-*")):
+                together.mkdir(exist_ok=True)
+                link = together / run.name
+                if not link.is_symlink():
+                    link.symlink_to(Path("..", job.folder, "wandb", run.name), target_is_directory=True)
+    return together if together.is_dir() else None
 
 
 def stop_file(folder: Path, launch: str) -> Path:

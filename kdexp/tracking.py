@@ -140,6 +140,20 @@ class Tracker:
             if isinstance(self._logger, MLFlowLogger):
                 self._logger.experiment.log_artifacts(self._logger.run_id, str(self._folder / "figures"), "figures")
 
+    def add(self, metrics: Mapping[str, float]) -> None:
+        """Add metrics to a run that was finished before.
+
+        Args:
+            metrics: name -> value.
+        """
+        self._attempt(lambda: self._add(metrics))
+
+    def _add(self, metrics: Mapping[str, float]) -> None:
+        if self._run is not None:
+            self._run.summary.update(dict(metrics))
+        elif self._logger is not None:
+            self._logger.log_metrics(dict(metrics))
+
     def robustness(self, report: Mapping[str, Any]) -> None:
         """Add a robustness report: the student's measures, and in W&B the tables of all measures and cells.
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Send the offline W&B runs that lie below some folders (outputs and multirun, when none is named) to the server:
 #
-#     bash scripts/wandb_sync.sh multirun/2026-11-23/18-00-00
+#     bash scripts/wandb_sync.sh multirun/digits_alpha-3fa9c1
 #     bash scripts/wandb_sync.sh --dry-run        # says what would be sent; other options go to `wandb sync` too
 #
 # What was sent before is not sent again. Needs `wandb login`, once.

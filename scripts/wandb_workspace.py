@@ -1,7 +1,7 @@
 """Build the W&B workspace of a sweep: its runs grouped over seeds, beside their control.
 
-    python scripts/wandb_workspace.py multirun/2026-11-23/18-00-00            # saved on the server; prints its address
-    python scripts/wandb_workspace.py multirun/2026-11-23/18-00-00 --dry-run  # only built and described
+    python scripts/wandb_workspace.py multirun/digits_alpha-3fa9c1            # saved on the server; prints its address
+    python scripts/wandb_workspace.py multirun/digits_alpha-3fa9c1 --dry-run  # only built and described
 
 Needs `pip install 'kdexp[wandb-workspaces]'`. Everything is read from the sweep's results.json files; send its offline
 runs first (scripts/wandb_sync.sh). W&B has no heat map of two settings: a scatter plot of alpha and temperature with

@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -38,10 +39,26 @@ def command(tmp_path, store):
     return run
 
 
+_REAL_DATA = {
+    "mnist": "MNIST/raw",
+    "mnist8": "MNIST/raw",
+    "fashion_mnist": "FashionMNIST/raw",
+    "cifar10": "cifar-10-batches-py",
+    "cifar100": "cifar-100-python",
+    "pneumonia_mnist": "pneumoniamnist.npz",
+}
+
+
 @pytest.fixture
-def data_dir() -> str:
-    """Folder of the real data sets."""
-    folder = os.environ.get("KDEXP_DATA_DIR")
-    if not folder:
-        pytest.skip("KDEXP_DATA_DIR is not set: the real data sets are not here")
+def real_data() -> Callable[[str], str]:
+    """The folder of the real data sets, asked for by the option of the one that a test needs: it skips without it."""
+
+    def folder(dataset: str) -> str:
+        root = os.environ.get("KDEXP_DATA_DIR")
+        if not root:
+            pytest.skip(f"{dataset}: KDEXP_DATA_DIR is not set")
+        if not Path(root, _REAL_DATA[dataset]).exists():
+            pytest.skip(f"{dataset}: {_REAL_DATA[dataset]} is not in KDEXP_DATA_DIR")
+        return root
+
     return folder

@@ -193,20 +193,29 @@ def test_a_control_alone_is_examined_as_a_control(sweep, store):
     assert list(report["models"]) == ["control"]
 
 
-def test_a_control_is_trained_when_that_is_asked_for(copied, store):
+def test_a_control_is_trained_where_there_is_none(copied, store):
     shutil.rmtree(copied / "0")
     settings = ("robustness=noise_dose", *SMALL)
     with pytest.raises(ValueError, match=r"^control must be found beside the run, got none .*control=auto trains it"):
-        examine(store, *settings, run=copied / "1")
+        examine(store, *settings, "control=find", run=copied / "1")
     report = examine(store, *settings, "control=none", run=copied / "1")[copied / "1"]
     assert list(report["models"]) == ["teacher", "student"]
-    report = examine(store, *settings, "control=auto", run=copied / "1")[copied / "1"]
+    report = examine(store, *settings, run=copied / "1")[copied / "1"]
     assert list(report["models"]) == ["teacher", "control", "student"]
     trained = results.read(copied / "1" / "control", "control")
     assert trained["is_control"]
     assert trained["control_fingerprint"] == results.read(copied / "1", "run")["control_fingerprint"]
-    again = examine(store, *settings, run=copied / "1")[copied / "1"]
+    again = examine(store, *settings, "control=find", run=copied / "1")[copied / "1"]
     assert again["models"] == report["models"], "it is found from now on"
+
+
+def test_a_control_is_trained_once_for_all_runs_of_a_sweep_with_one_seed(copied, store):
+    shutil.rmtree(copied / "0")
+    run(compose([*SMOKE, "alpha=0.5"], output_dir=copied / "2", store_dir=store))
+    found = examine(store, "robustness=noise_dose", *SMALL, sweep_dir=copied)
+    controls = [found[copied / name]["models"]["control"] for name in ("1", "2")]
+    assert controls[0] == controls[1]
+    assert len(list(copied.glob("*/control"))) == 1
 
 
 @pytest.mark.parametrize("task", ["multiclass", "binary", "multilabel"])
@@ -286,7 +295,7 @@ def test_a_run_without_its_control_is_examined_at_the_end_all_the_same(tmp_path,
         (["robustness=features", "robustness.features.neighbours=few"],
          r"^robustness.features.neighbours must be at least 1, got few$"),
         (["robustness=quick", "robustness.samples=0"], r"^robustness.samples must be null or at least 1, got 0$"),
-        (["robustness=quick", "control=perhaps"], r"^control must be find, auto or none, got perhaps$"),
+        (["robustness=quick", "control=perhaps"], r"^control must be auto, find or none, got perhaps$"),
         (["robustness=quick", "sweep_dir=/nowhere"], r"^one of run and sweep must be given, .* sweep=/now"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -122,10 +122,10 @@ def test_a_run_from_the_command_line_and_its_evaluation(command, tmp_path):
     assert "agreement" in again.stdout
     settings = ("robustness=noise_dose", "robustness.samples=50", "control=none")
     examined = command("kdexp-eval", f"run={folder}", *settings)
-    assert re.search(r"noise_dose  gaussian_noise area +0\.\d{4} +0\.\d{4}", examined.stdout)
+    assert re.search(r"noise: accuracy, gaussian_noise +\d+\.\d\d +\d+\.\d\d", examined.stdout)
     assert (folder / "robustness.csv").exists()
     assert len(list(folder.glob("wandb/offline-run-*"))) == 2, "the report is added to the run's tracking"
-    refused = command("kdexp-eval", f"run={folder}", "robustness=quick", rc=2)
+    refused = command("kdexp-eval", f"run={folder}", "robustness=quick", "control=find", rc=2)
     assert refused.stderr.startswith("error: control must be found beside the run")
     assert len(refused.stderr.splitlines()) == 1
     with (folder / "results.json").open() as file:

@@ -17,8 +17,9 @@ from hydra.utils import instantiate
 
 from kdexp import child, results, train
 from kdexp.config import HYDRA_VERSION_BASE, check, code_version, compose, is_control, plain, run_fingerprint, run_key
+from kdexp.foreign import check_folder
 from kdexp.report.progress import Progress, command_line, seconds_left, settings, show_left
-from kdexp.sweep import Job, State, Sweep, name_job, name_sweep, placed
+from kdexp.sweep import Job, State, Sweep, link_wandb, name_job, name_sweep, placed, without_gain
 
 CONF = Path(__file__).parents[1] / "conf"
 FACTS = {
@@ -393,6 +394,34 @@ def test_a_job_is_called_by_what_makes_it_differ():
     assert settings([state(0, "waiting")]) == {0: "dataset=digits seed=0"}
 
 
+def test_runs_that_were_done_before_their_control_are_found(tmp_path):
+    jobs = [job(number) for number in range(5)]
+    Sweep(tmp_path, jobs, "command")
+    told = {"tool": "wandb", "location": "here", "group": None, "control": "w"}
+    untold = told | {"control": None}
+    run(tmp_path / "seed-0", control_fingerprint="a", tracking=untold)
+    run(tmp_path / "seed-1", control_fingerprint="a", tracking=told)
+    run(tmp_path / "seed-2", control_fingerprint="b", tracking=untold)
+    run(tmp_path / "seed-3", control_fingerprint="a", tracking=untold | {"location": None})
+    assert without_gain(tmp_path) == {}, "no control is done yet"
+    run(tmp_path / "seed-4", control_fingerprint="a", is_control=True, tracking=untold)
+    assert without_gain(tmp_path) == {tmp_path / "seed-0": tmp_path / "seed-4"}
+
+
+def test_the_wandb_runs_of_a_sweep_are_linked_in_one_folder_that_may_be_moved(tmp_path):
+    sweep = tmp_path / "sweep"
+    Sweep(sweep, [job(0), job(1)], "command")
+    assert link_wandb(sweep) is None
+    for number in (0, 1):
+        (sweep / f"seed-{number}" / "wandb" / f"offline-run-{number}").mkdir(parents=True)
+    for _ in range(2):
+        assert link_wandb(sweep) == sweep / "wandb-runs"
+    check_folder(sweep, "sweep_name")
+    moved = sweep.rename(tmp_path / "moved")
+    found = sorted(path.name for path in (moved / "wandb-runs").iterdir() if path.is_dir())
+    assert found == ["offline-run-0", "offline-run-1"]
+
+
 def test_the_command_to_run_again_is_quoted_and_does_not_force():
     typed = ["/usr/bin/kdexp-train", "-m", "feature_loss=[at,rkd]", "rerun=all", "seed=0,1"]
     assert command_line(typed) == "kdexp-train -m 'feature_loss=[at,rkd]' seed=0,1"
@@ -411,7 +440,7 @@ def test_without_a_terminal_a_line_is_printed_when_a_job_starts_waits_or_ends(tm
     assert lines[1] == "job 0 running: seed=0"
     assert lines[2] == "job 1 waits for the teacher that another job trains: seed=1"
     assert lines[3].startswith(
-        "job 0 killed: seed=0: by SIGKILL  [2 completed, 1 killed, best val acc 75.00 % (seed=1)"
+        "job 0 killed: seed=0: by SIGKILL  [3/3 finished, 2 completed, 1 killed, best val acc 75.00 % (seed=1)"
     )
     assert lines[4].startswith("job 1 completed in 1 min 15 s, val acc 75.00 %: seed=1")
     assert len(lines) == 5
@@ -429,7 +458,8 @@ def test_the_live_table_shows_what_runs_and_what_failed_and_counts_the_rest(tmp_
     for words in ("2/4", "50.00 %", "seed=3", "failed", "seed=4", "best val acc 50.00 % (seed=3)"):
         assert words in shown
     assert "seed=50" not in shown
-    assert shown.count("\n") < 15
+    assert "1/100 finished" in shown
+    assert shown.count("\n") < 16
 
 
 def test_at_the_end_what_failed_is_listed_with_its_reason_its_log_and_the_command(tmp_path, capsys):

@@ -267,6 +267,50 @@ def test_jobs_whose_data_changed_run_again(command, tmp_path):
     assert "2 completed before" in command("kdexp-train", *sweep).stdout
 
 
+def gains(folder: Path) -> dict[str, dict[str, float]]:
+    """Run folder -> what W&B knows of the run's control and gain, from all its records."""
+    found: dict[str, dict[str, float]] = {}
+    for path in sorted(folder.glob("multirun/*/*/wandb/offline-run-*")):
+        command = [SCRIPTS / "wandb", "leet", "inspect", str(path), "--summary", "--json"]
+        told = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)["summary"]
+        own = {name: value for name, value in told.items() if name in ("gain/acc", "control/test/acc")}
+        found.setdefault(path.parents[1].name, {}).update(own)
+    return found
+
+
+@pytest.mark.parametrize("launcher", ["basic", "fused", "joblib"])
+def test_controls_run_first_and_wandb_has_every_gain(command, tmp_path, launcher):
+    sweep = ("kdexp-train", "-m", *SMOKE, "tracking=wandb", f"hydra/launcher={launcher}")
+    command(*sweep, "alpha=0.1,0.5,1", "trainer.max_epochs=1", cwd=tmp_path)
+    begun = {name: run["started"] for name, run in runs(tmp_path).items()}
+    if launcher != "joblib":  # there they begin at the same time
+        assert min(begun, key=begun.__getitem__).startswith("alpha-1-")
+    accuracy = {name: run["metrics"]["test"]["best"]["acc"] for name, run in runs(tmp_path).items()}
+    (control,) = (name for name in begun if name.startswith("alpha-1-"))
+    told = gains(tmp_path)
+    assert told.pop(control) == {}
+    assert len(told) == 2
+    for name, known in told.items():
+        assert known["control/test/acc"] == pytest.approx(accuracy[control])
+        assert known["gain/acc"] == pytest.approx(accuracy[name] - accuracy[control])
+
+
+def test_gains_are_added_to_runs_that_were_done_before_their_control(command, tmp_path):
+    sweep = ("kdexp-train", "-m", *SMOKE, "tracking=wandb", "trainer.max_epochs=1")
+    done = command(*sweep, "alpha=0.1,0.5")
+    assert set(map(len, gains(tmp_path).values())) == {0}
+    (folder,) = tmp_path.glob("multirun/*")
+    assert f"W&B           wandb leet {folder / 'wandb-runs'}" in done.stdout
+    done = command(*sweep, "alpha=0.1,0.5,1")
+    assert "adding gain/* and control/* to 2 runs" in done.stdout
+    told = gains(tmp_path)
+    assert sorted(map(len, told.values())) == [0, 2, 2]
+    assert "adding gain" not in command(*sweep, "alpha=0.1,0.5,1").stdout, "it is done once"
+    latest = sorted((folder / "wandb-runs").iterdir())[-1]
+    inspect = [SCRIPTS / "wandb", "leet", "inspect", str(latest), "--summary", "--json"]
+    assert "gain/acc" in json.loads(subprocess.run(inspect, capture_output=True, check=True).stdout)["summary"]
+
+
 def test_a_sweep_goes_where_it_is_told_to(command, tmp_path):
     command("kdexp-train", "-m", *SMOKE, "seed=0", "sweep_name=mine")
     command("kdexp-train", "-m", *SMOKE, "seed=0", "sweep_name=mine", "hydra.sweep.dir='else where/${sweep_name}'")

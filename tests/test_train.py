@@ -233,7 +233,8 @@ def test_a_faster_way_to_train_gives_the_same_student(tmp_path, store, faster):
     ],
     ids=" ".join,
 )
-def test_real_data_are_learned_from(tmp_path, store, data_dir, overrides):
+def test_real_data_are_learned_from(tmp_path, store, real_data, overrides):
+    data_dir = real_data(compose(overrides, output_dir=tmp_path).dataset.name)
     small = ["trainer.max_epochs=1", "teacher.recipe.max_epochs=1", "trainer.accelerator=cpu", "tracking=none"]
     small += ["dataset.train_fraction=0.1", "teacher.recipe.train_fraction=0.1"]
     result = run(compose([*small, *overrides], output_dir=tmp_path, store_dir=store, data_dir=data_dir))

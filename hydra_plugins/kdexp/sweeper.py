@@ -2,6 +2,7 @@
 
 import _thread
 import logging
+import shlex
 import signal
 import sys
 import threading
@@ -31,7 +32,7 @@ from kdexp.config import (
     run_key,
 )
 from kdexp.foreign import check_folder
-from kdexp.sweep import Job, Sweep, name_job, name_sweep, placed
+from kdexp.sweep import Job, Sweep, link_wandb, name_job, name_sweep, placed, without_gain
 
 if TYPE_CHECKING:
     from kdexp.report.progress import Progress
@@ -62,6 +63,7 @@ class Sweeper(BasicSweeper):
     ) -> None:
         super().__init__(max_batch_size, params)
         self._grids = list(grids) or [{}]
+        self._controls: set[str] = set()  # keys of the jobs whose student is trained alone
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Name the sweep's folder, before a launcher is made that writes to it."""
@@ -123,6 +125,10 @@ class Sweeper(BasicSweeper):
             except Exception as error:  # of the launcher's; those of jobs do not come here
                 print(f"error: {type(self.launcher).__name__}: {error}", file=sys.stderr)
         self._show_end(sweep)
+        if not stop.number:
+            self._track_gains(sweep.folder)
+        if together := link_wandb(sweep.folder):
+            print(f"W&B           wandb leet {shlex.quote(str(together))}")
         if stop.number:
             launch.leave(signals.exit_code(stop.number), "interrupted")
         if any(sweep.is_unfinished(state) for state in sweep.states()):
@@ -148,6 +154,14 @@ class Sweeper(BasicSweeper):
         show_sweep(sweep.folder)
         show_left(sweep.folder, sweep.states(), sweep.command)
 
+    def _track_gains(self, folder: Path) -> None:
+        """Tell the trackers of runs that were done before their control what they gained over it."""
+        assert self.config is not None
+        late = without_gain(folder)
+        if late:
+            print(f"tracking      adding gain/* and control/* to {len(late)} runs that ended before their control")
+            launch.track_gains(late, plain(self.config.tracking), folder / "tracking.log")
+
     def _work(self, sweep: Sweep, stop: "Stop") -> None:
         # Again, for jobs that another launch was at, and that it left when it was stopped or killed.
         for _ in range(_ROUNDS):
@@ -164,7 +178,8 @@ class Sweeper(BasicSweeper):
                 f"+hydra.job.env_set.{launch.LAUNCH}={sweep.launch}",
                 *self._more(state.job),
             ]
-            for state in sweep.states()
+            # Controls first, so that what is compared with them can say its gain when it ends.
+            for state in sorted(sweep.states(), key=lambda state: state.job.key not in self._controls)
             if sweep.is_to_run(state)
         ]
         size = self.max_batch_size or max(len(jobs), 1)
@@ -220,7 +235,10 @@ class Sweeper(BasicSweeper):
             is_control=is_control(values),
             fingerprint=run_fingerprint(values),
         )
-        return Job(tuple(cell), name, run_key(values), values["trainer"]["max_epochs"])
+        job = Job(tuple(cell), name, run_key(values), values["trainer"]["max_epochs"])
+        if is_control(values):
+            self._controls.add(job.key)
+        return job
 
 
 def _with_data(folder: Path, jobs: Sequence[Job], configs: Sequence[DictConfig]) -> list[Job]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kdexp.config import DISTILLATION_ONLY, RUN_ONLY, control_fingerprint, run_fingerprint
+from kdexp.naming import short_values
 from kdexp.report.runs import DATA, Run, read_reports
 from kdexp.report.statistics import Paired, paired, t_interval, wilson
 
@@ -320,12 +321,13 @@ def is_for_controls(name: str) -> bool:
 def _described(runs: Sequence[Run], axes: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """A label and the values on the axes for the first run of each setting."""
     controls = [run for run in runs if run.is_control]
+    texts = {axis: short_values(plain(run.settings.get(axis)) for run in runs if heeds(run, axis)) for axis in axes}
     for run in runs:
         values = {axis: run.settings.get(axis) for axis in axes if heeds(run, axis)}
         shown = list(values)
         if run.is_control:
             shown = [a for a in values if len({str(control.settings.get(a)) for control in controls}) > 1]
-        words = [f"{axis}={plain(values[axis])}" for axis in shown]
+        words = [f"{axis}={texts[axis][plain(values[axis])]}" for axis in shown]
         if not (words or run.is_control):  # the only setting
             words = [f"{name}={plain(run.settings[name])}" for name in ("alpha", "temperature")]
         yield " ".join((["control"] if run.is_control else []) + words), values

@@ -75,8 +75,10 @@ def confusion(curves: "CurveData", classes: Sequence[str], path: Path) -> None:
     side = min(max(4.2, 0.55 * len(counts)), 8.0)
     names = [_short(name) for name in classes] if len(counts) <= _COUNTED_CLASSES else []
     slanted = any(len(name) > 3 for name in names)
-    margins = {} if slanted else {"left": 0.1, "right": 1, "bottom": 0.1, "top": 0.94}
-    figure = _figure(side + 1.2, side, **margins)
+    width = side + 1.4
+    # In inches: the labels and the colour bar take as much room around few classes as around many.
+    inches = {"left": 0.65 / width, "right": 1 - 0.25 / width, "bottom": 0.55 / side, "top": 1 - 0.35 / side}
+    figure = _figure(width, side, **({} if slanted else inches))
     axes = figure.add_subplot()
     image = axes.imshow(share, cmap="Blues", norm=_SQRT, interpolation="nearest")
     figure.colorbar(image, ax=axes, shrink=0.8, label="share of the true class", format=PercentFormatter(1, decimals=0))

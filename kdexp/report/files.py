@@ -9,8 +9,8 @@ from kdexp.report import claims, figures
 from kdexp.report.comparison import Comparison
 from kdexp.report.curves import curves
 from kdexp.report.page import title, write_page
-from kdexp.report.robustness import is_of_corruptions
 from kdexp.report.runs import write_csv
+from kdexp.robustness import is_of_corruptions
 
 TABLE, PAGE, CLAIMS = "compare.csv", "report.html", "claims.md"
 

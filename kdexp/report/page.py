@@ -14,12 +14,13 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from kdexp.atomic import atomic_path
-from kdexp.report import claims, plots, robustness
+from kdexp.report import claims, glossary, plots, robustness
 from kdexp.report.comparison import Comparison, Setting, heeds, plain, teachers_part
 from kdexp.report.curves import CONDITIONS, Curve, curves
 from kdexp.report.runs import Run
 from kdexp.report.statistics import FEWEST_SEEDS, Paired, with_p
 from kdexp.report.summary import answer, interval, points, spread, tested, tie
+from kdexp.robustness import is_of_corruptions
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,14 @@ class Table:
         rows: a cell a column: text, or (text, what it is sorted by).
         words: the columns, by place, that hold words; the others' numbers stand right.
         commands: the columns, by place, that hold something to copy.
+        notes: lines below it.
     """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
     words: Sequence[int] = (0,)
     commands: Sequence[int] = ()
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -572,7 +575,7 @@ def _soft_labels(comparison: Comparison) -> Section | None:
 def _robustness(comparison: Comparison) -> Section | None:
     figures: dict[str, list[Figure]] = {}
     rows: list[list[Any]] = []
-    said = []
+    answers, said, measures = [], [], dict[str, None]()
     for setting in comparison.distilled or comparison.controls:
         examined = [run for run in setting.runs if run.folder in comparison.reports]
         if not examined:
@@ -580,25 +583,38 @@ def _robustness(comparison: Comparison) -> Section | None:
         reports = [comparison.reports[run.folder] for run in examined]
         figures[setting.label] = list(_robustness_figures(reports))
         rows += _robustness_rows(setting, reports)
+        answers.append(_robustness_answer(setting, reports))
         said.append(f"{setting.label}: {' '.join(robustness.words(reports))}")
+        measures |= {name: None for report in reports for _, name, _ in robustness.flat(report["measures"])}
     if not figures:
         return None
     lead = "\n".join(
         [
+            *filter(None, answers),
             f"Means over seeds, lines are 95 % t intervals over them ({FEWEST_SEEDS} seeds or more); every network "
             "sees the same noise, and each is attacked for itself. Student less control is paired by seed; p values "
-            "are not corrected for the number of measures.",
+            f"are not corrected for the number of measures. {robustness.UNITS}",
             *said,
         ]
     )
     columns = ["setting", "measure", "teacher", "control", "student", "student - control", _INTERVAL, "verdict"]
-    return Section("robustness", "How well it holds up", lead, figures, Table(columns, rows, (0, 1, 7)))
+    table = Table(columns, rows, (0, 1, 7), notes=list(glossary.explained(measures)))
+    return Section("robustness", "How well it holds up", lead, figures, table)
+
+
+def _robustness_answer(setting: Setting, reports: plots.Reports) -> str:
+    """Of one run by its test samples, of several by their seeds."""
+    if setting.is_control:
+        return ""
+    if len(reports) == 1:
+        return f"{setting.label}: {robustness.answer(reports[0])}"
+    return robustness.answer_over_seeds(setting.label, list(robustness.accuracy_over_seeds(reports)))
 
 
 def _robustness_figures(reports: plots.Reports) -> Iterator[Figure]:
     cells = reports[0]["cells"]
     for axis in dict.fromkeys(row["axis"] for row in cells):
-        if robustness.is_of_corruptions(axis):
+        if is_of_corruptions(axis):
             yield Figure(f"Over severity: {axis}", plots.severities(reports, axis))
             yield Figure(f"By corruption: {axis}", plots.corruptions(reports, axis))
     for axis, name in dict.fromkeys((row["axis"], row["name"]) for row in cells):
@@ -612,17 +628,17 @@ def _robustness_figures(reports: plots.Reports) -> Iterator[Figure]:
 
 def _robustness_rows(setting: Setting, reports: plots.Reports) -> Iterator[list[Any]]:
     for row in robustness.measures_over_seeds(reports):
-        gain = row["difference"]
+        gain, measure = row["difference"], glossary.known(row["measure"])
         ends = gain["interval"] if gain else None
         yield [
             setting.label,
-            robustness.named(row["axis"], row["measure"]),
+            glossary.label(row["axis"], row["measure"]),
             *(
-                (f"{value:.4f}", value) if (value := row["mean"].get(role)) is not None else ("", None)
+                (measure.number(value), value) if (value := row["mean"].get(role)) is not None else ("", None)
                 for role in plots.ROLES
             ),
-            (f"{gain['mean']:+.4f}", gain["mean"]) if gain else ("", None),
-            (f"{ends[0]:+.4f} to {ends[1]:+.4f}", ends[0]) if ends else ("", None),
+            (measure.number(gain["mean"], sign=True), gain["mean"]) if gain else ("", None),
+            (" to ".join(measure.number(end, sign=True) for end in ends), ends[0]) if ends else ("", None),
             with_p(gain["verdict"], gain["p"]) if gain else "",
         ]
 

@@ -18,6 +18,7 @@ Plot = dict[str, Any]
 
 # Colours that people with any kind of colour vision can tell apart (Okabe and Ito 2008), darkened to be read on white.
 WINNER, TEACHER, CONTROL, OTHER = "#0072b2", "#b85000", "#4d4d4d", "#9aa5b1"
+SEED = "#55606b"
 _CLASSES = (
     "#0072b2",
     "#d55e00",
@@ -205,7 +206,7 @@ def gains(comparison: Comparison) -> Plot | None:
             "name": "one seed",
             "x": [value for _, value in dots],
             "y": [name for name, _ in dots],
-            "marker": {"size": 5, "color": OTHER, "symbol": "line-ns-open"},
+            "marker": {"size": 16, "color": SEED, "symbol": "line-ns-open", "line": {"width": 2}},
             "hovertemplate": "%{y}<br>%{x:+.2f} points<extra>one seed</extra>",
         },
         {
@@ -326,13 +327,13 @@ def learning_curves(comparison: Comparison, name: str) -> Plot | None:
             {
                 "type": "scatter",
                 "mode": "lines" if len(epochs) > 1 else "markers",
-                "name": _short(setting.label, 34) if colour != OTHER else "next best on val",
+                "name": _wrapped(setting.label, 34) if colour != OTHER else "next best on val",
                 "legendgroup": setting.label if colour != OTHER else "others",
                 "showlegend": colour != OTHER or all(curve.get("legendgroup") != "others" for curve in data),
                 "x": epochs,
                 "y": [round(float(value), 4) for value in values.mean(0)],
                 "line": {"color": colour, "width": 2.5 if colour != OTHER else 1.2},
-                "hovertemplate": "epoch %{x}: %{y:.4~g}<extra>" + _short(setting.label, 60) + "</extra>",
+                "hovertemplate": "epoch %{x}: %{y:.4~g}<extra>" + _wrapped(setting.label, 60) + "</extra>",
             }
         )
     if not data:
@@ -487,12 +488,12 @@ def _points(
     return {
         "type": "scatter",
         "mode": "lines+markers",
-        "name": _short(name, 34),
+        "name": _wrapped(name, 34),
         "x": [x for x, *_ in points],
         "y": [round(100 * y, 4) for _, y, _ in points],
         "error_y": _error_bars([(y, interval) for _, y, interval in points]) | {"color": colour},
         "line": {"color": colour, "width": 2, "dash": dash},
-        "hovertemplate": "%{x}: %{y:.2f}<extra>" + _short(name, 60) + "</extra>",
+        "hovertemplate": "%{x}: %{y:.2f}<extra>" + _wrapped(name, 60) + "</extra>",
     }
 
 

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from kdexp import results
 from kdexp.foreign import printable
+from kdexp.naming import job_names
 from kdexp.pace import EVERY_SECONDS, duration
 from kdexp.report.comparison import order_of_choice
 from kdexp.sweep import State
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _MOST_ROWS = 20  # of the live table: a hundred jobs must not push it out of the terminal
 _WIDEST = 48  # of what a job does, in the live table
+_SHORTEST = 24  # of the name of a job, in the live table
 _MOST_LINES = 4  # elsewhere, of what runs
 _BEST_ROWS = 10  # of the trials of a search
 _LOG_HEAD = re.compile(r"(\[[^]]*\]){3} ")  # time, module and level of a line in a log
@@ -70,7 +72,7 @@ class Progress:
             self._lines(states)
 
     def _table(self, states: Sequence[State]) -> Group:
-        labels = settings(states)
+        labels = settings(states, max(_SHORTEST, self._console.width // 3))
         table = Table(box=SIMPLE)
         for name in ("job", "", "epoch", "val acc", "time", "settings"):
             table.add_column(name, justify="right" if name in ("job", "epoch", "val acc", "time") else "left")
@@ -94,7 +96,9 @@ class Progress:
 
     def _title(self, states: Sequence[State]) -> str:
         to_come = self._to_come()
-        parts = [_counts(states), *([f"{to_come} to come"] if to_come else [])]
+        finished = sum(state.status not in ("waiting", "running") for state in states)
+        done = f"{finished}/{len(states) + to_come} finished"
+        parts = [done, _counts(states), *([f"{to_come} to come"] if to_come else [])]
         best = max((state for state in states if state.val_acc is not None), key=lambda s: s.val_acc or 0, default=None)
         if best is not None:
             parts.append(f"best val acc {_percent(best.val_acc)} ({settings(states)[best.number]})")
@@ -203,10 +207,10 @@ def show_left(folder: Path, states: Sequence[State], command: str) -> None:
     console.print(f"run again     {command}", soft_wrap=True, highlight=False)
 
 
-def settings(states: Sequence[State]) -> dict[int, str]:
-    """What makes each job differ from the others, by its number."""
-    common = set.intersection(*(set(state.job.overrides) for state in states)) if len(states) > 1 else set()
-    return {state.number: " ".join(o for o in state.job.overrides if o not in common) for state in states}
+def settings(states: Sequence[State], longest: int = 160) -> dict[int, str]:
+    """What makes each job differ from the others, by its number; see `kdexp.naming.job_names`."""
+    names = job_names([state.job.overrides for state in states], longest)
+    return {state.number: name for state, name in zip(states, names, strict=True)}
 
 
 def seconds_left(states: Sequence[State], to_come: int = 0) -> float | None:

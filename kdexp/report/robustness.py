@@ -2,20 +2,18 @@
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE
 from rich.table import Table
 
+from kdexp.report import glossary
 from kdexp.report.comparison import Setting
-from kdexp.report.statistics import Paired, paired, with_p
+from kdexp.report.statistics import FEWEST_SEEDS, NOT_TESTED, TOO_FEW, Paired, paired, with_p
+from kdexp.robustness import is_of_corruptions
 from kdexp.terminal import screen
-
-# Measures for which less is better have no sign of their own in a table: the reader is told.
-_LESS_IS_BETTER = ("mce", "relative_mce", "error", "ece", "ace", "nll", "brier", "fpr95", "acc_lost", "largest_gap")
-
 
 # Up to so many classes each one's count is written out.
 _COUNTED_CLASSES = 5
@@ -23,16 +21,20 @@ _COUNTED_CLASSES = 5
 Report = Mapping[str, Any]
 """The content of a robustness.json."""
 
+UNITS = "In %, differences of student and control in points; a row in another unit names it in brackets."
+_UNCORRECTED = "the tests are not corrected for how many they are"
+
 
 def show(report: Report, folder: Path) -> None:
-    """Print the measures of the networks side by side, the checks that failed, the notes, and where everything is."""
+    """Print the answer, the measures of the networks side by side, failed checks, notes, and where everything is."""
     console = screen()
-    console.print(
-        f"\nrobustness on {report['samples']} test samples of {report['dataset']}; intervals over test samples"
-    )
+    console.print(f"\n{answer(report)}", highlight=False, soft_wrap=True)
+    console.print(f"\nrobustness on {report['samples']} test samples of {report['dataset']}. {UNITS}", soft_wrap=True)
     for line in sample_counts(report):
         console.print(line, soft_wrap=True)
     console.print(_table(report))
+    for line in glossary.explained(name for _, name, _ in flat(report["measures"])):
+        console.print(line, highlight=False, soft_wrap=True)
     failed = [check for check in report["attack_checks"] if not check["holds"]]
     for check in failed:
         console.print(
@@ -45,6 +47,86 @@ def show(report: Report, folder: Path) -> None:
     console.print(f"report        {folder / 'robustness.json'}", soft_wrap=True)
     console.print(f"cells         {folder / 'robustness.csv'}", soft_wrap=True)
     console.print(f"figures       {folder / 'figures'}", soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class _Tested:
+    """The difference in accuracy of student and control under one condition (shares), and what its test says."""
+
+    condition: str
+    mean: float
+    interval: Sequence[float] | None
+    verdict: str
+
+    def __str__(self) -> str:
+        ends = "" if self.interval is None else f", {100 * self.interval[0]:+.2f} to {100 * self.interval[1]:+.2f}"
+        return f"{_where(self.condition)} ({100 * self.mean:+.2f}{ends})"
+
+
+def _where(condition: str) -> str:
+    kind, _, name = condition.partition(" ")
+    known = {
+        "clean": "on clean test data",
+        "noise_dose": "under noise",
+        "attacks": "under attacks",
+        "corruptions_lite": "under corruptions",
+        "shift": f"under distribution shift ({name})",
+    }
+    return known.get(kind, f"under {condition}")
+
+
+def answer(report: Report) -> str:
+    """Whether the student of one run is better than its control, by how much and under what, in a sentence.
+
+    A difference counts where its interval, of a paired bootstrap over the test samples, leaves out 0.
+    """
+    if not {"student", "control"} <= set(report["models"]):
+        return (
+            "This report does not have both student and control, so it cannot say what distillation adds: kdexp-eval "
+            "robustness=... compares them, and trains the control where there is none."
+        )
+    if "accuracy_under" not in report:
+        return "An older kdexp made this report, without what a test needs: kdexp-eval makes a new one."
+    tested = []
+    for condition, entry in report["accuracy_under"].items():
+        gain = entry["difference"]
+        if gain["value"] is not None:
+            ends = None if gain["low"] is None else (gain["low"], gain["high"])
+            tested.append(_Tested(condition, gain["value"], ends, _of_interval(ends)))
+    percent = f"{100 * report['settings']['confidence']:g} %"
+    return (
+        f"{_sentence('The student', tested)} Brackets: points of accuracy, and their {percent} interval by a paired "
+        f"bootstrap over the test samples of this one run; another seed may differ, and {_UNCORRECTED}."
+    )
+
+
+def _of_interval(ends: tuple[float, float] | None) -> str:
+    if ends is None:
+        return NOT_TESTED
+    return "better" if ends[0] > 0 else "worse" if ends[1] < 0 else "not significant"
+
+
+_SAID = {
+    "better": "is better than the control ",
+    "worse": "is worse than the control ",
+    "not significant": "does not differ significantly from the control ",
+    TOO_FEW: f"was not tested against the control, which takes {FEWEST_SEEDS} seeds, ",
+    NOT_TESTED: "cannot be tested against the control ",
+}
+
+
+def _sentence(who: str, tested: Sequence[_Tested]) -> str:
+    """Who is better, worse and not significantly different, under what, in this order."""
+    parts = []
+    for verdict, words in _SAID.items():
+        found = [str(one) for one in tested if one.verdict == verdict]
+        if found:
+            parts.append(words + _joined(found))
+    return f"{who} {'; it '.join(parts)}."
+
+
+def _joined(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def sample_counts(report: Report) -> Iterator[str]:
@@ -60,12 +142,6 @@ def sample_counts(report: Report) -> Iterator[str]:
         yield f"samples, {name}: {counts['samples']} ({found})"
 
 
-def named(axis: str, measure: str) -> str:
-    """A measure as a table has it, with a word where less is better."""
-    less = measure.rpartition(" ")[2].startswith(_LESS_IS_BETTER)
-    return f"{axis}  {measure}{'  (less is better)' if less else ''}"
-
-
 def _table(report: Report) -> Table:
     table = Table(box=SIMPLE)
     table.add_column("", no_wrap=True)
@@ -76,10 +152,11 @@ def _table(report: Report) -> Table:
         percent = f"{100 * report['settings']['confidence']:g} %"
         table.add_column(f"student - control, {percent} interval", justify="right")
     for axis, name, entry in flat(report["measures"]):
-        cells = [number(entry.get(role)) for role in roles]
+        measure = glossary.known(name)
+        cells = [measure.number(entry.get(role)) for role in roles]
         if "difference" in entry:
-            cells.append(difference(entry["difference"]))
-        table.add_row(named(axis, name), *cells)
+            cells.append(_difference(measure, entry["difference"]))
+        table.add_row(glossary.label(axis, name), *cells)
     return table
 
 
@@ -100,6 +177,7 @@ def over_seeds(settings: Sequence[Setting], reports: Mapping[Path, Report]) -> d
                 "label": setting.label,
                 "seeds": [run.seed for run in setting.runs],
                 "runs": [str(run.folder) for run in setting.runs],
+                "accuracy_under": list(accuracy_over_seeds([reports[run.folder] for run in setting.runs])),
                 "measures": list(measures_over_seeds([reports[run.folder] for run in setting.runs])),
             }
             for setting in settings
@@ -128,9 +206,39 @@ def measures_over_seeds(reports: Sequence[Report]) -> Iterator[dict[str, Any]]:
         }
 
 
-def is_of_corruptions(axis: str) -> bool:
-    """Whether an axis is of common corruptions: kdexp's own, or a published set of them."""
-    return axis == "corruptions_lite" or axis.endswith(("_c", "_c_held_out"))
+def accuracy_over_seeds(reports: Sequence[Report]) -> Iterator[dict[str, Any]]:
+    """The accuracy under each condition: the difference of student and control, paired by seed, and its t test."""
+    found: dict[str, list[float]] = {}
+    for report in reports:
+        for condition, entry in report.get("accuracy_under", {}).items():
+            value = entry.get("difference", {}).get("value")
+            if value is not None:
+                found.setdefault(condition, []).append(value)
+    for condition, values in found.items():
+        gain = paired(values)
+        assert gain is not None
+        yield {"condition": condition, "difference": asdict(gain) | {"verdict": gain.verdict}}
+
+
+def answer_over_seeds(who: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """The same as `answer` of a configuration that was run with several seeds, by the paired t test over them.
+
+    Args:
+        who: the configuration.
+        rows: from `accuracy_over_seeds`.
+    """
+    tested = [
+        _Tested(row["condition"], gain["mean"], gain["interval"], gain["verdict"])
+        for row in rows
+        for gain in [row["difference"]]
+    ]
+    if not tested:
+        return ""
+    seeds = max(len(row["difference"]["differences"]) for row in rows)
+    return (
+        f"{_sentence(who, tested)} Brackets: points of accuracy, and their 95 % interval by the paired t test over "
+        f"{seeds} seed{'s' * (seeds > 1)}; {_UNCORRECTED}."
+    )
 
 
 def words(reports: Sequence[Report]) -> Iterator[str]:
@@ -144,7 +252,7 @@ def words(reports: Sequence[Report]) -> Iterator[str]:
                 cells.setdefault((row["name"], row["dose"]), []).append(row["acc"])
         if cells:
             (name, severity), accuracy = min(cells.items(), key=lambda cell: statistics.fmean(cell[1]))
-            yield f"Worst cell of the {role}: {name} {severity:g}, {100 * statistics.fmean(accuracy):.1f} % right."
+            yield f"Worst cell of the {role}: {name} {severity:g}, {100 * statistics.fmean(accuracy):.1f} % accuracy."
     checks = [check for report in reports for check in report["attack_checks"]]
     failed = [check for check in checks if not check["holds"]]
     if checks and not failed:
@@ -156,25 +264,34 @@ def words(reports: Sequence[Report]) -> Iterator[str]:
 
 def _verdict(gain: Paired, measure: str) -> str:
     """`Paired.verdict`, which takes more for better, in the sense of the measure."""
-    if measure.rpartition(" ")[2].startswith(_LESS_IS_BETTER):
+    if glossary.known(measure).lower_is_better:
         return {"better": "worse", "worse": "better"}.get(gain.verdict, gain.verdict)
     return gain.verdict
 
 
 def show_sweep(together: Mapping[str, Any], folder: Path) -> None:
-    """Print each setting of a sweep against its control: means over seeds, and the difference paired by seed."""
+    """Print each setting of a sweep against its control: the answer, means over seeds, differences paired by seed."""
     console = screen()
+    names: dict[str, None] = {}
+    for setting in together["settings"]:
+        if answered := answer_over_seeds(setting["label"], setting.get("accuracy_under", [])):
+            console.print(f"\n{answered}", highlight=False, soft_wrap=True)
+    console.print(f"\nmeans over seeds. {UNITS}", soft_wrap=True)
     for setting in together["settings"]:
         table = Table(box=SIMPLE, title=f"{setting['label']}  (seeds {', '.join(map(str, setting['seeds']))})")
         table.add_column("", no_wrap=True)
         for role in ("teacher", "control", "student", "student - control, 95 % t interval over seeds", ""):
             table.add_column(role, justify="right")
         for row in setting["measures"]:
-            means = [number(row["mean"].get(role)) for role in ("teacher", "control", "student")]
+            measure = glossary.known(row["measure"])
+            means = [measure.number(row["mean"].get(role)) for role in ("teacher", "control", "student")]
             gain = row["difference"]
-            said = [difference(_ends(gain)), with_p(gain["verdict"], gain["p"])] if gain is not None else ["", ""]
-            table.add_row(named(row["axis"], row["measure"]), *means, *said)
+            said = [_difference(measure, _ends(gain)), with_p(gain["verdict"], gain["p"])] if gain else ["", ""]
+            table.add_row(glossary.label(row["axis"], row["measure"]), *means, *said)
+            names[row["measure"]] = None
         console.print(table)
+    for line in glossary.explained(names):
+        console.print(line, highlight=False, soft_wrap=True)
     console.print(f"report        {folder / 'robustness.json'}", soft_wrap=True)
 
 
@@ -193,15 +310,7 @@ def flat(measures: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, A
                 yield axis, name, part
 
 
-def number(value: float | None) -> str:
-    """Four decimals, or a dash for what is not defined."""
-    return "-" if value is None else f"{value:.4f}"
-
-
-def difference(entry: Mapping[str, float | None]) -> str:
-    """``+0.0123 [-0.0010, +0.0256]``."""
-    if entry["value"] is None:
-        return "-"
-    if entry["low"] is None:
-        return f"{entry['value']:+.4f}"
-    return f"{entry['value']:+.4f} [{entry['low']:+.4f}, {entry['high']:+.4f}]"
+def _difference(measure: glossary.Measure, entry: Mapping[str, float | None]) -> str:
+    """``+1.23 [-0.10, +2.56]``."""
+    value, low, high = (measure.number(entry[end], sign=True) for end in ("value", "low", "high"))
+    return value if entry["low"] is None else f"{value} [{low}, {high}]"

@@ -6,3 +6,8 @@ same shape and range. What it does to a sample is a function of (seed, the sampl
 composition. The draws do not depend on the parameters, so a sample at two severities has the same noise, more or less
 of it.
 """
+
+
+def is_of_corruptions(axis: str) -> bool:
+    """Whether an axis is of common corruptions: kdexp's own, or a published set of them."""
+    return axis == "corruptions_lite" or axis.endswith(("_c", "_c_held_out"))

@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from kdexp.metrics.calibration import bin_of, reliability
-from kdexp.robustness import measures
+from kdexp.robustness import is_of_corruptions, measures
 from kdexp.robustness.cells import Cell, Measured
 
 ROLES = TEACHER, CONTROL, STUDENT = "teacher", "control", "student"
@@ -88,7 +88,7 @@ class Summary:
         said: dict[str, Any] = {"clean": {"acc": self._entry(self._accuracy_of_one(self._clean))}}
         for axis in dict.fromkeys(cell.axis for cell, _ in self._found):
             cells = [(cell, measured) for cell, measured in self._found if cell.axis == axis]
-            if axis == "corruptions_lite" or axis.endswith(("_c", "_c_held_out")):
+            if is_of_corruptions(axis):
                 said[axis] = self._corruptions(cells)
             elif axis in ("noise_dose", "attacks"):
                 said[axis] = self._curves(cells)
@@ -101,6 +101,26 @@ class Summary:
             elif axis == "calibration":
                 said[axis] = self._calibration(cells[0][1])
         return said
+
+    def accuracy_under(self) -> dict[str, Any]:
+        """Condition -> accuracy under it, with the difference of student and control, as in `measures`.
+
+        ``clean``; ``noise_dose`` and ``attacks``: the mean over their kinds of the area under accuracy over level;
+        each set of corruptions: the mean over its kinds and severities; ``shift NAME``.
+        """
+        found = {"clean": self._accuracy_of_one(self._clean)}
+        for axis in dict.fromkeys(cell.axis for cell, _ in self._found):
+            cells = [(cell, measured) for cell, measured in self._found if cell.axis == axis]
+            if is_of_corruptions(axis):
+                names = [cell.name for cell, _ in cells]
+                right = {role: self._accuracy([measured for _, measured in cells], role) for role in self.roles}
+                found[axis] = {role: 1 - measures.mce_raw(1 - own, names) for role, own in right.items()}
+            elif axis in ("noise_dose", "attacks"):
+                areas = [_areas(*curve) for curve in self._accuracy_curves(cells).values()]
+                found[axis] = {role: np.mean([kind[role] for kind in areas], axis=0) for role in self.roles}
+            elif axis == "shift":
+                found |= {f"shift {cell.name}": self._accuracy_of_one(measured) for cell, measured in cells}
+        return {condition: self._entry(values) for condition, values in found.items()}
 
     def attack_checks(self) -> list[dict[str, Any]]:
         """What must hold of attacks that work: each has ``model``, ``check``, ``holds`` and ``detail``.
@@ -181,19 +201,25 @@ class Summary:
         return said
 
     def _curves(self, cells: Found) -> dict[str, Any]:
-        said = {}
+        return {
+            name: {
+                "area": self._entry(_areas(doses, right)),
+                "halving_dose": {role: measures.halving_dose(doses, own[0]) for role, own in right.items()},
+            }
+            for name, (doses, right) in self._accuracy_curves(cells).items()
+        }
+
+    def _accuracy_curves(self, cells: Found) -> dict[str, tuple[list[float], dict[str, Resampled]]]:
+        """Kind -> its doses, 0 first, and accuracy at each of them by role, (1 + resamples, doses)."""
+        found = {}
         for name in dict.fromkeys(cell.name for cell, _ in cells):
             curve = [(cell, measured) for cell, measured in cells if cell.name == name]
             doses = [0.0, *(cell.dose for cell, _ in curve)]
             # Attacks may have been tried on some samples only.
             clean = _at(self._clean, curve[0][0].positions)
             points = [clean, *(measured for _, measured in curve)]
-            right = {role: self._accuracy(points, role) for role in self.roles}
-            said[name] = {
-                "area": self._entry({role: measures.area_under(doses, own) for role, own in right.items()}),
-                "halving_dose": {role: measures.halving_dose(doses, own[0]) for role, own in right.items()},
-            }
-        return said
+            found[name] = doses, {role: self._accuracy(points, role) for role in self.roles}
+        return found
 
     def _shift(self, measured: Mapping[str, Measured]) -> dict[str, Any]:
         right, clean = self._accuracy_of_one(measured), self._accuracy_of_one(self._clean)
@@ -270,6 +296,10 @@ class Summary:
     def _difference(self, values: Resampled) -> dict[str, Any]:
         low, high = measures.interval(values, self._confidence) or (None, None)
         return {"value": _number(values[0]), "low": low, "high": high}
+
+
+def _areas(doses: Sequence[float], right: Mapping[str, Resampled]) -> dict[str, Resampled]:
+    return {role: measures.area_under(doses, own) for role, own in right.items()}
 
 
 def _at(measured: Mapping[str, Measured], positions: Tensor | None) -> Mapping[str, Measured]:

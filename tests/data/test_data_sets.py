@@ -1,6 +1,5 @@
 """Every option of conf/dataset, as the program composes it."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -33,20 +32,20 @@ def composed(tmp_path, *overrides):
     return compose([*overrides, *own], output_dir=tmp_path)
 
 
-def loaded(dataset) -> Source:
-    """The data, or a skip where the files are not here."""
-    if "data_dir" in dataset.source and "KDEXP_DATA_DIR" not in os.environ:
-        pytest.skip("KDEXP_DATA_DIR is not set: the real data sets are not here")
-    try:
+@pytest.fixture
+def loaded(real_data):
+    """The data of a configuration, or a skip where the files are not here."""
+
+    def load(dataset) -> Source:
+        if "data_dir" in dataset.source:
+            real_data(dataset.name)
         return instantiate(dataset.source, "source")
-    except FileNotFoundError:
-        if dataset.name == "cifar10":
-            pytest.skip("CIFAR-10 is not in KDEXP_DATA_DIR")
-        raise
+
+    return load
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in OWN])
-def test_a_data_set_is_what_its_configuration_says(name, tmp_path):
+def test_a_data_set_is_what_its_configuration_says(name, tmp_path, loaded):
     dataset = composed(tmp_path, f"dataset={name}").dataset
     source = loaded(dataset)
     assert dataset.name == name
@@ -63,7 +62,7 @@ def test_a_data_set_is_what_its_configuration_says(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in (*OWN, "cifar10")])
-def test_the_statistics_are_those_of_the_training_part_alone(name, tmp_path):
+def test_the_statistics_are_those_of_the_training_part_alone(name, tmp_path, loaded):
     dataset = composed(tmp_path, f"dataset={name}").dataset
     train = make_splits(loaded(dataset), task="multiclass", num_classes=dataset.num_classes,
                         val_fraction=dataset.val_fraction, split_seed=dataset.split_seed).train  # fmt: skip
@@ -81,10 +80,11 @@ def test_the_statistics_are_those_of_the_training_part_alone(name, tmp_path):
     np.testing.assert_allclose(dataset.std, std, **tolerance)
 
 
-def test_class_names_of_cifar100_are_those_of_its_files(tmp_path, data_dir):
+def test_class_names_of_cifar100_are_those_of_its_files(tmp_path, real_data):
     from torchvision.datasets import CIFAR100
 
-    assert list(composed(tmp_path, "dataset=cifar100").dataset.classes) == CIFAR100(data_dir, train=False).classes
+    found = CIFAR100(real_data("cifar100"), train=False).classes
+    assert list(composed(tmp_path, "dataset=cifar100").dataset.classes) == found
 
 
 def test_class_names_of_cifar10_are_those_that_its_makers_list(tmp_path):

@@ -105,9 +105,9 @@ def test_a_damaged_npz_is_named(tmp_path):
         pneumonia_mnist.load(str(tmp_path))
 
 
-def test_a_bit_flipped_in_the_real_cifar_file_is_noticed(tmp_path, data_dir):
+def test_a_bit_flipped_in_the_real_cifar_file_is_noticed(tmp_path, real_data):
     folder = tmp_path / "cifar-100-python"
-    shutil.copytree(f"{data_dir}/cifar-100-python", folder)
+    shutil.copytree(f"{real_data('cifar100')}/cifar-100-python", folder)
     content = bytearray((folder / "test").read_bytes())
     content[1_000_000] ^= 1
     (folder / "test").write_bytes(content)

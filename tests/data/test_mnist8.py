@@ -60,7 +60,8 @@ def test_faint_pixels_are_not_ink():
     assert (mnist8.reduced(images) == 255).all()
 
 
-def test_both_parts_are_those_of_mnist_reduced(data_dir):
+def test_both_parts_are_those_of_mnist_reduced(real_data):
+    data_dir = real_data("mnist")
     whole, small = mnist.load(data_dir), mnist8.load(data_dir)
     for part in ("train", "test"):
         assert torch.equal(getattr(small, f"{part}_target"), getattr(whole, f"{part}_target"))
@@ -77,9 +78,9 @@ def nearest(classifier, inputs):
 
 
 @pytest.mark.parametrize("flip", [False, True])
-def test_it_is_another_domain_of_the_task_of_the_digits(data_dir, flip):
+def test_it_is_another_domain_of_the_task_of_the_digits(real_data, flip):
     """Mean images of one tell the characters of the other apart, if only they are the right way round."""
-    here, there = digits.load(), mnist8.load(data_dir)
+    here, there = digits.load(), mnist8.load(real_data("mnist8"))
     assert {int(v) for v in there.train_inputs.unique()} == {int(v) for v in here.train_inputs.unique()}
     assert abs(there.train_inputs.float().mean() - here.train_inputs.float().mean()) / 255 < 0.01
     shown = there.test_inputs.flip(2) if flip else there.test_inputs

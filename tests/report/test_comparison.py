@@ -4,6 +4,7 @@ import shutil
 import pytest
 from scipy.stats import binomtest, ttest_rel
 
+from kdexp.report import plots
 from kdexp.report.comparison import Comparison, order_of_choice
 from kdexp.report.runs import find
 from kdexp.report.summary import answer
@@ -26,6 +27,17 @@ def test_settings_are_named_after_what_they_differ_in(tmp_path, write_run):
     assert labels(comparison) == [
         "loss=kd temperature=1", "loss=kd temperature=4", "loss=dkd temperature=1", "loss=dkd temperature=4",
     ]  # fmt: skip
+
+
+def test_settings_with_long_values_have_short_names_that_differ(tmp_path, write_run):
+    for number in (1, 2):
+        loss = f"kd_with_a_temperature_for_each_sample_and_a_weight_{number}_of_ours"
+        write_run(tmp_path / f"{number}", loss=loss, acc=0.9 - number / 100)
+    write_run(tmp_path / "control", alpha=1.0)
+    comparison = compared(tmp_path)
+    assert labels(comparison) == ["control", "loss=…1…", "loss=…2…"]
+    drawn = plots.gains(comparison)
+    assert len(set(drawn["data"][1]["y"])) == 2
 
 
 def test_a_setting_that_nobody_typed_is_named_where_nothing_else_tells(tmp_path, write_run):

@@ -178,7 +178,7 @@ def test_the_claims_are_a_section_a_page_and_words(tmp_path, write_run, write_re
     html = written["look at it"].read_text()
     sections = re.findall(r'<section id="([\w-]+)"', html)
     assert sections[1:5] == ["claims", "errors", "train-fraction", "robustness"]
-    for words in ("Worst cell of the student: fog 5, 42.5 % right.", "Gradients may be masked: student: more steps",
+    for words in ("Worst cell of the student: fog 5, 42.5 % accuracy.", "Gradients may be masked: student: more steps",
                   "Note: shift left out."):  # fmt: skip
         assert words in html
     plots = json.loads(re.search(r'id="plots">(.*?)</script>', html, re.DOTALL)[1])

@@ -3,7 +3,7 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from kdexp.metrics import Curves
+from kdexp.metrics import CurveData, Curves
 from kdexp.report import figures
 
 
@@ -99,3 +99,11 @@ def test_training_curves_show_a_schedule_only_where_there_is_one(monkeypatch, tm
 def test_a_run_of_one_epoch_without_validation_is_drawn(tmp_path):
     figures.training_curves([{"epoch": 0, "train/loss": 1.0}], tmp_path / "x.png")
     assert imread(tmp_path / "x.png").std() > 0
+
+
+@pytest.mark.parametrize("classes", [["cat", "dog"], ["0", "1", "2"], [str(number) for number in range(10)]])
+def test_nothing_of_a_confusion_matrix_is_cut_off(tmp_path, classes):
+    counts = [[50 if row == column else 1 for column in range(len(classes))] for row in range(len(classes))]
+    figures.confusion(CurveData({}, {}, None, None, counts), classes, tmp_path / "confusion.png")
+    drawn = imread(tmp_path / "confusion.png")[..., :3]
+    assert all(edge.min() == 1 for edge in (drawn[0], drawn[-1], drawn[:, 0], drawn[:, -1]))

@@ -57,6 +57,27 @@ def test_mean_corruption_errors_of_a_toy_table_by_hand():
     assert lite["worst_cell_acc"]["control_at"] == "noise 2"
 
 
+def test_accuracy_under_each_condition_is_of_the_whole_condition_by_hand():
+    few = torch.arange(300, 400)
+    toy = [(one, {role: measured[role] for role in ("control", "student")}) for one, measured in TOY]
+    toy += [
+        cell("noise_dose", "gaussian_noise", 0.2, control=0.5, student=0.55),
+        cell("noise_dose", "impulse_noise", 0.1, control=0.4, student=0.35),
+        cell("shift", "mnist8", 1, control=0.6, student=0.6),
+        cell("attacks", "fgsm", 0.1, positions=few, control=torch.zeros(100), student=torch.ones(100)),
+    ]
+    found = summary(toy).accuracy_under()
+    assert list(found) == ["clean", "corruptions_lite", "noise_dose", "shift mnist8", "attacks"]
+    assert found["corruptions_lite"]["student"] == pytest.approx((0.8 + 0.6 + 0.5 + 0.4) / 4)
+    noise = found["noise_dose"]
+    assert noise["control"] == pytest.approx(((0.9 + 0.5) / 2 + (0.9 + 0.4) / 2) / 2)
+    assert noise["difference"]["value"] == pytest.approx(((0.05 + 0.05) / 2 + (0.05 - 0.05) / 2) / 2)
+    assert noise["difference"]["low"] < noise["difference"]["value"] < noise["difference"]["high"]
+    clean = {role: float(TOY[0][1][role].samples["right"][few].mean()) for role in ("control", "student")}
+    assert found["attacks"]["control"] == pytest.approx(clean["control"] / 2)
+    assert found["attacks"]["student"] == pytest.approx((clean["student"] + 1) / 2)
+
+
 def test_an_interval_is_as_wide_as_the_samples_allow():
     found = summary(TOY)
     row = next(row for row in found.rows() if row["name"] == "fog" and row["dose"] == 1 and row["model"] == "student")
