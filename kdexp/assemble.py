@@ -16,7 +16,7 @@ import torch
 from pytorch_lightning.strategies import StrategyRegistry
 from torch import Tensor, nn
 
-from kdexp import __version__, monitor, results, trust
+from kdexp import __version__, monitor, quick, results, trust
 from kdexp.adversarial import ARD, IAD, RSLAD, TRADES, AdaAD, AdversarialDistiller, PGDTraining
 from kdexp.atomic import atomic_path, read_json, sha256
 from kdexp.config import (
@@ -35,7 +35,7 @@ from kdexp.contracts import UNLABELED, Layers, Pair, Side, Source, Splits, Task
 from kdexp.data.inferred import take
 from kdexp.data.loading import DataModule
 from kdexp.data.resample import class_shares
-from kdexp.data.splits import make_splits, samples_per_class
+from kdexp.data.splits import few_of_each_class, make_splits, samples_per_class
 from kdexp.distiller import Distiller, Term
 from kdexp.features import input_of_classifier, side
 from kdexp.fit import fit
@@ -83,6 +83,7 @@ class Data:
 
     def __init__(self, config: Any, like: "Data | None" = None) -> None:
         self._config = config.dataset
+        self._is_quick = bool(config.quick)
         self._like = like
         self._source: Source = like._source if like is not None else take(plain(config.dataset.source))
         dataset = config.dataset
@@ -152,6 +153,8 @@ class Data:
                 digest.update(part.contiguous().numpy().tobytes())
             else:
                 digest.update(part.fingerprint().encode())
+        if self._is_quick:  # other data: neither a teacher nor what was measured of it is that of the whole
+            digest.update(quick.NOTE.encode())
         return digest.hexdigest()
 
     def _splits(self, **changed: Any) -> Splits:
@@ -175,6 +178,12 @@ class Data:
         seed: int,
         **more: Any,
     ) -> DataModule:
+        if self._is_quick:
+            most = quick.TRAIN_BATCHES * batch_size
+            if self._config.resample:  # it wants every class, and what has no label counts as one
+                most = max(most, self._config.num_classes + 1)
+            counts = {"train": most, "val": quick.EVALUATED, "test": quick.EVALUATED}
+            splits = Splits(**{name: few_of_each_class(getattr(splits, name), n) for name, n in counts.items()})
         return DataModule(
             splits,
             augment=[instantiate(transform, "transform") for transform in (augment.transforms if augment else [])],
@@ -476,6 +485,10 @@ def _teacher_network(member: Any, setting: str, config: Any, data: Data) -> nn.M
         name = member.get("name") or member._target_.rsplit(".", 1)[-1]
         state = "reused from" if weights.is_file() else "trained once, kept in"
         log.info("%s %s: %s %s", setting, name, state, weights.parent)
+        limit = config.trainer.limit_train_batches
+        if limit is not None and not weights.is_file():
+            log.info("%s is trained on all its batches: trainer.limit_train_batches=%s limits the student alone "
+                     "(quick=true makes both small)", setting, limit)  # fmt: skip
         train = partial(_train_teacher, member, setting, config, data, weights.parent.name)
         trained_once(weights.parent, _teacher_key(member, config, data), train)
     built = network(member, setting, config.dataset, pretrained=False)

@@ -132,7 +132,7 @@ def distill(
         if frozen is not None and launch.rank() == 0:
             record["teacher"] = assemble.teacher_measures(config, frozen, data)
             found, advice = assemble.near_chance(*assemble.teacher_on_val(config, frozen, data))
-            if advice:
+            if advice and not config.quick:  # no wonder there
                 log.warning("warning: the teacher is near chance on val: %s: %s", found, advice)
     learner = assemble.student(config, frozen)
     record["model"] = {"parameters": parameters(learner), "macs": macs(learner, list(config.dataset.input_shape))}
