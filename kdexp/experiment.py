@@ -322,7 +322,9 @@ def _evaluate(
     for name, peer in (assemble.peers(config) if isinstance(module, MutualDistiller) else {}).items():
         load_weights(peer, fitted.best, "checkpoint", prefix=f"peers.{name}.")
         record.setdefault("peers", {})[name] = _measure(config, peer.to(fitted.device), data, splits)
-        save_weights(peer, folder / "peers" / f"{name}.safetensors")
+        settings = assemble.peer_settings(config)[name]
+        about = assemble.description(config, f"scheme.peers.{name}", settings, data.classes)
+        save_weights(peer, folder / "peers" / f"{name}.safetensors", about)
     record["metrics"] = found
     record["epochs"] = {
         "best": fitted.best_epoch,
@@ -331,7 +333,8 @@ def _evaluate(
         "value": fitted.best_value,
     }
     weights = folder / results.WEIGHTS
-    save_weights(learner, weights)  # the best epoch's: loaded last
+    about = assemble.description(config, "student", config.student, data.classes)
+    save_weights(learner, weights, about)  # the best epoch's: loaded last
     record["model"] |= {"bytes": weights.stat().st_size, "sha256": sha256(weights)}
     if "test" not in splits:
         return None
