@@ -32,6 +32,7 @@ from kdexp.config import (
     teachers,
 )
 from kdexp.contracts import UNLABELED, Layers, Pair, Side, Source, Splits, Task
+from kdexp.data.content import of_source
 from kdexp.data.inferred import take
 from kdexp.data.loading import DataModule
 from kdexp.data.resample import class_shares
@@ -82,7 +83,7 @@ class Data:
     """
 
     def __init__(self, config: Any, like: "Data | None" = None) -> None:
-        self._config = config.dataset
+        self._config, self._store_dir = config.dataset, config.store_dir
         self._is_quick = bool(config.quick)
         self._like = like
         self._source: Source = like._source if like is not None else take(plain(config.dataset.source))
@@ -144,18 +145,7 @@ class Data:
         """Hex digest of what is learned from, chosen by and tested on, as loaded."""
         if self._like is not None:
             return self._like.content
-        digest = hashlib.sha256()
-        source = self._source
-        parts = [source.train_inputs, source.train_target, source.test_inputs, source.test_target, *(source.val or ())]
-        for part in parts:
-            if isinstance(part, Tensor):
-                digest.update(str(tuple(part.shape)).encode())
-                digest.update(part.contiguous().numpy().tobytes())
-            else:
-                digest.update(part.fingerprint().encode())
-        if self._is_quick:  # other data: neither a teacher nor what was measured of it is that of the whole
-            digest.update(quick.NOTE.encode())
-        return digest.hexdigest()
+        return of_source(self._source, Path(self._store_dir))
 
     def _splits(self, **changed: Any) -> Splits:
         given = {name: self._config[name] for name in _OF_SUBSET} | changed
@@ -598,6 +588,7 @@ def _teacher_key(member: Any, config: Any, data: Data) -> dict[str, Any]:
             k: config.dataset[k] for k in ("name", "task", "num_classes", "val_fraction", "split_seed", "drop_last")
         },
         "content": data.content,
+        **quick.mark(config),
     }
 
 
@@ -693,6 +684,7 @@ def teacher_measures(config: Any, frozen: Teacher, data: Data) -> dict[str, Any]
             ],
             "data": {k: config.dataset[k] for k in ("name", "task", "val_fraction", "split_seed", "mean", "std")},
             "content": data.content,
+            **quick.mark(config),
         }
     )
     path = Path(config.store_dir) / "teacher-measures" / f"{key}.json"

@@ -206,6 +206,13 @@ def release_data(*, samples_only: bool = False) -> None:
         inferred.forget(samples_only=samples_only)
 
 
+def data_digest(config: Any) -> str:
+    """Digest of the data that an experiment would load now, see `kdexp.data.content.of_config`."""
+    from kdexp.data.content import of_config  # here: --help and most refusals must not wait for torch
+
+    return of_config(config)
+
+
 def dataset_option(name: str, data_dir: str) -> Any:
     """The configuration of another data set by the name of its option; a running program's ``--config-dir`` counts.
 
@@ -357,6 +364,24 @@ def _with_data_in(data_dir: str, node: Any) -> Any:
     if not isinstance(node, Mapping):
         return node
     return {key: data_dir if key == "data_dir" else _with_data_in(data_dir, value) for key, value in node.items()}
+
+
+def anchored(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration with absolute folders, for results.json, which is read from elsewhere.
+
+    Args:
+        config: plain values.
+    """
+    own: dict[str, Any] = _anchored(config)
+    return own | {"store_dir": os.path.abspath(own["store_dir"])}
+
+
+def _anchored(node: Any, name: str = "") -> Any:
+    if isinstance(node, Mapping):
+        return {key: _anchored(value, key) for key, value in node.items()}
+    if name == "data_dir" and isinstance(node, list):
+        return [os.path.abspath(folder) for folder in node]
+    return os.path.abspath(node) if name == "data_dir" else node
 
 
 def run_key(config: Mapping[str, Any]) -> str:

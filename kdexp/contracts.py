@@ -5,6 +5,7 @@ Shapes everywhere in kdexp: N batch, C classes, H W space, L sequence, F feature
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
 from torch import Tensor, nn
@@ -143,8 +144,12 @@ class Images(Protocol):
         """One (C, H, W) uint8 image; C, H, W are the same for every sample."""
         ...
 
-    def fingerprint(self) -> str:
-        """Changes when the samples do; cheap (names, sizes and times of the files, not their content)."""
+    def fingerprint(self, store: Path) -> str:
+        """Changes when the samples do, and not when their files are copied (`kdexp.data.content.of_files`).
+
+        Args:
+            store: ``store_dir``, where what takes long to find out can be remembered.
+        """
         ...
 
 

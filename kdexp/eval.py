@@ -18,6 +18,7 @@ from kdexp.foreign import check_folder, stored
 if TYPE_CHECKING:
     import torch
 
+    from kdexp.assemble import Data
     from kdexp.evaluation import Subject
     from kdexp.report.comparison import Setting
 
@@ -45,13 +46,14 @@ def run(config: DictConfig) -> dict[str, float]:
     if config.run is None:
         raise ValueError("run must be the folder of a finished run, got nothing")
     folder = Path(config.run)
-    experiment = _experiment(config, folder, _completed(folder, "run"))
+    saved = _completed(folder, "run")
+    experiment = _experiment(config, folder, saved)
 
     from kdexp import assemble  # here: --help must not wait for torch
     from kdexp.metrics import evaluate
 
     device = assemble.device(config.accelerator)
-    data = assemble.Data(experiment)
+    data = _data(experiment, saved)
     student = assemble.trained_student(experiment, folder / results.WEIGHTS, "run")
     frozen = assemble.teacher(experiment, data, may_train=False)
     if frozen is not None:
@@ -122,7 +124,7 @@ def _examined(config: DictConfig, folder: Path, saved: Mapping[str, Any]) -> dic
     from kdexp.experiment import track_robustness
 
     device = assemble.device(config.accelerator)
-    data = assemble.Data(experiment)
+    data = _data(experiment, saved)
     examination = evaluation.Examination(experiment, data, device)
     own = evaluation.run_subject(experiment, folder, device)
     subjects = {"control" if saved["is_control"] else "student": own}
@@ -134,6 +136,16 @@ def _examined(config: DictConfig, folder: Path, saved: Mapping[str, Any]) -> dic
     report = examination.report(subjects, folder)
     track_robustness(experiment, folder, saved, report)
     return report
+
+
+def _data(experiment: DictConfig, saved: Mapping[str, Any]) -> "Data":
+    """The data of a run; other ones are measured all the same, and not in silence."""
+    from kdexp.assemble import Data
+
+    data = Data(experiment)
+    if results.have_other_data({"data_content": data.content}, saved):
+        log.warning("warning: the data are not those of the run: they have changed, or others lie in data_dir")
+    return data
 
 
 def _control(

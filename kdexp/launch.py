@@ -24,6 +24,7 @@ from yaml import YAMLError
 
 from kdexp import __version__, child, loader, monitor, quick, results, signals
 from kdexp.config import (
+    anchored,
     code_version,
     control_fingerprint,
     fusion_key,
@@ -143,7 +144,7 @@ def facts(values: Mapping[str, Any], overrides: Sequence[str], earlier: Mapping[
         "wandb_id": earlier.get("wandb_id", os.urandom(4).hex()),
         "data_content": earlier.get("data_content"),
         **({"note": quick.NOTE} if values.get("quick") else {}),
-        "config": values,
+        "config": anchored(values),
     }
 
 

@@ -32,6 +32,11 @@ _SETTINGS: dict[str, int | str] = {
 """Pattern of settings -> the most that a quick run takes; `*` is any text, also several levels."""
 
 
+def mark(config: Any) -> dict[str, Any]:
+    """What the key of something in the store has of a quick run, so that it is not taken for that of the whole data."""
+    return {"quick": [TRAIN_BATCHES, EVALUATED]} if config.quick else {}
+
+
 def shorten(config: DictConfig, typed: Collection[str]) -> None:
     """Make what takes long in a composed configuration small, in place.
 

@@ -221,6 +221,12 @@ def _note(folder: Path, status: str, error: str) -> None:
         _write_last(folder, results | {"status": status, "error": error, "ended": _now()})
 
 
+def have_other_data(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two runs are known to have had different data, whatever their settings say."""
+    contents = {run["data_content"] for run in (one, other) if run.get("data_content")}
+    return len(contents) > 1
+
+
 def set_aside(folder: Path) -> None:
     """Move what a run left to `SUPERSEDED` beside it, so that another one can take its folder; nothing is deleted.
 

@@ -47,6 +47,7 @@ class Job:
         key: see `kdexp.config.run_key`; what lies in the folder is this job's only when it has the same.
         epochs: how many it trains for.
         trial: its number among the trials of a search; such a one may be pruned, and is not measured on test.
+        data: digest of the data as they are now; a run that had other data is not this job's. None: not compared.
     """
 
     overrides: tuple[str, ...]
@@ -54,6 +55,7 @@ class Job:
     key: str
     epochs: int
     trial: int | None = None
+    data: str | None = None
 
 
 @dataclass(frozen=True)
@@ -217,7 +219,7 @@ class Sweep:
         if run.get("key") != job.key and run.get("launch") == self.launch:
             changed_code = f"the code has changed since the sweep began: this is of {run.get('code_version')}"
             return State(number, job, "waiting", error=changed_code, launch=self.launch)
-        if run.get("key") != job.key or untested:
+        if run.get("key") != job.key or untested or results.have_other_data({"data_content": job.data}, run):
             return State(number, job, "waiting")
         epoch, val_acc = _progress(folder / "metrics.csv", run.get("epochs", {}).get("monitor", "val/acc"))
         if status == "completed":
@@ -280,7 +282,8 @@ def _jobs(index: Path) -> dict[int, Job]:
 
 def _job(entry: Mapping[str, Any]) -> Job:
     # An older kdexp knew no trials.
-    return Job(tuple(entry["overrides"]), entry["folder"], entry["key"], entry["epochs"], entry.get("trial"))
+    return Job(tuple(entry["overrides"]), entry["folder"], entry["key"], entry["epochs"], entry.get("trial"),
+               entry.get("data"))  # fmt: skip
 
 
 def _entry(state: State) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from kdexp.config import (
     as_typed,
     check,
     code_version,
+    data_digest,
     fingerprint,
     is_control,
     is_one_process,
@@ -156,7 +158,7 @@ def _earlier(config: DictConfig, folder: Path) -> dict[str, Any]:
         return _same(config, folder)
     if config.sweep_dir is not None and (folder / results.FILE).is_file():
         found = results.read(folder, "sweep")
-        if found.get("key") == run_key(plain(config)):
+        if found.get("key") == run_key(plain(config)) and not _has_other_data(found, config):
             return found
     if launch.rank() == 0:
         log.info("setting aside what %s holds: %s", folder, folder.parent / results.SUPERSEDED)
@@ -174,10 +176,14 @@ def _same(config: DictConfig, folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{error}{ways}") from error
     values = plain(config)
-    if found.get("key") == run_key(values):
+    is_same = found.get("key") == run_key(values)
+    if is_same and not _has_other_data(found, config):
         return found
     if found["status"] != "completed":
         ways = f"; {results.argument('resume', folder)} continues it{ways}"
+    if is_same:
+        rule = f"output_dir must hold a run of the same data, got {folder}, {found['status']}"
+        raise ValueError(f"{rule}, whose data have changed since{ways}")
     if found.get("fingerprint") == run_fingerprint(values):
         code = f"{found.get('code_version')} (now {code_version()})"
         raise ValueError(
@@ -188,6 +194,13 @@ def _same(config: DictConfig, folder: Path) -> dict[str, Any]:
         f"output_dir must be empty or hold the same run, got {folder} with another one: "
         f"{_differences(found['config'], values)}{ways}"
     )
+
+
+def _has_other_data(found: Mapping[str, Any], config: Any) -> bool:
+    """Whether the data are not those of an earlier run any more; they may have changed where they lie."""
+    if found.get("data_content") is None:  # an older kdexp's, or one that ended before it had read them
+        return False
+    return results.have_other_data({"data_content": data_digest(config)}, found)
 
 
 _SHOWN = 3
@@ -225,13 +238,16 @@ def _take(values: dict[str, Any], name: str, overrides: list[str], owner: str) -
 
     folder, kept = Path(values["output_dir"]), Path(values["store_dir"]) / "steps" / run_key(values)
     shares = is_one_process(values["trainer"])  # ranks that begin at once might find different things
-    if _is_there(folder, kept if shares else None):
+    if _is_there(folder, kept if shares else None, values):
         log.info("%s: complete already: %s", name, folder)
     else:
         with trained_by_one(kept.with_suffix(".lock"), name) if shares else nullcontext():
-            if not _is_there(folder, kept if shares else None):  # nor did another process train it meanwhile
+            if not _is_there(folder, kept if shares else None, values):  # nor did another process train it meanwhile
                 log.info("%s: %s", name, folder)
                 earlier = results.read(folder, "resume") if (folder / results.FILE).is_file() else {}
+                if _has_other_data(earlier, OmegaConf.create(values)):
+                    results.set_aside(folder)
+                    earlier = {}
                 with _recording(folder, launch.facts(values, overrides, earlier)) as record:
                     distill(OmegaConf.create(values), folder, record, owner=owner)
                 if shares:
@@ -239,18 +255,19 @@ def _take(values: dict[str, Any], name: str, overrides: list[str], owner: str) -
     launch.meet()
 
 
-def _is_there(folder: Path, kept: Path | None) -> bool:
+def _is_there(folder: Path, kept: Path | None, values: dict[str, Any]) -> bool:
     """Whether a run is complete in its folder, if need be as a copy of the one that is kept."""
-    if not _is_complete(folder) and kept is not None and _is_complete(kept):
+    if not _is_complete(folder, values) and kept is not None and _is_complete(kept, values):
         results.copy(kept, folder)
-    return _is_complete(folder)
+    return _is_complete(folder, values)
 
 
-def _is_complete(folder: Path) -> bool:
+def _is_complete(folder: Path, values: dict[str, Any]) -> bool:
     try:
-        if results.read(folder, "resume")["status"] != "completed":
-            return False
+        found = results.read(folder, "resume")
     except ValueError:  # nothing is there, or it is damaged
+        return False
+    if found["status"] != "completed" or _has_other_data(found, OmegaConf.create(values)):
         return False
     weights = folder / results.WEIGHTS
     if results.is_altered(weights):

@@ -78,7 +78,21 @@ def test_a_quick_teacher_is_not_the_real_one():
         config = composed(*same, *more)
         keys.add(assemble._weights_file(config.teacher, config, assemble.Data(config)).parent.name)
     assert len(keys) == 2
-    assert data_of("quick=true").content != data_of().content, "a part of each key of what is measured of a teacher"
+
+
+def test_what_is_measured_of_one_teacher_is_kept_apart(tmp_path):
+    config = composed()
+    weights = tmp_path / "teacher.pt"
+    torch.save(assemble.network(config.teacher, "teacher", config.dataset).state_dict(), weights)
+    settings = [f"teacher.weights={weights}", "tracking=none", "trainer.accelerator=cpu", "robustness=calibration",
+                "robustness.samples=16", "trainer.max_epochs=1"]  # fmt: skip
+    counts = []
+    for name, more in (("real", []), ("quick", ["quick=true"])):
+        run(compose([*settings, *more], output_dir=tmp_path / name, store_dir=tmp_path / "store"))
+        counts.append([len(list(tmp_path.glob(f"store/{kind}")))
+                       for kind in ("teacher-measures/*.json", "teacher-robustness/*/*.safetensors")])  # fmt: skip
+    assert counts[1] == [2 * count for count in counts[0]]
+    assert min(counts[0]) >= 1
 
 
 def test_few_samples_hold_every_class_though_it_be_rare():

@@ -19,6 +19,9 @@ from kdexp.config import compose, plain
 from kdexp.distiller import Distiller
 from kdexp.eval import robustness
 from kdexp.eval import run as measure
+from kdexp.report.comparison import Comparison
+from kdexp.report.runs import find
+from kdexp.report.table import find_control
 from kdexp.train import run
 
 CONTROL = ["experiment=smoke", "tracking=none", "alpha=1", "trainer.max_epochs=3"]
@@ -141,21 +144,121 @@ def test_the_same_run_is_continued_where_it_was_interrupted_to_the_same_bits(tmp
         assert (folder / name).read_bytes() == (whole[0] / name).read_bytes()
 
 
-def test_a_run_that_goes_on_with_other_data_says_so(tmp_path, store, cut_off, caplog):
+# The same settings, other data
+
+
+@pytest.fixture
+def arrays(tmp_path):
+    """Settings of a run on arrays of one's own, and what writes them with these labels, or the opposite ones."""
     inputs, target = torch.rand(40, 4).numpy(), (torch.arange(40) % 2).numpy()
-    np.savez(tmp_path / "my.npz", x=inputs, y=target)
-    settings = [
+
+    def write(*, swapped=False):
+        np.savez(tmp_path / "my.npz", x=inputs, y=1 - target if swapped else target)
+
+    write()
+    return [
         "dataset=arrays", f"dataset.source.file={tmp_path}/my.npz", "dataset.batch_size=8", "student=mlp",
-        "teacher=mlp_large",
-    ]  # fmt: skip
+        "teacher=mlp_large", "teacher.recipe.batch_size=8", "teacher.recipe.max_epochs=1",
+    ], write  # fmt: skip
+
+
+def test_a_run_whose_data_changed_where_they_lie_is_refused_until_they_are_back(tmp_path, store, arrays, cut_off):
+    settings, write = arrays
+    first = experiment(tmp_path / "whole", store, *settings)
+    cut_off(composed(tmp_path / "part", store, *settings))
+    before = content(tmp_path / "whole"), content(tmp_path / "part")
+    write(swapped=True)
+    rule = f"output_dir must hold a run of the same data, got {tmp_path}"
+    ways = "choose another output_dir, or rerun=all to set it aside"
+    with pytest.raises(ValueError, match="of the same data") as caught:
+        experiment(tmp_path / "whole", store, *settings)
+    assert str(caught.value) == f"{rule}/whole, completed, whose data have changed since; {ways}"
+    with pytest.raises(ValueError, match="of the same data") as caught:
+        experiment(tmp_path / "part", store, *settings)
+    assert str(caught.value) == (
+        f"{rule}/part, interrupted, whose data have changed since; resume={tmp_path}/part continues it; {ways}"
+    )
+    assert (content(tmp_path / "whole"), content(tmp_path / "part")) == before
+    write()
+    assert experiment(tmp_path / "whole", store, *settings) == first
+    write(swapped=True)
+    assert experiment(tmp_path / "whole", store, *settings, "rerun=all")["data_content"] != first["data_content"]
+
+
+def test_in_a_sweep_a_job_whose_data_changed_runs_again(tmp_path, store, arrays):
+    settings, write = arrays
+    first = experiment(tmp_path / "job", store, *settings, sweep_dir=tmp_path)
+    assert experiment(tmp_path / "job", store, *settings, sweep_dir=tmp_path) == first
+    write(swapped=True)
+    again = experiment(tmp_path / "job", store, *settings, sweep_dir=tmp_path)
+    assert again["started"] > first["started"]
+    (aside,) = (tmp_path / "superseded").iterdir()
+    assert results.read(aside, "run") == first
+
+
+def test_what_came_before_a_run_is_trained_again_on_other_data(tmp_path, arrays):
+    settings, write = arrays
+    chain = ["alpha=0.5", "scheme=born_again", "scheme.generations=2"]
+    first = experiment(tmp_path / "a", tmp_path / "store", *settings, *chain)
+    write(swapped=True)
+    again = experiment(tmp_path / "b", tmp_path / "store", *settings, *chain)
+    steps = [results.read(tmp_path / name / "steps" / "generation_1", "step") for name in "ab"]
+    assert [step["data_content"] for step in steps] == [run["data_content"] for run in (first, again)]
+    assert first["data_content"] != again["data_content"]
+
+
+def test_a_control_of_other_data_is_none(tmp_path, store, arrays):
+    settings, write = arrays
+    experiment(tmp_path / "alone", store, *settings)
+    write(swapped=True)
+    found = experiment(tmp_path / "one", store, *settings, "alpha=0.5")
+    assert find_control(found, tmp_path) is None
+    comparison = Comparison(find([tmp_path])[0])
+    assert [setting.gain for setting in comparison.settings] == [None, None]
+    assert "data" in comparison.axes
+    write()
+    found = experiment(tmp_path / "two", store, *settings, "alpha=0.5")
+    assert find_control(found, tmp_path) is not None
+    comparison = Comparison(find([tmp_path])[0])
+    compared = {setting.runs[0].folder.name: setting.gain is not None for setting in comparison.distilled}
+    assert compared == {"one": False, "two": True}
+
+
+def test_eval_says_that_it_measures_on_other_data(tmp_path, store, arrays, caplog):
+    settings, write = arrays
+    experiment(tmp_path / "run", store, *settings)
+    config = compose([f"run={tmp_path}/run"], "eval")
+    said = "warning: the data are not those of the run: they have changed, or others lie in data_dir"
+    measure(config)
+    assert said not in caplog.messages
+    write(swapped=True)
+    measure(config)
+    assert said in caplog.messages
+
+
+def test_a_run_that_goes_on_with_other_data_says_so(tmp_path, store, arrays, cut_off, caplog):
+    settings, write = arrays
     cut_off(composed(tmp_path / "run", store, *settings))
     shutil.copytree(tmp_path / "run", tmp_path / "same")
     experiment(tmp_path / "same", store, resume=tmp_path / "same")
     said = "warning: the data are not those that this run began with: its results are of both"
     assert said not in caplog.messages
-    np.savez(tmp_path / "my.npz", x=inputs, y=1 - target)
+    write(swapped=True)
     experiment(tmp_path / "run", store, resume=tmp_path / "run")
     assert said in caplog.messages
+
+
+def test_a_run_is_read_from_elsewhere_with_the_data_that_it_had(tmp_path, store, monkeypatch):
+    for place, other in (("a", 0), ("b", 1)):
+        (tmp_path / place / "data").mkdir(parents=True)
+        np.savez(tmp_path / place / "data" / "my.npz", x=torch.rand(40, 4).numpy(), y=np.arange(40) % 2 == other)
+    monkeypatch.chdir(tmp_path / "a")
+    settings = ["dataset=arrays", "dataset.source.file=my.npz", "dataset.batch_size=8", "student=mlp"]
+    found = experiment("run", store, *settings, data_dir="data")
+    assert found["config"]["data_dir"] == str(tmp_path / "a" / "data")
+    measured = measure(compose(["run=run"], "eval"))
+    monkeypatch.chdir(tmp_path / "b")
+    assert measure(compose(["run=../a/run"], "eval")) == measured
 
 
 @pytest.mark.parametrize("way", ["typed", "environment"])

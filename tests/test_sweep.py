@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -226,7 +227,7 @@ def test_the_index_tells_what_the_folders_say(tmp_path):
     assert done == {
         "number": 0, "overrides": ["dataset=digits", "seed=0"], "folder": "seed-0", "key": "k", "epochs": 4,
         "status": "completed", "seconds": 90.0, "epoch": 0, "val_acc": 0.9, "error": None, "log_tail": [],
-        "launch": None, "trial": None,
+        "launch": None, "trial": None, "data": None,
     }  # fmt: skip
     assert (failed["status"], failed["epoch"], failed["val_acc"]) == ("failed", 3, 0.75)
     assert failed["error"] == "ValueError: no"
@@ -282,6 +283,15 @@ def test_a_job_that_ran_with_changed_code_is_for_another_launch(tmp_path, capsys
     show_left(tmp_path, [done, other], sweep.command)
     assert "the code has changed since the sweep began: this is of 0.1+new" in capsys.readouterr().out
     assert Sweep(tmp_path, [job(0), job(1, key="of another code version")], "").states()[1].status == "completed"
+
+
+def test_a_job_whose_data_changed_is_to_run_again(tmp_path):
+    run(tmp_path / "seed-0", data_content="one")
+    run(tmp_path / "seed-1")  # an older kdexp's
+    jobs = [replace(job(i), data=data) for i, data in ((0, "one"), (1, "one"))]
+    assert [state.status for state in Sweep(tmp_path, jobs, "").states()] == ["completed", "completed"]
+    jobs = [replace(one, data="other") for one in jobs]
+    assert [state.status for state in Sweep(tmp_path, jobs, "").states()] == ["waiting", "completed"]
 
 
 def test_a_second_launch_adds_its_jobs_and_every_job_keeps_its_number(tmp_path):

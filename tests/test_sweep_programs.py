@@ -45,6 +45,25 @@ class Odd(nn.Module):
 """
 
 
+PATIENT = """
+import time
+from pathlib import Path
+from torch import nn
+
+class Patient(nn.Module):
+    def __init__(self, folder):
+        super().__init__()
+        self.folder = Path(folder)
+
+    def forward(self, student_logits, teacher_logits, target):
+        end = time.monotonic() + 120
+        while len(list(self.folder.glob("multirun/*/*/results.json"))) < 2 and time.monotonic() < end:
+            time.sleep(0.1)
+        return (student_logits - teacher_logits).square().mean()
+"""
+"""A loss that waits for a second job: two jobs at a time are of two launches, since each runs one after the other."""
+
+
 @pytest.fixture
 def odd(tmp_path) -> tuple[str, ...]:
     """A loss of one's own that misbehaves until the file ``healed`` is there: the settings that sweep over it."""
@@ -59,9 +78,9 @@ def environment(store: Path, **more: str) -> dict[str, str]:
     return env | {"KDEXP_STORE_DIR": str(store), "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"} | more
 
 
-def start(folder: Path, store: Path, *arguments: str) -> subprocess.Popen:
+def start(folder: Path, store: Path, *arguments: str, **more: str) -> subprocess.Popen:
     return subprocess.Popen(
-        [SCRIPTS / "kdexp-train", "-m", *arguments], cwd=folder, env=environment(store),
+        [SCRIPTS / "kdexp-train", "-m", *arguments], cwd=folder, env=environment(store, **more),
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
 
@@ -190,8 +209,12 @@ def test_an_interrupted_sweep_saves_stops_and_says_how_to_go_on(command, tmp_pat
 
 
 def test_two_launches_at_once_share_the_jobs(tmp_path, store):
-    sweep = (*SMOKE, "seed=0,1,2,3", "trainer.max_epochs=6")
-    processes = [start(tmp_path, store, *sweep) for _ in range(2)]
+    (tmp_path / "patient.py").write_text(PATIENT)
+    (tmp_path / "my_conf" / "loss").mkdir(parents=True)
+    (tmp_path / "my_conf" / "loss" / "patient.yaml").write_text(f"_target_: patient.Patient\nfolder: {tmp_path}\n")
+    sweep = ("--config-dir", "my_conf", *SMOKE, "loss=patient", "alpha=0.5", "seed=0,1,2,3", "trainer.max_epochs=6")
+    trusted = {"KDEXP_TRUST": "patient", "PYTHONPATH": str(tmp_path)}
+    processes = [start(tmp_path, store, *sweep, **trusted) for _ in range(2)]
     outputs = [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     found = runs(tmp_path)
@@ -219,6 +242,29 @@ def test_an_added_value_runs_the_new_cells_alone_and_rerun_all_sets_everything_a
     aside = tmp_path.glob("multirun/*/superseded/*/results.json")
     assert sorted(json.loads(p.read_text())["started"] for p in aside) == sorted(begun for begun, _ in second.values())
     assert len(list(tmp_path.glob("multirun/*"))) == 1
+
+
+def test_jobs_whose_data_changed_run_again(command, tmp_path):
+    def write(label):
+        (tmp_path / "my.csv").write_text("x,kind\n" + "".join(f"{i},{label(i)}\n" for i in range(40)))
+
+    sweep = (
+        "-m", "dataset=csv", "dataset.source.file=my.csv", "dataset.source.label=kind", "student=mlp", "alpha=1",
+        "tracking=none", "trainer.max_epochs=1", "seed=0,1",
+    )  # fmt: skip
+    write(lambda i: i % 2)
+    command("kdexp-train", *sweep)
+    first = completed(tmp_path)
+    assert "2 completed before" in command("kdexp-train", *sweep).stdout
+    write(lambda i: 1 - i % 2)
+    done = command("kdexp-train", *sweep)
+    said = "warning: the data have changed since jobs of this sweep had run; they run again: 2"
+    assert said in done.stdout + done.stderr
+    assert "completed before" not in done.stdout
+    second = completed(tmp_path)
+    assert second.keys() == first.keys()
+    assert not first.items() & second.items()
+    assert "2 completed before" in command("kdexp-train", *sweep).stdout
 
 
 def test_a_sweep_goes_where_it_is_told_to(command, tmp_path):

@@ -12,9 +12,9 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from hydra_plugins.kdexp.sweeper import Stop, Sweeper
+from hydra_plugins.kdexp.sweeper import Stop, Sweeper, before_of
 from kdexp import child, launch, results
-from kdexp.config import check, is_count
+from kdexp.config import check, data_digest, is_count, release_data
 from kdexp.report.runs import Run, command_of
 from kdexp.sweep import Job, Sweep
 
@@ -100,7 +100,7 @@ class Search(Sweeper):
 
         assert self.config is not None
         space = self._space()
-        self._check_ends(space)
+        config = self._check_ends(space)
         sweep = Sweep(folder, [], command_line(sys.argv))
         if self.config.rerun == "all":
             search.set_aside(folder)
@@ -108,17 +108,20 @@ class Search(Sweeper):
             sweep.set_aside()
         self._study = study = search.Study(folder, space, metric=self.metric, pruner=self.pruner, seed=self.seed)
         self._recall(sweep)
+        _refuse_other_data(sweep, config)
         opening = f"search {folder}: {self.trials} trials over {', '.join(space)}"
         return sweep, Progress(folder, opening, lambda: max(self.trials - len(study.trials()), 0))
 
-    def _check_ends(self, space: Mapping[str, "BaseDistribution"]) -> None:
-        """Check the space where its corners are, one setting after the other."""
+    def _check_ends(self, space: Mapping[str, "BaseDistribution"]) -> DictConfig:
+        """Check the space where its corners are, one setting after the other; the configuration at the first."""
         from kdexp.search import ends
 
         values = {key: ends(distribution) for key, distribution in space.items()}
         least = {key: own[0] for key, own in values.items()}
         points = [least] + [least | {key: value} for key, own in values.items() for value in own[1:]]
-        child.check_all(check, [self._compose(self._cell(point)) for point in points])
+        configs = [self._compose(self._cell(point)) for point in points]
+        child.check_all(check, configs)
+        return configs[0]
 
     def _cell(self, point: Mapping[str, str], *, alone: bool = False) -> list[str]:
         """The overrides that were given, with the values of a point, or those of its control."""
@@ -206,6 +209,25 @@ class Search(Sweeper):
 
 _ALONE = {"alpha": "1", "alpha_schedule.kind": "constant", "feature_loss": "[]"}
 """What makes a control of a point, whatever presets it has; besides, it has no scheme."""
+
+
+def _refuse_other_data(sweep: Sweep, config: DictConfig) -> None:
+    """See that what earlier trials found was found on these data: files may have changed where they lie.
+
+    Raises:
+        ValueError: it was not.
+    """
+    trials = [before_of(sweep.folder / state.job.folder) for state in sweep.states()]
+    trials = [trial for trial in trials if trial.get("data_content")]
+    if trials:
+        now = {"data_content": data_digest(config)}
+        release_data(samples_only=True)
+        others = sum(results.have_other_data(trial, now) for trial in trials)
+        if others:
+            raise ValueError(
+                f"sweep_name must be a search on the same data, got {sweep.folder}, with {others} trials on data that "
+                "have changed since; choose another sweep_name, or rerun=all to set them aside"
+            )
 
 
 def _distribution(override: Override) -> "BaseDistribution":

@@ -1,11 +1,13 @@
 """Hydra's grid of values as a sweep that finishes, resumes and compares."""
 
 import _thread
+import logging
 import signal
 import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +17,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from kdexp import child, launch, quick, signals
+from kdexp import child, launch, quick, results, signals
 from kdexp.config import (
     RUN_ONLY,
     check,
     check_values,
+    data_digest,
     fingerprint,
     is_control,
     plain,
@@ -32,6 +35,8 @@ from kdexp.sweep import Job, Sweep, name_job, name_sweep, placed
 
 if TYPE_CHECKING:
     from kdexp.report.progress import Progress
+
+log = logging.getLogger(__name__)
 
 _ROUNDS = 3
 _GRACE_SECONDS = 3.0
@@ -133,7 +138,9 @@ class Sweeper(BasicSweeper):
 
         assert self.config is not None
         cells, jobs = self._jobs()
-        sweep = Sweep(folder, placed(folder, jobs), command_line(sys.argv))
+        sweep = Sweep(
+            folder, _with_data(folder, placed(folder, list(jobs)), list(jobs.values())), command_line(sys.argv)
+        )
         if self.config.rerun == "all":
             sweep.set_aside()
         same = f" ({cells} combinations, of which some come to the same)" if cells > len(jobs) else ""
@@ -174,21 +181,21 @@ class Sweeper(BasicSweeper):
         """What a job is told besides what it is."""
         return []
 
-    def _jobs(self) -> tuple[int, list[Job]]:
-        """How many combinations there are, and the jobs that they come to."""
+    def _jobs(self) -> tuple[int, dict[Job, DictConfig]]:
+        """How many combinations there are, and the jobs that they come to, with their configurations."""
         from kdexp.report.progress import composing  # here: shell completion needs no tables
 
         swept = self._swept()
         cells = [cell for given in self._given for cell in self.split_arguments(list(given.values()), None)[0]]
-        jobs: dict[str, Job] = {}  # by what they compute
+        jobs: dict[str, tuple[Job, DictConfig]] = {}  # by what they compute
         configs = []
         for cell in composing(cells):
             configs.append(self._compose(cell))
             job = self._job(cell, swept, configs[-1])
-            jobs.setdefault(job.key, job)
+            jobs.setdefault(job.key, (job, configs[-1]))
         release_data(samples_only=True)  # each job loads its own
         child.check_all(check, configs)
-        return len(cells), list(jobs.values())
+        return len(cells), dict(jobs.values())
 
     def _compose(self, cell: Sequence[str]) -> DictConfig:
         """The configuration of a job, but for its folder.
@@ -219,6 +226,33 @@ class Sweeper(BasicSweeper):
             fingerprint=run_fingerprint(values),
         )
         return Job(tuple(cell), name, run_key(values), values["trainer"]["max_epochs"])
+
+
+def _with_data(folder: Path, jobs: Sequence[Job], configs: Sequence[DictConfig]) -> list[Job]:
+    """Tell the jobs that have run before of their data as they are now: files may have changed where they lie."""
+    digests: dict[str, str] = {}
+    changed: list[Job] = []
+    told = []
+    for job, config in zip(jobs, configs, strict=True):
+        before = before_of(folder / job.folder)
+        if before.get("key") == job.key and before.get("data_content"):
+            source = fingerprint(plain(config.dataset.source))
+            digests[source] = digests.get(source) or data_digest(config)
+            job = replace(job, data=digests[source])
+            changed += [job] if results.have_other_data({"data_content": job.data}, before) else []
+        told.append(job)
+    release_data(samples_only=True)
+    if changed:
+        log.warning("warning: the data have changed since jobs of this sweep had run; they run again: %d", len(changed))
+    return told
+
+
+def before_of(folder: Path) -> Mapping[str, Any]:
+    """What a run left in its folder; nothing where there is none, or it cannot be read."""
+    try:
+        return results.read(folder, "sweep")
+    except ValueError:
+        return {}
 
 
 class Stop:

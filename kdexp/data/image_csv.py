@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kdexp.contracts import Source
 from kdexp.data import own, table
-from kdexp.data.image_folder import ImageFiles, forms_of, split_off_test
+from kdexp.data.image_folder import ImageFiles, are_images, split_off_test
 
 log = logging.getLogger(__name__)
 
@@ -74,8 +74,7 @@ def _images(file: table.File, image: str, folder: Path, size: int) -> ImageFiles
     for path, where in zip(paths, at, strict=True):
         if not path.is_file():
             raise FileNotFoundError(f"dataset.source.image: not found: {path} ({where})")
-    found = list(zip(paths, forms_of(paths), at, strict=True))
-    for path, form, where in found:
-        if form is None:
+    for path, is_image, where in zip(paths, are_images(paths), at, strict=True):
+        if not is_image:
             raise ValueError(f"dataset.source.image must name whole images, got {path} ({where})")
-    return ImageFiles([(path, form) for path, form, _ in found if form is not None], size)
+    return ImageFiles(paths, size)

@@ -7,10 +7,8 @@ not used is named in a warning, a line for each reason.
 import hashlib
 import logging
 import os
-import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import cast
@@ -24,7 +22,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms.v2 import functional as TF
 
 from kdexp.contracts import Source
-from kdexp.data import own
+from kdexp.data import content, own
 from kdexp.data.downloads import damaged
 
 log = logging.getLogger(__name__)
@@ -38,27 +36,25 @@ _SHOWN = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCb
 
 _TEST_FRACTION = 0.2
 
-_READERS, _AT_ONCE = 16, 1024  # threads that read headers: on a slow disk most of them wait
-_SAY_EVERY_SECONDS = 5.0
 _NAMED = 5
 _LINKS = "links to folders that are read already"
 
 _LeftOut = defaultdict[str, list[Path]]
 """What is not used -> the files or folders of that kind."""
 
-_Found = dict[str, list[tuple[Path, str]]]
-"""Class -> its image files, each with its form (see `_form`)."""
+_Found = dict[str, list[Path]]
+"""Class -> its image files."""
 
 
 class ImageFiles:
     """Image files as `kdexp.contracts.Images`: RGB, the shorter side scaled to `size`, the middle square cut out.
 
     Args:
-        files: each with its form, see `_form`.
+        files: see `are_images`.
         size: in pixels.
     """
 
-    def __init__(self, files: Sequence[tuple[Path, str]], size: int) -> None:
+    def __init__(self, files: Sequence[Path], size: int) -> None:
         self.files, self.size = files, size
 
     def __len__(self) -> int:
@@ -71,7 +67,7 @@ class ImageFiles:
         Raises:
             ValueError: the file is damaged.
         """
-        path, _ = self.files[index]
+        path = self.files[index]
         try:
             image = _shown(path)
         except Exception as error:  # whatever a parser makes of bytes that are not its own
@@ -79,13 +75,9 @@ class ImageFiles:
         squared = TF.center_crop(TF.resize(image, [self.size]), [self.size, self.size])
         return cast(Tensor, TF.pil_to_tensor(squared))
 
-    def fingerprint(self) -> str:
-        """SHA-256 over the files' names, sizes, times of change and forms."""
-        digest = hashlib.sha256(str(self.size).encode())
-        for path, form in self.files:
-            status = path.stat()
-            digest.update(f"{path.parent.name}/{path.name} {status.st_size} {status.st_mtime_ns}{form}\n".encode())
-        return digest.hexdigest()
+    def fingerprint(self, store: Path) -> str:
+        """SHA-256 over the files' contents and the size; see `kdexp.data.content.of_files`."""
+        return hashlib.sha256(f"{self.size} {content.of_files(self.files, store)}".encode()).hexdigest()
 
 
 def load(data_dir: own.Folders, root: str, size: int) -> Source:
@@ -207,15 +199,11 @@ def _find(part: Path, left_out: _LeftOut) -> _Found:
             left_out[_LINKS].append(path)
         else:
             paths[path.name] = _image_files(path, left_out)
-    forms = forms_of([path for files in paths.values() for path in files])
+    whole = are_images([path for files in paths.values() for path in files])
     found: _Found = {name: [] for name in paths}
     for name, files in paths.items():
         for path in files:
-            form = next(forms)
-            if form is None:
-                left_out["broken files"].append(path)
-            else:
-                found[name].append((path, form))
+            (found[name] if next(whole) else left_out["broken files"]).append(path)
         if not found[name]:
             left_out["class folders without images"].append(part / name)
     return found
@@ -256,23 +244,13 @@ def _visible(folder: Path, left_out: _LeftOut) -> list[Path]:
 # Reading files
 
 
-def forms_of(paths: Sequence[Path]) -> Iterator[str | None]:
-    """What is special about each of many files by its header; None of a broken one. See `_form`."""
-    started = said = time.perf_counter()
-    with ThreadPoolExecutor(_READERS) as pool:
-        for done in range(0, len(paths), _AT_ONCE):
-            now = time.perf_counter()
-            if now - said > _SAY_EVERY_SECONDS:
-                said, left = now, (now - started) / done * (len(paths) - done)
-                log.info("dataset.source: headers of %d of %d images read  %.0f s left", done, len(paths), left)
-            yield from pool.map(_form, paths[done : done + _AT_ONCE])
+def are_images(paths: Sequence[Path]) -> Iterator[bool]:
+    """Whether each of many files is an image by its header; see `_is_image`."""
+    return content.each(_is_image, paths, "reading the headers of the images:")
 
 
-def _form(path: Path) -> str | None:
-    """What is special about a file by its header; in the fingerprint, since kdexp once read such files otherwise.
-
-    Returns:
-        Empty where Pillow's conversion to RGB is all there is to do; None of a broken file.
+def _is_image(path: Path) -> bool:
+    """Whether a file is an image by its header.
 
     Raises:
         ValueError: it cannot be known which of its values is black, and which white.
@@ -283,26 +261,17 @@ def _form(path: Path) -> str | None:
             is_deep = mode in _GREY_16_BITS
             if mode == "I":  # 32 bits; or 16, of a PGM, and of a PNG where Pillow is older
                 is_deep = image.format in ("PPM", "PNG")
-            form = " 16 bits" if is_deep else ""
-            form += " transparent" if image.has_transparency_data else ""
-            form += " turned" if "exif" in image.info and _is_turned(image) else ""
     except Exception:  # whatever a parser makes of bytes that are not its own
-        return None
+        return False
     if not (is_deep or mode in _SHOWN):
         raise ValueError(f"dataset.source.root must hold images of 8 or 16 bits a channel, got {path} of mode {mode}")
-    return form
+    return True
 
 
 def _open(path: Path) -> Image.Image:
     """A file as any image but PostScript, which Pillow gives to another program (Ghostscript) to run."""
     Image.init()
     return Image.open(path, formats=[name for name in Image.OPEN if name != "EPS"])
-
-
-def _is_turned(image: Image.Image) -> bool:
-    with suppress(Exception):  # as in `_shown`
-        return bool(image.getexif().get(ExifTags.Base.Orientation, 1) != 1)
-    return False
 
 
 def _shown(path: Path) -> Image.Image:

@@ -52,7 +52,9 @@ def inferred(name: str, settings: Mapping[str, Any], *, val_fraction: float, spl
         FileNotFoundError: they are not where the settings say.
     """
     key = _key(settings)
-    read = _read.get(key) or _load(settings)
+    read = _read.get(key)
+    if read is None or "task" not in read.found:
+        read = _load(settings)
     wanted = (name, val_fraction, split_seed) if name in ("mean", "std") else name
     if wanted not in read.found:
         source = read.source or loaded(settings)
@@ -77,6 +79,17 @@ def loaded(settings: Mapping[str, Any]) -> Source:
     return source
 
 
+def peek(settings: Mapping[str, Any]) -> Source:
+    """The data set, loaded now unless it was before; it is kept for whoever takes it, and no other one is."""
+    key = _key(settings)
+    read = _read.get(key)
+    if read is None or read.source is None:
+        forget(samples_only=True)
+        read = _read.setdefault(key, _Read(None))
+        read.source = loaded(settings)
+    return read.source
+
+
 def take(settings: Mapping[str, Any]) -> Source:
     """The data set, as it was loaded to fill in settings; it is not kept here any longer. Else see `loaded`."""
     read = _read.get(_key(settings))
@@ -99,8 +112,7 @@ def _key(settings: Mapping[str, Any]) -> str:
 
 
 def _load(settings: Mapping[str, Any]) -> _Read:
-    forget(samples_only=True)
-    source = loaded(settings)
+    source = peek(settings)
     target = source.train_target
     if not isinstance(target, Tensor) or target.dim() not in (1, 2) or len(source.train_inputs) == 0:
         check_source(source, "multiclass", 0, None)  # says what is wrong with it
@@ -108,7 +120,8 @@ def _load(settings: Mapping[str, Any]) -> _Read:
     num_classes = target.shape[1] if target.dim() == 2 else len(source.classes or set(target.tolist()))
     shape = list(source.train_inputs[0].shape)
     check_source(source, task, num_classes, shape)
-    read = _read[_key(settings)] = _Read(source, {"task": task, "num_classes": num_classes, "input_shape": shape})
+    read = _read[_key(settings)]
+    read.found |= {"task": task, "num_classes": num_classes, "input_shape": shape}
     return read
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kdexp.config import DISTILLATION_ONLY, RUN_ONLY, control_fingerprint, run_fingerprint
-from kdexp.report.runs import Run, read_reports
+from kdexp.report.runs import DATA, Run, read_reports
 from kdexp.report.statistics import Paired, paired, t_interval, wilson
 
 BY_CHOICE = "val/acc"
@@ -112,15 +112,19 @@ class Comparison:
         seeded = _following_the_seed(self.completed)
         groups: dict[tuple[str, str], dict[int, Run]] = {}
         self.repeated: list[Run] = []
-        for run in self.completed:
-            seedless = _without(run.results["config"], seeded)
-            key = "control" if run.is_control else run_fingerprint(seedless)
-            seeds = groups.setdefault((control_fingerprint(seedless), key), {})
+        seedless = [_without(run.results["config"], seeded) for run in self.completed]
+        of_settings = [control_fingerprint(config) for config in seedless]
+        families = _by_data(self.completed, of_settings)
+        for run, config, family in zip(self.completed, seedless, families, strict=True):
+            key = "control" if run.is_control else run_fingerprint(config)
+            seeds = groups.setdefault((family, key), {})
             if run.seed in seeds:
                 self.repeated.append(seeds[run.seed])
             seeds[run.seed] = run
         firsts = {key: next(iter(seeds.values())) for key, seeds in groups.items()}
         self.axes = _axes(list(firsts.values()), seeded)
+        if families != of_settings and DATA not in self.axes:
+            self.axes.append(DATA)  # why a control is none of a setting
         found = [
             Setting(label, axes, [seeds[seed] for seed in sorted(seeds)], key[0], groups.get((key[0], "control"), {}))
             for (key, seeds), (label, axes) in zip(
@@ -274,11 +278,23 @@ def _without(config: Mapping[str, Any], names: set[str], prefix: str = "") -> di
     }
 
 
+def _by_data(runs: Sequence[Run], families: Sequence[str]) -> list[str]:
+    """Families apart that had other data under the same settings: files that changed where they lie."""
+    known: dict[str, set[str]] = {}
+    for run, family in zip(runs, families, strict=True):
+        known.setdefault(family, set()).update({run.settings[DATA]} if DATA in run.settings else ())
+    return [
+        f"{family} {run.settings.get(DATA)}" if len(known[family]) > 1 else family
+        for run, family in zip(runs, families, strict=True)
+    ]
+
+
 def _axes(runs: Sequence[Run], seeded: set[str]) -> list[str]:
     """What the runs, one a setting, differ in: as few settings as tell them apart, and all that were swept by name."""
     names = {name for run in runs for name in run.settings if name.split(".")[0] not in _NO_AXES}
     names -= {name for name in names if name.endswith((".data_dir", ".download"))} | seeded
-    varying = [name for name in sorted(names) if len({str(r.settings.get(name)) for r in runs if heeds(r, name)}) > 1]
+    in_order = sorted(names, key=lambda name: (name == DATA, name))  # other data have other settings in most cases
+    varying = [name for name in in_order if len({str(r.settings.get(name)) for r in runs if heeds(r, name)}) > 1]
     typed = {override.lstrip("+~").partition("=")[0] for run in runs for override in run.results["overrides"]}
     axes = [name for name in _FIRST_AXES if name in varying]
     axes += [name for name in varying if name in typed and name not in _FIRST_AXES]

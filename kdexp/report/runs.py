@@ -17,6 +17,7 @@ from kdexp.foreign import inside
 from kdexp.sweep import tail
 
 INDEX = "sweep.json"
+DATA = "data"
 _JOB = {"folder", "overrides", "key", "status", "error"}
 
 
@@ -74,11 +75,15 @@ class Run:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """Every setting by its name on the command line: ``alpha``, ``loss`` (the chosen option), ``optimizer.lr``."""
+        """Every setting by its name on the command line: ``alpha``, ``loss`` (the chosen option), ``optimizer.lr``.
+
+        Beside them, as `DATA`, the first digits of the digest of the data.
+        """
         config = {key: value for key, value in as_typed(self.results.get("config", {})).items() if key != "choices"}
         given = (override.lstrip("+~").partition("=") for override in self.results["overrides"])
         typed = {key.partition("@")[0]: value for key, _, value in given}
-        return {**typed, **dict(leaves(config)), **self.results.get("choices", {})}
+        data = {DATA: content[:8]} if (content := self.results.get("data_content")) else {}
+        return {**typed, **dict(leaves(config)), **self.results.get("choices", {}), **data}
 
     def metric(self, name: str, split: str = "test", epoch: str = "best") -> float | None:
         """A metric at the best epoch (chosen on validation) or at the last; None where it was not measured."""

@@ -1,6 +1,7 @@
-import hashlib
 import io
 import os
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,8 +9,10 @@ import torch
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
+from kdexp.atomic import sha256
 from kdexp.config import compose
 from kdexp.contracts import Splits
+from kdexp.data import content
 from kdexp.data.image_folder import load
 from kdexp.data.loading import DataModule
 from kdexp.data.splits import make_splits
@@ -67,23 +70,49 @@ def test_without_a_val_folder_val_is_carved_from_train(tmp_path):
         np.testing.assert_allclose(batch.inputs[:, 0, 0, 0], batch.target * 100 / 255, rtol=1e-6)
 
 
-def test_a_fingerprint_changes_when_a_file_does(tmp_path):
-    folder = write(tmp_path)
-    first = load(folder, "mine", size=4).train_inputs.fingerprint()
-    assert load(folder, "mine", size=4).train_inputs.fingerprint() == first
-    assert load(folder, "mine", size=5).train_inputs.fingerprint() != first
+def test_a_fingerprint_changes_when_an_image_does_and_not_when_it_lies_elsewhere(tmp_path):
+    folder, store = write(tmp_path), tmp_path / "store"
+
+    def fingerprint(place=folder, size=4):
+        return load(place, "mine", size=size).train_inputs.fingerprint(store)
+
+    first = fingerprint()
+    assert fingerprint() == first
+    assert fingerprint(size=5) != first
+    copied = tmp_path / "elsewhere"
+    shutil.copytree(tmp_path / "mine", copied / "mine", copy_function=shutil.copyfile)  # with other times
+    assert fingerprint(str(copied)) == first
     path = tmp_path / "mine" / "train" / "cat" / "0.png"
-    status = path.stat()
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
-    assert load(folder, "mine", size=4).train_inputs.fingerprint() != first, "another time"
-    path.write_bytes(path.read_bytes() + b" ")
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    assert load(folder, "mine", size=4).train_inputs.fingerprint() != first, "another size"
-    path.write_bytes(path.read_bytes()[:-1])
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    assert load(folder, "mine", size=4).train_inputs.fingerprint() == first
-    path.rename(path.with_name("zero.png"))
-    assert load(folder, "mine", size=4).train_inputs.fingerprint() != first, "another name"
+    path.rename(path.with_name("00.png"))
+    assert fingerprint() == first, "another name, the same order"
+    path.with_name("00.png").rename(path.with_name("zero.png"))
+    assert fingerprint() != first, "another order"
+    path.with_name("zero.png").rename(path)
+    assert fingerprint() == first
+    image = path.read_bytes()
+    other = (path.parent / "1.png").read_bytes()
+    path.write_bytes(other)
+    assert fingerprint() != first, "another image"
+    path.write_bytes(image)
+    assert fingerprint() == first
+
+
+def test_images_are_read_once_and_remembered_where_that_can_be_written(tmp_path, monkeypatch):
+    images, store = load(write(tmp_path), "mine", size=4).train_inputs, tmp_path / "store"
+    reads = []
+    monkeypatch.setattr(content, "sha256", lambda path: reads.append(path) or sha256(path))
+    first = images.fingerprint(store)
+    assert len(reads) == len(images)
+    assert images.fingerprint(store) == first
+    assert len(reads) == len(images)
+    status = images.files[0].stat()
+    os.utime(images.files[0], ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    assert images.fingerprint(store) == first
+    assert len(reads) == 2 * len(images), "another time: it may be another image"
+    for remembered in (store / "contents").iterdir():
+        remembered.write_text("half a dig")
+    assert images.fingerprint(store) == first
+    assert images.fingerprint(Path(os.devnull)) == first, "a store that cannot be written to"
 
 
 def test_a_missing_folder_is_named(tmp_path):
@@ -110,7 +139,7 @@ def test_of_a_flat_folder_a_stratified_fifth_is_tested_on(tmp_path, caplog):
     assert source.test_target.bincount().tolist() == [2, 2, 2]
     for inputs, target in ((source.train_inputs, source.train_target), (source.test_inputs, source.test_target)):
         assert [int(inputs[i][0, 0, 0]) for i in range(len(inputs))] == (100 * target).tolist()
-    paths = {path for inputs in (source.train_inputs, source.test_inputs) for path, _ in inputs.files}
+    paths = {path for inputs in (source.train_inputs, source.test_inputs) for path in inputs.files}
     assert len(paths) == 30
     again = load(folder, "mine", size=4)
     assert again.test_inputs.files == source.test_inputs.files
@@ -302,24 +331,6 @@ def test_an_image_whose_range_nobody_knows_is_refused_by_its_name_before_it_is_u
         read(tmp_path, "deep.tif", Image.fromarray(values))
 
 
-def test_a_file_that_is_seen_otherwise_than_by_older_versions_has_another_fingerprint_and_no_other_has(tmp_path):
-    folder = write(tmp_path, classes=("cat",), n=1)
-    path = tmp_path / "mine" / "train" / "cat" / "0.png"
-
-    def plainly(paths):
-        """What the fingerprint has been since the beginning."""
-        digest = hashlib.sha256(b"4")
-        for path in paths:
-            status = path.stat()
-            digest.update(f"{path.parent.name}/{path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
-        return digest.hexdigest()
-
-    assert load(folder, "mine", size=4).train_inputs.fingerprint() == plainly([path])
-    for image in (Image.fromarray(GREY), Image.fromarray(ALPHA)):
-        image.save(path)
-        assert load(folder, "mine", size=4).train_inputs.fingerprint() != plainly([path])
-
-
 # What lies in the folder
 
 
@@ -343,14 +354,14 @@ def test_classes_and_files_have_torchvisions_order_and_the_folders_names(tmp_pat
     assert not said
     wanted = ImageFolder(str(tmp_path / "mine" / "train"))
     assert source.classes == wanted.classes == ["0", "1", "10", "2", "a", "a-b"]
-    assert [(str(path), label) for (path, _), label in
+    assert [(str(path), label) for path, label in
             zip(source.train_inputs.files, source.train_target.tolist(), strict=True)] == wanted.samples  # fmt: skip
 
 
 def test_what_is_no_image_or_hidden_or_broken_is_counted_and_named_in_one_line_each(tmp_path, caplog):
     folder = write(tmp_path)
     mine = tmp_path / "mine"
-    clean = load(folder, "mine", size=4).train_inputs.fingerprint()
+    clean = load(folder, "mine", size=4).train_inputs.fingerprint(tmp_path / "store")
     for place in (".git", "extra", "__MACOSX", "train/.ipynb_checkpoints", "train/cat/.ipynb_checkpoints", "test/owl"):
         (mine / place).mkdir()
         Image.new("RGB", (8, 8)).save(mine / place / "0.png") if place != "test/owl" else None
@@ -372,7 +383,7 @@ def test_what_is_no_image_or_hidden_or_broken_is_counted_and_named_in_one_line_e
         "train/cat/.ipynb_checkpoints, train/dog/._0.png)",
     ]
     assert source.classes == ["cat", "dog"]
-    assert source.train_inputs.fingerprint() == clean
+    assert source.train_inputs.fingerprint(tmp_path / "store") == clean
     assert len(source.test_inputs) == 20
 
 
@@ -419,7 +430,7 @@ def test_of_train_and_val_alone_val_is_tested_on_as_with_imagenet(tmp_path, capl
     caplog.set_level("INFO", "kdexp.data.image_folder")
     source = load(write(tmp_path, parts=("train", "val")), "mine", size=4)
     assert source.val is None
-    assert {path.parent.parent.name for path, _ in source.test_inputs.files} == {"val"}
+    assert {path.parent.parent.name for path in source.test_inputs.files} == {"val"}
     assert len(source.train_inputs) == len(source.test_inputs) == 20
     assert "has no test/: its val/ is tested on, val is split off from train/" in caplog.text
 
