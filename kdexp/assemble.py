@@ -226,9 +226,7 @@ def network(config: Any, setting: str, dataset: Any, *, pretrained: bool | None 
     return built.train()
 
 
-def _arguments(
-    config: Any, setting: str, dataset: Any, pretrained: bool | None
-) -> tuple[dict[str, Any], int | None]:
+def _arguments(config: Any, setting: str, dataset: Any, pretrained: bool | None) -> tuple[dict[str, Any], int | None]:
     """What a network's constructor gets, with its ``_target_``; and the size that images are resized to before it."""
     arguments = {key: value for key, value in plain(config).items() if key not in _NETWORK_KEYS}
     if pretrained is not None and "pretrained" in arguments:
