@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -16,7 +16,7 @@ import torch
 from pytorch_lightning.strategies import StrategyRegistry
 from torch import Tensor, nn
 
-from kdexp import __version__, monitor, results, trust
+from kdexp import __version__, monitor, quick, results, trust
 from kdexp.adversarial import ARD, IAD, RSLAD, TRADES, AdaAD, AdversarialDistiller, PGDTraining
 from kdexp.atomic import atomic_path, read_json, sha256
 from kdexp.config import (
@@ -36,7 +36,7 @@ from kdexp.data.content import of_source
 from kdexp.data.inferred import take
 from kdexp.data.loading import DataModule
 from kdexp.data.resample import class_shares
-from kdexp.data.splits import make_splits, samples_per_class
+from kdexp.data.splits import few_of_each_class, make_splits, samples_per_class
 from kdexp.distiller import Distiller, Term
 from kdexp.features import input_of_classifier, side
 from kdexp.fit import fit
@@ -84,6 +84,7 @@ class Data:
 
     def __init__(self, config: Any, like: "Data | None" = None) -> None:
         self._config, self._store_dir = config.dataset, config.store_dir
+        self._is_quick = bool(config.quick)
         self._like = like
         self._source: Source = like._source if like is not None else take(plain(config.dataset.source))
         dataset = config.dataset
@@ -167,6 +168,12 @@ class Data:
         seed: int,
         **more: Any,
     ) -> DataModule:
+        if self._is_quick:
+            most = quick.TRAIN_BATCHES * batch_size
+            if self._config.resample:  # it wants every class, and what has no label counts as one
+                most = max(most, self._config.num_classes + 1)
+            counts = {"train": most, "val": quick.EVALUATED, "test": quick.EVALUATED}
+            splits = Splits(**{name: few_of_each_class(getattr(splits, name), n) for name, n in counts.items()})
         return DataModule(
             splits,
             augment=[instantiate(transform, "transform") for transform in (augment.transforms if augment else [])],
@@ -194,15 +201,7 @@ def network(config: Any, setting: str, dataset: Any, *, pretrained: bool | None 
     Raises:
         ValueError: it does not.
     """
-    arguments = {key: value for key, value in plain(config).items() if key not in _NETWORK_KEYS}
-    if pretrained is not None and "pretrained" in arguments:
-        arguments = (arguments if pretrained else without_sources(arguments)) | {"pretrained": pretrained}
-    constructor = trust.find(arguments.get("_target_"), "network", f"{setting}.")
-    size = None if "resize" in inspect.signature(constructor).parameters else arguments.pop("resize", None)
-    if size is not None:  # a network for images of another size than the data set's
-        if len(dataset.input_shape) != 3:
-            raise ValueError(f"{setting}.resize must be null where inputs are no images, got {size}")
-        arguments["input_shape"] = [*dataset.input_shape[:-2], size, size]
+    arguments, size = _arguments(config, setting, dataset, pretrained)
     try:
         hook = None if size is None else resizing(size)
         built: nn.Module = instantiate(arguments, "network")
@@ -227,6 +226,55 @@ def network(config: Any, setting: str, dataset: Any, *, pretrained: bool | None 
             f"{setting} must give (N, {dataset.num_outputs}) logits for dataset={dataset.name}, got {found}"
         )
     return built.train()
+
+
+def _arguments(config: Any, setting: str, dataset: Any, pretrained: bool | None) -> tuple[dict[str, Any], int | None]:
+    """What a network's constructor gets, with its ``_target_``; and the size that images are resized to before it."""
+    arguments = {key: value for key, value in plain(config).items() if key not in _NETWORK_KEYS}
+    if pretrained is not None and "pretrained" in arguments:
+        arguments = (arguments if pretrained else without_sources(arguments)) | {"pretrained": pretrained}
+    constructor = trust.find(arguments.get("_target_"), "network", f"{setting}.")
+    size = None if "resize" in inspect.signature(constructor).parameters else arguments.pop("resize", None)
+    if size is not None:  # a network for images of another size than the data set's
+        if len(dataset.input_shape) != 3:
+            raise ValueError(f"{setting}.resize must be null where inputs are no images, got {size}")
+        arguments["input_shape"] = [*dataset.input_shape[:-2], size, size]
+    return arguments, size
+
+
+def description(config: Any, setting: str, member: Any, classes: Sequence[str] | None) -> dict[str, Any]:
+    """What a file of weights says of its network, so that it can be built and used without anything else.
+
+    Args:
+        config: the experiment's.
+        setting: that named the network, for messages.
+        member: its part of the configuration, the student's or a peer's.
+        classes: their names by number, where they have any.
+
+    Returns:
+        Plain values: ``architecture``, the importable name of its constructor; ``settings``, its arguments; ``resize``,
+        the size of images that its inputs are resized to, or None; ``deployed_by``, the representation losses that put
+        another network with parts of the teacher in its place (SimKD); ``task``, ``classes``, ``input_shape`` (of one
+        sample, without N), ``mean`` and ``std`` (inputs, images in [0, 1], were normalised with), ``kdexp_version``.
+    """
+    arguments, size = _arguments(member, setting, config.dataset, False)
+    dataset = config.dataset
+    return {
+        "kdexp_version": __version__,
+        "architecture": arguments.pop("_target_"),
+        "settings": arguments,
+        "resize": size,
+        "deployed_by": [loss["_target_"] for loss in config.feature_loss.values() if _deployed(loss) is not None],
+        "task": dataset.task,
+        "classes": classes,
+        **{key: list(dataset[key]) for key in ("input_shape", "mean", "std")},
+    }
+
+
+def _deployed(loss: Any) -> Callable[[Side, Side], nn.Module] | None:
+    """What makes the network that a representation loss puts in the student's place; most leave it where it is."""
+    found: Callable[[Side, Side], nn.Module] | None = getattr(target(loss, "feature_loss"), "deployed", None)
+    return found
 
 
 def rehearse(config: Any) -> None:
@@ -321,7 +369,7 @@ def student(config: Any, frozen: Teacher | None = None, *, pretrained: bool | No
     torch.manual_seed(config.seed)
     built = network(config.student, "student", config.dataset, pretrained=pretrained)
     for loss in config.feature_loss.values():
-        deployed = getattr(target(loss, "feature_loss"), "deployed", None)
+        deployed = _deployed(loss)
         if deployed is not None:
             setting, member = _the_teacher(config)
             other = frozen.networks[0] if frozen else network(member, setting, config.dataset, pretrained=False)
@@ -343,11 +391,15 @@ def trained_student(config: Any, weights: Path, setting: str) -> nn.Module:
     return learner
 
 
+def peer_settings(config: Any) -> dict[str, Any]:
+    """The configuration of each other student of ``scheme=mutual``, by its name."""
+    return dict(config.scheme.peers or {"twin": config.student})
+
+
 def peers(config: Any) -> dict[str, nn.Module]:
     """The other students of ``scheme=mutual``, each with initial weights of its own."""
     built = {}
-    named = config.scheme.peers or {"twin": config.student}
-    for place, (name, peer) in enumerate(named.items(), start=1):
+    for place, (name, peer) in enumerate(peer_settings(config).items(), start=1):
         torch.manual_seed(config.seed + place)
         peer_network = network(peer, f"scheme.peers.{name}", config.dataset)
         built[name] = _laid_out(peer_network, config.trainer.channels_last, config)
@@ -471,6 +523,10 @@ def _teacher_network(member: Any, setting: str, config: Any, data: Data) -> nn.M
         name = member.get("name") or member._target_.rsplit(".", 1)[-1]
         state = "reused from" if weights.is_file() else "trained once, kept in"
         log.info("%s %s: %s %s", setting, name, state, weights.parent)
+        limit = config.trainer.limit_train_batches
+        if limit is not None and not weights.is_file():
+            log.info("%s is trained on all its batches: trainer.limit_train_batches=%s limits the student alone "
+                     "(quick=true makes both small)", setting, limit)  # fmt: skip
         train = partial(_train_teacher, member, setting, config, data, weights.parent.name)
         trained_once(weights.parent, _teacher_key(member, config, data), train)
     words = load_weights(
@@ -532,6 +588,7 @@ def _teacher_key(member: Any, config: Any, data: Data) -> dict[str, Any]:
             k: config.dataset[k] for k in ("name", "task", "num_classes", "val_fraction", "split_seed", "drop_last")
         },
         "content": data.content,
+        **quick.mark(config),
     }
 
 
@@ -627,6 +684,7 @@ def teacher_measures(config: Any, frozen: Teacher, data: Data) -> dict[str, Any]
             ],
             "data": {k: config.dataset[k] for k in ("name", "task", "val_fraction", "split_seed", "mean", "std")},
             "content": data.content,
+            **quick.mark(config),
         }
     )
     path = Path(config.store_dir) / "teacher-measures" / f"{key}.json"

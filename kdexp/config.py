@@ -135,6 +135,7 @@ class Config:
     temperature_schedule: Schedule = field(default_factory=Schedule)
     label_smoothing: float = 0.0
     seed: int = 0
+    quick: bool = False
     data_dir: str = MISSING
     store_dir: str = MISSING
     output_dir: str = MISSING
@@ -206,10 +207,10 @@ def release_data(*, samples_only: bool = False) -> None:
 
 
 def data_digest(config: Any) -> str:
-    """Digest of the data that an experiment would load now, see `kdexp.data.content.of_config`."""
-    from kdexp.data.content import of_config  # here: --help and most refusals must not wait for torch
+    """Digest of the data that an experiment would load now, see `kdexp.data.content.of_settings`."""
+    from kdexp.data.content import of_settings  # here: --help and most refusals must not wait for torch
 
-    return of_config(config)
+    return of_settings(plain(config.dataset.source), Path(config.store_dir))
 
 
 def dataset_option(name: str, data_dir: str) -> Any:
@@ -305,6 +306,8 @@ def control_fingerprint(config: Mapping[str, Any]) -> str:
 
 def _fingerprint_without(config: Mapping[str, Any], ignored: Sequence[str]) -> str:
     content = {key: value for key, value in as_typed(config).items() if key not in ignored}
+    if not content.get("quick"):  # fingerprints of runs before there was such a setting have none
+        content.pop("quick", None)
     content["dataset"] = _without_folder(content["dataset"])
     source = (content.get("scheme") or {}).get("source") or {}
     if source.get("source", {}).get("download"):  # not left out as above: fingerprints of earlier runs have it as false
@@ -399,7 +402,7 @@ def fusion_key(config: Mapping[str, Any]) -> str | None:
     """
     if not is_one_process(config["trainer"]) or config["scheme"] or config["trainer"]["compile"]:
         return None
-    content = {key: config[key] for key in ("teacher", "trainer", "data_dir", "store_dir")}
+    content = {key: config[key] for key in ("teacher", "trainer", "data_dir", "store_dir", "quick")}
     for group, of_the_run in (("dataset", "subset_seed"), ("augment", "seed")):
         content[group] = {key: value for key, value in config[group].items() if key != of_the_run}
     if config["feature_loss"]:  # which of the teacher's features are read

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from kdexp import assemble, results
+from kdexp import assemble, quick, results
 from kdexp.atomic import atomic_path
 from kdexp.config import dataset_option, fingerprint, instantiate, plain, teachers
 from kdexp.contracts import Batch, Split
@@ -373,6 +373,7 @@ class Examination:
                 "data": {key: dataset[key] for key in ("name", "task", "mean", "std", "val_fraction", "split_seed")},
                 "content": self._data.content,
                 "samples": [self._settings["seed"], self._grid.samples],
+                **quick.mark(self._config),
             }
         )
 

@@ -134,7 +134,7 @@ def distill(
         if frozen is not None and launch.rank() == 0:
             record["teacher"] = assemble.teacher_measures(config, frozen, data)
             found, advice = assemble.near_chance(*assemble.teacher_on_val(config, frozen, data))
-            if advice:
+            if advice and not config.quick:  # no wonder there
                 log.warning("warning: the teacher is near chance on val: %s: %s", found, advice)
     learner = assemble.student(config, frozen)
     record["model"] = {"parameters": parameters(learner), "macs": macs(learner, list(config.dataset.input_shape))}
@@ -341,7 +341,9 @@ def _evaluate(
     for name, peer in (assemble.peers(config) if isinstance(module, MutualDistiller) else {}).items():
         load_weights(peer, fitted.best, "checkpoint", prefix=f"peers.{name}.")
         record.setdefault("peers", {})[name] = _measure(config, peer.to(fitted.device), data, splits)
-        save_weights(peer, folder / "peers" / f"{name}.safetensors")
+        settings = assemble.peer_settings(config)[name]
+        about = assemble.description(config, f"scheme.peers.{name}", settings, data.classes)
+        save_weights(peer, folder / "peers" / f"{name}.safetensors", about)
     record["metrics"] = found
     record["epochs"] = {
         "best": fitted.best_epoch,
@@ -350,7 +352,8 @@ def _evaluate(
         "value": fitted.best_value,
     }
     weights = folder / results.WEIGHTS
-    save_weights(learner, weights)  # the best epoch's: loaded last
+    about = assemble.description(config, "student", config.student, data.classes)
+    save_weights(learner, weights, about)  # the best epoch's: loaded last
     record["model"] |= {"bytes": weights.stat().st_size, "sha256": sha256(weights)}
     if "test" not in splits:
         return None

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from kdexp import __version__, child, loader, monitor, results, signals
+from kdexp import __version__, child, loader, monitor, quick, results, signals
 from kdexp.config import (
     anchored,
     code_version,
@@ -144,6 +144,7 @@ def facts(values: Mapping[str, Any], overrides: Sequence[str], earlier: Mapping[
         "epochs": {"monitor": chosen_by},
         "wandb_id": earlier.get("wandb_id", os.urandom(4).hex()),
         "data_content": earlier.get("data_content"),
+        **({"note": quick.NOTE} if values.get("quick") else {}),
         "config": anchored(values),
     }
 

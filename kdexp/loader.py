@@ -15,6 +15,7 @@ from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from kdexp import quick
 from kdexp.foreign import check_passwords, check_texts
 from kdexp.suggest import did_you_mean, nearest
 
@@ -61,6 +62,8 @@ class Loader(ConfigLoaderImpl):
         unread = next(_untyped(config), None)  # added with a +
         if unread is not None:
             raise ValueError(self._no_setting(unread, config_name, overrides, run_mode))
+        if config.get("quick"):
+            quick.shorten(config, {_key(text) for text in overrides})
         own: Any = OmegaConf.to_container(config, resolve=False)
         check_texts({key: value for key, value in own.items() if key != "hydra"})
         check_passwords(own)  # Hydra's own part is written into .hydra, too

@@ -389,8 +389,8 @@ def name_job(values: Mapping[str, Any], cell: Mapping[str, str], *, is_control: 
         is_control: whether the student is trained alone.
         fingerprint: of the configuration.
     """
-    ignored = (*RUN_ONLY, *(DISTILLATION_ONLY if is_control else ()))
-    words = []
+    ignored = (*RUN_ONLY, *(DISTILLATION_ONLY if is_control else ()), "quick")
+    words = ["quick"] if values.get("quick") else []
     for key, typed in cell.items():
         path = key.lstrip("+~").split("@")[-1].replace("/", ".").split(".")
         if path[0] in ignored or typed == "[]":

@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf
 
-from kdexp import child, launch, results, schemes
+from kdexp import child, launch, quick, results, schemes
 from kdexp.atomic import trained_by_one
 from kdexp.config import (
     DISTILLATION_ONLY,
@@ -80,6 +80,8 @@ def _run(config: DictConfig, folder: Path, parts: "Parts | None") -> dict[str, A
         log.info("continuing this run, which ended as %s: %s", earlier["status"], folder)
     if config.resume:
         config = _continued(earlier["config"], folder, config)
+    if config.quick:
+        log.info(quick.NOTE)
     check(config)
     values = plain(config)
     overrides = earlier.get("overrides", _overrides())

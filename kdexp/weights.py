@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+import json
 import pickle
 import re
 from collections import Counter
@@ -17,6 +18,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from kdexp.atomic import atomic_path
+
+METADATA = "kdexp"
+"""Key in the header of a .safetensors file."""
 
 Rules = Sequence[tuple[str, str]]
 """Regular expressions and their replacements, applied to a name one after the other."""
@@ -34,11 +38,19 @@ def state_digest(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def save_weights(network: nn.Module, path: Path) -> None:
-    """Write a network's state as .safetensors, atomically."""
+def save_weights(network: nn.Module, path: Path, description: Mapping[str, Any] | None = None) -> None:
+    """Write a network's state as .safetensors, atomically.
+
+    Args:
+        network: the network.
+        path: of the file.
+        description: of the network, plain values, for the file's header: JSON under the one key `METADATA` (safetensors
+            writes several keys in any order, and the file's checksum would change from run to run).
+    """
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
+    metadata = {METADATA: json.dumps(description, sort_keys=True)} if description else None
     with atomic_path(path) as temporary:
-        save_file(state, temporary)
+        save_file(state, temporary, metadata)
 
 
 def load_weights(

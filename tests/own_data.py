@@ -15,7 +15,7 @@ def images(folder: Path, n: int = 10) -> list[Path]:
     paths = [folder / "images" / name / f"{i}.png" for name in CLASSES for i in range(n)]
     for number, path in enumerate(paths):
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (12, 8), (100 * (number // n), 20 * (number % n), 250)).save(path)
+        Image.new("RGB", (12, 8), (100 * (number // n), 20 * (number % n) % 256, 250)).save(path)
     return paths
 
 

@@ -1,10 +1,16 @@
 """What the README shows is run."""
 
+import json
+import math
+import os
 import re
 import shlex
+import tempfile
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +23,11 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from kdexp import quick
 from kdexp.assemble import rehearse
 from kdexp.config import HYDRA_VERSION_BASE, check, check_robustness, compose
 from kdexp.loader import Loader
+from kdexp.train import run
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -99,23 +107,31 @@ def programs_and_words(command: Command) -> tuple[str, list[str]]:
     return program, [word for word in words if not (word.startswith("-") or _LAUNCHER.match(word))]
 
 
-def variants(words: list[str], *, is_sweep: bool) -> list[tuple[str, ...]]:
-    """Jobs that show each value of what is swept, given on the command line or by a preset, at least once."""
+@cache
+def grids_of(words: tuple[str, ...], *, is_sweep: bool) -> list[Mapping[str, list[str]]]:
+    """The values of each setting that is given on the command line or by a preset; none of what runs no sweep."""
     with initialize_config_module("kdexp.conf", version_base=HYDRA_VERSION_BASE):
         loader = Loader(GlobalHydra.instance().config_loader().get_search_path())
-        hydra = loader.load_configuration("train", words, RunMode.MULTIRUN).hydra
-        is_sweep = is_sweep or hydra.mode == RunMode.MULTIRUN
-        if not is_sweep:
-            loader.load_configuration("train", words, RunMode.RUN)  # which takes no lists of values
+        hydra = loader.load_configuration("train", list(words), RunMode.MULTIRUN).hydra
+        if not (is_sweep or hydra.mode == RunMode.MULTIRUN):
+            loader.load_configuration("train", list(words), RunMode.RUN)  # which takes no lists of values
+            return []
         params, grids = (hydra.sweeper.get(key) or {} for key in ("params", "grids"))
-        found: dict[tuple[str, ...], None] = {}
-        for grid in (grids or [{}]) if is_sweep else [{}]:
-            preset = {**params, **grid} if is_sweep else {}
-            given = OverridesParser.create(loader).parse_overrides([*(f"{k}={v}" for k, v in preset.items()), *words])
-            values = {override.get_key_element(): values_of(override) for override in given}
-            first = {key: typed[0] for key, typed in values.items()}
-            found |= dict.fromkeys(tuple({**first, key: v}.values()) for key, typed in values.items() for v in typed)
-            found[tuple(first.values())] = None
+        found = []
+        for grid in grids or [{}]:
+            preset = [f"{key}={value}" for key, value in {**params, **grid}.items()]
+            given = OverridesParser.create(loader).parse_overrides([*preset, *words])
+            found.append({override.get_key_element(): values_of(override) for override in given})
+    return found
+
+
+def variants(words: list[str], *, is_sweep: bool) -> list[tuple[str, ...]]:
+    """Jobs that show each value of what is swept, given on the command line or by a preset, at least once."""
+    found: dict[tuple[str, ...], None] = {}
+    for values in grids_of(tuple(words), is_sweep=is_sweep) or [{word: [word] for word in words}]:
+        first = {key: typed[0] for key, typed in values.items()}
+        found |= dict.fromkeys(tuple({**first, key: v}.values()) for key, typed in values.items() for v in typed)
+        found[tuple(first.values())] = None
     return list(found)
 
 
@@ -146,19 +162,25 @@ def kind_of(command: Command) -> str:
 def files_of_ones_own(tmp_path, monkeypatch):
     """Small files of the names in docs/own_data.md, where the commands are typed."""
     monkeypatch.chdir(tmp_path)
-    own_data.images(tmp_path)
+    own_data.images(tmp_path, 50)
     (tmp_path / "images").rename("photos")
-    kinds = [(f"photos/{name}/{i}.png", name) for name in own_data.CLASSES for i in range(10)]
+    kinds = [(f"photos/{name}/{i}.png", name) for name in own_data.CLASSES for i in range(50)]
     rows = [
         ("file", *own_data.CLASSES),
         *((file, *(int(name == one) for one in own_data.CLASSES)) for file, name in kinds),
     ]
     Path("labels.csv").write_text("\n".join(",".join(map(str, row)) for row in rows))
-    Path("my.csv").write_text("x,species\n" + "\n".join(f"{i},{own_data.CLASSES[i % 2]}" for i in range(20)))
-    numbers, labels = np.arange(40.0).reshape(20, 2), np.arange(20) % 2
-    np.savez("my.npz", x=np.zeros((20, 8, 8, 3), np.uint8), y=labels)
+    Path("my.csv").write_text("x,species\n" + "\n".join(f"{i},{own_data.CLASSES[i % 2]}" for i in range(100)))
+    numbers, labels = np.arange(200.0).reshape(100, 2), np.arange(100) % 2
+    np.savez("my.npz", x=np.zeros((100, 8, 8, 3), np.uint8), y=labels)
     np.save("x.npy", numbers)
     np.save("y.npy", labels)
+
+
+def write_parquet() -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="the extra kdexp[parquet] is not installed")
+    table = pytest.importorskip("pyarrow").table({"x": [0.0, 1.0] * 50, "kind": ["a", "b"] * 50})
+    parquet.write_table(table, "my.parquet")
 
 
 TRAINING = ("kdexp-train", "kdexp-doctor", "kdexp-cache build")
@@ -169,9 +191,7 @@ TRAINING = ("kdexp-train", "kdexp-doctor", "kdexp-cache build")
 @pytest.mark.usefixtures("files_of_ones_own")
 def test_every_command_that_trains_composes_and_passes_the_checks(command):
     if "parquet" in command.text:
-        parquet = pytest.importorskip("pyarrow.parquet", reason="the extra kdexp[parquet] is not installed")
-        table = pytest.importorskip("pyarrow").table({"x": [0.0, 1.0] * 10, "kind": ["a", "b"] * 10})
-        parquet.write_table(table, "my.parquet")
+        write_parquet()
     _, words = programs_and_words(command)
     jobs = [compose_and_check(job) for job in variants(words, is_sweep="-m" in command.words)]
     if jobs[-1].trainer.accelerator != "gpu":
@@ -180,6 +200,111 @@ def test_every_command_that_trains_composes_and_passes_the_checks(command):
     told = {need.lower().replace("-", "") for need in command.needs}
     for name in needed - {*BUNDLED, *own_data.EXAMPLES}:
         assert FILES_OF.get(name, name).replace("_", "") in told, f"the text must say: needs {name}"
+
+
+# With quick=true.
+
+QUICK = "quick=true"
+MOST_JOBS = 8
+"""Of a sweep that is run whole, as it is typed; of a larger one a job for each value but seeds. All of them whole would
+take half as long as all other tests."""
+
+_NOT_HERE = {"GPUs", "a GPU", "SLURM", "a Ray cluster", "a file"}
+
+
+def why_not(command: Command) -> str:
+    """Why a command is composed and checked, but not run; empty of one that is run."""
+    missing = _NOT_HERE & set(command.needs)
+    if missing:
+        return f"needs {missing.pop()}"
+    launchers = [word.split("=")[1] for word in command.words if _LAUNCHER.match(word) and "/launcher=" in word]
+    return "launcher of another package" if {"ray", "submitit_local"} & set(launchers) else ""
+
+
+def how_quick(command: Command) -> str:
+    """How much of a command is run with quick=true: all of it, a job for each value, or nothing, and why."""
+    if reason := why_not(command):
+        return f"composed only: {reason}"
+    program, words = programs_and_words(command)
+    grids = grids_of((*words, QUICK), is_sweep="-m" in command.words)
+    if not grids:
+        return "whole" if program == "kdexp-train" else "whole, as a program"
+    if "hydra/sweeper=search" in words or "+sweep=search" in words:
+        is_short = not any(word.startswith("hydra.sweeper.trials=") for word in words)
+        return "whole, as a program" if is_short else "a job for each value"
+    jobs = sum(math.prod(map(len, values.values())) for values in grids)
+    return "whole, as a program" if jobs <= MOST_JOBS else "a job for each value"
+
+
+TRAINS = {one.values[0].text: one.values[0] for one in COMMANDS if kind_of(*one.values) == "trains"}
+"""Each once: some stand in two places."""
+
+
+@cache
+def train_quickly(words: tuple[str, ...], store: Path) -> dict:
+    """The results of a run; some commands have jobs in common."""
+    trackers = [] if any(word.startswith("tracking=") for word in words) else ["tracking=none"]
+    with tempfile.TemporaryDirectory() as folder:
+        return run(compose([*words, *trackers], output_dir=f"{folder}/run", store_dir=store))
+
+
+def skip_without_data(command: Command) -> None:
+    folders = {"MNIST": "MNIST", "Fashion-MNIST": "FashionMNIST", "CIFAR-100": "cifar-100-python"}
+    for need in command.needs:
+        if need in folders and not Path(os.environ.get("KDEXP_DATA_DIR", ""), folders[need]).is_dir():
+            pytest.skip(f"{need} is not in KDEXP_DATA_DIR")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # of 64 samples some metrics say that they mean little
+@pytest.mark.parametrize("typed", [one for one in TRAINS.values() if not why_not(one)], ids=attrgetter("text"))
+@pytest.mark.usefixtures("files_of_ones_own")
+def test_a_command_runs_with_quick(typed, command, tmp_path, store):
+    skip_without_data(typed)
+    if "parquet" in typed.text:
+        write_parquet()
+    if how_quick(typed) == "whole, as a program":
+        tracking = [] if typed.words[0] == "kdexp-doctor" else ["tracking=none"]
+        out = command(*typed.words, QUICK, *tracking, KDEXP_DATA_DIR=os.environ.get("KDEXP_DATA_DIR", "data")).stdout
+        check_program(typed, out, tmp_path)
+        return
+    _, words = programs_and_words(typed)
+    jobs = variants([*words, QUICK], is_sweep="-m" in typed.words)
+    for job in (job for job in jobs if not {"seed=1", "seed=2"} & set(job)):
+        found = train_quickly(job, store)
+        assert found["status"] == "completed"
+        assert found["note"] == quick.NOTE
+        assert 0 <= found["metrics"]["test"]["best"]["acc"] <= 1
+        assert found["samples"]["test"] <= quick.EVALUATED
+
+
+def check_program(typed: Command, out: str, folder: Path) -> None:
+    """What a command has left, where it was typed."""
+    if typed.words[0] != "kdexp-train":
+        assert {"kdexp-doctor": "ok", "kdexp-cache": "views of 128 samples"}[typed.words[0]] in out
+        return
+    (index,) = folder.glob("multirun/quick_*/sweep.json")
+    jobs = json.loads(index.read_text())["jobs"]
+    assert len(jobs) > 1
+    assert {job["status"] for job in jobs} <= {"completed", "pruned"}
+    assert (index.parent / "report.html").is_file()
+    assert out.startswith(quick.NOTE)
+    assert "its numbers mean nothing (quick=true)." in out
+
+
+@pytest.mark.slow
+def test_how_much_of_the_commands_runs_with_quick():
+    assert Counter(map(how_quick, TRAINS.values())) == {
+        "whole": 23,
+        "whole, as a program": 9,
+        "a job for each value": 19,
+        "composed only: launcher of another package": 3,
+        "composed only: needs SLURM": 2,
+        "composed only: needs GPUs": 1,
+        "composed only: needs a GPU": 1,
+        "composed only: needs a Ray cluster": 1,
+        "composed only: needs a file": 1,
+    }
 
 
 @pytest.mark.parametrize("command", [one for one in COMMANDS if kind_of(*one.values) == "reads"])
@@ -205,6 +330,6 @@ def test_no_shell_takes_a_command_apart(command):
 
 def test_how_many_commands_there_are():
     commands = [one.values[0] for one in COMMANDS]
-    assert Counter(map(kind_of, commands)) == {"trains": 62, "reads": 10, "run by other tests": 5}
+    assert Counter(map(kind_of, commands)) == {"trains": 63, "reads": 10, "run by other tests": 5}
     assert sum(bool(command.needs) for command in commands) == 28, "more than a fresh clone has, or hours"
     assert sum("hours" in command.needs for command in commands) == 8

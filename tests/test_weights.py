@@ -1,16 +1,25 @@
 """Files of weights: kdexp's own, what other people's code writes, and what must not be taken for weights."""
 
 import argparse
+import hashlib
+import json
 import os
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+import kdexp
+from kdexp import assemble
+from kdexp.config import compose
 from kdexp.models.resnet_cifar import resnet8
+from kdexp.train import run
 from kdexp.weights import load_weights, save_weights
 
 
@@ -199,3 +208,106 @@ def test_entries_that_numbers_name_are_passed_over(tmp_path, around):
     torch.save({**around, "state_dict": saved.state_dict()}, tmp_path / "teacher.pt")
     load_weights(network, tmp_path / "teacher.pt", "teacher.weights")
     assert torch.equal(network.weight, saved.weight)
+
+
+# What student.safetensors says of its network.
+
+OWN = """
+import math
+from torch import nn
+
+def net(num_classes, input_shape, width):
+    inputs = math.prod(input_shape)
+    return nn.Sequential(nn.Flatten(), nn.Linear(inputs, width), nn.ReLU(), nn.Linear(width, num_classes))
+"""
+
+READER = """
+import importlib, json, sys
+import torch
+from safetensors import safe_open
+
+with safe_open(sys.argv[1], "pt") as file:
+    about = json.loads(file.metadata()["kdexp"])
+    state = {name: file.get_tensor(name) for name in file.keys()}
+module, _, name = about["architecture"].rpartition(".")
+network = getattr(importlib.import_module(module), name)(**about["settings"])
+network.load_state_dict(state)
+mean, std = (torch.tensor(about[key]).view(-1, 1, 1) for key in ("mean", "std"))
+images = torch.linspace(0, 1, 64).view(1, *about["input_shape"])
+logits = network.eval()((images - mean) / std)
+assert "kdexp" not in sys.modules
+print(json.dumps([logits.tolist(), about["classes"]]))
+"""
+
+
+def test_the_student_is_built_from_its_file_alone_without_kdexp(tmp_path, monkeypatch, store):
+    (tmp_path / "its_own.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("KDEXP_TRUST", "its_own")
+    config = compose(
+        ["quick=true", "alpha=1", "tracking=none", "trainer.accelerator=cpu", "student._target_=its_own.net",
+         "~student.hidden", "~student.dropout", "+student.width=5", "dataset.classes=[a,b,c,d,e,f,g,h,i,j]"],
+        output_dir=tmp_path / "run", store_dir=store,
+    )  # fmt: skip
+    found = run(config)
+    path = tmp_path / "run" / "student.safetensors"
+    assert found["model"]["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", READER, path], env=environment, capture_output=True, check=True)
+    logits, classes = json.loads(done.stdout)
+    student = assemble.trained_student(config, path, "run").eval()
+    mean, std = (torch.tensor(list(config.dataset[key])).view(-1, 1, 1) for key in ("mean", "std"))
+    expected = student((torch.linspace(0, 1, 64).view(1, 1, 8, 8) - mean) / std)
+    assert torch.equal(torch.tensor(logits), expected)
+    assert classes == list("abcdefghij")
+
+
+def header(path):
+    with safe_open(path, "pt") as file:
+        return json.loads(file.metadata()["kdexp"])
+
+
+def test_what_the_header_says(tmp_path, store):
+    settings = ["quick=true", "tracking=none", "trainer.accelerator=cpu", "teacher=cnn"]
+
+    def trained(name, *overrides):
+        run(compose([*settings, *overrides], output_dir=tmp_path / name, store_dir=store))
+        return tmp_path / name
+
+    about = header(trained("mutual", "scheme=mutual", "student=mlp") / "student.safetensors")
+    assert about == {
+        "kdexp_version": kdexp.__version__, "architecture": "kdexp.models.mlp.mlp",
+        "settings": {"num_classes": 10, "input_shape": [1, 8, 8], "hidden": [64], "dropout": 0.0},
+        "resize": None, "deployed_by": [], "task": "multiclass", "classes": list("0123456789"),
+        "input_shape": [1, 8, 8], "mean": [0.3055], "std": [0.3761],
+    }  # fmt: skip
+    assert header(tmp_path / "mutual" / "peers" / "twin.safetensors") == about
+    larger = header(trained("larger", "alpha=1", "student=resnet8", "+student.resize=32") / "student.safetensors")
+    assert (larger["resize"], larger["settings"]["input_shape"]) == (32, [1, 32, 32])
+    borrowed = header(trained("simkd", "feature_loss=simkd", "student=cnn") / "student.safetensors")
+    assert borrowed["deployed_by"] == ["kdexp.feature_losses.simkd.SimKD"]
+
+
+WRITER = """
+import sys
+from pathlib import Path
+import torch
+from kdexp.weights import save_weights
+
+network = torch.nn.Linear(2, 2)
+for parameter in network.parameters():
+    torch.nn.init.ones_(parameter)
+save_weights(network, Path(sys.argv[1]), {letter: letter for letter in "abcdefgh"})
+"""
+
+
+def test_the_same_description_gives_the_same_file(tmp_path):
+    network, digests = nn.Linear(2, 2), set()
+    save_weights(network, tmp_path / "plain.safetensors")
+    assert load_weights(nn.Linear(2, 2), tmp_path / "plain.safetensors", "run") == "", (
+        "as those of an older kdexp: no metadata"
+    )
+    for name in "ab":  # in processes of their own: a hash table's order is drawn at each start
+        subprocess.run([sys.executable, "-c", WRITER, tmp_path / name], check=True)
+        digests.add((tmp_path / name).read_bytes())
+    assert len(digests) == 1

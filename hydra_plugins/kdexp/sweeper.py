@@ -18,7 +18,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from kdexp import child, launch, results, signals
+from kdexp import child, launch, quick, results, signals
 from kdexp.config import (
     RUN_ONLY,
     check,
@@ -74,7 +74,8 @@ class Sweeper(BasicSweeper):
             given = parser.parse_overrides([*words, *config.hydra.overrides.task])
             self._given.append({override.get_key_element(): override for override in given})
         with read_write(config), open_dict(config):
-            config.sweep_name = config.sweep_name or self._name(config)
+            name = config.sweep_name or self._name(config)
+            config.sweep_name = f"quick_{name}" if config.quick else name
             config.hydra.sweep.dir = str(Path(config.hydra.sweep.dir).absolute())
             config.hydra.overrides.hydra.append(f"hydra.sweep.dir={_quoted(config.hydra.sweep.dir)}")
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
@@ -83,6 +84,8 @@ class Sweeper(BasicSweeper):
         swept = [key.lstrip("+~") for key in self._swept()]
         fixed: Any = OmegaConf.to_container(config, resolve=False)
         fixed = {key: value for key, value in fixed.items() if key not in ("hydra", *RUN_ONLY)}
+        if not config.quick:  # sweeps that were begun before there was such a setting have none
+            del fixed["quick"]
         own = {key for grid in self._grids for key in (*self.params, *grid)}
         lines = [o.input_line for given in self._given for o in given.values()
                  if not o.is_sweep_override() and o.key_or_group in own]  # fmt: skip
@@ -115,6 +118,8 @@ class Sweeper(BasicSweeper):
         child.warm_up()  # while the configurations are composed
         folder = Path(self.config.hydra.sweep.dir)
         check_folder(folder, "sweep_name")  # a sweep that is continued may be somebody else's
+        if self.config.quick:
+            print(quick.NOTE, flush=True)
         sweep, progress = self._begin(folder)
         OmegaConf.save(self.config, sweep.folder / "multirun.yaml")
         with progress, sweep.watched(progress.show), Stop(sweep) as stop:

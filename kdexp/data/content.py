@@ -4,7 +4,7 @@ import hashlib
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from kdexp.atomic import atomic_path, sha256
-from kdexp.config import plain
 from kdexp.contracts import Source
 from kdexp.data.inferred import peek
 from kdexp.pace import EVERY_SECONDS, duration
@@ -25,13 +24,14 @@ _READERS, _AT_ONCE = 16, 1024  # threads: on a slow disk most of them wait
 Result = TypeVar("Result")
 
 
-def of_config(config: Any) -> str:
-    """Hex digest of the data that an experiment would load now; what is read for it is there for whoever loads them.
+def of_settings(settings: Mapping[str, Any], store: Path) -> str:
+    """Hex digest of the data that these settings load now; what is read for it is there for whoever loads them.
 
     Args:
-        config: the experiment's.
+        settings: ``dataset.source``, plain values.
+        store: ``store_dir``, see `of_files`.
     """
-    return of_source(peek(plain(config.dataset.source)), Path(config.store_dir))
+    return of_source(peek(settings), store)
 
 
 def of_source(source: Source, store: Path) -> str:

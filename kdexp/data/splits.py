@@ -106,13 +106,33 @@ def stratified_order(target: Tensor, seed: int, stream: int) -> Tensor:
     if target.dim() > 1:
         return shuffled
     labels = target[shuffled] - UNLABELED
+    place = (_rank_in_class(labels).double() + 0.5) / torch.bincount(labels)[labels]
+    return shuffled[place.argsort(stable=True)]
+
+
+def _rank_in_class(labels: Tensor) -> Tensor:
+    """(N,) int64: how many samples of the same class stand before each one; labels (N,) int64, >= 0."""
     grouped = labels.argsort(stable=True)
     counts = torch.bincount(labels)
     firsts = counts.cumsum(0) - counts
-    place = torch.empty(len(target), dtype=torch.float64)
-    rank = torch.arange(len(target)) - firsts[labels[grouped]]
-    place[grouped] = (rank.double() + 0.5) / counts[labels[grouped]]
-    return shuffled[place.argsort(stable=True)]
+    rank = torch.empty_like(labels)
+    rank[grouped] = torch.arange(len(labels)) - firsts[labels[grouped]]
+    return rank
+
+
+def few_of_each_class(split: Split, count: int) -> Split:
+    """A small part of a split, the same at every call: the classes in turn, as long as they have samples.
+
+    Args:
+        split: the samples; those without a label count as one more class. Multi-label rows are drawn without regard to
+            their labels.
+        count: how many, >= 1; more than there are: all.
+    """
+    shuffled = order(0, 0, len(split), Stream.SAMPLE)
+    if split.target.dim() == 1:
+        shuffled = shuffled[_rank_in_class(split.target[shuffled] - UNLABELED).argsort(stable=True)]
+    chosen = shuffled[:count].sort().values
+    return Split(split.inputs, split.target[chosen], split.index[chosen])
 
 
 def stratified_sample(target: Tensor, count: int | None, seed: int) -> Tensor:

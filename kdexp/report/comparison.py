@@ -104,10 +104,12 @@ class Comparison:
         ranked: the distilled ones in the order in which they would be chosen (see `order_of_choice`): the winner first,
             and those with fewer seeds last.
         repeated: completed runs that a later one of the same setting and seed replaced.
+        is_quick: whether there are runs with ``quick=true`` among them, of which no conclusion is drawn.
     """
 
     def __init__(self, runs: Sequence[Run], sort: str = BY_CHOICE) -> None:
         self.runs = list(runs)
+        self.is_quick = any(run.settings.get("quick") for run in self.runs)
         seeded = _following_the_seed(self.completed)
         groups: dict[tuple[str, str], dict[int, Run]] = {}
         self.repeated: list[Run] = []

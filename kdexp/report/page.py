@@ -199,7 +199,7 @@ _SIGNIFICANT = "Is it statistically significant?"
 def _cards(comparison: Comparison) -> list[Card]:
     """The three questions of the first screen."""
     winner, control = comparison.winner, comparison.control
-    if winner is None:
+    if winner is None or comparison.is_quick:
         return []
     gain, many = winner.gain, len(comparison.candidates)
     values = [f"{axis} = {plain(value)}" for axis, value in winner.axes.items() if plots.varies(axis, comparison)]

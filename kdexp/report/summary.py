@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from kdexp import quick
 from kdexp.report.comparison import Comparison, Setting
 from kdexp.report.statistics import FEWEST_SEEDS, NOT_TESTED, TOO_FEW, Paired
 
@@ -15,6 +16,8 @@ _COMPARED = {
 
 def answer(comparison: Comparison) -> list[str]:
     """Sentences for the terminal and the page: the choice, the difference, how sure it is, what to be wary of."""
+    if comparison.is_quick:
+        return [f"{quick.NOTE[0].upper()}{quick.NOTE[1:]}."]
     winner, control = comparison.winner, comparison.control
     if winner is None:
         return [_nothing_distilled(comparison)]
@@ -51,7 +54,7 @@ def answer(comparison: Comparison) -> list[str]:
 def headline(comparison: Comparison) -> str:
     """The answer in one sentence: is the chosen setting better than the control, by how much, how sure is that."""
     winner = comparison.winner
-    if winner is None or winner.gain is None:
+    if winner is None or winner.gain is None or comparison.is_quick:
         return ""
     gain = winner.gain
     by = f"{points(gain.mean)} points of test accuracy"

@@ -12,7 +12,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from kdexp import results
+from kdexp import quick, results
 from kdexp.foreign import check_folder, inside
 from kdexp.report import claims
 from kdexp.report.comparison import Comparison, Setting
@@ -50,6 +50,8 @@ def show_run(folder: Path) -> None:
     _judge_teacher(console, teachers, rows[:1] if control else [])
     console.print(f"run folder    {folder}", soft_wrap=True)
     console.print(f"figures       {folder / 'figures'}", soft_wrap=True)
+    if run.settings.get("quick"):
+        console.print(quick.NOTE, highlight=False, soft_wrap=True)
     tracked = run.results.get("tracking", {})
     command = {
         "wandb": f"wandb leet {shlex.quote(str(folder / 'wandb'))}",
