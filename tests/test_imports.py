@@ -13,7 +13,7 @@ MODULES = sorted(path.relative_to(PACKAGE.parent) for path in PACKAGE.rglob("*.p
 CONFIG = {"hydra", "omegaconf"}
 LIGHTNING = {"pytorch_lightning", "lightning_fabric", "lightning"}
 PROGRAMS = {"kdexp.train", "kdexp.eval", "kdexp.doctor", "kdexp.compare", "kdexp.cache"}
-MAY_CONFIGURE = {"kdexp.config", "kdexp.launch", "kdexp.loader", *PROGRAMS}
+MAY_CONFIGURE = {"kdexp.config", "kdexp.launch", "kdexp.loader", "kdexp.quick", *PROGRAMS}
 
 
 def imported(path: Path) -> set[str]:
