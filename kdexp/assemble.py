@@ -307,6 +307,27 @@ def rehearse(config: Any) -> None:
         feature_losses(config, learner, network(member, setting, config.dataset), torch.zeros(2, dtype=torch.int64))
 
 
+def refuse_to_fetch(config: Any, checkpoints: Path) -> None:
+    """See that a run that is continued, which may be somebody else's, needs no published weights for its students.
+
+    Args:
+        config: the experiment's.
+        checkpoints: the folder of the run's.
+
+    Raises:
+        ValueError: it does, since it has no checkpoint.
+    """
+    learners = {"student": config.student}
+    learners |= peer_settings(config) if config.scheme.get("name") == "mutual" else {}
+    if config.resume and not any(checkpoints.glob("*.ckpt")):
+        for name, member in learners.items():
+            if member.get("pretrained"):
+                raise ValueError(
+                    f"resume must be a run with a checkpoint where {name}.pretrained=true, since nothing is downloaded "
+                    f"for it, got none in {checkpoints}; run its command again"
+                )
+
+
 def refuse_single_samples(config: Any, data: Data) -> None:
     """See that no batch is of one sample where a network normalises over the batch; before anything is trained.
 
@@ -364,10 +385,10 @@ def student(config: Any, frozen: Teacher | None = None, *, pretrained: bool | No
     Args:
         config: the experiment's.
         frozen: the teacher.
-        pretrained: see `network`.
+        pretrained: see `network`; a run that is continued has its weights from a checkpoint.
     """
     torch.manual_seed(config.seed)
-    built = network(config.student, "student", config.dataset, pretrained=pretrained)
+    built = network(config.student, "student", config.dataset, pretrained=False if config.resume else pretrained)
     for loss in config.feature_loss.values():
         deployed = _deployed(loss)
         if deployed is not None:
@@ -401,7 +422,8 @@ def peers(config: Any) -> dict[str, nn.Module]:
     built = {}
     for place, (name, peer) in enumerate(peer_settings(config).items(), start=1):
         torch.manual_seed(config.seed + place)
-        peer_network = network(peer, f"scheme.peers.{name}", config.dataset)
+        pretrained = False if config.resume else None
+        peer_network = network(peer, f"scheme.peers.{name}", config.dataset, pretrained=pretrained)
         built[name] = _laid_out(peer_network, config.trainer.channels_last, config)
     return built
 

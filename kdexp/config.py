@@ -21,7 +21,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from kdexp import foreign, trust, typed
 from kdexp.loader import Loader
@@ -239,6 +239,8 @@ def one_line(error: BaseException) -> str:
     texts = [_RAISED_IN_RESOLVER.sub("", str(error), count=1)]
     if texts[0] != str(error):  # what is wrong is not the setting that was to be filled in
         return texts[0].splitlines()[0]
+    if isinstance(error, InterpolationResolutionError) and isinstance(cause, ValueError | OSError):  # the same
+        return one_line(cause)
     if isinstance(cause, OmegaConfBaseException | OSError) and str(cause) not in texts[0]:
         texts.append(str(cause))
     skipped = (
@@ -596,7 +598,8 @@ def _check_classes(setting: str, dataset: Any) -> None:
     names = dataset.classes
     wanted, found = dataset.num_classes, len(set(names or ()))
     holds = names is None or found == len(names) == wanted
-    _require(holds, f"{setting}.classes", f"must have {wanted} different names", f"{found} in {list(names or ())}")
+    rule = f"must have as many different names as {setting}.num_classes={wanted} says"
+    _require(holds, f"{setting}.classes", rule, f"{found} in {list(names or ())}")
 
 
 MOST_OF_TAG = 64

@@ -151,11 +151,11 @@ def _built_from(folder: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (LookupError, TypeError, AttributeError, RuntimeError) as error:
-        reason = one_line(error)
-        raise ValueError(
-            f"run must have settings that can be built, got {folder}: {type(error).__name__}: {reason}"
-        ) from error
+    except (ValueError, OSError):
+        raise
+    except Exception as error:  # whatever a constructor makes of settings that are not its own
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        raise ValueError(f"run must have settings that can be built, got {folder}: {reason}") from error
 
 
 def _data(experiment: DictConfig, saved: Mapping[str, Any]) -> "Data":

@@ -113,11 +113,10 @@ def distill(
         logging.getLogger(name).setLevel(logging.WARNING)
     seconds: dict[str, float] = {}
     record["cost"] = {"seconds": seconds}
+    assemble.refuse_to_fetch(config, folder / "checkpoints")
     assemble.rehearse(config)
     with _timed(seconds, "data"):
         data = parts.data(config)
-    if record.get("data_content") not in (None, data.content):
-        log.warning("warning: the data are not those that this run began with: its results are of both")
     record["data_content"] = data.content
     if data.classes is not None and config.dataset.classes is None:
         record["config"] = with_class_names(record["config"], data.classes)

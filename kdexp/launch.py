@@ -104,6 +104,13 @@ def _arrange_arguments() -> None:
         raise ValueError(f"there is no flag {unknown[0]}; a setting is typed without dashes: {name}=VALUE")
 
 
+def run_in_output_dir() -> None:
+    """``output_dir=DIR`` alone: Hydra's log and configuration belong there, too."""
+    typed = [word for word in sys.argv[1:] if word.startswith(("output_dir=", "hydra.run.dir="))]
+    if typed and typed[-1].startswith("output_dir=") and not {"-m", "--multirun"} & set(sys.argv):
+        sys.argv.append(f"hydra.run.dir={typed[-1].removeprefix('output_dir=')}")
+
+
 def _continue_run() -> None:
     """``resume=DIR``: run in that folder, and leave the composed configuration there alone."""
     given = [argument for argument in sys.argv[1:] if argument.startswith("resume=")]
@@ -144,6 +151,7 @@ def facts(values: Mapping[str, Any], overrides: Sequence[str], earlier: Mapping[
         "epochs": {"monitor": chosen_by},
         "wandb_id": earlier.get("wandb_id", os.urandom(4).hex()),
         "data_content": earlier.get("data_content"),
+        "teacher_files": earlier.get("teacher_files"),
         **({"note": quick.NOTE} if values.get("quick") else {}),
         "config": anchored(values),
     }
@@ -195,7 +203,8 @@ def _run(config: DictConfig, run: Callable[[DictConfig], Mapping[str, Any]]) -> 
     if rank() != 0:
         logging.getLogger("kdexp").setLevel(logging.WARNING)  # rank 0 speaks for all
     signals.end_in_time(partial(_last_word, [folder]), at_once=config.sweep_dir is None)
-    holds_another = config.sweep_dir is None and results.holds_run(folder)
+    before = _stamp(folder)
+    holds_run = results.holds_run(folder)
     try:
         return run(config)
     except BaseException as error:
@@ -208,11 +217,19 @@ def _run(config: DictConfig, run: Callable[[DictConfig], Mapping[str, Any]]) -> 
             log.info("%s", error)
             return {}
         is_refused = _is_wrong_input(error) and config.sweep_dir is None and rank() == 0
-        if is_refused and (holds_another or results.remove_unbegun(folder)):  # another's log is not written to
+        # What was not begun leaves nothing, nor a word in the log of the run that was there before.
+        if is_refused and (_stamp(folder) == before if holds_run else results.remove_unbegun(folder)):
             leave(WRONG_INPUT, one_line(error))
         leave(WRONG_INPUT if _is_wrong_input(error) else FAILED, _explain(error, folder / results.LOG))
     finally:
         _leave_group()
+
+
+def _stamp(folder: Path) -> int | None:
+    """When results.json was last written; None where there is none."""
+    with suppress(OSError):
+        return (folder / results.FILE).stat().st_mtime_ns
+    return None
 
 
 def _leave_interrupted(code: int, folder: Path) -> NoReturn:

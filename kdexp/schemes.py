@@ -1,12 +1,18 @@
 """Schemes of several runs: from one configuration to the runs that must come before it."""
 
 import copy
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from kdexp import results
-from kdexp.config import TEACHER_KEYS, is_control
+from kdexp.atomic import sha256
+from kdexp.config import TEACHER_KEYS, data_digest, is_control, one_line, teachers
+
+log = logging.getLogger(__name__)
 
 
 def steps(values: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -25,6 +31,57 @@ def steps(values: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         yield "", dict(values)
     else:
         yield from chain(dict(values))
+
+
+def what_changed(
+    found: Mapping[str, Any], values: Mapping[str, Any], digest: Callable[[Any], str] = data_digest
+) -> str:
+    """What a run was made of that is another thing now, though its settings are the same: files may be replaced.
+
+    Args:
+        found: its results.
+        values: its configuration now, as `kdexp.config.plain` gives it.
+        digest: see `kdexp.config.data_digest`.
+
+    Returns:
+        For a message; empty where nothing did. What cannot be read any more does not matter to a run that is completed;
+        a warning says so.
+    """
+    try:
+        if _has_other_data(found, values, digest):
+            return "its data have changed since"
+        for name, step in steps(values):
+            place = folder(values, name) / results.FILE
+            of_others = name and step["dataset"]["source"] != values["dataset"]["source"]
+            if of_others and place.is_file() and _has_other_data(results.read(place.parent, "step"), step, digest):
+                return f"the data of its step {name!r} have changed since"
+        known = found.get("teacher_files") or {}
+        for setting, now in (teacher_files(values) if known else {}).items():
+            if known.get(setting, now) != now:
+                return f"the file of {setting}.weights has changed since"
+    except (ValueError, OSError) as error:
+        if found["status"] != "completed":
+            raise
+        log.warning("warning: whether what a completed run was made of is still the same is not known: %s",
+                    one_line(error))  # fmt: skip
+    return ""
+
+
+def teacher_files(values: Mapping[str, Any]) -> dict[str, str]:
+    """SHA-256 of the files that teachers' weights come from, by the teacher's setting; those that are there.
+
+    Args:
+        values: a configuration, as `kdexp.config.plain` gives it.
+    """
+    members = teachers(OmegaConf.create(dict(values)))
+    files = {setting: Path(member.weights) for setting, member in members.items()}
+    return {setting: sha256(file) for setting, file in files.items() if file.is_file()}
+
+
+def _has_other_data(found: Mapping[str, Any], values: Mapping[str, Any], digest: Callable[[Any], str]) -> bool:
+    if found.get("data_content") is None:  # an older kdexp's, or one that ended before it had read them
+        return False
+    return results.have_other_data({"data_content": digest(OmegaConf.create(dict(values)))}, found)
 
 
 def _assistants(values: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

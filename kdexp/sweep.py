@@ -48,7 +48,7 @@ class Job:
         key: see `kdexp.config.run_key`; what lies in the folder is this job's only when it has the same.
         epochs: how many it trains for.
         trial: its number among the trials of a search; such a one may be pruned, and is not measured on test.
-        data: digest of the data as they are now; a run that had other data is not this job's. None: not compared.
+        stale: W&B id of a run in its folder that is not this job's, since its data or files have changed.
     """
 
     overrides: tuple[str, ...]
@@ -56,7 +56,7 @@ class Job:
     key: str
     epochs: int
     trial: int | None = None
-    data: str | None = None
+    stale: str | None = None
 
 
 @dataclass(frozen=True)
@@ -220,7 +220,7 @@ class Sweep:
         if run.get("key") != job.key and run.get("launch") == self.launch:
             changed_code = f"the code has changed since the sweep began: this is of {run.get('code_version')}"
             return State(number, job, "waiting", error=changed_code, launch=self.launch)
-        if run.get("key") != job.key or untested or results.have_other_data({"data_content": job.data}, run):
+        if run.get("key") != job.key or untested or run["wandb_id"] == job.stale:
             return State(number, job, "waiting")
         epoch, val_acc = _progress(folder / "metrics.csv", run.get("epochs", {}).get("monitor", "val/acc"))
         if status == "completed":
@@ -248,8 +248,10 @@ def placed(folder: Path, jobs: Sequence[Job]) -> list[Job]:
         folder: the sweep's.
         jobs: of a launch that begins.
     """
-    earlier = {job.key: job.folder for job in _jobs(folder / FILE).values() if job.trial is None}
-    return [replace(job, folder=earlier.get(job.key, job.folder)) for job in jobs]
+    known = [job for job in _jobs(folder / FILE).values() if job.trial is None]
+    by_key = {job.key: job.folder for job in known}
+    by_words = {job.overrides: job.folder for job in known}  # what they say may have changed: data, code, a yaml file
+    return [replace(job, folder=by_key.get(job.key) or by_words.get(job.overrides) or job.folder) for job in jobs]
 
 
 def cells(folder: Path) -> list[list[str]]:
@@ -333,7 +335,7 @@ def _jobs(index: Path) -> dict[int, Job]:
 def _job(entry: Mapping[str, Any]) -> Job:
     # An older kdexp knew no trials.
     return Job(tuple(entry["overrides"]), entry["folder"], entry["key"], entry["epochs"], entry.get("trial"),
-               entry.get("data"))  # fmt: skip
+               entry.get("stale"))  # fmt: skip
 
 
 def _entry(state: State) -> dict[str, Any]:

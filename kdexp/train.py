@@ -4,7 +4,6 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,6 @@ from kdexp.config import (
     as_typed,
     check,
     code_version,
-    data_digest,
     fingerprint,
     is_control,
     is_one_process,
@@ -84,6 +82,8 @@ def _run(config: DictConfig, folder: Path, parts: "Parts | None") -> dict[str, A
         log.info(quick.NOTE)
     check(config)
     values = plain(config)
+    if config.resume and launch.rank() == 0 and (changed := schemes.what_changed(earlier, values)):
+        log.warning("warning: %s: the results of this run are of both", changed)
     overrides = earlier.get("overrides", _overrides())
     # Imported here: --help and shell completion must not wait for torch.
     from kdexp.experiment import distill, ensemble
@@ -93,6 +93,7 @@ def _run(config: DictConfig, folder: Path, parts: "Parts | None") -> dict[str, A
     started = time.perf_counter()
     names = []
     with _recording(folder, launch.facts(values, overrides, earlier)) as record:
+        record["teacher_files"] = schemes.teacher_files(values)
         for name, step in schemes.steps(values):
             if name:
                 names.append(name)
@@ -158,7 +159,8 @@ def _earlier(config: DictConfig, folder: Path) -> dict[str, Any]:
         return _same(config, folder)
     if config.sweep_dir is not None and (folder / results.FILE).is_file():
         found = results.read(folder, "sweep")
-        if found.get("key") == run_key(plain(config)) and not _has_other_data(found, config):
+        values = plain(config)
+        if found.get("key") == run_key(values) and not schemes.what_changed(found, values):
             return found
     if launch.rank() == 0:
         log.info("setting aside what %s holds: %s", folder, folder.parent / results.SUPERSEDED)
@@ -176,38 +178,38 @@ def _same(config: DictConfig, folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{error}{ways}") from error
     values = plain(config)
-    is_same = found.get("key") == run_key(values)
-    if is_same and not _has_other_data(found, config):
+    differing = [] if found.get("key") == run_key(values) else _differing(found["config"], values)
+    follow = all(name.rpartition(".")[2] in _OF_DATA for name, _, _ in differing)
+    changed = schemes.what_changed(found, values) if follow else ""
+    if found.get("key") == run_key(values) and not changed:
         return found
     if found["status"] != "completed":
         ways = f"; {results.argument('resume', folder)} continues it{ways}"
-    if is_same:
-        rule = f"output_dir must hold a run of the same data, got {folder}, {found['status']}"
-        raise ValueError(f"{rule}, whose data have changed since{ways}")
+    if changed:
+        raise ValueError(
+            f"output_dir must hold a run of the same data and files, got {folder}, {found['status']}: {changed}{ways}"
+        )
     if found.get("fingerprint") == run_fingerprint(values):
         code = f"{found.get('code_version')} (now {code_version()})"
         raise ValueError(
             f"output_dir must hold a run of the same code, got {folder}, {found['status']}, of {code}{ways}"
         )
     results.restore_hydra(folder, found)
+    shown = ", ".join(f"{name}={old} (now {new})" for name, old, new in differing[:_SHOWN])
+    more = f" and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
     raise ValueError(
-        f"output_dir must be empty or hold the same run, got {folder} with another one: "
-        f"{_differences(found['config'], values)}{ways}"
+        f"output_dir must be empty or hold the same run, got {folder} with another one: {shown}{more}{ways}"
     )
 
 
-def _has_other_data(found: Mapping[str, Any], config: Any) -> bool:
-    """Whether the data are not those of an earlier run any more; they may have changed where they lie."""
-    if found.get("data_content") is None:  # an older kdexp's, or one that ended before it had read them
-        return False
-    return results.have_other_data({"data_content": data_digest(config)}, found)
-
+_OF_DATA = ("task", "num_classes", "num_outputs", "input_shape", "mean", "std")
+"""Settings that follow the data where these are a user's own (`kdexp.data.inferred`), wherever they stand."""
 
 _SHOWN = 3
 """So many of the settings in which two runs differ are named."""
 
 
-def _differences(there: dict[str, Any], here: dict[str, Any]) -> str:
+def _differing(there: dict[str, Any], here: dict[str, Any]) -> list[tuple[str, Any, Any]]:
     """The settings in which two runs differ, with both values: the general ones first, not what they bring."""
     ignored = set(RUN_ONLY) - {"choices"}
     ignored |= set(DISTILLATION_ONLY) if is_control(there) and is_control(here) else set()
@@ -224,8 +226,7 @@ def _differences(there: dict[str, Any], here: dict[str, Any]) -> str:
         if old.get(name) != new.get(name) and not name.endswith((".data_dir", ".download"))
     ]
     names = [name for name in differing if not any(name.startswith(f"{chosen}.") for chosen in differing)]
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(f"{n}={old.get(n, 'unset')} (now {new.get(n, 'unset')})" for n in names[:_SHOWN]) + more
+    return [(name, old.get(name, "unset"), new.get(name, "unset")) for name in names]
 
 
 def _take(values: dict[str, Any], name: str, overrides: list[str], owner: str) -> None:
@@ -245,10 +246,12 @@ def _take(values: dict[str, Any], name: str, overrides: list[str], owner: str) -
             if not _is_there(folder, kept if shares else None, values):  # nor did another process train it meanwhile
                 log.info("%s: %s", name, folder)
                 earlier = results.read(folder, "resume") if (folder / results.FILE).is_file() else {}
-                if _has_other_data(earlier, OmegaConf.create(values)):
-                    results.set_aside(folder)
+                if earlier and schemes.what_changed(earlier, values):
                     earlier = {}
+                    if launch.rank() == 0:
+                        results.set_aside(folder)
                 with _recording(folder, launch.facts(values, overrides, earlier)) as record:
+                    record["teacher_files"] = schemes.teacher_files(values)
                     distill(OmegaConf.create(values), folder, record, owner=owner)
                 if shares:
                     results.copy(folder, kept)
@@ -267,7 +270,7 @@ def _is_complete(folder: Path, values: dict[str, Any]) -> bool:
         found = results.read(folder, "resume")
     except ValueError:  # nothing is there, or it is damaged
         return False
-    if found["status"] != "completed" or _has_other_data(found, OmegaConf.create(values)):
+    if found["status"] != "completed" or schemes.what_changed(found, values):
         return False
     weights = folder / results.WEIGHTS
     if results.is_altered(weights):
@@ -304,6 +307,7 @@ def main() -> None:
     for plugin in (Sweeper, Search, FusedLauncher, ParallelLauncher):
         plugins.register(plugin)
     ConfigStore.instance().store(name="joblib", group="hydra/launcher", node=Joblib)
+    launch.run_in_output_dir()
     launch.program(_train)
 
 

@@ -109,8 +109,14 @@ def test_settings_have_their_types(tmp_path):
             "+teacher={weights:x.pt,rename:{a: 1}}",
             r"^teacher.rename must be replacements of regular expressions, got 'a': 1$",
         ),
-        ("dataset.classes=[a,b]", r"^dataset.classes must have 10 different names, got 2 in \['a', 'b'\]$"),
-        ("dataset.classes=[a,b,c,d,e,f,g,h,i,a]", r"^dataset.classes must have 10 different names, got 9 in \['a', "),
+        (
+            "dataset.classes=[a,b]",
+            r"must have as many different names as dataset.num_classes=10 says, got 2 in \['a', 'b'\]$",
+        ),
+        (
+            "dataset.classes=[a,b,c,d,e,f,g,h,i,a]",
+            r"^dataset.classes must have as many different names as dataset.num_classes=10 says, got 9 in \['a', ",
+        ),
         ("dataset.input_shape=[]", r"^dataset.input_shape must be sizes of at least 1, one or more, got \[\]$"),
         ("dataset.input_shape=[1,0,8]", r"^dataset.input_shape must be sizes of at least 1, .*, got \[1, 0, 8\]$"),
         ("dataset.input_shape=[-5]", r"^dataset.input_shape must be sizes of at least 1, one or more, got \[-5\]$"),

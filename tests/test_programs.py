@@ -12,6 +12,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
+import own_data
 import pytest
 import torch
 
@@ -89,6 +90,35 @@ def test_a_refused_run_leaves_no_folder(command, tmp_path, settings, message):
     assert done.stderr.startswith(f"error: {message}")
     assert done.stderr.count("\n") == 1
     assert [path.relative_to(tmp_path) for path in tmp_path.rglob("*")] == [Path("mine"), Path("mine/notes.txt")]
+
+
+@pytest.mark.slow
+def test_the_log_lies_in_the_output_dir(command, tmp_path):
+    done = command("kdexp-train", *SMOKE, "tracking=none", "trainer.max_epochs=0", "output_dir=mine", rc=2)
+    assert done.stderr.startswith("error: trainer.max_epochs must be")
+    assert not list(tmp_path.iterdir())
+    diverging = ("optimizer.lr=1e30", "trainer.limit_train_batches=1", "output_dir=mine")
+    done = command("kdexp-train", *SMOKE, "tracking=none", *diverging, rc=1)
+    assert done.stderr.rstrip().endswith("[diverged; log: mine/train.log]")
+    assert "Diverged" in (tmp_path / "mine" / "train.log").read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+@pytest.mark.slow
+def test_what_stops_a_continued_run_is_in_its_log(command, tmp_path):
+    data = ["dataset=image_folder", *own_data.image_folder(tmp_path), "dataset.source.size=32", "dataset.batch_size=4"]
+    command("kdexp-train", *data, "tracking=none", "student=cnn", "alpha=1", "trainer.max_epochs=1", "output_dir=run")
+    found = json.loads((tmp_path / "run" / "results.json").read_text())
+    (tmp_path / "run" / "results.json").write_text(json.dumps(found | {"status": "interrupted"}))
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    for image in tmp_path.glob("images/*/*.png"):
+        image.write_bytes(image.read_bytes()[:-30])
+    done = command("kdexp-train", "resume=run", rc=2)
+    assert "warning: its data have changed since: the results of this run are of both" in done.stdout + done.stderr
+    assert re.search(
+        r"error: dataset.source must find whole files.*\[failed; log: .*/run/train.log\]$", done.stderr.strip()
+    )
+    assert "must find whole files" in (tmp_path / "run" / "train.log").read_text()
 
 
 @pytest.mark.slow

@@ -168,21 +168,86 @@ def test_a_run_whose_data_changed_where_they_lie_is_refused_until_they_are_back(
     cut_off(composed(tmp_path / "part", store, *settings))
     before = content(tmp_path / "whole"), content(tmp_path / "part")
     write(swapped=True)
-    rule = f"output_dir must hold a run of the same data, got {tmp_path}"
+    rule = f"output_dir must hold a run of the same data and files, got {tmp_path}"
     ways = "choose another output_dir, or rerun=all to set it aside"
     with pytest.raises(ValueError, match="of the same data") as caught:
         experiment(tmp_path / "whole", store, *settings)
-    assert str(caught.value) == f"{rule}/whole, completed, whose data have changed since; {ways}"
+    assert str(caught.value) == f"{rule}/whole, completed: its data have changed since; {ways}"
     with pytest.raises(ValueError, match="of the same data") as caught:
         experiment(tmp_path / "part", store, *settings)
     assert str(caught.value) == (
-        f"{rule}/part, interrupted, whose data have changed since; resume={tmp_path}/part continues it; {ways}"
+        f"{rule}/part, interrupted: its data have changed since; resume={tmp_path}/part continues it; {ways}"
     )
     assert (content(tmp_path / "whole"), content(tmp_path / "part")) == before
     write()
     assert experiment(tmp_path / "whole", store, *settings) == first
     write(swapped=True)
     assert experiment(tmp_path / "whole", store, *settings, "rerun=all")["data_content"] != first["data_content"]
+
+
+def test_data_that_also_set_other_settings_are_named_and_not_those(tmp_path, store, arrays):
+    settings, _ = arrays
+    experiment(tmp_path / "run", store, *settings)
+    np.savez(tmp_path / "my.npz", x=torch.rand(40, 4).numpy() + 1, y=np.arange(40) % 2)  # with another mean
+    with pytest.raises(
+        ValueError, match=r"^output_dir must hold a run of the same data and files, got .*: its data have "
+    ):
+        experiment(tmp_path / "run", store, *settings)
+
+
+def test_a_complete_run_needs_no_data_any_more(tmp_path, store, caplog):
+    settings = ["dataset=arrays", f"dataset.source.file={tmp_path}/my.npz", "dataset.batch_size=8", "student=mlp",
+                "dataset.task=multiclass", "dataset.num_classes=2", "dataset.input_shape=[4]", "dataset.mean=[0]",
+                "dataset.std=[1]"]  # fmt: skip
+    np.savez(tmp_path / "my.npz", x=torch.rand(40, 4).numpy(), y=np.arange(40) % 2)
+    first = experiment(tmp_path / "run", store, *settings)
+    (tmp_path / "my.npz").unlink()
+    assert experiment(tmp_path / "run", store, *settings) == first
+    assert "whether what a completed run was made of is still the same is not known: dataset.source.file" in caplog.text
+
+
+def test_a_teachers_file_that_was_replaced_makes_it_another_run(tmp_path, store, arrays, cut_off, caplog):
+    settings, _ = arrays
+    files = {}
+    for name in ("one", "other"):
+        experiment(tmp_path / name, store, *settings, "student=mlp_large", f"seed={len(files)}")
+        files[name] = (tmp_path / name / "student.safetensors").read_bytes()
+    teacher = tmp_path / "teacher.safetensors"
+    taught = [*settings, "alpha=0.5", f"teacher.weights={teacher}"]
+    teacher.write_bytes(files["one"])
+    first = experiment(tmp_path / "run", store, *taught)
+    cut_off(composed(tmp_path / "part", store, *taught))
+    assert experiment(tmp_path / "run", store, *taught) == first
+    teacher.write_bytes(files["other"])
+    rule = "output_dir must hold a run of the same data and files"
+    for name in ("run", "part"):
+        with pytest.raises(ValueError, match=rf"^{rule}, .*: the file of teacher.weights has changed since; "):
+            experiment(tmp_path / name, store, *taught)
+    experiment(tmp_path / "part", store, resume=tmp_path / "part")
+    said = "warning: the file of teacher.weights has changed since: the results of this run are of both"
+    assert said in caplog.messages
+
+
+def test_other_data_of_a_source_domain_make_it_another_run(tmp_path, store):
+    def images(place, shift):
+        for number, name in enumerate(("cat", "dog")):
+            (tmp_path / place / name).mkdir(parents=True, exist_ok=True)
+            for i in range(20):
+                Image.new("RGB", (8, 8), (100 * number + shift, 10 * i, 250)).save(tmp_path / place / name / f"{i}.png")
+
+    images("source", 0)
+    images("target", 5)
+    settings = [
+        "dataset=image_folder", f"dataset.source.root={tmp_path}/target", "dataset.source.size=8",
+        "dataset.batch_size=8", "student=cnn", "teacher=cnn", "teacher.recipe.batch_size=8",
+        "teacher.recipe.max_epochs=1", "alpha=0.5", "scheme=cross_domain", "dataset@scheme.source=image_folder",
+        f"scheme.source.source.root={tmp_path}/source", "scheme.source.source.size=8",
+    ]  # fmt: skip
+    first = experiment(tmp_path / "run", store, *settings)
+    assert experiment(tmp_path / "run", store, *settings) == first
+    images("source", 9)
+    with pytest.raises(ValueError, match="completed: the data of its step 'teacher' have changed since; "):
+        experiment(tmp_path / "run", store, *settings)
 
 
 def test_in_a_sweep_a_job_whose_data_changed_runs_again(tmp_path, store, arrays):
@@ -241,7 +306,7 @@ def test_a_run_that_goes_on_with_other_data_says_so(tmp_path, store, arrays, cut
     cut_off(composed(tmp_path / "run", store, *settings))
     shutil.copytree(tmp_path / "run", tmp_path / "same")
     experiment(tmp_path / "same", store, resume=tmp_path / "same")
-    said = "warning: the data are not those that this run began with: its results are of both"
+    said = "warning: its data have changed since: the results of this run are of both"
     assert said not in caplog.messages
     write(swapped=True)
     experiment(tmp_path / "run", store, resume=tmp_path / "run")

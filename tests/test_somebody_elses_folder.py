@@ -620,6 +620,7 @@ def test_a_control_whose_folder_leads_out_is_not_used(attack):
         (["loss"], {}, "Missing key _target_"),
         (["scheme"], {"name": "born_again"}, "KeyError: 'generations'"),
         (["student", "num_classes"], 10**12, "RuntimeError: .*allocate"),
+        (["student"], TIMM | {"name": "resnet18", "features_only": True, "feature_cls": "os.system"}, "AssertionError"),
     ],
 )
 def test_settings_that_cannot_be_built_are_one_line(attack, names, value, said):
@@ -631,3 +632,22 @@ def test_settings_that_cannot_be_built_are_one_line(attack, names, value, said):
     rule = rf"^run must have settings that can be built, got {attack.folder}: [^\n]*{said}[^\n]*$"
     with pytest.raises(ValueError, match=rule):
         measure(compose([f"run={attack.folder}"], "eval"))
+
+
+def test_a_run_without_a_checkpoint_that_would_fetch_weights_is_not_continued(attack):
+    dataset = {key: attack.config["dataset"][key] for key in ("num_classes", "input_shape")}
+    attack.config["student"] = TIMM | dataset | {"name": "resnet18", "pretrained": True}
+    attack.write(status="interrupted")
+    shutil.rmtree(attack.folder / "checkpoints")
+    rule = "resume must be a run with a checkpoint where student.pretrained=true, since nothing is downloaded for it"
+    with pytest.raises(ValueError, match=rf"^{rule}, got none in .*/checkpoints; run its command again$"):
+        resumed(attack)
+
+
+@pytest.mark.parametrize("way", [evaluated, resumed])
+def test_a_file_without_an_end_is_not_read(attack, way):
+    table = {"_target_": "kdexp.data.table.load", "file": "/dev/zero", "label": "y", "data_dir": "/"}
+    attack.config["dataset"]["source"] = table
+    attack.write(status="interrupted" if way is resumed else "completed")
+    with pytest.raises(ValueError, match=r"^dataset.source.file must be a file or a folder, got /dev/zero$"):
+        way(attack)

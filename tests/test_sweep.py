@@ -228,7 +228,7 @@ def test_the_index_tells_what_the_folders_say(tmp_path):
     assert done == {
         "number": 0, "overrides": ["dataset=digits", "seed=0"], "folder": "seed-0", "key": "k", "epochs": 4,
         "status": "completed", "seconds": 90.0, "epoch": 0, "val_acc": 0.9, "error": None, "log_tail": [],
-        "launch": None, "trial": None, "data": None,
+        "launch": None, "trial": None, "stale": None,
     }  # fmt: skip
     assert (failed["status"], failed["epoch"], failed["val_acc"]) == ("failed", 3, 0.75)
     assert failed["error"] == "ValueError: no"
@@ -287,12 +287,20 @@ def test_a_job_that_ran_with_changed_code_is_for_another_launch(tmp_path, capsys
 
 
 def test_a_job_whose_data_changed_is_to_run_again(tmp_path):
-    run(tmp_path / "seed-0", data_content="one")
-    run(tmp_path / "seed-1")  # an older kdexp's
-    jobs = [replace(job(i), data=data) for i, data in ((0, "one"), (1, "one"))]
-    assert [state.status for state in Sweep(tmp_path, jobs, "").states()] == ["completed", "completed"]
-    jobs = [replace(one, data="other") for one in jobs]
-    assert [state.status for state in Sweep(tmp_path, jobs, "").states()] == ["waiting", "completed"]
+    run(tmp_path / "seed-0")
+    assert [state.status for state in Sweep(tmp_path, [job(0)], "").states()] == ["completed"]
+    sweep = Sweep(tmp_path, [replace(job(0), stale="w")], "")
+    assert [state.status for state in sweep.states()] == ["waiting"]
+    run(tmp_path / "seed-0", wandb_id="another")
+    assert [state.status for state in sweep.states()] == ["completed"]
+
+
+def test_a_job_has_the_folder_of_the_one_of_the_same_words_before(tmp_path):
+    """What they say is another thing now: mean and std of a table that has another row, say."""
+    before = job(0, key="of another table")
+    Sweep(tmp_path, [before, job(1)], "")
+    now = replace(job(0, key="of this table"), folder="seed-0-1234")
+    assert [one.folder for one in placed(tmp_path, [now, job(1)])] == [before.folder, job(1).folder]
 
 
 def test_a_second_launch_adds_its_jobs_and_every_job_keeps_its_number(tmp_path):

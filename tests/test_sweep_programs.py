@@ -245,8 +245,8 @@ def test_an_added_value_runs_the_new_cells_alone_and_rerun_all_sets_everything_a
 
 
 def test_jobs_whose_data_changed_run_again(command, tmp_path):
-    def write(label):
-        (tmp_path / "my.csv").write_text("x,kind\n" + "".join(f"{i},{label(i)}\n" for i in range(40)))
+    def write(label, value=float):
+        (tmp_path / "my.csv").write_text("x,kind\n" + "".join(f"{value(i)},{label(i)}\n" for i in range(40)))
 
     sweep = (
         "-m", "dataset=csv", "dataset.source.file=my.csv", "dataset.source.label=kind", "student=mlp", "alpha=1",
@@ -256,15 +256,24 @@ def test_jobs_whose_data_changed_run_again(command, tmp_path):
     command("kdexp-train", *sweep)
     first = completed(tmp_path)
     assert "2 completed before" in command("kdexp-train", *sweep).stdout
-    write(lambda i: 1 - i % 2)
-    done = command("kdexp-train", *sweep)
-    said = "warning: the data have changed since jobs of this sweep had run; they run again: 2"
-    assert said in done.stdout + done.stderr
-    assert "completed before" not in done.stdout
-    second = completed(tmp_path)
-    assert second.keys() == first.keys()
-    assert not first.items() & second.items()
+    said = "warning: of jobs that ran before, 2 run again: its data have changed since"
+    for changed in ((lambda i: 1 - i % 2,), (lambda i: i % 2, lambda i: i * i)):  # the second has other mean and std
+        write(*changed)
+        done = command("kdexp-train", *sweep)
+        assert said in done.stdout + done.stderr
+        assert "completed before" not in done.stdout
+        second = completed(tmp_path)
+        assert second.keys() == first.keys()
+        assert not first.items() & second.items()
+        first = second
     assert "2 completed before" in command("kdexp-train", *sweep).stdout
+
+
+def test_a_job_whose_name_looks_like_a_number_has_its_folder(command, tmp_path, monkeypatch):
+    name = "875e9038"
+    (tmp_path / "sitecustomize.py").write_text(f"import kdexp.sweep\nkdexp.sweep.name_job = lambda *a, **k: {name!r}\n")
+    command("kdexp-train", "-m", *SMOKE, "alpha=1", "trainer.max_epochs=1", PYTHONPATH=str(tmp_path))
+    assert len(list(tmp_path.glob(f"multirun/*/{name}/results.json"))) == 1
 
 
 def gains(folder: Path) -> dict[str, dict[str, float]]:

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from kdexp import child, launch, quick, results, signals
+from kdexp import child, launch, quick, results, schemes, signals
 from kdexp.config import (
     RUN_ONLY,
     check,
@@ -145,7 +146,7 @@ class Sweeper(BasicSweeper):
         assert self.config is not None
         cells, jobs = self._jobs()
         sweep = Sweep(
-            folder, _with_data(folder, placed(folder, list(jobs)), list(jobs.values())), command_line(sys.argv)
+            folder, _told_what_is_stale(folder, placed(folder, list(jobs)), list(jobs.values())), command_line(sys.argv)
         )
         if self.config.rerun == "all":
             sweep.set_aside()
@@ -179,7 +180,7 @@ class Sweeper(BasicSweeper):
         jobs = [
             [
                 *state.job.overrides,
-                f"hydra.sweep.subdir={state.job.folder}",
+                f"hydra.sweep.subdir={_quoted(state.job.folder)}",  # 875e9038 would be a number
                 f"+hydra.job.env_set.{launch.LAUNCH}={sweep.launch}",
                 *self._more(state.job),
             ]
@@ -246,22 +247,25 @@ class Sweeper(BasicSweeper):
         return job
 
 
-def _with_data(folder: Path, jobs: Sequence[Job], configs: Sequence[DictConfig]) -> list[Job]:
-    """Tell the jobs that have run before of their data as they are now: files may have changed where they lie."""
+def _told_what_is_stale(folder: Path, jobs: Sequence[Job], configs: Sequence[DictConfig]) -> list[Job]:
+    """Tell the jobs that have run before whether that was with other data: files may have changed where they lie."""
     digests: dict[str, str] = {}
-    changed: list[Job] = []
-    told = []
+
+    def digest(config: Any) -> str:
+        source = fingerprint([plain(config.dataset.source), config.store_dir])
+        digests[source] = digests.get(source) or data_digest(config)
+        return digests[source]
+
+    told, changes = [], Counter[str]()
     for job, config in zip(jobs, configs, strict=True):
         before = before_of(folder / job.folder)
-        if before.get("key") == job.key and before.get("data_content"):
-            source = fingerprint(plain(config.dataset.source))
-            digests[source] = digests.get(source) or data_digest(config)
-            job = replace(job, data=digests[source])
-            changed += [job] if results.have_other_data({"data_content": job.data}, before) else []
-        told.append(job)
+        values = plain(config) | {"output_dir": str(folder / job.folder)}
+        changed = schemes.what_changed(before, values, digest) if before else ""
+        told.append(replace(job, stale=before["wandb_id"]) if changed else job)
+        changes.update([changed] if changed else [])
     release_data(samples_only=True)
-    if changed:
-        log.warning("warning: the data have changed since jobs of this sweep had run; they run again: %d", len(changed))
+    for changed, number in changes.items():
+        log.warning("warning: of jobs that ran before, %d run again: %s", number, changed)
     return told
 
 

@@ -64,7 +64,8 @@ def of_files(paths: Sequence[Path], store: Path) -> str:
     known = hashlib.sha256()
     for path in paths:
         status = path.stat()
-        known.update(f"{path.absolute()} {status.st_size} {status.st_mtime_ns}\n".encode())
+        times = f"{status.st_mtime_ns} {status.st_ctime_ns}"  # a copy may keep the former of another file
+        known.update(f"{path.absolute()} {status.st_size} {times}\n".encode())
     remembered = store / "contents" / known.hexdigest()
     with suppress(OSError):
         if re.fullmatch("[0-9a-f]{64}", digest := remembered.read_text()):

@@ -73,6 +73,7 @@ def loaded(settings: Mapping[str, Any]) -> Source:
         ValueError: the data break a rule: one line.
         FileNotFoundError: they are not where the settings say.
     """
+    trust.find(settings.get("_target_"), "source", "dataset.source.")  # here the setting has its full name
     source = trust.build(settings, "source")
     if not isinstance(source, Source):
         raise ValueError(f"dataset.source must give a kdexp.contracts.Source, got {type(source).__name__}")

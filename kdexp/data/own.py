@@ -27,12 +27,15 @@ def located(setting: str, path: str, folders: Folders) -> Path:
 
     Raises:
         FileNotFoundError: it is nowhere.
+        ValueError: it is neither a file nor a folder.
     """
     places = [folders] if isinstance(folders, str) else list(folders)
     tried = list(dict.fromkeys((Path(place) / Path(path).expanduser()).absolute() for place in places))
     for found in tried:
-        if found.exists():
+        if found.is_file() or found.is_dir():
             return found
+        if found.exists():  # a device or a pipe, which may have no end
+            raise ValueError(f"{setting} must be a file or a folder, got {found}")
     raise FileNotFoundError(f"{setting}: not found: {' or '.join(map(str, tried))}")
 
 
