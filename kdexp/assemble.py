@@ -89,10 +89,12 @@ class Data:
         self._source: Source = like._source if like is not None else take(plain(config.dataset.source))
         dataset = config.dataset
         self._check_classes()
+        limit = config.trainer.limit_train_batches
         shares = class_shares(dataset.resample, task=dataset.task, num_classes=dataset.num_classes)
         self.student = self._module(
             dataset, self._splits(), config.augment, dataset.batch_size, config.seed, shares=shares,
             views=config.augment.views, augment_seed=config.augment.seed,
+            batches=max(quick.TRAIN_BATCHES, limit if isinstance(limit, int) else 0),
         )  # fmt: skip
         if like is not None:
             self.student.resident = like.student.resident
@@ -166,10 +168,11 @@ class Data:
         augment: Any,
         batch_size: int,
         seed: int,
+        batches: int = quick.TRAIN_BATCHES,
         **more: Any,
     ) -> DataModule:
         if self._is_quick:
-            most = quick.TRAIN_BATCHES * batch_size
+            most = batches * batch_size
             if self._config.resample:  # it wants every class, and what has no label counts as one
                 most = max(most, self._config.num_classes + 1)
             counts = {"train": most, "val": quick.EVALUATED, "test": quick.EVALUATED}

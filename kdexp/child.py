@@ -2,7 +2,6 @@
 
 import atexit
 import gc
-import logging
 import multiprocessing
 import os
 import signal
@@ -21,8 +20,6 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from kdexp import signals
 
-log = logging.getLogger(__name__)
-
 THREADS = "OMP_NUM_THREADS"  # environment variable: of a process
 
 # Imported once, before the first job: jobs are then forked from a process that has them. Imports only, no work: a
@@ -30,7 +27,6 @@ THREADS = "OMP_NUM_THREADS"  # environment variable: of a process
 _HEAVY = ("kdexp.whole", "wandb.sdk.launch")
 _CONTEXT = multiprocessing.get_context("forkserver")
 _LOOK_SECONDS = 0.5
-_QUIET_SECONDS = 5.0
 _PATIENCE_SECONDS = 2 * signals.GRACE_SECONDS  # a job ends within half of it, see `signals.end_in_time`
 
 
@@ -76,8 +72,6 @@ def check_all(check: Callable[[Any], None], configs: Sequence[Any]) -> None:
     process.start()
     sender.close()
     try:
-        if not receiver.poll(_QUIET_SECONDS):
-            log.info("importing PyTorch and Lightning, to check the settings; a busy machine takes a while")
         error = receiver.recv()
     except EOFError:
         raise RuntimeError("the process that checks the configurations was killed") from None

@@ -24,6 +24,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from kdexp import foreign, trust, typed
+from kdexp.atomic import sha256
 from kdexp.loader import Loader
 from kdexp.monitor import AUTO, DIRECTIONS
 
@@ -206,11 +207,26 @@ def release_data(*, samples_only: bool = False) -> None:
         inferred.forget(samples_only=samples_only)
 
 
-def data_digest(config: Any) -> str:
-    """Digest of the data that an experiment would load now, see `kdexp.data.content.of_settings`."""
+def data_digest(values: Mapping[str, Any]) -> str:
+    """Digest of the data that an experiment would load now, see `kdexp.data.content.of_settings`.
+
+    Args:
+        values: its configuration, as `plain` gives it.
+    """
     from kdexp.data.content import of_settings  # here: --help and most refusals must not wait for torch
 
-    return of_settings(plain(config.dataset.source), Path(config.store_dir))
+    return of_settings(values["dataset"]["source"], Path(values["store_dir"]))
+
+
+def teacher_files(values: Mapping[str, Any]) -> dict[str, str]:
+    """SHA-256 of the files that teachers' weights come from, by the teacher's setting; those that are there.
+
+    Args:
+        values: a configuration, as `plain` gives it.
+    """
+    members = teachers(OmegaConf.create(dict(values)))
+    files = {setting: Path(member.weights) for setting, member in members.items()}
+    return {setting: sha256(file) for setting, file in files.items() if file.is_file()}
 
 
 def dataset_option(name: str, data_dir: str) -> Any:

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from kdexp import launch, results, schemes
 from kdexp.config import HYDRA_VERSION_BASE, check_robustness, moved, one_line
 from kdexp.foreign import check_folder, stored
+from kdexp.pace import IMPORTING, said_meanwhile
 
 if TYPE_CHECKING:
     import torch
@@ -50,8 +51,9 @@ def run(config: DictConfig) -> dict[str, float]:
     saved = _completed(folder, "run")
     experiment = _experiment(config, folder, saved)
 
-    from kdexp import assemble  # here: --help must not wait for torch
-    from kdexp.metrics import evaluate
+    with said_meanwhile(IMPORTING):
+        from kdexp import assemble  # here: --help must not wait for torch
+        from kdexp.metrics import evaluate
 
     device = assemble.device(config.accelerator)
     with _built_from(folder):
@@ -122,8 +124,9 @@ def _examined(config: DictConfig, folder: Path, saved: Mapping[str, Any]) -> dic
     experiment = _experiment(config, folder, saved)
     experiment.robustness = config.robustness
 
-    from kdexp import assemble, evaluation  # here: --help must not wait for torch
-    from kdexp.experiment import track_robustness
+    with said_meanwhile(IMPORTING):
+        from kdexp import assemble, evaluation  # here: --help must not wait for torch
+        from kdexp.experiment import track_robustness
 
     device = assemble.device(config.accelerator)
     with _built_from(folder):

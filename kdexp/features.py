@@ -56,15 +56,16 @@ class Reader:
         is_last, of_input = path.endswith(_CHANNELS_LAST), path.removesuffix(_CHANNELS_LAST).endswith(_INPUT)
         module = find(self._network, path.removesuffix(_CHANNELS_LAST).removesuffix(_INPUT))
 
-        def keep(features: Any) -> None:
-            self._seen.features[path] = features.movedim(-1, 1) if is_last else features
+        def keep(by: nn.Module, features: Any) -> None:
+            if by is module:  # and not a copy of the network, an average of its weights say, which has the hooks too
+                self._seen.features[path] = features.movedim(-1, 1) if is_last else features
 
-        def before(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        def before(by: nn.Module, inputs: tuple[Any, ...]) -> None:
             # An activation that works in place is about to overwrite what it gets.
-            keep(inputs[0].clone() if getattr(module, "inplace", False) else inputs[0])
+            keep(by, inputs[0].clone() if getattr(by, "inplace", False) else inputs[0])
 
-        def after(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            keep(_first(output))
+        def after(by: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            keep(by, _first(output))
 
         return module.register_forward_pre_hook(before) if of_input else module.register_forward_hook(after)
 

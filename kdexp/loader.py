@@ -148,7 +148,8 @@ def _not_parsed(error: OverrideParseException) -> str:
     key, equals, value = error.override.partition("=")
     if not equals:
         return f"a setting must be typed as SETTING=VALUE, got {key}"
-    if re.search(r"[\[\]{}()'\"\\]", value):
+    is_closed = all(value.count(a) == value.count(b) for a, b in ("[]", "{}", "()"))
+    if not is_closed or value.count("'") % 2 or value.count('"') % 2 or value[:1] in ("[", "{"):
         return f"{key} must have closed brackets and quotes, got {value}: {error.message.splitlines()[0]}"
     quoted = shlex.quote(f'{key}="{value}"')
     return f"{key} must be in two pairs of quotes, the shell's and Hydra's, with characters like these: {quoted}"

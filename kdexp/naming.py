@@ -21,7 +21,10 @@ def short_values(values: Iterable[str]) -> dict[str, str]:
         return {value: value for value in known}
     start = _in_common(known)
     end = _in_common([value[start:][::-1] for value in known])  # no character is left out at both ends
-    return {value: f"{'…' * (start > 0)}{value[start : len(value) - end]}{'…' * (end > 0)}" for value in known}
+    parts = {value: value[start : len(value) - end] for value in known}
+    if not all(parts.values()):  # one is the beginning and the end of another
+        return {value: value for value in known}
+    return {value: f"{'…' * (start > 0)}{part}{'…' * (end > 0)}" for value, part in parts.items()}
 
 
 def _in_common(texts: Sequence[str]) -> int:

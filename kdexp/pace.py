@@ -1,13 +1,17 @@
 """What takes long says now and then how far it is."""
 
 import logging
+import threading
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 log = logging.getLogger(__name__)
 
 EVERY_SECONDS = 10.0
+_PATIENCE_SECONDS = 6.0  # a program has needed two or three before it can say a word
+IMPORTING = "importing PyTorch and Lightning"
 
 Item = TypeVar("Item")
 
@@ -26,6 +30,28 @@ def paced(items: Iterable[Item], what: str) -> Iterator[Item]:
             said = now
             log.info("%s: %d batches", what, done)
         yield item
+
+
+@contextmanager
+def said_meanwhile(what: str) -> Iterator[None]:
+    """Say now and then what takes so long, as long as the block lasts; nothing where it is quick.
+
+    Args:
+        what: is done in it.
+    """
+    is_over = threading.Event()
+
+    def speak() -> None:
+        while not is_over.wait(_PATIENCE_SECONDS):
+            log.info("%s", what)
+
+    speaker = threading.Thread(target=speak, daemon=True)
+    speaker.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        speaker.join()
 
 
 def duration(seconds: float) -> str:

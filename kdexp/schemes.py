@@ -6,11 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from kdexp import results
-from kdexp.atomic import sha256
-from kdexp.config import TEACHER_KEYS, data_digest, is_control, one_line, teachers
+from kdexp.config import TEACHER_KEYS, data_digest, is_control, one_line, teacher_files
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +31,7 @@ def steps(values: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def what_changed(
-    found: Mapping[str, Any], values: Mapping[str, Any], digest: Callable[[Any], str] = data_digest
+    found: Mapping[str, Any], values: Mapping[str, Any], digest: Callable[[Mapping[str, Any]], str] = data_digest
 ) -> str:
     """What a run was made of that is another thing now, though its settings are the same: files may be replaced.
 
@@ -67,21 +64,12 @@ def what_changed(
     return ""
 
 
-def teacher_files(values: Mapping[str, Any]) -> dict[str, str]:
-    """SHA-256 of the files that teachers' weights come from, by the teacher's setting; those that are there.
-
-    Args:
-        values: a configuration, as `kdexp.config.plain` gives it.
-    """
-    members = teachers(OmegaConf.create(dict(values)))
-    files = {setting: Path(member.weights) for setting, member in members.items()}
-    return {setting: sha256(file) for setting, file in files.items() if file.is_file()}
-
-
-def _has_other_data(found: Mapping[str, Any], values: Mapping[str, Any], digest: Callable[[Any], str]) -> bool:
+def _has_other_data(
+    found: Mapping[str, Any], values: Mapping[str, Any], digest: Callable[[Mapping[str, Any]], str]
+) -> bool:
     if found.get("data_content") is None:  # an older kdexp's, or one that ended before it had read them
         return False
-    return results.have_other_data({"data_content": digest(OmegaConf.create(dict(values)))}, found)
+    return results.have_other_data({"data_content": digest(values)}, found)
 
 
 def _assistants(values: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -251,7 +251,14 @@ def placed(folder: Path, jobs: Sequence[Job]) -> list[Job]:
     known = [job for job in _jobs(folder / FILE).values() if job.trial is None]
     by_key = {job.key: job.folder for job in known}
     by_words = {job.overrides: job.folder for job in known}  # what they say may have changed: data, code, a yaml file
-    return [replace(job, folder=by_key.get(job.key) or by_words.get(job.overrides) or job.folder) for job in jobs]
+    taken = {by_key[job.key] for job in jobs if job.key in by_key}
+    found = []
+    for job in jobs:
+        same_words = by_words.get(job.overrides, job.folder)
+        place = by_key.get(job.key) or (job.folder if same_words in taken else same_words)
+        taken.add(place)
+        found.append(replace(job, folder=place))
+    return found
 
 
 def cells(folder: Path) -> list[list[str]]:
@@ -294,6 +301,9 @@ def link_wandb(folder: Path) -> Path | None:
     """
     together = folder / _WANDB
     with suppress(OSError):
+        for link in together.glob("*"):
+            if not link.exists():  # of a run that was set aside
+                link.unlink()
         for job in _jobs(folder / FILE).values():
             for run in sorted((folder / job.folder / "wandb").glob("offline-run-*")):
                 together.mkdir(exist_ok=True)

@@ -30,8 +30,10 @@ from kdexp.config import (
     plain,
     run_fingerprint,
     run_key,
+    teacher_files,
 )
 from kdexp.foreign import check_folder, stored
+from kdexp.pace import IMPORTING, said_meanwhile
 from kdexp.report.runs import leaves
 
 if TYPE_CHECKING:
@@ -86,14 +88,15 @@ def _run(config: DictConfig, folder: Path, parts: "Parts | None") -> dict[str, A
         log.warning("warning: %s: the results of this run are of both", changed)
     overrides = earlier.get("overrides", _overrides())
     # Imported here: --help and shell completion must not wait for torch.
-    from kdexp.experiment import distill, ensemble
-    from kdexp.report.table import show_run
+    with said_meanwhile(IMPORTING):
+        from kdexp.experiment import distill, ensemble
+        from kdexp.report.table import show_run
 
     judge = _judge(values)
     started = time.perf_counter()
     names = []
     with _recording(folder, launch.facts(values, overrides, earlier)) as record:
-        record["teacher_files"] = schemes.teacher_files(values)
+        record["teacher_files"] = teacher_files(values)
         for name, step in schemes.steps(values):
             if name:
                 names.append(name)
@@ -251,7 +254,7 @@ def _take(values: dict[str, Any], name: str, overrides: list[str], owner: str) -
                     if launch.rank() == 0:
                         results.set_aside(folder)
                 with _recording(folder, launch.facts(values, overrides, earlier)) as record:
-                    record["teacher_files"] = schemes.teacher_files(values)
+                    record["teacher_files"] = teacher_files(values)
                     distill(OmegaConf.create(values), folder, record, owner=owner)
                 if shares:
                     results.copy(folder, kept)

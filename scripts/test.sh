@@ -7,4 +7,4 @@ cd "$root"
 .venv/bin/ruff format --check .
 .venv/bin/mypy
 # As many workers as cores, one thread each: the nets of the tests are too small to share a core's work.
-exec env OMP_NUM_THREADS=1 .venv/bin/pytest -n auto "$@"
+exec env OMP_NUM_THREADS=1 .venv/bin/pytest -n auto --dist worksteal "$@"

@@ -155,6 +155,7 @@ def test_settings_have_their_types(tmp_path):
         ("teacher.resize=16", r"^teacher.resize has no default, so it is typed with a \+: \+teacher.resize=16$"),
         ("sweep=seeds", r"^sweep has no default option, so it is typed with a \+: \+sweep=seeds$"),
         ("alpha", r"^a setting must be typed as SETTING=VALUE, got alpha$"),
+        ("output_dir=my_run(1)", r"""^output_dir must be in two pairs of quotes, .*: 'output_dir="my_run\(1\)"'$"""),
         ("feature_loss=[at,rkd", r"^feature_loss must have closed brackets and quotes, got \[at,rkd: "),
         (
             "teacher.weights=runs/epoch=1-step=20.ckpt",

@@ -36,3 +36,8 @@ def test_values_stay_different_when_one_begins_or_ends_as_the_other():
     assert len(set(short_values(values).values())) == 4
     assert short_values(["aaaa", "aaa"]) == {"aaaa": "aaaa", "aaa": "aaa"}
     assert short_values(["x" * 30 + "1", "x" * 30 + "2"]) == {"x" * 30 + "1": "…1", "x" * 30 + "2": "…2"}
+
+
+def test_a_value_that_is_the_ends_of_another_is_shown_whole():
+    values = ["x" * 20 + "1" + "x" * 20, "x" * 20 + "11" + "x" * 20]
+    assert short_values(values) == {value: value for value in values}

@@ -1,5 +1,6 @@
 """Losses and the Distiller in somebody's own loop and Trainer, with networks and loaders that are not kdexp's."""
 
+import copy
 import re
 from functools import partial
 from pathlib import Path
@@ -58,6 +59,30 @@ def test_the_trainer_of_the_documentation_runs(tmp_path, monkeypatch):
 
 
 # In one's own loop
+
+
+def test_a_copy_of_the_student_is_not_the_student():
+    """An average of its weights, say, that runs between the student and the loss."""
+    student, teacher = Own(), Own()
+    images = torch.randn(4, 3, 8, 8)
+    pair = pair_of(student, teacher, images)
+    with HookedLoss(AT(pair), pair) as attention:
+        average = copy.deepcopy(student)
+        student(images)
+        with torch.no_grad():
+            teacher(images)
+        alone = attention()
+        assert alone.requires_grad
+        student(images)
+        with torch.no_grad():
+            teacher(images)
+            average(images + 1)
+        assert torch.equal(attention(), alone)
+        with torch.no_grad():
+            teacher(images)
+            average(images)
+        with pytest.raises(ValueError, match=r"^the student must run before each call of its feature loss"):
+            attention()
 
 
 class Own(nn.Module):

@@ -1,6 +1,7 @@
 """What takes long says how far it is."""
 
 import logging
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -60,3 +61,14 @@ def test_a_sweep_says_what_its_jobs_do_where_nothing_else_is_said(tmp_path, caps
     lines = capsys.readouterr().out.splitlines()
     told = ["job 0: teacher: epoch 3/30, batch 5/9, about 4 min 2 s left", "job 2: starting", "job 3: near chance"]
     assert lines[4:] == [*told, *told]
+
+
+def test_what_takes_long_is_said_and_what_is_quick_is_not(monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "kdexp")
+    with pace.said_meanwhile("quick"):
+        pass
+    monkeypatch.setattr(pace, "_PATIENCE_SECONDS", 0.01)
+    with pace.said_meanwhile("long"):
+        while not caplog.messages:
+            time.sleep(0.01)
+    assert set(caplog.messages) == {"long"}

@@ -78,6 +78,7 @@ def test_settings_may_stand_on_both_sides_of_a_flag(command, tmp_path):
         (("dataset.train_fraction=0.001",), "dataset.train_fraction must leave samples"),
         (("data_dir=nowhere", "dataset=mnist", "hydra.run.dir=mine/one"), "data_dir must hold MNIST"),
         (("-m", "seed=0,1", "alpha=2"), "alpha must be in [0, 1], got 2.0"),
+        (("-m", "seed=0,1", "output_dir=x"), "output_dir must be left to a sweep, which has a folder for each job"),
         (("-m", "seeds=0,1"), "there is no setting seeds; did you mean seed?"),
         (("--epochs=3",), "there is no flag --epochs=3; a setting is typed without dashes: epochs=VALUE"),
     ],

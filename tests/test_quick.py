@@ -11,6 +11,8 @@ from kdexp import assemble, quick
 from kdexp.config import compose, control_fingerprint, plain, run_fingerprint
 from kdexp.contracts import UNLABELED, Split
 from kdexp.data.splits import few_of_each_class
+from kdexp.report.comparison import Comparison
+from kdexp.report.runs import find
 from kdexp.results import read
 from kdexp.train import run
 
@@ -159,3 +161,21 @@ def test_a_quick_sweep_lies_beside_the_real_one(command, tmp_path):
     assert "completed before" not in real
     assert "numbers mean nothing" not in real
     assert {path.name[:6] for path in Path(tmp_path, "multirun").iterdir()} == {"quick_", "digits"}
+
+
+def test_quick_runs_are_left_out_beside_real_ones(tmp_path, store, caplog):
+    control = ["experiment=smoke", "tracking=none", "alpha=1", "trainer.max_epochs=1"]
+    run(compose([*control, "quick=true"], output_dir=tmp_path / "quick", store_dir=store))
+    assert Comparison(find([tmp_path])[0]).is_quick
+    run(compose(control, output_dir=tmp_path / "real", store_dir=store))
+    comparison = Comparison(find([tmp_path])[0])
+    assert not comparison.is_quick
+    assert [one.folder.name for one in comparison.runs] == ["real"]
+    assert "warning: quick=true: left out, since their numbers mean nothing: 1 runs" in caplog.messages
+
+
+def test_typed_training_batches_stay(tmp_path):
+    config = compose(["dataset=digits", "quick=true", "trainer.limit_train_batches=5"], output_dir=tmp_path)
+    data = assemble.Data(config)
+    assert len(data.student.splits.train) == 5 * config.dataset.batch_size
+    assert len(data.for_teacher(config.teacher).splits.train) == 2 * config.teacher.recipe.batch_size

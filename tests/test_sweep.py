@@ -303,6 +303,13 @@ def test_a_job_has_the_folder_of_the_one_of_the_same_words_before(tmp_path):
     assert [one.folder for one in placed(tmp_path, [now, job(1)])] == [before.folder, job(1).folder]
 
 
+def test_no_two_jobs_have_one_folder(tmp_path):
+    """Of two options whose files were changed: one is now what the other was."""
+    Sweep(tmp_path, [job(0, key="k1"), job(1, key="k2")], "")
+    now = [replace(job(0, key="k2"), folder="new-0"), replace(job(1, key="k3"), folder="new-1")]
+    assert [one.folder for one in placed(tmp_path, now)] == ["seed-1", "new-1"]
+
+
 def test_a_second_launch_adds_its_jobs_and_every_job_keeps_its_number(tmp_path):
     Sweep(tmp_path, [job(1), job(2)], "first")
     Sweep(tmp_path, [job(3), job(2), job(1)], "second")

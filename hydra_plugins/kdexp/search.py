@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from hydra_plugins.kdexp.sweeper import Stop, Sweeper, before_of
 from kdexp import child, launch, results
-from kdexp.config import check, data_digest, is_count, release_data
+from kdexp.config import check, data_digest, is_count, plain, release_data
 from kdexp.report.runs import Run, command_of
 from kdexp.sweep import Job, Sweep
 
@@ -220,7 +220,7 @@ def _refuse_other_data(sweep: Sweep, config: DictConfig) -> None:
     trials = [before_of(sweep.folder / state.job.folder) for state in sweep.states()]
     trials = [trial for trial in trials if trial.get("data_content")]
     if trials:
-        now = {"data_content": data_digest(config)}
+        now = {"data_content": data_digest(plain(config))}
         release_data(samples_only=True)
         others = sum(results.have_other_data(trial, now) for trial in trials)
         if others:

@@ -33,6 +33,7 @@ from kdexp.config import (
     run_key,
 )
 from kdexp.foreign import check_folder
+from kdexp.pace import IMPORTING, said_meanwhile
 from kdexp.sweep import Job, Sweep, link_wandb, name_job, name_sweep, placed, without_gain
 
 if TYPE_CHECKING:
@@ -116,12 +117,16 @@ class Sweeper(BasicSweeper):
         assert self.config is not None
         if launch.rank() != 0:
             raise ValueError("a sweep must be started by one process: kdexp starts the ranks of each job itself")
+        if any(key == "output_dir" for given in self._given for key in given):
+            raise ValueError("output_dir must be left to a sweep, which has a folder for each job in hydra.sweep.dir, "
+                             f"got {self.config.output_dir}")  # fmt: skip
         child.warm_up()  # while the configurations are composed
         folder = Path(self.config.hydra.sweep.dir)
         check_folder(folder, "sweep_name")  # a sweep that is continued may be somebody else's
         if self.config.quick:
             print(quick.NOTE, flush=True)
-        sweep, progress = self._begin(folder)
+        with said_meanwhile(f"checking the settings of the jobs, and {IMPORTING} for it"):
+            sweep, progress = self._begin(folder)
         OmegaConf.save(self.config, sweep.folder / "multirun.yaml")
         with progress, sweep.watched(progress.show), Stop(sweep) as stop:
             try:
@@ -251,9 +256,9 @@ def _told_what_is_stale(folder: Path, jobs: Sequence[Job], configs: Sequence[Dic
     """Tell the jobs that have run before whether that was with other data: files may have changed where they lie."""
     digests: dict[str, str] = {}
 
-    def digest(config: Any) -> str:
-        source = fingerprint([plain(config.dataset.source), config.store_dir])
-        digests[source] = digests.get(source) or data_digest(config)
+    def digest(values: Mapping[str, Any]) -> str:
+        source = fingerprint([values["dataset"]["source"], values["store_dir"]])
+        digests[source] = digests.get(source) or data_digest(values)
         return digests[source]
 
     told, changes = [], Counter[str]()

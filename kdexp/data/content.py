@@ -88,9 +88,10 @@ def each(function: Callable[[Path], Result], paths: Sequence[Path], what: str) -
     """
     started = said = time.monotonic()
     with ThreadPoolExecutor(_READERS) as pool:
-        for done in range(0, len(paths), _AT_ONCE):
+        blocks = (paths[start : start + _AT_ONCE] for start in range(0, len(paths), _AT_ONCE))
+        for done, result in enumerate((one for block in blocks for one in pool.map(function, block)), start=1):
             now = time.monotonic()
             if now - said >= EVERY_SECONDS:
                 said, left = now, (now - started) / done * (len(paths) - done)
                 log.info("dataset.source: %s %d of %d files, about %s left", what, done, len(paths), duration(left))
-            yield from pool.map(function, paths[done : done + _AT_ONCE])
+            yield result

@@ -1,5 +1,6 @@
 """Runs put in order: settings over seeds, each against its control, and the one that validation chooses."""
 
+import logging
 import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,6 +13,8 @@ from kdexp.config import DISTILLATION_ONLY, RUN_ONLY, control_fingerprint, run_f
 from kdexp.naming import short_values
 from kdexp.report.runs import DATA, Run, read_reports
 from kdexp.report.statistics import Paired, paired, t_interval, wilson
+
+log = logging.getLogger(__name__)
 
 BY_CHOICE = "val/acc"
 """The order of settings unless `sort` names another: that in which they would be chosen."""
@@ -104,12 +107,16 @@ class Comparison:
         ranked: the distilled ones in the order in which they would be chosen (see `order_of_choice`): the winner first,
             and those with fewer seeds last.
         repeated: completed runs that a later one of the same setting and seed replaced.
-        is_quick: whether there are runs with ``quick=true`` among them, of which no conclusion is drawn.
+        is_quick: whether all are of ``quick=true``: no conclusion is drawn of them. Beside real runs they are left out.
     """
 
     def __init__(self, runs: Sequence[Run], sort: str = BY_CHOICE) -> None:
         self.runs = list(runs)
-        self.is_quick = any(run.settings.get("quick") for run in self.runs)
+        quick = [run for run in self.runs if run.settings.get("quick")]
+        self.is_quick = bool(quick) and len(quick) == len(self.runs)
+        if quick and not self.is_quick:
+            log.warning("warning: quick=true: left out, since their numbers mean nothing: %d runs", len(quick))
+            self.runs = [run for run in self.runs if run not in quick]
         seeded = _following_the_seed(self.completed)
         groups: dict[tuple[str, str], dict[int, Run]] = {}
         self.repeated: list[Run] = []
