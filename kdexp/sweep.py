@@ -220,7 +220,7 @@ class Sweep:
         if run.get("key") != job.key and run.get("launch") == self.launch:
             changed_code = f"the code has changed since the sweep began: this is of {run.get('code_version')}"
             return State(number, job, "waiting", error=changed_code, launch=self.launch)
-        if run.get("key") != job.key or untested or run["wandb_id"] == job.stale:
+        if run.get("key") != job.key or untested or (job.stale and run.get("wandb_id") == job.stale):
             return State(number, job, "waiting")
         epoch, val_acc = _progress(folder / "metrics.csv", run.get("epochs", {}).get("monitor", "val/acc"))
         if status == "completed":
