@@ -182,7 +182,8 @@ def outage(before, after, moment):
         if before == "refuses":
             server.server_close()
         started = time.monotonic()
-        tracker = tracking.Tracker(SETTINGS, folder, {"alpha": 0.1}, "0123abcd")
+        # An id for each: W&B may still have the one whose server did not answer.
+        tracker = tracking.Tracker(SETTINGS, folder, {"alpha": 0.1}, os.urandom(4).hex())
         seconds = {"start": time.monotonic() - started}
         for place in range(2):
             if moment == place:
