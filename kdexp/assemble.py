@@ -320,15 +320,17 @@ def refuse_to_fetch(config: Any, checkpoints: Path) -> None:
     Raises:
         ValueError: it does, since it has no checkpoint.
     """
+    if not config.resume or any(checkpoints.glob("*.ckpt")):
+        return
     learners = {"student": config.student}
-    learners |= peer_settings(config) if config.scheme.get("name") == "mutual" else {}
-    if config.resume and not any(checkpoints.glob("*.ckpt")):
-        for name, member in learners.items():
-            if member.get("pretrained"):
-                raise ValueError(
-                    f"resume must be a run with a checkpoint where {name}.pretrained=true, since nothing is downloaded "
-                    f"for it, got none in {checkpoints}; run its command again"
-                )
+    if config.scheme.get("name") == "mutual":
+        learners |= {f"scheme.peers.{name}": peer for name, peer in peer_settings(config).items()}
+    for name, member in learners.items():
+        if member.get("pretrained"):
+            raise ValueError(
+                f"resume must be a run with a checkpoint where {name}.pretrained=true, since nothing is downloaded "
+                f"for it, got none in {checkpoints}; run its command again"
+            )
 
 
 def refuse_single_samples(config: Any, data: Data) -> None:

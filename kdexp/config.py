@@ -225,7 +225,7 @@ def teacher_files(values: Mapping[str, Any]) -> dict[str, str]:
         values: a configuration, as `plain` gives it.
     """
     members = teachers(OmegaConf.create(dict(values)))
-    files = {setting: Path(member.weights) for setting, member in members.items()}
+    files = {setting: Path(member.weights) for setting, member in members.items() if member.weights not in _NO_FILES}
     return {setting: sha256(file) for setting, file in files.items() if file.is_file()}
 
 
@@ -516,6 +516,10 @@ def _has_no_place_for_teachers(config: Any) -> bool:
     return is_control(config) or config.scheme.get("name") in ("mutual", "ema", *ADVERSARIAL_TRAINING)
 
 
+_NO_FILES = ("auto", "pretrained", "built")
+"""Values of a teacher's ``weights`` that are no paths."""
+
+
 def _named_teachers(config: Any) -> dict[str, Any]:
     members = config.teacher.get("members")
     if members:
@@ -774,7 +778,7 @@ def _check_teacher(name: str, teacher: Any) -> None:
     for old, new in rename.items():
         _require(isinstance(new, str) and _is_pattern(old), f"{name}.rename", "must be replacements of regular "
                  "expressions", f"{old!r}: {new!r}")  # fmt: skip
-    _require(not (key or rename) or weights not in ("auto", "pretrained", "built"), f"{name}.weights",
+    _require(not (key or rename) or weights not in _NO_FILES, f"{name}.weights",
              "must be a file with weights_key or rename", weights)  # fmt: skip
     for setting in ("max_epochs", "batch_size"):
         _require(is_count(recipe[setting]), f"{name}.recipe.{setting}", "must be at least 1", recipe[setting])

@@ -166,7 +166,7 @@ def _data(experiment: DictConfig, saved: Mapping[str, Any]) -> "Data":
     from kdexp.assemble import Data
 
     data = Data(experiment)
-    if results.have_other_data({"data_content": data.content}, saved):
+    if results.has_other_data(saved, data.content):
         log.warning("warning: the data are not those of the run: they have changed, or others lie in data_dir")
     return data
 

@@ -34,6 +34,7 @@ from kdexp.config import (
     plain,
     run_fingerprint,
     run_key,
+    teacher_files,
 )
 from kdexp.foreign import check_folder, printable, stored
 from kdexp.sweep import stop_file
@@ -151,7 +152,7 @@ def facts(values: Mapping[str, Any], overrides: Sequence[str], earlier: Mapping[
         "epochs": {"monitor": chosen_by},
         "wandb_id": earlier.get("wandb_id", os.urandom(4).hex()),
         "data_content": earlier.get("data_content"),
-        "teacher_files": earlier.get("teacher_files"),
+        "teacher_files": teacher_files(values),
         **({"note": quick.NOTE} if values.get("quick") else {}),
         "config": anchored(values),
     }

@@ -221,10 +221,9 @@ def _note(folder: Path, status: str, error: str) -> None:
         _write_last(folder, results | {"status": status, "error": error, "ended": _now()})
 
 
-def have_other_data(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two runs are known to have had different data, whatever their settings say."""
-    contents = {run["data_content"] for run in (one, other) if run.get("data_content")}
-    return len(contents) > 1
+def has_other_data(run: Mapping[str, Any], digest: str | None) -> bool:
+    """Whether a run is known to have had other data than those of a digest, whatever its settings say."""
+    return None not in (known := run.get("data_content"), digest) and known != digest
 
 
 def set_aside(folder: Path) -> None:

@@ -67,9 +67,8 @@ def what_changed(
 def _has_other_data(
     found: Mapping[str, Any], values: Mapping[str, Any], digest: Callable[[Mapping[str, Any]], str]
 ) -> bool:
-    if found.get("data_content") is None:  # an older kdexp's, or one that ended before it had read them
-        return False
-    return results.have_other_data({"data_content": digest(values)}, found)
+    # An older kdexp's run has no digest, nor has one that ended before it had read its data.
+    return found.get("data_content") is not None and results.has_other_data(found, digest(values))
 
 
 def _assistants(values: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -30,7 +30,6 @@ from kdexp.config import (
     plain,
     run_fingerprint,
     run_key,
-    teacher_files,
 )
 from kdexp.foreign import check_folder, stored
 from kdexp.pace import IMPORTING, said_meanwhile
@@ -96,7 +95,6 @@ def _run(config: DictConfig, folder: Path, parts: "Parts | None") -> dict[str, A
     started = time.perf_counter()
     names = []
     with _recording(folder, launch.facts(values, overrides, earlier)) as record:
-        record["teacher_files"] = teacher_files(values)
         for name, step in schemes.steps(values):
             if name:
                 names.append(name)
@@ -181,10 +179,11 @@ def _same(config: DictConfig, folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{error}{ways}") from error
     values = plain(config)
-    differing = [] if found.get("key") == run_key(values) else _differing(found["config"], values)
-    follow = all(name.rpartition(".")[2] in _OF_DATA for name, _, _ in differing)
-    changed = schemes.what_changed(found, values) if follow else ""
-    if found.get("key") == run_key(values) and not changed:
+    is_same = found.get("key") == run_key(values)
+    differing = [] if is_same else _differing(found["config"], values)
+    follow_data = all(name.rpartition(".")[2] in _OF_DATA for name, _, _ in differing)
+    changed = schemes.what_changed(found, values) if follow_data else ""
+    if is_same and not changed:
         return found
     if found["status"] != "completed":
         ways = f"; {results.argument('resume', folder)} continues it{ways}"
@@ -254,7 +253,6 @@ def _take(values: dict[str, Any], name: str, overrides: list[str], owner: str) -
                     if launch.rank() == 0:
                         results.set_aside(folder)
                 with _recording(folder, launch.facts(values, overrides, earlier)) as record:
-                    record["teacher_files"] = teacher_files(values)
                     distill(OmegaConf.create(values), folder, record, owner=owner)
                 if shares:
                     results.copy(folder, kept)

@@ -152,8 +152,8 @@ def test_a_run_from_the_command_line_and_its_evaluation(command, tmp_path):
     assert "equal within" in again.stdout
     assert "agreement" in again.stdout
     settings = ("robustness=noise_dose", "robustness.samples=50", "control=none")
-    examined = command("kdexp-eval", f"run={folder}", *settings)
-    assert re.search(r"noise: accuracy, gaussian_noise +\d+\.\d\d +\d+\.\d\d", examined.stdout)
+    evaluated = command("kdexp-eval", f"run={folder}", *settings)
+    assert re.search(r"noise: accuracy, gaussian_noise +\d+\.\d\d +\d+\.\d\d", evaluated.stdout)
     assert (folder / "robustness.csv").exists()
     assert len(list(folder.glob("wandb/offline-run-*"))) == 2, "the report is added to the run's tracking"
     refused = command("kdexp-eval", f"run={folder}", "robustness=quick", "control=find", rc=2)

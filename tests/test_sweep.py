@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import re
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -435,6 +436,9 @@ def test_the_wandb_runs_of_a_sweep_are_linked_in_one_folder_that_may_be_moved(tm
     moved = sweep.rename(tmp_path / "moved")
     found = sorted(path.name for path in (moved / "wandb-runs").iterdir() if path.is_dir())
     assert found == ["offline-run-0", "offline-run-1"]
+    shutil.rmtree(moved / "seed-0")  # set aside, say
+    link_wandb(moved)
+    assert [path.name for path in (moved / "wandb-runs").iterdir()] == ["offline-run-1"]
 
 
 def test_the_command_to_run_again_is_quoted_and_does_not_force():

@@ -220,9 +220,9 @@ def _refuse_other_data(sweep: Sweep, config: DictConfig) -> None:
     trials = [before_of(sweep.folder / state.job.folder) for state in sweep.states()]
     trials = [trial for trial in trials if trial.get("data_content")]
     if trials:
-        now = {"data_content": data_digest(plain(config))}
+        now = data_digest(plain(config))
         release_data(samples_only=True)
-        others = sum(results.have_other_data(trial, now) for trial in trials)
+        others = sum(results.has_other_data(trial, now) for trial in trials)
         if others:
             raise ValueError(
                 f"sweep_name must be a search on the same data, got {sweep.folder}, with {others} trials on data that "

@@ -149,10 +149,11 @@ class Sweeper(BasicSweeper):
         from kdexp.report.progress import Progress, command_line  # here: shell completion needs no tables
 
         assert self.config is not None
-        cells, jobs = self._jobs()
-        sweep = Sweep(
-            folder, _told_what_is_stale(folder, placed(folder, list(jobs)), list(jobs.values())), command_line(sys.argv)
-        )
+        cells, configs = self._jobs()
+        jobs = placed(folder, list(configs))
+        if self.config.rerun != "all":
+            jobs = _told_what_is_stale(folder, jobs, list(configs.values()))
+        sweep = Sweep(folder, jobs, command_line(sys.argv))
         if self.config.rerun == "all":
             sweep.set_aside()
         same = f" ({cells} combinations, of which some come to the same)" if cells > len(jobs) else ""

@@ -21,8 +21,9 @@ BY_CHOICE = "val/acc"
 
 # Chosen options and the equation's own numbers stand first, in this order.
 _FIRST_AXES = ("dataset", "teacher", "student", "loss", "feature_loss", "alpha", "temperature")
-# Where and how a run is done or watched, presets that show in what they set, and the seed, which is grouped over.
-_NO_AXES = (*RUN_ONLY, "experiment", "sweep", "distillation", "seed")
+# Where and how a run is done or watched, presets that show in what they set, the seed, which is grouped over, and the
+# data, which are told apart where the settings are the same.
+_NO_AXES = (*RUN_ONLY, "experiment", "sweep", "distillation", "seed", DATA)
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,8 +132,8 @@ class Comparison:
             seeds[run.seed] = run
         firsts = {key: next(iter(seeds.values())) for key, seeds in groups.items()}
         self.axes = _axes(list(firsts.values()), seeded)
-        if families != of_settings and DATA not in self.axes:
-            self.axes.append(DATA)  # why a control is none of a setting
+        if families != of_settings:
+            self.axes.append(DATA)  # nothing else tells them apart, nor why a control is none of a setting
         found = [
             Setting(label, axes, [seeds[seed] for seed in sorted(seeds)], key[0], groups.get((key[0], "control"), {}))
             for (key, seeds), (label, axes) in zip(
@@ -301,8 +302,7 @@ def _axes(runs: Sequence[Run], seeded: set[str]) -> list[str]:
     """What the runs, one a setting, differ in: as few settings as tell them apart, and all that were swept by name."""
     names = {name for run in runs for name in run.settings if name.split(".")[0] not in _NO_AXES}
     names -= {name for name in names if name.endswith((".data_dir", ".download"))} | seeded
-    in_order = sorted(names, key=lambda name: (name == DATA, name))  # other data have other settings in most cases
-    varying = [name for name in in_order if len({str(r.settings.get(name)) for r in runs if heeds(r, name)}) > 1]
+    varying = [name for name in sorted(names) if len({str(r.settings.get(name)) for r in runs if heeds(r, name)}) > 1]
     typed = {override.lstrip("+~").partition("=")[0] for run in runs for override in run.results["overrides"]}
     axes = [name for name in _FIRST_AXES if name in varying]
     axes += [name for name in varying if name in typed and name not in _FIRST_AXES]

@@ -599,7 +599,7 @@ def _robustness(comparison: Comparison) -> Section | None:
     )
     columns = ["setting", "measure", "teacher", "control", "student", "student - control", _INTERVAL, "verdict"]
     table = Table(columns, rows, (0, 1, 7), notes=list(glossary.explained(measures)))
-    return Section("robustness", "How well it holds up", lead, figures, table)
+    return Section("robustness", "Robustness", lead, figures, table)
 
 
 def _robustness_answer(setting: Setting, reports: plots.Reports) -> str:

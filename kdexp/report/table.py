@@ -110,7 +110,7 @@ def _find_control(run: Mapping[str, Any], folder: Path) -> tuple[tuple[Path, Map
         try:
             other = results.read(inside(folder, path.parent.name), "control")
             is_same = other["control_fingerprint"] == run["control_fingerprint"]
-            is_same = is_same and not results.have_other_data(other, run)
+            is_same = is_same and not results.has_other_data(other, run.get("data_content"))
             # A trial of a search that came to alpha=1 has no test metrics to compare with.
             is_tested = other["status"] == "completed" and "best" in other.get("metrics", {}).get("test", {})
             if is_tested and other["is_control"] and is_same:

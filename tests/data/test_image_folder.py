@@ -95,6 +95,12 @@ def test_a_fingerprint_changes_when_an_image_does_and_not_when_it_lies_elsewhere
     assert fingerprint() != first, "another image"
     path.write_bytes(image)
     assert fingerprint() == first
+    status = path.stat()
+    changed = bytearray(image)
+    changed[-20] ^= 1
+    path.write_bytes(changed)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert fingerprint() != first, "another image of the same size and time"
 
 
 def test_images_are_read_once_and_remembered_where_that_can_be_written(tmp_path, monkeypatch):
