@@ -175,7 +175,7 @@ SETTINGS = {"project": "kdexp", "entity": None, "group": "g", "job_type": "disti
             "tool": "wandb", "wandb": "auto", "uri": None}
 
 def outage(before, after, moment):
-    folder = Path(f"{before}-{after}-{moment}")
+    folder = Path(f"{before}-{after}-{moment}").absolute()
     folder.mkdir()
     with fake_wandb.serving("well" if before == "refuses" else before) as server:
         os.environ |= {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": "x" * 40}
@@ -212,7 +212,8 @@ for case in sys.argv[1:]:
 def wandb_without_a_server(folder: Path, *cases: str) -> dict[str, tuple[str, dict]]:
     """For each case what was said, and the seconds that the tracker took to begin and to end."""
     env = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "WANDB_SILENT": "true"}
-    env.pop("WANDB_MODE", None)
+    for name in ("WANDB_MODE", "WANDB_SERVICE"):  # the second: W&B's process of a test that ran before
+        env.pop(name, None)
     done = subprocess.run(
         [sys.executable, "-c", OUTAGE, *cases], cwd=folder, env=env, timeout=300, check=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
