@@ -11,8 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from kdexp import launch, schemes
-from kdexp.config import HYDRA_VERSION_BASE, check, is_count, one_line, plain
+from kdexp.config import HYDRA_VERSION_BASE, check, one_line, plain
 from kdexp.foreign import check_folder, printable, stored
+from kdexp.require import is_count
 
 TOLERANCE = 1e-2
 """Of an output. On the machine that kept them the answers are equal; on another, or a GPU, they differ by less than

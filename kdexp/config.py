@@ -27,6 +27,10 @@ from kdexp import foreign, trust, typed
 from kdexp.atomic import sha256
 from kdexp.loader import Loader
 from kdexp.monitor import AUTO, DIRECTIONS
+from kdexp.require import is_count
+from kdexp.require import is_number as _is_number
+from kdexp.require import require as _require
+from kdexp.robustness import configured
 
 # Hydra 1.4 will warn about any explicit value: this is the one line to change then.
 HYDRA_VERSION_BASE = "1.3"
@@ -593,7 +597,7 @@ def check_values(config: Any) -> None:
     )
     _require(config.rerun in (None, "all"), "rerun", "must be null or all", config.rerun)
     if config.robustness:
-        check_robustness(config.robustness)
+        configured.check(plain(config.robustness))
     _check_tracking(config.tracking)
 
 
@@ -641,54 +645,6 @@ def _check_tracking(tracking: Any) -> None:
                  "must be of 1 to 128 characters without / \\ # ? % :", project)  # fmt: skip
     if tracking.tool in ("tensorboard", "mlflow") and find_spec(tracking.tool) is None:
         raise ValueError(f"tracking={tracking.tool} needs what is not installed: pip install 'kdexp[{tracking.tool}]'")
-
-
-def check_robustness(settings: Any) -> None:
-    """The rules of a robustness report that need no data; those of attacks and corruptions are their constructors'.
-
-    Raises:
-        ValueError: one line with the setting, the rule and the value.
-    """
-    for name in ("samples", "attacks.samples"):
-        samples = OmegaConf.select(settings, name)
-        _require(samples is None or is_count(samples), f"robustness.{name}", "must be null or at least 1", samples)
-    scale, resamples, confidence = (
-        OmegaConf.select(settings, name) for name in ("attacks.features_scale", "resamples", "confidence")
-    )
-    _require(type(settings.seed) is int, "robustness.seed", "must be a whole number", settings.seed)
-    _require(scale is None or (_is_number(scale) and scale > 0), "robustness.attacks.features_scale", "must be > 0",
-             scale)  # fmt: skip
-    _require(is_count(resamples) and resamples >= 100, "robustness.resamples", "must be at least 100", resamples)
-    _require(_is_number(confidence) and 0 < confidence < 1, "robustness.confidence", "must be in (0, 1)", confidence)
-    severities = OmegaConf.select(settings, "corruptions.severities")
-    _require(severities is None or OmegaConf.is_list(severities), "robustness.corruptions.severities", "must be a list",
-             severities)  # fmt: skip
-    for severity in severities or ():
-        _require(severity in (1, 2, 3, 4, 5), "robustness.corruptions.severities", "must be of 1 to 5", severity)
-    for axis in ("corruptions", "noise_dose", "attacks"):
-        if axis in settings:
-            kinds = settings[axis].get("kinds")
-            _require(OmegaConf.is_dict(kinds), f"robustness.{axis}.kinds", "must be settings by name", kinds)
-            for name, kind in kinds.items():
-                _require(OmegaConf.is_dict(kind), f"robustness.{axis}.kinds.{name}", "must be settings", kind)
-                if axis == "attacks":
-                    _check_attack(f"robustness.attacks.kinds.{name}", kind)
-                if axis == "noise_dose":
-                    _require_numbers(f"robustness.noise_dose.kinds.{name}.doses", kind.get("doses"))
-    for name in ("calibration.bins", "features.train_samples", "features.neighbours"):
-        count = OmegaConf.select(settings, name)
-        _require(count is None or is_count(count), f"robustness.{name}", "must be at least 1", count)
-
-
-def _check_attack(name: str, kind: Any) -> None:
-    """What `kdexp.robustness.attacks.Attack` takes for granted."""
-    keys = ("norm", "eps", "steps", "step", "random_start")
-    _require(set(kind) == set(keys), name, f"must have {', '.join(keys)}", ", ".join(kind))
-    _require_numbers(f"{name}.eps", kind.eps)
-    _require(is_count(kind.steps), f"{name}.steps", "must be at least 1", kind.steps)
-    _require(_is_number(kind.step) and 0 < kind.step <= 1, f"{name}.step", "must be in (0, 1]", kind.step)
-    start = kind.random_start
-    _require(isinstance(start, bool), f"{name}.random_start", "must be true or false", start)
 
 
 def _missing(node: Any, path: str) -> list[str]:
@@ -895,22 +851,3 @@ def _check_monitor(name: str, monitor: Any, dataset: Any, *, attacked: bool) -> 
 
 def _check_choice_or_auto(name: str, value: Any) -> None:
     _require(value in (True, False, "auto"), name, "must be true, false or auto", value)
-
-
-def is_count(value: Any) -> bool:
-    """Whether a setting without a type of its own is a whole number of at least 1."""
-    return isinstance(value, int) and _is_number(value) and value >= 1
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _require_numbers(setting: str, value: Any) -> None:
-    numbers = OmegaConf.is_list(value) and value and all(map(_is_number, value))
-    _require(numbers, setting, "must be a list of numbers", value)
-
-
-def _require(rule_holds: object, setting: str, rule: str, value: Any) -> None:
-    if not rule_holds:
-        raise ValueError(f"{setting} {rule}, got {value}")

@@ -1,4 +1,4 @@
-"""``kdexp-eval``: measure a finished run again from its exported weights, or examine how well it holds up."""
+"""``kdexp-eval``: measure a finished run again from its exported weights, or evaluate its robustness."""
 
 import logging
 import math
@@ -13,16 +13,17 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from kdexp import launch, results, schemes
-from kdexp.config import HYDRA_VERSION_BASE, check_robustness, moved, one_line
+from kdexp.config import HYDRA_VERSION_BASE, moved, one_line, plain
 from kdexp.foreign import check_folder, stored
 from kdexp.pace import IMPORTING, said_meanwhile
+from kdexp.robustness import configured
 
 if TYPE_CHECKING:
     import torch
 
     from kdexp.assemble import Data
-    from kdexp.evaluation import Subject
     from kdexp.report.comparison import Setting
+    from kdexp.robustness_evaluator import Subject
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ def run(config: DictConfig) -> dict[str, float]:
 
 
 def robustness(config: DictConfig) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Examine how teacher, control and student of a run, or of each run of a sweep, hold up.
+    """Evaluate the robustness of teacher, control and student of a run, or of each run of a sweep.
 
     Args:
         config: conf/eval.yaml, with robustness.
@@ -87,20 +88,20 @@ def robustness(config: DictConfig) -> Iterator[tuple[Path, dict[str, Any]]]:
         raise ValueError(f"one of run and sweep must be given, got run={config.run} sweep={config.sweep_dir}")
     if config.control not in ("auto", "find", "none"):
         raise ValueError(f"control must be auto, find or none, got {config.control}")
-    check_robustness(config.robustness)
+    configured.check(plain(config.robustness))
     if config.run is not None:
         folder = Path(config.run)
-        yield folder, _examined(config, folder, _completed(folder, "run"))
+        yield folder, _report(config, folder, _completed(folder, "run"))
         return
     reports: dict[Path, dict[str, Any]] = {}
     settings = _settings(Path(config.sweep_dir))
     for run in (run for setting in settings for run in setting.runs):
         log.info("%s", run.folder)
-        reports[run.folder] = _examined(config, run.folder, run.results)
+        reports[run.folder] = _report(config, run.folder, run.results)
         yield run.folder, reports[run.folder]
 
-    from kdexp.evaluation import write_together
     from kdexp.report.robustness import over_seeds
+    from kdexp.report.robustness_json import write_together
 
     together = over_seeds(settings, reports)
     write_together(together, Path(config.sweep_dir))
@@ -120,27 +121,28 @@ def _settings(sweep: Path) -> Sequence["Setting"]:
     return comparison.distilled or comparison.controls
 
 
-def _examined(config: DictConfig, folder: Path, saved: Mapping[str, Any]) -> dict[str, Any]:
+def _report(config: DictConfig, folder: Path, saved: Mapping[str, Any]) -> dict[str, Any]:
     experiment = _experiment(config, folder, saved)
     experiment.robustness = config.robustness
 
     with said_meanwhile(IMPORTING):
-        from kdexp import assemble, evaluation  # here: --help must not wait for torch
+        from kdexp import assemble  # here: --help must not wait for torch
         from kdexp.experiment import track_robustness
+        from kdexp.robustness_evaluator import RobustnessEvaluator
+        from kdexp.robustness_report import run_subject, subjects
 
     device = assemble.device(config.accelerator)
     with _built_from(folder):
         data = _data(experiment, saved)
-        examination = evaluation.Examination(experiment, data, device)
-        own = evaluation.run_subject(experiment, folder, device)
-    subjects = {"control" if saved["is_control"] else "student": own}
-    if not saved["is_control"] and config.control != "none":
-        subjects["control"] = _control(config, folder, saved, experiment, device)
+        evaluator = RobustnessEvaluator(experiment, data, device)
+        own = run_subject(experiment, folder, device)
+    is_control, control = saved["is_control"], None
+    if not is_control and config.control != "none":
+        control = _control(config, folder, saved, experiment, device)
     with _built_from(folder):
         frozen = assemble.teacher(experiment, data, may_train=False)
-    if frozen is not None:
-        subjects["teacher"] = evaluation.teacher_subject(experiment, frozen.to(device))
-    report = examination.report(subjects, folder)
+    compared = subjects(experiment, own, device, is_control=is_control, control=control, frozen=frozen)
+    report = evaluator.report(compared, folder)
     track_robustness(experiment, folder, saved, report)
     return report
 
@@ -174,9 +176,9 @@ def _data(experiment: DictConfig, saved: Mapping[str, Any]) -> "Data":
 def _control(
     config: DictConfig, folder: Path, saved: Mapping[str, Any], experiment: DictConfig, device: "torch.device"
 ) -> "Subject":
-    from kdexp import evaluation
     from kdexp.experiment import distill_alone
     from kdexp.report.table import control_folder
+    from kdexp.robustness_report import run_subject
 
     # One that control=auto trained lies in the folder of its run, and serves the sweep's other runs of that seed.
     places = [folder.parent, folder, *(sorted(folder.parent.iterdir()) if config.sweep_dir else [])]
@@ -194,7 +196,7 @@ def _control(
             experiment.trainer.max_epochs,
         )
         distill_alone(experiment, found)
-    return evaluation.run_subject(_experiment(config, found, _completed(found, "control")), found, device)
+    return run_subject(_experiment(config, found, _completed(found, "control")), found, device)
 
 
 def _completed(folder: Path, setting: str) -> dict[str, Any]:

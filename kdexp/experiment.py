@@ -21,7 +21,6 @@ from kdexp.compiling import compile_in_place, pays
 from kdexp.config import MOST_OF_TAG, plain, with_class_names
 from kdexp.contracts import Batch, Outputs
 from kdexp.distiller import Distiller
-from kdexp.evaluation import Examination, run_subject, teacher_subject
 from kdexp.fit import Fitted, Judge, Pruned, fit, refuse_foreign
 from kdexp.metrics import CurveData, evaluate
 from kdexp.models.cost import macs, parameters
@@ -31,6 +30,8 @@ from kdexp.pace import paced
 from kdexp.report import figures
 from kdexp.report.robustness import show
 from kdexp.report.table import control_folder, find_control
+from kdexp.robustness_evaluator import RobustnessEvaluator
+from kdexp.robustness_report import run_subject, subjects
 from kdexp.sweep import cells
 from kdexp.teacher import Teacher
 from kdexp.teacher_cache import Cache, SplitName
@@ -120,10 +121,10 @@ def distill(
     record["data_content"] = data.content
     if data.classes is not None and config.dataset.classes is None:
         record["config"] = with_class_names(record["config"], data.classes)
-    examination = None
+    evaluator = None
     if config.robustness and launch.rank() == 0 and judge is None:
-        # Now, so that what makes no sense is heard before anything is trained.
-        examination = Examination(config, data, assemble.device(config.trainer.accelerator))
+        # Now, so that settings that make no sense are refused before anything is trained.
+        evaluator = RobustnessEvaluator(config, data, assemble.device(config.trainer.accelerator))
     assemble.refuse_undefined_monitor(config, data)
     assemble.refuse_single_samples(config, data)
     splits = data.student.splits
@@ -175,9 +176,9 @@ def distill(
             control = find_control(record, folder.parent)
             tracker.summarize(_final(record, control), curves, names)
             record["tracking"]["control"] = control["wandb_id"] if control is not None else None
-        if examination is not None:
+        if evaluator is not None:
             with _timed(seconds, "robustness"):
-                report = _examine(examination, config, record, frozen, folder)
+                report = _robustness(evaluator, config, record, frozen, folder)
             tracker.robustness(report)
     except BaseException as error:
         tracker.finish(0 if isinstance(error, Pruned) else 1)
@@ -206,25 +207,23 @@ def _alone(config: Any) -> Any:
     return config
 
 
-def _examine(
-    examination: Examination, config: Any, record: Mapping[str, Any], frozen: Teacher | None, folder: Path
+def _robustness(
+    evaluator: RobustnessEvaluator, config: Any, record: Mapping[str, Any], frozen: Teacher | None, folder: Path
 ) -> dict[str, Any]:
     """The robustness of the run that has just been trained; next to its control when that is there already."""
     device = assemble.device(config.trainer.accelerator)
-    own = run_subject(config, folder, device)
-    subjects = {"control" if record["is_control"] else "student": own}
+    own, control = run_subject(config, folder, device), None
     if not record["is_control"]:
-        control = control_folder(record, folder.parent)
-        if control is not None:
-            try:
-                subjects["control"] = run_subject(_alone(config), control, device)
-            except (OSError, ValueError) as error:
-                examination.notes.append(f"the control in {control} cannot be read: {error}")
+        found = control_folder(record, folder.parent)
+        if found is None:
+            evaluator.notes.append("no control (alpha=1) is there yet: kdexp-eval compares with it later")
         else:
-            examination.notes.append("no control (alpha=1) is there yet: kdexp-eval compares with it later")
-    if frozen is not None:
-        subjects["teacher"] = teacher_subject(config, frozen.to(device))
-    report = examination.report(subjects, folder)
+            try:
+                control = run_subject(_alone(config), found, device)
+            except (OSError, ValueError) as error:
+                evaluator.notes.append(f"the control in {found} cannot be read: {error}")
+    compared = subjects(config, own, device, is_control=record["is_control"], control=control, frozen=frozen)
+    report = evaluator.report(compared, folder)
     show(report, folder)
     return report
 

@@ -98,6 +98,12 @@ SLOTS: Mapping[str, Slot] = {
         _is_schedule,
         partial=True,
     ),
+    "axis": Slot(
+        "an axis of kdexp.robustness.axes",
+        ("kdexp.robustness.axes",),
+        lambda found: _is_a("kdexp.robustness.axes.base:Axis")(found) and found.__name__ != "Axis",
+        inner={"kinds": {"*": "perturbation"}},
+    ),
     "perturbation": Slot(
         "a corruption or a dose curve of kdexp.robustness.corruption",
         ("kdexp.robustness.corruption",),
@@ -117,7 +123,7 @@ EXPERIMENT: Mapping[str, Place] = {
     "scheduler": "scheduler",
     "augment": {"transforms": {"*": "transform"}},
     "dataset": {"source": "source"},
-    "robustness": {axis: {"kinds": {"*": "perturbation"}} for axis in ("corruptions", "noise_dose")},
+    "robustness": {"*": "axis"},
 }
 """The slots of an experiment's configuration."""
 

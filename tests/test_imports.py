@@ -55,6 +55,7 @@ def test_imports_run_one_way(path):
     if part == "robustness":
         assert not top(names) & LIGHTNING
         allowed = ("kdexp.contracts", "kdexp.data.counter", "kdexp.losses", "kdexp.metrics", "kdexp.robustness")
+        allowed += ("kdexp.require", "kdexp.trust")
         assert all(n.startswith(allowed) for n in ours), ours
     if part == "search":
         assert not top(names) & (LIGHTNING | {"torch"})
@@ -97,6 +98,46 @@ def test_a_wrong_setting_is_found_without_torch(setting):
         "sys.exit(2)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("robustness.resamples=3", "robustness.resamples must be at least 100, got 3"),
+        ("robustness.corruptions.severities=[9]", "robustness.corruptions.severities must be of 1 to 5, got 9"),
+        (
+            "robustness.noise_dose.kinds.uniform_noise=3",
+            "robustness.noise_dose.kinds.uniform_noise must be settings, got 3",
+        ),
+        ("robustness.attacks.samples=0", "robustness.attacks.samples must be null or at least 1, got 0"),
+        ("robustness.calibration.bins=0", "robustness.calibration.bins must be at least 1, got 0"),
+        ("robustness.features.train_samples=0", "robustness.features.train_samples must be at least 1, got 0"),
+        (
+            "+robustness.shift.pair=x",
+            "robustness.shift: DatasetShift.__init__() got an unexpected keyword argument 'pair'",
+        ),
+    ],
+)
+@pytest.mark.parametrize(
+    "check",
+    [
+        "config.check_values(config.compose(['experiment=smoke', *given], output_dir='x'))",
+        "next(eval.robustness(config.compose(given, 'eval', run='x')))",
+    ],
+    ids=["train", "eval"],
+)
+def test_a_wrong_setting_of_a_robustness_report_is_found_without_torch(check, setting, message):
+    code = (
+        "import sys\n"
+        "from kdexp import config, eval\n"
+        f"given = ['robustness=all', {setting!r}]\n"
+        "try:\n"
+        f"    {check}\n"
+        "except ValueError as error:\n"
+        "    print(error, [m for m in ('torch', 'numpy', 'sklearn') if m in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == f"{message} []\n"
 
 
 def test_a_program_that_ends_does_not_leave_the_import_of_packages_behind(tmp_path):

@@ -25,8 +25,9 @@ from omegaconf import DictConfig
 
 from kdexp import quick
 from kdexp.assemble import rehearse
-from kdexp.config import HYDRA_VERSION_BASE, check, check_robustness, compose
+from kdexp.config import HYDRA_VERSION_BASE, check, compose, plain
 from kdexp.loader import Loader
+from kdexp.robustness import configured
 from kdexp.train import run
 
 ROOT = Path(__file__).parents[1]
@@ -315,7 +316,7 @@ def test_every_command_that_reads_what_runs_left_takes_its_settings(command):
         config = compose([re.sub("^sweep=", "sweep_dir=", word) for word in words], "eval")
         assert (config.run is None) != (config.sweep_dir is None)
         if config.get("robustness"):
-            check_robustness(config.robustness)
+            configured.check(plain(config.robustness))
     elif program == "kdexp-compare":
         compose([word for word in words if "=" in word and not word.startswith("where=")], "compare")
     else:

@@ -18,7 +18,8 @@ from kdexp.losses.logit_std import LogitStandardization
 
 CONF = Path(__file__).parents[1] / "conf"
 
-# Where conf/ names what stands in a slot: the folders of its yaml files, and the key; None: any other key.
+# Where conf/ names what stands in a slot: the folders of its yaml files, and the key; None: any other key; "": the
+# top of a yaml's groups.
 NAMED = {
     "network": (("student",), None),
     "source": (("dataset",), None),
@@ -27,6 +28,7 @@ NAMED = {
     "feature_loss": (("feature_loss",), None),
     "optimizer": (("optimizer",), None),
     "scheduler": (("scheduler",), None),
+    "axis": (("robustness",), ""),
     "perturbation": (("corruption", "robustness"), None),
     "operator": (("corruption", "robustness"), "operator"),
 }
@@ -40,6 +42,7 @@ TEXTS = {
     | {"file", "val", "test", "labels", "val_labels", "test_labels", "folder"}
     | {"label", "columns", "drop", "words", "missing", "inputs", "layout", "image"},
     "loss": {"task", "args", "kwargs"},
+    "axis": {"name", "dataset", "pairs", "kinds", "autoattack"},
     "perturbation": {"applies_to", "family", "large", "operator", "parameter", "small"},
 }
 
@@ -83,14 +86,16 @@ def named_in_conf(slot) -> set[str]:
     folders, key = NAMED[slot]
     found = set()
 
-    def read(node, under):
+    def read(node, under, depth=0):
         if isinstance(node, dict):
-            if "_target_" in node and (under == "operator") == (key == "operator"):
+            # In conf/robustness the axes stand at the top.
+            place = "" if folder == "robustness" and depth == 1 else under if under == "operator" else None
+            if "_target_" in node and place == key:
                 found.add(node["_target_"])
             for name, value in node.items():
-                read(value, name)
+                read(value, name, depth + 1)
         for value in node if isinstance(node, list) else ():
-            read(value, under)
+            read(value, under, depth)
 
     for folder in folders:
         for path in (CONF / folder).glob("*.yaml"):
@@ -201,7 +206,9 @@ def test_nothing_of_other_modules_can_be_reached_in_any_slot():
         ("optimizer", "torch.optim.sgd.SGD.register_step_pre_hook"),
         ("scheduler", "kdexp.schedules.anneal"),
         ("perturbation", "kdexp.robustness.attacks.Attack"),
-        ("operator", "kdexp.robustness.published.published_sets"),
+        ("axis", "kdexp.robustness.axes.base.Axis"),  # what all axes have, and no axis itself
+        ("axis", "kdexp.robustness.attacks.Attack"),
+        ("operator", "kdexp.robustness.corruption_datasets.published_sets"),
         ("transform", "kdexp.data.augment.symmetric_beta"),
         ("transform", 7),
         ("transform", None),

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from kdexp import launch
 from kdexp.child import THREADS
-from kdexp.config import is_count
+from kdexp.require import is_count
 
 BACKENDS = ("auto", "loop", "streams", "vmap")
 

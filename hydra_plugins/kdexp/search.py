@@ -14,8 +14,9 @@ from omegaconf import DictConfig
 
 from hydra_plugins.kdexp.sweeper import Stop, Sweeper, before_of
 from kdexp import child, launch, results
-from kdexp.config import check, data_digest, is_count, plain, release_data
+from kdexp.config import check, data_digest, plain, release_data
 from kdexp.report.runs import Run, command_of
+from kdexp.require import is_count
 from kdexp.sweep import Job, Sweep
 
 if TYPE_CHECKING:

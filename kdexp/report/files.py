@@ -10,7 +10,7 @@ from kdexp.report.comparison import Comparison
 from kdexp.report.curves import curves
 from kdexp.report.page import title, write_page
 from kdexp.report.runs import write_csv
-from kdexp.robustness import is_of_corruptions
+from kdexp.robustness.axes.corruptions import is_of_corruptions
 
 TABLE, PAGE, CLAIMS = "compare.csv", "report.html", "claims.md"
 

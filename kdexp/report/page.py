@@ -20,7 +20,7 @@ from kdexp.report.curves import CONDITIONS, Curve, curves
 from kdexp.report.runs import Run
 from kdexp.report.statistics import FEWEST_SEEDS, Paired, with_p
 from kdexp.report.summary import answer, interval, points, spread, tested, tie
-from kdexp.robustness import is_of_corruptions
+from kdexp.robustness.axes.corruptions import is_of_corruptions
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from rich.table import Table
 from kdexp.report import glossary
 from kdexp.report.comparison import Setting
 from kdexp.report.statistics import FEWEST_SEEDS, NOT_TESTED, TOO_FEW, Paired, paired, with_p
-from kdexp.robustness import is_of_corruptions
+from kdexp.robustness.axes.corruptions import is_of_corruptions
 from kdexp.terminal import screen
 
 # Up to so many classes each one's count is written out.

@@ -1,4 +1,4 @@
-"""How a network holds up: corruptions, attacks, shifted and foreign data, calibration. Tensors in, numbers out.
+"""Robustness of networks: corruptions, attacks, shifted and foreign data, calibration. Tensors in, numbers out.
 
 A corruption's operator is called as ``operator(inputs, index, seed=..., **parameters)`` with a whole batch: images
 (N, C, H, W) in [0, 1], or standardised features, on any device, and the samples' ids (N,). It returns new inputs of the
@@ -6,8 +6,3 @@ same shape and range. What it does to a sample is a function of (seed, the sampl
 composition. The draws do not depend on the parameters, so a sample at two severities has the same noise, more or less
 of it.
 """
-
-
-def is_of_corruptions(axis: str) -> bool:
-    """Whether an axis is of common corruptions: kdexp's own, or a published set of them."""
-    return axis == "corruptions_lite" or axis.endswith(("_c", "_c_held_out"))

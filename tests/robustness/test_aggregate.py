@@ -5,8 +5,15 @@ import pytest
 import torch
 
 from kdexp.metrics.calibration import predictions, reliability
-from kdexp.robustness.cells import Cell, Measured
-from kdexp.robustness.summary import Summary
+from kdexp.robustness.aggregate import Summary
+from kdexp.robustness.axes.attacks import Attacks
+from kdexp.robustness.axes.calibration import Calibration
+from kdexp.robustness.axes.corruptions import Corruptions
+from kdexp.robustness.axes.dataset_shift import DatasetShift
+from kdexp.robustness.axes.noise_levels import NoiseLevels
+from kdexp.robustness.axes.ood import OutOfDistribution
+from kdexp.robustness.bootstrap import Bootstrap
+from kdexp.robustness.grid import Cell, Measured
 
 N = 400
 GENERATOR = torch.Generator().manual_seed(0)
@@ -19,16 +26,30 @@ def guess(accuracy):
     return hits
 
 
-def cell(axis, name, dose, family="", positions=None, **accuracy):
+def cell(axis, name, level, family="", positions=None, **accuracy):
     measured = {}
     for role, value in accuracy.items():
         hits = value if isinstance(value, torch.Tensor) else guess(value)
         measured[role] = Measured({"acc": float(hits.mean())}, {"right": hits})
-    return Cell(axis, name, dose, lambda networks: {}, {}, family, positions), measured
+    return Cell(axis, name, level, lambda networks: {}, {}, family, positions), measured
+
+
+AXES = {  # beginning of `Cell.axis` -> axis
+    "corruptions": Corruptions("corruptions", {}, [], published=False),
+    "noise_dose": NoiseLevels("noise_dose", {}),
+    "attack": Attacks("attacks", None, 1.0, {}, checks=True, autoattack=None),
+    "shift": DatasetShift("shift", "auto", {}),
+    "ood": OutOfDistribution("ood", "auto", {}),
+    "calibration": Calibration("calibration", 15),
+}
 
 
 def summary(found):
-    return Summary(found, seed=1, resamples=500, confidence=0.95, bins=15)
+    """Of the clean cell, the first, and those of each axis."""
+    clean, others = found[:1], found[1:]
+    by_axis = [(axis, [one for one in others if one[0].axis.startswith(prefix)]) for prefix, axis in AXES.items()]
+    bootstrap = Bootstrap(clean[0][1], seed=1, resamples=500, confidence=0.95)
+    return Summary(clean, by_axis, bootstrap)
 
 
 # Error rates of a toy table: fog (.2, .4) and noise (.5, .6) for the student, (.3, .5) and (.4, .8) for the control.
@@ -52,7 +73,6 @@ def test_mean_corruption_errors_of_a_toy_table_by_hand():
     assert lite["mce_vs_control"]["control"] == 1
     assert lite["relative_mce"]["student"] == pytest.approx(((0.6 - 0.1) / (0.8 - 0.2) + (1.1 - 0.1) / (1.2 - 0.2)) / 2)
     assert lite["error_noise"]["teacher"] == pytest.approx(0.35)
-    assert lite["worst_cell_acc"] | {} == lite["worst_cell_acc"]
     assert lite["worst_cell_acc"]["control"] == pytest.approx(0.2)
     assert lite["worst_cell_acc"]["control_at"] == "noise 2"
 
@@ -67,7 +87,7 @@ def test_accuracy_under_each_condition_is_of_the_whole_condition_by_hand():
         cell("attacks", "fgsm", 0.1, positions=few, control=torch.zeros(100), student=torch.ones(100)),
     ]
     found = summary(toy).accuracy_under()
-    assert list(found) == ["clean", "corruptions_lite", "noise_dose", "shift mnist8", "attacks"]
+    assert list(found) == ["clean", "corruptions_lite", "noise_dose", "attacks", "shift mnist8"]
     assert found["corruptions_lite"]["student"] == pytest.approx((0.8 + 0.6 + 0.5 + 0.4) / 4)
     noise = found["noise_dose"]
     assert noise["control"] == pytest.approx(((0.9 + 0.5) / 2 + (0.9 + 0.4) / 2) / 2)
@@ -132,7 +152,7 @@ def test_an_attack_that_more_steps_make_weaker_is_doubted():
         cell("attack_more_steps", "pgd", 0.2, student=0.6),
         cell("attack_unbounded", "pgd", 1.0, student=0.3),
     ]
-    checks = {check["check"]: check["holds"] for check in summary(found).attack_checks()}
+    checks = {check["check"]: check["holds"] for check in summary(found).extra()["attack_checks"]}
     assert checks == {
         "pgd: more steps do not help the defender": False,
         "pgd: when every input is allowed nothing is right": False,
@@ -159,8 +179,8 @@ def test_calibration_errors_are_resampled_by_their_bins():
     difference = said["nll"]["difference"]
     assert difference["low"] < difference["value"] < difference["high"]
     assert said["temperature"] == {"control": 2.0, "student": 2.0}
-    diagram = summary(found).reliability()["student"]["plain"]
-    assert summary(found).reliability()["student"]["scaled"]["count"][8:] == [0] * 7
+    diagram = summary(found).extra()["reliability"]["student"]["plain"]
+    assert summary(found).extra()["reliability"]["student"]["scaled"]["count"][8:] == [0] * 7
     assert sum(diagram["count"]) == N
     assert len(diagram["accuracy"]) == 15
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kdexp.robustness.features import cka, linear_probe, nearest
+from kdexp.robustness.probes import cka, linear_probe, nearest
 
 RNG = np.random.default_rng(0)
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from kdexp.robustness import published
-from kdexp.robustness.published import CIFAR_FAMILIES, MNIST_FAMILIES, PublishedSet, published_sets
+from kdexp.robustness import corruption_datasets
+from kdexp.robustness.corruption_datasets import CIFAR_FAMILIES, MNIST_FAMILIES, PublishedSet, published_sets
 
 TARGET = torch.arange(6) % 4
 
@@ -87,8 +87,10 @@ def test_only_sets_that_are_there_are_found(cifar_c, mnist_c, tmp_path):
 
 
 def test_the_published_checksums_cover_every_file():
-    files = {f"{name}.npy" for name in published.CIFAR_FAMILIES | published.HELD_OUT_FAMILIES} | {"labels.npy"}
-    for sums in (published.CIFAR10_C_MD5, published.CIFAR100_C_MD5):
+    files = {f"{name}.npy" for name in corruption_datasets.CIFAR_FAMILIES | corruption_datasets.HELD_OUT_FAMILIES} | {
+        "labels.npy"
+    }
+    for sums in (corruption_datasets.CIFAR10_C_MD5, corruption_datasets.CIFAR100_C_MD5):
         assert sums.keys() == files
         assert all(re.fullmatch("[0-9a-f]{32}", value) for value in sums.values())
         assert len(set(sums.values())) == 20

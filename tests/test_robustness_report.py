@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from kdexp import assemble, evaluation, results
+from kdexp import assemble, results, robustness_evaluator, robustness_inputs
 from kdexp.config import compose, control_fingerprint, plain, run_fingerprint
 from kdexp.eval import robustness
 from kdexp.eval import run as measure
@@ -24,7 +24,10 @@ from kdexp.report import figures, page
 from kdexp.report.comparison import Comparison
 from kdexp.report.robustness import show, words
 from kdexp.report.runs import find
-from kdexp.robustness.features import cka
+from kdexp.robustness.grid import Cell, Networks
+from kdexp.robustness.probes import cka
+from kdexp.robustness_evaluator import RobustnessEvaluator
+from kdexp.robustness_report import run_subject
 from kdexp.train import run
 from kdexp.weights import load_weights
 
@@ -95,14 +98,14 @@ def test_what_was_measured_is_not_measured_again(sweep, quick, store, monkeypatc
     def keep(file, measured):
         raise AssertionError("measured again")
 
-    monkeypatch.setattr(evaluation, "_keep", keep)
+    monkeypatch.setattr(robustness_evaluator, "keep_cell", keep)
     again = examine(store, "robustness=quick", *SMALL, run=sweep / "1")[sweep / "1"]
     assert {**again, "seconds": 0} == {**quick, "seconds": 0}
 
 
-def test_a_cut_off_examination_goes_on_where_it_was_and_a_damaged_cell_is_measured_anew(copied, store, monkeypatch):
+def test_a_cut_off_evaluator_goes_on_where_it_was_and_a_damaged_cell_is_measured_anew(copied, store, monkeypatch):
     done = []
-    keep = evaluation._keep
+    keep = robustness_evaluator.keep_cell
 
     def interrupted(file, measured):
         if len(done) == 4:
@@ -111,7 +114,7 @@ def test_a_cut_off_examination_goes_on_where_it_was_and_a_damaged_cell_is_measur
         keep(file, measured)
 
     settings = ("robustness=noise_dose", *SMALL, "robustness.seed=5")
-    monkeypatch.setattr(evaluation, "_keep", interrupted)
+    monkeypatch.setattr(robustness_evaluator, "keep_cell", interrupted)
     with pytest.raises(KeyboardInterrupt):
         examine(store, *settings, run=copied / "1")
     done[0].write_bytes(done[0].read_bytes()[:50])
@@ -121,7 +124,7 @@ def test_a_cut_off_examination_goes_on_where_it_was_and_a_damaged_cell_is_measur
         kept.append(file)
         keep(file, measured)
 
-    monkeypatch.setattr(evaluation, "_keep", keeping)
+    monkeypatch.setattr(robustness_evaluator, "keep_cell", keeping)
     report = examine(store, *settings, run=copied / "1")[copied / "1"]
     assert done[0] in kept
     assert not set(done[1:]) & set(kept)
@@ -356,13 +359,13 @@ def test_attacks_and_all_else_are_tried_on_samples_of_every_class_and_the_report
 
 def test_a_curve_of_attacks_begins_with_the_clean_accuracy_of_the_attacked_samples(folder_run, store):
     config = OmegaConf.create(results.read(folder_run, "run")["config"])
-    examination = evaluation.Examination(config, assemble.Data(config), torch.device("cpu"))
-    clean = examination.cells[0]
-    (attack,) = {tuple(cell.positions.tolist()) for cell in examination.cells[1:]}
-    subject = {"control": evaluation.run_subject(config, folder_run, torch.device("cpu"))}
-    right = examination._measured(clean, subject)["control"].samples["right"][list(attack)]
-    under = [examination._measured(cell, subject)["control"] for cell in examination.cells[1:] if cell.name == "fgsm"]
-    eps = [0, *(cell.dose for cell in examination.cells if cell.name == "fgsm")]
+    evaluator = RobustnessEvaluator(config, assemble.Data(config), torch.device("cpu"))
+    clean = evaluator.cells[0]
+    (attack,) = {tuple(cell.positions.tolist()) for cell in evaluator.cells[1:]}
+    subject = {"control": run_subject(config, folder_run, torch.device("cpu"))}
+    right = evaluator.measured(clean, subject)["control"].samples["right"][list(attack)]
+    under = [evaluator.measured(cell, subject)["control"] for cell in evaluator.cells[1:] if cell.name == "fgsm"]
+    eps = [0, *(cell.level for cell in evaluator.cells if cell.name == "fgsm")]
     wanted = np.trapezoid([float(right.mean()), *(float(one.samples["right"].mean()) for one in under)], eps) / eps[-1]
     report = json.loads((folder_run / "robustness.json").read_text())
     assert report["measures"]["attacks"]["fgsm"]["area"]["control"] == pytest.approx(wanted)
@@ -387,8 +390,8 @@ def test_the_names_of_the_folders_are_the_classes_of_the_run_and_leave_its_ident
 
 def cells(*overrides):
     config = compose([*SMOKE, "dataset=digits", "robustness=quick", *overrides], output_dir="", data_dir="/nowhere")
-    examination = evaluation.Examination(config, assemble.Data(config), torch.device("cpu"))
-    return {cell.axis: examination._key(cell, "student", "teacher") for cell in examination.cells}
+    evaluator = RobustnessEvaluator(config, assemble.Data(config), torch.device("cpu"))
+    return {cell.axis: evaluator.key(cell, "student", "teacher") for cell in evaluator.cells}
 
 
 WHOLE = ("robustness.samples=null", "robustness.attacks.samples=null", "robustness.ood.dataset=synthetic",
@@ -415,7 +418,9 @@ def test_cells_of_other_samples_have_other_keys(monkeypatch):
     fitted = cells(*WHOLE, "robustness.features.train_samples=20")
     assert {axis for axis in whole if whole[axis] != fitted[axis]} == {"features"}
     # As samples were chosen before, without a look at their classes.
-    monkeypatch.setattr(evaluation, "stratified_sample", lambda target, count, seed: torch.arange(len(target))[:count])
+    monkeypatch.setattr(
+        robustness_inputs, "stratified_sample", lambda target, count, seed: torch.arange(len(target))[:count]
+    )
     assert not set(cells(*WHOLE, "robustness.samples=100").values()) & set(part.values())
 
 
@@ -423,7 +428,7 @@ def test_an_attack_that_was_measured_on_fewer_samples_is_not_taken_for_one_on_al
     settings = ("robustness=attacks", "robustness.resamples=100", "robustness.attacks.checks=false",
                 "~robustness.attacks.kinds.pgd_l2", "~robustness.attacks.kinds.pgd_linf")  # fmt: skip
     with monkeypatch.context() as before:
-        before.setattr(evaluation, "_of", lambda cell, *samples: cell)  # the keys were the same for any number
+        before.setattr(Cell, "on", lambda cell, *parts: cell)  # the keys were the same for any number
         examine(store, *settings, "robustness.attacks.samples=30", run=copied / "0")
     (report,) = examine(store, *settings, "robustness.attacks.samples=null", run=copied / "0").values()
     assert report["sample_counts"]["attacks"]["samples"] == report["samples"] == 256
@@ -446,8 +451,8 @@ def test_images_of_another_shape_and_colour_are_brought_to_ones_own(store, sweep
               "dataset.source.train_samples=128", "dataset.source.test_samples=70"]  # fmt: skip
     config = compose([*SMOKE, *colour, "robustness=ood", "robustness.ood.dataset=synthetic", *SMALL],
                      output_dir=tmp_path, store_dir=store)  # fmt: skip
-    examination = evaluation.Examination(config, evaluation.assemble.Data(config), torch.device("cpu"))
-    own, other = examination.cells[0], examination.cells[1]
+    evaluator = RobustnessEvaluator(config, assemble.Data(config), torch.device("cpu"))
+    own, other = evaluator.cells[0], evaluator.cells[1]
     seen = []
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(432, 10))
 
@@ -456,7 +461,7 @@ def test_images_of_another_shape_and_colour_are_brought_to_ones_own(store, sweep
         return network(images)
 
     for cell in (own, other):
-        cell.measure(evaluation.Networks({"student": watching}))
+        cell.measure(Networks({"student": watching}))
     for images in seen:
         assert images.shape[1:] == (3, 12, 12)
         assert images.min() >= 0

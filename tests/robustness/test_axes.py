@@ -1,4 +1,4 @@
-"""Cells measured of networks whose answers are known."""
+"""Cells measured of networks whose outputs are known."""
 
 import pytest
 import torch
@@ -9,10 +9,15 @@ from kdexp.contracts import Batch
 from kdexp.metrics import Metrics
 from kdexp.metrics.calibration import best_temperature
 from kdexp.robustness.attacks import Attack
-from kdexp.robustness.cells import Grid, Networks
+from kdexp.robustness.axes.attacks import attacked
+from kdexp.robustness.axes.calibration import calibrated
+from kdexp.robustness.axes.corruptions import corrupted
+from kdexp.robustness.axes.noise_levels import noisy
+from kdexp.robustness.axes.ood import detected
 from kdexp.robustness.corruption import DoseCurve
+from kdexp.robustness.grid import Grid, Networks
 from kdexp.robustness.noise import impulse_noise
-from kdexp.robustness.ood import detection, scores
+from kdexp.robustness.ood_scores import detection, scores
 
 N = 90
 IMAGES = images(N, 1, 8, seed=1)
@@ -47,20 +52,20 @@ def test_the_clean_cell_has_the_metrics_of_the_test_set():
     torch.testing.assert_close(found["student"].samples["right"], (STUDENT(IMAGES).argmax(1) == TARGET).float())
 
 
-def test_a_corruption_and_a_dose_are_what_the_operator_makes_of_each_batch():
+def test_a_corruption_and_a_noise_are_what_the_operator_makes_of_each_batch():
     noise = corruptions()["gaussian_noise"]
-    cell = grid().corruption("gaussian_noise", noise, 5)
-    assert (cell.axis, cell.name, cell.dose, cell.family) == ("corruptions_lite", "gaussian_noise", 5, "noise")
+    cell = corrupted(grid(), "gaussian_noise", noise, 5)
+    assert (cell.axis, cell.name, cell.level, cell.family) == ("corruptions_lite", "gaussian_noise", 5, "noise")
     assert cell.settings == {"operator": "kdexp.robustness.noise.gaussian_noise", "sigma": 0.1}
     whole = noise(IMAGES, torch.arange(N), severity=5, seed=3)
     assert cell.measure(NETWORKS)["student"].values == pytest.approx(expected(whole), rel=1e-5)
     curve = DoseCurve(impulse_noise, "amount", [0.1, 0.4])
-    found = grid().noise("impulse_noise", curve, 0.4).measure(NETWORKS)
+    found = noisy(grid(), "noise_dose", "impulse_noise", curve, 0.4).measure(NETWORKS)
     whole = impulse_noise(IMAGES, torch.arange(N), seed=3, amount=0.4)
     assert found["student"].values == pytest.approx(expected(whole), rel=1e-5)
 
 
-def test_each_network_is_attacked_for_itself_and_its_teacher_asked_about_that():
+def test_each_network_is_attacked_for_itself_and_its_teacher_sees_the_same():
     """Two classes of a linear network: what an attack leaves is known exactly."""
     wide = torch.full_like(IMAGES, 0.5) + 0.1 * (IMAGES - 0.5)  # far from the bounds
     torch.manual_seed(2)
@@ -71,7 +76,7 @@ def test_each_network_is_attacked_for_itself_and_its_teacher_asked_about_that():
     weights = own[1].weight[0] - own[1].weight[1]
     margin = (own(wide)[:, 0] - own(wide)[:, 1]) * (1 - 2 * target)
     eps = float(margin.quantile(0.5) / weights.abs().sum())  # between two samples of the 90: no tie to be rounded
-    cell = data.attack("pgd", Attack("linf", eps, 10, eps / 4))
+    cell = attacked(data, "attacks", "pgd", Attack("linf", eps, 10, eps / 4))
     found = cell.measure(Networks({"teacher": other, "student": own}, {"student": "teacher"}))
     assert found["student"].values["acc"] == pytest.approx(float((margin > eps * weights.abs().sum()).float().mean()))
     moved = wide - (1 - 2 * target).view(-1, 1, 1, 1) * eps * weights.sign().view(1, 8, 8)
@@ -82,9 +87,9 @@ def test_each_network_is_attacked_for_itself_and_its_teacher_asked_about_that():
 def test_another_data_set_is_measured_and_told_from_the_own():
     other = images(60, 1, 8, seed=5)
     target = torch.arange(60) % 3
-    found = grid().shift("elsewhere", batches(other, target)).measure(NETWORKS)
+    found = grid().other("shift", "elsewhere", batches(other, target)).measure(NETWORKS)
     assert found["student"].values["acc"] == pytest.approx(float((STUDENT(other).argmax(1) == target).float().mean()))
-    found = grid().foreign("elsewhere", batches(other, target)).measure(NETWORKS)["student"]
+    found = detected(grid(), "ood", "elsewhere", batches(other, target)).measure(NETWORKS)["student"]
     own, foreign = (scores(STUDENT(x), "multiclass")["energy"] for x in (IMAGES, other))
     assert found.values["energy_auroc"] == pytest.approx(detection(own, foreign)["auroc"])
     torch.testing.assert_close(found.samples["energy_own"], own)
@@ -94,7 +99,7 @@ def test_another_data_set_is_measured_and_told_from_the_own():
 def test_calibration_is_of_test_with_the_temperature_of_val():
     val_images = images(80, 1, 8, seed=9)
     val_target = torch.distributions.Categorical(logits=STUDENT(val_images)).sample()
-    found = grid().calibration(batches(val_images, val_target), 15).measure(NETWORKS)["student"]
+    found = calibrated(grid(), "calibration", batches(val_images, val_target), 15).measure(NETWORKS)["student"]
     temperature = best_temperature(STUDENT(val_images), val_target, "multiclass")
     assert found.values["temperature"] == pytest.approx(temperature)
     metrics = Metrics("multiclass", 3)
@@ -111,11 +116,15 @@ def test_labels_are_measured_too(task):
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, outputs)).requires_grad_(False)
     target = TARGET % 2 if task == "binary" else (network(IMAGES) + torch.randn(N, 4) > 0).float()
     data = grid(batches=batches(IMAGES, target), task=task, outputs=outputs)
-    cells = [data.clean(), data.attack("fgsm", Attack("linf", 0.1, 1, 0.1, random_start=False)),
-             data.foreign("elsewhere", batches()), data.calibration(batches(IMAGES, target), 10)]  # fmt: skip
-    one, attacked, foreign, calibration = (cell.measure(Networks({"student": network}))["student"] for cell in cells)
+    cells = [
+        data.clean(),
+        attacked(data, "attacks", "fgsm", Attack("linf", 0.1, 1, 0.1, random_start=False)),
+        detected(data, "ood", "elsewhere", batches()),
+        calibrated(data, "calibration", batches(IMAGES, target), 10),
+    ]
+    one, attack, foreign, calibration = (cell.measure(Networks({"student": network}))["student"] for cell in cells)
     assert float(one.samples["right"].mean()) == pytest.approx(one.values["acc"])
-    assert attacked.values["acc"] < one.values["acc"]
+    assert attack.values["acc"] < one.values["acc"]
     assert foreign.values["msp_auroc"] == pytest.approx(0.5)
     assert calibration.values["ece"] == pytest.approx(one.values["ece"], abs=0.2)
     assert calibration.samples["confidence"].shape == (N, outputs)

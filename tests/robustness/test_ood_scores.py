@@ -3,7 +3,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from kdexp.robustness.ood import detection, scores
+from kdexp.robustness.ood_scores import detection, scores
 
 
 def test_scores_by_their_formulas():

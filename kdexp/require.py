@@ -1,0 +1,29 @@
+"""The refusal of a setting in one line: its name, the rule and the value."""
+
+from typing import Any
+
+
+def require(rule_holds: object, setting: str, rule: str, value: Any) -> None:
+    """Refuse a setting whose rule does not hold.
+
+    Raises:
+        ValueError: ``SETTING RULE, got VALUE``.
+    """
+    if not rule_holds:
+        raise ValueError(f"{setting} {rule}, got {value}")
+
+
+def require_numbers(setting: str, value: Any) -> None:
+    """Refuse a setting that is no list of numbers, or an empty one; value in plain Python types."""
+    numbers = isinstance(value, list) and value and all(map(is_number, value))
+    require(numbers, setting, "must be a list of numbers", value)
+
+
+def is_count(value: Any) -> bool:
+    """Whether a setting without a type of its own is a whole number of at least 1."""
+    return isinstance(value, int) and is_number(value) and value >= 1
+
+
+def is_number(value: Any) -> bool:
+    """Whether a setting without a type of its own is a number."""
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,79 @@
+"""From the cells of all axes to what a report says: rows, measures of each network, accuracy under each condition."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kdexp.robustness.axes.base import Axis
+from kdexp.robustness.bootstrap import CONTROL, STUDENT, Bootstrap
+from kdexp.robustness.grid import Found
+
+
+class Summary:
+    """What a grid says.
+
+    Args:
+        clean: the cell of the clean test set, alone.
+        by_axis: the axes in the order of the rows, each with its cells; one without any says nothing.
+        bootstrap: of the clean test set.
+    """
+
+    def __init__(self, clean: Found, by_axis: Sequence[tuple[Axis, Found]], bootstrap: Bootstrap) -> None:
+        self._by_axis = [(axis, found) for axis, found in by_axis if found]
+        self._found = [*clean, *(one for _, found in self._by_axis for one in found)]
+        self._bootstrap = bootstrap
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each cell and network: axis, name, family, dose, model, and every value that is defined.
+
+        The student's rows also have ``acc_minus_control`` with the ends of its interval, ``.._low`` and ``.._high``.
+        """
+        gains = self._gains()
+        rows = []
+        for place, (cell, measured) in enumerate(self._found):
+            for role in self._bootstrap.roles:
+                row = {"axis": cell.axis, "name": cell.name, "family": cell.family, "dose": cell.level, "model": role}
+                rows.append(row | dict(measured[role].values))
+            if place in gains:
+                gain = gains[place]
+                rows[-1] |= {"acc_minus_control": gain["value"]}
+                rows[-1] |= {f"acc_minus_control_{end}": gain[end] for end in ("low", "high")}
+        return rows
+
+    def _gains(self) -> dict[int, dict[str, Any]]:
+        """The place of each cell with accuracies -> the difference in it; of all that share their samples at once."""
+        if not {STUDENT, CONTROL} <= set(self._bootstrap.roles):
+            return {}
+        rated = [place for place, (_, measured) in enumerate(self._found) if "right" in measured[STUDENT].samples]
+        size = {place: len(self._found[place][1][STUDENT].samples["right"]) for place in rated}
+        gains = {}
+        for n in set(size.values()):
+            places = [place for place in rated if size[place] == n]
+            cells = [self._found[place][1] for place in places]
+            own, alone = (self._bootstrap.accuracy(cells, role) for role in (STUDENT, CONTROL))
+            for column, place in enumerate(places):
+                gains[place] = self._bootstrap.difference(own[:, column] - alone[:, column])
+        return gains
+
+    def measures(self) -> dict[str, Any]:
+        """``Cell.axis`` -> measure -> ``{teacher, control, student, difference: {value, low, high}}``.
+
+        Roles that are not there are left out; None stands for what is not defined.
+        """
+        said: dict[str, Any] = {"clean": {"acc": self._bootstrap.entry(self._bootstrap.clean_accuracy())}}
+        for axis, found in self._by_axis:
+            said |= axis.summarize(found, self._bootstrap)
+        return said
+
+    def accuracy_under(self) -> dict[str, Any]:
+        """Condition -> accuracy under it, with the difference of student and control, as in `measures`."""
+        found: dict[str, Mapping[str, Any]] = {"clean": self._bootstrap.clean_accuracy()}
+        for axis, cells in self._by_axis:
+            found |= axis.accuracy(cells, self._bootstrap)
+        return {condition: self._bootstrap.entry(values) for condition, values in found.items()}
+
+    def extra(self) -> dict[str, Any]:
+        """More keys of robustness.json; those of axes that are not there are empty."""
+        more: dict[str, Any] = {"attack_checks": [], "reliability": {}}
+        for axis, found in self._by_axis:
+            more |= axis.extra(found)
+        return more

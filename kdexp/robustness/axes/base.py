@@ -1,0 +1,193 @@
+"""An axis of a robustness report: the conditions under which all networks are measured, and what is said of them.
+
+An axis is a class in a file of its own and a yaml in conf/robustness that names it as `_target_`; its settings are the
+arguments of the constructor. A user's own stands outside kdexp: ``--config-dir`` finds its yaml, KDEXP_TRUST allows its
+module. Nothing else knows how many axes there are.
+
+Settings are checked before torch is imported, so an axis imports what needs torch inside the methods that measure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from kdexp import trust
+from kdexp.require import require
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kdexp.robustness.bootstrap import Bootstrap, Resampled
+    from kdexp.robustness.grid import Batches, Cell, Found, Grid, Part
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis; subclasses add their settings as fields.
+
+    Attributes:
+        name: its key in the configuration's ``robustness``.
+        place: where its rows stand in a report: those of a smaller number come first.
+    """
+
+    name: str
+    place: ClassVar[int] = 100
+
+    @property
+    def setting(self) -> str:
+        """The name of its settings in messages."""
+        return f"robustness.{self.name}"
+
+    def check(self) -> None:
+        """Check the rules of the settings that need neither data nor torch.
+
+        Raises:
+            ValueError: one line with the setting, the rule and the value.
+        """
+
+    def cells(self, grid: Grid, bed: TestBed) -> list[Cell]:
+        """The conditions, in the order of the report's rows.
+
+        Args:
+            grid: of the test samples that are used.
+            bed: gives other samples and data sets; its notes say what is left out and why.
+
+        Raises:
+            ValueError: a setting does not fit the data.
+            FileNotFoundError: a data set that was named is not there.
+        """
+        raise NotImplementedError
+
+    def summarize(self, found: Found, bootstrap: Bootstrap) -> Mapping[str, Any]:
+        """What the report says of the axis.
+
+        Args:
+            found: the axis's cells, at least one, and what was measured in them.
+            bootstrap: for entries with a confidence interval.
+
+        Returns:
+            ``Cell.axis`` -> measure, or name and measure -> what `Bootstrap.entry` gives, or a value for each role.
+        """
+        raise NotImplementedError
+
+    def accuracy(self, found: Found, bootstrap: Bootstrap) -> Mapping[str, Mapping[str, Resampled]]:
+        """Condition -> role -> accuracy under it, for the report's first sentence; none where accuracy says nothing."""
+        return {}
+
+    def extra(self, found: Found) -> Mapping[str, Any]:
+        """More keys of robustness.json."""
+        return {}
+
+
+class Dataset(Protocol):
+    """A data set of which an axis takes samples, brought to the shape of the grid.
+
+    Attributes:
+        name: of its option.
+        task: see `kdexp.contracts.Task`.
+        num_classes: how many classes it has.
+        classes: their names; None: unknown.
+        test: the samples of its test split that the report is of.
+        test_target: labels of the whole test split, see `kdexp.contracts.Task`.
+    """
+
+    name: str
+    task: str
+    num_classes: int
+    classes: Sequence[str] | None
+    test: Part
+    test_target: Tensor
+
+    def val(self) -> Batches:
+        """The validation split."""
+
+    def test_part(self, name: str, samples: int | None) -> Part:
+        """So many of the samples in `test` at most, drawn at random and stratified by class.
+
+        Args:
+            name: under which the report says how many samples of each class there are.
+            samples: None: all.
+        """
+
+    def val_part(self, name: str, samples: int | None) -> Part:
+        """The same of the validation split."""
+
+    def train_part(self, name: str, samples: int | None) -> Part:
+        """The same of the training split."""
+
+
+class TestBed(Protocol):
+    """The data of a run.
+
+    Attributes:
+        own: the run's data set; the grid is of the samples in its `test`.
+        data_dir: where data sets lie.
+        notes: what a reader must know; axes add to them.
+    """
+
+    own: Dataset
+    data_dir: str
+    notes: list[str]
+
+    def other(self, axis: Axis, dataset: str, pairs: Mapping[str, str]) -> Dataset | None:
+        """Another data set.
+
+        Args:
+            axis: that wants it.
+            dataset: the name of its option; auto: the one that the run's is paired with, if its files are there.
+            pairs: data set -> the one for it.
+
+        Returns:
+            None where auto finds none, which is noted.
+
+        Raises:
+            ValueError: there is no such option.
+            FileNotFoundError: its files are not there.
+        """
+
+
+def check_kinds(setting: str, kinds: Any) -> None:
+    """Check that the kinds of an axis are settings by name.
+
+    Raises:
+        ValueError: they are not.
+    """
+    require(isinstance(kinds, Mapping), f"{setting}.kinds", "must be settings by name", kinds)
+    for name, kind in kinds.items():
+        require(isinstance(kind, Mapping), f"{setting}.kinds.{name}", "must be settings", kind)
+
+
+def applicable(axis: Axis, kinds: Mapping[str, Any], shape: Sequence[int], notes: list[str]) -> dict[str, Any]:
+    """The perturbations of an axis that are for inputs of a shape, by name; the others are noted.
+
+    Args:
+        axis: of which they are.
+        kinds: their settings.
+        shape: of a sample.
+        notes: added to.
+
+    Raises:
+        ValueError: a perturbation cannot be made of its settings.
+    """
+    found: dict[str, Any] = {}
+    left_out: dict[str, list[str]] = {}
+    for name, settings in kinds.items():
+        try:
+            kind = trust.build(settings, "perturbation")
+        except ValueError as error:
+            raise ValueError(f"{axis.setting}.kinds.{name}: {error}") from error
+        reason = kind.why_not(shape)
+        if reason is None:
+            found[name] = kind
+        else:
+            left_out.setdefault(reason, []).append(name)
+    notes += [f"{axis.name}: {', '.join(names)} left out: {reason}" for reason, names in left_out.items()]
+    return found
+
+
+def operator_path(operator: Any) -> str:
+    """The dotted path of a perturbation's operator, a part of the key of a measured cell."""
+    function = getattr(operator, "func", operator)  # the yaml makes a partial of it
+    return f"{function.__module__}.{function.__qualname__}"

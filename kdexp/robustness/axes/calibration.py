@@ -1,0 +1,124 @@
+"""Calibration: does confidence equal accuracy, as the network is, and with a temperature fitted on val?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from kdexp.require import is_count, require
+from kdexp.robustness.axes.base import Axis, TestBed
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kdexp.robustness.attacks import Network
+    from kdexp.robustness.bootstrap import Bootstrap, Resampled
+    from kdexp.robustness.grid import Batches, Cell, Found, Grid, Measured, Networks
+
+
+@dataclass(frozen=True)
+class Calibration(Axis):
+    """Calibration on the test set, see `kdexp.metrics.calibration`.
+
+    Attributes:
+        bins: of the expected calibration error and the reliability diagram.
+    """
+
+    bins: int
+    place: ClassVar[int] = 60
+
+    def check(self) -> None:
+        """See `Axis.check`."""
+        require(is_count(self.bins), f"{self.setting}.bins", "must be at least 1", self.bins)
+
+    def cells(self, grid: Grid, bed: TestBed) -> list[Cell]:
+        """One cell."""
+        return [calibrated(grid, self.name, bed.own.val(), self.bins)]
+
+    def summarize(self, found: Found, bootstrap: Bootstrap) -> dict[str, Any]:
+        """Every value; those that are means over samples or bins with an interval."""
+        ((_, measured),) = found
+        said: dict[str, Any] = {}
+        for name in next(iter(measured.values())).values:
+            base = name.removesuffix("_scaled")
+            suffix = name.removeprefix(base)
+            if base in ("nll", "brier"):
+                said[name] = bootstrap.entry({role: bootstrap.mean(measured[role], name) for role in bootstrap.roles})
+            elif base == "ece":
+                errors = {role: self._ece(measured[role], suffix, bootstrap) for role in bootstrap.roles}
+                said[name] = bootstrap.entry(errors)
+            else:
+                said[name] = {role: measured[role].values[name] for role in bootstrap.roles}
+        return {self.name: said}
+
+    def _ece(self, one: Measured, suffix: str, bootstrap: Bootstrap) -> Resampled:
+        """Of each bin the sum of (right - confidence) is resampled; the error is the sum of their absolute values."""
+        import numpy as np
+
+        from kdexp.metrics.calibration import bin_of
+
+        confidence, hit = (one.samples[name].double() for name in (f"confidence{suffix}", "hit"))
+        confidence, hit = confidence.view(len(confidence), -1), hit.view(len(hit), -1)
+        place = bin_of(confidence, self.bins)
+        gaps = [((hit - confidence) * (place == number)).mean(1).numpy() for number in range(self.bins)]
+        sums: Resampled = np.abs(bootstrap.means(np.stack(gaps, 1))).sum(1)
+        return sums
+
+    def extra(self, found: Found) -> dict[str, Any]:
+        """``reliability``: role -> plain, scaled -> count, confidence and accuracy of each bin; None in empty ones."""
+        ((_, measured),) = found
+        return {
+            "reliability": {
+                role: {
+                    name: self._diagram(one.samples[f"confidence{suffix}"], one.samples["hit"])
+                    for name, suffix in (("plain", ""), ("scaled", "_scaled"))
+                }
+                for role, one in measured.items()
+            }
+        }
+
+    def _diagram(self, confidence: Tensor, hit: Tensor) -> dict[str, list[float | None]]:
+        from kdexp.metrics.calibration import reliability
+        from kdexp.robustness.bootstrap import number
+
+        bins = reliability(confidence, hit, self.bins)
+        return {key: [number(v) for v in getattr(bins, key).tolist()] for key in ("count", "confidence", "accuracy")}
+
+
+def calibrated(grid: Grid, axis: str, val: Batches, bins: int) -> Cell:
+    """The test set as it is, and with the temperature that fits val best."""
+    from kdexp.robustness.grid import Cell
+
+    def measure(networks: Networks) -> Mapping[str, Measured]:
+        return {role: _measured(network, grid, val, bins) for role, network in networks.all.items()}
+
+    return Cell(axis, "clean", 0, measure, {"bins": bins})
+
+
+def _measured(network: Network, grid: Grid, val: Batches, bins: int) -> Measured:
+    from kdexp.metrics.calibration import best_temperature, brier, log_loss, predictions, reliability
+    from kdexp.robustness.grid import Measured, logits_of
+
+    logits, target = logits_of(network, grid.batches)
+    temperature = best_temperature(*logits_of(network, val), grid.task)
+    values: dict[str, float] = {"temperature": temperature}
+    samples: dict[str, Tensor] = {}
+    hits = predictions(logits, target, grid.task)[1]  # a temperature changes no decision
+    samples["hit"] = hits.clone()  # in sigmoid tasks it is the target itself
+    for suffix, scaled in (("", logits), ("_scaled", logits / temperature)):
+        confidence, _ = predictions(scaled, target, grid.task)
+        equal = reliability(confidence, hits, bins)
+        nll = log_loss(scaled, target, grid.task).view(len(scaled), -1).mean(1)
+        squared = brier(scaled, target, grid.task)
+        found = {
+            "ece": equal.error(),
+            "largest_gap": equal.largest(),
+            "ace": reliability(confidence, hits, bins, adaptive=True).error(),
+            "nll": float(nll.mean()),
+            "brier": float(squared.mean()),
+        }
+        values |= {f"{name}{suffix}": value for name, value in found.items()}
+        per_sample = {"confidence": confidence, "nll": nll, "brier": squared}
+        samples |= {f"{name}{suffix}": value for name, value in per_sample.items()}
+    return Measured(values, samples)

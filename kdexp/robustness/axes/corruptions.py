@@ -1,0 +1,135 @@
+"""Common corruptions: kdexp's own, computed as they are needed, and the published sets that are there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from kdexp.require import require
+from kdexp.robustness.axes.base import Axis, TestBed, applicable, check_kinds, operator_path
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kdexp.contracts import Batch
+    from kdexp.robustness.bootstrap import Bootstrap, Resampled
+    from kdexp.robustness.corruption import Corruption
+    from kdexp.robustness.corruption_datasets import PublishedSet
+    from kdexp.robustness.grid import Cell, Found, Grid
+
+COMPUTED = "corruptions_lite"
+"""`Cell.axis` of the corruptions that are computed here; published sets have their own names."""
+
+
+def is_of_corruptions(axis: str) -> bool:
+    """Whether a `Cell.axis` is of common corruptions: computed here, or a published set of them."""
+    return axis == COMPUTED or axis.endswith(("_c", "_c_held_out"))
+
+
+@dataclass(frozen=True)
+class Corruptions(Axis):
+    """Corruptions at up to five severities.
+
+    Attributes:
+        kinds: name -> settings of a `kdexp.robustness.corruption.Corruption`.
+        severities: of 1 to 5; published sets have all that they have.
+        published: whether CIFAR-10-C, CIFAR-100-C or MNIST-C are read when their folder is in data_dir.
+    """
+
+    kinds: Mapping[str, Any]
+    severities: Sequence[int]
+    published: bool
+    place: ClassVar[int] = 10
+
+    def check(self) -> None:
+        """See `Axis.check`."""
+        setting = f"{self.setting}.severities"
+        require(isinstance(self.severities, list), setting, "must be a list", self.severities)
+        for severity in self.severities:
+            require(severity in (1, 2, 3, 4, 5), setting, "must be of 1 to 5", severity)
+        check_kinds(self.setting, self.kinds)
+
+    def cells(self, grid: Grid, bed: TestBed) -> list[Cell]:
+        """A cell for each kind and severity."""
+        from kdexp.robustness.corruption_datasets import published_sets
+
+        kinds = applicable(self, self.kinds, grid.shape, bed.notes)
+        cells = [corrupted(grid, name, kind, severity) for name, kind in kinds.items() for severity in self.severities]
+        for found in published_sets(bed.own.name, bed.data_dir) if self.published else ():
+            found.check(bed.own.test_target, grid.shape)
+            cells += [
+                _published(grid, found, name, severity) for name in found.families for severity in found.severities
+            ]
+        return cells
+
+    def summarize(self, found: Found, bootstrap: Bootstrap) -> dict[str, Any]:
+        """For each set of corruptions the mean corruption errors, the error by family, and the worst cell."""
+        return {axis: _errors(cells, bootstrap) for axis, cells in _by_set(found).items()}
+
+    def accuracy(self, found: Found, bootstrap: Bootstrap) -> dict[str, dict[str, Resampled]]:
+        """For each set of corruptions the mean over its kinds and severities."""
+        from kdexp.robustness.corruption_error import mce_unnormalized
+
+        accuracy = {}
+        for axis, cells in _by_set(found).items():
+            names = [cell.name for cell, _ in cells]
+            right = bootstrap.accuracies([measured for _, measured in cells])
+            accuracy[axis] = {role: 1 - mce_unnormalized(1 - own, names) for role, own in right.items()}
+        return accuracy
+
+
+def corrupted(grid: Grid, name: str, corruption: Corruption, severity: int) -> Cell:
+    """The test data with a corruption that is computed here.
+
+    Raises:
+        ValueError: severity is not 1 to 5.
+    """
+    settings = {"operator": operator_path(corruption.operator), **corruption.parameters(severity, grid.shape)}
+
+    def perturb(batch: Batch) -> Tensor:
+        return corruption(batch.inputs, batch.index, severity=severity, seed=grid.seed)
+
+    return grid.perturbed(COMPUTED, name, severity, corruption.family, perturb, **settings)
+
+
+def _published(grid: Grid, published: PublishedSet, name: str, severity: int) -> Cell:
+    """One corruption of a published set of test images."""
+
+    def perturb(batch: Batch) -> Tensor:
+        return published.images(name, severity, batch.index)
+
+    return grid.perturbed(published.name, name, severity, published.families[name], perturb)
+
+
+def _by_set(found: Found) -> dict[str, Found]:
+    axes = dict.fromkeys(cell.axis for cell, _ in found)
+    return {axis: [(cell, measured) for cell, measured in found if cell.axis == axis] for axis in axes}
+
+
+def _errors(found: Found, bootstrap: Bootstrap) -> dict[str, Any]:
+    from kdexp.robustness.corruption_error import mce_relative_to, mce_unnormalized, relative_mce
+
+    names = [cell.name for cell, _ in found]
+    right = bootstrap.accuracies([measured for _, measured in found])
+    wrong = {role: 1 - own for role, own in right.items()}
+    said = {"mce_raw": bootstrap.entry({role: mce_unnormalized(own, names) for role, own in wrong.items()})}
+    if "control" in wrong:
+        alone, clean = wrong["control"], {role: 1 - own for role, own in bootstrap.clean_accuracy().items()}
+        said["mce_vs_control"] = bootstrap.entry(
+            {role: mce_relative_to(own, alone, names) for role, own in wrong.items()}
+        )
+        said["relative_mce"] = bootstrap.entry(
+            {role: relative_mce(own, clean[role], alone, clean["control"], names) for role, own in wrong.items()}
+        )
+    for family in dict.fromkeys(cell.family for cell, _ in found):
+        part = [place for place, (cell, _) in enumerate(found) if cell.family == family]
+        of_part = [names[place] for place in part]
+        said[f"error_{family}"] = bootstrap.entry(
+            {role: mce_unnormalized(own[:, part], of_part) for role, own in wrong.items()}
+        )
+    said["worst_cell_acc"] = bootstrap.entry({role: own.min(1) for role, own in right.items()})
+    for role, own in right.items():
+        cell, _ = found[int(own[0].argmin())]
+        said["worst_cell_acc"][f"{role}_at"] = f"{cell.name} {cell.level:g}"
+    return said

@@ -1,0 +1,60 @@
+"""Another data set of the same classes: how much accuracy is lost on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from kdexp.require import require
+from kdexp.robustness.axes.base import Axis, Dataset, TestBed
+
+if TYPE_CHECKING:
+    from kdexp.robustness.bootstrap import Bootstrap, Resampled
+    from kdexp.robustness.grid import Cell, Found, Grid
+
+
+@dataclass(frozen=True)
+class DatasetShift(Axis):
+    """The test split of another data set with the same classes.
+
+    Attributes:
+        dataset: its option; auto: the one in pairs, if there is one and its files are there.
+        pairs: data set -> the other one for it.
+    """
+
+    dataset: str
+    pairs: Mapping[str, str]
+    place: ClassVar[int] = 40
+
+    def cells(self, grid: Grid, bed: TestBed) -> list[Cell]:
+        """One cell."""
+        other = bed.other(self, self.dataset, self.pairs)
+        if other is None:
+            return []
+        self._check_classes(bed.own, other)
+        return [grid.other(self.name, other.name, other.test.batches).on(other.test)]
+
+    def _check_classes(self, own: Dataset, other: Dataset) -> None:
+        same = {
+            "task": other.task == own.task,
+            "num_classes": other.num_classes == own.num_classes,
+            "classes": None in (own.classes, other.classes) or own.classes == other.classes,
+        }
+        for key, holds in same.items():
+            require(holds, f"{self.setting}.dataset", f"must have the {key} of {own.name}", other.name)
+
+    def summarize(self, found: Found, bootstrap: Bootstrap) -> dict[str, Any]:
+        """Accuracy on the other data set, and how much less that is than on the run's own."""
+        from kdexp.robustness.bootstrap import number
+
+        clean, said = bootstrap.clean_accuracy(), {}
+        for cell, measured in found:
+            right = bootstrap.accuracy_in(measured)
+            lost = {role: number(clean[role][0] - own[0]) for role, own in right.items()}
+            said[cell.name] = {"acc": bootstrap.entry(right), "acc_lost": lost}
+        return {self.name: said}
+
+    def accuracy(self, found: Found, bootstrap: Bootstrap) -> dict[str, dict[str, Resampled]]:
+        """Accuracy on the other data set."""
+        return {f"{self.name} {cell.name}": bootstrap.accuracy_in(measured) for cell, measured in found}

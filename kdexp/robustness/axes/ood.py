@@ -1,0 +1,70 @@
+"""Another data set with none of the classes, brought to the same shape: do the scores tell it from the test data?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from kdexp.robustness.axes.base import Axis, TestBed
+
+if TYPE_CHECKING:
+    from kdexp.robustness.attacks import Network
+    from kdexp.robustness.bootstrap import Bootstrap
+    from kdexp.robustness.grid import Batches, Cell, Found, Grid, Measured, Networks
+
+
+@dataclass(frozen=True)
+class OutOfDistribution(Axis):
+    """The test split of a data set whose classes are others.
+
+    Attributes:
+        dataset: its option; auto: the one in pairs, if there is one and its files are there.
+        pairs: data set -> the other one for it.
+    """
+
+    dataset: str
+    pairs: Mapping[str, str]
+    place: ClassVar[int] = 50
+
+    def cells(self, grid: Grid, bed: TestBed) -> list[Cell]:
+        """One cell."""
+        other = bed.other(self, self.dataset, self.pairs)
+        return [] if other is None else [detected(grid, self.name, other.name, other.test.batches).on(other.test)]
+
+    def summarize(self, found: Found, bootstrap: Bootstrap) -> dict[str, Any]:
+        """AUROC and FPR at 95 % TPR of each score."""
+        return {self.name: {cell.name: _detection(measured, bootstrap) for cell, measured in found}}
+
+
+def detected(grid: Grid, axis: str, name: str, foreign: Batches) -> Cell:
+    """Foreign data, which the scores of `kdexp.robustness.ood_scores` are to tell from the test set."""
+    from kdexp.robustness.grid import Cell
+
+    def measure(networks: Networks) -> dict[str, Measured]:
+        return {role: _scored(network, grid, foreign) for role, network in networks.all.items()}
+
+    return Cell(axis, name, 1, measure, {})
+
+
+def _scored(network: Network, grid: Grid, foreign: Batches) -> Measured:
+    from kdexp.robustness.grid import Measured, logits_of
+    from kdexp.robustness.ood_scores import detection, scores
+
+    own, other = (scores(logits_of(network, batches)[0], grid.task) for batches in (grid.batches, foreign))
+    values = {f"{score}_{name}": value for score in own for name, value in detection(own[score], other[score]).items()}
+    samples = {f"{score}_{side}": found[score] for side, found in (("own", own), ("other", other)) for score in own}
+    return Measured(values, samples)
+
+
+def _detection(measured: Mapping[str, Measured], bootstrap: Bootstrap) -> dict[str, Any]:
+    said: dict[str, Any] = {}
+    for name in next(iter(measured.values())).values:
+        score, _, measure = name.rpartition("_")
+        if measure == "auroc":
+            samples = {role: measured[role].samples for role in bootstrap.roles}
+            areas = {role: bootstrap.auroc(own[f"{score}_own"], own[f"{score}_other"]) for role, own in samples.items()}
+            said[name] = bootstrap.entry(areas)
+        else:
+            said[name] = {role: measured[role].values[name] for role in bootstrap.roles}
+    return said

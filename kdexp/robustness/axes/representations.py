@@ -1,0 +1,111 @@
+"""What the frozen representations are good for: a linear probe, nearest neighbors, and CKA with the teacher's.
+
+A linear classifier and nearest neighbors work on what the network's own classifier gets. They are fitted on val and
+tested on test, and the same on another data set, which may have any classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from kdexp.require import is_count, require
+from kdexp.robustness.axes.base import Axis, TestBed
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from kdexp.robustness.attacks import Network
+    from kdexp.robustness.bootstrap import Bootstrap
+    from kdexp.robustness.grid import Batches, Cell, Found, Grid, Measured, Networks
+
+    Represented = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+    """Representations and classes of the samples that are fitted, then of those that are tested."""
+
+
+@dataclass(frozen=True)
+class Representations(Axis):
+    """The representations on the run's own data set and on another.
+
+    Attributes:
+        dataset: the other's option; auto: the one in pairs, if there is one and its files are there.
+        pairs: data set -> the other one for it.
+        train_samples: to fit on at most, stratified by class.
+        neighbours: how many nearest neighbors vote.
+    """
+
+    dataset: str
+    pairs: Mapping[str, str]
+    train_samples: int
+    neighbours: int
+    place: ClassVar[int] = 70
+
+    def check(self) -> None:
+        """See `Axis.check`."""
+        for name in ("train_samples", "neighbours"):
+            count = getattr(self, name)
+            require(is_count(count), f"{self.setting}.{name}", "must be at least 1", count)
+
+    def cells(self, grid: Grid, bed: TestBed) -> list[Cell]:
+        """A cell of the run's own data set, and one of the other."""
+        if grid.task == "multilabel":
+            bed.notes.append(f"{self.name} left out: a probe is for one class a sample, and the task is multilabel")
+            return []
+        part = bed.own.val_part(f"{self.name} train", self.train_samples)
+        cells = [self._cell(grid, bed.own.name, part.batches, grid.batches).on(part)]
+        other = bed.other(self, self.dataset, self.pairs)
+        if other is not None:
+            part = other.train_part(f"{self.name} {other.name} train", self.train_samples)
+            cells.append(self._cell(grid, other.name, part.batches, other.test.batches).on(part, other.test))
+        return cells
+
+    def _cell(self, grid: Grid, name: str, fit: Batches, test: Batches) -> Cell:
+        """A data set; on the grid's own, how similar the representations are to the teacher's, too."""
+        from kdexp.robustness.grid import Cell
+
+        is_own = test is grid.batches
+
+        def measure(networks: Networks) -> dict[str, Measured]:
+            found = {role: _represented(network, fit, test) for role, network in networks.represent.items()}
+            teachers = {role: found.get(networks.teachers.get(role, "")) if is_own else None for role in networks.all}
+            return {role: self._measured(found.get(role), teachers[role]) for role in networks.all}
+
+        return Cell(self.name, name, 0, measure, {"neighbours": self.neighbours, "train_samples": self.train_samples})
+
+    def _measured(self, own: Represented | None, teacher: Represented | None) -> Measured:
+        import torch
+
+        from kdexp.robustness.grid import Measured
+        from kdexp.robustness.probes import cka, linear_probe, nearest
+
+        if own is None:
+            return Measured({}, notes=["it has no representations of its own to read"])
+        right = {"probe": linear_probe(*own), "knn": nearest(*own, neighbours=self.neighbours)}
+        values = {name: float(each.mean()) for name, each in right.items()}
+        if teacher is not None:
+            values["cka_to_teacher"] = cka(own[2], teacher[2])
+        return Measured(values, {name: torch.from_numpy(each) for name, each in right.items()})
+
+    def summarize(self, found: Found, bootstrap: Bootstrap) -> dict[str, Any]:
+        """Accuracy of probe and neighbors, and CKA, of the networks that have representations."""
+        return {self.name: {cell.name: _worth(measured, bootstrap) for cell, measured in found}}
+
+
+def _represented(network: Network, fit: Batches, test: Batches) -> Represented:
+    from kdexp.robustness.grid import logits_of
+
+    (known, labels), (tested, truth) = logits_of(network, fit), logits_of(network, test)
+    return known.flatten(1).float().numpy(), labels.numpy(), tested.flatten(1).float().numpy(), truth.numpy()
+
+
+def _worth(measured: Mapping[str, Measured], bootstrap: Bootstrap) -> dict[str, Any]:
+    from kdexp.robustness.bootstrap import number
+
+    having = {role: one for role, one in measured.items() if one.values}
+    said = {
+        name: bootstrap.entry({role: bootstrap.mean(one, name) for role, one in having.items()})
+        for name in ("probe", "knn")
+    }
+    similar = {role: one.values["cka_to_teacher"] for role, one in having.items() if "cka_to_teacher" in one.values}
+    return said | ({"cka_to_teacher": {role: number(value) for role, value in similar.items()}} if similar else {})
