@@ -17,22 +17,44 @@ from torchvision.datasets.utils import check_integrity
 from kdexp.robustness.corruption import SEVERITIES
 
 CIFAR_FAMILIES = {
-    "gaussian_noise": "noise", "shot_noise": "noise", "impulse_noise": "noise",
-    "defocus_blur": "blur", "glass_blur": "blur", "motion_blur": "blur", "zoom_blur": "blur",
-    "snow": "weather", "frost": "weather", "fog": "weather", "brightness": "weather",
-    "contrast": "digital", "elastic_transform": "digital", "pixelate": "digital", "jpeg_compression": "digital",
-}  # fmt: skip
+    "gaussian_noise": "noise",
+    "shot_noise": "noise",
+    "impulse_noise": "noise",
+    "defocus_blur": "blur",
+    "glass_blur": "blur",
+    "motion_blur": "blur",
+    "zoom_blur": "blur",
+    "snow": "weather",
+    "frost": "weather",
+    "fog": "weather",
+    "brightness": "weather",
+    "contrast": "digital",
+    "elastic_transform": "digital",
+    "pixelate": "digital",
+    "jpeg_compression": "digital",
+}
 """The fifteen that published means are taken over."""
 
 HELD_OUT_FAMILIES = {"speckle_noise": "noise", "gaussian_blur": "blur", "spatter": "weather", "saturate": "digital"}
 """The four that methods may be tuned on."""
 
 MNIST_FAMILIES = {
-    "shot_noise": "noise", "impulse_noise": "noise", "glass_blur": "blur", "motion_blur": "blur",
-    "fog": "weather", "brightness": "weather", "spatter": "weather",
-    "shear": "geometric", "scale": "geometric", "rotate": "geometric", "translate": "geometric",
-    "stripe": "strokes", "dotted_line": "strokes", "zigzag": "strokes", "canny_edges": "strokes",
-}  # fmt: skip
+    "shot_noise": "noise",
+    "impulse_noise": "noise",
+    "glass_blur": "blur",
+    "motion_blur": "blur",
+    "fog": "weather",
+    "brightness": "weather",
+    "spatter": "weather",
+    "shear": "geometric",
+    "scale": "geometric",
+    "rotate": "geometric",
+    "translate": "geometric",
+    "stripe": "strokes",
+    "dotted_line": "strokes",
+    "zigzag": "strokes",
+    "canny_edges": "strokes",
+}
 
 
 @dataclass(frozen=True)
