@@ -1,9 +1,9 @@
 """The refusal of a setting in one line: its name, the rule and the value."""
 
-from typing import Any
+from typing import TypeGuard
 
 
-def require(rule_holds: object, setting: str, rule: str, value: Any) -> None:
+def require(rule_holds: object, setting: str, rule: str, value: object) -> None:
     """Refuse a setting whose rule does not hold.
 
     Raises:
@@ -13,17 +13,17 @@ def require(rule_holds: object, setting: str, rule: str, value: Any) -> None:
         raise ValueError(f"{setting} {rule}, got {value}")
 
 
-def require_numbers(setting: str, value: Any) -> None:
+def require_numbers(setting: str, value: object) -> None:
     """Refuse a setting that is no list of numbers, or an empty one; value in plain Python types."""
     numbers = isinstance(value, list) and value and all(map(is_number, value))
     require(numbers, setting, "must be a list of numbers", value)
 
 
-def is_count(value: Any) -> bool:
+def is_count(value: object) -> TypeGuard[int]:
     """Whether a setting without a type of its own is a whole number of at least 1."""
     return isinstance(value, int) and is_number(value) and value >= 1
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Whether a setting without a type of its own is a number."""
     return isinstance(value, int | float) and not isinstance(value, bool)

@@ -26,11 +26,11 @@ def write(report: Mapping[str, Any], folder: Path) -> None:
     figures.reliability(report, folder / "figures" / "reliability.png")
 
 
-def write_together(together: Mapping[str, Any], folder: Path) -> None:
+def write_together(together: Mapping[str, object], folder: Path) -> None:
     """A sweep's robustness.json: see `kdexp.report.robustness.over_seeds`."""
     _write({"schema_version": SCHEMA_VERSION, **together}, folder)
 
 
-def _write(content: Mapping[str, Any], folder: Path) -> None:
+def _write(content: Mapping[str, object], folder: Path) -> None:
     with atomic_path(folder / FILE) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n")

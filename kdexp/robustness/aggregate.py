@@ -22,7 +22,7 @@ class Summary:
         self._found = [*clean, *(one for _, found in self._by_axis for one in found)]
         self._bootstrap = bootstrap
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[dict[str, object]]:
         """A row for each cell and network: axis, name, family, dose, model, and every value that is defined.
 
         The student's rows also have ``acc_minus_control`` with the ends of its interval, ``.._low`` and ``.._high``.
@@ -39,7 +39,7 @@ class Summary:
                 rows[-1] |= {f"acc_minus_control_{end}": gain[end] for end in ("low", "high")}
         return rows
 
-    def _gains(self) -> dict[int, dict[str, Any]]:
+    def _gains(self) -> dict[int, dict[str, object]]:
         """The place of each cell with accuracies -> the difference in it; of all that share their samples at once."""
         if not {STUDENT, CONTROL} <= set(self._bootstrap.roles):
             return {}
@@ -54,26 +54,26 @@ class Summary:
                 gains[place] = self._bootstrap.difference(own[:, column] - alone[:, column])
         return gains
 
-    def measures(self) -> dict[str, Any]:
+    def measures(self) -> dict[str, object]:
         """``Cell.axis`` -> measure -> ``{teacher, control, student, difference: {value, low, high}}``.
 
         Roles that are not there are left out; None stands for what is not defined.
         """
-        said: dict[str, Any] = {"clean": {"acc": self._bootstrap.entry(self._bootstrap.clean_accuracy())}}
+        said: dict[str, object] = {"clean": {"acc": self._bootstrap.entry(self._bootstrap.clean_accuracy())}}
         for axis, found in self._by_axis:
             said |= axis.summarize(found, self._bootstrap)
         return said
 
-    def accuracy_under(self) -> dict[str, Any]:
+    def accuracy_under(self) -> dict[str, object]:
         """Condition -> accuracy under it, with the difference of student and control, as in `measures`."""
         found: dict[str, Mapping[str, Any]] = {"clean": self._bootstrap.clean_accuracy()}
         for axis, cells in self._by_axis:
             found |= axis.accuracy(cells, self._bootstrap)
         return {condition: self._bootstrap.entry(values) for condition, values in found.items()}
 
-    def extra(self) -> dict[str, Any]:
+    def extra(self) -> dict[str, object]:
         """More keys of robustness.json; those of axes that are not there are empty."""
-        more: dict[str, Any] = {"attack_checks": [], "reliability": {}}
+        more: dict[str, object] = {"attack_checks": [], "reliability": {}}
         for axis, found in self._by_axis:
             more |= axis.extra(found)
         return more

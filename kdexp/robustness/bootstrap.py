@@ -6,7 +6,6 @@ Every network, in every cell, is resampled alike, so that two networks that are 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
@@ -79,14 +78,14 @@ class Bootstrap:
             role: Measured(one.values, {"right": one.samples["right"][positions]}) for role, one in self._clean.items()
         }
 
-    def entry(self, values: Mapping[str, Resampled]) -> dict[str, Any]:
+    def entry(self, values: Mapping[str, Resampled]) -> dict[str, object]:
         """A measure by role, and where both are there the difference of student and control with its interval."""
-        entry: dict[str, Any] = {role: number(value[0]) for role, value in values.items()}
+        entry: dict[str, object] = {role: number(value[0]) for role, value in values.items()}
         if STUDENT in values and CONTROL in values:
             entry["difference"] = self.difference(values[STUDENT] - values[CONTROL])
         return entry
 
-    def difference(self, values: Resampled) -> dict[str, Any]:
+    def difference(self, values: Resampled) -> dict[str, object]:
         """``{value, low, high}``; None stands for what is not defined."""
         low, high = interval(values, self._confidence) or (None, None)
         return {"value": number(values[0]), "low": low, "high": high}

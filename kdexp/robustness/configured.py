@@ -1,15 +1,13 @@
 """From the configuration's ``robustness`` to its axes, and the check of both; without torch."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from kdexp import trust
-from kdexp.require import require
 from kdexp.robustness import settings as robustness
 from kdexp.robustness.axes.base import Axis
 
 
-def axes(settings: Mapping[str, Any]) -> list[Axis]:
+def axes(settings: Mapping[str, object]) -> list[Axis]:
     """The axes of a report, in the order of its rows.
 
     Args:
@@ -22,22 +20,22 @@ def axes(settings: Mapping[str, Any]) -> list[Axis]:
     return sorted(found, key=lambda axis: axis.place)
 
 
-def _axis(name: str, settings: Any) -> Axis:
+def _axis(name: str, settings: object) -> Axis:
     setting = f"robustness.{name}"
-    is_axis = isinstance(settings, Mapping) and "_target_" in settings
-    require(is_axis, setting, "must be the settings of an axis, with a _target_", settings)
+    if not isinstance(settings, Mapping) or "_target_" not in settings:
+        raise ValueError(f"{setting} must be the settings of an axis, with a _target_, got {settings}")
     arguments = {key: value for key, value in settings.items() if key != "_target_"}
     make = trust.find(settings["_target_"], "axis", f"{setting}.")
     try:
         axis = make(name, **arguments)
     except TypeError as error:  # an argument that it does not have, or lacks
         raise ValueError(f"{setting}: {error}") from error
-    require(isinstance(axis, Axis), f"{setting}._target_", "must be a kdexp.robustness.axes.base.Axis", axis)
-    assert isinstance(axis, Axis)
+    if not isinstance(axis, Axis):
+        raise ValueError(f"{setting}._target_ must be a kdexp.robustness.axes.base.Axis, got {settings['_target_']}")
     return axis
 
 
-def check(settings: Mapping[str, Any]) -> None:
+def check(settings: Mapping[str, object]) -> None:
     """The rules of a robustness report that need no data; those of attacks and corruptions are their constructors'.
 
     Args:

@@ -1,7 +1,6 @@
 """Accuracy over the level of a perturbation: the amount of a noise, or the eps of an attack."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -42,7 +41,7 @@ def level_at_half_accuracy(levels: Sequence[float], accuracy: Sequence[float]) -
     return None
 
 
-def summarize(found: Found, bootstrap: Bootstrap) -> dict[str, Any]:
+def summarize(found: Found, bootstrap: Bootstrap) -> dict[str, object]:
     """Of each kind of perturbation ``area``, the mean accuracy, and ``halving_dose``, the level at half accuracy."""
     return {
         name: {

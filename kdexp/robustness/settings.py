@@ -52,28 +52,28 @@ class Robustness:
 _OWN = [field.name for field in fields(Robustness)]
 
 
-def of_report(settings: Mapping[str, Any]) -> Robustness:
+def of_report(settings: Mapping[str, object]) -> Robustness:
     """The settings that are no axis's own, of the configuration's ``robustness`` in plain values."""
     values: dict[str, Any] = {name: settings.get(name) for name in _OWN}
     return Robustness(**values)
 
 
-def of_axes(settings: Mapping[str, Any]) -> dict[str, Any]:
+def of_axes(settings: Mapping[str, object]) -> dict[str, object]:
     """The settings of each axis by its name, also of files that are older than its `_target_`."""
-    found = {}
+    found: dict[str, object] = {}
     for name, own in settings.items():
         if name not in _OWN:
-            is_old = isinstance(own, Mapping) and name in _BEFORE_TARGETS
-            found[name] = {"_target_": _BEFORE_TARGETS[name], **own} if is_old else own
+            old = name in _BEFORE_TARGETS
+            found[name] = {"_target_": _BEFORE_TARGETS[name], **own} if old and isinstance(own, Mapping) else own
     return found
 
 
-def recorded(settings: Mapping[str, Any]) -> dict[str, Any]:
+def recorded(settings: Mapping[str, object]) -> dict[str, object]:
     """The settings as robustness.json has them: an axis that is older than its `_target_` is recorded without it."""
     return {name: _recorded(name, own) for name, own in settings.items()}
 
 
-def _recorded(name: str, own: Any) -> Any:
+def _recorded(name: str, own: object) -> object:
     if not isinstance(own, Mapping) or own.get("_target_") != _BEFORE_TARGETS.get(name, ""):
         return own
     return {key: value for key, value in own.items() if key != "_target_"}

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal, TypedDict
 
 from kdexp.require import is_count, is_number, require, require_numbers
 from kdexp.robustness.axes.base import Axis, TestBed, check_kinds
@@ -22,7 +22,24 @@ if TYPE_CHECKING:
 MORE_STEPS, UNBOUNDED = "attack_more_steps", "attack_unbounded"
 """`Cell.axis` of the attacks that are there for the checks alone."""
 
-_KEYS = ("norm", "eps", "steps", "step", "random_start")
+
+class Kind(TypedDict):
+    """The settings of an attack; step is the step size as a fraction of eps."""
+
+    norm: Literal["linf", "l2"]
+    eps: Sequence[float]
+    steps: int
+    step: float
+    random_start: bool
+
+
+class AutoAttack(TypedDict):
+    """The settings of `kdexp.robustness.attacks.autoattack`."""
+
+    norm: Literal["linf", "l2"]
+    eps: float
+    attacks: Sequence[str] | None
+
 
 # Within this many points of accuracy an attack that ought to be the stronger one may do worse by chance.
 _TOLERANCE = 0.01
@@ -35,16 +52,16 @@ class Attacks(Axis):
     Attributes:
         samples: of the test samples at most, stratified by class; None: all.
         features_scale: eps of features (tables), standardised, as a multiple of that of pixels.
-        kinds: name -> norm, eps (a list), steps, step (step size as a fraction of eps) and random_start.
+        kinds: name -> settings.
         checks: whether more steps, and no bound, are tried too.
-        autoattack: norm, eps and attacks of AutoAttack; None: not run.
+        autoattack: settings of AutoAttack; None: not run.
     """
 
     samples: int | None
     features_scale: float
-    kinds: Mapping[str, Mapping[str, Any]]
+    kinds: Mapping[str, Kind]
     checks: bool
-    autoattack: Mapping[str, Any] | None
+    autoattack: AutoAttack | None
     place: ClassVar[int] = 30
 
     def check(self) -> None:
@@ -68,7 +85,7 @@ class Attacks(Axis):
                 bed.notes.append("autoattack is left out: it is for images of several classes")
         return [replace(cell.on(part), positions=part.positions) for cell in cells]
 
-    def _of_kind(self, name: str, kind: Mapping[str, Any], grid: Grid) -> Iterator[Cell]:
+    def _of_kind(self, name: str, kind: Kind, grid: Grid) -> Iterator[Cell]:
         curve = [self._attack(name, kind, eps, grid) for eps in kind["eps"]]
         for attack in curve:
             yield attacked(grid, self.name, name, attack)
@@ -81,7 +98,7 @@ class Attacks(Axis):
                 unbounded = replace(middle, eps=whole, step_size=whole / 10, steps=50, random_start=False)
                 yield attacked(grid, UNBOUNDED, name, unbounded)
 
-    def _attack(self, name: str, kind: Mapping[str, Any], eps: float, grid: Grid) -> Attack:
+    def _attack(self, name: str, kind: Kind, eps: float, grid: Grid) -> Attack:
         from kdexp.robustness.attacks import PIXELS, Attack
 
         eps = eps if grid.is_image else eps * self.features_scale
@@ -92,7 +109,7 @@ class Attacks(Axis):
         except ValueError as error:
             raise ValueError(f"{self.setting}.kinds.{name}: {error}") from error
 
-    def summarize(self, found: Found, bootstrap: Bootstrap) -> dict[str, Any]:
+    def summarize(self, found: Found, bootstrap: Bootstrap) -> dict[str, object]:
         """For each attack what the curve of accuracy over eps says."""
         from kdexp.robustness.level_curves import summarize
 
@@ -107,7 +124,7 @@ class Attacks(Axis):
     def _of_report(self, found: Found) -> Found:
         return [(cell, measured) for cell, measured in found if cell.axis == self.name]
 
-    def extra(self, found: Found) -> dict[str, Any]:
+    def extra(self, found: Found) -> dict[str, object]:
         """What must hold of attacks that work: each has ``model``, ``check``, ``holds`` and ``detail``.
 
         Where one fails, gradients are masked, and robust accuracy is not what it seems (Athalye, Carlini and Wagner
@@ -145,9 +162,10 @@ _Key = tuple[str, str, float]
 """`Cell.axis`, name and eps of an attack."""
 
 
-def _check_kind(setting: str, kind: Mapping[str, Any]) -> None:
+def _check_kind(setting: str, kind: Kind) -> None:
     """What `kdexp.robustness.attacks.Attack` takes for granted."""
-    require(set(kind) == set(_KEYS), setting, f"must have {', '.join(_KEYS)}", ", ".join(map(str, kind)))
+    keys = Kind.__annotations__
+    require(set(kind) == set(keys), setting, f"must have {', '.join(keys)}", ", ".join(map(str, kind)))
     require_numbers(f"{setting}.eps", kind["eps"])
     require(is_count(kind["steps"]), f"{setting}.steps", "must be at least 1", kind["steps"])
     step, start = kind["step"], kind["random_start"]
@@ -167,7 +185,7 @@ def attacked(grid: Grid, axis: str, name: str, attack: Attack) -> Cell:
     return Cell(axis, name, attack.eps, partial(grid.measure, white_box=perturb), asdict(attack), attack.norm)
 
 
-def _autoattack(grid: Grid, axis: str, norm: Any, eps: float, attacks: Sequence[str] | None) -> Cell:
+def _autoattack(grid: Grid, axis: str, norm: Literal["linf", "l2"], eps: float, attacks: Sequence[str] | None) -> Cell:
     """The test data under AutoAttack, on each network for itself; what its code doubts is noted."""
     from kdexp.robustness.attacks import autoattack
     from kdexp.robustness.grid import Cell

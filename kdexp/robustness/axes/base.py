@@ -9,7 +9,7 @@ Settings are checked before torch is imported, so an axis imports what needs tor
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -60,7 +60,7 @@ class Axis:
         """
         raise NotImplementedError
 
-    def summarize(self, found: Found, bootstrap: Bootstrap) -> Mapping[str, Any]:
+    def summarize(self, found: Found, bootstrap: Bootstrap) -> Mapping[str, object]:
         """What the report says of the axis.
 
         Args:
@@ -76,7 +76,7 @@ class Axis:
         """Condition -> role -> accuracy under it, for the report's first sentence; none where accuracy says nothing."""
         return {}
 
-    def extra(self, found: Found) -> Mapping[str, Any]:
+    def extra(self, found: Found) -> Mapping[str, object]:
         """More keys of robustness.json."""
         return {}
 
@@ -148,7 +148,7 @@ class TestBed(Protocol):
         """
 
 
-def check_kinds(setting: str, kinds: Any) -> None:
+def check_kinds(setting: str, kinds: Mapping[str, object]) -> None:
     """Check that the kinds of an axis are settings by name.
 
     Raises:
@@ -159,7 +159,9 @@ def check_kinds(setting: str, kinds: Any) -> None:
         require(isinstance(kind, Mapping), f"{setting}.kinds.{name}", "must be settings", kind)
 
 
-def applicable(axis: Axis, kinds: Mapping[str, Any], shape: Sequence[int], notes: list[str]) -> dict[str, Any]:
+def applicable(
+    axis: Axis, kinds: Mapping[str, Mapping[str, object]], shape: Sequence[int], notes: list[str]
+) -> dict[str, Any]:
     """The perturbations of an axis that are for inputs of a shape, by name; the others are noted.
 
     Args:
@@ -187,7 +189,7 @@ def applicable(axis: Axis, kinds: Mapping[str, Any], shape: Sequence[int], notes
     return found
 
 
-def operator_path(operator: Any) -> str:
+def operator_path(operator: Callable[..., Tensor]) -> str:
     """The dotted path of a perturbation's operator, a part of the key of a measured cell."""
     function = getattr(operator, "func", operator)  # the yaml makes a partial of it
     return f"{function.__module__}.{function.__qualname__}"

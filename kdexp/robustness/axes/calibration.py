@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from kdexp.require import is_count, require
 from kdexp.robustness.axes.base import Axis, TestBed
@@ -36,10 +36,10 @@ class Calibration(Axis):
         """One cell."""
         return [calibrated(grid, self.name, bed.own.val(), self.bins)]
 
-    def summarize(self, found: Found, bootstrap: Bootstrap) -> dict[str, Any]:
+    def summarize(self, found: Found, bootstrap: Bootstrap) -> dict[str, object]:
         """Every value; those that are means over samples or bins with an interval."""
         ((_, measured),) = found
-        said: dict[str, Any] = {}
+        said: dict[str, object] = {}
         for name in next(iter(measured.values())).values:
             base = name.removesuffix("_scaled")
             suffix = name.removeprefix(base)
@@ -65,7 +65,7 @@ class Calibration(Axis):
         sums: Resampled = np.abs(bootstrap.means(np.stack(gaps, 1))).sum(1)
         return sums
 
-    def extra(self, found: Found) -> dict[str, Any]:
+    def extra(self, found: Found) -> dict[str, object]:
         """``reliability``: role -> plain, scaled -> count, confidence and accuracy of each bin; None in empty ones."""
         ((_, measured),) = found
         return {

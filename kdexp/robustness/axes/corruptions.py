@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from kdexp.require import require
 from kdexp.robustness.axes.base import Axis, TestBed, applicable, check_kinds, operator_path
@@ -37,7 +37,7 @@ class Corruptions(Axis):
         published: whether CIFAR-10-C, CIFAR-100-C or MNIST-C are read when their folder is in data_dir.
     """
 
-    kinds: Mapping[str, Any]
+    kinds: Mapping[str, Mapping[str, object]]
     severities: Sequence[int]
     published: bool
     place: ClassVar[int] = 10
@@ -63,7 +63,7 @@ class Corruptions(Axis):
             ]
         return cells
 
-    def summarize(self, found: Found, bootstrap: Bootstrap) -> dict[str, Any]:
+    def summarize(self, found: Found, bootstrap: Bootstrap) -> dict[str, object]:
         """For each set of corruptions the mean corruption errors, the error by family, and the worst cell."""
         return {axis: _errors(cells, bootstrap) for axis, cells in _by_set(found).items()}
 
@@ -107,13 +107,15 @@ def _by_set(found: Found) -> dict[str, Found]:
     return {axis: [(cell, measured) for cell, measured in found if cell.axis == axis] for axis in axes}
 
 
-def _errors(found: Found, bootstrap: Bootstrap) -> dict[str, Any]:
+def _errors(found: Found, bootstrap: Bootstrap) -> dict[str, object]:
     from kdexp.robustness.corruption_error import mce_relative_to, mce_unnormalized, relative_mce
 
     names = [cell.name for cell, _ in found]
     right = bootstrap.accuracies([measured for _, measured in found])
     wrong = {role: 1 - own for role, own in right.items()}
-    said = {"mce_raw": bootstrap.entry({role: mce_unnormalized(own, names) for role, own in wrong.items()})}
+    said: dict[str, object] = {
+        "mce_raw": bootstrap.entry({role: mce_unnormalized(own, names) for role, own in wrong.items()})
+    }
     if "control" in wrong:
         alone, clean = wrong["control"], {role: 1 - own for role, own in bootstrap.clean_accuracy().items()}
         said["mce_vs_control"] = bootstrap.entry(
@@ -128,8 +130,8 @@ def _errors(found: Found, bootstrap: Bootstrap) -> dict[str, Any]:
         said[f"error_{family}"] = bootstrap.entry(
             {role: mce_unnormalized(own[:, part], of_part) for role, own in wrong.items()}
         )
-    said["worst_cell_acc"] = bootstrap.entry({role: own.min(1) for role, own in right.items()})
-    for role, own in right.items():
-        cell, _ = found[int(own[0].argmin())]
-        said["worst_cell_acc"][f"{role}_at"] = f"{cell.name} {cell.level:g}"
+    worst = {f"{role}_at": found[int(own[0].argmin())][0] for role, own in right.items()}
+    said["worst_cell_acc"] = bootstrap.entry({role: own.min(1) for role, own in right.items()}) | {
+        name: f"{cell.name} {cell.level:g}" for name, cell in worst.items()
+    }
     return said

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from kdexp.require import require
 from kdexp.robustness.axes.base import Axis, Dataset, TestBed
@@ -44,7 +44,7 @@ class DatasetShift(Axis):
         for key, holds in same.items():
             require(holds, f"{self.setting}.dataset", f"must have the {key} of {own.name}", other.name)
 
-    def summarize(self, found: Found, bootstrap: Bootstrap) -> dict[str, Any]:
+    def summarize(self, found: Found, bootstrap: Bootstrap) -> dict[str, object]:
         """Accuracy on the other data set, and how much less that is than on the run's own."""
         from kdexp.robustness.bootstrap import number
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from kdexp.require import require_numbers
 from kdexp.robustness.axes.base import Axis, TestBed, applicable, check_kinds, operator_path
@@ -26,7 +26,7 @@ class NoiseLevels(Axis):
         kinds: name -> settings of a `kdexp.robustness.corruption.DoseCurve`.
     """
 
-    kinds: Mapping[str, Any]
+    kinds: Mapping[str, Mapping[str, object]]
     place: ClassVar[int] = 20
 
     def check(self) -> None:
@@ -40,7 +40,7 @@ class NoiseLevels(Axis):
         kinds = applicable(self, self.kinds, grid.shape, bed.notes)
         return [noisy(grid, self.name, name, curve, level) for name, curve in kinds.items() for level in curve.doses]
 
-    def summarize(self, found: Found, bootstrap: Bootstrap) -> dict[str, Any]:
+    def summarize(self, found: Found, bootstrap: Bootstrap) -> dict[str, object]:
         """For each noise what the curve of accuracy over its level says."""
         from kdexp.robustness.level_curves import summarize
 

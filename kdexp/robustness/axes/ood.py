@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from kdexp.robustness.axes.base import Axis, TestBed
 
@@ -32,7 +32,7 @@ class OutOfDistribution(Axis):
         other = bed.other(self, self.dataset, self.pairs)
         return [] if other is None else [detected(grid, self.name, other.name, other.test.batches).on(other.test)]
 
-    def summarize(self, found: Found, bootstrap: Bootstrap) -> dict[str, Any]:
+    def summarize(self, found: Found, bootstrap: Bootstrap) -> dict[str, object]:
         """AUROC and FPR at 95 % TPR of each score."""
         return {self.name: {cell.name: _detection(measured, bootstrap) for cell, measured in found}}
 
@@ -57,8 +57,8 @@ def _scored(network: Network, grid: Grid, foreign: Batches) -> Measured:
     return Measured(values, samples)
 
 
-def _detection(measured: Mapping[str, Measured], bootstrap: Bootstrap) -> dict[str, Any]:
-    said: dict[str, Any] = {}
+def _detection(measured: Mapping[str, Measured], bootstrap: Bootstrap) -> dict[str, object]:
+    said: dict[str, object] = {}
     for name in next(iter(measured.values())).values:
         score, _, measure = name.rpartition("_")
         if measure == "auroc":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from kdexp.require import is_count, require
 from kdexp.robustness.axes.base import Axis, TestBed
@@ -87,7 +87,7 @@ class Representations(Axis):
             values["cka_to_teacher"] = cka(own[2], teacher[2])
         return Measured(values, {name: torch.from_numpy(each) for name, each in right.items()})
 
-    def summarize(self, found: Found, bootstrap: Bootstrap) -> dict[str, Any]:
+    def summarize(self, found: Found, bootstrap: Bootstrap) -> dict[str, object]:
         """Accuracy of probe and neighbors, and CKA, of the networks that have representations."""
         return {self.name: {cell.name: _worth(measured, bootstrap) for cell, measured in found}}
 
@@ -99,11 +99,11 @@ def _represented(network: Network, fit: Batches, test: Batches) -> Represented:
     return known.flatten(1).float().numpy(), labels.numpy(), tested.flatten(1).float().numpy(), truth.numpy()
 
 
-def _worth(measured: Mapping[str, Measured], bootstrap: Bootstrap) -> dict[str, Any]:
+def _worth(measured: Mapping[str, Measured], bootstrap: Bootstrap) -> dict[str, object]:
     from kdexp.robustness.bootstrap import number
 
     having = {role: one for role, one in measured.items() if one.values}
-    said = {
+    said: dict[str, object] = {
         name: bootstrap.entry({role: bootstrap.mean(one, name) for role, one in having.items()})
         for name in ("probe", "knn")
     }
