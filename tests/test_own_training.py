@@ -365,7 +365,10 @@ def test_a_schedule_without_a_last_epoch_is_refused(trainer):
 @pytest.mark.parametrize(
     ("changed", "rule"),
     [
-        ({"soft_loss": None}, "soft_loss or feature_losses must be given with a teacher unless alpha is 1, got neither"),
+        (
+            {"soft_loss": None},
+            "soft_loss or feature_losses must be given with a teacher unless alpha is 1, got neither",
+        ),
         ({"teacher": None}, "teacher must be given with soft_loss=KD unless alpha is 1, got None"),
         (
             {"teacher": None, "alpha": lambda progress: 1 - progress},
