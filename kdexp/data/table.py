@@ -258,10 +258,11 @@ class _Collected:
                 continue
             is_word = number is None
             if is_word and _DECIMAL_COMMA.fullmatch(text):
+                pointed = text.replace(".", "").replace(",", ".")
                 raise ValueError(
                     f"dataset.source.columns must hold numbers with decimal points, got a comma in {text} of "
-                    f"{self._name!r}, line {line} of {self._path.name}; write {text.replace('.', '').replace(',', '.')} "
-                    "in the file, or dataset.source.words=[NAME] where they are words"
+                    f"{self._name!r}, line {line} of {self._path.name}; write {pointed} in the file, "
+                    "or dataset.source.words=[NAME] where they are words"
                 )
             if self._is_words is None:
                 self._is_words = is_word

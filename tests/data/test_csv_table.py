@@ -200,7 +200,7 @@ REFUSED = {
     "value missing": (changed(3, 0, ""), {}, "missing must be mean .* got refuse: 'age' has none in line 4 of my.csv"),
     "label missing": (changed(7, 4, ""), {}, "label must be given in each row, got none in 'risk', line 8"),
     "word among numbers": (changed(9, 0, "old"), {}, "numbers or words, got both in 'age': 'old' in line 10"),
-    "decimal comma": (changed(9, 0, "12,5"), {}, "decimal points, got a comma in 12,5 of 'age', line 10 .* write 12.5 in"),
+    "decimal comma": (changed(9, 0, "12,5"), {}, "got a comma in 12,5 of 'age', line 10 .* write 12.5 in"),
     "decimal commas": (
         [["x", "y"], *([f"-1.000,{i % 3}", "ab"[i % 2]] for i in range(9))], {"label": "y"},
         "decimal points, got a comma in -1.000,0 of 'x', line 2 of my.csv; write -1000.0 in the file",
