@@ -140,6 +140,9 @@ class Distiller(pl.LightningModule):
             0 = never.
         log_every_n_steps: how often ``train_step/...`` is sent to the loggers.
 
+    Raises:
+        ValueError: a teacher without a loss that learns from it, or such a loss without a teacher.
+
     Attributes:
         cache: the teacher's kept answers, when they are to be used in place of the teacher.
         ahead: the next training step, when it has been computed already.
@@ -152,6 +155,7 @@ class Distiller(pl.LightningModule):
 
     monitor = "val/acc"
     tie_breaker: str | None = "val/nll"
+    _has_peers = False  # that take the teacher's place
 
     def __init__(
         self,
@@ -180,6 +184,7 @@ class Distiller(pl.LightningModule):
         self.soft_loss = soft.loss if soft is not None else None
         self.feature_losses = nn.ModuleDict({name: term.loss for name, term in self._features.items()})
         self.teacher = Teacher([teacher], task=task) if isinstance(teacher, nn.Module) else teacher
+        self._check_teacher(alpha)
         self.cache: Cache | None = None
         if self.teacher is not None:
             self.teacher.read(self._paths("teacher_paths"))
@@ -209,6 +214,18 @@ class Distiller(pl.LightningModule):
         self.temperature = _at(temperature, 0.0) if temperature is not None else 1.0
         self._set_temperature()
         self._set_weights(0, 1)
+
+    def _check_teacher(self, alpha: float | Schedule) -> None:
+        if self.teacher is None and self._features:
+            raise ValueError(f"teacher must be given with feature_losses ({', '.join(self._features)}), got None")
+        if alpha == 1:  # the labels alone, as asked for
+            return
+        if self.teacher is not None and self.soft_loss is None and not self._features:
+            raise ValueError("soft_loss or feature_losses must be given with a teacher unless alpha is 1, got neither")
+        wants_one = self.soft_loss is not None and getattr(self.soft_loss, "needs_teacher", True)
+        if self.teacher is None and wants_one and not self._has_peers:
+            name = type(self.soft_loss).__name__
+            raise ValueError(f"teacher must be given with soft_loss={name} unless alpha is 1, got None")
 
     def _paths(self, side: str) -> list[str]:
         return [path for loss in self.feature_losses.values() for path in getattr(loss, side)]

@@ -10,6 +10,8 @@ import hydra._internal.hydra as hydra_itself
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import IConfigRepository
 from hydra.core.default_element import ResultDefault
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ValueType
 from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
 from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
@@ -55,6 +57,9 @@ class Loader(ConfigLoaderImpl):
         except MissingConfigException as error:
             raise ValueError(self._no_option(error)) from None  # its text is this one's
         except ConfigCompositionException as error:
+            several = _SEVERAL.search(str(error))
+            if several is not None:
+                raise ValueError(self._several(several[1], config_name, overrides)) from error
             key = _NO_SETTING.search(str(error))
             if key is None:
                 raise
@@ -76,9 +81,22 @@ class Loader(ConfigLoaderImpl):
             return str(error).partition("\n")[0]
         elsewhere = [f"{other}={option}" for other in self.list_groups("") if option in self.get_group_options(other)]
         close = nearest(option, options)
-        suggested = elsewhere or ([f"{group}={close}"] if close else [])
-        hint = f"; did you mean {suggested[0]}?" if suggested else ""
+        suggested = elsewhere[:1] or ([f"{group}={close}"] if close else [])
+        if "timm" in options and not elsewhere:  # which has too many names to be known here
+            suggested.append(_of_timm(group, option))
+        hint = f"; did you mean {' or '.join(suggested)}?" if suggested else ""
         return f"there is no {group}={option}{hint} (of {group} there are {', '.join(options)})"
+
+    def _several(self, typed: str, config_name: str | None, overrides: list[str]) -> str:
+        """What to say of several values for one setting outside a sweep; what else is wrong comes first."""
+        try:
+            one = [_first(text) for text in overrides]
+            self.load_configuration(config_name, one, RunMode.RUN, validate_sweep_overrides=False)
+        except ValueError as error:
+            return f"{error} Several values need -m, got {typed}"
+        key, _, values = typed.partition("=")
+        as_list = "" if "(" in values else f" (a list is typed {key}=[{values}])"
+        return f"{key} must be one value without -m, got {values}; -m {typed} runs each{as_list}"
 
     def _no_setting(self, key: str, config_name: str | None, overrides: Sequence[str], run_mode: RunMode) -> str:
         typed = next((text for text in overrides if _key(text) == key), key)
@@ -96,11 +114,23 @@ class Loader(ConfigLoaderImpl):
         own = "hydra" if key.startswith("hydra.") else ""
         plain: Any = OmegaConf.to_container(config.hydra if own else config, resolve=False)
         value = typed.partition("=")[2]
-        hint = did_you_mean(key, {*_names(plain, own), *([] if own else choices)})
+        known = {*_names(plain, own), *([] if own else choices)}
+        above, dot, last = key.rpartition(".")
+        usual = [f"{above}{dot}{name}" for name in _USUAL_NAMES.get(last, ()) if f"{above}{dot}{name}" in known]
+        if usual:
+            return f"there is no setting {key}; did you mean {' or '.join(self._typed(name, value) for name in usual)}?"
+        hint = did_you_mean(key, known)
         as_option = [f"{group}={value}" for group in choices if value in self.get_group_options(group)]
         if not hint and as_option:
             hint = f"; did you mean {' or '.join(as_option)}?"
         return f"there is no setting {key}{hint or '; --cfg job shows all that there are'}"
+
+    def _typed(self, name: str, value: str) -> str:
+        """How a setting is typed, with the value where that is an option or a network."""
+        options = self.get_group_options(name)
+        if not options or not value:
+            return name
+        return _of_timm(name, value) if "timm" in options and value not in options else f"{name}={value}"
 
     def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
         loaded = super()._load_single_config(default, repo)
@@ -112,7 +142,29 @@ class Loader(ConfigLoaderImpl):
         return loaded
 
 
+# What others call a setting, which is not like its name.
+_USUAL_NAMES = {
+    **dict.fromkeys(("T", "tau"), ("temperature",)),
+    **dict.fromkeys(("model", "arch", "net", "network", "backbone"), ("student", "teacher")),
+}
+
+_SEVERAL = re.compile(
+    r"^(?:Ambiguous value for argument|Sweep parameters) '(.*)'(?: requires --multirun)?$", re.MULTILINE
+)
 _NO_SETTING = re.compile(r"(?:Could not (?:override|delete from config\.|delete)|config group) '([\w./]+)'")
+
+
+def _of_timm(role: str, name: str) -> str:
+    """How a network of timm is typed."""
+    return f"{role}=timm {role}.name={name}"
+
+
+def _first(override: str) -> str:
+    """The override with the first of its values; as it is where it has one, an interval or a pattern."""
+    parsed = OverridesParser.create().parse_override(override)
+    if parsed.value_type not in (ValueType.SIMPLE_CHOICE_SWEEP, ValueType.CHOICE_SWEEP, ValueType.RANGE_SWEEP):
+        return override
+    return f"{override.partition('=')[0]}={next(parsed.sweep_string_iterator())}"
 
 
 def _key(override: str) -> str:

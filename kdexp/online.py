@@ -74,6 +74,8 @@ class MutualDistiller(Distiller):
         settings: see `Distiller`.
     """
 
+    _has_peers = True
+
     def __init__(self, student: nn.Module, *args: Any, peers: Mapping[str, nn.Module], **settings: Any) -> None:
         super().__init__(student, *args, **settings)
         self.peers = nn.ModuleDict(peers)

@@ -78,13 +78,13 @@ def load_weights(
         setting: the config key that named the file, for messages.
         prefix: of the names in the file; None: whatever fits. Of several that fit, ``student.`` comes first, averaged
             weights (``ema``) and ``teacher.`` come last.
-        key: the entry of the file that holds the weights, ``a.b`` for one within another; None: whatever fits, averaged
-            weights last.
+        key: the entry of the file that holds the weights, ``a.b`` for one within another or for the names of entry a
+            that begin with ``b.``; None: whatever fits, averaged weights last.
         rename: regular expression -> replacement, applied to the names in the file.
         dialects: name -> rules that turn the names of other people's code into those of the network.
 
     Returns:
-        How the file was read, in words; empty where the names stood at its top as they are.
+        How the file was read, in words, and what else in it fits; empty where the names stood at its top as they are.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -102,14 +102,14 @@ def load_weights(
         reason = named[0].misshapen if named else _names(content, levels, wanted, setting)
         raise ValueError(f"{setting} must hold the weights of this network, got {path} {reason}")
     best = min(fits, key=lambda fit: fit.rank)
+    others = [f"{setting}_key={fit.place}" for fit in fits if fit.place != best.place]
     for fit in fits:
         if fit.rank == best.rank and fit.prefix != best.prefix:
             raise ValueError(
                 f"{setting} must hold one network of this architecture, got two in {path}, {best.prefix!r} and "
-                f"{fit.prefix!r}: rename one of them away with {setting.rpartition('.')[0]}.rename"
+                f"{fit.prefix!r}: choose with {setting}_key={best.place} or {others[0]}"
             )
     network.load_state_dict({**wanted, **best.weights})
-    others = [fit.level for fit in fits if fit.level != best.level]
     return best.words + (f" ({', '.join(dict.fromkeys(others))} would fit too)" if others else "")
 
 
@@ -134,7 +134,13 @@ class _Fit:
     misshapen: str
 
     @property
+    def place(self) -> str:
+        """Where it is in the file, as a key."""
+        return f"{self.level}.{self.prefix}".strip(".")
+
+    @property
     def words(self) -> str:
+        """How it was read."""
         words = [f"the entry {self.level}"] if self.level else []
         words += [f"without the prefix {self.prefix}"] if self.prefix else []
         words += [f"with the names of {self.dialect}"] if self.dialect else []
@@ -183,9 +189,15 @@ def _levels(content: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 def _entry(content: Mapping[str, Any], key: str, path: Path, setting: str) -> Mapping[str, Any]:
     entry: Any = content
-    for name in key.split("."):
+    names = key.split(".")
+    for depth, name in enumerate(names):
         if not isinstance(entry, Mapping) or not isinstance(entry.get(name), Mapping):
-            has = ", ".join(map(str, list(entry)[:_SHOWN])) if isinstance(entry, Mapping) else "no entries"
+            named = entry if isinstance(entry, Mapping) else {}
+            prefix = ".".join(names[depth:]) + "."
+            inside = {text.removeprefix(prefix): named[text] for text in named if str(text).startswith(prefix)}
+            if inside:
+                return inside
+            has = ", ".join(map(str, list(named)[:_SHOWN])) or "no entries"
             raise ValueError(f"{setting}_key must name an entry with weights, got {key!r} for {path}, which has {has}")
         entry = entry[name]
     return dict(entry)

@@ -16,6 +16,8 @@ def composed(tmp_path, *overrides):
     return compose(["experiment=smoke", *overrides], output_dir=tmp_path, store_dir=tmp_path)
 
 
+OF_TIMM = "student=timm student.name=resnet18 or teacher=timm teacher.name=resnet18"
+
 PACKAGE = {
     "feature_layers": "feature_layers@student.feature_layers",
     "corruption": "corruption@robustness.corruptions.kinds",
@@ -136,7 +138,10 @@ def test_settings_have_their_types(tmp_path):
         ("loss=nope", r"^there is no loss=nope \(of loss there are bce_kd, "),
         ("loss=fitnet", r"^there is no loss=fitnet; did you mean feature_loss=fitnet\? \("),
         ("feature_loss=[at,rkdd]", r"^there is no feature_loss=rkdd; did you mean feature_loss=rkd\? \("),
-        ("teacher=resnet65", r"^there is no teacher=resnet65; did you mean teacher=resnet56\? \("),
+        (
+            "teacher=resnet65",
+            r"^there is no teacher=resnet65; did you mean teacher=resnet56 or teacher=timm teacher.name=resnet65\? ",
+        ),
         ("loss.tempratur=4", r"^there is no setting loss.tempratur; did you mean loss.temperature\?$"),
         ("tempratur=4", r"^there is no setting tempratur; did you mean temperature\?$"),
         ("datset=digits", r"^there is no setting datset; did you mean dataset\?$"),
@@ -150,6 +155,26 @@ def test_settings_have_their_types(tmp_path):
         ("optimizer.learning_rate=1", r"^there is no setting optimizer.learning_rate; did you mean optimizer.lr\?$"),
         ("wd=0.1", r"^there is no setting wd; did you mean optimizer.weight_decay\?$"),
         ("model=resnet8", r"^there is no setting model; did you mean student=resnet8 or teacher=resnet8\?$"),
+        ("model=resnet18", rf"^there is no setting model; did you mean {OF_TIMM}\?$"),
+        ("arch=resnet18", rf"^there is no setting arch; did you mean {OF_TIMM}\?$"),
+        ("~net", r"^there is no setting net; did you mean student or teacher\?$"),
+        (
+            "student=resnet18",
+            r"; did you mean student=resnet8 or student=timm student.name=resnet18\? \(of student there ",
+        ),
+        ("teacher=vit_s", r"^there is no teacher=vit_s; did you mean teacher=timm teacher.name=vit_s\? \("),
+        ("T=4", r"^there is no setting T; did you mean temperature\?$"),
+        ("tau=4", r"^there is no setting tau; did you mean temperature\?$"),
+        ("loss.T=4", r"^there is no setting loss.T; did you mean loss.temperature\?$"),
+        (
+            "seed=0,1",
+            r"^seed must be one value without -m, got 0,1; -m seed=0,1 runs each \(a list is typed seed=\[0,1\]\)$",
+        ),
+        ("seed=range(0,2)", r"^seed must be one value without -m, got range\(0,2\); -m seed=range\(0,2\) runs each$"),
+        ("alpha=interval(0,1)", r"^alpha must be one value without -m, got interval\(0,1\); -m "),
+        ("loss=glob(*)", r"^loss must be one value without -m, got glob\(\*\); -m "),
+        ("seeds=0,1", r"^there is no setting seeds; did you mean seed\? Several values need -m, got seeds=0,1$"),
+        ("loss=kdd,dkd", r"^there is no loss=kdd; did you mean loss=kd\? .* Several values need -m, got loss=kdd,dkd$"),
         ("hydra.run.dr=x", r"^there is no setting hydra.run.dr; did you mean hydra.run.dir\?$"),
         ("+colour=3", r"^there is no setting colour; --cfg job shows all that there are$"),
         ("teacher.resize=16", r"^teacher.resize has no default, so it is typed with a \+: \+teacher.resize=16$"),

@@ -8,23 +8,27 @@ from pathlib import Path
 import pytest
 
 from kdexp import results
+from kdexp.config import control_fingerprint, run_fingerprint
 from kdexp.report.comparison import Comparison
 from kdexp.report.files import write
 from kdexp.report.runs import find
 
-ARCHIVE = Path(__file__).parent / "old_runs" / "0.1.0.zip"
+ARCHIVES = Path(__file__).parent / "old_runs"
 
 
-@pytest.fixture(scope="module")
-def unpacked(tmp_path_factory):
-    """The folders, as if they had been written where they lie."""
-    folder = tmp_path_factory.mktemp("old")
-    with zipfile.ZipFile(ARCHIVE) as archive:
+def unpack(name, folder):
+    """The folders of an archive, as if they had been written where they lie."""
+    with zipfile.ZipFile(ARCHIVES / name) as archive:
         archive.extractall(folder)
     for path in folder.rglob("*"):
         if path.suffix in (".json", ".yaml", ".log"):
             path.write_text(path.read_text().replace("/tmp/old", str(folder)))
     return folder
+
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory):
+    return unpack("0.1.0.zip", tmp_path_factory.mktemp("old"))
 
 
 @pytest.fixture
@@ -86,3 +90,62 @@ def test_a_report_on_robustness_is_read(unpacked):
     report = json.loads((unpacked / "runs" / "distilled" / "robustness.json").read_text())
     (found,) = Comparison(find([unpacked / "runs" / "distilled"])[0]).reports.values()
     assert found["measures"]["clean"]["acc"] == report["measures"]["clean"]["acc"]
+
+
+@pytest.fixture
+def prior_runs(tmp_path):
+    """Of scheme=teacher_assistant, with its control."""
+    return unpack("0.1.0-prior-runs.zip", tmp_path / "old")
+
+
+def kept(folder):
+    """Names of what lies in the store, by kind."""
+    return {path.name: sorted(one.name for one in path.iterdir()) for path in (folder / "store").iterdir()}
+
+
+@pytest.mark.parametrize("archive", ["0.1.0-prior-runs.zip", "0.1.0-interrupted.zip"])
+def test_fingerprints_in_the_files_are_those_that_their_configurations_have_now(archive, tmp_path):
+    paths = sorted(unpack(archive, tmp_path).rglob("results.json"))
+    assert paths
+    for path in paths:
+        written, config = json.loads(path.read_text()), results.read(path.parent, "run")["config"]
+        assert run_fingerprint(config) == written["fingerprint"]
+        assert control_fingerprint(config) == written["control_fingerprint"]
+
+
+def test_one_with_prior_runs_is_compared_with_its_control(prior_runs, tmp_path):
+    runs, unread = find([prior_runs / "runs"])
+    assert not unread
+    assert [run.folder.name for run in runs] == ["control", "prior_runs"]
+    comparison = Comparison(runs)
+    (setting,) = comparison.distilled
+    assert setting.gain is not None
+    saved = [json.loads((run.folder / "results.json").read_text())["metrics"]["test"]["best"]["acc"] for run in runs]
+    assert setting.gain.differences == pytest.approx((saved[1] - saved[0],))
+    for _, path in write(comparison, tmp_path, source=["old"]):
+        assert path.stat().st_size
+
+
+@pytest.mark.slow
+def test_one_with_prior_runs_is_evaluated_with_the_assistant_for_a_teacher(command, prior_runs):
+    before = kept(prior_runs)
+    for folder in (prior_runs / "runs" / "prior_runs", prior_runs / "runs" / "prior_runs" / "steps" / "first"):
+        done = command("kdexp-eval", f"run={folder}")
+        assert "agreement" in done.stdout, "the teacher was not found"
+        assert "equal within 1e-05" in done.stdout
+    assert kept(prior_runs) == before, "a teacher was trained or measured again"
+
+
+@pytest.mark.slow
+def test_an_interrupted_one_with_crd_is_evaluated_and_resumed(command, tmp_path):
+    old = unpack("0.1.0-interrupted.zip", tmp_path / "old")
+    folder, teachers = old / "runs" / "interrupted", kept(old)["teachers"]
+    before = (folder / "metrics.csv").read_text().splitlines()
+    assert results.read(folder, "run")["status"] == "interrupted"
+    command("kdexp-train", f"resume={folder}")
+    after = (folder / "metrics.csv").read_text().splitlines()
+    assert after[: len(before)] == before
+    assert len(after) == 51
+    assert results.read(folder, "run")["status"] == "completed"
+    assert "agreement" in command("kdexp-eval", f"run={folder}").stdout
+    assert kept(old)["teachers"] == teachers, "the teacher was trained again"

@@ -31,6 +31,7 @@ from kdexp.feature_losses.simkd import ReusedClassifier, SimKD
 from kdexp.features import Reader, pair_of
 from kdexp.hooked import HookedLoss
 from kdexp.losses.kd import KD
+from kdexp.losses.label_smoothing import LabelSmoothing
 from kdexp.robustness.attacks import Attack
 
 ROOT = Path(__file__).parents[1]
@@ -293,7 +294,7 @@ def test_a_data_set_of_torchvision_trains_without_a_validation_part(trainer):
 @pytest.mark.filterwarnings("ignore:Your `val_dataloader`'s sampler has shuffling enabled")
 def test_the_teacher_is_compared_on_the_samples_of_each_epoch(trainer):
     """A validation loader of one's own may shuffle: what the teacher gave in another epoch is of other samples."""
-    module = distiller(soft_loss=None)
+    module = distiller(soft_loss=None, alpha=1.0)
     module._optimizer = partial(torch.optim.SGD, lr=0.0)  # nothing moves, so every epoch measures the same
     for norm in (m for m in module.student.modules() if isinstance(m, nn.BatchNorm2d)):
         norm.momentum = 0.0
@@ -359,3 +360,44 @@ def test_a_schedule_without_a_last_epoch_is_refused(trainer):
     with pytest.raises(ValueError, match=r"^Trainer.max_epochs must be given where alpha, .* got -1$"):
         trainer(max_steps=2).fit(module, LOADERS["(x, y)"](), LOADERS["(x, y)"]())
     trainer(max_steps=2).fit(distiller(), LOADERS["(x, y)"](), LOADERS["(x, y)"]())
+
+
+@pytest.mark.parametrize(
+    ("changed", "rule"),
+    [
+        (
+            {"soft_loss": None},
+            "soft_loss or feature_losses must be given with a teacher unless alpha is 1, got neither",
+        ),
+        ({"teacher": None}, "teacher must be given with soft_loss=KD unless alpha is 1, got None"),
+        (
+            {"teacher": None, "alpha": lambda progress: 1 - progress},
+            "teacher must be given with soft_loss=KD unless alpha is 1, got None",
+        ),
+    ],
+)
+def test_a_teacher_and_a_loss_that_learns_from_it_go_together(changed, rule):
+    with pytest.raises(ValueError, match=f"^{rule}$"):
+        distiller(**changed)
+
+
+def test_feature_losses_need_a_teacher():
+    with pytest.raises(ValueError, match=r"^teacher must be given with feature_losses \(at, fitnet\), got None$"):
+        distiller(AT, FitNet, teacher=None, soft_loss=None)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"soft_loss": None, "teacher": None},
+        {"alpha": 1.0, "teacher": None},
+        {"alpha": 1.0, "soft_loss": None},
+        {"soft_loss": LabelSmoothing(0.1), "teacher": None},
+    ],
+)
+def test_a_student_may_learn_from_the_labels_alone(trainer, changed):
+    trainer(max_epochs=1).fit(distiller(**changed), LOADERS["(x, y)"](), LOADERS["(x, y)"]())
+
+
+def test_feature_losses_alone_are_enough_for_a_teacher():
+    distiller(FitNet, soft_loss=None)

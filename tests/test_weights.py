@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 
@@ -132,11 +133,15 @@ FORMS = {
     ),
     "a distiller's": (
         lambda state: {"state_dict": before("teacher.", state) | before("architecture.", state)},
-        "the entry state_dict, without the prefix architecture.",
+        "the entry state_dict, without the prefix architecture. (teacher.weights_key=state_dict.teacher would fit too)",
     ),
     "averaged weights beside others": (
         lambda state: {"state_dict_ema": before("module.", state), "model": state},
-        "the entry model (state_dict_ema would fit too)",
+        "the entry model (teacher.weights_key=state_dict_ema.module would fit too)",
+    ),
+    "averaged weights under names of their own": (
+        lambda state: before("model.ema.", state) | before("model.net.", state),
+        "without the prefix model.net. (teacher.weights_key=model.ema would fit too)",
     ),
     "without the counts of batches": (
         lambda state: {name: tensor for name, tensor in state.items() if "num_batches" not in name},
@@ -173,7 +178,19 @@ def test_two_networks_that_fit_are_not_chosen_between(tmp_path):
     state = with_batch_norm().state_dict()
     message = refused(tmp_path, before("a.", state) | before("b.", state))
     assert message.startswith("teacher.weights must hold one network of this architecture, got two in ")
-    assert "'a.' and 'b.'" in message
+    assert message.endswith("'a.' and 'b.': choose with teacher.weights_key=a or teacher.weights_key=b")
+
+
+@pytest.mark.parametrize("around", [lambda state: state, lambda state: {"state_dict": state}], ids=["top", "entry"])
+def test_a_key_that_was_told_takes_the_other_network(tmp_path, around):
+    torch.manual_seed(0)
+    net, average, loaded, path = *(with_batch_norm() for _ in range(3)), tmp_path / "teacher.pth"
+    torch.save(around(before("model.ema.", average.state_dict()) | before("model.net.", net.state_dict())), path)
+    words = load_weights(loaded, path, "teacher.weights")
+    assert torch.equal(loaded[0].weight, net[0].weight)
+    key = re.search(r"\(teacher.weights_key=(\S+) would fit too\)$", words)[1]
+    assert load_weights(loaded, path, "teacher.weights", key=key) == f"the entry {key}"
+    assert torch.equal(loaded[0].weight, average[0].weight)
 
 
 def test_when_nothing_fits_the_first_names_of_both_sides_are_shown(tmp_path):

@@ -4,6 +4,7 @@ import csv
 import itertools
 import logging
 import math
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ MISSING = frozenset(
 """What a cell without a value holds; what pandas takes for one, and the ``?`` of the UCI repository."""
 
 _DELIMITERS = ",;\t|"
+_DECIMAL_COMMA = re.compile(r"[+-]?[\d.]*,\d+([eE][+-]?\d+)?")  # of its words a column would be one-hot
 _MOST_WORDS = 100  # a column of more is a name or an id, nothing to learn from
 _SAY_EVERY_SECONDS = 5.0
 _PART = 20_000  # rows that are text at the same time
@@ -255,6 +257,13 @@ class _Collected:
             if text is None:
                 continue
             is_word = number is None
+            if is_word and _DECIMAL_COMMA.fullmatch(text):
+                pointed = text.replace(".", "").replace(",", ".")
+                raise ValueError(
+                    f"dataset.source.columns must hold numbers with decimal points, got a comma in {text} of "
+                    f"{self._name!r}, line {line} of {self._path.name}; write {pointed} in the file, "
+                    "or dataset.source.words=[NAME] where they are words"
+                )
             if self._is_words is None:
                 self._is_words = is_word
             if is_word is not self._is_words:

@@ -199,7 +199,12 @@ def test_several_label_columns_are_a_multilabel_task(tmp_path):
 REFUSED = {
     "value missing": (changed(3, 0, ""), {}, "missing must be mean .* got refuse: 'age' has none in line 4 of my.csv"),
     "label missing": (changed(7, 4, ""), {}, "label must be given in each row, got none in 'risk', line 8"),
-    "word among numbers": (changed(9, 0, "12,5"), {}, "numbers or words, got both in 'age': '12,5' in line 10"),
+    "word among numbers": (changed(9, 0, "old"), {}, "numbers or words, got both in 'age': 'old' in line 10"),
+    "decimal comma": (changed(9, 0, "12,5"), {}, "got a comma in 12,5 of 'age', line 10 .* write 12.5 in"),
+    "decimal commas": (
+        [["x", "y"], *([f"-1.000,{i % 3}", "ab"[i % 2]] for i in range(9))], {"label": "y"},
+        "decimal points, got a comma in -1.000,0 of 'x', line 2 of my.csv; write -1000.0 in the file",
+    ),
     "number among words": (changed(9, 1, "7"), {}, "numbers or words, got both in 'job': '7' in line 10"),
     "infinite": (changed(2, 0, "inf"), {}, "finite numbers, got inf in 'age', line 3"),
     "cells": ([*ROWS, ["1"]], {}, "as many cells in each row as column names, 5, got 1 in line 42"),
@@ -237,6 +242,8 @@ def test_a_column_of_names_is_refused_and_may_be_dropped(tmp_path):
 
 def test_codes_may_be_read_as_words(tmp_path):
     assert load("my.csv", "risk", written(tmp_path), words=["code"]).train_inputs.shape[1] == 8
+    commas = changed(9, 2, "1,5")
+    assert load("my.csv", "risk", written(tmp_path, commas), words=["code"]).train_inputs.shape[1] == 9
 
 
 def test_an_index_that_pandas_wrote_is_left_out(tmp_path, caplog):
