@@ -30,7 +30,7 @@ from kdexp.config import (
     run_fingerprint,
     teachers,
 )
-from kdexp.evaluation import Examination
+from kdexp.robustness_evaluator import RobustnessEvaluator
 from kdexp.schemes import steps
 from kdexp.weights import state_digest
 
@@ -315,8 +315,8 @@ def measured_cells() -> dict[str, str]:
         config = OmegaConf.create(composed(overrides))
         data = Data(config)
         data.__dict__["content"] = CONTENT
-        evaluator = Examination(config, data, torch.device("cpu"))
-        keys = {f"{cell.axis} {cell.name} {cell.dose:g}": evaluator._key(cell, "s", "t") for cell in evaluator.cells}
+        evaluator = RobustnessEvaluator(config, data, torch.device("cpu"))
+        keys = {f"{cell.axis} {cell.name} {cell.level:g}": evaluator.key(cell, "s", "t") for cell in evaluator.cells}
         found |= {f"{kind}: {name}": keys[name] for name in CHOSEN[kind]}
         found[f"{kind}: all {len(keys)}"] = fingerprint(keys)
     return found
