@@ -42,7 +42,7 @@ TEXTS = {
     | {"file", "val", "test", "labels", "val_labels", "test_labels", "folder"}
     | {"label", "columns", "drop", "words", "missing", "inputs", "layout", "image"},
     "loss": {"task", "args", "kwargs"},
-    "axis": {"name", "dataset", "pairs", "kinds", "autoattack"},
+    "axis": {"name", "dataset", "pairs", "kinds"},
     "perturbation": {"applies_to", "family", "large", "operator", "parameter", "small"},
 }
 
