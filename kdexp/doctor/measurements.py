@@ -47,24 +47,19 @@ def input_moments(
     Args:
         data: the student's.
         teacher: it converts the inputs to each network's own mean and std; that is what is measured.
-        device: where the teacher runs.
+        device: where the inputs are.
         per_channel: see `Moments`.
         samples: at most so many are used, drawn at random and stratified by class.
     """
     student = Moments(per_channel)
-    networks = [] if teacher is None else [(net, Moments(per_channel)) for net in teacher.to(device).networks]
-    hooks = [
-        network.register_forward_pre_hook(lambda _, given, moments=moments: moments.add(given[0]))
-        for network, moments in networks
-    ]
+    teachers = [] if teacher is None else [Moments(per_channel) for _ in teacher.networks]
     positions = stratified_sample(data.splits.train.target, samples, seed=0)
     for batch in data.eval_batches("train", device, positions=positions):
         student.add(batch.inputs)
         if teacher is not None:
-            teacher(batch.inputs)
-    for hook in hooks:
-        hook.remove()
-    return student, [moments for _, moments in networks]
+            for moments, inputs in zip(teachers, teacher.network_inputs(batch.inputs), strict=True):
+                moments.add(inputs)
+    return student, teachers
 
 
 def val_inputs(data: DataModule, samples: int = 64) -> Tensor:

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+pytestmark = pytest.mark.slow  # whole programs
+
 DIGITS = ("dataset=digits", "teacher=cnn_small", "teacher.recipe.max_epochs=5", "trainer=cpu")
 
 

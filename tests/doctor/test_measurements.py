@@ -101,6 +101,26 @@ def test_a_loss_that_compares_samples_is_known_by_what_it_does(loss, compares):
     assert compares_samples(loss, student, teacher, batch) is compares
 
 
+def test_inputs_of_a_teacher_are_measured_after_its_own_normalization():
+    split = Split(torch.arange(40.0).view(40, 1) / 40, torch.arange(40) % 2, torch.arange(40))
+    teacher = Teacher([nn.Linear(1, 2)], data=([0.0], [1.0]), expects=[([0.5], [0.25])])
+    data = DataModule(
+        Splits(split, split, split),
+        augment=[],
+        mean=[0.0],
+        std=[1.0],
+        batch_size=8,
+        eval_batch_size=7,
+        drop_last=True,
+        seed=0,
+    )
+    student, (of_teacher,) = input_moments(data, teacher, torch.device("cpu"), per_channel=True)
+    (mean, std), (seen, spread) = student.compute(), of_teacher.compute()
+    assert torch.allclose(mean, split.inputs.double().mean(0))
+    assert torch.allclose(seen, (mean - 0.5) / 0.25)
+    assert torch.allclose(spread, std / 0.25)
+
+
 class Noisy(nn.Linear):
     def forward(self, inputs):
         return nn.functional.dropout(super().forward(inputs), 0.5)  # whatever the mode
