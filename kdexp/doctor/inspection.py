@@ -143,9 +143,9 @@ class InspectionCallback(pl.Callback):
 
     def _measure(self, distiller: Distiller, batch: Batch) -> None:
         self.batch = batch
-        logits, terms = distiller._training_terms(batch)
+        logits, terms = distiller.training_terms(batch)
         self.student_logits.append(logits.detach().float().cpu())
-        stats = distiller._gradient_stats({name: part for name, part in terms.items() if part[1].requires_grad})
+        stats = distiller.gradient_stats({name: part for name, part in terms.items() if part[1].requires_grad})
         peers = tuple(f"_{name}" for name in getattr(distiller, "peers", {}))
         for name, (weight, value) in terms.items():
             if name.endswith(peers):  # a peer's own term
@@ -157,7 +157,7 @@ class InspectionCallback(pl.Callback):
                 measured.norms.append(float(stats.get(f"grad_norm_{name}", 0.0)))
             cosine = stats.get("grad_cosine" if name == "soft" else f"grad_cosine_{name}")
             measured.cosines += [] if cosine is None else [float(cosine)]
-        outputs = distiller._ask_teacher(batch.inputs)
+        outputs = distiller.teacher_outputs(batch.inputs)
         if outputs is not None:
             self.teacher_logits.append(outputs.logits.float().cpu())
 
@@ -209,10 +209,10 @@ class InspectionCallback(pl.Callback):
     def teacher_seconds(self, distiller: Distiller) -> float:
         """Duration of the teacher's forward pass of the last checked batch."""
         with self._precision.forward_context():
-            distiller._ask_teacher(self.batch.inputs)  # warms up
+            distiller.teacher_outputs(self.batch.inputs)  # warms up
             started = self._now()
             for _ in range(3):
-                distiller._ask_teacher(self.batch.inputs)
+                distiller.teacher_outputs(self.batch.inputs)
             return (self._now() - started) / 3
 
     def _now(self) -> float:

@@ -157,15 +157,15 @@ def _labeled_pair(distiller: Distiller, batch: Batch) -> tuple[Outputs, Outputs,
     """Up to 32 labeled samples of a batch, an even number, and both networks' outputs for them."""
     rows = batch.target.reshape(len(batch.target), -1)
     # A mixed target's row sums to the fraction of it that is labeled.
-    is_mixed = rows.is_floating_point() and distiller._task == "multiclass"
+    is_mixed = rows.is_floating_point() and distiller.task == "multiclass"
     labeled = rows.sum(1) > 0.999 if is_mixed else (rows != UNLABELED).any(1)
     kept = labeled.nonzero().squeeze(1)
     kept = kept[: min(len(kept) // 2 * 2, 32)]
     batch = Batch(batch.inputs[kept], batch.target[kept], batch.index[kept])
     distiller.eval()
     with torch.no_grad():
-        student = distiller._read_student(batch.inputs)
-        teacher = distiller._ask_teacher(batch.inputs)
+        student = distiller.student_outputs(batch.inputs)
+        teacher = distiller.teacher_outputs(batch.inputs)
     # Peers, or a loss that needs no teacher:
     return student, Outputs(torch.randn_like(student.logits)) if teacher is None else teacher, batch
 
