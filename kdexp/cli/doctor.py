@@ -44,7 +44,7 @@ def run(config: DictConfig) -> Iterator[Finding]:
     from kdexp.doctor.run_checks import run_checks  # here: --help must not wait for torch
 
     if name:
-        advice = "the later ones need its student: they are not examined"
+        advice = "the later runs need its student and are not checked"
         yield Finding("scheme", f"{config.scheme.name}: the first run, {name}", "note", advice)
     yield from run_checks(cast(Config, OmegaConf.create(values)))
 
@@ -69,7 +69,7 @@ def _doctor(config: DictConfig) -> None:
 def _with_own_overrides() -> None:
     given = sys.argv[1:]
     if {"-m", "--multirun"} & set(given):
-        raise ValueError("kdexp-doctor examines one configuration, got --multirun")
+        raise ValueError("kdexp-doctor checks one configuration, got --multirun")
     # Before the user's overrides, which may change them, and beside them, as Hydra's parser wants it.
     first = next((place for place, word in enumerate(given) if "=" in word and word[0] != "-"), len(given))
     sys.argv[1:] = [*given[:first], *_OVERRIDES, *given[first:]]

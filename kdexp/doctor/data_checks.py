@@ -27,7 +27,7 @@ def _class_counts(name: str, split: Split, task: Task, num_classes: int) -> Find
     few, many = int(counts.min()), int(counts.max())
     found = f"{len(split)} samples, {few} to {many} a class"
     if unlabeled:
-        found += f", {unlabeled} without a label"
+        found += f", {unlabeled} unlabeled"
     missing = [str(number) for number, count in enumerate(counts.tolist()) if count == 0]
     if missing and unlabeled < len(split):
         shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
@@ -35,7 +35,7 @@ def _class_counts(name: str, split: Split, task: Task, num_classes: int) -> Find
         advice = (
             "the student cannot learn them: check dataset.num_classes, or raise dataset.train_fraction"
             if name == "train"
-            else "they have no part in the macro metrics: a larger split would have them"
+            else "the macro metrics leave them out: use a larger split"
         )
         return Finding(check, found, "warning", advice)
     if few and many > 10 * few:

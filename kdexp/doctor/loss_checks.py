@@ -30,7 +30,7 @@ def _term(name: str, term: MeasuredTerm, reference: str, degenerate: bool) -> Fi
         advice = "look for log(0), 0/0 or an overflow in this term; trainer.precision=32-true rules out the last"
         return Finding(check, found + norm, "error", advice)
     if term.weight == 0:
-        return Finding(check, f"{found}: no part in the first epoch")
+        return Finding(check, f"{found}: not used in the first epoch")
     found += norm
     if max(term.norms) < 1e-12:
         advice = "it cannot teach the student: leave it out or replace it"
@@ -41,9 +41,9 @@ def _term(name: str, term: MeasuredTerm, reference: str, degenerate: bool) -> Fi
 
 
 def _balance(norms: Mapping[str, float]) -> Finding:
-    check = "balance of the terms"
+    check = "gradient norm ratio"
     strong, weak = max(norms, key=norms.__getitem__), min(norms, key=norms.__getitem__)
-    found = f"{strong} pulls {norms[strong] / norms[weak]:.3g} times as hard as {weak}"
+    found = f"{strong} has {norms[strong] / norms[weak]:.3g} times the gradient norm of {weak}"
     if norms[strong] > 100 * norms[weak]:
         return Finding(check, found, "note", f"{weak} hardly counts: change its weight, or alpha")
     return Finding(check, found)
@@ -56,8 +56,12 @@ def _mean(values: Sequence[float]) -> float:
 def loss_warning(message: str) -> Finding:
     """A warning that a loss or a network has issued."""
     two = "2 classes" in message
-    advice = "loss=kd has its whole signal with two classes" if two else "see the docstring of what warns"
-    return Finding("a loss warns", message, "warning", advice)
+    advice = (
+        "with two classes use loss=kd, all of whose terms have a gradient"
+        if two
+        else "see the docstring of the loss that raised this warning"
+    )
+    return Finding("loss warning", message, "warning", advice)
 
 
 def alpha_convention(alpha: float, schedule: Schedule, published: float | None) -> Finding:
@@ -86,20 +90,20 @@ def batch_dependent(losses: BatchDependence | None, *, ranks: int, batch_size: i
         batch_size: samples in a batch of all ranks.
         num_classes: of the data.
     """
-    check = "terms that compare samples"
+    check = "batch-dependent losses"
     if losses is None:
-        return Finding(check, "not examined: fewer than 4 labelled samples in a batch")
+        return Finding(check, "not checked: fewer than 4 labeled samples in a batch")
     comparing = losses.own + losses.foreign
     found = ", ".join(comparing) or "none"
     if losses.unknown:
-        found += f"; cannot be told of {', '.join(losses.unknown)} (random, or with a state)"
+        found += f"; unknown for {', '.join(losses.unknown)} (random or stateful)"
     if losses.foreign and ranks > 1:
         advice = f"{', '.join(losses.foreign)} must gather the batch of all ranks itself: see kdexp.losses.gather"
         return Finding(check, f"{found}; {ranks} ranks", "warning", advice)
     if losses.own and ranks > 1:
-        advice = f"they see the batch of all {ranks} ranks, {batch_size} samples, as one process would"
+        advice = f"computed on the global batch of all {ranks} ranks, {batch_size} samples, as in one process"
         return Finding(check, found, "note", advice)
     if comparing and batch_size < num_classes:
-        advice = f"a batch of {batch_size} has less than one sample for each of the {num_classes} classes: "
+        advice = f"a batch of {batch_size} has fewer samples than the {num_classes} classes: "
         return Finding(check, found, "note", f"{advice}try a larger one")
     return Finding(check, found)

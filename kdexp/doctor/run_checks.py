@@ -56,7 +56,7 @@ def run_checks(config: Config) -> Iterator[Finding]:
     val_batches = _val_batches(config, data)
     stopped = take_steps(distiller, data.student, config.trainer, inspection, val_batches=val_batches)
     if not inspection.terms:
-        yield Finding("first step", stopped, "error", "kdexp-train would end with this")
+        yield Finding("first step", stopped, "error", "kdexp-train would fail with this")
         return
     distiller.to(inspection.batch.inputs.device)  # the Trainer takes it to the CPU when it ends
     if teacher is not None:

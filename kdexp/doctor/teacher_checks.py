@@ -20,7 +20,7 @@ def teacher_accuracy(accuracy: float, counts: Tensor, samples: int, task: Task, 
 def frozen(state: TeacherState) -> Finding:
     """Whether the teacher is in eval mode and takes no gradient."""
     wrong = [f"{state.training_modules} modules in training mode"] if state.training_modules else []
-    wrong += [f"{state.trainable_parameters} parameters that take a gradient"] if state.trainable_parameters else []
+    wrong += [f"{state.trainable_parameters} parameters with requires_grad"] if state.trainable_parameters else []
     if wrong:
         advice = "call eval() and requires_grad_(False) on its networks"
         return Finding("teacher frozen", ", ".join(wrong), "error", advice)
@@ -29,15 +29,15 @@ def frozen(state: TeacherState) -> Finding:
 
 def deterministic(state: TeacherState) -> Finding:
     """Whether the teacher gives the same logits twice, and those that it gave before the student's training."""
-    check = "teacher steady"
+    check = "teacher deterministic"
     first, second = state.after
     if not _same(first, second):
         advice = "it draws random numbers in eval mode, or keeps a state: look for functional dropout"
-        return Finding(check, "two passes over a batch differ", "error", advice)
+        return Finding(check, "two forward passes of a batch differ", "error", advice)
     if not _same(state.before, first):
         advice = "something trains it or moves its batch norm's statistics"
-        return Finding(check, "it changed while the student was trained", "error", advice)
-    return Finding(check, "two passes agree, and with one before the training")
+        return Finding(check, "its logits changed while the student was trained", "error", advice)
+    return Finding(check, "two forward passes agree, and with one before the training")
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
@@ -54,7 +54,7 @@ def logit_scale(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Finding
     found = f"student {_scale(student):.3g}"
     if teacher:
         found += f", teacher {_scale(teacher):.3g}"
-    return Finding("scale of the logits", found)
+    return Finding("logit scale", found)
 
 
 def _scale(logits: Sequence[Tensor]) -> float:
@@ -73,11 +73,11 @@ def confidence(logits: Tensor, temperature: float, task: Task) -> Finding:
         temperature: T.
         task: what the logits mean.
     """
-    check = "teacher's answers"
+    check = "teacher confidence"
     scaled = logits.float() / temperature
     top = scaled.softmax(1).amax(1) if task == "multiclass" else torch.maximum(scaled.sigmoid(), (-scaled).sigmoid())
     mean, least = float(top.mean()), 1 / (logits.shape[1] if task == "multiclass" else 2)
-    found = f"{mean:.3f} of the probability on the first choice at T={temperature:g}"
+    found = f"mean top-1 probability {mean:.3f} at T={temperature:g}"
     if mean > 0.99:
         advice = "the soft term says little more than the labels: try a higher temperature"
         return Finding(check, found, "note", advice)

@@ -31,10 +31,11 @@ def batch_and_ranks(dataset: Dataset, trainer: Trainer, student: nn.Module) -> l
     if dataset.drop_last and size % world:
         advice = f"make dataset.batch_size divisible by {world}"
         return [Finding("batch", f"dataset.batch_size={size} on {world} ranks", "error", advice)]
-    findings = [Finding("batch", found, "note", "dataset.batch_size is the batch of all ranks; the rate goes with it")]
+    advice = "dataset.batch_size is the global batch size; tune the learning rate for it, not for the per-rank batch"
+    findings = [Finding("batch", found, "note", advice)]
     has_batch_norm = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in student.modules())
     if has_batch_norm and not trainer.sync_batchnorm:
-        advice = "trainer.sync_batchnorm=true takes the statistics over all ranks"
+        advice = "trainer.sync_batchnorm=true computes the statistics over all ranks"
         findings.append(Finding("batch norm", f"statistics of {size / world:.3g} samples", "note", advice))
     return findings
 
@@ -49,7 +50,7 @@ def network_sizes(student: NetworkSize, teacher: NetworkSize | None, *, why_no_t
         f"{teacher.parameters / max(student.parameters, 1):.1f} and {teacher.macs / max(student.macs, 1):.1f} times)"
     )
     if teacher.parameters < student.parameters:
-        return Finding("size", found, "note", "the student is the larger network: is it meant to be?")
+        return Finding("size", found, "note", "the student is larger than the teacher: is that intended?")
     return Finding("size", found)
 
 
@@ -63,10 +64,10 @@ def nan_or_inf(tensors: Mapping[str, Tensor], *, steps: int, stopped: str) -> Fi
     """
     bad = [name for name, values in tensors.items() if not values.isfinite().all()]
     if stopped or bad:
-        found = stopped or f"not finite: {_some(bad)}"
+        found = stopped or f"NaN or Inf in {_some(bad)}"
         advice = "lower the learning rate, clip the gradient (trainer.gradient_clip_val), or look at the terms above"
-        return Finding("finite numbers", found, "error", advice)
-    return Finding("finite numbers", f"inputs, logits, terms and weights, after {steps} steps")
+        return Finding("NaN/Inf", found, "error", advice)
+    return Finding("NaN/Inf", f"none in inputs, logits, terms and weights, after {steps} steps")
 
 
 def unused_parameters(names: Sequence[str], trainer: Trainer, *, in_stages: bool = False) -> Finding:
@@ -83,7 +84,7 @@ def unused_parameters(names: Sequence[str], trainer: Trainer, *, in_stages: bool
     found = f"{len(names)}: {_some(names)}"
     waits = trainer.strategy in ("auto", "ddp") and not (in_stages and trainer.strategy == "ddp")
     if ranks(trainer) > 1 and waits:
-        advice = "several ranks wait for their gradients: trainer.strategy=ddp_find_unused_parameters_true"
+        advice = "DDP waits for their gradients: set trainer.strategy=ddp_find_unused_parameters_true"
         return Finding(check, found, "error", advice)
     return Finding(check, found, "note", "no term uses them in the first epoch")
 
@@ -105,10 +106,10 @@ def speed(
         teacher_seconds: duration of the teacher's forward pass of a batch; None without a teacher.
     """
     if math.isnan(cost.step_seconds):
-        return [Finding("speed", f"cannot be told from {cost.steps} steps")]
+        return [Finding("speed", f"unknown: {cost.steps} steps are too few to time")]
     rate = f"{batch_size / cost.step_seconds:.0f} samples/s, {1e3 * cost.step_seconds:.1f} ms a step"
     if teacher_seconds is not None:
-        rate += f", {min(teacher_seconds / cost.step_seconds, 1.0):.0%} of it the teacher's"
+        rate += f", {min(teacher_seconds / cost.step_seconds, 1.0):.0%} of it the teacher's forward pass"
     if trainer.compile:
         rate += ", without trainer.compile"
     validation = val_batches * cost.val_seconds if val_batches else 0.0
@@ -117,7 +118,7 @@ def speed(
     run = f"about {whole}: {epochs} epochs of {cost.epoch_steps} steps and {val_batches} validation batches"
     if world > 1:
         run += f", on one device; the run has {world}"
-    return [Finding("speed", rate), Finding("whole training", run)]
+    return [Finding("speed", rate), Finding("training time", run)]
 
 
 def memory_and_disk(cost: Cost, *, student_bytes: int, weights_bytes: int) -> list[Finding]:
@@ -128,7 +129,7 @@ def memory_and_disk(cost: Cost, *, student_bytes: int, weights_bytes: int) -> li
         student_bytes: of the student's state dict.
         weights_bytes: of everything that is trained, without the optimizer's state.
     """
-    where = ", most of the GPU's in the timed steps" if cost.on_gpu else ", of the whole process up to now"
+    where = ", peak of the GPU in the timed steps" if cost.on_gpu else ", peak of the whole process so far"
     checkpoint = format_bytes(weights_bytes + cost.optimizer_bytes)
     return [
         Finding("memory", format_bytes(cost.peak_bytes) + where),

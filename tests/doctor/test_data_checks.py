@@ -18,10 +18,10 @@ def splits(train, val=(0, 1, 2), test=(0, 1, 2)) -> Splits:
     ("train", "verdict", "words"),
     [
         ([0, 1, 2, 2], "ok", "4 samples, 1 to 2 a class"),
-        ([0, 1, 1, UNLABELED], "warning", "1 without a label; 1 of 3 classes missing: 2"),
+        ([0, 1, 1, UNLABELED], "warning", "1 unlabeled; 1 of 3 classes missing: 2"),
         ([0, 1] + 11 * [2], "note", "1 to 11 a class"),
         ([0, 1] + 10 * [2], "ok", "1 to 10 a class"),
-        (3 * [UNLABELED], "ok", "3 without a label"),
+        (3 * [UNLABELED], "ok", "3 unlabeled"),
     ],
 )
 def test_classes_are_counted(train, verdict, words):
@@ -33,7 +33,7 @@ def test_classes_are_counted(train, verdict, words):
 def test_labels_of_several_classes_are_counted_one_by_one():
     target = [[1.0, 0.0], [1.0, 1.0], [UNLABELED, UNLABELED]]
     finding = class_counts(splits(target, [[1.0, 1.0]], [[1.0, 0.0]]), "multilabel", 2)
-    assert "3 samples, 1 to 2 a class, 1 without a label" in finding[0].found
+    assert "3 samples, 1 to 2 a class, 1 unlabeled" in finding[0].found
     assert "1 of 2 classes missing: 1" in finding[2].found
 
 

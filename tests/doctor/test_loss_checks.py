@@ -49,7 +49,7 @@ def test_terms_out_of_balance_by_a_hundred_are_noted(weak, verdict):
     terms = {"hard": well(), "soft": well(norms=[weak])}
     balance = term_findings(terms, degenerate=False)[-1]
     assert balance.verdict == verdict
-    assert f"hard pulls {0.6 / weak:.3g} times as hard as soft" in balance.found
+    assert f"hard has {0.6 / weak:.3g} times the gradient norm of soft" in balance.found
 
 
 @pytest.mark.parametrize(
@@ -76,13 +76,13 @@ def test_a_schedule_of_alpha_is_shown():
 @pytest.mark.parametrize(
     ("losses", "ranks", "batch_size", "verdict", "words"),
     [
-        (None, 1, 64, "ok", "fewer than 4 labelled samples"),
+        (None, 1, 64, "ok", "fewer than 4 labeled samples"),
         (BatchDependence(), 2, 64, "ok", "none"),
         (BatchDependence(own=["soft"]), 1, 64, "ok", "soft"),
         (BatchDependence(own=["soft"]), 2, 64, "note", "soft"),
         (BatchDependence(own=["soft"]), 1, 9, "note", "soft"),
         (BatchDependence(own=["soft"], foreign=["mine"]), 2, 64, "warning", "soft, mine; 2 ranks"),
-        (BatchDependence(unknown=["crd"]), 2, 64, "ok", "crd (random, or with a state)"),
+        (BatchDependence(unknown=["crd"]), 2, 64, "ok", "unknown for crd (random or stateful)"),
     ],
 )
 def test_losses_that_compare_samples_are_judged_by_ranks_and_batch(losses, ranks, batch_size, verdict, words):

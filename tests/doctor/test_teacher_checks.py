@@ -46,14 +46,14 @@ def test_a_teacher_that_is_frozen_and_deterministic_is_ok():
 def test_a_teacher_that_is_not_frozen_is_an_error_that_says_why():
     finding = frozen(state(training_modules=1, trainable_parameters=2))
     assert finding.verdict == "error"
-    assert "1 modules in training mode, 2 parameters that take a gradient" in finding.found
+    assert "1 modules in training mode, 2 parameters with requires_grad" in finding.found
 
 
 def test_a_teacher_that_is_not_deterministic_is_an_error_that_says_why():
     logits = state().before
     noisy, moved = state(after=(logits, logits + 0.1)), state(after=(logits + 0.1, logits + 0.1))
     assert [deterministic(found).verdict for found in (noisy, moved)] == ["error", "error"]
-    assert "two passes over a batch differ" in deterministic(noisy).found
+    assert "two forward passes of a batch differ" in deterministic(noisy).found
     assert "changed" in deterministic(moved).found
 
 
@@ -66,7 +66,7 @@ def test_the_scale_of_logits_is_that_around_their_mean_over_the_classes():
 
 def test_the_confidence_is_that_of_the_softened_probabilities():
     logits = torch.tensor([[0.0, math.log(3.0) * 2]])
-    assert "0.750 of the probability on the first choice at T=2" in confidence(logits, 2.0, "multiclass").found
+    assert "mean top-1 probability 0.750 at T=2" in confidence(logits, 2.0, "multiclass").found
     assert "0.750" in confidence(torch.tensor([[-2 * math.log(3.0)]]), 2.0, "binary").found
     assert "higher temperature" in confidence(10 * logits, 1.0, "multiclass").advice
     assert "lower temperature" in confidence(logits, 100.0, "multiclass").advice

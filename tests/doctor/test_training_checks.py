@@ -66,7 +66,7 @@ def test_nan_and_inf_are_errors_that_name_where_they_are():
     assert nan_or_inf(tensors, steps=5, stopped="").verdict == "ok"
     finding = nan_or_inf(tensors | dict.fromkeys("abcd", torch.tensor([1.0, math.inf])), steps=5, stopped="")
     assert finding.verdict == "error"
-    assert finding.found.endswith("a, b, c, ...")
+    assert finding.found == "NaN or Inf in a, b, c, ..."
     assert nan_or_inf(tensors, steps=5, stopped="the soft loss became NaN").found == "the soft loss became NaN"
 
 
@@ -74,13 +74,13 @@ def test_the_duration_of_the_training_is_that_of_its_steps_and_validations():
     cost = Cost(steps=25, epoch_steps=100, step_seconds=0.01, val_seconds=0.05)
     options = {"batch_size": 64, "val_batches": 4}
     rate, whole = speed(cost, trainer(1), **options, teacher_seconds=0.004)
-    assert rate.found == "6400 samples/s, 10.0 ms a step, 40% of it the teacher's"
+    assert rate.found == "6400 samples/s, 10.0 ms a step, 40% of it the teacher's forward pass"
     assert whole.found == "about 3.6 s: 3 epochs of 100 steps and 4 validation batches"  # 3 * (100 * 0.01 + 4 * 0.05)
     rate, whole = speed(cost, trainer(2, compile=True), **options, teacher_seconds=None)
     assert rate.found == "6400 samples/s, 10.0 ms a step, without trainer.compile"
     assert whole.found.endswith("on one device; the run has 2")
     (unknown,) = speed(Cost(steps=1), trainer(1), **options, teacher_seconds=None)
-    assert unknown.found == "cannot be told from 1 steps"
+    assert unknown.found == "unknown: 1 steps are too few to time"
 
 
 def test_a_checkpoint_has_the_optimizer_state_too():
