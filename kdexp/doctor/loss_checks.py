@@ -55,12 +55,9 @@ def _mean(values: Sequence[float]) -> float:
 
 def loss_warning(message: str) -> Finding:
     """A warning that a loss or a network has issued."""
-    two = "2 classes" in message
-    advice = (
-        "with two classes use loss=kd, all of whose terms have a gradient"
-        if two
-        else "see the docstring of the loss that raised this warning"
-    )
+    advice = "see the docstring of the loss that raised this warning"
+    if "2 classes" in message:
+        advice = "with two classes use loss=kd, all of whose terms have a gradient"
     return Finding("loss warning", message, "warning", advice)
 
 

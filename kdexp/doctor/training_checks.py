@@ -106,7 +106,7 @@ def speed(
         teacher_seconds: duration of the teacher's forward pass of a batch; None without a teacher.
     """
     if math.isnan(cost.step_seconds):
-        return [Finding("speed", f"unknown: {cost.steps} steps are too few to time")]
+        return [Finding("speed", f"unknown: too few steps to time ({cost.steps})")]
     rate = f"{batch_size / cost.step_seconds:.0f} samples/s, {1e3 * cost.step_seconds:.1f} ms a step"
     if teacher_seconds is not None:
         rate += f", {min(teacher_seconds / cost.step_seconds, 1.0):.0%} of it the teacher's forward pass"

@@ -80,7 +80,7 @@ def test_the_duration_of_the_training_is_that_of_its_steps_and_validations():
     assert rate.found == "6400 samples/s, 10.0 ms a step, without trainer.compile"
     assert whole.found.endswith("on one device; the run has 2")
     (unknown,) = speed(Cost(steps=1), trainer(1), **options, teacher_seconds=None)
-    assert unknown.found == "unknown: 1 steps are too few to time"
+    assert unknown.found == "unknown: too few steps to time (1)"
 
 
 def test_a_checkpoint_has_the_optimizer_state_too():
