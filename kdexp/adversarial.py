@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from kdexp.contracts import UNLABELED, Batch, Task
-from kdexp.distiller import Distiller, as_batch
+from kdexp.distiller import Distiller, as_batch, weighted_term
 from kdexp.losses.cross_entropy import cross_entropy
 from kdexp.losses.divergence import kl
 from kdexp.losses.inputs import class_numbers, of_class, outcomes
@@ -66,12 +66,12 @@ class AdversarialDistiller(Distiller):
 
         index = batch.known_index("adversarial training")
         with in_eval_mode(self.student):
-            moved = self._attack(of_pixels, inputs, index, seed=self._seed, epoch=self.current_epoch)
+            moved = self._attack(of_pixels, inputs, index, seed=self.seed, epoch=self.current_epoch)
         return (moved - self._mean) / self._std
 
     def wrong(self, target: Tensor) -> Objective:
         """The student's cross entropy, summed; samples without a label stay at their random start."""
-        return lambda inputs: len(inputs) * cross_entropy(self.student(inputs), target, task=self._task)
+        return lambda inputs: len(inputs) * cross_entropy(self.student(inputs), target, task=self.task)
 
     def validation_step(self, batch: Batch | Sequence[Tensor], batch_idx: int) -> None:
         """As ever, and accuracy under attack."""
@@ -81,22 +81,23 @@ class AdversarialDistiller(Distiller):
         with torch.inference_mode(False), torch.no_grad():
             batch = Batch(batch.inputs.clone(), batch.target.clone(), batch.index.clone())
             moved = self.attacked(self.wrong(batch.target), batch)
-            hits = right(self.student(moved), batch.target, self._task)
+            hits = right(self.student(moved), batch.target, self.task)
         self._robust_acc.update(hits.sum(), len(hits))
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation metrics."""
         super().on_validation_epoch_end()
-        self._log("val", {"robust_acc": self._robust_acc.compute()})
+        self.log_epoch("val", {"robust_acc": self._robust_acc.compute()})
         self._robust_acc.reset()
 
 
 class PGDTraining(AdversarialDistiller):
     """``CE(s(x'), y)``, with x' that raises it: Madry et al. 2018 (arXiv 1706.06083). There is no teacher."""
 
-    def _training_terms(self, batch: Batch) -> tuple[Tensor, Terms]:
+    def training_terms(self, batch: Batch) -> tuple[Tensor, Terms]:
+        """The student's logits for the attacked batch, and the terms; see the class."""
         logits = self.student(self.attacked(self.wrong(batch.target), batch))
-        return logits, {"hard": self._term(1.0, self.hard, logits, batch.target)}
+        return logits, {"hard": weighted_term(1.0, self.hard, logits, batch.target)}
 
 
 class TRADES(AdversarialDistiller):
@@ -114,14 +115,15 @@ class TRADES(AdversarialDistiller):
         super().__init__(student, *args, **settings)
         self._beta = beta
 
-    def _training_terms(self, batch: Batch) -> tuple[Tensor, Terms]:
+    def training_terms(self, batch: Batch) -> tuple[Tensor, Terms]:
+        """The student's logits for the clean batch, and the terms; see the class."""
         with in_eval_mode(self.student), torch.no_grad():
             fixed = self.student(batch.inputs)
-        moved = self.attacked(lambda inputs: divergence(fixed, self.student(inputs), self._task).sum(), batch)
+        moved = self.attacked(lambda inputs: divergence(fixed, self.student(inputs), self.task).sum(), batch)
         clean, attacked = self.student(batch.inputs), self.student(moved)
         return clean, {
-            "hard": self._term(1.0, self.hard, clean, batch.target),
-            "robust": self._term(self._beta, lambda: divergence(clean, attacked, self._task).mean()),
+            "hard": weighted_term(1.0, self.hard, clean, batch.target),
+            "robust": weighted_term(self._beta, lambda: divergence(clean, attacked, self.task).mean()),
         }
 
 
@@ -132,7 +134,8 @@ class ARD(AdversarialDistiller):
     L_soft is T^2 times KL. (The authors' code divides KL by the number of classes as well.)
     """
 
-    def _training_terms(self, batch: Batch) -> tuple[Tensor, Terms]:
+    def training_terms(self, batch: Batch) -> tuple[Tensor, Terms]:
+        """The student's logits for the clean batch, and the terms; see the class."""
         moved = self.attacked(self.wrong(batch.target), batch)
         teacher = self._teacher_of(batch.inputs)
         clean, attacked = self.student(batch.inputs), self.student(moved)
@@ -149,8 +152,8 @@ class ARD(AdversarialDistiller):
 
     def _distilled(self, clean: Tensor, target: Tensor, soft: Callable[[], Tensor]) -> Terms:
         return {
-            "hard": self._term(self.alpha, self.hard, clean, target),
-            "soft": self._term((1 - self.alpha) * self._soft_weight, soft),
+            "hard": weighted_term(self.alpha, self.hard, clean, target),
+            "soft": weighted_term((1 - self.alpha) * self.weights.soft, soft),
         }
 
 
@@ -170,7 +173,8 @@ class RSLAD(ARD):
         super().__init__(student, *args, **settings)
         self._adversarial_weight = adversarial_weight
 
-    def _training_terms(self, batch: Batch) -> tuple[Tensor, Terms]:
+    def training_terms(self, batch: Batch) -> tuple[Tensor, Terms]:
+        """The student's logits for the clean batch, and the terms; see the class."""
         teacher = self._teacher_of(batch.inputs)
         moved = self.attacked(
             lambda inputs: len(inputs) * self._soften(self.student(inputs), teacher, batch.target), batch
@@ -201,11 +205,12 @@ class AdaAD(RSLAD):
         settings: see `AdversarialDistiller`.
     """
 
-    def _training_terms(self, batch: Batch) -> tuple[Tensor, Terms]:
+    def training_terms(self, batch: Batch) -> tuple[Tensor, Terms]:
+        """The student's logits for the clean batch, and the terms; see the class."""
         teacher = self.teacher
         assert teacher is not None
         moved = self.attacked(
-            lambda inputs: divergence(teacher.differentiable(inputs), self.student(inputs), self._task).sum(), batch
+            lambda inputs: divergence(teacher.differentiable(inputs), self.student(inputs), self.task).sum(), batch
         )
         return self._on_both(batch, moved, self._teacher_of(batch.inputs), self._teacher_of(moved))
 
@@ -228,11 +233,13 @@ class IAD(ARD):
         self._beta, self._begin = beta, begin
         super().__init__(student, *args, **settings)
 
-    def _set_weights(self, epoch: int, epochs: int) -> None:
-        super()._set_weights(epoch, epochs)
+    def set_weights(self, epoch: int, epochs: int) -> None:
+        """As ever; and whether the epoch is after the first ones."""
+        super().set_weights(epoch, epochs)
         self._introspective = epoch >= self._begin * epochs
 
-    def _training_terms(self, batch: Batch) -> tuple[Tensor, Terms]:
+    def training_terms(self, batch: Batch) -> tuple[Tensor, Terms]:
+        """The student's logits for the clean batch, and the terms; see the class."""
         moved = self.attacked(self.wrong(batch.target), batch)
         teacher = self._teacher_of(batch.inputs)
         clean, attacked = self.student(batch.inputs), self.student(moved)
@@ -242,15 +249,15 @@ class IAD(ARD):
             if not self._introspective:
                 return distilled
             doubt = 1 - self._trust(moved, batch.target)
-            return distilled + (doubt * divergence(clean, attacked, self._task)).mean()
+            return distilled + (doubt * divergence(clean, attacked, self.task)).mean()
 
         return clean, self._distilled(clean, batch.target, soft)
 
     def _trust(self, moved: Tensor, target: Tensor) -> Tensor:
         assert self.teacher is not None
         said = self.teacher(moved).logits
-        probability = outcomes(said, said, self._task)[0].softmax(1)
-        truth = class_numbers(target, probability, self._task)
+        probability = outcomes(said, said, self.task)[0].softmax(1)
+        truth = class_numbers(target, probability, self.task)
         truth = torch.where(truth == UNLABELED, probability.argmax(1), truth)
         return of_class(probability, truth) ** self._beta
 

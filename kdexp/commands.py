@@ -5,31 +5,31 @@ from importlib import import_module
 from kdexp import signals
 
 
-def _run(program: str) -> None:
+def _run(module: str) -> None:
     with signals.obeyed():
-        import_module(f"kdexp.{program}").main()
+        import_module(module).main()
 
 
 def train() -> None:
     """``kdexp-train``."""
-    _run("train")
+    _run("kdexp.train")
 
 
 def evaluate() -> None:
     """``kdexp-eval``."""
-    _run("eval")
+    _run("kdexp.eval")
 
 
 def doctor() -> None:
     """``kdexp-doctor``."""
-    _run("doctor")
+    _run("kdexp.cli.doctor")
 
 
 def compare() -> None:
     """``kdexp-compare``."""
-    _run("compare")
+    _run("kdexp.compare")
 
 
 def cache() -> None:
     """``kdexp-cache``."""
-    _run("cache")
+    _run("kdexp.cache")

@@ -59,6 +59,21 @@ class Term:
         return self.weight * warmth * later
 
 
+@dataclass(frozen=True)
+class TermWeights:
+    """Factors of the terms in one epoch.
+
+    Attributes:
+        logits: of the hard and the soft term: 0 while a representation loss trains alone, else 1.
+        soft: of the soft term, besides ``1 - alpha``.
+        features: name -> of each representation loss; 0 while another one trains alone.
+    """
+
+    logits: float
+    soft: float
+    features: Mapping[str, float]
+
+
 @dataclass
 class _Sums:
     """Of values over an epoch: each times its weight, and of the weights."""
@@ -83,6 +98,23 @@ def as_batch(batch: Batch | Sequence[Tensor]) -> Batch:
         return Batch(*batch)
     inside = f" of {', '.join(type(part).__name__ for part in batch)}" if isinstance(batch, list | tuple) else ""
     raise ValueError(f"a batch must be tensors (x, y) or (x, y, index), got {type(batch).__name__}{inside}")
+
+
+def weighted_term(weight: float, loss: Callable[..., Tensor], *arguments: object) -> tuple[float, Tensor]:
+    """(weight, value) of a term. One without weight is still shown, but has no gradient."""
+    # Labels that count for nothing must not be able to change a bit, and 0 * inf would.
+    with torch.set_grad_enabled(weight > 0 and torch.is_grad_enabled()):
+        return weight, loss(*arguments)
+
+
+def total_loss(terms: Mapping[str, tuple[float, Tensor]]) -> Tensor:
+    """The weighted sum of the terms that have a weight, of which there must be one.
+
+    Args:
+        terms: name -> (weight, value).
+    """
+    first, *others = [weight * term for weight, term in terms.values() if weight > 0]
+    return sum(others, first)
 
 
 @dataclass(frozen=True)
@@ -146,6 +178,9 @@ class Distiller(pl.LightningModule):
     Attributes:
         cache: the teacher's kept answers, when they are to be used in place of the teacher.
         ahead: the next training step, when it has been computed already.
+        task: what the logits and targets mean.
+        seed: see above.
+        weights: factors of the terms in this epoch.
         teacher_on_val: what a teacher of one network said of the validation batches, filled as it is asked.
         monitor: the validation metric that selects the best epoch, one of `kdexp.monitor.DIRECTIONS`.
         tie_breaker: the validation metric that decides between equal epochs; None: the first of them is the best.
@@ -194,16 +229,16 @@ class Distiller(pl.LightningModule):
         names = [f"feature_losses.{name}" for name, _ in self.feature_losses.named_buffers()]
         self._ddp_params_and_buffers_to_ignore = names
         self._optimizer, self._scheduler = optimizer, scheduler
-        self._task: Task = task
+        self.task: Task = task
         self._alpha, self._temperature = alpha, temperature
         self.label_smoothing = label_smoothing
-        self._seed = seed
+        self.seed = seed
         self._gradient_stats_every = gradient_stats_every_n_steps
         self._log_every = log_every_n_steps
         self._val_metrics = val_metrics or Metrics(task, num_outputs, fidelity=teacher is not None)
         self._train_metrics = train_metrics
         self._sums: dict[str, _Sums] = {}  # over the epoch, by the prefix of the names
-        self._weights: dict[str, float] = {}  # of the terms, in this epoch
+        self._shown_weights: dict[str, float] = {}  # name of a term -> its whole factor, as it is logged
         self._predicted: list[tuple[Tensor, Tensor]] = []  # logits and targets that are not measured yet
         self._first_bad: Tensor | None = None
         self._masks: set[str] = set()  # buffers that are not finite from the beginning
@@ -213,7 +248,7 @@ class Distiller(pl.LightningModule):
         self.alpha = _at(alpha, 0.0)
         self.temperature = _at(temperature, 0.0) if temperature is not None else 1.0
         self._set_temperature()
-        self._set_weights(0, 1)
+        self.set_weights(0, 1)
 
     def _check_teacher(self, alpha: float | Schedule) -> None:
         if self.teacher is None and self._features:
@@ -258,23 +293,23 @@ class Distiller(pl.LightningModule):
         if self._temperature is not None:
             self.temperature = _at(self._temperature, progress)
             self._set_temperature()
-        self._set_weights(self.current_epoch, epochs)
+        self.set_weights(self.current_epoch, epochs)
         for loss in (self.soft_loss, *self.feature_losses.values()):
             on_epoch = getattr(loss, "on_epoch", None)
             if on_epoch is not None:
                 on_epoch(self.current_epoch)
         if self.cache is not None:
             self.cache.prepare("train", self.current_epoch)
-        torch.manual_seed(hash((self._seed, self.current_epoch, self.global_rank)) & 0x7FFF_FFFF)
+        torch.manual_seed(hash((self.seed, self.current_epoch, self.global_rank)) & 0x7FFF_FFFF)
 
     def training_step(self, batch: Batch | Sequence[Tensor], batch_idx: int) -> Tensor:
         """One step: the loss of a batch, with its parts logged."""
         batch = as_batch(batch)
-        logits, terms = self._training_terms(batch)
-        loss = self._total(terms)
+        logits, terms = self.training_terms(batch)
+        loss = total_loss(terms)
         if self.measures_gradients() and len(terms) > 1:
-            self._record("", self._gradient_stats(terms), 1)
-        self._weights = {name: weight for name, (weight, _) in terms.items()}
+            self._record("", self.gradient_stats(terms), 1)
+        self._shown_weights = {name: weight for name, (weight, _) in terms.items()}
         parts = self._record("loss_", {"": loss} | {name: term for name, (_, term) in terms.items()}, len(logits))
         self._watch(parts[1:], terms)
         if self._train_metrics is not None:
@@ -297,13 +332,16 @@ class Distiller(pl.LightningModule):
         """Whether the terms' gradients are measured in this step."""
         return self._gradient_stats_every > 0 and self.global_step % self._gradient_stats_every == 0
 
-    def _training_terms(self, batch: Batch) -> tuple[Tensor, Mapping[str, tuple[float, Tensor]]]:
-        """The student's logits (N, C); and name -> (weight, value) of each part of the loss."""
+    def training_terms(self, batch: Batch) -> tuple[Tensor, Mapping[str, tuple[float, Tensor]]]:
+        """The student's logits (N, C); and name -> (weight, value) of each part of the loss.
+
+        A subclass with another loss gives its terms here.
+        """
         if self.ahead is not None:
             return self.ahead.logits, self.ahead.terms
         teacher = self.teacher_on_train(batch)
-        student = self._read_student(batch.inputs)
-        terms = self._logit_terms(student.logits, teacher, batch.target, self._logit_share)
+        student = self.student_outputs(batch.inputs)
+        terms = self.logit_terms(student.logits, teacher, batch.target, self.weights.logits)
         return student.logits, terms | self._feature_terms(student, teacher, batch)
 
     def teacher_on_train(self, batch: Batch) -> Outputs | None:
@@ -311,65 +349,70 @@ class Distiller(pl.LightningModule):
         if self.cache is not None:
             index = batch.known_index("cached outputs of the teacher")
             return self.cache("train", index, self.temperature, self.current_epoch)
-        return self._ask_teacher(batch.inputs)
+        return self.teacher_outputs(batch.inputs)
 
-    def _ask_teacher(self, inputs: Tensor) -> Outputs | None:
+    def student_outputs(self, inputs: Tensor) -> Outputs:
+        """The student's logits (N, C), and the features that the losses read."""
+        return self._read_student(inputs)
+
+    def teacher_outputs(self, inputs: Tensor) -> Outputs | None:
+        """The same of the teacher at this epoch's temperature, by a forward pass; None without a teacher."""
         return self.teacher(inputs, self.temperature) if self.teacher is not None else None
 
-    def _set_weights(self, epoch: int, epochs: int) -> None:
-        """Set the weight of each term in this epoch; and while a term trains alone, take it from all the others."""
+    def set_weights(self, epoch: int, epochs: int) -> None:
+        """Set the weight of each term in this epoch (from 0) of so many; while a term trains alone, all others have 0.
+
+        A subclass with weights of its own sets them here, too.
+        """
         alone = {name for name, term in self._features.items() if term.is_alone(epoch, epochs)}
-        self._logit_share = 0.0 if alone else 1.0
-        self._soft_weight = self._soft.weight_at(epoch, epochs) if self._soft is not None else 0.0
-        self._feature_weights = {
-            name: term.weight_at(epoch, epochs) if not alone or name in alone else 0.0
-            for name, term in self._features.items()
-        }
+        self.weights = TermWeights(
+            logits=0.0 if alone else 1.0,
+            soft=self._soft.weight_at(epoch, epochs) if self._soft is not None else 0.0,
+            features={
+                name: term.weight_at(epoch, epochs) if not alone or name in alone else 0.0
+                for name, term in self._features.items()
+            },
+        )
         for name, loss in self.feature_losses.items():
             if hasattr(loss, "alone"):
                 loss.alone = name in alone  # type: ignore[assignment]
 
-    def _logit_terms(
+    def logit_terms(
         self, logits: Tensor, teacher: Outputs | None, target: Tensor, share: float = 1.0
     ) -> dict[str, tuple[float, Tensor]]:
-        """Name -> (weight, value) of the hard and the soft term."""
+        """Name -> (weight, value) of the hard and the soft term.
+
+        Args:
+            logits: (N, C), the student's.
+            teacher: outputs for the same samples; None for a soft loss that needs no teacher.
+            target: see `Task`.
+            share: factor of both weights.
+        """
         weights = self.logit_weights(share)
-        terms = {"hard": self._term(weights["hard"], self.hard, logits, target)}
+        terms = {"hard": weighted_term(weights["hard"], self.hard, logits, target)}
         if self.soft_loss is not None:
             # A soft loss without a teacher does not look at what stands in the teacher's place.
             asked = teacher.logits if teacher is not None else logits.detach()
-            terms["soft"] = self._term(weights["soft"], self.soft_loss, logits, asked, target)
+            terms["soft"] = weighted_term(weights["soft"], self.soft_loss, logits, asked, target)
         return terms
 
     def logit_weights(self, share: float = 1.0) -> dict[str, float]:
         """The weights of the hard and the soft term in this epoch, times a share."""
         if self.soft_loss is None:
             return {"hard": share}
-        return {"hard": share * self.alpha, "soft": share * (1 - self.alpha) * self._soft_weight}
+        return {"hard": share * self.alpha, "soft": share * (1 - self.alpha) * self.weights.soft}
 
     def hard(self, logits: Tensor, target: Tensor) -> Tensor:
         """The hard term."""
-        return cross_entropy(logits, target, task=self._task, label_smoothing=self.label_smoothing)
+        return cross_entropy(logits, target, task=self.task, label_smoothing=self.label_smoothing)
 
     def _feature_terms(
         self, student: Outputs, teacher: Outputs | None, batch: Batch
     ) -> dict[str, tuple[float, Tensor]]:
         return {
-            name: self._term(self._feature_weights[name], loss, student, teacher, batch)
+            name: weighted_term(self.weights.features[name], loss, student, teacher, batch)
             for name, loss in self.feature_losses.items()
         }
-
-    @staticmethod
-    def _term(weight: float, loss: Callable[..., Tensor], *arguments: Any) -> tuple[float, Tensor]:
-        # A term without weight is still shown, but takes no part in the backward pass: labels that count for nothing
-        # must not be able to change a bit, and 0 * inf would.
-        with torch.set_grad_enabled(weight > 0 and torch.is_grad_enabled()):
-            return weight, loss(*arguments)
-
-    @staticmethod
-    def _total(terms: Mapping[str, tuple[float, Tensor]]) -> Tensor:
-        first, *others = [weight * term for weight, term in terms.values() if weight > 0]
-        return sum(others, first)
 
     def _watch(self, values: Tensor, names: Iterable[str]) -> None:
         """Stop on a part of the loss that is NaN or Inf.
@@ -412,7 +455,7 @@ class Distiller(pl.LightningModule):
             step = self.global_step - 1
             raise Diverged(f"{bad[0]} became NaN or Inf at step {step} (epoch {self.current_epoch})")
 
-    def _gradient_stats(self, terms: Mapping[str, tuple[float, Tensor]]) -> dict[str, Tensor]:
+    def gradient_stats(self, terms: Mapping[str, tuple[float, Tensor]]) -> dict[str, Tensor]:
         """Norms of the weighted terms' gradients with respect to the student's parameters, and their cosines.
 
         ``grad_cosine`` is that of the soft and ``grad_cosine_NAME`` that of another term with the first, which is the
@@ -463,8 +506,8 @@ class Distiller(pl.LightningModule):
 
     def _with_weights(self, values: dict[str, float]) -> dict[str, float]:
         """Add what each part contributes to the loss: a weight is the same in all steps of an epoch."""
-        several = len(self._weights) > 1
-        parts = {name: weight for name, weight in self._weights.items() if several and f"loss_{name}" in values}
+        several = len(self._shown_weights) > 1
+        parts = {name: weight for name, weight in self._shown_weights.items() if several and f"loss_{name}" in values}
         return values | {f"weighted_{name}": weight * values[f"loss_{name}"] for name, weight in parts.items()}
 
     def _measure_predicted(self) -> None:
@@ -497,7 +540,7 @@ class Distiller(pl.LightningModule):
         if learned is not None:
             values["learned_temperature"] = learned
         values["lr"] = self.trainer.optimizers[0].param_groups[0]["lr"]
-        self._log("train", values)
+        self.log_epoch("train", values)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take weights out of what they are a view of (`kdexp.vectorised`): all of that would be saved with them."""
@@ -512,18 +555,21 @@ class Distiller(pl.LightningModule):
         if not isinstance(batch, Batch):
             del self.teacher_on_val[batch_idx:]  # a loader of one's own may give other samples in each epoch
             batch = as_batch(batch)
-        logits = self._read_student(batch.inputs).logits
-        terms = self._validation_terms(logits, batch, batch_idx)
+        logits = self.student_outputs(batch.inputs).logits
+        terms = self.validation_terms(logits, batch, batch_idx)
         # The representation losses stay out: some learn from each batch they see, or need the whole training set.
-        loss = self._total(terms) if any(weight > 0 for weight, _ in terms.values()) else None
-        plain = self._teacher_on(batch, batch_idx, 1.0)
+        loss = total_loss(terms) if any(weight > 0 for weight, _ in terms.values()) else None
+        plain = self.validation_teacher_outputs(batch, batch_idx, 1.0)
         fidelity = plain.logits if plain is not None else None
         self._val_metrics.update(logits, batch.target, loss=loss, teacher_logits=fidelity)
 
-    def _validation_terms(self, logits: Tensor, batch: Batch, batch_idx: int) -> dict[str, tuple[float, Tensor]]:
-        return self._logit_terms(logits, self._teacher_on(batch, batch_idx, self.temperature), batch.target)
+    def validation_terms(self, logits: Tensor, batch: Batch, batch_idx: int) -> dict[str, tuple[float, Tensor]]:
+        """Name -> (weight, value) of the parts of the validation loss, for the student's logits (N, C) of a batch."""
+        teacher = self.validation_teacher_outputs(batch, batch_idx, self.temperature)
+        return self.logit_terms(logits, teacher, batch.target)
 
-    def _teacher_on(self, batch: Batch, batch_idx: int, temperature: float) -> Outputs | None:
+    def validation_teacher_outputs(self, batch: Batch, batch_idx: int, temperature: float) -> Outputs | None:
+        """The teacher's outputs for a validation batch: cached, of an earlier epoch, or by a forward pass."""
         if self.teacher is None:
             return None
         if self.cache is not None:
@@ -537,10 +583,11 @@ class Distiller(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation metrics."""
-        self._log("val", self._val_metrics.compute())
+        self.log_epoch("val", self._val_metrics.compute())
         self._val_metrics.reset()
 
-    def _log(self, split: str, values: Mapping[str, Any]) -> None:
+    def log_epoch(self, split: str, values: Mapping[str, Any]) -> None:
+        """Log metrics of an epoch as ``SPLIT/NAME``, and note them in `epoch_metrics`."""
         named = {f"{split}/{name}": float(value) for name, value in values.items()}
         self.epoch_metrics |= named
         # All ranks hold the same synchronised values; Lightning cannot know that and warns unless it is told to sync.

@@ -42,8 +42,9 @@ class EMADistiller(Distiller):
         """The averaged network; its ``module`` is of the student's architecture."""
         return self._averaged[0]
 
-    def _teacher_on(self, batch: Batch, batch_idx: int, temperature: float) -> Outputs | None:
-        return self._ask_teacher(batch.inputs)  # it moves: nothing is remembered
+    def validation_teacher_outputs(self, batch: Batch, batch_idx: int, temperature: float) -> Outputs | None:
+        """The average's outputs, by a forward pass."""
+        return self.teacher_outputs(batch.inputs)  # it moves: nothing is remembered
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Move the average."""
@@ -80,7 +81,8 @@ class MutualDistiller(Distiller):
         super().__init__(student, *args, **settings)
         self.peers = nn.ModuleDict(peers)
 
-    def _training_terms(self, batch: Batch) -> tuple[Tensor, dict[str, tuple[float, Tensor]]]:
+    def training_terms(self, batch: Batch) -> tuple[Tensor, dict[str, tuple[float, Tensor]]]:
+        """The student's logits, and the terms of everybody."""
         logits = self.student(batch.inputs)
         everyone = {"": logits} | {f"_{name}": peer(batch.inputs) for name, peer in self.peers.items()}
         terms: dict[str, tuple[float, Tensor]] = {}
@@ -89,10 +91,11 @@ class MutualDistiller(Distiller):
             terms |= {f"{part}{suffix}": term for part, term in self._among(own, others, batch.target).items()}
         return logits, terms
 
-    def _validation_terms(self, logits: Tensor, batch: Batch, batch_idx: int) -> dict[str, tuple[float, Tensor]]:
+    def validation_terms(self, logits: Tensor, batch: Batch, batch_idx: int) -> dict[str, tuple[float, Tensor]]:
+        """The student's own terms; its peers are its teachers."""
         return self._among(logits, [peer(batch.inputs) for peer in self.peers.values()], batch.target)
 
     def _among(self, own: Tensor, others: Sequence[Tensor], target: Tensor) -> dict[str, tuple[float, Tensor]]:
-        each = [self._logit_terms(own, Outputs(other), target) for other in others]
+        each = [self.logit_terms(own, Outputs(other), target) for other in others]
         weight, _ = each[0]["soft"]
         return {"hard": each[0]["hard"], "soft": (weight, torch.stack([terms["soft"][1] for terms in each]).mean())}

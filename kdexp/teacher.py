@@ -157,6 +157,10 @@ class Teacher:
         dtype = torch.get_autocast_dtype(device)
         return partial(torch.autocast, device, dtype=dtype, enabled=torch.is_autocast_enabled(device))
 
+    def network_inputs(self, inputs: Tensor) -> list[Tensor]:
+        """What each network gets for (N, ...) inputs: normalized with the statistics that it was trained with."""
+        return [convert(inputs) for convert in self._conversions]
+
     def differentiable(self, inputs: Tensor, temperature: float = 1.0) -> Tensor:
         """The logits of `__call__`, with a gradient with respect to the inputs: for who attacks the teacher."""
         members = [read(convert(inputs)) for read, convert in zip(self._readers, self._conversions, strict=True)]

@@ -55,7 +55,7 @@ TEACHER = network(9).eval().requires_grad_(False)
 
 def terms(module):
     module.train()
-    return module._training_terms(BATCH)[1]
+    return module.training_terms(BATCH)[1]
 
 
 def wrong(student):
@@ -125,7 +125,7 @@ def test_adaad_asks_the_teacher_about_what_the_student_sees(weight):
 def test_iad_trusts_the_teacher_as_far_as_it_knows_the_truth():
     student, copy = network(), network()
     module = made(IAD, student, temperature=2.0, beta=0.1, begin=0.5)
-    module._set_weights(epoch=5, epochs=10)
+    module.set_weights(epoch=5, epochs=10)
     found = terms(module)
     moved = by_hand(copy, BATCH.inputs, wrong(copy))
     clean, attacked, teacher = copy(BATCH.inputs), copy(moved), TEACHER(BATCH.inputs)
@@ -133,7 +133,7 @@ def test_iad_trusts_the_teacher_as_far_as_it_knows_the_truth():
     distilled = 4 * kl(teacher / 2, attacked / 2).mean()
     torch.testing.assert_close(found["soft"], (1.0, distilled + ((1 - trust) * kl(clean, attacked)).mean()))
     early = made(IAD, network(), temperature=2.0, beta=0.1, begin=0.5)
-    early._set_weights(epoch=4, epochs=10)
+    early.set_weights(epoch=4, epochs=10)
     torch.testing.assert_close(terms(early)["soft"], (1.0, distilled))
 
 
@@ -168,7 +168,7 @@ def test_the_attack_raises_its_objective_within_eps_and_in_the_range_of_pixels(k
         return moved
 
     module.attacked = watched
-    module._training_terms(Batch((images - 0.2) / 0.5, torch.arange(16) % 3, torch.arange(16)))
+    module.training_terms(Batch((images - 0.2) / 0.5, torch.arange(16) % 3, torch.arange(16)))
     ((clean, moved, before, after),) = seen
     delta = ((moved - clean) * 0.5).flatten(1)
     size = delta.abs().amax(1) if norm == "linf" else delta.norm(dim=1)
@@ -213,7 +213,7 @@ def test_samples_without_a_label_feed_the_soft_term_alone():
     hidden = Batch(BATCH.inputs, torch.full_like(BATCH.target, UNLABELED), BATCH.index)
     for kind, settings in KINDS[2:]:
         module = made(kind, alpha=0.3, **settings)
-        found = module._training_terms(hidden)[1]
+        found = module.training_terms(hidden)[1]
         assert found["hard"][1] == 0
         assert found["soft"][1] > 0
         assert found["soft"][1].isfinite()

@@ -176,8 +176,8 @@ def test_training_metrics_are_those_of_all_batches_however_many_are_measured_tog
 def test_gradient_statistics_are_those_of_the_two_terms():
     student, teacher, batch = network(), network(9).eval(), batches()[0]
     module = distiller(student, network(9), gradient_stats_every_n_steps=1)
-    terms = module._logit_terms(student(batch.inputs), Outputs(teacher(batch.inputs).detach()), batch.target)
-    stats = module._gradient_stats(terms)
+    terms = module.logit_terms(student(batch.inputs), Outputs(teacher(batch.inputs).detach()), batch.target)
+    stats = module.gradient_stats(terms)
 
     def gradient(loss):
         student.zero_grad()

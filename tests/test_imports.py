@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "kdexp"
 MODULES = sorted(path.relative_to(PACKAGE.parent) for path in PACKAGE.rglob("*.py"))
 CONFIG = {"hydra", "omegaconf"}
 LIGHTNING = {"pytorch_lightning", "lightning_fabric", "lightning"}
-PROGRAMS = {"kdexp.train", "kdexp.eval", "kdexp.doctor", "kdexp.compare", "kdexp.cache"}
+PROGRAMS = {"kdexp.train", "kdexp.eval", "kdexp.cli.doctor", "kdexp.compare", "kdexp.cache"}
 MAY_CONFIGURE = {"kdexp.config", "kdexp.launch", "kdexp.loader", "kdexp.quick", *PROGRAMS}
 
 
@@ -57,6 +57,10 @@ def test_imports_run_one_way(path):
         allowed = ("kdexp.contracts", "kdexp.data.counter", "kdexp.losses", "kdexp.metrics", "kdexp.robustness")
         allowed += ("kdexp.require", "kdexp.trust")
         assert all(n.startswith(allowed) for n in ours), ours
+    if part == "doctor":
+        measures = name in ("kdexp.doctor.inspection", "kdexp.doctor.measurements")
+        assert not (measures and "kdexp.doctor.finding" in names), "what measures does not judge"
+        assert name == "kdexp.doctor.inspection" or not top(names) & LIGHTNING
     if part == "search":
         assert not top(names) & (LIGHTNING | {"torch"})
     if part in ("data", "metrics", "teacher", "teacher_cache", "features", "schedules", "contracts", "atomic"):
@@ -76,7 +80,7 @@ def test_imports_run_one_way(path):
 
 @pytest.mark.parametrize(
     "module",
-    ["kdexp.train", "kdexp.eval", "kdexp.compare", "kdexp.cache", "kdexp.launch", "kdexp.results", "kdexp.report.page"],
+    [*sorted(PROGRAMS), "kdexp.launch", "kdexp.results", "kdexp.report.page"],
 )
 def test_programs_start_without_torch(module):
     """--help and shell completion import the program's module; a page of results needs no torch at all."""

@@ -1,0 +1,1 @@
+"""The programs, thin: they read the command line and call the package; nothing imports them."""

@@ -1,0 +1,153 @@
+"""All checks of one experiment, in the order of the table."""
+
+import logging
+from collections.abc import Iterator
+from typing import cast
+
+import torch
+from torch import nn
+
+from kdexp import assemble
+from kdexp.config import Config, is_control
+from kdexp.contracts import Batch, Task
+from kdexp.distiller import Distiller
+from kdexp.doctor import data_checks, loss_checks, teacher_checks, training_checks
+from kdexp.doctor.finding import Finding
+from kdexp.doctor.inspection import InspectionCallback, caught_warnings, take_steps
+from kdexp.doctor.measurements import batch_dependence, input_moments, network_size, teacher_state, val_inputs
+from kdexp.teacher import Teacher
+
+
+def run_checks(config: Config) -> Iterator[Finding]:
+    """Build an experiment, take a few steps of it and judge what is measured; nothing of the student is kept.
+
+    A teacher that is to be trained and is not in the store yet is trained now, as the run would do, and kept there.
+
+    Args:
+        config: a checked configuration.
+
+    Yields:
+        Findings as they come.
+
+    Raises:
+        ValueError: a value with which the experiment cannot be built.
+        FileNotFoundError: data or weights are not where the configuration says.
+    """
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    caught: list[str] = []
+    with caught_warnings(caught):
+        assemble.rehearse(config)
+    early = len(caught)
+    yield from map(loss_checks.loss_warning, caught)
+    data = assemble.Data(config)
+    task = cast(Task, config.dataset.task)
+    yield from data_checks.class_counts(data.student.splits, task, config.dataset.num_classes)
+    yield from training_checks.batch_and_ranks(config.dataset, config.trainer, assemble.student(config))
+    teacher = assemble.teacher(config, data)
+    student = assemble.student(config, teacher)
+    yield from _inputs(config, teacher, data)
+    if teacher is not None:
+        yield teacher_checks.teacher_accuracy(*assemble.teacher_on_val(config, teacher, data))
+    yield _sizes(config, student, teacher)
+    with caught_warnings(caught):
+        distiller = assemble.distiller(config, student, teacher, data)
+    inspection = InspectionCallback(caught, val_inputs(data.student))
+    val_batches = _val_batches(config, data)
+    stopped = take_steps(distiller, data.student, config.trainer, inspection, val_batches=val_batches)
+    if not inspection.terms:
+        yield Finding("first step", stopped, "error", "kdexp-train would fail with this")
+        return
+    distiller.to(inspection.batch.inputs.device)  # the Trainer takes it to the CPU when it ends
+    if teacher is not None:
+        yield from _teacher_state(teacher, inspection)
+    yield from _logits(task, distiller, inspection)
+    if "soft" in inspection.terms:
+        yield _alpha(config)
+    yield from loss_checks.term_findings(inspection.terms, degenerate=bool(caught))
+    yield from map(loss_checks.loss_warning, caught[early:])
+    if len(inspection.terms) > 1:
+        yield _batch_dependent(config, distiller, inspection.batch)
+    yield _nan_or_inf(distiller, inspection, stopped)
+    in_stages = any(loss.get("alone") for loss in config.feature_loss.values())
+    yield training_checks.unused_parameters(inspection.unused, config.trainer, in_stages=in_stages)
+    if not stopped:
+        yield from _cost(config, distiller, inspection, val_batches)
+
+
+def _inputs(config: Config, teacher: Teacher | None, data: assemble.Data) -> list[Finding]:
+    device = assemble.device(config.trainer.accelerator)
+    per_channel = len(config.dataset.mean) > 1
+    student, teachers = input_moments(data.student, teacher, device, per_channel=per_channel)
+    return data_checks.inputs(student.compute(), [moments.compute() for moments in teachers])
+
+
+def _sizes(config: Config, student: nn.Module, teacher: Teacher | None) -> Finding:
+    shape, scheme = list(config.dataset.input_shape), config.scheme.get("name")
+    return training_checks.network_sizes(
+        network_size([student], shape),
+        None if teacher is None else network_size(teacher.networks, shape),
+        why_no_teacher="the control" if is_control(config) else f"scheme={scheme}" if scheme else "the loss needs none",
+    )
+
+
+def _val_batches(config: Config, data: assemble.Data) -> int:
+    """Batches of a validation of the run."""
+    batches = -(-len(data.student.splits.val) // int(config.dataset.eval_batch_size))
+    limit: int | float | None = config.trainer.limit_val_batches
+    if limit is None:
+        return batches
+    return int(batches * limit) if isinstance(limit, float) else min(batches, limit)
+
+
+def _teacher_state(teacher: Teacher, inspection: InspectionCallback) -> list[Finding]:
+    state = teacher_state(teacher, inspection.teacher_before, inspection.val_inputs)
+    return [teacher_checks.frozen(state), teacher_checks.deterministic(state)]
+
+
+def _logits(task: Task, distiller: Distiller, inspection: InspectionCallback) -> list[Finding]:
+    findings = [teacher_checks.logit_scale(inspection.student_logits, inspection.teacher_logits)]
+    if inspection.teacher_logits and distiller.soft_loss is not None:
+        logits = torch.cat(inspection.teacher_logits)
+        findings.append(teacher_checks.confidence(logits, distiller.temperature, task))
+    return findings
+
+
+def _alpha(config: Config) -> Finding:
+    published = (config.loss.get("published") or {}).get("alpha")
+    return loss_checks.alpha_convention(config.alpha, config.alpha_schedule, published)
+
+
+def _batch_dependent(config: Config, distiller: Distiller, batch: Batch) -> Finding:
+    return loss_checks.batch_dependent(
+        batch_dependence(distiller, batch),
+        ranks=training_checks.ranks(config.trainer),
+        batch_size=config.dataset.batch_size,
+        num_classes=config.dataset.num_classes,
+    )
+
+
+def _nan_or_inf(distiller: Distiller, inspection: InspectionCallback, stopped: str) -> Finding:
+    tensors = {"inputs": inspection.batch.inputs, "student's logits": torch.cat(inspection.student_logits)}
+    if inspection.teacher_logits:
+        tensors["teacher's logits"] = torch.cat(inspection.teacher_logits)
+    tensors |= dict(distiller.named_parameters())
+    return training_checks.nan_or_inf(tensors, steps=inspection.cost.steps, stopped=stopped)
+
+
+def _cost(config: Config, distiller: Distiller, inspection: InspectionCallback, val_batches: int) -> list[Finding]:
+    cost = inspection.cost
+    return [
+        *training_checks.speed(
+            cost,
+            config.trainer,
+            batch_size=config.dataset.batch_size,
+            val_batches=val_batches,
+            teacher_seconds=inspection.teacher_seconds(distiller) if inspection.teacher_logits else None,
+        ),
+        *training_checks.memory_and_disk(
+            cost,
+            student_bytes=sum(tensor.nbytes for tensor in distiller.student.state_dict().values()),
+            weights_bytes=sum(tensor.nbytes for tensor in distiller.state_dict().values()),
+        ),
+    ]
