@@ -25,7 +25,7 @@ from kdexp.contracts import Batch, Split
 from kdexp.data.loading import DataModule
 from kdexp.data.splits import stratified_sample
 from kdexp.features import Reader
-from kdexp.report import figures
+from kdexp.report.png_figures import robustness as figures
 from kdexp.robustness.attacks import Attack, Network, Normalized
 from kdexp.robustness.cells import Batches, Cell, Grid, Measured, Networks
 from kdexp.robustness.published import published_sets

@@ -20,9 +20,11 @@ from kdexp.config import compose, control_fingerprint, plain, run_fingerprint
 from kdexp.eval import robustness
 from kdexp.eval import run as measure
 from kdexp.eval import show as show_metrics
-from kdexp.report import figures, page
+from kdexp.report import page
 from kdexp.report.comparison import Comparison
-from kdexp.report.robustness import show, words
+from kdexp.report.png_figures import run as png_figures
+from kdexp.report.robustness_terminal import show
+from kdexp.report.robustness_text import words
 from kdexp.report.runs import find
 from kdexp.robustness.features import cka
 from kdexp.train import run
@@ -335,7 +337,7 @@ def folder_run(tmp_path_factory, store):
     with pytest.MonkeyPatch.context() as patch:
         for name in ("roc", "confusion"):
             patch.setattr(
-                figures, name, lambda curves, classes, path: path.with_suffix(".names").write_text(repr(classes))
+                png_figures, name, lambda curves, classes, path: path.with_suffix(".names").write_text(repr(classes))
             )
         run(compose([*SMOKE, *settings, "alpha=1"], output_dir=folder, store_dir=store))
     return folder

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from kdexp import results
+from kdexp.report.artifacts import write
 from kdexp.report.comparison import Comparison
-from kdexp.report.files import write
 from kdexp.report.runs import find
 
 ARCHIVE = Path(__file__).parent / "old_runs" / "0.1.0.zip"
@@ -45,7 +45,7 @@ def test_they_are_compared(unpacked, tmp_path):
         "born_again", "cached", "control", "distilled",
     ]  # fmt: skip
     comparison = Comparison([run for run in runs if "sweep" in run.folder.parts])
-    assert [(setting.label, len(setting.runs)) for setting in comparison.settings] == [
+    assert [(setting.label, len(setting.runs)) for setting in comparison.groups] == [
         ("control", 2),
         ("alpha=0.1 temperature=4", 2),
     ]

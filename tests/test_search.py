@@ -20,8 +20,7 @@ from kdexp.config import compose, plain
 from kdexp.fit import Pruned
 from kdexp.report.comparison import Comparison
 from kdexp.report.progress import show_trials
-from kdexp.report.runs import command_of, find
-from kdexp.report.table import control_folder
+from kdexp.report.runs import command_of, control_folder, find
 from kdexp.sweep import Job, Sweep
 from kdexp.train import run
 
@@ -282,7 +281,7 @@ def test_a_pruned_trial_is_no_failure_and_no_result(tmp_path, smoke):
     assert not sweep.is_to_run(state)
     comparison = Comparison(find([tmp_path])[0])
     assert [found.status for found in comparison.runs] == ["pruned"]
-    assert comparison.settings == comparison.failed == []
+    assert comparison.groups == comparison.failed == []
 
 
 def test_a_trial_leaves_test_alone_until_it_is_chosen_and_is_not_trained_again_then(tmp_path, smoke):

@@ -13,8 +13,7 @@ from typing import Any
 from kdexp import results
 from kdexp.atomic import atomic_path, read_json
 from kdexp.config import as_typed
-from kdexp.foreign import inside
-from kdexp.sweep import tail
+from kdexp.foreign import check_folder, inside
 
 INDEX = "sweep.json"
 DATA = "data"
@@ -164,7 +163,7 @@ def _read(folder: Path, job: Mapping[str, Any]) -> Run:
         return _not_begun(folder, job)
     if found["status"] == "completed":
         return Run(folder, found, "completed")
-    return Run(folder, found, found["status"], found.get("error", ""), "\n".join(tail(folder)))
+    return Run(folder, found, found["status"], found.get("error", ""), "\n".join(results.log_tail(folder)))
 
 
 def _not_begun(folder: Path, job: Mapping[str, Any]) -> Run:
@@ -268,3 +267,33 @@ def _row(run: Run, is_chosen: bool) -> dict[str, Any]:
         | {f"samples/{split}": count for split, count in found.get("samples", {}).items()}
         | {"error": run.error, "command": run.command}
     )
+
+
+def find_control(run: Mapping[str, Any], folder: Path) -> Mapping[str, Any] | None:
+    """The results of the control of a run, see `control_folder`."""
+    found = look_for_control(run, folder)[0]
+    return found[1] if found else None
+
+
+def control_folder(run: Mapping[str, Any], folder: Path) -> Path | None:
+    """The control of a run among the run folders in a folder: same student, data, recipe and seed, alpha = 1."""
+    found = look_for_control(run, folder)[0]
+    return found[0] if found else None
+
+
+def look_for_control(run: Mapping[str, Any], folder: Path) -> tuple[tuple[Path, Mapping[str, Any]] | None, list[str]]:
+    """The control's folder and results, and a line for each results.json before it that cannot be read."""
+    unread: list[str] = []
+    for path in folder.glob(f"*/{results.FILE}"):
+        try:
+            other = results.read(inside(folder, path.parent.name), "control")
+            is_same = other["control_fingerprint"] == run["control_fingerprint"]
+            is_same = is_same and not results.has_other_data(other, run.get("data_content"))
+            # A trial of a search that came to alpha=1 has no test metrics to compare with.
+            is_tested = other["status"] == "completed" and "best" in other.get("metrics", {}).get("test", {})
+            if is_tested and other["is_control"] and is_same:
+                check_folder(path.parent, "control")  # its cells are read and written there
+                return (path.parent, other), unread
+        except ValueError as error:  # somebody else's, or damaged: no reason to fail a run that is done
+            unread.append(str(error))
+    return None, unread

@@ -4,11 +4,11 @@ import shutil
 import pytest
 from scipy.stats import binomtest, ttest_rel
 
-from kdexp.report import plots
 from kdexp.report.comparison import Comparison, order_of_choice
+from kdexp.report.plotly_figures import gains
 from kdexp.report.runs import find
-from kdexp.report.summary import answer
-from kdexp.report.table import show_comparison
+from kdexp.report.summary_text import answer
+from kdexp.report.terminal import show_comparison
 
 
 def compared(folder):
@@ -16,7 +16,7 @@ def compared(folder):
 
 
 def labels(comparison):
-    return [setting.label for setting in comparison.settings]
+    return [setting.label for setting in comparison.groups]
 
 
 def test_settings_are_named_after_what_they_differ_in(tmp_path, write_run):
@@ -36,7 +36,7 @@ def test_settings_with_long_values_have_short_names_that_differ(tmp_path, write_
     write_run(tmp_path / "control", alpha=1.0)
     comparison = compared(tmp_path)
     assert labels(comparison) == ["control", "loss=…1…", "loss=…2…"]
-    drawn = plots.gains(comparison)
+    drawn = gains.gains(comparison)
     assert len(set(drawn["data"][1]["y"])) == 2
 
 
@@ -59,7 +59,7 @@ def test_what_follows_the_seed_parts_no_setting_and_another_seed_does(tmp_path, 
     """dataset.subset_seed is the seed, dataset.split_seed and teacher.recipe.seed are not."""
     for seed in (0, 1):
         write_run(tmp_path / f"{seed}", seed=seed)
-    (setting,) = compared(tmp_path).settings
+    (setting,) = compared(tmp_path).groups
     assert [run.seed for run in setting.runs] == [0, 1]
     path = tmp_path / "1" / "results.json"
     record = json.loads(path.read_text())
@@ -82,7 +82,7 @@ def test_controls_told_of_several_temperatures_are_one_and_the_last_run_of_a_see
     write_run(tmp_path / "a", alpha=1.0, temperature=1.0, acc=0.7)
     write_run(tmp_path / "b", alpha=1.0, temperature=4.0, acc=0.8)
     comparison = compared(tmp_path)
-    (control,) = comparison.settings
+    (control,) = comparison.groups
     assert control.values("acc") == [0.8]
     assert [run.folder.name for run in comparison.repeated] == ["a"]
 
@@ -138,7 +138,7 @@ def test_the_order_of_the_rows_has_no_part_in_the_choice(tied, sort):
     comparison = Comparison(find([tied])[0], sort)
     assert comparison.winner.label == "temperature=16"
     assert comparison.control.label == "control"
-    marked = [comparison.marked(setting) for setting in comparison.settings]
+    marked = [comparison.marked(setting) for setting in comparison.groups]
     assert [name for name in marked if "chosen" in name] == ["temperature=16 (chosen)"]
 
 
@@ -162,7 +162,7 @@ def test_means_over_seeds_that_are_equal_on_paper_are_tied(tmp_path, write_run):
     for seed, (one, four) in enumerate([(0.7, 0.8), (0.8, 0.8), (0.9, 0.8)]):
         write_run(tmp_path / f"one-{seed}", temperature=1.0, seed=seed, val=one, nll=0.5)
         write_run(tmp_path / f"four-{seed}", temperature=4.0, seed=seed, val=four, nll=0.7)
-    one, four = sorted(compared(tmp_path).settings, key=lambda setting: setting.axes["temperature"])
+    one, four = sorted(compared(tmp_path).groups, key=lambda setting: setting.axes["temperature"])
     assert one.mean("acc", "val") < four.mean("acc", "val"), "in the last bit"
     comparison = compared(tmp_path)
     assert (comparison.winner.label, [s.label for s in comparison.tied]) == ("temperature=1", ["temperature=4"])

@@ -7,11 +7,11 @@ import shutil
 import pytest
 from matplotlib.image import imread
 
-from kdexp.report import claims, page
-from kdexp.report.claims import share_needed
+from kdexp.report import article_claims, page
+from kdexp.report.article_claims import share_needed
+from kdexp.report.artifacts import write
 from kdexp.report.comparison import Comparison, teachers_part
-from kdexp.report.curves import curves
-from kdexp.report.files import write
+from kdexp.report.condition_curves import condition_curves
 from kdexp.report.runs import find
 
 SHARES = (0.1, 0.5, 1.0)
@@ -44,15 +44,15 @@ def compared(folder):
 
 def test_a_curve_has_a_point_for_each_dose_with_its_control_and_its_teacher(tmp_path, write_run):
     few_data(tmp_path, write_run, seeds=2)
-    (curve,) = curves(compared(tmp_path))
+    (curve,) = condition_curves(compared(tmp_path))
     (student,) = curve.students
     assert (curve.axis, curve.where, student.label) == ("dataset.train_fraction", "", "distilled")
-    assert list(student.settings) == list(curve.control.settings) == list(SHARES)
+    assert list(student.groups) == list(curve.control.groups) == list(SHARES)
     assert curve.teacher == dict.fromkeys(SHARES, pytest.approx(0.99))
     assert student.gains([0.1, 0.5]) == {0: pytest.approx([0.1, 0.05]), 1: pytest.approx([0.101, 0.051])}
     assert student.mean_gain([0.1, 0.5]).mean == pytest.approx(0.0755)
     shutil.rmtree(tmp_path / "kd-0.5-1")
-    ((student,),) = (curve.students for curve in curves(compared(tmp_path)))
+    ((student,),) = (curve.students for curve in condition_curves(compared(tmp_path)))
     assert list(student.gains([0.1, 0.5])) == [0], "a seed counts where it has all doses"
 
 
@@ -63,8 +63,8 @@ def test_a_sweep_of_two_grids_is_two_curves_that_meet(tmp_path, write_run):
             write_run(tmp_path / f"control-{share}-{rate}-{seed}", alpha=1.0, seed=seed, data=data)
             for loss in ("kd", "dkd"):
                 write_run(tmp_path / f"{loss}-{share}-{rate}-{seed}", loss=loss, seed=seed, data=data)
-    found = {curve.axis: curve for curve in curves(compared(tmp_path))}
-    assert {axis: list(curve.control.settings) for axis, curve in found.items()} == {
+    found = {curve.axis: curve for curve in condition_curves(compared(tmp_path))}
+    assert {axis: list(curve.control.groups) for axis, curve in found.items()} == {
         "dataset.train_fraction": [0.1, 1.0],
         "dataset.label_noise": [0.0, 0.4],
     }
@@ -78,7 +78,7 @@ def test_data_of_two_kinds_have_a_curve_each(tmp_path, write_run):
             data = {"label_noise_kind": kind, "label_noise": rate}
             write_run(tmp_path / f"control-{kind}-{rate}", alpha=1.0, data=data)
             write_run(tmp_path / f"kd-{kind}-{rate}", data=data)
-    where = sorted(curve.where for curve in curves(compared(tmp_path)))
+    where = sorted(curve.where for curve in condition_curves(compared(tmp_path)))
     assert where == ["dataset.label_noise_kind=pair", "dataset.label_noise_kind=symmetric"]
     written = write(compared(tmp_path), tmp_path, source=[])
     pictures = [path for _, path in written if path.suffix == ".png"]
@@ -115,7 +115,7 @@ def test_each_claim_has_its_numbers_and_its_verdict(tmp_path, write_run, write_r
     noisy = {"teacher": 0.5, "control": 0.5, "student": 0.4}
     examined(tmp_path, write_report, noisy=noisy)
     comparison = compared(tmp_path)
-    data, features, noise = claims.claims(comparison, comparison.reports)
+    data, features, noise = article_claims.article_claims(comparison, comparison.reports)
 
     assert (data.verdict, features.verdict, noise.verdict) == ("holds", "holds", "holds in part")
     (few,) = [one for one in data.evidence if one.decides]
@@ -146,7 +146,7 @@ def test_a_student_that_gains_nothing_has_no_claim_confirmed(tmp_path, write_run
     few_data(tmp_path, write_run, gains=(-0.1, -0.05, -0.02))
     examined(tmp_path, write_report, student=0.8)
     comparison = compared(tmp_path)
-    data, _, noise = claims.claims(comparison, comparison.reports)
+    data, _, noise = article_claims.article_claims(comparison, comparison.reports)
     assert data.verdict == "does not hold"
     assert "does not reach that with any share" in data.remarks[0]
     assert noise.verdict == "not significant"
@@ -156,14 +156,16 @@ def test_a_student_that_gains_nothing_has_no_claim_confirmed(tmp_path, write_run
 def test_two_seeds_are_too_few_and_what_was_not_run_was_not_measured(tmp_path, write_run, write_report):
     few_data(tmp_path, write_run, seeds=2)
     comparison = compared(tmp_path)
-    assert claims.claims(comparison, comparison.reports) == []  # one claim alone is the curve's business
+    assert (
+        article_claims.article_claims(comparison, comparison.reports) == []
+    )  # one claim alone is the curve's business
     wrong_labels(tmp_path, write_run, seeds=2)
     comparison = compared(tmp_path)
-    data, features, noise = claims.claims(comparison, comparison.reports)
+    data, features, noise = article_claims.article_claims(comparison, comparison.reports)
     told = "too few seeds"
     assert (data.verdict, features.verdict, noise.verdict) == (told, "not measured", told)
     assert "kdexp-eval sweep=FOLDER robustness=article" in features.remarks[0]
-    assert "not measured in these runs" in claims.sentence(features)
+    assert "not measured in these runs" in article_claims.sentence(features)
 
 
 def test_the_claims_are_a_section_a_page_and_words(tmp_path, write_run, write_report, monkeypatch, capsys):

@@ -9,8 +9,8 @@ import plotly.graph_objects as go
 import pytest
 
 from kdexp.report import page
+from kdexp.report.artifacts import write
 from kdexp.report.comparison import Comparison
-from kdexp.report.files import write
 from kdexp.report.runs import find
 from kdexp.report.statistics import wilson
 

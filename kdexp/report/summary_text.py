@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from kdexp import quick
-from kdexp.report.comparison import Comparison, Setting
+from kdexp.report.comparison import Comparison
+from kdexp.report.run_group import RunGroup
 from kdexp.report.statistics import FEWEST_SEEDS, NOT_TESTED, TOO_FEW, Paired
 
 _NAMED = 3  # more that are tied are counted
@@ -35,10 +36,10 @@ def answer(comparison: Comparison) -> list[str]:
         said.append("No seed was run with both, so the two cannot be paired.")
     else:
         said += [difference(winner.gain), surety(winner.gain)]
-        tests = sum(setting.gain is not None and setting.gain.p is not None for setting in comparison.distilled)
+        tests = sum(group.gain is not None and group.gain.p is not None for group in comparison.distilled)
         if tests > 1:
             said.append(f"{tests} configurations are tested here, and the p values are not corrected for that.")
-    if len({setting.axes.get("dataset") for setting in comparison.distilled}) > 1:
+    if len({group.axes.get("dataset") for group in comparison.distilled}) > 1:
         said.append("These are several data sets, whose accuracies say nothing of each other: where=dataset=NAME.")
     own, alone = winner.mean("acc", "val"), control.mean("acc", "val")
     if own is not None and alone is not None and alone >= own:
@@ -71,14 +72,14 @@ def tie(comparison: Comparison) -> str:
     if comparison.tied_in_nll:
         same = "too" if comparison.tied_in_nll == comparison.tied else f"with {_listed(comparison.tied_in_nll)}"
         return f"{tied}, in val NLL {same}: chosen as the first of them on the command line"
-    own, other = (setting.mean("nll", "val") for setting in (comparison.ranked[0], comparison.tied[0]))
+    own, other = (group.mean("nll", "val") for group in (comparison.ranked[0], comparison.tied[0]))
     reason = f"{own:.8g} against {other:.8g}" if other is not None else "the others have none"
     return f"{tied}: chosen by lower val NLL ({reason})"
 
 
-def _listed(settings: Sequence[Setting]) -> str:
-    names = [setting.label for setting in settings[:_NAMED]]
-    return ", ".join(names) + (f" and {len(settings) - _NAMED} more" if len(settings) > _NAMED else "")
+def _listed(groups: Sequence[RunGroup]) -> str:
+    names = [group.label for group in groups[:_NAMED]]
+    return ", ".join(names) + (f" and {len(groups) - _NAMED} more" if len(groups) > _NAMED else "")
 
 
 def difference(gain: Paired) -> str:
@@ -114,9 +115,9 @@ def tested(gain: Paired) -> str:
     return reasons[gain.verdict]
 
 
-def spread(setting: Setting, split: str = "test", epoch: str = "best") -> str:
+def spread(group: RunGroup, split: str = "test", epoch: str = "best") -> str:
     """Accuracy in percent: mean, and standard deviation over seeds where there are several."""
-    mean, std = setting.mean("acc", split, epoch), setting.std("acc", split, epoch)
+    mean, std = group.mean("acc", split, epoch), group.std("acc", split, epoch)
     if mean is None:
         return "an unknown accuracy"
     return f"{100 * mean:.2f} %" if std is None else f"{100 * mean:.2f} ± {100 * std:.2f} %"

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from kdexp import results
-from kdexp.report import table
+from kdexp.report import terminal
 from kdexp.report.comparison import Comparison
-from kdexp.report.runs import find
-from kdexp.report.table import find_control, show_comparison, show_run, show_sweep
+from kdexp.report.runs import find, find_control
+from kdexp.report.terminal import show_comparison, show_run, show_sweep
 from kdexp.terminal import Screen
 
 
@@ -72,7 +72,7 @@ def test_where_there_is_nothing_to_compare_it_is_said(tmp_path, capsys, write_ru
 
 
 def test_a_narrow_terminal_gets_fewer_columns_and_loses_none_of_them(sweep, capsys, monkeypatch):
-    monkeypatch.setattr(table, "screen", lambda: Screen(width=90))
+    monkeypatch.setattr(terminal, "screen", lambda: Screen(width=90))
     show_sweep(sweep)
     shown = capsys.readouterr().out
     assert all(name not in shown for name in ("f1", "auc", "…"))
@@ -161,7 +161,7 @@ def test_a_control_is_found_by_its_fingerprint(tmp_path, write_run):
 )
 def test_settings_are_sorted_as_asked_with_the_controls_first(sweep, sort, labels):
     comparison = Comparison(find([sweep])[0], sort)
-    assert [setting.label for setting in comparison.settings] == ["control", *labels]
+    assert [setting.label for setting in comparison.groups] == ["control", *labels]
 
 
 def test_sorting_by_what_no_run_has_is_refused(sweep):
