@@ -10,7 +10,7 @@ from typing import Any
 from kdexp.config import DISTILLATION_ONLY, RUN_ONLY, control_fingerprint, run_fingerprint
 from kdexp.naming import short_values
 from kdexp.report.run_group import RunGroup
-from kdexp.report.runs import DATA, Run, read_reports
+from kdexp.report.runs import DATA, Record, Run, read_reports
 from kdexp.report.statistics import Paired, paired
 
 log = logging.getLogger(__name__)
@@ -153,15 +153,15 @@ class Comparison:
         return min(own, key=_merit, default=None)
 
     @cached_property
-    def reports(self) -> dict[Path, Mapping[str, Any]]:
+    def reports(self) -> dict[Path, Record]:
         """The robustness reports of the completed runs that were examined, by run folder."""
         return read_reports(run.folder for run in self.completed)
 
     @cached_property
-    def teachers(self) -> dict[str, Mapping[str, Any]]:
+    def teachers(self) -> dict[str, Record]:
         """The teachers' names and what they can do: the winner's first."""
         first = list(self.winner.runs) if self.winner else []
-        found: dict[str, Mapping[str, Any]] = {}
+        found: dict[str, Record] = {}
         for run in [*first, *self.completed]:
             teacher = run.teacher
             if teacher and teacher not in found.values():
@@ -231,7 +231,7 @@ def _following_the_seed(runs: Sequence[Run]) -> set[str]:
     return {name for name in names if all(run.settings.get(name, run.seed) == run.seed for run in runs)}
 
 
-def _without(config: Mapping[str, Any], names: set[str], prefix: str = "") -> dict[str, Any]:
+def _without(config: Record, names: set[str], prefix: str = "") -> dict[str, Any]:
     return {
         key: _without(value, names, f"{prefix}{key}.") if isinstance(value, Mapping) else value
         for key, value in config.items()
@@ -298,15 +298,18 @@ def _described(runs: Sequence[Run], axes: Sequence[str]) -> Iterator[tuple[str, 
         yield " ".join((["control"] if run.is_control else []) + words), values
 
 
-def plain(value: Any) -> str:
+def plain(value: object) -> str:
     """A config value as a person writes it: 4 for 4.0."""
     return "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-LESS_IS_BETTER = ("loss", "nll", "ece", "kl_to_teacher")
+SortKey = tuple[bool, bool, bool, float | str]
+"""Whether a group is no control, has no value, has one in words; and the value."""
+
+LOWER_IS_BETTER = ("loss", "nll", "ece", "kl_to_teacher")
 
 
-def _sort_key(sort: str, groups: Sequence[RunGroup]) -> Callable[[RunGroup], tuple[Any, ...]]:
+def _sort_key(sort: str, groups: Sequence[RunGroup]) -> Callable[[RunGroup], SortKey]:
     where, _, name = sort.partition("/")
     split, _, epoch = where.partition("_")
 
@@ -315,14 +318,14 @@ def _sort_key(sort: str, groups: Sequence[RunGroup]) -> Callable[[RunGroup], tup
             return None if group.mean_gain is None else -group.mean_gain
         if split in ("val", "test"):
             value = group.mean(name, split, epoch or "best")
-            return value if value is None or name in LESS_IS_BETTER else -value
+            return value if value is None or name in LOWER_IS_BETTER else -value
         value = group.runs[0].settings.get(sort)
         return value if value is None or isinstance(value, int | float) else str(value)
 
     if groups and all(key(group) is None for group in groups) and sort != "gain":
         raise ValueError(f"sort must be gain, val/METRIC, test/METRIC or a setting of a run, got {sort}")
 
-    def full(group: RunGroup) -> tuple[Any, ...]:
+    def full(group: RunGroup) -> SortKey:
         value = key(group)
         return (not group.is_control, value is None, isinstance(value, str), value if value is not None else 0)
 

@@ -3,7 +3,6 @@
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from kdexp.report.comparison import Comparison, is_for_controls, plain
 from kdexp.report.run_group import RunGroup
@@ -115,5 +114,5 @@ def _along(comparison: Comparison, axis: str) -> Iterator[ConditionCurve]:
         yield ConditionCurve(axis, where if len(long) > 1 else "", lines.get("control"), students)
 
 
-def _words(values: Mapping[str, Any]) -> str:
+def _words(values: Mapping[str, object]) -> str:
     return " ".join(f"{name}={plain(value)}" for name, value in values.items())

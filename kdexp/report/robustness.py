@@ -10,15 +10,16 @@ import numpy as np
 
 from kdexp.report import glossary
 from kdexp.report.run_group import RunGroup
+from kdexp.report.runs import Record
 from kdexp.report.statistics import Estimate, Paired, Point, paired, t_interval
 
-Report = Mapping[str, Any]
+Report = Record
 """The content of a robustness.json."""
 
 Reports = Sequence[Report]
 """Those of one configuration: a seed each."""
 
-Row = Mapping[str, Any]
+Row = Record
 """An entry of a report's ``cells``: one network's accuracy under one condition."""
 
 Summary = dict[str, Any]

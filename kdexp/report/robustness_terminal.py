@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from rich.box import SIMPLE
 from rich.table import Table
 
 from kdexp.report import glossary
-from kdexp.report.robustness import Report, flat
+from kdexp.report.robustness import Report, Summary, flat
 from kdexp.report.robustness_text import UNITS, answer, answer_over_seeds, sample_counts
 from kdexp.report.statistics import with_p
 from kdexp.terminal import screen
@@ -56,7 +55,7 @@ def _table(report: Report) -> Table:
     return table
 
 
-def show_sweep(together: Mapping[str, Any], folder: Path) -> None:
+def show_sweep(together: Summary, folder: Path) -> None:
     """Print each setting of a sweep against its control: the answer, means over seeds, differences paired by seed."""
     console = screen()
     names: dict[str, None] = {}
@@ -82,7 +81,7 @@ def show_sweep(together: Mapping[str, Any], folder: Path) -> None:
     console.print(f"report        {folder / 'robustness.json'}", soft_wrap=True)
 
 
-def _ends(gain: Mapping[str, Any]) -> dict[str, float | None]:
+def _ends(gain: Summary) -> dict[str, float | None]:
     low, high = gain["interval"] or (None, None)
     return {"value": gain["mean"], "low": low, "high": high}
 

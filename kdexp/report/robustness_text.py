@@ -1,11 +1,10 @@
 """A robustness report in sentences."""
 
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from kdexp.report.robustness import Report
+from kdexp.report.robustness import Report, Summary
 from kdexp.report.statistics import FEWEST_SEEDS, NOT_TESTED, TOO_FEW
 from kdexp.robustness import is_of_corruptions
 
@@ -108,7 +107,7 @@ def sample_counts(report: Report) -> Iterator[str]:
         yield f"samples, {name}: {counts['samples']} ({found})"
 
 
-def answer_over_seeds(who: str, rows: Sequence[Mapping[str, Any]]) -> str:
+def answer_over_seeds(who: str, rows: Sequence[Summary]) -> str:
     """The same as `answer` of a configuration that was run with several seeds, by the paired t test over them.
 
     Args:

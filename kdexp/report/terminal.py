@@ -6,7 +6,6 @@ import statistics
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
 
 from rich.box import SIMPLE
 from rich.console import Console
@@ -18,7 +17,7 @@ from kdexp.report import article_claims
 from kdexp.report.artifacts import write
 from kdexp.report.comparison import Comparison
 from kdexp.report.run_group import RunGroup
-from kdexp.report.runs import Run, find, look_for_control
+from kdexp.report.runs import Record, Run, find, look_for_control
 from kdexp.report.summary_text import answer, headline, interval
 from kdexp.terminal import screen
 
@@ -32,7 +31,7 @@ _COLUMNS = {
 }
 _ONLY_WIDE, _WIDE = ("f1", "auc"), 160
 _LEGEND = "\nmetrics in %, on test unless the column says val, at the epoch chosen on val unless it says last"
-Teachers = Mapping[str, Mapping[str, Any]]
+Teachers = Mapping[str, Record]
 
 
 def show_run(folder: Path) -> None:
@@ -41,7 +40,7 @@ def show_run(folder: Path) -> None:
     rows = [RunGroup(name, {}, [_run(inside(folder / "steps", name))]) for name in run.results.get("steps", [])]
     control, unread = (None, []) if run.is_control else look_for_control(run.results, folder.parent)
     if control is not None:
-        rows.insert(0, RunGroup("control", {}, [Run(control[0], control[1], "completed")]))
+        rows.insert(0, RunGroup("control", {}, [control]))
     rows.append(RunGroup("control" if run.is_control else "distilled", {}, [run]))
     teachers = {"teacher": run.teacher} if run.teacher else {}
     console = screen()
@@ -66,7 +65,7 @@ def show_run(folder: Path) -> None:
 
 
 def show_sweep(folder: Path, names: Collection[str] | None = None) -> None:
-    """Print the completed runs of a sweep, seeds of one setting together, and what they say; write its report there.
+    """Print the completed runs of a sweep, grouped over seeds, and what they say; write its report there.
 
     Args:
         folder: the sweep's folder, with a run folder for each job.
@@ -75,7 +74,7 @@ def show_sweep(folder: Path, names: Collection[str] | None = None) -> None:
     found, console = find([folder])[0], screen()
     comparison = Comparison(found)
     shown = comparison if names is None else Comparison([run for run in found if run.folder.name in names])
-    _show_settings(console, shown)
+    _show_groups(console, shown)
     console.print(f"run folders   {folder}/*", soft_wrap=True)
     if comparison.completed:
         for what, path in write(comparison, folder, source=[str(folder)]):
@@ -83,9 +82,9 @@ def show_sweep(folder: Path, names: Collection[str] | None = None) -> None:
 
 
 def show_comparison(comparison: Comparison) -> None:
-    """Print the table of settings, the answer in words, and a line for each run that is not completed."""
+    """Print the table of configurations, the answer in words, and a line for each run that is not completed."""
     console = screen()
-    _show_settings(console, comparison)
+    _show_groups(console, comparison)
     for run in comparison.failed:
         line = f"{run.status}: {' '.join(run.results['overrides'])}: {run.error or 'no reason known'}"
         console.print(line, highlight=False, soft_wrap=True)
@@ -96,7 +95,7 @@ def _run(folder: Path) -> Run:
     return Run(folder, found, found["status"])
 
 
-def _show_settings(console: Console, comparison: Comparison) -> None:
+def _show_groups(console: Console, comparison: Comparison) -> None:
     if comparison.groups:
         if answered := headline(comparison):
             console.print(answered, highlight=False, soft_wrap=True)

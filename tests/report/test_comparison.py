@@ -4,7 +4,7 @@ import shutil
 import pytest
 from scipy.stats import binomtest, ttest_rel
 
-from kdexp.report.comparison import Comparison, order_of_choice
+from kdexp.report.comparison import Comparison, order_of_choice, teachers_part
 from kdexp.report.plotly_figures import gains
 from kdexp.report.runs import find
 from kdexp.report.summary_text import answer
@@ -283,3 +283,15 @@ def test_several_data_sets_are_not_compared_without_a_word(tmp_path, write_run):
 
 def test_the_best_of_many_is_said_to_be_the_best_of_many(sweep):
     assert "It was selected as the best of 2 on these seeds" in answer(compared(sweep))[-1]
+
+
+def test_what_the_teacher_adds_to_soft_labels_is_paired_by_seed(tmp_path, write_run):
+    for seed in range(6):
+        for loss, acc in (("kd", 0.90), ("matched_smoothing", 0.87), ("permuted_kd", 0.88)):
+            write_run(tmp_path / f"{loss}-{seed}", loss=loss, seed=seed, acc=acc + seed / 100 * (1 + (loss == "kd")))
+        write_run(tmp_path / f"control-{seed}", alpha=1.0, seed=seed, acc=0.8)
+    found = {(taught.label, other.label): gain.differences for taught, other, gain in teachers_part(compared(tmp_path))}
+    assert found == {
+        ("loss=kd", "loss=matched_smoothing"): pytest.approx([0.03 + seed / 100 for seed in range(6)]),
+        ("loss=kd", "loss=permuted_kd"): pytest.approx([0.02 + seed / 100 for seed in range(6)]),
+    }

@@ -2,13 +2,15 @@
 
 import csv
 import json
+import pkgutil
 import re
 from html.parser import HTMLParser
+from importlib import import_module
 
 import plotly.graph_objects as go
 import pytest
 
-from kdexp.report import page
+from kdexp.report import page, sections
 from kdexp.report.artifacts import write
 from kdexp.report.comparison import Comparison
 from kdexp.report.runs import find
@@ -84,6 +86,17 @@ def test_every_section_of_a_sweep_is_there_and_linked(sweep):
     ]  # fmt: skip
     links = [attributes["href"] for tag, attributes in found.tags if tag == "a"]
     assert links == [f"#{name}" for name in sections[1:]]
+
+
+def test_the_page_has_every_section_there_is():
+    modules = [module.name for module in pkgutil.iter_modules(sections.__path__)]
+    assert sorted(page.ORDER) == modules
+
+
+@pytest.mark.parametrize("name", page.ORDER)
+def test_a_section_that_has_nothing_to_show_is_left_out(name):
+    made = list(import_module(f"{sections.__name__}.{name}").sections(Comparison([])))
+    assert [section.name for section in made] == (["runs"] if name == "runs" else [])
 
 
 def test_nothing_is_fetched(sweep):

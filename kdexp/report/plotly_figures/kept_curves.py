@@ -1,14 +1,14 @@
 """The ROC curves and confusion matrices that results.json holds of teacher, control and chosen student."""
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from kdexp.report.colors import CONTROL, TEACHER, WINNER
 from kdexp.report.comparison import Comparison
+from kdexp.report.runs import Record
 
-Curves = Mapping[str, Any]
+Curves = Record
 """``curves`` of a results.json: ``fpr``, ``roc`` and ``auc`` by class, ``confusion`` where it is kept."""
 
 
