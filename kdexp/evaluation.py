@@ -518,5 +518,5 @@ def write(report: Mapping[str, Any], folder: Path) -> None:
         writer.writeheader()
         writer.writerows(report["cells"])
     figures.corruptions(report, folder / "figures" / "robustness_corruptions.png")
-    figures.dose_curves(report, folder / "figures" / "robustness_doses.png")
+    figures.levels(report, folder / "figures" / "robustness_doses.png")
     figures.reliability(report, folder / "figures" / "reliability.png")

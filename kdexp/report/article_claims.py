@@ -39,7 +39,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Claim:
-    """One of the article's claims, and what speaks for and against it.
+    """One of the source article's claims, and what speaks for and against it.
 
     Attributes:
         name: the claim.
@@ -70,22 +70,24 @@ def article_claims(comparison: Comparison, reports: Mapping[Path, Report]) -> li
     """The claims, as far as anything was measured of at least two of them; else none.
 
     Args:
-        comparison: the runs. The student is that of the chosen setting; all its data are looked at.
-        reports: of those that were examined, by run folder.
+        comparison: the runs. The student is that of the chosen configuration; all its data are looked at.
+        reports: by run folder.
     """
     along = {curve.axis: sides for curve in condition_curves(comparison) if (sides := _sides(curve, comparison))}
-    examined = _examined(comparison, reports)
+    evaluated = _evaluated(comparison, reports)
     found = [
         _less_data(*along["dataset.train_fraction"]) if "dataset.train_fraction" in along else _nothing(_LESS_DATA),
-        _better_features(examined) if examined else _nothing(_BETTER_FEATURES, _EXAMINE),
-        _less_noise(along.get("dataset.label_noise"), examined),
+        _better_features(evaluated) if evaluated else _nothing(_BETTER_FEATURES, _EXAMINE),
+        _less_noise(along.get("dataset.label_noise"), evaluated),
     ]
     return found if sum(bool(claim.evidence) for claim in found) > 1 else []
 
 
 _LESS_DATA, _BETTER_FEATURES = "A distilled student needs less training data", "It learns better features"
 _LESS_NOISE = "It is less sensitive to noise"
-_EXAMINE = "No student was examined beside its control: kdexp-eval sweep=FOLDER robustness=article does that."
+_EXAMINE = (
+    "No student has a robustness report beside its control: kdexp-eval sweep=FOLDER robustness=article does that."
+)
 
 
 def _nothing(name: str, *remarks: str) -> Claim:
@@ -107,8 +109,8 @@ def _sides(curve: ConditionCurve, comparison: Comparison) -> tuple[ConditionLine
     return control, student
 
 
-def _examined(comparison: Comparison, reports: Mapping[Path, Report]) -> dict[int, Report]:
-    """Seed -> report, of the setting of which most seeds were examined beside their control; the chosen one first."""
+def _evaluated(comparison: Comparison, reports: Mapping[Path, Report]) -> dict[int, Report]:
+    """Seed -> report, of the configuration with most reports of student and control; the chosen one first."""
     found = []
     for group in sorted(comparison.distilled, key=lambda group: group is not comparison.winner):
         own = {run.seed: reports[run.folder] for run in group.runs if run.folder in reports}
@@ -137,12 +139,12 @@ def _less_data(control: ConditionLine, student: ConditionLine) -> Claim:
         if single is not None:
             what = f"accuracy with {100 * level:g} % of them"
             evidence.append(Evidence(what, alone[place], own[place], single, decides=False))
-    needed = share_needed(levels, own, alone[-1])
+    needed = fraction_needed(levels, own, alone[-1])
     reached = (
-        f"the student reaches that with {100 * needed / whole:.0f} % of them (by the means, between the shares that "
-        "were tried)"
+        f"the student reaches that with {100 * needed / whole:.0f} % of them (by the means, between the fractions "
+        "that were tried)"
         if needed is not None
-        else "the student does not reach that with any share that was tried"
+        else "the student does not reach that with any fraction that was tried"
     )
     remarks = [f"With all its samples the control has {100 * alone[-1]:.2f} %; {reached}."]
     remarks.append(_of_the_teacher(student.groups[few[0]], "train_fraction"))
@@ -150,19 +152,19 @@ def _less_data(control: ConditionLine, student: ConditionLine) -> Claim:
 
 
 def _of_the_teacher(group: RunGroup, name: str) -> str:
-    """What the teacher had learned from: with all the labels it brings what the student's share lacks."""
+    """What the teacher had learned from: with all the labels it brings what the student's fraction lacks."""
     recipe = group.runs[0].settings.get(f"teacher.recipe.{name}")
     own = group.runs[0].settings.get(f"dataset.{name}")
     if name == "label_noise":
         return (
-            "The teacher was trained on the same wrong labels."
+            "The teacher was trained on the same noisy labels."
             if recipe == own
             else "The teacher was trained on clean labels, and brings what the student's lack."
         )
     return (
-        "The teacher was trained on the same share."
+        "The teacher was trained on the same fraction of the samples."
         if recipe == own
-        else "The teacher was trained on all the samples, and brings what the student's share lacks."
+        else "The teacher was trained on all the samples, and brings what the student's fraction lacks."
     )
 
 
@@ -170,24 +172,24 @@ def _means(line: ConditionLine) -> list[float]:
     return [group.mean("acc") or 0.0 for group in line.groups.values()]
 
 
-def share_needed(shares: Sequence[float], accuracy: Sequence[float], target: float) -> float | None:
-    """The smallest share of the data with which an accuracy is reached; linear in the logarithm of the share.
+def fraction_needed(fractions: Sequence[float], accuracy: Sequence[float], target: float) -> float | None:
+    """The smallest fraction of the data with which an accuracy is reached; linear in the logarithm of the fraction.
 
     Args:
-        shares: rising, > 0.
+        fractions: rising, > 0.
         accuracy: with each of them.
         target: the accuracy wanted.
 
     Returns:
-        The share of the first crossing; None where it is never reached.
+        The fraction of the first crossing; None where it is never reached.
     """
     if accuracy[0] >= target:
-        return shares[0]
-    for place in range(1, len(shares)):
+        return fractions[0]
+    for place in range(1, len(fractions)):
         before, after = accuracy[place - 1], accuracy[place]
         if after >= target:
             way = (target - before) / (after - before)
-            return math.exp(math.log(shares[place - 1]) * (1 - way) + math.log(shares[place]) * way)
+            return math.exp(math.log(fractions[place - 1]) * (1 - way) + math.log(fractions[place]) * way)
     return None
 
 
@@ -196,10 +198,10 @@ Value = Callable[[Report, str], float | None]
 
 
 def _evidence(
-    what: str, examined: Mapping[int, Report], value: Value, *, sign: int = 1, decides: bool = True
+    what: str, evaluated: Mapping[int, Report], value: Value, *, sign: int = 1, decides: bool = True
 ) -> Iterator[Evidence]:
     """Nothing where it was not measured."""
-    values = [(value(one, "control"), value(one, "student")) for one in examined.values()]
+    values = [(value(one, "control"), value(one, "student")) for one in evaluated.values()]
     known = [(alone, own) for alone, own in values if alone is not None and own is not None]
     gain = paired([sign * (own - alone) for alone, own in known])
     if gain is not None:
@@ -207,8 +209,8 @@ def _evidence(
         yield Evidence(what, control, student, gain, decides)
 
 
-def _better_features(examined: Mapping[int, Report]) -> Claim:
-    first = next(iter(examined.values()))
+def _better_features(evaluated: Mapping[int, Report]) -> Claim:
+    first = next(iter(evaluated.values()))
     own, names = first["dataset"], list(first["measures"].get("features", {}))
     other = next((name for name in names if name != own), None)
     evidence: list[Evidence] = []
@@ -217,9 +219,9 @@ def _better_features(examined: Mapping[int, Report]) -> Claim:
         for measure, words in (("probe", "a linear classifier"), ("knn", "nearest neighbours")):
             decides = measure == "probe" and name == (other or own)
             what = f"accuracy of {words} on the frozen features, {place}"
-            evidence += _evidence(what, examined, _of("features", name, measure), decides=decides)
+            evidence += _evidence(what, evaluated, _of("features", name, measure), decides=decides)
     what = "similarity of the features to the teacher's (CKA)"
-    evidence += _evidence(what, examined, _of("features", own, "cka_to_teacher"), decides=False)
+    evidence += _evidence(what, evaluated, _of("features", own, "cka_to_teacher"), decides=False)
     return Claim(_BETTER_FEATURES, evidence, ())
 
 
@@ -254,18 +256,18 @@ def _corrupted(report: Report, role: str) -> float | None:
     return None if error is None else 1 - error
 
 
-def _less_noise(wrong: tuple[ConditionLine, ConditionLine] | None, examined: Mapping[int, Report]) -> Claim:
+def _less_noise(noisy: tuple[ConditionLine, ConditionLine] | None, evaluated: Mapping[int, Report]) -> Claim:
     evidence: list[Evidence] = []
-    noises = sorted({name for one in examined.values() for name in one["measures"].get("noise_dose", {})})
+    noises = sorted({name for one in evaluated.values() for name in one["measures"].get("noise_dose", {})})
     kinds = ", ".join(name.replace("_", " ") for name in noises)
-    evidence += _evidence(f"accuracy lost to noise in the inputs ({kinds})", examined, _lost_to_noise, sign=-1)
-    evidence += _evidence("accuracy under that noise", examined, _under_noise, decides=False)
-    evidence += _evidence("accuracy lost to corruptions", examined, _lost_to_corruptions, sign=-1)
-    evidence += _evidence("accuracy under corruptions", examined, _corrupted, decides=False)
-    remarks = [] if examined else [_EXAMINE]
-    if wrong is not None:
-        evidence += _wrong_labels(*wrong)
-        remarks.append(_of_the_teacher(list(wrong[1].groups.values())[-1], "label_noise"))
+    evidence += _evidence(f"accuracy lost to noise in the inputs ({kinds})", evaluated, _lost_to_noise, sign=-1)
+    evidence += _evidence("accuracy under that noise", evaluated, _under_noise, decides=False)
+    evidence += _evidence("accuracy lost to corruptions", evaluated, _lost_to_corruptions, sign=-1)
+    evidence += _evidence("accuracy under corruptions", evaluated, _corrupted, decides=False)
+    remarks = [] if evaluated else [_EXAMINE]
+    if noisy is not None:
+        evidence += _noisy_labels(*noisy)
+        remarks.append(_of_the_teacher(list(noisy[1].groups.values())[-1], "label_noise"))
     if evidence:
         remarks.insert(
             0, "What decides is what is lost, so that a student that is better without noise gets nothing for that."
@@ -273,7 +275,7 @@ def _less_noise(wrong: tuple[ConditionLine, ConditionLine] | None, examined: Map
     return Claim(_LESS_NOISE, evidence, remarks)
 
 
-def _wrong_labels(control: ConditionLine, student: ConditionLine) -> Iterator[Evidence]:
+def _noisy_labels(control: ConditionLine, student: ConditionLine) -> Iterator[Evidence]:
     levels = list(student.groups)
     noisy = [level for level in levels if level > 0]
     said = ", ".join(f"{100 * level:g}" for level in noisy)
@@ -285,11 +287,11 @@ def _wrong_labels(control: ConditionLine, student: ConditionLine) -> Iterator[Ev
         # Lost by the control less lost by the student is the student's gain with noise less that without.
         lost = paired([statistics.fmean(found[1:]) - found[0] for found in student.gains(levels).values()])
         if lost is not None:
-            what = f"accuracy lost to {said} % of wrong training labels, mean"
+            what = f"accuracy lost to {said} % of noisy training labels, mean"
             yield Evidence(what, alone[0] - alone_noisy, own[0] - own_noisy, lost)
     gain = student.mean_gain(noisy)
     if gain is not None:
-        what = f"accuracy with {said} % of wrong training labels, mean"
+        what = f"accuracy with {said} % of noisy training labels, mean"
         yield Evidence(what, alone_noisy, own_noisy, gain, decides=levels[0] != 0)
 
 
@@ -307,10 +309,10 @@ def _number(one: Evidence) -> str:
         low, high = (f"{100 * end:+.2f}" for end in one.gain.interval)
         interval = f" [{low}, {high}]"
     gain = f"{100 * one.gain.mean:+.2f}{interval}"
-    return f"{100 * one.control:.2f} control, {100 * one.student:.2f} student, better by {gain} ({surety(one.gain)})"
+    return f"{100 * one.control:.2f} control, {100 * one.student:.2f} student, gain {gain} ({significance(one.gain)})"
 
 
-def surety(gain: Paired) -> str:
+def significance(gain: Paired) -> str:
     """The verdict on one difference, and what it is from."""
     up = sum(value > 0 for value in gain.differences)
     return f"{with_p(gain.verdict, gain.p)}, {up} of {gain.n} seeds better"
@@ -329,14 +331,14 @@ def markdown(found: Sequence[Claim], title: str) -> str:
     for number, claim in enumerate(found, start=1):
         lines += [f"## {number}. {claim.name}: {claim.verdict}", ""]
         if claim.evidence:
-            lines += ["| | control | student | better by | |", "|---|---|---|---|---|"]
+            lines += ["| | control | student | gain | |", "|---|---|---|---|---|"]
             for one in claim.evidence:
                 low, high = one.gain.interval or (math.nan, math.nan)
                 interval = f" [{100 * low:+.2f}, {100 * high:+.2f}]" if one.gain.interval else ""
                 what = f"**{one.what}**" if one.decides else one.what
                 lines.append(
                     f"| {what} | {100 * one.control:.2f} | {100 * one.student:.2f} "
-                    f"| {100 * one.gain.mean:+.2f}{interval} | {surety(one.gain)} |"
+                    f"| {100 * one.gain.mean:+.2f}{interval} | {significance(one.gain)} |"
                 )
             lines.append("")
         lines += [" ".join(claim.remarks)] if claim.remarks else []

@@ -31,12 +31,12 @@ def write(
     Returns:
         For each file what it is, in a word or two, and where.
     """
-    written = [("every run", out / TABLE), ("look at it", out / PAGE)]
+    written = [("CSV", out / TABLE), ("report", out / PAGE)]
     write_csv(comparison.runs, out / TABLE, chosen=comparison.winner.runs if comparison.winner else ())
     write_page(comparison, out / PAGE, source=source, unread=unread)
     for curve in condition_curves(comparison):
         name = _picture("-".join(["curve", curve.axis.rpartition(".")[2], *curve.where.replace("=", "-").split()]))
-        written.append(("a curve", out / name))
+        written.append(("plot", out / name))
         condition.condition(curve, out / name)
     chosen = comparison.winner or comparison.control
     reports = (
@@ -45,14 +45,14 @@ def write(
     for axis in dict.fromkeys(row["axis"] for report in reports[:1] for row in report["cells"]):
         if is_of_corruptions(axis):
             name = _picture(f"curve-{axis}")
-            written.append(("a curve", out / name))
+            written.append(("plot", out / name))
             robustness.severities(reports, axis, out / name)
     found = article_claims.article_claims(comparison, comparison.reports)
     if found:
-        written.append(("the claims", out / CLAIMS))
+        written.append(("claims", out / CLAIMS))
         with atomic_path(out / CLAIMS) as temporary:
             temporary.write_text(
-                article_claims.markdown(found, f"The article's claims: {title(comparison)}"), encoding="utf-8"
+                article_claims.markdown(found, f"The source article's claims: {title(comparison)}"), encoding="utf-8"
             )
     return written
 

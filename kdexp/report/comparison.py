@@ -154,7 +154,7 @@ class Comparison:
 
     @cached_property
     def reports(self) -> dict[Path, Record]:
-        """The robustness reports of the completed runs that were examined, by run folder."""
+        """The robustness reports of the completed runs that have one, by run folder."""
         return read_reports(run.folder for run in self.completed)
 
     @cached_property
@@ -170,19 +170,19 @@ class Comparison:
         return found
 
 
-# Soft terms that know nothing of the teacher, or nothing but how sure it is.
-_SUBSTITUTES = ("matched_smoothing", "permuted_kd", "label_smoothing", "tf_kd")
+# Placebos: soft terms that know nothing of the teacher, or nothing but how sure it is.
+_PLACEBOS = ("matched_smoothing", "permuted_kd", "label_smoothing", "tf_kd")
 
 
 def teachers_part(comparison: Comparison) -> Iterator[tuple[RunGroup, RunGroup, Paired]]:
     """Each taught group beside each whose soft labels have none of the teacher's knowledge, with the same control.
 
     Yields:
-        (taught, substitute, test accuracy of the first less the second's, paired by seed).
+        (taught, placebo, test accuracy of the first less the second's, paired by seed).
     """
     for taught in comparison.distilled:
         for other in comparison.distilled:
-            kinds = [str(group.runs[0].settings.get("loss")) in _SUBSTITUTES for group in (taught, other)]
+            kinds = [str(group.runs[0].settings.get("loss")) in _PLACEBOS for group in (taught, other)]
             if kinds != [False, True] or taught.family != other.family:
                 continue
             found = {run.seed: run.metric("acc") for run in other.runs}

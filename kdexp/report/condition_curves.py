@@ -9,9 +9,9 @@ from kdexp.report.run_group import RunGroup
 from kdexp.report.statistics import Paired, Point, paired
 
 CONDITIONS = {
-    "dataset.train_fraction": "share of the training samples",
-    "dataset.label_noise": "share of wrong training labels",
-    "dataset.unlabeled_fraction": "share of hidden training labels",
+    "dataset.train_fraction": "fraction of the training samples",
+    "dataset.label_noise": "fraction of noisy training labels",
+    "dataset.unlabeled_fraction": "fraction of unlabeled training samples",
     "dataset.imbalance_ratio": "largest class over smallest, in the training samples",
 }
 """Config keys that make a curve, and what they are."""

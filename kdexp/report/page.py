@@ -1,4 +1,4 @@
-"""report.html: one self-contained file that answers which setting, by how much, and whether it is significant."""
+"""report.html: one self-contained file that answers which configuration, by how much, and whether it is significant."""
 
 import base64
 import gzip
@@ -122,13 +122,11 @@ def title(comparison: Comparison) -> str:
 
 def _meta(comparison: Comparison, source: Sequence[str]) -> list[str]:
     seeds, done = sorted({run.seed for run in comparison.completed}), bool(comparison.completed)
+    configurations = _counted(len(comparison.distilled), "configuration")
     pruned = sum(run.status == "pruned" for run in comparison.runs)
     return [
         _counted(len(comparison.runs), "run"),
-        *(
-            [f"{_counted(len(comparison.distilled), 'setting')} and {_counted(len(comparison.controls), 'control')}"]
-            * done
-        ),
+        *([f"{configurations} and {_counted(len(comparison.controls), 'control')}"] * done),
         *([f"seeds {', '.join(map(str, seeds))}" if len(seeds) <= 6 else _counted(len(seeds), "seed")] * done),
         *([f"{pruned} pruned"] if pruned else []),
         *([f"{len(comparison.failed)} not completed"] if comparison.failed else []),
@@ -153,7 +151,7 @@ def _cards(comparison: Comparison) -> list[Card]:
     values = [f"{axis} = {plain(value)}" for axis, value in winner.axes.items() if comparison.varies(axis)]
     chosen = f"chosen on val among {many}" if many > 1 else "the only one"
     ties = [tie(comparison)] if comparison.tied else []
-    which = Card("Which setting?", values or [winner.label], [chosen, f"val {spread(winner, 'val')}", *ties])
+    which = Card("Which configuration?", values or [winner.label], [chosen, f"val {spread(winner, 'val')}", *ties])
     if gain is None or control is None:
         size = Card("By how much?", [spread(winner)], ["on test, without a control of the same seeds"])
         return [which, size, Card(_SIGNIFICANT, ["Cannot be told"], ["run the control too: alpha=1"], "unknown")]

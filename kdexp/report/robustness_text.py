@@ -129,8 +129,8 @@ def answer_over_seeds(who: str, rows: Sequence[Summary]) -> str:
 
 
 def words(reports: Sequence[Report]) -> Iterator[str]:
-    """What is not seen in a table of means: worst cells, whether the attacks can be believed, and what was left out."""
-    yield f"Examined on {reports[0]['samples']} test samples, {len(reports)} seed{'s' * (len(reports) > 1)}."
+    """What a table of means does not show: worst conditions, whether gradients are masked, and what was left out."""
+    yield f"Evaluated on {reports[0]['samples']} test samples, {len(reports)} seed{'s' * (len(reports) > 1)}."
     yield from (f"{line[0].upper()}{line[1:]}." for line in sample_counts(reports[0]))
     for role in ("control", "student"):
         cells: dict[tuple[str, float], list[float]] = {}
@@ -139,7 +139,8 @@ def words(reports: Sequence[Report]) -> Iterator[str]:
                 cells.setdefault((row["name"], row["dose"]), []).append(row["acc"])
         if cells:
             (name, severity), accuracy = min(cells.items(), key=lambda cell: statistics.fmean(cell[1]))
-            yield f"Worst cell of the {role}: {name} {severity:g}, {100 * statistics.fmean(accuracy):.1f} % accuracy."
+            mean = 100 * statistics.fmean(accuracy)
+            yield f"Worst condition of the {role}: {name} {severity:g}, {mean:.1f} % accuracy."
     checks = [check for report in reports for check in report["attack_checks"]]
     failed = [check for check in checks if not check["holds"]]
     if checks and not failed:

@@ -1,4 +1,4 @@
-"""The answer in words: which setting, by how much, is it statistically significant."""
+"""The answer in words: which configuration, by how much, is it statistically significant."""
 
 from collections.abc import Sequence
 
@@ -35,7 +35,7 @@ def answer(comparison: Comparison) -> list[str]:
     if winner.gain is None:
         said.append("No seed was run with both, so the two cannot be paired.")
     else:
-        said += [difference(winner.gain), surety(winner.gain)]
+        said += [difference(winner.gain), significance(winner.gain)]
         tests = sum(group.gain is not None and group.gain.p is not None for group in comparison.distilled)
         if tests > 1:
             said.append(f"{tests} configurations are tested here, and the p values are not corrected for that.")
@@ -53,7 +53,7 @@ def answer(comparison: Comparison) -> list[str]:
 
 
 def headline(comparison: Comparison) -> str:
-    """The answer in one sentence: is the chosen setting better than the control, by how much, how sure is that."""
+    """The answer in one sentence: is the chosen configuration better than the control, how much, how sure is it."""
     winner = comparison.winner
     if winner is None or winner.gain is None or comparison.is_quick:
         return ""
@@ -67,7 +67,7 @@ def headline(comparison: Comparison) -> str:
 
 
 def tie(comparison: Comparison) -> str:
-    """Which settings are as good on val as the chosen one, and why that one was chosen."""
+    """Which configurations are as good on val as the chosen one, and why that one was chosen."""
     tied = f"tied on val with {_listed(comparison.tied)}"
     if comparison.tied_in_nll:
         same = "too" if comparison.tied_in_nll == comparison.tied else f"with {_listed(comparison.tied_in_nll)}"
@@ -97,7 +97,7 @@ def interval(gain: Paired) -> str:
     return gain.verdict if gain.interval is None else " to ".join(points(end) for end in gain.interval)
 
 
-def surety(gain: Paired) -> str:
+def significance(gain: Paired) -> str:
     """What the test says, or why there is none."""
     up, down = (sum(sign * value > 0 for value in gain.differences) for sign in (1, -1))
     signs = f"{up} of {gain.n} seeds gain, {down} lose"
@@ -132,7 +132,11 @@ def _among(comparison: Comparison) -> str:
     tried, able = len(comparison.distilled), len(comparison.candidates)
     if tried == 1:
         return ""
-    return f" among {tried} settings" if tried == able else f" among {able} of {tried} settings (the rest: fewer seeds)"
+    return (
+        f" among {tried} configurations"
+        if tried == able
+        else f" among {able} of {tried} configurations (the rest: fewer seeds)"
+    )
 
 
 def _nothing_distilled(comparison: Comparison) -> str:

@@ -58,8 +58,8 @@ def show_run(folder: Path) -> None:
         "mlflow": f"mlflow ui --backend-store-uri {shlex.quote(str(tracked.get('location')))}",
     }.get(tracked.get("tool"))
     if command and tracked["location"]:
-        console.print(f"look at it    {command}", soft_wrap=True)
-    console.print(f"test again    kdexp-eval {results.argument('run', folder)}", soft_wrap=True)
+        console.print(f"dashboard     {command}", soft_wrap=True)
+    console.print(f"re-evaluate   kdexp-eval {results.argument('run', folder)}", soft_wrap=True)
     for line in unread:
         console.print(f"skipped: {line}", soft_wrap=True, markup=False, highlight=False)
 
@@ -126,7 +126,7 @@ def _table(
     columns = {name: column for name, column in _COLUMNS.items() if width >= _WIDE or name not in _ONLY_WIDE}
     table = Table(box=SIMPLE)
     table.add_column("", overflow="fold")
-    for name in (*(["n"] if several else []), *columns, *(["acc - control", "95 % t interval", "p"] if paired else [])):
+    for name in (*(["n"] if several else []), *columns, *(["gain", "95 % t interval", "p"] if paired else [])):
         table.add_column(name, justify="right")
     for name, teacher in teachers.items():
         cells = (

@@ -6,7 +6,7 @@ from conditions import compared, few_data, wrong_labels
 from matplotlib.image import imread
 
 from kdexp.report import page
-from kdexp.report.article_claims import article_claims, sentence, share_needed
+from kdexp.report.article_claims import article_claims, fraction_needed, sentence
 from kdexp.report.artifacts import write
 
 
@@ -15,7 +15,7 @@ from kdexp.report.artifacts import write
     [(0.5, 0.01), (0.6, 0.01), (0.7, 0.1), (0.75, 10**-0.5), (0.8, 1.0), (0.81, None)],
 )
 def test_the_share_that_is_needed_lies_on_the_line_through_the_logarithms(target, share):
-    assert share_needed([0.01, 0.1, 1.0], [0.6, 0.7, 0.8], target) == (share and pytest.approx(share))
+    assert fraction_needed([0.01, 0.1, 1.0], [0.6, 0.7, 0.8], target) == (share and pytest.approx(share))
 
 
 def evidence(claim):
@@ -55,7 +55,7 @@ def test_each_claim_has_its_numbers_and_its_verdict(tmp_path, write_run, write_r
     inputs = found["accuracy lost to noise in the inputs (gaussian noise)"]
     assert (inputs.control, inputs.student) == (pytest.approx(0.4), pytest.approx(0.51))
     assert inputs.gain.mean == pytest.approx(-0.11)
-    labels = found["accuracy lost to 20, 40 % of wrong training labels, mean"]
+    labels = found["accuracy lost to 20, 40 % of noisy training labels, mean"]
     assert labels.control == pytest.approx(0.825 - 0.6)
     # The gain is 0.06 with wrong labels and 0.02 without; a seed adds 0.3 and 1 thousandths to these.
     assert labels.student == pytest.approx(0.8475 - (0.66 + 0.0003 * 2.5))
@@ -69,7 +69,7 @@ def test_a_student_that_gains_nothing_has_no_claim_confirmed(tmp_path, write_run
     comparison = compared(tmp_path)
     data, _, noise = article_claims(comparison, comparison.reports)
     assert data.verdict == "does not hold"
-    assert "does not reach that with any share" in data.remarks[0]
+    assert "does not reach that with any fraction" in data.remarks[0]
     assert noise.verdict == "not significant"
     assert all(one.gain.interval == (0, 0) for one in noise.evidence)
 
@@ -92,15 +92,18 @@ def test_the_claims_are_a_section_a_page_and_words(tmp_path, write_run, write_re
     few_data(tmp_path, write_run)
     examined(tmp_path, write_report)
     written = dict(write(compared(tmp_path), tmp_path, source=[]))
-    text = written["the claims"].read_text()
+    text = written["claims"].read_text()
     assert "## 1. A distilled student needs less training data: holds" in text
     assert "| **accuracy with 10, 50 % of the training samples, mean** | 67.50 | 75.25 | +7.75 [" in text
     assert imread(tmp_path / "curve-corruptions_lite.png").std() > 0.01
-    html = written["look at it"].read_text()
+    html = written["report"].read_text()
     sections = re.findall(r'<section id="([\w-]+)"', html)
     assert sections[1:5] == ["claims", "errors", "train-fraction", "robustness"]
-    for words in ("Worst cell of the student: fog 5, 42.5 % accuracy.", "Gradients may be masked: student: more steps",
-                  "Note: shift left out."):  # fmt: skip
+    for words in (
+        "Worst condition of the student: fog 5, 42.5 % accuracy.",
+        "Gradients may be masked: student: more steps",
+        "Note: shift left out.",
+    ):
         assert words in html
     plots = json.loads(re.search(r'id="plots">(.*?)</script>', html, re.DOTALL)[1])
     accuracy = next(p for p in plots if p["layout"]["xaxis"].get("type") == "log")

@@ -25,8 +25,11 @@ def test_settings_are_named_after_what_they_differ_in(tmp_path, write_run):
     comparison = compared(tmp_path)
     assert comparison.axes == ["loss", "temperature"]  # and not loss._target_, which loss tells
     assert labels(comparison) == [
-        "loss=kd temperature=1", "loss=kd temperature=4", "loss=dkd temperature=1", "loss=dkd temperature=4",
-    ]  # fmt: skip
+        "loss=kd temperature=1",
+        "loss=kd temperature=4",
+        "loss=dkd temperature=1",
+        "loss=dkd temperature=4",
+    ]
 
 
 def test_settings_with_long_values_have_short_names_that_differ(tmp_path, write_run):

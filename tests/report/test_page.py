@@ -82,8 +82,18 @@ def test_every_section_of_a_sweep_is_there_and_linked(sweep):
     _, found, _ = written(sweep)
     sections = [attributes["id"] for tag, attributes in found.tags if tag == "section"]
     assert sections == [
-        "answer", "errors", "settings", "parallel", "learning", "roc", "confusion", "cost", "runs", "failed", "method",
-    ]  # fmt: skip
+        "answer",
+        "errors",
+        "settings",
+        "parallel",
+        "learning",
+        "roc",
+        "confusion",
+        "cost",
+        "runs",
+        "failed",
+        "method",
+    ]
     links = [attributes["href"] for tag, attributes in found.tags if tag == "a"]
     assert links == [f"#{name}" for name in sections[1:]]
 

@@ -66,7 +66,7 @@ def test_confusion_counts_are_written_in_their_cells(monkeypatch, tmp_path):
     written = texts(monkeypatch, lambda: confusion.confusion(curves, ["no", "yes"], tmp_path / "x.png"))
     counts = [count for row in curves.confusion for count in row]
     assert [text for text in written if text in map(str, counts)] == list(map(str, counts))
-    assert f"{counts[0] + counts[3]} of 400 right" in written
+    assert f"{counts[0] + counts[3]} of 400 correct" in written
 
 
 def test_multilabel_data_get_no_confusion_matrix(tmp_path):

@@ -34,15 +34,16 @@ def test_a_sweep_is_shown_with_seeds_together_and_paired_with_its_controls(sweep
 def test_the_choice_is_made_on_val_and_not_on_test(sweep, capsys):
     show_sweep(sweep)
     shown = capsys.readouterr().out
-    assert "Chosen by mean validation accuracy among 2 settings: temperature=1, 90.00 ± 0.00 % on val." in shown
+    assert "Chosen by mean validation accuracy among 2 configurations: temperature=1, 90.00 ± 0.00 % on val." in shown
     assert "Too few seeds: a paired t test needs 3; 2 of 2 seeds gain, 0 lose." in shown
 
 
 def test_three_seeds_have_an_interval_and_its_p_which_are_not_corrected_for_several_tests(sweep, write_run, capsys):
     for name, settings in {
-        "control": {"alpha": 1.0, "acc": 0.85, "val": 0.85}, "one": {"temperature": 1.0, "acc": 0.88, "val": 0.90},
+        "control": {"alpha": 1.0, "acc": 0.85, "val": 0.85},
+        "one": {"temperature": 1.0, "acc": 0.88, "val": 0.90},
         "four": {"temperature": 4.0, "acc": 0.89, "val": 0.80},
-    }.items():  # fmt: skip
+    }.items():
         write_run(sweep / f"{name}-2", seed=2, **settings)
     show_sweep(sweep)
     shown = capsys.readouterr().out

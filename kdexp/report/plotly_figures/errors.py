@@ -48,14 +48,14 @@ def errors(comparison: Comparison) -> Plot:
 def _networks(comparison: Comparison) -> Iterator[_Network]:
     for name, teacher in itertools.islice(comparison.teachers.items(), 1):
         accuracy, samples = teacher["test"]["acc"], comparison.test_samples
-        label = f"{wrapped(f'teacher {name}')}<br>{100 * accuracy:.2f} % right"
+        label = f"{wrapped(f'teacher {name}')}<br>{100 * accuracy:.2f} % accuracy"
         best = Estimate(accuracy, wilson(accuracy, samples) if samples else None)
         yield _Network(label, TEACHER, {"best": best})
     for group, color in ((comparison.control, CONTROL), (comparison.winner, WINNER)):
         if group:
             found = {epoch: group.estimate("acc", "test", epoch) for epoch in ("best", "last")}
             shown = {epoch: estimate for epoch, estimate in found.items() if estimate is not None}
-            yield _Network(f"{wrapped(group.label)}<br>{spread(group)} right", color, shown)
+            yield _Network(f"{wrapped(group.label)}<br>{spread(group)} accuracy", color, shown)
 
 
 def _bars(networks: Sequence[_Network], epoch: str, name: str, filled: bool) -> Plot:

@@ -28,7 +28,7 @@ def levels(reports: Reports, axis: str, name: str) -> Plot:
         role: accuracy_points(reports, role, lambda row: is_of(axis, name, row) or is_clean(row)) for role in ROLES
     }
     data = [line_trace(role, ROLES[role], points) for role, points in found.items() if points]
-    title = "eps" if axis == "attacks" else "dose"
+    title = "eps" if axis == "attacks" else "level"
     return {"data": data, "layout": layout_over(title, "accuracy on test, %")}
 
 

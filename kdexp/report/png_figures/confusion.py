@@ -41,8 +41,10 @@ def confusion(curves: "CurveData", classes: Sequence[str], path: Path) -> None:
     figure = new_figure(width, side, **({} if slanted else inches))
     axes = figure.add_subplot()
     image = axes.imshow(fraction, cmap="Blues", norm=_SQRT, interpolation="nearest")
-    figure.colorbar(image, ax=axes, shrink=0.8, label="share of the true class", format=PercentFormatter(1, decimals=0))
-    axes.set(xlabel="predicted", ylabel="true", title=f"{np.trace(counts)} of {counts.sum()} right")
+    figure.colorbar(
+        image, ax=axes, shrink=0.8, label="fraction of the true class", format=PercentFormatter(1, decimals=0)
+    )
+    axes.set(xlabel="predicted", ylabel="true", title=f"{np.trace(counts)} of {counts.sum()} correct")
     if names:
         ticks = range(len(counts))
         axes.set_xticks(ticks, names, rotation=45 if slanted else 0, ha="right" if slanted else "center")

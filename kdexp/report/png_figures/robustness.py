@@ -58,8 +58,8 @@ def corruptions(report: Report, path: Path) -> None:
     save(figure, path)
 
 
-def dose_curves(report: Report, path: Path) -> None:
-    """Draw accuracy over dose: a panel for each noise and each attack; no file where there are none.
+def levels(report: Report, path: Path) -> None:
+    """Draw accuracy over the level: a panel for each noise and each attack; no file where there are none.
 
     Args:
         report: the content of robustness.json.
@@ -83,7 +83,7 @@ def dose_curves(report: Report, path: Path) -> None:
             draw_line(axes, [(0, clean[role]), *curve], color, marker, role)
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        axes.set(title=place[1], xlabel="eps" if place[0] == "attacks" else "dose")
+        axes.set(title=place[1], xlabel="eps" if place[0] == "attacks" else "level")
     handles, labels = panels.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
     save(figure, path)

@@ -1,9 +1,9 @@
-"""Does the article's claim hold?"""
+"""Do the source article's claims hold?"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kdexp.report.article_claims import METHOD, Evidence, article_claims, sentence, surety
+from kdexp.report.article_claims import METHOD, Evidence, article_claims, sentence, significance
 from kdexp.report.comparison import Comparison
 from kdexp.report.elements import INTERVAL, Column, Section, gain_interval, gain_mean, percent, tabulate
 
@@ -19,9 +19,9 @@ _COLUMNS = [
     Column[_Row]("measure", lambda row: f"{row.evidence.what}{' (decides)' if row.evidence.decides else ''}", "word"),
     Column[_Row]("control", lambda row: percent(row.evidence.control)),
     Column[_Row]("student", lambda row: percent(row.evidence.student)),
-    Column[_Row]("better by", lambda row: gain_mean(row.evidence.gain)),
+    Column[_Row]("gain", lambda row: gain_mean(row.evidence.gain)),
     Column[_Row](INTERVAL, lambda row: gain_interval(row.evidence.gain)),
-    Column[_Row]("verdict", lambda row: surety(row.evidence.gain), "word"),
+    Column[_Row]("verdict", lambda row: significance(row.evidence.gain), "word"),
 ]
 
 
@@ -32,4 +32,4 @@ def sections(comparison: Comparison) -> Iterator[Section]:
         lead = "\n".join([METHOD, *(" ".join([sentence(claim), *claim.remarks]) for claim in found)])
         rows = [_Row(claim.name, evidence) for claim in found for evidence in claim.evidence]
         table = tabulate(_COLUMNS, rows)
-        yield Section("claims", "Does the article's claim hold?", lead, table=table, wide=True)
+        yield Section("claims", "Do the source article's claims hold?", lead, table=table, wide=True)

@@ -32,12 +32,12 @@ def sections(comparison: Comparison) -> Iterator[Section]:
         else "There is no control (alpha=1) with the same seeds: no gain can be given."
     )
     figures = {"": [Figure("Gain over the control", plot)]} if plot else {}
-    yield Section("settings", "Every setting", lead, figures, _table(comparison), wide=True)
+    yield Section("settings", "Every configuration", lead, figures, _table(comparison), wide=True)
 
 
 def _table(comparison: Comparison) -> Table:
     columns = [
-        Column[RunGroup]("setting", comparison.marked, "word"),
+        Column[RunGroup]("configuration", comparison.marked, "word"),
         Column[RunGroup]("n", lambda group: Cell(str(len(group.runs)), len(group.runs))),
         Column[RunGroup]("val acc", lambda group: metric(group, "acc", "val")),
         Column[RunGroup]("test acc", lambda group: metric(group, "acc")),

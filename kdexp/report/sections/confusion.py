@@ -19,7 +19,7 @@ def sections(comparison: Comparison) -> Iterator[Section]:
     yield Section(
         "confusion",
         "Confusion",
-        "On test at the best epoch by validation, summed over seeds; the shade is the share of the true class (its "
+        "On test at the best epoch by validation, summed over seeds; the shade is the fraction of the true class (its "
         "root, so that rare confusions are seen).",
         {"": [Figure(name, matrix) for name, matrix in matrices.items()]},
     )

@@ -14,9 +14,9 @@ def sections(comparison: Comparison) -> Iterator[Section]:
         yield Section(
             "errors",
             "Teacher, control, student",
-            "Test error: shorter is better. The control is the same student trained alone. Lines are 95 % intervals: t "
-            f"intervals over seeds where there are at least {FEWEST_SEEDS}, and Wilson's over test samples where there "
-            "is one run; two seeds have none.",
-            {"": [Figure("Share of the test samples that are wrong", errors(comparison))]},
+            "Test error: lower is better. The control is the baseline: the same student trained without a teacher. "
+            f"Lines are 95 % intervals: t intervals over seeds where there are at least {FEWEST_SEEDS}, and Wilson's "
+            "over test samples where there is one run; two seeds have none.",
+            {"": [Figure("Test error, %", errors(comparison))]},
             wide=True,
         )

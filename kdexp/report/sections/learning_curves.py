@@ -21,7 +21,7 @@ def sections(comparison: Comparison) -> Iterator[Section]:
     yield Section(
         "learning",
         "Learning curves",
-        "Means over seeds; the shade is the seeds' range. Blue is the chosen setting, dark grey its control, light "
-        "grey the next best on val. Losses of different alpha or temperature are not comparable.",
+        "Means over seeds; the shade is the seeds' range. Blue is the chosen configuration, dark gray its control, "
+        "light gray the next best on val. Losses of different alpha or temperature are not comparable.",
         {"": figures},
     )

@@ -13,9 +13,9 @@ def sections(comparison: Comparison) -> Iterator[Section]:
         yield Section(
             "parallel",
             "Parallel coordinates",
-            "A line is a setting, dark where val accuracy is low and yellow where it is high; the dotted line is the "
-            "control, the thick one the choice. Accuracies are in %, the gain on test in points. Hover over a point "
-            "for the setting.",
-            {"": [Figure("From the settings to what came out", parallel(comparison))]},
+            "A line is a configuration, dark where val accuracy is low and yellow where it is high; the dotted line is "
+            "the control, the thick one the choice. Accuracies are in %, the gain on test in points. Hover over a "
+            "point for the configuration.",
+            {"": [Figure("From config values to metrics", parallel(comparison))]},
             wide=True,
         )

@@ -51,7 +51,7 @@ class _Row:
 
 
 _COLUMNS = [
-    Column[_Row]("setting", lambda row: row.label, "word"),
+    Column[_Row]("configuration", lambda row: row.label, "word"),
     Column[_Row]("measure", lambda row: row.head, "word"),
     Column[_Row]("teacher", lambda row: row.mean("teacher")),
     Column[_Row]("control", lambda row: row.mean("control")),

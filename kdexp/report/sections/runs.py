@@ -1,4 +1,4 @@
-"""Every run, with its settings, its metrics and the command that started it."""
+"""Every run, with its config values, its metrics and the command that started it."""
 
 from collections.abc import Iterator
 from typing import Literal
@@ -13,8 +13,8 @@ def sections(comparison: Comparison) -> Iterator[Section]:
     lead = "Accuracies in %; the best epoch is chosen on val, by the metric in trainer.monitor."
     if comparison.repeated:
         lead += (
-            f" Of runs with the same setting and seed the last one counts; {len(comparison.repeated)} others are seen "
-            "here alone."
+            f" Of runs with the same configuration and seed the last one counts; {len(comparison.repeated)} others are "
+            "seen here alone."
         )
     yield Section("runs", "Every run", lead, table=_table(comparison), wide=True)
 

@@ -25,9 +25,9 @@ class _Row:
 
 _COLUMNS = [
     Column[_Row]("taught", lambda row: row.taught.label, "word"),
-    Column[_Row]("without the teacher's knowledge", lambda row: row.placebo.label, "word"),
+    Column[_Row]("placebo", lambda row: row.placebo.label, "word"),
     Column[_Row]("taught, acc", lambda row: metric(row.taught, "acc")),
-    Column[_Row]("without, acc", lambda row: metric(row.placebo, "acc")),
+    Column[_Row]("placebo, acc", lambda row: metric(row.placebo, "acc")),
     Column[_Row]("difference", lambda row: gain_mean(row.gain)),
     Column[_Row](INTERVAL, lambda row: gain_interval(row.gain)),
     Column[_Row]("verdict", lambda row: row.verdict, "word"),
@@ -43,8 +43,8 @@ def sections(comparison: Comparison) -> Iterator[Section]:
             for row in rows
         ]
         lead = (
-            "Soft labels that know nothing of the teacher but how uncertain it is, or nothing of what it says about "
-            f"the wrong classes, are what a teacher has to beat. {' '.join(said)}"
+            "A useful teacher must beat placebos: labels smoothed only to its uncertainty, its own outputs with the "
+            f"wrong classes permuted. {' '.join(said)}"
         )
         table = tabulate(_COLUMNS, rows)
         yield Section("soft-labels", "The teacher, or soft labels?", lead, table=table, wide=True)
