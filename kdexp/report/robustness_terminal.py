@@ -56,7 +56,7 @@ def _table(report: Report) -> Table:
 
 
 def show_sweep(together: Summary, folder: Path) -> None:
-    """Print each configuration of a sweep against its control: the answer, means over seeds, differences paired by seed."""
+    """Print each configuration of a sweep against its control: the answer, means over seeds, paired differences."""
     console = screen()
     names: dict[str, None] = {}
     for group in together["settings"]:

@@ -13,6 +13,7 @@ import pytest
 from kdexp.report import page, sections
 from kdexp.report.artifacts import write
 from kdexp.report.comparison import Comparison
+from kdexp.report.plotly_figures.roc import roc_of_classes
 from kdexp.report.runs import find
 from kdexp.report.statistics import wilson
 
@@ -199,6 +200,16 @@ def test_curves_and_matrices_are_drawn_as_far_as_they_are_kept(tmp_path, write_r
     roc = [p for p in plots if p["layout"]["xaxis"].get("title", {}).get("text") == "false positive rate"]
     assert [len(p["data"]) for p in roc] == ([3, classes] if classes <= 20 else [3])
     assert ("up to 20 classes" in " ".join(found.texts)) == (classes > 20)
+
+
+def test_classes_are_those_of_the_chosen_student_whatever_its_label_begins_with(tmp_path, write_run):
+    for name, teacher, acc in (("a", "cnn", 0.9), ("b", "mlp", 0.7)):
+        write_run(tmp_path / name, teacher=teacher, acc=acc)
+    write_run(tmp_path / "control", alpha=1.0, acc=0.5)
+    comparison = Comparison(find([tmp_path])[0])
+    assert comparison.winner.label == "teacher=cnn"
+    names = [trace["name"] for trace in roc_of_classes(comparison, comparison.class_names)["data"]]
+    assert names == ["0  0.9500", "1  0.9500", "2  0.9500"]  # the control's areas are 0.75
 
 
 def test_runs_of_an_earlier_kdexp_lack_figures_and_the_page_says_so(tmp_path, write_run):

@@ -19,11 +19,13 @@ class NetworkCurves:
     Attributes:
         name: of the network.
         color: of its lines.
+        is_teacher: else it is a student.
         runs: of each seed that kept any; at least one.
     """
 
     name: str
     color: str
+    is_teacher: bool
     runs: Sequence[Curves]
 
 
@@ -34,8 +36,8 @@ def kept_curves(comparison: Comparison) -> list[NetworkCurves]:
 
 def _networks(comparison: Comparison) -> Iterator[NetworkCurves]:
     for name, teacher in itertools.islice(comparison.teachers.items(), 1):
-        yield NetworkCurves(f"teacher {name}", TEACHER, [teacher["curves"]] if "curves" in teacher else [])
+        yield NetworkCurves(f"teacher {name}", TEACHER, True, [teacher["curves"]] if "curves" in teacher else [])
     for group, color in ((comparison.control, CONTROL), (comparison.winner, WINNER)):
         if group:
             runs = [run.results["curves"] for run in group.runs if "curves" in run.results]
-            yield NetworkCurves(group.label, color, runs)
+            yield NetworkCurves(group.label, color, False, runs)

@@ -33,7 +33,7 @@ def roc(comparison: Comparison) -> Plot | None:
 
 def roc_of_classes(comparison: Comparison, classes: Sequence[str]) -> Plot | None:
     """The chosen student's ROC curve on test for each class against the rest, means over seeds."""
-    students = [network.runs for network in kept_curves(comparison) if not network.name.startswith("teacher")]
+    students = [network.runs for network in kept_curves(comparison) if not network.is_teacher]
     if not students:
         return None
     runs = students[-1]
