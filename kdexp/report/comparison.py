@@ -11,7 +11,7 @@ from kdexp.config import DISTILLATION_ONLY, RUN_ONLY, control_fingerprint, run_f
 from kdexp.naming import short_values
 from kdexp.report.run_group import RunGroup
 from kdexp.report.runs import DATA, Record, Run, read_reports
-from kdexp.report.statistics import Paired, paired
+from kdexp.report.statistics import Estimate, Paired, paired, wilson
 
 log = logging.getLogger(__name__)
 
@@ -138,6 +138,11 @@ class Comparison:
         """Size of the test split on which teacher, control and chosen student are shown; None where it is unknown."""
         shown = self.winner or self.control
         return shown.runs[0].results.get("samples", {}).get("test") if shown else None
+
+    def teacher_accuracy(self, teacher: Record) -> Estimate:
+        """Test accuracy of one of the `teachers`, with Wilson's interval over test samples where these are known."""
+        accuracy, samples = teacher["test"]["acc"], self.test_samples
+        return Estimate(accuracy, wilson(accuracy, samples) if samples else None)
 
     @property
     def class_names(self) -> list[str]:

@@ -9,7 +9,7 @@ from kdexp.report.colors import CONTROL, OTHER, TEACHER, WINNER
 from kdexp.report.comparison import Comparison
 from kdexp.report.plotly_figures.drawing import Plot, error_bars
 from kdexp.report.runs import Run
-from kdexp.report.statistics import Estimate, wilson
+from kdexp.report.statistics import Estimate
 
 # Kind of a network -> its color and Plotly's symbol; drawn in this order, the last on top.
 _KINDS = {
@@ -80,12 +80,9 @@ def _students(comparison: Comparison, measure: str) -> Iterator[_Network]:
 
 
 def _teachers(comparison: Comparison, measure: str) -> Iterator[_Network]:
-    samples = comparison.test_samples
     for name, teacher in comparison.teachers.items():
         if measure in teacher.get("model", {}):
-            accuracy = teacher["test"]["acc"]
-            estimate = Estimate(accuracy, wilson(accuracy, samples) if samples else None)
-            yield _Network("teacher", name, teacher["model"][measure], estimate)
+            yield _Network("teacher", name, teacher["model"][measure], comparison.teacher_accuracy(teacher))
 
 
 def _cost(run: Run, measure: str) -> float | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from kdexp.report.colors import CONTROL, TEACHER, WINNER
 from kdexp.report.comparison import Comparison
 from kdexp.report.plotly_figures.drawing import Plot, error_bars, faded, wrapped
-from kdexp.report.statistics import Estimate, wilson
+from kdexp.report.statistics import Estimate
 from kdexp.report.summary_text import spread
 
 
@@ -47,10 +47,9 @@ def errors(comparison: Comparison) -> Plot:
 
 def _networks(comparison: Comparison) -> Iterator[_Network]:
     for name, teacher in itertools.islice(comparison.teachers.items(), 1):
-        accuracy, samples = teacher["test"]["acc"], comparison.test_samples
-        label = f"{wrapped(f'teacher {name}')}<br>{100 * accuracy:.2f} % accuracy"
-        best = Estimate(accuracy, wilson(accuracy, samples) if samples else None)
-        yield _Network(label, TEACHER, {"best": best})
+        accuracy = comparison.teacher_accuracy(teacher)
+        label = f"{wrapped(f'teacher {name}')}<br>{100 * accuracy.value:.2f} % accuracy"
+        yield _Network(label, TEACHER, {"best": accuracy})
     for group, color in ((comparison.control, CONTROL), (comparison.winner, WINNER)):
         if group:
             found = {epoch: group.estimate("acc", "test", epoch) for epoch in ("best", "last")}
