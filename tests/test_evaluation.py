@@ -20,7 +20,6 @@ from kdexp.config import compose, control_fingerprint, plain, run_fingerprint
 from kdexp.eval import robustness
 from kdexp.eval import run as measure
 from kdexp.eval import show as show_metrics
-from kdexp.report import page
 from kdexp.report.comparison import Comparison
 from kdexp.report.png_figures import run as png_figures
 from kdexp.report.robustness_terminal import show
@@ -381,7 +380,7 @@ def test_the_names_of_the_folders_are_the_classes_of_the_run_and_leave_its_ident
     (found,), _ = find([folder_run])
     assert found.settings["dataset.classes"] is None
     assert "dataset.classes_from_data" not in found.settings
-    assert page._classes(Comparison([found])) == NAMES
+    assert Comparison([found]).class_names == NAMES
     for name in ("roc", "confusion"):
         assert (folder_run / "figures" / f"{name}.names").read_text() == repr(NAMES)
     assert measure(compose([], "eval", run=folder_run))["acc"] == saved["metrics"]["test"]["best"]["acc"]
