@@ -113,7 +113,7 @@ def test_a_setting_with_fewer_seeds_does_not_win_by_luck(tmp_path, write_run):
     write_run(tmp_path / "b-0", temperature=2.0, seed=0, val=0.9)
     comparison = compared(tmp_path)
     assert comparison.winner.label == "temperature=1"
-    assert "among 1 of 2 settings (the rest: fewer seeds)" in answer(comparison)[0]
+    assert "among 1 of 2 configurations (the rest: fewer seeds)" in answer(comparison)[0]
 
 
 @pytest.fixture
