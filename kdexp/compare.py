@@ -13,7 +13,7 @@ from kdexp.foreign import printable
 
 
 def run(config: DictConfig) -> list[tuple[str, Path]]:
-    """Compare runs: print the table, write the files of `kdexp.report.files`.
+    """Compare runs: print the table, write the files of `kdexp.report.artifacts`.
 
     Args:
         config: conf/compare.yaml.
@@ -24,10 +24,10 @@ def run(config: DictConfig) -> list[tuple[str, Path]]:
     Raises:
         ValueError: a folder does not exist or holds no run, or where or sort names what no run has.
     """
+    from kdexp.report.artifacts import write
     from kdexp.report.comparison import Comparison
-    from kdexp.report.files import write
     from kdexp.report.runs import find, matching
-    from kdexp.report.table import show_comparison
+    from kdexp.report.terminal import show_comparison
 
     if not config.folders:
         raise ValueError("folders must be run or sweep folders, got nothing")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from kdexp.assemble import Data
-    from kdexp.report.comparison import Setting
+    from kdexp.report.run_group import RunGroup
     from kdexp.robustness_evaluator import Subject
 
 log = logging.getLogger(__name__)
@@ -108,7 +108,7 @@ def robustness(config: DictConfig) -> Iterator[tuple[Path, dict[str, Any]]]:
     yield Path(config.sweep_dir), together
 
 
-def _settings(sweep: Path) -> Sequence["Setting"]:
+def _settings(sweep: Path) -> Sequence["RunGroup"]:
     """The completed runs of a sweep, seeds of one setting together; a control is measured with those it is for."""
     from kdexp.report.comparison import Comparison
     from kdexp.report.runs import find
@@ -116,7 +116,7 @@ def _settings(sweep: Path) -> Sequence["Setting"]:
     found = find([sweep])[0] if sweep.is_dir() else []
     # A search measures its chosen point on test, and leaves the others alone.
     comparison = Comparison([run for run in found if run.metric("acc") is not None])
-    if not comparison.settings:
+    if not comparison.groups:
         raise ValueError(f"sweep must be a folder with completed runs in it, got {sweep}")
     return comparison.distilled or comparison.controls
 
@@ -177,7 +177,7 @@ def _control(
     config: DictConfig, folder: Path, saved: Mapping[str, Any], experiment: DictConfig, device: "torch.device"
 ) -> "Subject":
     from kdexp.experiment import distill_alone
-    from kdexp.report.table import control_folder
+    from kdexp.report.runs import control_folder
     from kdexp.robustness_report import run_subject
 
     # One that control=auto trained lies in the folder of its run, and serves the sweep's other runs of that seed.
@@ -242,13 +242,13 @@ def _difference(value: float, before: float) -> float:
 def _eval(config: DictConfig) -> None:
     try:
         if config.get("robustness"):
-            from kdexp.report import robustness as report
+            from kdexp.report import robustness_terminal
 
             for folder, found in robustness(config):
                 if "cells" not in found:
-                    report.show_sweep(found, folder)
+                    robustness_terminal.show_sweep(found, folder)
                 elif config.run is not None:  # of a sweep what its runs say together comes first, and alone
-                    report.show(found, folder)
+                    robustness_terminal.show(found, folder)
             return
         is_equal = show(Path(config.run), run(config))
     except (ValueError, OSError) as error:

@@ -27,9 +27,9 @@ from kdexp.models.cost import macs, parameters
 from kdexp.naming import job_names
 from kdexp.online import MutualDistiller
 from kdexp.pace import paced
-from kdexp.report import figures
-from kdexp.report.robustness import show
-from kdexp.report.table import control_folder, find_control
+from kdexp.report.png_figures.run import draw_run
+from kdexp.report.robustness_terminal import show
+from kdexp.report.runs import control_folder, find_control
 from kdexp.robustness_evaluator import RobustnessEvaluator
 from kdexp.robustness_report import run_subject, subjects
 from kdexp.sweep import cells
@@ -172,7 +172,7 @@ def distill(
         if curves is not None:
             with _timed(seconds, "figures"):
                 names = data.classes or list(map(str, range(config.dataset.num_classes)))
-                _draw(folder, fitted, curves, names)
+                draw_run(fitted.epochs, curves, names, folder / "figures")
             control = find_control(record, folder.parent)
             tracker.summarize(_final(record, control), curves, names)
             record["tracking"]["control"] = control["wandb_id"] if control is not None else None
@@ -396,12 +396,6 @@ def ensemble(config: Any, folders: Sequence[Path]) -> dict[str, dict[str, float]
 def _replaying(answers: list[Outputs]) -> Callable[[Tensor], Outputs]:
     replies = iter(answers)
     return lambda inputs: next(replies)
-
-
-def _draw(folder: Path, fitted: Fitted, curves: CurveData, names: list[str]) -> None:
-    figures.training_curves(fitted.epochs, folder / "figures" / "training.png")
-    figures.roc(curves, names, folder / "figures" / "roc.png")
-    figures.confusion(curves, names, folder / "figures" / "confusion.png")
 
 
 def _final(record: Mapping[str, Any], control: Mapping[str, Any] | None) -> dict[str, float]:

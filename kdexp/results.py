@@ -9,6 +9,7 @@ import shlex
 import shutil
 import stat
 import threading
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ SUPERSEDED = "superseded"
 STATUSES = ("running", "completed", "pruned", "failed", "oom", "diverged", "interrupted", "killed")
 """In the file ``running`` stays behind when a process dies without a chance to say so; `read` calls that ``killed``."""
 
+_TAIL_LINES = 20  # of a log, that are shown of a run that is not completed
 _LINE_BREAK = re.compile(r"\n\s*")
 _LOCK = ".lock"
 _ROOM = ".room"
@@ -442,3 +444,12 @@ def _check_curves(curves: Mapping[str, Any], classes: int, name: str) -> None:
 def _versions() -> dict[str, str]:
     packages = ("kdexp", "torch", "torchvision", "pytorch-lightning", "hydra-core", "torchmetrics", "wandb")
     return {"python": platform.python_version()} | {name: version(name) for name in packages}
+
+
+def log_tail(folder: Path) -> tuple[str, ...]:
+    """The last lines of the log in a run folder; none when there is none, or it is a link to somewhere else."""
+    try:
+        with inside(folder, LOG).open(errors="replace") as file:
+            return tuple(line.rstrip("\n") for line in deque(file, _TAIL_LINES))
+    except (OSError, ValueError):
+        return ()

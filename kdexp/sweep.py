@@ -7,7 +7,6 @@ import os
 import re
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -34,7 +33,6 @@ _DONE = {False: ("completed",), True: ("completed", "pruned", "diverged")}
 
 _WANDB = "wandb-runs"
 _LOOK_SECONDS = 1.0
-_TAIL_LINES = 20
 _NAME_LENGTH = 120
 
 
@@ -233,7 +231,7 @@ class Sweep:
             epoch=epoch,
             val_acc=val_acc,
             error=run.get("error"),
-            log_tail=() if status == "completed" else tail(folder),
+            log_tail=() if status == "completed" else results.log_tail(folder),
             launch=run.get("launch"),
         )
         if status != "running":
@@ -373,15 +371,6 @@ def _seconds(run: Mapping[str, Any]) -> float | None:
         return (ended - datetime.fromisoformat(run["started"])).total_seconds()
     except (LookupError, ValueError, TypeError):  # somebody else wrote it
         return None
-
-
-def tail(folder: Path) -> tuple[str, ...]:
-    """The last lines of the log in a run folder; none when there is none, or it is a link to somewhere else."""
-    try:
-        with inside(folder, results.LOG).open(errors="replace") as file:
-            return tuple(line.rstrip("\n") for line in deque(file, _TAIL_LINES))
-    except (OSError, ValueError):
-        return ()
 
 
 def name_sweep(dataset: str, swept: Sequence[str], identity: str) -> str:

@@ -89,7 +89,7 @@ def _run(config: DictConfig, folder: Path, parts: "Parts | None") -> dict[str, A
     # Imported here: --help and shell completion must not wait for torch.
     with said_meanwhile(IMPORTING):
         from kdexp.experiment import distill, ensemble
-        from kdexp.report.table import show_run
+        from kdexp.report.terminal import show_run
 
     judge = _judge(values)
     started = time.perf_counter()

@@ -9,8 +9,8 @@ import pytest
 
 from kdexp import results
 from kdexp.config import control_fingerprint, run_fingerprint
+from kdexp.report.artifacts import write
 from kdexp.report.comparison import Comparison
-from kdexp.report.files import write
 from kdexp.report.runs import find
 
 ARCHIVES = Path(__file__).parent / "old_runs"
@@ -49,7 +49,7 @@ def test_they_are_compared(unpacked, tmp_path):
         "born_again", "cached", "control", "distilled",
     ]  # fmt: skip
     comparison = Comparison([run for run in runs if "sweep" in run.folder.parts])
-    assert [(setting.label, len(setting.runs)) for setting in comparison.settings] == [
+    assert [(setting.label, len(setting.runs)) for setting in comparison.groups] == [
         ("control", 2),
         ("alpha=0.1 temperature=4", 2),
     ]

@@ -20,9 +20,10 @@ from kdexp.config import compose, control_fingerprint, plain, run_fingerprint
 from kdexp.eval import robustness
 from kdexp.eval import run as measure
 from kdexp.eval import show as show_metrics
-from kdexp.report import figures, page
 from kdexp.report.comparison import Comparison
-from kdexp.report.robustness import show, words
+from kdexp.report.png_figures import run as png_figures
+from kdexp.report.robustness_terminal import show
+from kdexp.report.robustness_text import words
 from kdexp.report.runs import find
 from kdexp.robustness.grid import Cell, Networks
 from kdexp.robustness.probes import cka
@@ -338,7 +339,7 @@ def folder_run(tmp_path_factory, store):
     with pytest.MonkeyPatch.context() as patch:
         for name in ("roc", "confusion"):
             patch.setattr(
-                figures, name, lambda curves, classes, path: path.with_suffix(".names").write_text(repr(classes))
+                png_figures, name, lambda curves, classes, path: path.with_suffix(".names").write_text(repr(classes))
             )
         run(compose([*SMOKE, *settings, "alpha=1"], output_dir=folder, store_dir=store))
     return folder
@@ -382,7 +383,7 @@ def test_the_names_of_the_folders_are_the_classes_of_the_run_and_leave_its_ident
     (found,), _ = find([folder_run])
     assert found.settings["dataset.classes"] is None
     assert "dataset.classes_from_data" not in found.settings
-    assert page._classes(Comparison([found])) == NAMES
+    assert Comparison([found]).class_names == NAMES
     for name in ("roc", "confusion"):
         assert (folder_run / "figures" / f"{name}.names").read_text() == repr(NAMES)
     assert measure(compose([], "eval", run=folder_run))["acc"] == saved["metrics"]["test"]["best"]["acc"]

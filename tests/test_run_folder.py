@@ -20,8 +20,7 @@ from kdexp.distiller import Distiller
 from kdexp.eval import robustness
 from kdexp.eval import run as measure
 from kdexp.report.comparison import Comparison
-from kdexp.report.runs import find
-from kdexp.report.table import find_control
+from kdexp.report.runs import find, find_control
 from kdexp.train import run
 
 CONTROL = ["experiment=smoke", "tracking=none", "alpha=1", "trainer.max_epochs=3"]
@@ -279,7 +278,7 @@ def test_a_control_of_other_data_is_none(tmp_path, store, arrays):
     found = experiment(tmp_path / "one", store, *settings, "alpha=0.5")
     assert find_control(found, tmp_path) is None
     comparison = Comparison(find([tmp_path])[0])
-    assert [setting.gain for setting in comparison.settings] == [None, None]
+    assert [setting.gain for setting in comparison.groups] == [None, None]
     assert "data" in comparison.axes
     write()
     found = experiment(tmp_path / "two", store, *settings, "alpha=0.5")

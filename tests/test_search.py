@@ -20,8 +20,7 @@ from kdexp.config import compose, plain
 from kdexp.fit import Pruned
 from kdexp.report.comparison import Comparison
 from kdexp.report.progress import show_trials
-from kdexp.report.runs import command_of, find
-from kdexp.report.table import control_folder
+from kdexp.report.runs import command_of, control_folder, find
 from kdexp.sweep import Job, Sweep
 from kdexp.train import run
 
@@ -282,7 +281,7 @@ def test_a_pruned_trial_is_no_failure_and_no_result(tmp_path, smoke):
     assert not sweep.is_to_run(state)
     comparison = Comparison(find([tmp_path])[0])
     assert [found.status for found in comparison.runs] == ["pruned"]
-    assert comparison.settings == comparison.failed == []
+    assert comparison.groups == comparison.failed == []
 
 
 def test_a_trial_leaves_test_alone_until_it_is_chosen_and_is_not_trained_again_then(tmp_path, smoke):
@@ -371,7 +370,7 @@ def test_a_search_is_killed_and_shared_and_comes_to_the_same(command, tmp_path, 
     assert {run["alpha"] for name, run in runs(tmp_path).items() if name in chosen} > {1.0}
     assert "4 completed before" not in done.stdout
     shown = command("kdexp-compare", "multirun/search").stdout
-    assert "among 4 settings" in shown
+    assert "among 4 configurations" in shown
     index = json.loads((tmp_path / "multirun" / "search" / "sweep.json").read_text())["jobs"]
     assert {job["status"] for job in index} == {"completed"}
 

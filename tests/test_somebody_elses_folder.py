@@ -23,7 +23,7 @@ from kdexp.cache import verify
 from kdexp.config import compose
 from kdexp.eval import robustness
 from kdexp.eval import run as measure
-from kdexp.report.table import control_folder
+from kdexp.report.runs import control_folder
 from kdexp.train import run
 
 SMOKE = ("experiment=smoke", "tracking=none", "trainer.max_epochs=1", "teacher.recipe.max_epochs=1")

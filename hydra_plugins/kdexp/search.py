@@ -198,7 +198,7 @@ class Search(Sweeper):
 
     def _show_end(self, sweep: Sweep) -> None:
         from kdexp.report.progress import show_left, show_trials
-        from kdexp.report.table import show_sweep
+        from kdexp.report.terminal import show_sweep
 
         best = self._study.best()
         show_trials(self._study.trials(), best, self.metric, self._study.importance())

@@ -161,7 +161,7 @@ class Sweeper(BasicSweeper):
 
     def _show_end(self, sweep: Sweep) -> None:
         from kdexp.report.progress import show_left
-        from kdexp.report.table import show_sweep
+        from kdexp.report.terminal import show_sweep
 
         show_sweep(sweep.folder)
         show_left(sweep.folder, sweep.states(), sweep.command)

@@ -1,23 +1,22 @@
-"""Runs put in order: settings over seeds, each against its control, and the one that validation chooses."""
+"""Runs put in order: grouped over seeds, each group against its control, and the one that validation chooses."""
 
 import logging
 import math
-import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from kdexp.config import DISTILLATION_ONLY, RUN_ONLY, control_fingerprint, run_fingerprint
 from kdexp.naming import short_values
-from kdexp.report.runs import DATA, Run, read_reports
-from kdexp.report.statistics import Paired, paired, t_interval, wilson
+from kdexp.report.run_group import RunGroup
+from kdexp.report.runs import DATA, Record, Run, read_reports
+from kdexp.report.statistics import Estimate, Paired, paired, wilson
 
 log = logging.getLogger(__name__)
 
 BY_CHOICE = "val/acc"
-"""The order of settings unless `sort` names another: that in which they would be chosen."""
+"""The order of groups unless `sort` names another: that in which they would be chosen."""
 
 # Chosen options and the equation's own numbers stand first, in this order.
 _FIRST_AXES = ("dataset", "teacher", "student", "loss", "feature_loss", "alpha", "temperature")
@@ -26,88 +25,24 @@ _FIRST_AXES = ("dataset", "teacher", "student", "loss", "feature_loss", "alpha",
 _NO_AXES = (*RUN_ONLY, "experiment", "sweep", "distillation", "seed", DATA)
 
 
-@dataclass(frozen=True, eq=False)
-class Setting:
-    """Completed runs that differ in nothing but the seed.
-
-    Attributes:
-        label: tells it from the other settings of the comparison.
-        axes: what the settings differ in -> its value here.
-        runs: one a seed, by seed.
-        family: equal for settings that have the same control.
-        controls: the runs of its control, by seed; its own when it is the control.
-    """
-
-    label: str
-    axes: Mapping[str, Any]
-    runs: Sequence[Run]
-    family: str = ""
-    controls: Mapping[int, Run] = field(default_factory=dict)
-
-    @property
-    def is_control(self) -> bool:
-        """Whether the student is trained alone."""
-        return self.runs[0].is_control
-
-    def values(self, name: str, split: str = "test", epoch: str = "best") -> list[float]:
-        """A metric of each run that has it."""
-        return [value for run in self.runs if (value := run.metric(name, split, epoch)) is not None]
-
-    def mean(self, name: str, split: str = "test", epoch: str = "best") -> float | None:
-        """A metric's mean over seeds; None when no run has it."""
-        values = self.values(name, split, epoch)
-        return statistics.fmean(values) if values else None
-
-    def std(self, name: str, split: str = "test", epoch: str = "best") -> float | None:
-        """A metric's standard deviation (n - 1) over seeds; None of fewer than two."""
-        values = self.values(name, split, epoch)
-        return statistics.stdev(values) if len(values) > 1 else None
-
-    def interval(self, name: str, split: str = "test", epoch: str = "best") -> tuple[float, float] | None:
-        """95 % interval of the mean: the t interval over seeds; of one run's accuracy Wilson's over test samples.
-
-        None of two seeds, and of one run's other metrics: see `t_interval`.
-        """
-        values = self.values(name, split, epoch)
-        samples = self.runs[0].results.get("samples", {}).get(split)
-        if len(values) == 1 and name == "acc" and samples:
-            return wilson(values[0], samples)
-        return t_interval(values)
-
-    @cached_property
-    def gain(self) -> Paired | None:
-        """Test accuracy less that of the control with the same seed; None of the control, or without one."""
-        if self.is_control:
-            return None
-        pairs = [
-            (run.metric("acc"), self.controls[run.seed].metric("acc")) for run in self.runs if run.seed in self.controls
-        ]
-        return paired([own - alone for own, alone in pairs if own is not None and alone is not None])
-
-    @property
-    def mean_gain(self) -> float | None:
-        """Mean of `gain`."""
-        return None if self.gain is None else self.gain.mean
-
-
 class Comparison:
     """What a table or a page of several runs shows.
 
     Args:
         runs: to compare, however they ended.
         sort: ``val/METRIC``, ``test/METRIC``, ``test_last/METRIC`` (descending; ascending where less is better),
-            ``gain``, or a setting's name. Equals, and all of them by ``val/acc``, are in the order of `ranked`.
+            ``gain``, or a config key. Equals, and all of them by ``val/acc``, are in the order of `ranked`.
 
     Raises:
-        ValueError: nothing has the metric or the setting to sort by.
+        ValueError: nothing has the metric or the config key to sort by.
 
     Attributes:
         runs: all of them.
-        axes: names of the settings that differ, the chosen options first.
-        settings: of completed runs, sorted, controls first.
+        axes: the config keys that differ, the chosen options first.
+        groups: of completed runs, sorted, controls first.
         ranked: the distilled ones in the order in which they would be chosen (see `order_of_choice`): the winner first,
             and those with fewer seeds last.
-        repeated: completed runs that a later one of the same setting and seed replaced.
+        repeated: completed runs that a later one of the same configuration and seed replaced.
         is_quick: whether all are of ``quick=true``: no conclusion is drawn of them. Beside real runs they are left out.
     """
 
@@ -133,18 +68,18 @@ class Comparison:
         firsts = {key: next(iter(seeds.values())) for key, seeds in groups.items()}
         self.axes = _axes(list(firsts.values()), seeded)
         if families != of_settings:
-            self.axes.append(DATA)  # nothing else tells them apart, nor why a control is none of a setting
+            self.axes.append(DATA)  # nothing else tells them apart, nor why a group has no control
         found = [
-            Setting(label, axes, [seeds[seed] for seed in sorted(seeds)], key[0], groups.get((key[0], "control"), {}))
+            RunGroup(label, axes, [seeds[seed] for seed in sorted(seeds)], key[0], groups.get((key[0], "control"), {}))
             for (key, seeds), (label, axes) in zip(
                 groups.items(), _described(list(firsts.values()), self.axes), strict=True
             )
         ]
-        self.ranked = _in_order_of_choice([setting for setting in found if not setting.is_control])
-        self.settings = [*sorted((setting for setting in found if setting.is_control), key=_merit), *self.ranked]
+        self.ranked = _in_order_of_choice([group for group in found if not group.is_control])
+        self.groups = [*sorted((group for group in found if group.is_control), key=_merit), *self.ranked]
         order = _sort_key(sort, found)
         if sort != BY_CHOICE:
-            self.settings.sort(key=order)
+            self.groups.sort(key=order)
 
     @cached_property
     def completed(self) -> list[Run]:
@@ -157,22 +92,22 @@ class Comparison:
         return [run for run in self.runs if not run.completed and run.status != "pruned"]
 
     @cached_property
-    def controls(self) -> list[Setting]:
+    def controls(self) -> list[RunGroup]:
         """The students trained alone: one for each student, data set and recipe."""
-        return [setting for setting in self.settings if setting.is_control]
+        return [group for group in self.groups if group.is_control]
 
     @cached_property
-    def distilled(self) -> list[Setting]:
-        """The settings that are no control."""
-        return [setting for setting in self.settings if not setting.is_control]
+    def distilled(self) -> list[RunGroup]:
+        """The groups that are no control."""
+        return [group for group in self.groups if not group.is_control]
 
     @cached_property
-    def candidates(self) -> list[Setting]:
-        """Among which the winner is chosen: the settings with most seeds, since a mean of fewer wins by luck."""
-        return [setting for setting in self.ranked if len(setting.runs) == len(self.ranked[0].runs)]
+    def candidates(self) -> list[RunGroup]:
+        """Among which the winner is chosen: the groups with most seeds, since a mean of fewer wins by luck."""
+        return [group for group in self.ranked if len(group.runs) == len(self.ranked[0].runs)]
 
     @property
-    def winner(self) -> Setting | None:
+    def winner(self) -> RunGroup | None:
         """The candidate with the highest mean validation accuracy; of equals see `order_of_choice`.
 
         The test split has no part in it. The trials of a search that it did not choose were not measured on test, and
@@ -181,35 +116,57 @@ class Comparison:
         return self.ranked[0] if self.ranked else None
 
     @cached_property
-    def tied(self) -> list[Setting]:
+    def tied(self) -> list[RunGroup]:
         """The candidates with the winner's mean validation accuracy, the next in the order of choice first."""
-        return [setting for setting in self.candidates[1:] if _rivals(setting) == _rivals(self.candidates[0])]
+        return [group for group in self.candidates[1:] if _rivals(group) == _rivals(self.candidates[0])]
 
     @cached_property
-    def tied_in_nll(self) -> list[Setting]:
+    def tied_in_nll(self) -> list[RunGroup]:
         """Those of `tied` that have the winner's mean validation NLL, too."""
-        return [setting for setting in self.tied if _merit(setting) == _merit(self.ranked[0])]
+        return [group for group in self.tied if _merit(group) == _merit(self.ranked[0])]
 
-    def marked(self, setting: Setting) -> str:
-        """The label of a setting, with a word where it is the one of several that was chosen."""
-        return f"{setting.label} (chosen)" if setting is self.winner and len(self.ranked) > 1 else setting.label
+    def marked(self, group: RunGroup) -> str:
+        """The label of a group, with a word where it is the one of several that was chosen."""
+        return f"{group.label} (chosen)" if group is self.winner and len(self.ranked) > 1 else group.label
+
+    def varies(self, axis: str) -> bool:
+        """Whether the distilled groups differ in a config key."""
+        return len({plain(group.axes.get(axis)) for group in self.distilled}) > 1
+
+    @property
+    def test_samples(self) -> int | None:
+        """Size of the test split on which teacher, control and chosen student are shown; None where it is unknown."""
+        shown = self.winner or self.control
+        return shown.runs[0].results.get("samples", {}).get("test") if shown else None
+
+    def teacher_accuracy(self, teacher: Record) -> Estimate:
+        """Test accuracy of one of the `teachers`, with Wilson's interval over test samples where these are known."""
+        accuracy, samples = teacher["test"]["acc"], self.test_samples
+        return Estimate(accuracy, wilson(accuracy, samples) if samples else None)
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the data set's classes, by number; their numbers where it names none."""
+        shown = self.winner or self.control
+        dataset = shown.runs[0].results["config"]["dataset"] if shown else {}
+        return list(dataset.get("classes") or map(str, range(dataset.get("num_classes", 0))))
 
     @cached_property
-    def control(self) -> Setting | None:
+    def control(self) -> RunGroup | None:
         """The winner's control; without a winner the control with the highest mean validation accuracy."""
         own = [s for s in self.controls if self.winner is None or s.family == self.winner.family]
         return min(own, key=_merit, default=None)
 
     @cached_property
-    def reports(self) -> dict[Path, Mapping[str, Any]]:
-        """The robustness reports of the completed runs that were examined, by run folder."""
+    def reports(self) -> dict[Path, Record]:
+        """The robustness reports of the completed runs that have one, by run folder."""
         return read_reports(run.folder for run in self.completed)
 
     @cached_property
-    def teachers(self) -> dict[str, Mapping[str, Any]]:
+    def teachers(self) -> dict[str, Record]:
         """The teachers' names and what they can do: the winner's first."""
         first = list(self.winner.runs) if self.winner else []
-        found: dict[str, Mapping[str, Any]] = {}
+        found: dict[str, Record] = {}
         for run in [*first, *self.completed]:
             teacher = run.teacher
             if teacher and teacher not in found.values():
@@ -218,19 +175,19 @@ class Comparison:
         return found
 
 
-# Soft terms that know nothing of the teacher, or nothing but how sure it is.
-_SUBSTITUTES = ("matched_smoothing", "permuted_kd", "label_smoothing", "tf_kd")
+# Placebos: soft terms that know nothing of the teacher, or nothing but how sure it is.
+_PLACEBOS = ("matched_smoothing", "permuted_kd", "label_smoothing", "tf_kd")
 
 
-def teachers_part(comparison: Comparison) -> Iterator[tuple[Setting, Setting, Paired]]:
-    """Each taught setting beside each whose soft labels have none of the teacher's knowledge, with the same control.
+def teachers_part(comparison: Comparison) -> Iterator[tuple[RunGroup, RunGroup, Paired]]:
+    """Each taught group beside each whose soft labels have none of the teacher's knowledge, with the same control.
 
     Yields:
-        (taught, substitute, test accuracy of the first less the second's, paired by seed).
+        (taught, placebo, test accuracy of the first less the second's, paired by seed).
     """
     for taught in comparison.distilled:
         for other in comparison.distilled:
-            kinds = [str(setting.runs[0].settings.get("loss")) in _SUBSTITUTES for setting in (taught, other)]
+            kinds = [str(group.runs[0].settings.get("loss")) in _PLACEBOS for group in (taught, other)]
             if kinds != [False, True] or taught.family != other.family:
                 continue
             found = {run.seed: run.metric("acc") for run in other.runs}
@@ -241,7 +198,7 @@ def teachers_part(comparison: Comparison) -> Iterator[tuple[Setting, Setting, Pa
 
 
 def order_of_choice(value: float | None, nll: float | None, *, less_is_better: bool = False) -> tuple[float, float]:
-    """The rule by which settings, and the trials of a search, are chosen: sorts the best first.
+    """The rule by which configurations, and the trials of a search, are chosen: sorts the best first.
 
     The best validation metric; of equals the lowest validation NLL; of these the first, on the command line or among
     the trials. Both are taken to 12 digits, since means that are equal on paper differ in the last bits.
@@ -258,19 +215,19 @@ def order_of_choice(value: float | None, nll: float | None, *, less_is_better: b
     return rounded(value if less_is_better or value is None else -value), rounded(nll)
 
 
-def _merit(setting: Setting) -> tuple[float, float]:
-    return order_of_choice(setting.mean("acc", "val"), setting.mean("nll", "val"))
+def _merit(group: RunGroup) -> tuple[float, float]:
+    return order_of_choice(group.mean("acc", "val"), group.mean("nll", "val"))
 
 
-def _in_order_of_choice(distilled: Sequence[Setting]) -> list[Setting]:
-    most = max((len(setting.runs) for setting in distilled), default=0)
+def _in_order_of_choice(distilled: Sequence[RunGroup]) -> list[RunGroup]:
+    most = max((len(group.runs) for group in distilled), default=0)
     # What was not measured on test is a trial that a search did not choose.
     return sorted(distilled, key=lambda s: (len(s.runs) < most, not s.values("acc"), _merit(s)))
 
 
-def _rivals(setting: Setting) -> tuple[bool, float]:
-    """Equal for settings that nothing but NLL and their order part."""
-    return bool(setting.values("acc")), _merit(setting)[0]
+def _rivals(group: RunGroup) -> tuple[bool, float]:
+    """Equal for groups that nothing but NLL and their order part."""
+    return bool(group.values("acc")), _merit(group)[0]
 
 
 def _following_the_seed(runs: Sequence[Run]) -> set[str]:
@@ -279,7 +236,7 @@ def _following_the_seed(runs: Sequence[Run]) -> set[str]:
     return {name for name in names if all(run.settings.get(name, run.seed) == run.seed for run in runs)}
 
 
-def _without(config: Mapping[str, Any], names: set[str], prefix: str = "") -> dict[str, Any]:
+def _without(config: Record, names: set[str], prefix: str = "") -> dict[str, Any]:
     return {
         key: _without(value, names, f"{prefix}{key}.") if isinstance(value, Mapping) else value
         for key, value in config.items()
@@ -299,75 +256,82 @@ def _by_data(runs: Sequence[Run], families: Sequence[str]) -> list[str]:
 
 
 def _axes(runs: Sequence[Run], seeded: set[str]) -> list[str]:
-    """What the runs, one a setting, differ in: as few settings as tell them apart, and all that were swept by name."""
+    """What the runs, one a group, differ in: as few config keys as tell them apart, and all that were swept by name."""
     names = {name for run in runs for name in run.settings if name.split(".")[0] not in _NO_AXES}
     names -= {name for name in names if name.endswith((".data_dir", ".download"))} | seeded
-    varying = [name for name in sorted(names) if len({str(r.settings.get(name)) for r in runs if heeds(r, name)}) > 1]
+    varying = [
+        name for name in sorted(names) if len({str(r.settings.get(name)) for r in runs if depends_on(r, name)}) > 1
+    ]
     typed = {override.lstrip("+~").partition("=")[0] for run in runs for override in run.results["overrides"]}
     axes = [name for name in _FIRST_AXES if name in varying]
     axes += [name for name in varying if name in typed and name not in _FIRST_AXES]
-    # A chosen option changes many settings below it; such a one is an axis only where the axes so far do not tell it.
+    # A chosen option changes many keys below it; such a one is an axis only where the axes so far do not tell it.
     for name in varying:
         known: dict[tuple[str, ...], str] = {}
         for run in runs:
-            place = (str(run.is_control), *(str(run.settings.get(axis)) for axis in axes if heeds(run, axis)))
+            place = (str(run.is_control), *(str(run.settings.get(axis)) for axis in axes if depends_on(run, axis)))
             value = str(run.settings.get(name))
-            if heeds(run, name) and name not in axes and known.setdefault(place, value) != value:
+            if depends_on(run, name) and name not in axes and known.setdefault(place, value) != value:
                 axes.append(name)
     return axes
 
 
-def heeds(run: Run, name: str) -> bool:
-    """Whether a setting has a part in what a run computes."""
+def depends_on(run: Run, name: str) -> bool:
+    """Whether a config key has a part in what a run computes."""
     return not run.is_control or is_for_controls(name)
 
 
 def is_for_controls(name: str) -> bool:
-    """Whether a setting has a part in what a control computes, who takes nothing of its teacher, its loss, ..."""
+    """Whether a config key has a part in what a control computes, who takes nothing of its teacher, its loss, ..."""
     return name.split(".")[0] not in ("alpha", *DISTILLATION_ONLY)
 
 
 def _described(runs: Sequence[Run], axes: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """A label and the values on the axes for the first run of each setting."""
+    """A label and the values on the axes for the first run of each group."""
     controls = [run for run in runs if run.is_control]
-    texts = {axis: short_values(plain(run.settings.get(axis)) for run in runs if heeds(run, axis)) for axis in axes}
+    texts = {
+        axis: short_values(plain(run.settings.get(axis)) for run in runs if depends_on(run, axis)) for axis in axes
+    }
     for run in runs:
-        values = {axis: run.settings.get(axis) for axis in axes if heeds(run, axis)}
+        values = {axis: run.settings.get(axis) for axis in axes if depends_on(run, axis)}
         shown = list(values)
         if run.is_control:
             shown = [a for a in values if len({str(control.settings.get(a)) for control in controls}) > 1]
         words = [f"{axis}={texts[axis][plain(values[axis])]}" for axis in shown]
-        if not (words or run.is_control):  # the only setting
+        if not (words or run.is_control):  # the only group
             words = [f"{name}={plain(run.settings[name])}" for name in ("alpha", "temperature")]
         yield " ".join((["control"] if run.is_control else []) + words), values
 
 
-def plain(value: Any) -> str:
-    """A setting's value as a person writes it: 4 for 4.0."""
+def plain(value: object) -> str:
+    """A config value as a person writes it: 4 for 4.0."""
     return "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-LESS_IS_BETTER = ("loss", "nll", "ece", "kl_to_teacher")
+SortKey = tuple[bool, bool, bool, float | str]
+"""Whether a group is no control, has no value, has one in words; and the value."""
+
+LOWER_IS_BETTER = ("loss", "nll", "ece", "kl_to_teacher")
 
 
-def _sort_key(sort: str, settings: Sequence[Setting]) -> Callable[[Setting], tuple[Any, ...]]:
+def _sort_key(sort: str, groups: Sequence[RunGroup]) -> Callable[[RunGroup], SortKey]:
     where, _, name = sort.partition("/")
     split, _, epoch = where.partition("_")
 
-    def key(setting: Setting) -> float | str | None:
+    def key(group: RunGroup) -> float | str | None:
         if sort == "gain":
-            return None if setting.mean_gain is None else -setting.mean_gain
+            return None if group.mean_gain is None else -group.mean_gain
         if split in ("val", "test"):
-            value = setting.mean(name, split, epoch or "best")
-            return value if value is None or name in LESS_IS_BETTER else -value
-        value = setting.runs[0].settings.get(sort)
+            value = group.mean(name, split, epoch or "best")
+            return value if value is None or name in LOWER_IS_BETTER else -value
+        value = group.runs[0].settings.get(sort)
         return value if value is None or isinstance(value, int | float) else str(value)
 
-    if settings and all(key(setting) is None for setting in settings) and sort != "gain":
+    if groups and all(key(group) is None for group in groups) and sort != "gain":
         raise ValueError(f"sort must be gain, val/METRIC, test/METRIC or a setting of a run, got {sort}")
 
-    def full(setting: Setting) -> tuple[Any, ...]:
-        value = key(setting)
-        return (not setting.is_control, value is None, isinstance(value, str), value if value is not None else 0)
+    def full(group: RunGroup) -> SortKey:
+        value = key(group)
+        return (not group.is_control, value is None, isinstance(value, str), value if value is not None else 0)
 
     return full

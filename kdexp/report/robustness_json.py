@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kdexp.atomic import atomic_path
-from kdexp.report import figures
+from kdexp.report.png_figures import robustness as figures
 
 FILE = "robustness.json"
 SCHEMA_VERSION = 1
@@ -22,7 +22,7 @@ def write(report: Mapping[str, Any], folder: Path) -> None:
         writer.writeheader()
         writer.writerows(report["cells"])
     figures.corruptions(report, folder / "figures" / "robustness_corruptions.png")
-    figures.dose_curves(report, folder / "figures" / "robustness_doses.png")
+    figures.levels(report, folder / "figures" / "robustness_doses.png")
     figures.reliability(report, folder / "figures" / "reliability.png")
 
 

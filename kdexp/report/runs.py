@@ -13,11 +13,13 @@ from typing import Any
 from kdexp import results
 from kdexp.atomic import atomic_path, read_json
 from kdexp.config import as_typed
-from kdexp.foreign import inside
-from kdexp.sweep import tail
+from kdexp.foreign import check_folder, inside
 
 INDEX = "sweep.json"
 DATA = "data"
+Record = Mapping[str, Any]
+"""What a JSON file holds, or a part of it: a results.json, a robustness.json, a job in a sweep's index."""
+
 _JOB = {"folder", "overrides", "key", "status", "error"}
 
 
@@ -34,7 +36,7 @@ class Run:
     """
 
     folder: Path
-    results: Mapping[str, Any]
+    results: Record
     status: str
     error: str = ""
     log_tail: str = ""
@@ -62,12 +64,12 @@ class Run:
         return command_of(self.results["overrides"])
 
     @cached_property
-    def teacher(self) -> Mapping[str, Any] | None:
+    def teacher(self) -> Record | None:
         """What was measured of the teacher that `teacher` names; None without one.
 
         Of a scheme of several steps that is the first step's: the run itself learned from the last step's student.
         """
-        own: Mapping[str, Any] | None = self.results.get("teacher") or None
+        own: Record | None = self.results.get("teacher") or None
         for name in self.results.get("steps", [])[:1]:
             with suppress(ValueError):  # it is gone, or somebody else's
                 return results.read(inside(self.folder / "steps", name), "step").get("teacher") or own
@@ -133,7 +135,7 @@ def find(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
     return list(found.values()), unread
 
 
-def _places(folder: Path) -> Iterator[tuple[Path, str, Mapping[str, Any]]]:
+def _places(folder: Path) -> Iterator[tuple[Path, str, Record]]:
     """Run folders: where they lie, their name there, and their entry in the sweep's index or an empty one."""
     for name, folders, files in os.walk(folder):
         here = Path(name)
@@ -147,7 +149,7 @@ def _places(folder: Path) -> Iterator[tuple[Path, str, Mapping[str, Any]]]:
             folders.clear()  # what is not in the index is no job, or was set aside
 
 
-def _index(sweep: Path) -> list[dict[str, Any]]:
+def _index(sweep: Path) -> list[Record]:
     try:
         jobs = list(read_json(sweep / INDEX)["jobs"])
     except (ValueError, KeyError, TypeError):  # a sweep without one, or damaged: its folders are looked at
@@ -155,7 +157,7 @@ def _index(sweep: Path) -> list[dict[str, Any]]:
     return jobs if all(isinstance(job, dict) and job.keys() >= _JOB for job in jobs) else []
 
 
-def _read(folder: Path, job: Mapping[str, Any]) -> Run:
+def _read(folder: Path, job: Record) -> Run:
     # What lies in the folder of a job may be another's, from before the code or a setting was changed.
     if job and not (folder / results.FILE).is_file():
         return _not_begun(folder, job)
@@ -164,15 +166,15 @@ def _read(folder: Path, job: Mapping[str, Any]) -> Run:
         return _not_begun(folder, job)
     if found["status"] == "completed":
         return Run(folder, found, "completed")
-    return Run(folder, found, found["status"], found.get("error", ""), "\n".join(tail(folder)))
+    return Run(folder, found, found["status"], found.get("error", ""), "\n".join(results.log_tail(folder)))
 
 
-def _not_begun(folder: Path, job: Mapping[str, Any]) -> Run:
+def _not_begun(folder: Path, job: Record) -> Run:
     status = "waiting" if job["status"] == "completed" else job["status"]  # what it completed is gone
     return Run(folder, {"overrides": job["overrides"], "is_control": False}, status, job["error"] or "")
 
 
-def leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(node: Record, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """The values in nested mappings, named ``a.b.c``."""
     for key, value in node.items():
         if isinstance(value, Mapping):
@@ -181,9 +183,9 @@ def leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield f"{prefix}{key}", value
 
 
-def read_reports(folders: Iterable[Path]) -> dict[Path, Mapping[str, Any]]:
+def read_reports(folders: Iterable[Path]) -> dict[Path, Record]:
     """The content of robustness.json of those of the run folders that have one."""
-    found: dict[Path, Mapping[str, Any]] = {}
+    found: dict[Path, Record] = {}
     for folder in folders:
         with suppress(ValueError):  # most runs have none; one that cannot be read is no reason to show nothing
             report = read_json(inside(folder, "robustness.json"))
@@ -221,11 +223,11 @@ def matching(runs: Sequence[Run], where: Sequence[str]) -> list[Run]:
     return left
 
 
-def _comparable(value: Any) -> float | str:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return "null" if value is None else str(value).lower()
+def _comparable(value: object) -> float | str:
+    if isinstance(value, str | int | float):
+        with suppress(ValueError):
+            return float(value)
+    return "null" if value is None else str(value).lower()
 
 
 def write_csv(runs: Sequence[Run], path: Path, *, chosen: Sequence[Run] = ()) -> None:
@@ -244,7 +246,7 @@ def write_csv(runs: Sequence[Run], path: Path, *, chosen: Sequence[Run] = ()) ->
         writer.writerows(rows)
 
 
-def _row(run: Run, is_chosen: bool) -> dict[str, Any]:
+def _row(run: Run, is_chosen: bool) -> dict[str, object]:
     found = run.results
     given = (override.lstrip("+~").partition("=")[0] for override in found["overrides"])
     names = dict.fromkeys((*found.get("choices", {}), "alpha", "temperature", "seed", *given))
@@ -268,3 +270,33 @@ def _row(run: Run, is_chosen: bool) -> dict[str, Any]:
         | {f"samples/{split}": count for split, count in found.get("samples", {}).items()}
         | {"error": run.error, "command": run.command}
     )
+
+
+def find_control(run: Record, folder: Path) -> Record | None:
+    """The results of the control of a run, see `control_folder`."""
+    control = look_for_control(run, folder)[0]
+    return control.results if control else None
+
+
+def control_folder(run: Record, folder: Path) -> Path | None:
+    """The control of a run among the run folders in a folder: same student, data, recipe and seed, alpha = 1."""
+    control = look_for_control(run, folder)[0]
+    return control.folder if control else None
+
+
+def look_for_control(run: Record, folder: Path) -> tuple[Run | None, list[str]]:
+    """The control, see `control_folder`, and a line for each results.json before it that cannot be read."""
+    unread: list[str] = []
+    for path in folder.glob(f"*/{results.FILE}"):
+        try:
+            other = results.read(inside(folder, path.parent.name), "control")
+            is_same = other["control_fingerprint"] == run["control_fingerprint"]
+            is_same = is_same and not results.has_other_data(other, run.get("data_content"))
+            # A trial of a search that came to alpha=1 has no test metrics to compare with.
+            is_tested = other["status"] == "completed" and "best" in other.get("metrics", {}).get("test", {})
+            if is_tested and other["is_control"] and is_same:
+                check_folder(path.parent, "control")  # its cells are read and written there
+                return Run(path.parent, other, "completed"), unread
+        except ValueError as error:  # somebody else's, or damaged: no reason to fail a run that is done
+            unread.append(str(error))
+    return None, unread

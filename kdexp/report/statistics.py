@@ -4,12 +4,30 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 CONFIDENCE = 0.95
 FEWEST_SEEDS = 3
 """Fewer have neither an interval nor a test: the spread of two is next to unknown (the t quantile is 12.7)."""
 
 TOO_FEW, NOT_TESTED = "too few seeds", "not tested"
+
+Interval = tuple[float, float]
+"""Lower and upper end."""
+
+
+class Estimate(NamedTuple):
+    """A mean, or one run's value, and its 95 % interval; None where there is none."""
+
+    value: float
+    interval: Interval | None = None
+
+
+class Point(NamedTuple):
+    """An estimate at a place on an axis: at a severity, a noise level, a fraction of the data."""
+
+    x: float
+    estimate: Estimate
 
 
 @dataclass(frozen=True)
@@ -30,8 +48,13 @@ class Paired:
     differences: tuple[float, ...]
     mean: float
     std: float | None
-    interval: tuple[float, float] | None
+    interval: Interval | None
     p: float | None
+
+    @property
+    def estimate(self) -> Estimate:
+        """The mean and its interval."""
+        return Estimate(self.mean, self.interval)
 
     @property
     def n(self) -> int:
@@ -71,7 +94,7 @@ def paired(differences: Sequence[float]) -> Paired | None:
     )
 
 
-def t_test(values: Sequence[float]) -> tuple[float, tuple[float, float]] | None:
+def t_test(values: Sequence[float]) -> tuple[float, Interval] | None:
     """The t test that the mean of some values is zero (of paired differences: the paired t test), and its interval.
 
     Values are taken to 12 digits: differences of shares that are equal on paper differ in the last bits, and a spread
@@ -97,13 +120,13 @@ def t_test(values: Sequence[float]) -> tuple[float, tuple[float, float]] | None:
     return float(found.pvalue), (float(low), float(high))
 
 
-def t_interval(values: Sequence[float]) -> tuple[float, float] | None:
+def t_interval(values: Sequence[float]) -> Interval | None:
     """The 95 % t interval of a mean over seeds; None where `t_test` has none."""
     found = t_test(values)
     return None if found is None else found[1]
 
 
-def wilson(share: float, samples: int) -> tuple[float, float]:
+def wilson(share: float, samples: int) -> Interval:
     """Interval of a share that was measured on a sample (Wilson 1927), 95 %.
 
     Args:

@@ -46,24 +46,46 @@ def _write_run(
     choices = {group: settings.pop(group, option) for group, option in groups.items()} | {"feature_loss": "none"}
     schedule = {"kind": "constant", "final": None}
     config = BASE | {
-        "alpha": 0.1, "temperature": 4.0, "seed": seed, "choices": choices, "feature_loss": {}, "scheme": {},
-        "alpha_schedule": schedule, "temperature_schedule": schedule, "output_dir": str(folder),
-        "dataset": BASE["dataset"] | {
-            "name": choices["dataset"], "classes": None, "num_classes": classes, "subset_seed": seed, "split_seed": 0,
+        "alpha": 0.1,
+        "temperature": 4.0,
+        "seed": seed,
+        "choices": choices,
+        "feature_loss": {},
+        "scheme": {},
+        "alpha_schedule": schedule,
+        "temperature_schedule": schedule,
+        "output_dir": str(folder),
+        "dataset": BASE["dataset"]
+        | {
+            "name": choices["dataset"],
+            "classes": None,
+            "num_classes": classes,
+            "subset_seed": seed,
+            "split_seed": 0,
             "source": {"data_dir": "/data"},
         },
-        "teacher": {"name": choices["teacher"], "recipe": {"seed": 1}}, "student": {"name": choices["student"]},
-        "loss": {"_target_": f"kdexp.losses.{choices['loss']}"}, **settings,
-    }  # fmt: skip
+        "teacher": {"name": choices["teacher"], "recipe": {"seed": 1}},
+        "student": {"name": choices["student"]},
+        "loss": {"_target_": f"kdexp.losses.{choices['loss']}"},
+        **settings,
+    }
     config["dataset"] |= data or {}
     typed = {k: v for k, v in {**settings, "seed": seed, **choices}.items() if (k, v) not in groups.items()}
     typed |= {f"dataset.{name}": value for name, value in (data or {}).items()}
     record = {
-        "schema_version": 1, "status": status, "choices": choices, "alpha": config["alpha"], "seed": seed,
-        "temperature": config["temperature"], "key": key, "is_control": is_control(config), "config": config,
-        "fingerprint": run_fingerprint(config), "control_fingerprint": control_fingerprint(config),
+        "schema_version": 1,
+        "status": status,
+        "choices": choices,
+        "alpha": config["alpha"],
+        "seed": seed,
+        "temperature": config["temperature"],
+        "key": key,
+        "is_control": is_control(config),
+        "config": config,
+        "fingerprint": run_fingerprint(config),
+        "control_fingerprint": control_fingerprint(config),
         "overrides": [f"{name}={value}" for name, value in typed.items() if name != "feature_loss"],
-    }  # fmt: skip
+    }
     if status == "completed":
         at = {"val": {"best": val, "last": val}, "test": {"best": acc, "last": last}}
         record["metrics"] = {
@@ -147,16 +169,25 @@ def _write_report(folder, *, control=0.8, student=0.85, teacher=0.95, noisy=0.5,
     cells = [
         {"axis": axis, "name": name, "family": "noise", "dose": dose, "model": role, "acc": values[role]}
         for axis, name, dose, values in (
-            ("clean", "clean", 0, clean), ("corruptions_lite", "fog", 1, clean), ("corruptions_lite", "fog", 5, left),
-            ("corruptions_lite", "blur", 5, clean), ("noise_dose", "gaussian_noise", 0.1, clean),
-            ("noise_dose", "gaussian_noise", 0.5, left), ("attacks", "pgd_linf", 0.03, left),
+            ("clean", "clean", 0, clean),
+            ("corruptions_lite", "fog", 1, clean),
+            ("corruptions_lite", "fog", 5, left),
+            ("corruptions_lite", "blur", 5, clean),
+            ("noise_dose", "gaussian_noise", 0.1, clean),
+            ("noise_dose", "gaussian_noise", 0.5, left),
+            ("attacks", "pgd_linf", 0.03, left),
         )
         for role in clean
-    ]  # fmt: skip
+    ]
     bins = {"count": [1.0, 2.0], "confidence": [0.3, None], "accuracy": [0.25, None]}
     report = {
-        "schema_version": 1, "dataset": "digits", "samples": 100, "models": {role: {} for role in clean},
-        "settings": {"confidence": 0.95}, "notes": ["shift left out"], "cells": cells,
+        "schema_version": 1,
+        "dataset": "digits",
+        "samples": 100,
+        "models": {role: {} for role in clean},
+        "settings": {"confidence": 0.95},
+        "notes": ["shift left out"],
+        "cells": cells,
         "measures": {
             "clean": {"acc": entry(clean)},
             "corruptions_lite": {"mce_raw": entry(error)},
@@ -165,7 +196,7 @@ def _write_report(folder, *, control=0.8, student=0.85, teacher=0.95, noisy=0.5,
         },
         "attack_checks": [{"model": "student", "check": "more steps", "holds": False, "detail": "1 -> 2"}],
         "reliability": {role: {"plain": bins, "scaled": bins} for role in clean},
-    }  # fmt: skip
+    }
     (folder / "robustness.json").write_text(json.dumps(report))
 
 

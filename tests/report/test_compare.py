@@ -9,7 +9,7 @@ import pytest
 def test_a_sweep_becomes_a_table_a_csv_and_a_page(command, sweep):
     done = command("kdexp-compare", sweep)
     assert "temperature=1" in done.stdout
-    assert f"look at it    {sweep / 'report.html'}" in done.stdout
+    assert f"report        {sweep / 'report.html'}" in done.stdout
     assert (sweep / "report.html").read_text().startswith("<!doctype html>")
     assert len((sweep / "compare.csv").read_text().splitlines()) == 1 + 7
     assert not done.stderr

@@ -4,11 +4,11 @@ import shutil
 import pytest
 from scipy.stats import binomtest, ttest_rel
 
-from kdexp.report import plots
-from kdexp.report.comparison import Comparison, order_of_choice
+from kdexp.report.comparison import Comparison, order_of_choice, teachers_part
+from kdexp.report.plotly_figures import gains
 from kdexp.report.runs import find
-from kdexp.report.summary import answer
-from kdexp.report.table import show_comparison
+from kdexp.report.summary_text import answer
+from kdexp.report.terminal import show_comparison
 
 
 def compared(folder):
@@ -16,7 +16,7 @@ def compared(folder):
 
 
 def labels(comparison):
-    return [setting.label for setting in comparison.settings]
+    return [setting.label for setting in comparison.groups]
 
 
 def test_settings_are_named_after_what_they_differ_in(tmp_path, write_run):
@@ -25,8 +25,11 @@ def test_settings_are_named_after_what_they_differ_in(tmp_path, write_run):
     comparison = compared(tmp_path)
     assert comparison.axes == ["loss", "temperature"]  # and not loss._target_, which loss tells
     assert labels(comparison) == [
-        "loss=kd temperature=1", "loss=kd temperature=4", "loss=dkd temperature=1", "loss=dkd temperature=4",
-    ]  # fmt: skip
+        "loss=kd temperature=1",
+        "loss=kd temperature=4",
+        "loss=dkd temperature=1",
+        "loss=dkd temperature=4",
+    ]
 
 
 def test_settings_with_long_values_have_short_names_that_differ(tmp_path, write_run):
@@ -36,7 +39,7 @@ def test_settings_with_long_values_have_short_names_that_differ(tmp_path, write_
     write_run(tmp_path / "control", alpha=1.0)
     comparison = compared(tmp_path)
     assert labels(comparison) == ["control", "loss=…1…", "loss=…2…"]
-    drawn = plots.gains(comparison)
+    drawn = gains.gains(comparison)
     assert len(set(drawn["data"][1]["y"])) == 2
 
 
@@ -59,7 +62,7 @@ def test_what_follows_the_seed_parts_no_setting_and_another_seed_does(tmp_path, 
     """dataset.subset_seed is the seed, dataset.split_seed and teacher.recipe.seed are not."""
     for seed in (0, 1):
         write_run(tmp_path / f"{seed}", seed=seed)
-    (setting,) = compared(tmp_path).settings
+    (setting,) = compared(tmp_path).groups
     assert [run.seed for run in setting.runs] == [0, 1]
     path = tmp_path / "1" / "results.json"
     record = json.loads(path.read_text())
@@ -82,7 +85,7 @@ def test_controls_told_of_several_temperatures_are_one_and_the_last_run_of_a_see
     write_run(tmp_path / "a", alpha=1.0, temperature=1.0, acc=0.7)
     write_run(tmp_path / "b", alpha=1.0, temperature=4.0, acc=0.8)
     comparison = compared(tmp_path)
-    (control,) = comparison.settings
+    (control,) = comparison.groups
     assert control.values("acc") == [0.8]
     assert [run.folder.name for run in comparison.repeated] == ["a"]
 
@@ -110,7 +113,7 @@ def test_a_setting_with_fewer_seeds_does_not_win_by_luck(tmp_path, write_run):
     write_run(tmp_path / "b-0", temperature=2.0, seed=0, val=0.9)
     comparison = compared(tmp_path)
     assert comparison.winner.label == "temperature=1"
-    assert "among 1 of 2 settings (the rest: fewer seeds)" in answer(comparison)[0]
+    assert "among 1 of 2 configurations (the rest: fewer seeds)" in answer(comparison)[0]
 
 
 @pytest.fixture
@@ -138,7 +141,7 @@ def test_the_order_of_the_rows_has_no_part_in_the_choice(tied, sort):
     comparison = Comparison(find([tied])[0], sort)
     assert comparison.winner.label == "temperature=16"
     assert comparison.control.label == "control"
-    marked = [comparison.marked(setting) for setting in comparison.settings]
+    marked = [comparison.marked(setting) for setting in comparison.groups]
     assert [name for name in marked if "chosen" in name] == ["temperature=16 (chosen)"]
 
 
@@ -162,7 +165,7 @@ def test_means_over_seeds_that_are_equal_on_paper_are_tied(tmp_path, write_run):
     for seed, (one, four) in enumerate([(0.7, 0.8), (0.8, 0.8), (0.9, 0.8)]):
         write_run(tmp_path / f"one-{seed}", temperature=1.0, seed=seed, val=one, nll=0.5)
         write_run(tmp_path / f"four-{seed}", temperature=4.0, seed=seed, val=four, nll=0.7)
-    one, four = sorted(compared(tmp_path).settings, key=lambda setting: setting.axes["temperature"])
+    one, four = sorted(compared(tmp_path).groups, key=lambda setting: setting.axes["temperature"])
     assert one.mean("acc", "val") < four.mean("acc", "val"), "in the last bit"
     comparison = compared(tmp_path)
     assert (comparison.winner.label, [s.label for s in comparison.tied]) == ("temperature=1", ["temperature=4"])
@@ -283,3 +286,15 @@ def test_several_data_sets_are_not_compared_without_a_word(tmp_path, write_run):
 
 def test_the_best_of_many_is_said_to_be_the_best_of_many(sweep):
     assert "It was selected as the best of 2 on these seeds" in answer(compared(sweep))[-1]
+
+
+def test_what_the_teacher_adds_to_soft_labels_is_paired_by_seed(tmp_path, write_run):
+    for seed in range(6):
+        for loss, acc in (("kd", 0.90), ("matched_smoothing", 0.87), ("permuted_kd", 0.88)):
+            write_run(tmp_path / f"{loss}-{seed}", loss=loss, seed=seed, acc=acc + seed / 100 * (1 + (loss == "kd")))
+        write_run(tmp_path / f"control-{seed}", alpha=1.0, seed=seed, acc=0.8)
+    found = {(taught.label, other.label): gain.differences for taught, other, gain in teachers_part(compared(tmp_path))}
+    assert found == {
+        ("loss=kd", "loss=matched_smoothing"): pytest.approx([0.03 + seed / 100 for seed in range(6)]),
+        ("loss=kd", "loss=permuted_kd"): pytest.approx([0.02 + seed / 100 for seed in range(6)]),
+    }

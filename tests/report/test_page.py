@@ -2,15 +2,18 @@
 
 import csv
 import json
+import pkgutil
 import re
 from html.parser import HTMLParser
+from importlib import import_module
 
 import plotly.graph_objects as go
 import pytest
 
-from kdexp.report import page
+from kdexp.report import page, sections
+from kdexp.report.artifacts import write
 from kdexp.report.comparison import Comparison
-from kdexp.report.files import write
+from kdexp.report.plotly_figures.roc import roc_of_classes
 from kdexp.report.runs import find
 from kdexp.report.statistics import wilson
 
@@ -80,10 +83,31 @@ def test_every_section_of_a_sweep_is_there_and_linked(sweep):
     _, found, _ = written(sweep)
     sections = [attributes["id"] for tag, attributes in found.tags if tag == "section"]
     assert sections == [
-        "answer", "errors", "settings", "parallel", "learning", "roc", "confusion", "cost", "runs", "failed", "method",
-    ]  # fmt: skip
+        "answer",
+        "errors",
+        "settings",
+        "parallel",
+        "learning",
+        "roc",
+        "confusion",
+        "cost",
+        "runs",
+        "failed",
+        "method",
+    ]
     links = [attributes["href"] for tag, attributes in found.tags if tag == "a"]
     assert links == [f"#{name}" for name in sections[1:]]
+
+
+def test_the_page_has_every_section_there_is():
+    modules = [module.name for module in pkgutil.iter_modules(sections.__path__)]
+    assert sorted(page.ORDER) == modules
+
+
+@pytest.mark.parametrize("name", page.ORDER)
+def test_a_section_that_has_nothing_to_show_is_left_out(name):
+    made = list(import_module(f"{sections.__name__}.{name}").sections(Comparison([])))
+    assert [section.name for section in made] == (["runs"] if name == "runs" else [])
 
 
 def test_nothing_is_fetched(sweep):
@@ -176,6 +200,16 @@ def test_curves_and_matrices_are_drawn_as_far_as_they_are_kept(tmp_path, write_r
     roc = [p for p in plots if p["layout"]["xaxis"].get("title", {}).get("text") == "false positive rate"]
     assert [len(p["data"]) for p in roc] == ([3, classes] if classes <= 20 else [3])
     assert ("up to 20 classes" in " ".join(found.texts)) == (classes > 20)
+
+
+def test_classes_are_those_of_the_chosen_student_whatever_its_label_begins_with(tmp_path, write_run):
+    for name, teacher, acc in (("a", "cnn", 0.9), ("b", "mlp", 0.7)):
+        write_run(tmp_path / name, teacher=teacher, acc=acc)
+    write_run(tmp_path / "control", alpha=1.0, acc=0.5)
+    comparison = Comparison(find([tmp_path])[0])
+    assert comparison.winner.label == "teacher=cnn"
+    names = [trace["name"] for trace in roc_of_classes(comparison, comparison.class_names)["data"]]
+    assert names == ["0  0.9500", "1  0.9500", "2  0.9500"]  # the control's areas are 0.75
 
 
 def test_runs_of_an_earlier_kdexp_lack_figures_and_the_page_says_so(tmp_path, write_run):

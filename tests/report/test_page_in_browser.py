@@ -30,9 +30,16 @@ def browser(tmp_path_factory):
     options.binary_location = CHROMIUM
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     for switch in (
-        "headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
-        "disable-component-update", "disable-sync", f"user-data-dir={tmp_path_factory.mktemp('profile')}",
-    ):  # fmt: skip
+        "headless",
+        "no-sandbox",
+        "disable-gpu",
+        "disable-quic",
+        "no-first-run",
+        "disable-background-networking",
+        "disable-component-update",
+        "disable-sync",
+        f"user-data-dir={tmp_path_factory.mktemp('profile')}",
+    ):
         options.add_argument(f"--{switch}")
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
     yield driver
@@ -106,9 +113,19 @@ def test_a_sweep_is_drawn_whole_and_fits(opened):
         for section in opened.find_elements(By.CSS_SELECTOR, "main > section")
     }
     assert drawn == {
-        "answer": 0, "errors": 1, "heat-map": 3, "settings": 1, "parallel": 1, "learning": 2, "roc": 2, "confusion": 3,
-        "cost": 3, "runs": 0, "failed": 0, "method": 0,
-    }  # fmt: skip
+        "answer": 0,
+        "errors": 1,
+        "heat-map": 3,
+        "settings": 1,
+        "parallel": 1,
+        "learning": 2,
+        "roc": 2,
+        "confusion": 3,
+        "cost": 3,
+        "runs": 0,
+        "failed": 0,
+        "method": 0,
+    }
     assert len(rows(opened, "settings")) == 9
     assert len(rows(opened, "runs")) == 19
 

@@ -5,8 +5,10 @@ import pytest
 from scipy.stats import ttest_1samp
 
 from kdexp.report import glossary
-from kdexp.report.comparison import Setting
-from kdexp.report.robustness import accuracy_over_seeds, answer, answer_over_seeds, over_seeds, show, show_sweep
+from kdexp.report.robustness import accuracy_over_seeds, over_seeds
+from kdexp.report.robustness_terminal import show, show_sweep
+from kdexp.report.robustness_text import answer, answer_over_seeds
+from kdexp.report.run_group import RunGroup
 from kdexp.report.runs import Run
 
 
@@ -124,7 +126,7 @@ def test_seeds_are_paired_and_less_error_is_better(tmp_path, capsys):
     gains = [0.01, 0.02, 0.03, 0.04, 0.05, 0.06]
     runs = [Run(tmp_path / str(seed), {"seed": seed, "is_control": False}, "completed") for seed in range(6)]
     reports = {run.folder: report(gain, 2.0 if gain > 0.03 else None) for run, gain in zip(runs, gains, strict=True)}
-    together = json.loads(json.dumps(over_seeds([Setting("kd", {}, runs)], reports)))
+    together = json.loads(json.dumps(over_seeds([RunGroup("kd", {}, runs)], reports)))
     (setting,) = together["settings"]
     assert setting["seeds"] == list(range(6))
     rows = {(row["axis"], row["measure"]): row for row in setting["measures"]}

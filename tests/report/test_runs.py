@@ -126,12 +126,23 @@ def test_the_csv_has_a_row_a_run_and_says_everything_in_flat_columns(sweep, tmp_
     assert rows.keys() == {run.folder.name for run in runs}
     one = rows["one-1"]
     expected = {
-        "status": "completed", "seed": "1", "temperature": "1.0", "alpha": "0.1", "student": "mlp",
-        "is_control": "False", "chosen": "False",
-        "test/acc": "0.92", "test_last/acc": "0.91", "val/acc": "0.9", "teacher/test/auc": "0.99",
-        "model/parameters": "1000", "cost/seconds/fit": "3.0", "samples/test": "200", "epoch/best": "1",
+        "status": "completed",
+        "seed": "1",
+        "temperature": "1.0",
+        "alpha": "0.1",
+        "student": "mlp",
+        "is_control": "False",
+        "chosen": "False",
+        "test/acc": "0.92",
+        "test_last/acc": "0.91",
+        "val/acc": "0.9",
+        "teacher/test/auc": "0.99",
+        "model/parameters": "1000",
+        "cost/seconds/fit": "3.0",
+        "samples/test": "200",
+        "epoch/best": "1",
         "command": "kdexp-train temperature=1.0 seed=1",
-    }  # fmt: skip
+    }
     assert one.items() >= expected.items()
     assert (rows["sixteen-0"]["status"], rows["sixteen-0"]["test/acc"]) == ("diverged", "")
     assert "not finite" in rows["sixteen-0"]["error"]

@@ -7,13 +7,14 @@ import pytest
 
 from kdexp.cache import show as show_caches
 from kdexp.config import compose
+from kdexp.report.artifacts import write
 from kdexp.report.comparison import Comparison
-from kdexp.report.files import write
 from kdexp.report.progress import Progress, show_left
-from kdexp.report.robustness import show as show_robustness
-from kdexp.report.runs import find, read_reports
-from kdexp.report.table import control_folder, show_comparison, show_run
-from kdexp.sweep import Job, State, Sweep, tail
+from kdexp.report.robustness_terminal import show as show_robustness
+from kdexp.report.runs import control_folder, find, read_reports
+from kdexp.report.terminal import show_comparison, show_run
+from kdexp.results import log_tail
+from kdexp.sweep import Job, State, Sweep
 
 SECRET = "root:x:0:0"
 HOSTILE = "a\x1b]0;owned\x07\x1b[2J\x9bb[link=http://x]c[/link]:smile:"
@@ -185,7 +186,7 @@ def test_files_of_a_run_that_are_links_to_others_are_not_read(theirs, outside, t
     (run / file).symlink_to(outside)
     found, unread, page = page_of(theirs, tmp_path / "out")
     assert SECRET not in page
-    assert tail(run) == ()
+    assert log_tail(run) == ()
     assert read_reports([run]) == {}
     assert (file == "results.json") == bool(unread)
     assert all(found.epochs == [] for found in found if found.folder == run and file == "metrics.csv")

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from kdexp import results
-from kdexp.report import table
+from kdexp.report import terminal
 from kdexp.report.comparison import Comparison
-from kdexp.report.runs import find
-from kdexp.report.table import find_control, show_comparison, show_run, show_sweep
+from kdexp.report.runs import find, find_control
+from kdexp.report.terminal import show_comparison, show_run, show_sweep
 from kdexp.terminal import Screen
 
 
@@ -34,15 +34,16 @@ def test_a_sweep_is_shown_with_seeds_together_and_paired_with_its_controls(sweep
 def test_the_choice_is_made_on_val_and_not_on_test(sweep, capsys):
     show_sweep(sweep)
     shown = capsys.readouterr().out
-    assert "Chosen by mean validation accuracy among 2 settings: temperature=1, 90.00 ± 0.00 % on val." in shown
+    assert "Chosen by mean validation accuracy among 2 configurations: temperature=1, 90.00 ± 0.00 % on val." in shown
     assert "Too few seeds: a paired t test needs 3; 2 of 2 seeds gain, 0 lose." in shown
 
 
 def test_three_seeds_have_an_interval_and_its_p_which_are_not_corrected_for_several_tests(sweep, write_run, capsys):
     for name, settings in {
-        "control": {"alpha": 1.0, "acc": 0.85, "val": 0.85}, "one": {"temperature": 1.0, "acc": 0.88, "val": 0.90},
+        "control": {"alpha": 1.0, "acc": 0.85, "val": 0.85},
+        "one": {"temperature": 1.0, "acc": 0.88, "val": 0.90},
         "four": {"temperature": 4.0, "acc": 0.89, "val": 0.80},
-    }.items():  # fmt: skip
+    }.items():
         write_run(sweep / f"{name}-2", seed=2, **settings)
     show_sweep(sweep)
     shown = capsys.readouterr().out
@@ -72,7 +73,7 @@ def test_where_there_is_nothing_to_compare_it_is_said(tmp_path, capsys, write_ru
 
 
 def test_a_narrow_terminal_gets_fewer_columns_and_loses_none_of_them(sweep, capsys, monkeypatch):
-    monkeypatch.setattr(table, "screen", lambda: Screen(width=90))
+    monkeypatch.setattr(terminal, "screen", lambda: Screen(width=90))
     show_sweep(sweep)
     shown = capsys.readouterr().out
     assert all(name not in shown for name in ("f1", "auc", "…"))
@@ -161,7 +162,7 @@ def test_a_control_is_found_by_its_fingerprint(tmp_path, write_run):
 )
 def test_settings_are_sorted_as_asked_with_the_controls_first(sweep, sort, labels):
     comparison = Comparison(find([sweep])[0], sort)
-    assert [setting.label for setting in comparison.settings] == ["control", *labels]
+    assert [setting.label for setting in comparison.groups] == ["control", *labels]
 
 
 def test_sorting_by_what_no_run_has_is_refused(sweep):

@@ -1,9 +1,10 @@
-"""The answer in words: which setting, by how much, is it statistically significant."""
+"""The answer in words: which configuration, by how much, is it statistically significant."""
 
 from collections.abc import Sequence
 
 from kdexp import quick
-from kdexp.report.comparison import Comparison, Setting
+from kdexp.report.comparison import Comparison
+from kdexp.report.run_group import RunGroup
 from kdexp.report.statistics import FEWEST_SEEDS, NOT_TESTED, TOO_FEW, Paired
 
 _NAMED = 3  # more that are tied are counted
@@ -34,11 +35,11 @@ def answer(comparison: Comparison) -> list[str]:
     if winner.gain is None:
         said.append("No seed was run with both, so the two cannot be paired.")
     else:
-        said += [difference(winner.gain), surety(winner.gain)]
-        tests = sum(setting.gain is not None and setting.gain.p is not None for setting in comparison.distilled)
+        said += [difference(winner.gain), significance(winner.gain)]
+        tests = sum(group.gain is not None and group.gain.p is not None for group in comparison.distilled)
         if tests > 1:
             said.append(f"{tests} configurations are tested here, and the p values are not corrected for that.")
-    if len({setting.axes.get("dataset") for setting in comparison.distilled}) > 1:
+    if len({group.axes.get("dataset") for group in comparison.distilled}) > 1:
         said.append("These are several data sets, whose accuracies say nothing of each other: where=dataset=NAME.")
     own, alone = winner.mean("acc", "val"), control.mean("acc", "val")
     if own is not None and alone is not None and alone >= own:
@@ -52,7 +53,7 @@ def answer(comparison: Comparison) -> list[str]:
 
 
 def headline(comparison: Comparison) -> str:
-    """The answer in one sentence: is the chosen setting better than the control, by how much, how sure is that."""
+    """The answer in one sentence: is the chosen configuration better than the control, how much, how sure is it."""
     winner = comparison.winner
     if winner is None or winner.gain is None or comparison.is_quick:
         return ""
@@ -66,19 +67,19 @@ def headline(comparison: Comparison) -> str:
 
 
 def tie(comparison: Comparison) -> str:
-    """Which settings are as good on val as the chosen one, and why that one was chosen."""
+    """Which configurations are as good on val as the chosen one, and why that one was chosen."""
     tied = f"tied on val with {_listed(comparison.tied)}"
     if comparison.tied_in_nll:
         same = "too" if comparison.tied_in_nll == comparison.tied else f"with {_listed(comparison.tied_in_nll)}"
         return f"{tied}, in val NLL {same}: chosen as the first of them on the command line"
-    own, other = (setting.mean("nll", "val") for setting in (comparison.ranked[0], comparison.tied[0]))
+    own, other = (group.mean("nll", "val") for group in (comparison.ranked[0], comparison.tied[0]))
     reason = f"{own:.8g} against {other:.8g}" if other is not None else "the others have none"
     return f"{tied}: chosen by lower val NLL ({reason})"
 
 
-def _listed(settings: Sequence[Setting]) -> str:
-    names = [setting.label for setting in settings[:_NAMED]]
-    return ", ".join(names) + (f" and {len(settings) - _NAMED} more" if len(settings) > _NAMED else "")
+def _listed(groups: Sequence[RunGroup]) -> str:
+    names = [group.label for group in groups[:_NAMED]]
+    return ", ".join(names) + (f" and {len(groups) - _NAMED} more" if len(groups) > _NAMED else "")
 
 
 def difference(gain: Paired) -> str:
@@ -96,7 +97,7 @@ def interval(gain: Paired) -> str:
     return gain.verdict if gain.interval is None else " to ".join(points(end) for end in gain.interval)
 
 
-def surety(gain: Paired) -> str:
+def significance(gain: Paired) -> str:
     """What the test says, or why there is none."""
     up, down = (sum(sign * value > 0 for value in gain.differences) for sign in (1, -1))
     signs = f"{up} of {gain.n} seeds gain, {down} lose"
@@ -114,9 +115,9 @@ def tested(gain: Paired) -> str:
     return reasons[gain.verdict]
 
 
-def spread(setting: Setting, split: str = "test", epoch: str = "best") -> str:
+def spread(group: RunGroup, split: str = "test", epoch: str = "best") -> str:
     """Accuracy in percent: mean, and standard deviation over seeds where there are several."""
-    mean, std = setting.mean("acc", split, epoch), setting.std("acc", split, epoch)
+    mean, std = group.mean("acc", split, epoch), group.std("acc", split, epoch)
     if mean is None:
         return "an unknown accuracy"
     return f"{100 * mean:.2f} %" if std is None else f"{100 * mean:.2f} ± {100 * std:.2f} %"
@@ -131,7 +132,11 @@ def _among(comparison: Comparison) -> str:
     tried, able = len(comparison.distilled), len(comparison.candidates)
     if tried == 1:
         return ""
-    return f" among {tried} settings" if tried == able else f" among {able} of {tried} settings (the rest: fewer seeds)"
+    return (
+        f" among {tried} configurations"
+        if tried == able
+        else f" among {able} of {tried} configurations (the rest: fewer seeds)"
+    )
 
 
 def _nothing_distilled(comparison: Comparison) -> str:

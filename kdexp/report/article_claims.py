@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kdexp.report.comparison import Comparison, Setting
-from kdexp.report.curves import Curve, Line, curves
+from kdexp.report.comparison import Comparison
+from kdexp.report.condition_curves import ConditionCurve, ConditionLine, condition_curves
 from kdexp.report.robustness import Report
+from kdexp.report.run_group import RunGroup
 from kdexp.report.statistics import FEWEST_SEEDS, NOT_TESTED, TOO_FEW, Paired, paired, with_p
 
 
@@ -38,7 +39,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Claim:
-    """One of the article's claims, and what speaks for and against it.
+    """One of the source article's claims, and what speaks for and against it.
 
     Attributes:
         name: the claim.
@@ -65,121 +66,130 @@ class Claim:
         return next((verdict for verdict in (TOO_FEW, NOT_TESTED) if verdict in found), "not significant")
 
 
-def claims(comparison: Comparison, reports: Mapping[Path, Report]) -> list[Claim]:
+def article_claims(comparison: Comparison, reports: Mapping[Path, Report]) -> list[Claim]:
     """The claims, as far as anything was measured of at least two of them; else none.
 
     Args:
-        comparison: the runs. The student is that of the chosen setting; all its data are looked at.
-        reports: of those that were examined, by run folder.
+        comparison: the runs. The student is that of the chosen configuration; all its data are looked at.
+        reports: by run folder.
     """
-    along = {curve.axis: sides for curve in curves(comparison) if (sides := _sides(curve, comparison))}
-    examined = _examined(comparison, reports)
+    along = {curve.axis: sides for curve in condition_curves(comparison) if (sides := _sides(curve, comparison))}
+    evaluated = _evaluated(comparison, reports)
     found = [
         _less_data(*along["dataset.train_fraction"]) if "dataset.train_fraction" in along else _nothing(_LESS_DATA),
-        _better_features(examined) if examined else _nothing(_BETTER_FEATURES, _EXAMINE),
-        _less_noise(along.get("dataset.label_noise"), examined),
+        _better_features(evaluated) if evaluated else _nothing(_BETTER_FEATURES, _EXAMINE),
+        _less_noise(along.get("dataset.label_noise"), evaluated),
     ]
     return found if sum(bool(claim.evidence) for claim in found) > 1 else []
 
 
 _LESS_DATA, _BETTER_FEATURES = "A distilled student needs less training data", "It learns better features"
 _LESS_NOISE = "It is less sensitive to noise"
-_EXAMINE = "No student was examined beside its control: kdexp-eval sweep=FOLDER robustness=article does that."
+_EXAMINE = (
+    "No student has a robustness report beside its control: kdexp-eval sweep=FOLDER robustness=article does that."
+)
 
 
 def _nothing(name: str, *remarks: str) -> Claim:
     return Claim(name, (), remarks)
 
 
-def _sides(curve: Curve, comparison: Comparison) -> tuple[Line, Line] | None:
-    """The control and the chosen way of distilling along a curve, at the doses that both have: at least two."""
+def _sides(curve: ConditionCurve, comparison: Comparison) -> tuple[ConditionLine, ConditionLine] | None:
+    """The control and the chosen way of distilling along a curve, at the levels that both have: at least two."""
     if curve.control is None or curve.where:
         return None
     winner = comparison.winner
-    student = next((line for line in curve.students if winner in line.settings.values()), curve.students[0])
-    doses = [dose for dose in student.settings if dose in curve.control.settings]
-    if len(doses) < 2:
+    student = next((line for line in curve.students if winner in line.groups.values()), curve.students[0])
+    levels = [level for level in student.groups if level in curve.control.groups]
+    if len(levels) < 2:
         return None
-    control, student = (replace(line, settings={dose: line.settings[dose] for dose in doses})
-                        for line in (curve.control, student))  # fmt: skip
+    control, student = (
+        replace(line, groups={level: line.groups[level] for level in levels}) for line in (curve.control, student)
+    )
     return control, student
 
 
-def _examined(comparison: Comparison, reports: Mapping[Path, Report]) -> dict[int, Report]:
-    """Seed -> report, of the setting of which most seeds were examined beside their control; the chosen one first."""
+def _evaluated(comparison: Comparison, reports: Mapping[Path, Report]) -> dict[int, Report]:
+    """Seed -> report, of the configuration with most reports of student and control; the chosen one first."""
     found = []
-    for setting in sorted(comparison.distilled, key=lambda setting: setting is not comparison.winner):
-        own = {run.seed: reports[run.folder] for run in setting.runs if run.folder in reports}
+    for group in sorted(comparison.distilled, key=lambda group: group is not comparison.winner):
+        own = {run.seed: reports[run.folder] for run in group.runs if run.folder in reports}
         found.append({seed: one for seed, one in own.items() if {"student", "control"} <= set(one["models"])})
     return max(found, key=len, default={})
 
 
-def _less_data(control: Line, student: Line) -> Claim:
-    doses = list(student.settings)
-    few, whole = doses[:-1], doses[-1]
+def _less_data(control: ConditionLine, student: ConditionLine) -> Claim:
+    levels = list(student.groups)
+    few, whole = levels[:-1], levels[-1]
     gain = student.mean_gain(few)
     if gain is None:
         return _nothing(_LESS_DATA)
     own, alone = _means(student), _means(control)
-    said = ", ".join(f"{100 * dose:g}" for dose in few)
+    said = ", ".join(f"{100 * level:g}" for level in few)
     evidence = [
-        Evidence(f"accuracy with {said} % of the training samples, mean", statistics.fmean(alone[:-1]),
-                 statistics.fmean(own[:-1]), gain)
-    ]  # fmt: skip
-    for place, dose in enumerate(doses):
-        single = student.mean_gain([dose])
+        Evidence(
+            f"accuracy with {said} % of the training samples, mean",
+            statistics.fmean(alone[:-1]),
+            statistics.fmean(own[:-1]),
+            gain,
+        )
+    ]
+    for place, level in enumerate(levels):
+        single = student.mean_gain([level])
         if single is not None:
-            what = f"accuracy with {100 * dose:g} % of them"
+            what = f"accuracy with {100 * level:g} % of them"
             evidence.append(Evidence(what, alone[place], own[place], single, decides=False))
-    needed = share_needed(doses, own, alone[-1])
+    needed = fraction_needed(levels, own, alone[-1])
     reached = (
-        f"the student reaches that with {100 * needed / whole:.0f} % of them (by the means, between the shares that "
-        "were tried)"
+        f"the student reaches that with {100 * needed / whole:.0f} % of them (by the means, between the fractions "
+        "that were tried)"
         if needed is not None
-        else "the student does not reach that with any share that was tried"
+        else "the student does not reach that with any fraction that was tried"
     )
     remarks = [f"With all its samples the control has {100 * alone[-1]:.2f} %; {reached}."]
-    remarks.append(_of_the_teacher(student.settings[few[0]], "train_fraction"))
+    remarks.append(_of_the_teacher(student.groups[few[0]], "train_fraction"))
     return Claim(_LESS_DATA, evidence, remarks)
 
 
-def _of_the_teacher(setting: Setting, name: str) -> str:
-    """What the teacher had learned from: with all the labels it brings what the student's share lacks."""
-    recipe = setting.runs[0].settings.get(f"teacher.recipe.{name}")
-    own = setting.runs[0].settings.get(f"dataset.{name}")
+def _of_the_teacher(group: RunGroup, name: str) -> str:
+    """What the teacher had learned from: with all the labels it brings what the student's fraction lacks."""
+    recipe = group.runs[0].settings.get(f"teacher.recipe.{name}")
+    own = group.runs[0].settings.get(f"dataset.{name}")
     if name == "label_noise":
         return (
-            "The teacher was trained on the same wrong labels." if recipe == own
+            "The teacher was trained on the same noisy labels."
+            if recipe == own
             else "The teacher was trained on clean labels, and brings what the student's lack."
-        )  # fmt: skip
+        )
     return (
-        "The teacher was trained on the same share." if recipe == own
-        else "The teacher was trained on all the samples, and brings what the student's share lacks."
-    )  # fmt: skip
+        "The teacher was trained on the same fraction of the samples."
+        if recipe == own
+        else "The teacher was trained on all the samples, and brings what the student's fraction lacks."
+    )
 
 
-def _means(line: Line) -> list[float]:
-    return [setting.mean("acc") or 0.0 for setting in line.settings.values()]
+def _means(line: ConditionLine) -> list[float]:
+    return [group.mean("acc") or 0.0 for group in line.groups.values()]
 
 
-def share_needed(shares: Sequence[float], accuracy: Sequence[float], target: float) -> float | None:
-    """The smallest share of the data with which an accuracy is reached; linear in the logarithm of the share.
+def fraction_needed(fractions: Sequence[float], accuracy: Sequence[float], target: float) -> float | None:
+    """The smallest fraction of the data with which an accuracy is reached; linear in the logarithm of the fraction.
 
     Args:
-        shares: rising, > 0.
+        fractions: rising, > 0.
         accuracy: with each of them.
         target: the accuracy wanted.
 
     Returns:
-        The share of the first crossing; None where it is never reached.
+        The fraction of the first crossing; None where it is never reached.
     """
     if accuracy[0] >= target:
-        return shares[0]
-    for place in range(1, len(shares)):
+        return fractions[0]
+    for place in range(1, len(fractions)):
         before, after = accuracy[place - 1], accuracy[place]
         if after >= target:
             way = (target - before) / (after - before)
-            return math.exp(math.log(shares[place - 1]) * (1 - way) + math.log(shares[place]) * way)
+            return math.exp(math.log(fractions[place - 1]) * (1 - way) + math.log(fractions[place]) * way)
     return None
 
 
@@ -187,10 +197,11 @@ Value = Callable[[Report, str], float | None]
 """What a report says of a role."""
 
 
-def _evidence(what: str, examined: Mapping[int, Report], value: Value, *, sign: int = 1, decides: bool = True
-              ) -> Iterator[Evidence]:  # fmt: skip
+def _evidence(
+    what: str, evaluated: Mapping[int, Report], value: Value, *, sign: int = 1, decides: bool = True
+) -> Iterator[Evidence]:
     """Nothing where it was not measured."""
-    values = [(value(one, "control"), value(one, "student")) for one in examined.values()]
+    values = [(value(one, "control"), value(one, "student")) for one in evaluated.values()]
     known = [(alone, own) for alone, own in values if alone is not None and own is not None]
     gain = paired([sign * (own - alone) for alone, own in known])
     if gain is not None:
@@ -198,8 +209,8 @@ def _evidence(what: str, examined: Mapping[int, Report], value: Value, *, sign: 
         yield Evidence(what, control, student, gain, decides)
 
 
-def _better_features(examined: Mapping[int, Report]) -> Claim:
-    first = next(iter(examined.values()))
+def _better_features(evaluated: Mapping[int, Report]) -> Claim:
+    first = next(iter(evaluated.values()))
     own, names = first["dataset"], list(first["measures"].get("features", {}))
     other = next((name for name in names if name != own), None)
     evidence: list[Evidence] = []
@@ -208,9 +219,9 @@ def _better_features(examined: Mapping[int, Report]) -> Claim:
         for measure, words in (("probe", "a linear classifier"), ("knn", "nearest neighbours")):
             decides = measure == "probe" and name == (other or own)
             what = f"accuracy of {words} on the frozen features, {place}"
-            evidence += _evidence(what, examined, _of("features", name, measure), decides=decides)
+            evidence += _evidence(what, evaluated, _of("features", name, measure), decides=decides)
     what = "similarity of the features to the teacher's (CKA)"
-    evidence += _evidence(what, examined, _of("features", own, "cka_to_teacher"), decides=False)
+    evidence += _evidence(what, evaluated, _of("features", own, "cka_to_teacher"), decides=False)
     return Claim(_BETTER_FEATURES, evidence, ())
 
 
@@ -245,42 +256,43 @@ def _corrupted(report: Report, role: str) -> float | None:
     return None if error is None else 1 - error
 
 
-def _less_noise(wrong: tuple[Line, Line] | None, examined: Mapping[int, Report]) -> Claim:
+def _less_noise(noisy: tuple[ConditionLine, ConditionLine] | None, evaluated: Mapping[int, Report]) -> Claim:
     evidence: list[Evidence] = []
-    noises = sorted({name for one in examined.values() for name in one["measures"].get("noise_dose", {})})
+    noises = sorted({name for one in evaluated.values() for name in one["measures"].get("noise_dose", {})})
     kinds = ", ".join(name.replace("_", " ") for name in noises)
-    evidence += _evidence(f"accuracy lost to noise in the inputs ({kinds})", examined, _lost_to_noise, sign=-1)
-    evidence += _evidence("accuracy under that noise", examined, _under_noise, decides=False)
-    evidence += _evidence("accuracy lost to corruptions", examined, _lost_to_corruptions, sign=-1)
-    evidence += _evidence("accuracy under corruptions", examined, _corrupted, decides=False)
-    remarks = [] if examined else [_EXAMINE]
-    if wrong is not None:
-        evidence += _wrong_labels(*wrong)
-        remarks.append(_of_the_teacher(list(wrong[1].settings.values())[-1], "label_noise"))
+    evidence += _evidence(f"accuracy lost to noise in the inputs ({kinds})", evaluated, _lost_to_noise, sign=-1)
+    evidence += _evidence("accuracy under that noise", evaluated, _under_noise, decides=False)
+    evidence += _evidence("accuracy lost to corruptions", evaluated, _lost_to_corruptions, sign=-1)
+    evidence += _evidence("accuracy under corruptions", evaluated, _corrupted, decides=False)
+    remarks = [] if evaluated else [_EXAMINE]
+    if noisy is not None:
+        evidence += _noisy_labels(*noisy)
+        remarks.append(_of_the_teacher(list(noisy[1].groups.values())[-1], "label_noise"))
     if evidence:
-        remarks.insert(0, "What decides is what is lost, so that a student that is better without noise gets nothing "
-                          "for that.")  # fmt: skip
+        remarks.insert(
+            0, "What decides is what is lost, so that a student that is better without noise gets nothing for that."
+        )
     return Claim(_LESS_NOISE, evidence, remarks)
 
 
-def _wrong_labels(control: Line, student: Line) -> Iterator[Evidence]:
-    doses = list(student.settings)
-    noisy = [dose for dose in doses if dose > 0]
-    said = ", ".join(f"{100 * dose:g}" for dose in noisy)
+def _noisy_labels(control: ConditionLine, student: ConditionLine) -> Iterator[Evidence]:
+    levels = list(student.groups)
+    noisy = [level for level in levels if level > 0]
+    said = ", ".join(f"{100 * level:g}" for level in noisy)
     own, alone = _means(student), _means(control)
     alone_noisy, own_noisy = (
-        statistics.fmean(value for dose, value in zip(doses, side, strict=True) if dose > 0) for side in (alone, own)
+        statistics.fmean(value for level, value in zip(levels, side, strict=True) if level > 0) for side in (alone, own)
     )
-    if doses[0] == 0:
+    if levels[0] == 0:
         # Lost by the control less lost by the student is the student's gain with noise less that without.
-        lost = paired([statistics.fmean(found[1:]) - found[0] for found in student.gains(doses).values()])
+        lost = paired([statistics.fmean(found[1:]) - found[0] for found in student.gains(levels).values()])
         if lost is not None:
-            what = f"accuracy lost to {said} % of wrong training labels, mean"
+            what = f"accuracy lost to {said} % of noisy training labels, mean"
             yield Evidence(what, alone[0] - alone_noisy, own[0] - own_noisy, lost)
     gain = student.mean_gain(noisy)
     if gain is not None:
-        what = f"accuracy with {said} % of wrong training labels, mean"
-        yield Evidence(what, alone_noisy, own_noisy, gain, decides=doses[0] != 0)
+        what = f"accuracy with {said} % of noisy training labels, mean"
+        yield Evidence(what, alone_noisy, own_noisy, gain, decides=levels[0] != 0)
 
 
 def sentence(claim: Claim) -> str:
@@ -297,10 +309,10 @@ def _number(one: Evidence) -> str:
         low, high = (f"{100 * end:+.2f}" for end in one.gain.interval)
         interval = f" [{low}, {high}]"
     gain = f"{100 * one.gain.mean:+.2f}{interval}"
-    return f"{100 * one.control:.2f} control, {100 * one.student:.2f} student, better by {gain} ({surety(one.gain)})"
+    return f"{100 * one.control:.2f} control, {100 * one.student:.2f} student, gain {gain} ({significance(one.gain)})"
 
 
-def surety(gain: Paired) -> str:
+def significance(gain: Paired) -> str:
     """The verdict on one difference, and what it is from."""
     up = sum(value > 0 for value in gain.differences)
     return f"{with_p(gain.verdict, gain.p)}, {up} of {gain.n} seeds better"
@@ -319,14 +331,14 @@ def markdown(found: Sequence[Claim], title: str) -> str:
     for number, claim in enumerate(found, start=1):
         lines += [f"## {number}. {claim.name}: {claim.verdict}", ""]
         if claim.evidence:
-            lines += ["| | control | student | better by | |", "|---|---|---|---|---|"]
+            lines += ["| | control | student | gain | |", "|---|---|---|---|---|"]
             for one in claim.evidence:
                 low, high = one.gain.interval or (math.nan, math.nan)
                 interval = f" [{100 * low:+.2f}, {100 * high:+.2f}]" if one.gain.interval else ""
                 what = f"**{one.what}**" if one.decides else one.what
                 lines.append(
                     f"| {what} | {100 * one.control:.2f} | {100 * one.student:.2f} "
-                    f"| {100 * one.gain.mean:+.2f}{interval} | {surety(one.gain)} |"
+                    f"| {100 * one.gain.mean:+.2f}{interval} | {significance(one.gain)} |"
                 )
             lines.append("")
         lines += [" ".join(claim.remarks)] if claim.remarks else []

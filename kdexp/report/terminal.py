@@ -6,19 +6,19 @@ import statistics
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
 
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
 from kdexp import quick, results
-from kdexp.foreign import check_folder, inside
-from kdexp.report import claims
-from kdexp.report.comparison import Comparison, Setting
-from kdexp.report.files import write
-from kdexp.report.runs import Run, find
-from kdexp.report.summary import answer, headline, interval
+from kdexp.foreign import inside
+from kdexp.report import article_claims
+from kdexp.report.artifacts import write
+from kdexp.report.comparison import Comparison
+from kdexp.report.run_group import RunGroup
+from kdexp.report.runs import Record, Run, find, look_for_control
+from kdexp.report.summary_text import answer, headline, interval
 from kdexp.terminal import screen
 
 # Column -> metric, split and epoch.
@@ -31,18 +31,17 @@ _COLUMNS = {
 }
 _ONLY_WIDE, _WIDE = ("f1", "auc"), 160
 _LEGEND = "\nmetrics in %, on test unless the column says val, at the epoch chosen on val unless it says last"
-
-Teachers = Mapping[str, Mapping[str, Any]]
+Teachers = Mapping[str, Record]
 
 
 def show_run(folder: Path) -> None:
     """Print one finished run: teacher, control when there is one beside it, student; and where everything is."""
     run = _run(folder)
-    rows = [Setting(name, {}, [_run(inside(folder / "steps", name))]) for name in run.results.get("steps", [])]
-    control, unread = (None, []) if run.is_control else _find_control(run.results, folder.parent)
+    rows = [RunGroup(name, {}, [_run(inside(folder / "steps", name))]) for name in run.results.get("steps", [])]
+    control, unread = (None, []) if run.is_control else look_for_control(run.results, folder.parent)
     if control is not None:
-        rows.insert(0, Setting("control", {}, [Run(control[0], control[1], "completed")]))
-    rows.append(Setting("control" if run.is_control else "distilled", {}, [run]))
+        rows.insert(0, RunGroup("control", {}, [control]))
+    rows.append(RunGroup("control" if run.is_control else "distilled", {}, [run]))
     teachers = {"teacher": run.teacher} if run.teacher else {}
     console = screen()
     console.print(_LEGEND)
@@ -59,14 +58,14 @@ def show_run(folder: Path) -> None:
         "mlflow": f"mlflow ui --backend-store-uri {shlex.quote(str(tracked.get('location')))}",
     }.get(tracked.get("tool"))
     if command and tracked["location"]:
-        console.print(f"look at it    {command}", soft_wrap=True)
-    console.print(f"test again    kdexp-eval {results.argument('run', folder)}", soft_wrap=True)
+        console.print(f"dashboard     {command}", soft_wrap=True)
+    console.print(f"re-evaluate   kdexp-eval {results.argument('run', folder)}", soft_wrap=True)
     for line in unread:
         console.print(f"skipped: {line}", soft_wrap=True, markup=False, highlight=False)
 
 
 def show_sweep(folder: Path, names: Collection[str] | None = None) -> None:
-    """Print the completed runs of a sweep, seeds of one setting together, and what they say; write its report there.
+    """Print the completed runs of a sweep, grouped over seeds, and what they say; write its report there.
 
     Args:
         folder: the sweep's folder, with a run folder for each job.
@@ -75,7 +74,7 @@ def show_sweep(folder: Path, names: Collection[str] | None = None) -> None:
     found, console = find([folder])[0], screen()
     comparison = Comparison(found)
     shown = comparison if names is None else Comparison([run for run in found if run.folder.name in names])
-    _show_settings(console, shown)
+    _show_groups(console, shown)
     console.print(f"run folders   {folder}/*", soft_wrap=True)
     if comparison.completed:
         for what, path in write(comparison, folder, source=[str(folder)]):
@@ -83,42 +82,12 @@ def show_sweep(folder: Path, names: Collection[str] | None = None) -> None:
 
 
 def show_comparison(comparison: Comparison) -> None:
-    """Print the table of settings, the answer in words, and a line for each run that is not completed."""
+    """Print the table of configurations, the answer in words, and a line for each run that is not completed."""
     console = screen()
-    _show_settings(console, comparison)
+    _show_groups(console, comparison)
     for run in comparison.failed:
         line = f"{run.status}: {' '.join(run.results['overrides'])}: {run.error or 'no reason known'}"
         console.print(line, highlight=False, soft_wrap=True)
-
-
-def find_control(run: Mapping[str, Any], folder: Path) -> Mapping[str, Any] | None:
-    """The results of the control of a run, see `control_folder`."""
-    found = _find_control(run, folder)[0]
-    return found[1] if found else None
-
-
-def control_folder(run: Mapping[str, Any], folder: Path) -> Path | None:
-    """The control of a run among the run folders in a folder: same student, data, recipe and seed, alpha = 1."""
-    found = _find_control(run, folder)[0]
-    return found[0] if found else None
-
-
-def _find_control(run: Mapping[str, Any], folder: Path) -> tuple[tuple[Path, Mapping[str, Any]] | None, list[str]]:
-    """The control's folder and results, and a line for each results.json before it that cannot be read."""
-    unread: list[str] = []
-    for path in folder.glob(f"*/{results.FILE}"):
-        try:
-            other = results.read(inside(folder, path.parent.name), "control")
-            is_same = other["control_fingerprint"] == run["control_fingerprint"]
-            is_same = is_same and not results.has_other_data(other, run.get("data_content"))
-            # A trial of a search that came to alpha=1 has no test metrics to compare with.
-            is_tested = other["status"] == "completed" and "best" in other.get("metrics", {}).get("test", {})
-            if is_tested and other["is_control"] and is_same:
-                check_folder(path.parent, "control")  # its cells are read and written there
-                return (path.parent, other), unread
-        except ValueError as error:  # somebody else's, or damaged: no reason to fail a run that is done
-            unread.append(str(error))
-    return None, unread
 
 
 def _run(folder: Path) -> Run:
@@ -126,19 +95,19 @@ def _run(folder: Path) -> Run:
     return Run(folder, found, found["status"])
 
 
-def _show_settings(console: Console, comparison: Comparison) -> None:
-    if comparison.settings:
+def _show_groups(console: Console, comparison: Comparison) -> None:
+    if comparison.groups:
         if answered := headline(comparison):
             console.print(answered, highlight=False, soft_wrap=True)
         console.print(f"{_LEGEND}; mean ± std over n seeds")
-        console.print(_table(comparison.teachers, comparison.settings, console.width, comparison.marked))
+        console.print(_table(comparison.teachers, comparison.groups, console.width, comparison.marked))
         _judge_teacher(console, comparison.teachers, comparison.controls)
-    found = claims.claims(comparison, comparison.reports)
-    for sentence in [*answer(comparison), *map(claims.sentence, found)]:
+    found = article_claims.article_claims(comparison, comparison.reports)
+    for sentence in [*answer(comparison), *map(article_claims.sentence, found)]:
         console.print(sentence, highlight=False, soft_wrap=True)
 
 
-def _judge_teacher(console: Console, teachers: Teachers, controls: Sequence[Setting]) -> None:
+def _judge_teacher(console: Console, teachers: Teachers, controls: Sequence[RunGroup]) -> None:
     alone = [value for control in controls for value in control.values("acc", "val")]
     if len(teachers) == 1 and alone:
         (teacher,) = teachers.values()
@@ -148,16 +117,16 @@ def _judge_teacher(console: Console, teachers: Teachers, controls: Sequence[Sett
 
 def _table(
     teachers: Teachers,
-    settings: Sequence[Setting],
+    groups: Sequence[RunGroup],
     width: int,
-    name_of: Callable[[Setting], str] = attrgetter("label"),
+    name_of: Callable[[RunGroup], str] = attrgetter("label"),
 ) -> Table:
-    several = any(len(setting.runs) > 1 for setting in settings)
-    paired = any(setting.is_control for setting in settings) and any(setting.gain for setting in settings)
+    several = any(len(group.runs) > 1 for group in groups)
+    paired = any(group.is_control for group in groups) and any(group.gain for group in groups)
     columns = {name: column for name, column in _COLUMNS.items() if width >= _WIDE or name not in _ONLY_WIDE}
     table = Table(box=SIMPLE)
     table.add_column("", overflow="fold")
-    for name in (*(["n"] if several else []), *columns, *(["acc - control", "95 % t interval", "p"] if paired else [])):
+    for name in (*(["n"] if several else []), *columns, *(["gain", "95 % t interval", "p"] if paired else [])):
         table.add_column(name, justify="right")
     for name, teacher in teachers.items():
         cells = (
@@ -165,16 +134,16 @@ def _table(
             for metric, split, epoch in columns.values()
         )
         table.add_row("teacher" if len(teachers) == 1 else f"teacher {name}", *([""] if several else []), *cells)
-    for setting in settings:
-        cells = (_percent(setting.values(*column)) for column in columns.values())
-        gain = (_gain(setting) if not setting.is_control else ("", "", "")) if paired else ()
-        count = [str(len(setting.runs))] if several else []
-        table.add_row(name_of(setting), *count, *cells, *gain)
+    for group in groups:
+        cells = (_percent(group.values(*column)) for column in columns.values())
+        gain = (_gain(group) if not group.is_control else ("", "", "")) if paired else ()
+        count = [str(len(group.runs))] if several else []
+        table.add_row(name_of(group), *count, *cells, *gain)
     return table
 
 
-def _gain(setting: Setting) -> tuple[str, str, str]:
-    gain = setting.gain
+def _gain(group: RunGroup) -> tuple[str, str, str]:
+    gain = group.gain
     if gain is None:
         return "no control", "", ""
     p = "" if gain.p is None else f"{gain.p:.2g}"

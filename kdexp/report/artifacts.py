@@ -5,20 +5,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kdexp.atomic import atomic_path
-from kdexp.report import claims, figures
+from kdexp.report import article_claims
 from kdexp.report.comparison import Comparison
-from kdexp.report.curves import curves
+from kdexp.report.condition_curves import condition_curves
 from kdexp.report.page import title, write_page
+from kdexp.report.png_figures import condition, robustness
 from kdexp.report.runs import write_csv
 from kdexp.robustness.axes.corruptions import is_of_corruptions
 
 TABLE, PAGE, CLAIMS = "compare.csv", "report.html", "claims.md"
-
 _NAME_LENGTH = 120
 
 
-def write(comparison: Comparison, out: Path, *, source: Sequence[str], unread: Sequence[str] = ()
-          ) -> list[tuple[str, Path]]:  # fmt: skip
+def write(
+    comparison: Comparison, out: Path, *, source: Sequence[str], unread: Sequence[str] = ()
+) -> list[tuple[str, Path]]:
     """Write compare.csv and report.html, a PNG for each curve, and claims.md where it can be told.
 
     Args:
@@ -30,13 +31,13 @@ def write(comparison: Comparison, out: Path, *, source: Sequence[str], unread: S
     Returns:
         For each file what it is, in a word or two, and where.
     """
-    written = [("every run", out / TABLE), ("look at it", out / PAGE)]
+    written = [("CSV", out / TABLE), ("report", out / PAGE)]
     write_csv(comparison.runs, out / TABLE, chosen=comparison.winner.runs if comparison.winner else ())
     write_page(comparison, out / PAGE, source=source, unread=unread)
-    for curve in curves(comparison):
+    for curve in condition_curves(comparison):
         name = _picture("-".join(["curve", curve.axis.rpartition(".")[2], *curve.where.replace("=", "-").split()]))
-        written.append(("a curve", out / name))
-        figures.condition(curve, out / name)
+        written.append(("plot", out / name))
+        condition.condition(curve, out / name)
     chosen = comparison.winner or comparison.control
     reports = (
         [comparison.reports[run.folder] for run in chosen.runs if run.folder in comparison.reports] if chosen else []
@@ -44,13 +45,15 @@ def write(comparison: Comparison, out: Path, *, source: Sequence[str], unread: S
     for axis in dict.fromkeys(row["axis"] for report in reports[:1] for row in report["cells"]):
         if is_of_corruptions(axis):
             name = _picture(f"curve-{axis}")
-            written.append(("a curve", out / name))
-            figures.severities(reports, axis, out / name)
-    found = claims.claims(comparison, comparison.reports)
+            written.append(("plot", out / name))
+            robustness.severities(reports, axis, out / name)
+    found = article_claims.article_claims(comparison, comparison.reports)
     if found:
-        written.append(("the claims", out / CLAIMS))
+        written.append(("claims", out / CLAIMS))
         with atomic_path(out / CLAIMS) as temporary:
-            temporary.write_text(claims.markdown(found, f"The article's claims: {title(comparison)}"), encoding="utf-8")
+            temporary.write_text(
+                article_claims.markdown(found, f"The source article's claims: {title(comparison)}"), encoding="utf-8"
+            )
     return written
 
 

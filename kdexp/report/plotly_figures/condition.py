@@ -1,0 +1,29 @@
+"""Accuracy and gain along a condition of the training data."""
+
+from kdexp.report.colors import CLASSES, CONTROL, TEACHER
+from kdexp.report.condition_curves import ConditionCurve, ConditionLine
+from kdexp.report.plotly_figures.drawing import Plot, layout_over, line_trace
+from kdexp.report.statistics import Estimate, Point
+
+
+def condition(curve: ConditionCurve) -> Plot:
+    """Test accuracy of teacher, control and students along a condition of the training data, with 95 % intervals."""
+    teacher = [Point(level, Estimate(accuracy)) for level, accuracy in curve.teacher.items()]
+    data = [line_trace("teacher", TEACHER, teacher, dash="dot")]
+    data += [line_trace(line.label, color, line.accuracy_points()) for line, color in _colored(curve)]
+    return {"data": data, "layout": layout_over(curve.axis, "accuracy on test, %")}
+
+
+def condition_gains(curve: ConditionCurve) -> Plot | None:
+    """The students' gains over the control along a condition, paired by seed, with 95 % intervals."""
+    data = [line_trace(line.label, color, gains) for line, color in _colored(curve) if (gains := line.gain_points())]
+    if not data:
+        return None
+    layout = layout_over(curve.axis, "gain over the control, points")
+    layout["yaxis"]["zeroline"] = True
+    return {"data": data, "layout": layout}
+
+
+def _colored(curve: ConditionCurve) -> list[tuple[ConditionLine, str]]:
+    controls = [(curve.control, CONTROL)] if curve.control else []
+    return controls + [(line, CLASSES[place % len(CLASSES)]) for place, line in enumerate(curve.students)]

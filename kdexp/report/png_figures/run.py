@@ -1,0 +1,26 @@
+"""The figures of one finished run."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kdexp.report.png_figures.confusion import confusion
+from kdexp.report.png_figures.roc import roc
+from kdexp.report.png_figures.training_curves import training_curves
+
+if TYPE_CHECKING:
+    from kdexp.metrics import CurveData  # not at run time: pictures of results need no torch
+
+
+def draw_run(epochs: Sequence[Mapping[str, float]], curves: "CurveData", classes: Sequence[str], folder: Path) -> None:
+    """Draw training.png, roc.png and, but for multilabel data, confusion.png.
+
+    Args:
+        epochs: the rows of metrics.csv.
+        curves: ROC curves and confusion matrix on test.
+        classes: names of the classes, by number.
+        folder: where the files go.
+    """
+    training_curves(epochs, folder / "training.png")
+    roc(curves, classes, folder / "roc.png")
+    confusion(curves, classes, folder / "confusion.png")

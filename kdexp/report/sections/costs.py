@@ -1,0 +1,23 @@
+"""What does accuracy cost: parameters, multiply-accumulates, training time?"""
+
+from collections.abc import Iterator
+
+from kdexp.report.comparison import Comparison
+from kdexp.report.elements import Figure, Section
+from kdexp.report.plotly_figures.costs import costs
+
+_FIGURES = {"parameters": "Parameters", "macs": "Multiply-accumulates", "seconds": "Training time"}
+
+
+def sections(comparison: Comparison) -> Iterator[Section]:
+    """Accuracy over each cost that is known."""
+    plots = {title: costs(comparison, name) for name, title in _FIGURES.items()}
+    figures = [Figure(title, plot) for title, plot in plots.items() if plot]
+    if figures:
+        yield Section(
+            "cost",
+            "Accuracy against cost",
+            "What a network costs to keep, to run on one sample, and what the student cost to train on the machine of "
+            "its run. Lines are 95 % intervals, as in the first figure.",
+            {"": figures},
+        )

@@ -1,0 +1,50 @@
+"""The teacher, or soft labels? What the teacher adds to what soft labels do without one."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from kdexp.report.comparison import Comparison, teachers_part
+from kdexp.report.elements import INTERVAL, Column, Section, gain_interval, gain_mean, metric, tabulate
+from kdexp.report.run_group import RunGroup
+from kdexp.report.statistics import Paired, with_p
+from kdexp.report.summary_text import points
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A student with a teacher beside one whose soft labels have none of the teacher's knowledge."""
+
+    taught: RunGroup
+    placebo: RunGroup
+    gain: Paired
+
+    @property
+    def verdict(self) -> str:
+        return with_p(self.gain.verdict, self.gain.p)
+
+
+_COLUMNS = [
+    Column[_Row]("taught", lambda row: row.taught.label, "word"),
+    Column[_Row]("placebo", lambda row: row.placebo.label, "word"),
+    Column[_Row]("taught, acc", lambda row: metric(row.taught, "acc")),
+    Column[_Row]("placebo, acc", lambda row: metric(row.placebo, "acc")),
+    Column[_Row]("difference", lambda row: gain_mean(row.gain)),
+    Column[_Row](INTERVAL, lambda row: gain_interval(row.gain)),
+    Column[_Row]("verdict", lambda row: row.verdict, "word"),
+]
+
+
+def sections(comparison: Comparison) -> Iterator[Section]:
+    """The comparison with placebo losses, where any was run."""
+    rows = [_Row(taught, placebo, gain) for taught, placebo, gain in teachers_part(comparison)]
+    if rows:
+        said = [
+            f"{row.taught.label} against {row.placebo.label}: {points(row.gain.mean)} points, {row.verdict}."
+            for row in rows
+        ]
+        lead = (
+            "A useful teacher must beat placebos: labels smoothed only to its uncertainty, its own outputs with the "
+            f"wrong classes permuted. {' '.join(said)}"
+        )
+        table = tabulate(_COLUMNS, rows)
+        yield Section("soft-labels", "The teacher, or soft labels?", lead, table=table, wide=True)
