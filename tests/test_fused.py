@@ -30,7 +30,7 @@ def outcome(folder):
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch):
     """They take longer than all the rest."""
-    monkeypatch.setattr(experiment, "_draw", lambda *arguments: None)
+    monkeypatch.setattr(experiment, "draw_run", lambda *arguments: None)
 
 
 def together(folder, store, cells, settings=SMOKE, **more):
