@@ -1,7 +1,15 @@
 """kdexp: config-driven experiments in knowledge distillation."""
 
 import os
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from kdexp.config.compose import compose
+    from kdexp.experiment.run import run
+    from kdexp.training.distiller import Distiller
+
+__all__ = ["Distiller", "compose", "run"]
 __version__ = "0.1.0"
 
 # A thread of OpenMP's that waits for others keeps its core busy, by default for so long that two trainings on the same
@@ -13,3 +21,12 @@ if "OMP_WAIT_POLICY" not in os.environ:
 # What W&B reports of itself goes to the same server as the runs: when that does not answer, every process that has used
 # W&B would wait for it at its end. W&B reads this when it is first imported.
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+
+_MODULES = {"Distiller": "training.distiller", "compose": "config.compose", "run": "experiment.run"}
+
+
+def __getattr__(name: str) -> Any:
+    """The public names, imported when they are first used: `import kdexp` needs no torch."""
+    if name not in _MODULES:
+        raise AttributeError(f"module kdexp has no attribute {name}")
+    return getattr(import_module(f"kdexp.{_MODULES[name]}"), name)

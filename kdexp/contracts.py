@@ -123,7 +123,7 @@ class FeatureLoss(Protocol):
     """A representation loss: an `nn.Module` with these, built from a `Pair` and its own settings.
 
     It may also have ``on_epoch(epoch: int)``, called before each epoch, ``alone: bool``, set before each epoch to
-    whether the term stands alone (see `kdexp.distiller.Term`), and a static
+    whether the term stands alone (see `kdexp.training.terms.Term`), and a static
     ``deployed(student: Side, teacher: Side) -> nn.Module``: the network that is trained, evaluated and exported in the
     student's place; the loss is then built from a `Pair` whose student is that network.
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
 
-from kdexp.config import fingerprint
+from kdexp.config.identity import fingerprint
 
 _SHORT = 24
 """Values of up to so many characters are shown as they are."""

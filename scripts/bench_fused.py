@@ -22,10 +22,12 @@ from pathlib import Path
 
 from timing import Work, in_turn, machine, row
 
-from kdexp import assemble
-from kdexp.fit import fit
-from kdexp.fused import SharedParts, Turns
-from kdexp.vectorised import Backend
+from kdexp.experiment.distillers import build_distiller
+from kdexp.experiment.networks import build_student
+from kdexp.sweeps.shared_parts import SharedParts
+from kdexp.sweeps.shared_process import RoundRobin
+from kdexp.sweeps.step_backends import Backend
+from kdexp.training.fit import fit
 
 STUDENTS = {"mlp": "mlp student.hidden=[64]", "cnn_small": "cnn_small"}
 SWEEP = ("alpha=0.1,0.3,0.5,0.9", "temperature=1,2,4")
@@ -60,13 +62,13 @@ class Timed(Backend):
 
 def steps(work: Work, students: int, backend: str) -> float:
     """Median seconds of a step of so many students."""
-    turns = Turns(Timed(backend), students)
+    turns = RoundRobin(Timed(backend), students)
     parts = SharedParts(turns)
 
     def job(number: int) -> None:
         config = work.composed(f"alpha={0.1 + 0.8 * number / students}", f"temperature={1 + number % 4}")
         data = parts.data(config)
-        module = assemble.distiller(config, assemble.student(config), parts.teacher(config, data), data)
+        module = build_distiller(config, build_student(config), parts.teacher(config, data), data)
         settings = {"accelerator": "cpu", "devices": 1, "max_epochs": 1, "limit_train_batches": work.steps}
         with tempfile.TemporaryDirectory(dir=work.folder) as folder:
             fit(module, parts.batches(data), Path(folder), settings, owner="bench")

@@ -15,7 +15,8 @@ import torch
 from timing import machine
 
 from kdexp.contracts import Outputs
-from kdexp.teacher_cache import Answers, Record
+from kdexp.teacher.cached_outputs import CachedOutputs
+from kdexp.teacher.output_codec import OutputCodec
 
 CLASSES, BATCH = 1000, 256
 
@@ -38,8 +39,8 @@ def main() -> None:
             yield [Outputs(logits[: min(BATCH, positions.stop - start)])]
 
     with tempfile.TemporaryDirectory(dir=".") as folder:
-        answers = Answers(
-            Path(folder), {"samples": samples}, Record(1, [CLASSES], {}, "fp16"), torch.arange(samples), ask
+        answers = CachedOutputs(
+            Path(folder), {"samples": samples}, OutputCodec(1, [CLASSES], {}, "fp16"), torch.arange(samples), ask
         )
         index = torch.randperm(samples)
         before = resident()

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from kdexp.losses.cross_entropy import cross_entropy
 from kdexp.losses.kd import kd
-from kdexp.metrics import Metrics
+from kdexp.metrics.classification import Metrics
 
 
 def microseconds(part: Callable[[], object], calls: int = 400) -> float:

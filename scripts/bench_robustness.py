@@ -17,8 +17,9 @@ from pathlib import Path
 import torch
 import yaml
 
-from kdexp import assemble
-from kdexp.config import compose, instantiate
+from kdexp.config.compose import compose
+from kdexp.config.objects import instantiate
+from kdexp.experiment.networks import build_student
 
 CONF = Path(__file__).parents[1] / "conf" / "corruption"
 
@@ -44,7 +45,7 @@ def main() -> None:
     config = compose(
         ["experiment=smoke", f"student={arguments.student}", f"dataset.input_shape={shape}"], output_dir="unused"
     )
-    network = assemble.student(config).eval().to(device)
+    network = build_student(config).eval().to(device)
     images, index = torch.rand(arguments.batch, *shape, device=device), torch.arange(arguments.batch, device=device)
     corruptions = {}
     for path in sorted(CONF.glob("*.yaml")):

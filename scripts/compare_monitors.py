@@ -155,11 +155,14 @@ def train(settings: Sequence[str], seed: int) -> list[dict[str, float]]:
     import torch
     from omegaconf import OmegaConf
 
-    from kdexp import assemble
-    from kdexp.config import compose, plain
-    from kdexp.fit import ignore_known_warnings
-    from kdexp.loop import Steps
-    from kdexp.metrics import evaluate
+    from kdexp.config.compose import compose, plain
+    from kdexp.experiment.data import Data, new_metrics
+    from kdexp.experiment.distillers import build_distiller
+    from kdexp.experiment.networks import build_student
+    from kdexp.experiment.teachers import build_teacher
+    from kdexp.metrics.evaluate import evaluate
+    from kdexp.training.fast_epoch_loop import Steps
+    from kdexp.training.fit import ignore_known_warnings
 
     torch.set_num_threads(1)
     given = [
@@ -170,9 +173,9 @@ def train(settings: Sequence[str], seed: int) -> list[dict[str, float]]:
         "trainer.gradient_stats_every_n_steps=0",
     ]
     config = OmegaConf.create(plain(compose(given, output_dir="unused")))
-    data = assemble.Data(config)
-    frozen = assemble.teacher(config, data)
-    module = assemble.distiller(config, assemble.student(config, frozen), frozen, data)
+    data = Data(config)
+    frozen = build_teacher(config, data)
+    module = build_distiller(config, build_student(config, frozen), frozen, data)
     rows: list[dict[str, float]] = []
 
     class Measure(pl.callbacks.Checkpoint):
@@ -183,7 +186,7 @@ def train(settings: Sequence[str], seed: int) -> list[dict[str, float]]:
                     for name, value in evaluate(
                         module.student,
                         data.student.eval_batches(split, "cpu"),
-                        assemble.metrics(config, data.student, split),
+                        new_metrics(config, data.student, split),
                     ).items()
                 }
                 for split in ("val", "test")

@@ -23,7 +23,8 @@ from typing import Any
 from rich.progress import track
 
 from kdexp import results
-from kdexp.config import compose, plain, run_fingerprint
+from kdexp.config.compose import compose, plain
+from kdexp.config.identity import run_fingerprint
 
 ROOT = Path(__file__).parents[1]
 TABLE = ROOT / "docs" / "method_table.md"
@@ -87,7 +88,7 @@ def train(choice: Sequence[str], given: Sequence[str], seed: int, folder: Path) 
     """One run, in a worker process, unless it is there already."""
     import torch
 
-    from kdexp.train import run
+    from kdexp.experiment.run import run
 
     torch.set_num_threads(1)
     config = compose(settings_of(choice, given, seed), output_dir=folder)

@@ -13,9 +13,13 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from kdexp import assemble
-from kdexp.config import compose
-from kdexp.fit import fit
+from kdexp.config.compose import compose
+from kdexp.experiment import teacher_outputs
+from kdexp.experiment.data import Data
+from kdexp.experiment.distillers import build_distiller
+from kdexp.experiment.networks import build_network, build_student, is_channels_last
+from kdexp.experiment.teachers import Teacher
+from kdexp.training.fit import fit
 
 for name in ("pytorch_lightning", "lightning_fabric", "kdexp"):
     logging.getLogger(name).setLevel(logging.ERROR)
@@ -78,10 +82,10 @@ class Work:
             f"dataset.source.train_samples={samples}", f"dataset.val_fraction={val / samples}", *settings,
         ]  # fmt: skip
         self.config = self.composed()
-        self.data = assemble.Data(self.config)
+        self.data = Data(self.config)
         torch.manual_seed(0)
-        networks = [assemble.network(self.config.teacher, "teacher", self.config.dataset)]
-        self.teacher = assemble.Teacher(networks, task="multiclass")
+        networks = [build_network(self.config.teacher, "teacher", self.config.dataset)]
+        self.teacher = Teacher(networks, task="multiclass")
 
     def composed(self, *more: str):
         """Its configuration with other settings."""
@@ -90,15 +94,15 @@ class Work:
     def kdexp(self, *more: str, alone: bool = False) -> float:
         """Seconds from the first step to the last, of one epoch unless more are set; kept answers are there before."""
         config = self.composed(*more, *(["alpha=1"] if alone else []))
-        data = assemble.Data(config) if more else self.data
+        data = Data(config) if more else self.data
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
         teacher = None if alone else self.teacher
-        student = assemble.student(config)
+        student = build_student(config)
         for network in self.teacher.networks:
-            last = assemble.is_channels_last(network, config.trainer.channels_last, config)
+            last = is_channels_last(network, config.trainer.channels_last, config)
             network.to(memory_format=torch.channels_last if last else torch.contiguous_format)
-        module = assemble.distiller(config, student, teacher, data)
-        module.cache = assemble.teacher_cache(config, teacher, data)
+        module = build_distiller(config, student, teacher, data)
+        module.cache = teacher_outputs.teacher_cache(config, teacher, data)
         if module.cache is not None:
             module.cache.prepare("train")
         clock: list[float] = []
@@ -113,7 +117,7 @@ class Work:
 
     def bare(self, *, alone: bool = False) -> float:
         """Seconds of the same epoch in a loop written by hand."""
-        student, network = assemble.student(self.config), self.teacher.networks[0]
+        student, network = build_student(self.config), self.teacher.networks[0]
         optimizer = torch.optim.SGD(student.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
         split, shape = self.data.student.splits.train, (1, -1, 1, 1)
         mean, std = (torch.tensor(list(self.config.dataset[name])).view(shape) for name in ("mean", "std"))

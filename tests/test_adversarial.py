@@ -7,15 +7,18 @@ import torch
 from test_distiller import CLASSES, FEATURES, batches, network, sgd, train
 from torch.nn import functional as F
 
-from kdexp.adversarial import ARD, IAD, RSLAD, TRADES, AdaAD, PGDTraining
-from kdexp.assemble import Data, student
-from kdexp.config import check, compose, control_fingerprint, is_control, plain
+from kdexp.config.compose import compose, plain
+from kdexp.config.identity import control_fingerprint, is_control
 from kdexp.contracts import UNLABELED, Batch
+from kdexp.experiment.check import check
+from kdexp.experiment.data import Data
+from kdexp.experiment.networks import build_student
+from kdexp.experiment.run import run
 from kdexp.losses.kd import KD
 from kdexp.losses.rslad import rslad as rslad_loss
 from kdexp.robustness.attacks import Attack, Normalized, of_labels
-from kdexp.teacher import Teacher
-from kdexp.train import run
+from kdexp.schemes.adversarial import ARD, IAD, RSLAD, TRADES, AdaAD, PGDTraining
+from kdexp.teacher.teacher import Teacher
 from kdexp.weights import load_weights
 
 MEAN, STD, EPS = [0.2], [0.5], 0.3
@@ -315,7 +318,7 @@ def test_adversarial_training_withstands_what_plain_training_does_not(tmp_path, 
         config = compose([*settings, *scheme], output_dir=tmp_path / name, store_dir=store)
         run(config)
         data = Data(config)
-        learner = student(config).eval()
+        learner = build_student(config).eval()
         load_weights(learner, tmp_path / name / "student.safetensors", "student")
         network = Normalized(learner, config.dataset.mean, config.dataset.std)
         right = count = 0

@@ -4,10 +4,13 @@ from functools import wraps
 import pytest
 import torch
 
-from kdexp import assemble
-from kdexp.assemble import Data, _weights_file
-from kdexp.config import compose
+from kdexp.config.compose import compose
 from kdexp.data import digits
+from kdexp.experiment import networks, teachers
+from kdexp.experiment.data import Data
+from kdexp.experiment.keys import weights_file
+from kdexp.experiment.networks import build_network, build_peers, build_student, is_channels_last
+from kdexp.experiment.teachers import build_teacher
 
 
 @pytest.mark.parametrize("part", ["train_inputs", "train_target", "test_inputs", "test_target"])
@@ -78,7 +81,7 @@ def trained(tmp_path, *recipe):
     config = compose(["experiment=smoke", *(f"teacher.recipe.{word}" for word in recipe)], output_dir=tmp_path)
     data = Data(config)
     labels = data.for_teacher(config.teacher).splits.train.target
-    return _weights_file(config.teacher, config, data), tuple(labels.tolist())
+    return weights_file(config.teacher, config, data), tuple(labels.tolist())
 
 
 def test_a_teacher_is_another_where_its_labels_are_and_only_there(tmp_path):
@@ -109,8 +112,8 @@ def test_every_network_has_the_layout_asked_for_and_with_auto_its_own(tmp_path, 
     settings = ["experiment=smoke", "student=cnn_small", f"trainer.channels_last={setting}"]
     config = compose([*settings, "teacher=cnn"], output_dir=tmp_path, store_dir=tmp_path)
     mutual = compose([*settings, "scheme=mutual", "+student@scheme.peers.other=cnn"], output_dir=tmp_path)
-    teacher = assemble.teacher(config, Data(config)).networks[0]
-    networks = [assemble.student(config), assemble.peers(mutual)["other"], teacher]
+    teacher = build_teacher(config, Data(config)).networks[0]
+    networks = [build_student(config), build_peers(mutual)["other"], teacher]
     assert [layout(network) for network in networks] == expected
 
 
@@ -129,11 +132,11 @@ def test_every_network_has_the_layout_asked_for_and_with_auto_its_own(tmp_path, 
 def test_auto_goes_by_the_widths_of_the_convolutions_and_only_on_a_cpu(tmp_path, monkeypatch, name, expected):
     settings = ["experiment=smoke", f"student={name}", "dataset.input_shape=[1,16,16]"]
     config = compose(settings, output_dir=tmp_path)
-    network = assemble.student(config)
-    assert assemble.is_channels_last(network, "auto", config) is expected
-    monkeypatch.setattr(assemble, "device", lambda accelerator: torch.device("cuda"))
-    assert not assemble.is_channels_last(network, "auto", config)
-    assert assemble.is_channels_last(network, True, config)
+    network = build_student(config)
+    assert is_channels_last(network, "auto", config) is expected
+    monkeypatch.setattr(networks, "device_for", lambda accelerator: torch.device("cuda"))
+    assert not is_channels_last(network, "auto", config)
+    assert is_channels_last(network, True, config)
 
 
 class Begun(Exception):
@@ -150,9 +153,9 @@ def test_a_teacher_has_the_layout_of_its_recipe_while_it_is_trained(tmp_path, mo
         seen.append(layout(module.student))
         raise Begun
 
-    monkeypatch.setattr(assemble, "fit", begin)
+    monkeypatch.setattr(teachers, "fit", begin)
     with pytest.raises(Begun):
-        assemble.teacher(config, Data(config))
+        build_teacher(config, Data(config))
     assert seen == [expected]
 
 
@@ -161,7 +164,7 @@ def test_a_teacher_trained_without_the_last_batch_is_another(tmp_path):
         compose(["experiment=smoke", f"dataset.drop_last={setting}"], output_dir=tmp_path)
         for setting in ("true", "false")
     ]
-    assert len({_weights_file(config.teacher, config, Data(config)) for config in configs}) == 2
+    assert len({weights_file(config.teacher, config, Data(config)) for config in configs}) == 2
 
 
 def test_a_teacher_trained_in_another_layout_is_another(tmp_path):
@@ -171,7 +174,7 @@ def test_a_teacher_trained_in_another_layout_is_another(tmp_path):
 
 def test_a_teacher_for_images_of_another_size_gets_them_resized(tmp_path):
     config = compose(["dataset=digits", "teacher=mlp", "+teacher.resize=16"], output_dir=tmp_path)
-    built = assemble.network(config.teacher, "teacher", config.dataset).eval()
+    built = build_network(config.teacher, "teacher", config.dataset).eval()
     assert next(built.parameters()).shape[1] == 16 * 16
     images = torch.rand(3, 1, 8, 8)
     same = [built(images), built(torch.nn.functional.interpolate(images, (16, 16), mode="bilinear", antialias=True))]
@@ -192,7 +195,7 @@ def test_a_teacher_for_images_of_another_size_gets_them_resized(tmp_path):
 def test_a_size_that_is_none_is_refused(tmp_path, overrides, message):
     config = compose(["dataset=digits", "teacher=mlp", *overrides], output_dir=tmp_path)
     with pytest.raises(ValueError, match=message):
-        assemble.network(config.teacher, "teacher", config.dataset)
+        build_network(config.teacher, "teacher", config.dataset)
 
 
 @pytest.mark.slow
@@ -215,4 +218,4 @@ def test_published_weights_of_other_classes_are_refused_before_they_are_fetched(
     )
     rule = "must be auto or a file when the data set does not have the 1000 classes of the published weights"
     with pytest.raises(ValueError, match=f"^teacher.weights {rule}, got pretrained with dataset=synthetic$"):
-        assemble.teacher(config, Data(config))
+        build_teacher(config, Data(config))

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from kdexp import compiling, experiment
-from kdexp.config import compose
-from kdexp.teacher import Teacher
+from kdexp.config.compose import compose
+from kdexp.experiment import single_run
+from kdexp.teacher.teacher import Teacher
+from kdexp.training import auto_compile
 
 
 def network() -> nn.Module:
@@ -18,11 +19,11 @@ def trial(monkeypatch, seconds, steps=1000):
     """A trial whose clock is given: a step as it is, compiling, and a compiled step."""
     plain, compiled, faster = seconds
     times = iter([plain, faster])
-    monkeypatch.setattr(compiling, "_seconds", lambda step: next(times))
+    monkeypatch.setattr(auto_compile, "_seconds", lambda step: next(times))
     clock = iter([0.0, compiled])
-    monkeypatch.setattr(compiling.time, "perf_counter", lambda: next(clock))
-    monkeypatch.setattr(compiling, "compile_in_place", lambda networks: None)
-    return compiling.pays(network(), [network().eval()], torch.randn(6, 4), steps)
+    monkeypatch.setattr(auto_compile.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(auto_compile, "compile_in_place", lambda networks: None)
+    return auto_compile.pays(network(), [network().eval()], torch.randn(6, 4), steps)
 
 
 @pytest.mark.parametrize(
@@ -46,10 +47,10 @@ def test_a_trial_leaves_the_networks_alone_and_a_failure_is_a_no(monkeypatch, ca
     def fails(networks):
         raise RuntimeError("no compiler\nat all")
 
-    monkeypatch.setattr(compiling, "compile_in_place", fails)
+    monkeypatch.setattr(auto_compile, "compile_in_place", fails)
     student = network()
     before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
-    assert not compiling.pays(student, [], torch.randn(6, 4), 10**9)
+    assert not auto_compile.pays(student, [], torch.randn(6, 4), 10**9)
     assert "compile=auto: no, it failed: no compiler" in caplog.text
     assert all(torch.equal(before[name], tensor) for name, tensor in student.state_dict().items())
     assert all(parameter.grad is None for parameter in student.parameters())
@@ -58,7 +59,7 @@ def test_a_trial_leaves_the_networks_alone_and_a_failure_is_a_no(monkeypatch, ca
 @pytest.mark.parametrize(("cache", "compiled"), [("none", 2), ("static", 1)])
 def test_a_teacher_whose_answers_are_kept_is_not_compiled(tmp_path, monkeypatch, cache, compiled):
     found = []
-    monkeypatch.setattr(experiment, "compile_in_place", found.extend)
+    monkeypatch.setattr(single_run, "compile_in_place", found.extend)
     config = compose(["experiment=smoke", "trainer.compile=true", f"teacher.cache={cache}"], output_dir=tmp_path)
-    experiment._compile(config, network(), Teacher([network()]), None)
+    single_run._compile(config, network(), Teacher([network()]), None)
     assert len(found) == compiled

@@ -5,8 +5,11 @@ import pytest
 import yaml
 from own_data import example
 
-from kdexp.config import Config, check, compose, control_fingerprint, is_control, plain, run_fingerprint
-from kdexp.suggest import nearest
+from kdexp.config.compose import compose, plain
+from kdexp.config.identity import control_fingerprint, is_control, run_fingerprint
+from kdexp.config.schema import Config
+from kdexp.config.suggest import nearest
+from kdexp.experiment.check import check
 
 CONF = Path(__file__).parents[1] / "conf"
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name not in ("hydra", "__pycache__"))

@@ -8,10 +8,11 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from kdexp.contracts import Batch, Outputs
-from kdexp.distiller import Distiller, Diverged
 from kdexp.losses.kd import KD
-from kdexp.metrics import Metrics
-from kdexp.teacher import Teacher
+from kdexp.metrics.classification import Metrics
+from kdexp.teacher.teacher import Teacher
+from kdexp.training.distiller import Distiller
+from kdexp.training.step_watch import Diverged
 
 CLASSES, FEATURES, SAMPLES, BATCH = 3, 5, 24, 8
 
@@ -164,7 +165,7 @@ def test_the_logged_parts_add_up_to_the_loss():
 
 @pytest.mark.parametrize("together", [0, BATCH * CLASSES, 10**6])
 def test_training_metrics_are_those_of_all_batches_however_many_are_measured_together(monkeypatch, together):
-    monkeypatch.setattr("kdexp.distiller._TOGETHER", together)
+    monkeypatch.setattr("kdexp.training.distiller._TOGETHER", together)
     accuracy = Metrics("multiclass", CLASSES, accuracy_only=True)
     student = nn.Linear(FEATURES, CLASSES)
     logged = train(Distiller(student, partial(torch.optim.SGD, lr=0.0), num_outputs=CLASSES, train_metrics=accuracy),

@@ -8,12 +8,12 @@ from test_distiller import CLASSES, Diverged, distiller, network, train
 from torch import nn
 
 from kdexp import results
-from kdexp.config import compose
+from kdexp.config.compose import compose
 from kdexp.contracts import Source
 from kdexp.data import synthetic
-from kdexp.distiller import Distiller
-from kdexp.fused import run_together
-from kdexp.train import run
+from kdexp.experiment.run import run
+from kdexp.sweeps.shared_parts import run_together
+from kdexp.training.distiller import Distiller
 
 SMOKE = ["experiment=smoke", "tracking=none", "student.width=2"]
 FAR = ["optimizer=sgd", "optimizer.lr=1e30", "scheduler=constant", "trainer.limit_train_batches=1"]

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 from torchvision import models
 
-from kdexp.assemble import network
-from kdexp.config import compose, plain
+from kdexp.config.compose import compose, plain
 from kdexp.contracts import Layers
+from kdexp.experiment.networks import build_network
 from kdexp.features import Reader, discover, find, input_of_classifier, side
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -79,7 +79,7 @@ def test_looking_at_a_network_leaves_it_as_it_was():
 @pytest.mark.parametrize("name", [name for name in STUDENTS if name not in ("timm", "torchvision")])
 def test_the_layers_of_every_family_are_what_their_names_say(name):
     dataset = compose([f"student={name}", "dataset=synthetic", "dataset.input_shape=[3,32,32]"], output_dir="unused")
-    built = network(dataset.student, "student", dataset.dataset)
+    built = build_network(dataset.student, "student", dataset.dataset)
     layers = Layers(**plain(dataset.student)["feature_layers"])
     found = side(built, layers, torch.zeros(2, 3, 32, 32))
     classifier = find(built, layers.classifier)

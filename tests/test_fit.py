@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from kdexp.fit import SafeCheckpoints, newest_good
+from kdexp.training.checkpoints import SafeCheckpoints, newest_good
 
 
 def save(folder: Path, name: str, value: float) -> Path:
@@ -61,7 +61,7 @@ def test_a_kill_at_any_moment_leaves_a_loadable_checkpoint(tmp_path):
     code = """
         import sys, torch
         from pathlib import Path
-        from kdexp.fit import SafeCheckpoints
+        from kdexp.training.fit import SafeCheckpoints
         print("ready", flush=True)
         for value in range(10**6):
             SafeCheckpoints().save_checkpoint({"weight": torch.full((200_000,), float(value))}, Path(sys.argv[1]))

@@ -5,8 +5,8 @@ import copy
 import pytest
 from omegaconf import OmegaConf
 
-from kdexp import foreign
-from kdexp.config import compose, plain
+from kdexp.config import foreign
+from kdexp.config.compose import compose, plain
 
 SECRET = "hunter2"
 

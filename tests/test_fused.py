@@ -10,13 +10,15 @@ import torch
 from safetensors.torch import load_file
 
 from hydra_plugins.kdexp.launcher import BACKENDS
-from kdexp import experiment, memory, vectorised
-from kdexp.config import compose, fusion_key, plain
-from kdexp.distiller import Distiller
-from kdexp.fused import run_together
-from kdexp.teacher import Teacher
-from kdexp.train import run
-from kdexp.vectorised import Stack
+from kdexp.config.compose import compose, plain
+from kdexp.experiment import single_run
+from kdexp.experiment.run import run
+from kdexp.sweeps import memory, step_backends
+from kdexp.sweeps.fusion import fusion_key
+from kdexp.sweeps.shared_parts import run_together
+from kdexp.sweeps.step_backends import Stack
+from kdexp.teacher.teacher import Teacher
+from kdexp.training.distiller import Distiller
 
 SMOKE = ["experiment=smoke", "tracking=none", "trainer.max_epochs=2", "student.width=2"]
 
@@ -30,7 +32,7 @@ def outcome(folder):
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch):
     """They take longer than all the rest."""
-    monkeypatch.setattr(experiment, "draw_run", lambda *arguments: None)
+    monkeypatch.setattr(single_run, "draw_run", lambda *arguments: None)
 
 
 def together(folder, store, cells, settings=SMOKE, **more):
@@ -208,7 +210,7 @@ def test_auto_decides_by_what_it_measured_and_says_so(tmp_path, store, caplog):
 
 def test_a_student_is_joined_when_it_has_done_more_than_a_step(tmp_path, store, monkeypatch):
     """What it made in validation is shared; on a GPU nobody may read it before."""
-    done, turn, join = [], vectorised.Streams.turn, vectorised.Streams.join
+    done, turn, join = [], step_backends.Streams.turn, step_backends.Streams.join
 
     def turned(self, module):
         done.append(module.alpha)
@@ -218,8 +220,8 @@ def test_a_student_is_joined_when_it_has_done_more_than_a_step(tmp_path, store, 
         done.append([module.alpha for module in modules])
         join(self, modules)
 
-    monkeypatch.setattr(vectorised.Streams, "turn", turned)
-    monkeypatch.setattr(vectorised.Streams, "join", joined)
+    monkeypatch.setattr(step_backends.Streams, "turn", turned)
+    monkeypatch.setattr(step_backends.Streams, "join", joined)
     settings = [*SMOKE[:2], "student.width=2", "trainer.max_epochs=2", "trainer.limit_train_batches=2"]
     assert not together(tmp_path, store, [["alpha=0.1"], ["alpha=0.5"]], settings, backend="streams", max_students=2)
     step, last = [0.1, 0.5, [0.1, 0.5]], [0.1, [0.1], 0.5, [0.5], [0.1, 0.5]]
@@ -242,7 +244,7 @@ def test_the_peak_of_some_work_is_found_though_it_is_given_back():
     """In a process of its own: one that has done much has holes in its memory, and work that fits takes no more."""
     code = """
 import torch
-from kdexp import memory
+from kdexp.sweeps import memory
 device = torch.device("cpu")
 print(memory.peak_of(lambda: torch.ones(50 * 2**20), device), memory.free(device))
 """
@@ -267,7 +269,7 @@ def test_a_wrong_setting_of_the_launcher_is_said_in_one_line(command, setting, m
 
 
 def test_the_launcher_knows_the_backends():
-    assert BACKENDS == vectorised.BACKENDS
+    assert BACKENDS == step_backends.BACKENDS
 
 
 @pytest.mark.parametrize("setting", ["trainer.accumulate_grad_batches=2", "trainer.gradient_clip_val=0.1"])

@@ -12,8 +12,8 @@ PACKAGE = Path(__file__).parents[1] / "kdexp"
 MODULES = sorted(path.relative_to(PACKAGE.parent) for path in PACKAGE.rglob("*.py"))
 CONFIG = {"hydra", "omegaconf"}
 LIGHTNING = {"pytorch_lightning", "lightning_fabric", "lightning"}
-PROGRAMS = {"kdexp.train", "kdexp.eval", "kdexp.cli.doctor", "kdexp.compare", "kdexp.cache"}
-MAY_CONFIGURE = {"kdexp.config", "kdexp.launch", "kdexp.loader", "kdexp.quick", *PROGRAMS}
+PROGRAMS = {"kdexp.cli.train", "kdexp.cli.eval", "kdexp.cli.doctor", "kdexp.cli.compare", "kdexp.cli.cache"}
+MAY_CONFIGURE = {"kdexp.config", "kdexp.sweeps.jobs", "kdexp.config.loader", "kdexp.config.quick", *PROGRAMS}
 
 
 def imported(path: Path) -> set[str]:
@@ -40,7 +40,7 @@ def test_imports_run_one_way(path):
     name, names = module_name(path), imported(path)
     if name not in MAY_CONFIGURE:
         assert not top(names) & CONFIG
-    if name != "kdexp.tracking":
+    if name != "kdexp.experiment.tracking":
         assert "wandb" not in top(names)
     assert not names & PROGRAMS, "nothing imports a program"
     part = name.split(".")[1] if "." in name else ""
@@ -54,8 +54,8 @@ def test_imports_run_one_way(path):
         assert all(n.startswith(allowed) for n in ours), ours
     if part == "robustness":
         assert not top(names) & LIGHTNING
-        allowed = ("kdexp.contracts", "kdexp.data.counter", "kdexp.losses", "kdexp.metrics", "kdexp.robustness")
-        allowed += ("kdexp.require", "kdexp.trust")
+        allowed = ("kdexp.contracts", "kdexp.data.stateless_rng", "kdexp.losses", "kdexp.metrics", "kdexp.robustness")
+        allowed += ("kdexp.config.require", "kdexp.config.trust")
         assert all(n.startswith(allowed) for n in ours), ours
     if part == "doctor":
         measures = name in ("kdexp.doctor.inspection", "kdexp.doctor.measurements")
@@ -71,7 +71,7 @@ def test_imports_run_one_way(path):
             "kdexp.contracts",
             "kdexp.features",
             "kdexp.teacher",
-            "kdexp.teacher_cache",
+            "kdexp.teacher.cached_outputs",
             "kdexp.metrics",
             "kdexp.losses",
         )
@@ -80,7 +80,7 @@ def test_imports_run_one_way(path):
 
 @pytest.mark.parametrize(
     "module",
-    [*sorted(PROGRAMS), "kdexp.launch", "kdexp.results", "kdexp.report.page"],
+    [*sorted(PROGRAMS), "kdexp.sweeps.jobs", "kdexp.results", "kdexp.report.page"],
 )
 def test_programs_start_without_torch(module):
     """--help and shell completion import the program's module; a page of results needs no torch at all."""
@@ -94,7 +94,7 @@ def test_programs_start_without_torch(module):
 def test_a_wrong_setting_is_found_without_torch(setting):
     code = (
         "import sys\n"
-        "from kdexp.config import check, compose\n"
+        "from kdexp.config.compose import compose\nfrom kdexp.experiment.check import check\n"
         "try:\n"
         f"    check(compose(['experiment=smoke', '{setting}'], output_dir='x'))\n"
         "except ValueError:\n"
@@ -146,7 +146,9 @@ def test_a_wrong_setting_of_a_robustness_report_is_found_without_torch(check, se
 
 def test_a_program_that_ends_does_not_leave_the_import_of_packages_behind(tmp_path):
     (tmp_path / "slow.py").write_text("import time\ntime.sleep(100)\n")
-    code = "from kdexp import child; child._HEAVY = ('slow',); child.warm_up()"
+    code = (
+        "from kdexp.sweeps import subprocess_runner; subprocess_runner._HEAVY = ('slow',); subprocess_runner.warm_up()"
+    )
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     # What it started has the same standard output: this waits for both.
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, timeout=50)
@@ -164,14 +166,14 @@ def test_losses_need_nothing_but_torch():
 def test_jobs_are_forked_from_a_process_that_has_all_of_the_code_and_knows_which(missing):
     code = (
         f"import sys; sys.modules |= dict.fromkeys({missing})\n"
-        "import pkgutil, threading, kdexp.whole\n"
-        "from kdexp.config import own_source\n"
+        "import pkgutil, threading, kdexp.sweeps.preload\n"
+        "from kdexp.config.identity import own_source\n"
         "names = [m.name for m in pkgutil.walk_packages(kdexp.__path__, 'kdexp.')]\n"
         "print(len(names), [n for n in names if n not in sys.modules])\n"
         "print(own_source.cache_info().currsize, threading.active_count(), 'timm' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    left_out = ["kdexp.fused", "kdexp.search"] if missing else []
+    left_out = ["kdexp.sweeps.shared_process", "kdexp.sweeps.optuna_study"] if missing else []
     assert done.stdout == f"{len(MODULES) - 1} {left_out}\n1 1 False\n"
 
 

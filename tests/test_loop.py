@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from kdexp import fit, loop
-from kdexp.config import compose
-from kdexp.train import run
+from kdexp.config.compose import compose
+from kdexp.experiment.run import run
+from kdexp.training import fast_epoch_loop, fit
 
 SMOKE = ["experiment=smoke", "tracking=none", "trainer.max_epochs=3", "dataset.source.train_samples=300"]
 
@@ -35,13 +35,13 @@ def equal(a, b) -> bool:
 def test_the_short_loop_leaves_the_checkpoint_and_the_table_of_lightnings_to_the_bit(
     tmp_path, store, monkeypatch, overrides
 ):
-    steps, short = [], loop.Steps.advance
+    steps, short = [], fast_epoch_loop.Steps.advance
 
     def counted(self, fetcher):
         short(self, fetcher)
         steps.append(self._is_plain)
 
-    monkeypatch.setattr(loop.Steps, "advance", counted)
+    monkeypatch.setattr(fast_epoch_loop.Steps, "advance", counted)
     run(compose([*SMOKE, *overrides], output_dir=tmp_path / "short", store_dir=store))
     assert steps
     assert all(steps)
@@ -58,12 +58,12 @@ def test_the_short_loop_leaves_the_checkpoint_and_the_table_of_lightnings_to_the
 
 def test_what_the_short_loop_does_not_do_goes_through_lightnings(tmp_path, store, monkeypatch):
     found = []
-    whether = loop.Steps._find_out
+    whether = fast_epoch_loop.Steps._find_out
 
     def noted(self):
         found.append(whether(self))
         return found[-1]
 
-    monkeypatch.setattr(loop.Steps, "_find_out", noted)
+    monkeypatch.setattr(fast_epoch_loop.Steps, "_find_out", noted)
     run(compose([*SMOKE, "trainer.accumulate_grad_batches=2", "alpha=1"], output_dir=tmp_path, store_dir=store))
     assert found == [False]

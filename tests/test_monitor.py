@@ -6,12 +6,18 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
 
-from kdexp import assemble, launch, monitor, sweep
-from kdexp.adversarial import AdversarialDistiller
-from kdexp.config import check, compose, plain
+from kdexp.config.compose import compose, plain
 from kdexp.contracts import Source
-from kdexp.distiller import Distiller
-from kdexp.train import run
+from kdexp.experiment import keys
+from kdexp.experiment.check import check
+from kdexp.experiment.data import Data
+from kdexp.experiment.metadata import run_metadata
+from kdexp.experiment.networks import build_student
+from kdexp.experiment.run import run
+from kdexp.metrics import monitor
+from kdexp.schemes.adversarial import AdversarialDistiller
+from kdexp.sweeps import job, sweep
+from kdexp.training.distiller import Distiller
 
 SMOKE = ["experiment=smoke", "tracking=none"]
 
@@ -141,7 +147,7 @@ def test_the_best_epoch_of_a_rare_class_is_not_the_first_for_student_control_and
     store = tmp_path / "store"
     alone = experiment(tmp_path / "alone", store, *RARE, "optimizer.lr=0.001", "seed=1", "alpha=1")
     test = rare()
-    student = assemble.student(compose([*SMOKE, *RARE, "seed=1"], output_dir="x"))
+    student = build_student(compose([*SMOKE, *RARE, "seed=1"], output_dir="x"))
     student.load_state_dict(load_file(tmp_path / "alone" / "student.safetensors"))
     with torch.no_grad():
         auc = roc_auc_score(test.test_target, student(test.test_inputs).squeeze(1))
@@ -157,22 +163,22 @@ def test_the_best_epoch_of_a_rare_class_is_not_the_first_for_student_control_and
 
 def test_the_old_rule_is_that_of_a_configuration_without_one_and_its_teacher_has_its_old_key(tmp_path, store):
     config = compose([*SMOKE], output_dir=tmp_path, store_dir=store)
-    data = assemble.Data(config)
-    new = assemble._teacher_key(config.teacher, config, data)
+    data = Data(config)
+    new = keys.teacher_key(config.teacher, config, data)
     assert new["recipe"]["monitor"] == "val/acc"
     values = plain(config)
     del values["teacher"]["recipe"]["monitor"], values["trainer"]["monitor"]
-    old = assemble._teacher_key(OmegaConf.create(values).teacher, config, data)
+    old = keys.teacher_key(OmegaConf.create(values).teacher, config, data)
     assert old == {**new, "recipe": {name: value for name, value in new["recipe"].items() if name != "monitor"}}
     one_epoch = compose([*SMOKE, "teacher.recipe.max_epochs=1"], output_dir=tmp_path, store_dir=store)
-    assert "monitor" not in assemble._teacher_key(one_epoch.teacher, one_epoch, data)["recipe"]
+    assert "monitor" not in keys.teacher_key(one_epoch.teacher, one_epoch, data)["recipe"]
 
 
 def test_a_robust_student_is_chosen_by_accuracy_under_attack_and_its_control_as_any(tmp_path):
     for alpha, wanted in (("0", "val/robust_acc"), ("1", "val/acc")):
         config = compose([*SMOKE, "scheme=rslad", f"alpha={alpha}"], output_dir=tmp_path)
 
-        assert launch.facts(plain(config), [], {})["epochs"] == {"monitor": wanted}
+        assert run_metadata(plain(config), [], {})["epochs"] == {"monitor": wanted}
 
 
 @pytest.mark.parametrize(
@@ -184,8 +190,8 @@ def test_a_robust_student_is_chosen_by_accuracy_under_attack_and_its_control_as_
     ],
 )
 def test_a_sweeper_that_searches_is_given_the_metric_that_chose_and_more_is_better(record, value):
-    assert launch._value({"status": "completed", **record}) == value
-    assert launch._value({"status": "diverged", **record}) is None
+    assert job.value_of({"status": "completed", **record}) == value
+    assert job.value_of({"status": "diverged", **record}) is None
 
 
 @pytest.mark.parametrize(("chosen_by", "accuracy"), [("val/acc", 0.75), ("val/nll", 0.25), ("val/auc", None)])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kdexp import results
-from kdexp.config import control_fingerprint, run_fingerprint
+from kdexp.config.identity import control_fingerprint, run_fingerprint
 from kdexp.report.artifacts import write
 from kdexp.report.comparison import Comparison
 from kdexp.report.runs import find

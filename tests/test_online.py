@@ -4,7 +4,7 @@ from test_distiller import CLASSES, batches, network, same, sgd, train
 from torch.nn import functional as F
 
 from kdexp.losses.kd import KD
-from kdexp.online import EMADistiller, MutualDistiller
+from kdexp.schemes.online import EMADistiller, MutualDistiller
 
 
 def test_the_average_follows_the_student_and_its_logits_are_the_soft_targets():

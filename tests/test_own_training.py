@@ -14,10 +14,9 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torchvision.datasets import FakeData
 from torchvision.transforms import ToTensor
 
-from kdexp.adversarial import PGDTraining
-from kdexp.config import compose, plain, target
+from kdexp.config.compose import compose, plain
+from kdexp.config.objects import target
 from kdexp.contracts import Batch
-from kdexp.distiller import Distiller, Term
 from kdexp.feature_losses.at import AT, at
 from kdexp.feature_losses.cc import cc
 from kdexp.feature_losses.crd import CRD
@@ -33,6 +32,9 @@ from kdexp.hooked import HookedLoss
 from kdexp.losses.kd import KD
 from kdexp.losses.label_smoothing import LabelSmoothing
 from kdexp.robustness.attacks import Attack
+from kdexp.schemes.adversarial import PGDTraining
+from kdexp.training.distiller import Distiller
+from kdexp.training.terms import Term
 
 ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "own_training.md").read_text(), re.DOTALL)

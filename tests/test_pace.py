@@ -7,12 +7,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from kdexp import fit, pace
-from kdexp.config import compose
-from kdexp.report import progress
-from kdexp.report.progress import Progress
-from kdexp.sweep import Job, State
-from kdexp.train import run
+from kdexp import pace
+from kdexp.config.compose import compose
+from kdexp.experiment.run import run
+from kdexp.sweeps import progress
+from kdexp.sweeps.progress import Progress
+from kdexp.sweeps.sweep import Job, State
+from kdexp.training import epoch_table
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def test_a_time_for_people(seconds, said):
 
 
 def test_inside_a_long_epoch_a_training_says_how_far_it_is(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(fit, "EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(epoch_table, "EVERY_SECONDS", 0.0)
     caplog.set_level(logging.INFO, "kdexp")
     settings = ["experiment=smoke", "tracking=none", "alpha=0.5", "teacher.recipe.max_epochs=1", "trainer.max_epochs=2"]
     run(compose(settings, output_dir=tmp_path / "run", store_dir=tmp_path / "store"))
@@ -48,13 +49,13 @@ def test_inside_a_long_epoch_a_training_says_how_far_it_is(tmp_path, caplog, mon
 
 def test_a_sweep_says_what_its_jobs_do_where_nothing_else_is_said(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(progress, "EVERY_SECONDS", 0.0)
-    line = "[2026-11-29 08:00:00,000][kdexp.fit][INFO] teacher: epoch 3/30, batch 5/9, about 4 min 2 s left"
+    line = "[2026-11-29 08:00:00,000][kdexp.training.fit][INFO] teacher: epoch 3/30, batch 5/9, about 4 min 2 s left"
     states = [
         State(number, Job((f"seed={number}",), f"seed-{number}", "k", 4), "running", log_tail=(line,))
         for number in range(2)
     ]
     states.append(replace(states[0], number=2, log_tail=()))
-    states.append(replace(states[0], number=3, log_tail=("[2026-11-29][kdexp.assemble][WARNING] near chance",)))
+    states.append(replace(states[0], number=3, log_tail=("[2026-11-29][kdexp.experiment][WARNING] near chance",)))
     shown = Progress(tmp_path, "")
     for _ in range(2):
         shown.show(states)

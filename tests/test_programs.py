@@ -428,7 +428,9 @@ def test_the_wheel_holds_all_it_needs(tmp_path):
     empty.mkdir()
     # -S -P: neither this environment's editable kdexp nor the folder; its other packages by PYTHONPATH.
     packages = next(path for path in sys.path if path.endswith("site-packages"))
-    code = "import kdexp, sys; assert kdexp.__file__.startswith(sys.argv.pop()); from kdexp.train import main; main()"
+    code = (
+        "import kdexp, sys; assert kdexp.__file__.startswith(sys.argv.pop()); from kdexp.cli.train import main; main()"
+    )
     done = subprocess.run(
         [sys.executable, "-S", "-P", "-c", code, "experiment=smoke", "tracking=none", str(site)],
         cwd=empty, env=os.environ | {"PYTHONPATH": f"{site}:{packages}", "KDEXP_STORE_DIR": str(tmp_path / "store")},

@@ -7,14 +7,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from kdexp import assemble, quick
-from kdexp.config import compose, control_fingerprint, plain, run_fingerprint
+from kdexp.config import quick
+from kdexp.config.compose import compose, plain
+from kdexp.config.identity import control_fingerprint, run_fingerprint
 from kdexp.contracts import UNLABELED, Split
 from kdexp.data.splits import few_of_each_class
+from kdexp.experiment.data import Data
+from kdexp.experiment.keys import weights_file
+from kdexp.experiment.networks import build_network
+from kdexp.experiment.run import run
 from kdexp.report.comparison import Comparison
 from kdexp.report.runs import find
 from kdexp.results import read
-from kdexp.train import run
 
 SMALL = ["quick=true", "tracking=none", "trainer.accelerator=cpu"]
 
@@ -55,14 +59,14 @@ def test_fingerprints_of_old_runs_stay_and_a_quick_run_has_its_own(identity):
     assert identity(asked) != identity(real)
 
 
-def data_of(*overrides: str) -> assemble.Data:
-    return assemble.Data(composed("dataset=digits", *overrides))
+def data_of(*overrides: str) -> Data:
+    return Data(composed("dataset=digits", *overrides))
 
 
 def test_the_data_are_cut_alike_for_student_control_and_teacher():
     config = composed("quick=true", "teacher.recipe.batch_size=32")
-    own, alone = assemble.Data(config).student.splits, data_of("quick=true", "alpha=1", "seed=1").student.splits
-    teachers = assemble.Data(config).for_teacher(config.teacher).splits
+    own, alone = Data(config).student.splits, data_of("quick=true", "alpha=1", "seed=1").student.splits
+    teachers = Data(config).for_teacher(config.teacher).splits
     assert [len(part) for part in (own.train, own.val, own.test)] == [2 * 64, 64, 64]
     assert len(teachers.train) == 2 * 32
     whole = data_of().student.splits
@@ -78,14 +82,14 @@ def test_a_quick_teacher_is_not_the_real_one():
     keys = set()
     for more in ([], ["quick=true"]):
         config = composed(*same, *more)
-        keys.add(assemble._weights_file(config.teacher, config, assemble.Data(config)).parent.name)
+        keys.add(weights_file(config.teacher, config, Data(config)).parent.name)
     assert len(keys) == 2
 
 
 def test_what_is_measured_of_one_teacher_is_kept_apart(tmp_path):
     config = composed()
     weights = tmp_path / "teacher.pt"
-    torch.save(assemble.network(config.teacher, "teacher", config.dataset).state_dict(), weights)
+    torch.save(build_network(config.teacher, "teacher", config.dataset).state_dict(), weights)
     settings = [f"teacher.weights={weights}", "tracking=none", "trainer.accelerator=cpu", "robustness=calibration",
                 "robustness.samples=16", "trainer.max_epochs=1"]  # fmt: skip
     counts = []
@@ -176,6 +180,6 @@ def test_quick_runs_are_left_out_beside_real_ones(tmp_path, store, caplog):
 
 def test_typed_training_batches_stay(tmp_path):
     config = compose(["dataset=digits", "quick=true", "trainer.limit_train_batches=5"], output_dir=tmp_path)
-    data = assemble.Data(config)
+    data = Data(config)
     assert len(data.student.splits.train) == 5 * config.dataset.batch_size
     assert len(data.for_teacher(config.teacher).splits.train) == 2 * config.teacher.recipe.batch_size

@@ -23,12 +23,13 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from kdexp import quick
-from kdexp.assemble import rehearse
-from kdexp.config import HYDRA_VERSION_BASE, check, compose, plain
-from kdexp.loader import Loader
+from kdexp.config import quick
+from kdexp.config.compose import HYDRA_VERSION_BASE, compose, plain
+from kdexp.config.loader import Loader
+from kdexp.experiment.check import check
+from kdexp.experiment.dry_build import dry_build
+from kdexp.experiment.run import run
 from kdexp.robustness import configured
-from kdexp.train import run
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -44,7 +45,7 @@ def test_the_loop_of_ones_own_runs():
 
 @pytest.mark.slow
 def test_the_whole_experiment_as_a_library_runs(tmp_path, monkeypatch, store, capsys):
-    (block,) = [block for block in BLOCKS if "kdexp.train" in block]
+    (block,) = [block for block in BLOCKS if "kdexp.cli.train" in block]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KDEXP_STORE_DIR", str(store))
     names: dict = {}
@@ -196,7 +197,7 @@ def test_every_command_that_trains_composes_and_passes_the_checks(command):
     _, words = programs_and_words(command)
     jobs = [compose_and_check(job) for job in variants(words, is_sweep="-m" in command.words)]
     if jobs[-1].trainer.accelerator != "gpu":
-        rehearse(jobs[-1])  # its networks and losses, which fit each other
+        dry_build(jobs[-1])  # its networks and losses, which fit each other
     needed = {job.dataset.name for job in jobs} | {job.scheme.source.name for job in jobs if job.scheme.get("source")}
     told = {need.lower().replace("-", "") for need in command.needs}
     for name in needed - {*BUNDLED, *own_data.EXAMPLES}:

@@ -7,15 +7,15 @@ import pytest
 import torch
 from mounts import small_disk
 
-from kdexp import results, signals
-from kdexp.config import compose, plain
+from kdexp import recording, results, signals
+from kdexp.config.compose import compose, plain
 
 CONFIG = plain(compose(output_dir=""))
 FACTS = {"config": CONFIG, "overrides": [], "seed": 0, "is_control": False, "control_fingerprint": "c"}
 
 
 def fail(folder, error):
-    with results.recording(folder, FACTS) as record:
+    with recording.recording(folder, FACTS) as record:
         record["metrics"] = {"val": {"best": {"acc": 0.5}}}
         raise error
 
@@ -59,7 +59,7 @@ def test_a_run_that_fails_says_how_and_keeps_what_it_had(tmp_path, error, status
 
 
 def test_while_it_lasts_a_run_is_running(tmp_path):
-    with results.recording(tmp_path, FACTS):
+    with recording.recording(tmp_path, FACTS):
         assert results.read(tmp_path, "run")["status"] == "running"
     assert results.read(tmp_path, "run")["status"] == "completed"
 
@@ -104,12 +104,12 @@ def test_lists_of_numbers_and_words_are_lines_and_everything_is_read_back(tmp_pa
 FULL_DISK = """
 import json, sys
 from pathlib import Path
-from kdexp import results
+from kdexp import recording, results
 
 disk = Path(sys.argv[1])
 facts = {"config": json.loads(sys.argv[2]), "overrides": [], "seed": 0, "is_control": False, "control_fingerprint": "c"}
 try:
-    with results.recording(disk / "run", facts):
+    with recording.recording(disk / "run", facts):
         with (disk / "filler").open("wb", buffering=0) as filler:
             while True:
                 filler.write(bytes(4096))
@@ -134,7 +134,7 @@ def test_on_a_full_disk_a_run_still_says_how_it_ended(tmp_path):
 def test_what_a_killed_process_was_writing_is_removed_at_the_next_start(tmp_path):
     pid = os.fork()
     if pid == 0:
-        with results.recording(tmp_path, FACTS), results.atomic_path(tmp_path / "metrics.csv") as staged:
+        with recording.recording(tmp_path, FACTS), results.atomic_path(tmp_path / "metrics.csv") as staged:
             staged.write_text("half of it")
             with results.atomic_path(tmp_path / "checkpoints" / "best.ckpt"):
                 os._exit(9)
@@ -144,7 +144,7 @@ def test_what_a_killed_process_was_writing_is_removed_at_the_next_start(tmp_path
     own = {tmp_path / ".travis-settings.yml", tmp_path / "checkpoints" / ".db-password"}
     for path in own:
         path.write_text("a person's own")
-    with results.recording(tmp_path, FACTS):
+    with recording.recording(tmp_path, FACTS):
         assert set(tmp_path.rglob(".*-*")) == own
     assert {path.name for path in tmp_path.iterdir()} == {
         "results.json",

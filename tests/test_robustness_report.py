@@ -15,11 +15,19 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from kdexp import assemble, results, robustness_evaluator, robustness_inputs
-from kdexp.config import compose, control_fingerprint, plain, run_fingerprint
-from kdexp.eval import robustness
-from kdexp.eval import run as measure
-from kdexp.eval import show as show_metrics
+from kdexp import results
+from kdexp.cli.eval import show as show_metrics
+from kdexp.config.compose import compose, plain
+from kdexp.config.identity import control_fingerprint, run_fingerprint
+from kdexp.experiment import robustness_evaluator, robustness_inputs
+from kdexp.experiment.data import Data
+from kdexp.experiment.finished_run import robustness
+from kdexp.experiment.finished_run import run as measure
+from kdexp.experiment.networks import build_student
+from kdexp.experiment.robustness_evaluator import RobustnessEvaluator
+from kdexp.experiment.robustness_report import run_subject
+from kdexp.experiment.run import run
+from kdexp.experiment.teachers import build_teacher
 from kdexp.report.comparison import Comparison
 from kdexp.report.png_figures import run as png_figures
 from kdexp.report.robustness_terminal import show
@@ -27,9 +35,6 @@ from kdexp.report.robustness_text import words
 from kdexp.report.runs import find
 from kdexp.robustness.grid import Cell, Networks
 from kdexp.robustness.probes import cka
-from kdexp.robustness_evaluator import RobustnessEvaluator
-from kdexp.robustness_report import run_subject
-from kdexp.train import run
 from kdexp.weights import load_weights
 
 SMOKE = ("experiment=smoke", "tracking=none", "trainer.max_epochs=1", "teacher.recipe.max_epochs=1")
@@ -165,10 +170,10 @@ def test_features_are_probed_from_val_to_test_and_held_against_the_teachers(swee
     folder = sweep / "1"
     (report,) = examine(store, "robustness=features", run=folder).values()
     config = compose([*SMOKE, "alpha=0.1"], output_dir=folder, store_dir=store)
-    data = assemble.Data(config)
-    learner = assemble.student(config)
+    data = Data(config)
+    learner = build_student(config)
     load_weights(learner, folder / "student.safetensors", "run")
-    teacher = assemble.teacher(config, data, may_train=False).networks[0]
+    teacher = build_teacher(config, data, may_train=False).networks[0]
 
     def seen(network, split):
         """What the last linear layer gets, and the labels."""
@@ -360,7 +365,7 @@ def test_attacks_and_all_else_are_tried_on_samples_of_every_class_and_the_report
 
 def test_a_curve_of_attacks_begins_with_the_clean_accuracy_of_the_attacked_samples(folder_run, store):
     config = OmegaConf.create(results.read(folder_run, "run")["config"])
-    evaluator = RobustnessEvaluator(config, assemble.Data(config), torch.device("cpu"))
+    evaluator = RobustnessEvaluator(config, Data(config), torch.device("cpu"))
     clean = evaluator.cells[0]
     (attack,) = {tuple(cell.positions.tolist()) for cell in evaluator.cells[1:]}
     subject = {"control": run_subject(config, folder_run, torch.device("cpu"))}
@@ -391,7 +396,7 @@ def test_the_names_of_the_folders_are_the_classes_of_the_run_and_leave_its_ident
 
 def cells(*overrides):
     config = compose([*SMOKE, "dataset=digits", "robustness=quick", *overrides], output_dir="", data_dir="/nowhere")
-    evaluator = RobustnessEvaluator(config, assemble.Data(config), torch.device("cpu"))
+    evaluator = RobustnessEvaluator(config, Data(config), torch.device("cpu"))
     return {cell.axis: evaluator.key(cell, "student", "teacher") for cell in evaluator.cells}
 
 
@@ -452,7 +457,7 @@ def test_images_of_another_shape_and_colour_are_brought_to_ones_own(store, sweep
               "dataset.source.train_samples=128", "dataset.source.test_samples=70"]  # fmt: skip
     config = compose([*SMOKE, *colour, "robustness=ood", "robustness.ood.dataset=synthetic", *SMALL],
                      output_dir=tmp_path, store_dir=store)  # fmt: skip
-    evaluator = RobustnessEvaluator(config, assemble.Data(config), torch.device("cpu"))
+    evaluator = RobustnessEvaluator(config, Data(config), torch.device("cpu"))
     own, other = evaluator.cells[0], evaluator.cells[1]
     seen = []
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(432, 10))

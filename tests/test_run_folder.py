@@ -14,14 +14,15 @@ from omegaconf import OmegaConf
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from kdexp import fit, results
-from kdexp.config import compose, plain
-from kdexp.distiller import Distiller
-from kdexp.eval import robustness
-from kdexp.eval import run as measure
+from kdexp import results
+from kdexp.config.compose import compose, plain
+from kdexp.experiment.finished_run import robustness
+from kdexp.experiment.finished_run import run as measure
+from kdexp.experiment.run import run
 from kdexp.report.comparison import Comparison
 from kdexp.report.runs import find, find_control
-from kdexp.train import run
+from kdexp.training import checkpoints
+from kdexp.training.distiller import Distiller
 
 CONTROL = ["experiment=smoke", "tracking=none", "alpha=1", "trainer.max_epochs=3"]
 
@@ -584,4 +585,4 @@ def test_a_checkpoint_of_another_teacher_is_refused(tmp_path):
         ValueError, match=rf"is a checkpoint of another training: its fingerprint must be {own.name}, got"
     ):
         run(compose([*settings, "teacher.recipe.seed=1"], output_dir=tmp_path / "run3", store_dir=a))
-    assert fit.newest_good(own / "training" / "checkpoints") is not None
+    assert checkpoints.newest_good(own / "training" / "checkpoints") is not None

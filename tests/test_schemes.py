@@ -4,10 +4,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from kdexp import eval as kdexp_eval
-from kdexp.config import check, compose, plain
-from kdexp.schemes import steps
-from kdexp.train import run
+from kdexp.config.compose import compose, plain
+from kdexp.experiment import finished_run
+from kdexp.experiment.check import check
+from kdexp.experiment.run import run
+from kdexp.schemes.prior_runs import steps
 
 SMOKE = ["experiment=smoke", "tracking=none", "trainer.max_epochs=1", "teacher.recipe.max_epochs=1"]
 
@@ -89,7 +90,7 @@ def test_a_chain_is_run_once_and_continued_where_it_stopped(tmp_path, store):
     assert again["status"] == "completed"
     assert again["metrics"] == result["metrics"]
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
-    found = kdexp_eval.run(compose([], "eval", run=tmp_path))
+    found = finished_run.run(compose([], "eval", run=tmp_path))
     assert found["agreement"] == pytest.approx(result["metrics"]["test"]["best"]["agreement"])
 
 

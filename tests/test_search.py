@@ -15,14 +15,15 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 
-from kdexp import launch, results
-from kdexp.config import compose, plain
-from kdexp.fit import Pruned
+from kdexp import results
+from kdexp.config.compose import compose, plain
+from kdexp.experiment.metadata import TRIAL
+from kdexp.experiment.run import run
 from kdexp.report.comparison import Comparison
-from kdexp.report.progress import show_trials
 from kdexp.report.runs import command_of, control_folder, find
-from kdexp.sweep import Job, Sweep
-from kdexp.train import run
+from kdexp.sweeps.progress import show_trials
+from kdexp.sweeps.sweep import Job, Sweep
+from kdexp.training.fit import Pruned
 
 optuna = pytest.importorskip("optuna", reason="optuna is not installed: pip install kdexp[search]")
 Plugins.instance()  # its search for plugins loads the class anew that ours are made of
@@ -30,7 +31,12 @@ Plugins.instance()  # its search for plugins loads the class anew that ours are 
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution  # noqa: E402
 
 from hydra_plugins.kdexp.search import Search, _distribution  # noqa: E402
-from kdexp.search import Judge, Study, ends, typed  # noqa: E402
+from kdexp.sweeps.optuna_study import (  # noqa: E402
+    Judge,
+    Study,
+    ends,
+    typed,
+)
 
 SPACE = {"alpha": FloatDistribution(0, 1), "temperature": FloatDistribution(1, 16, log=True)}
 SCRIPTS = Path(sys.executable).parent
@@ -252,9 +258,9 @@ def smoke(tmp_path, store, monkeypatch):
     monkeypatch.setenv("KDEXP_STORE_DIR", str(store))
 
     def start(trial: int | None) -> dict:
-        monkeypatch.delenv(launch.TRIAL, raising=False)
+        monkeypatch.delenv(TRIAL, raising=False)
         if trial is not None:
-            monkeypatch.setenv(launch.TRIAL, str(trial))
+            monkeypatch.setenv(TRIAL, str(trial))
         overrides = ["experiment=smoke", "tracking=none", "student.width=2", "alpha=0.3"]
         return run(compose(overrides, output_dir=tmp_path / "run", sweep_dir=tmp_path))
 

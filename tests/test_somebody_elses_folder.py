@@ -18,13 +18,15 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from kdexp import launch, results, tracking
-from kdexp.cache import verify
-from kdexp.config import compose
-from kdexp.eval import robustness
-from kdexp.eval import run as measure
+from kdexp import results, run_folder
+from kdexp.cli import program
+from kdexp.cli.cache import verify
+from kdexp.config.compose import compose
+from kdexp.experiment import tracking, wandb_server
+from kdexp.experiment.finished_run import robustness
+from kdexp.experiment.finished_run import run as measure
+from kdexp.experiment.run import run
 from kdexp.report.runs import control_folder
-from kdexp.train import run
 
 SMOKE = ("experiment=smoke", "tracking=none", "trainer.max_epochs=1", "teacher.recipe.max_epochs=1")
 SECRET = "hunter2"
@@ -134,14 +136,14 @@ CODE = {
             MLP
             | {
                 "hidden": {
-                    "_target_": "kdexp.data.loading._Prepared",
+                    "_target_": "kdexp.data.loaders.Prepared",
                     "loader": [str(a.folder)],
                     "prepare": a.import_class,
                 }
             }
         ),
     ),
-    "a private helper alone": ("student", lambda a: {"_target_": "kdexp.data.loading._Prepared"}),
+    "a private helper alone": ("student", lambda a: {"_target_": "kdexp.data.loaders.Prepared"}),
     "any callable": ("student", lambda a: a.run),
     "a helper of timm's": ("optimizer", lambda a: a.import_class),
     "a module through a module": ("dataset.source", lambda a: {"_target_": "kdexp.data.splits.torch.load", "f": "x"}),
@@ -370,11 +372,11 @@ def test_trackers_can_be_typed_beside_resume(attack, store):
 def test_the_program_takes_trackers_beside_resume_and_nothing_else(attack, monkeypatch):
     given = ["kdexp-train", f"resume={attack.folder}", "tracking=none", "tracking.project=p"]
     monkeypatch.setattr(sys, "argv", list(given))
-    launch._continue_run()
+    program._continue_run()
     assert sys.argv == [*given, f'hydra.run.dir="{attack.folder}"', "hydra.output_subdir=null"]
     monkeypatch.setattr(sys, "argv", [*given, "alpha=1"])
     with pytest.raises(ValueError, match=r"^resume takes every setting but data_dir.* got alpha=1$"):
-        launch._continue_run()
+        program._continue_run()
 
 
 def test_a_robustness_report_is_sent_and_kept_where_the_reader_says(attack, store, monkeypatch):
@@ -387,7 +389,7 @@ def test_a_robustness_report_is_sent_and_kept_where_the_reader_says(attack, stor
         return begin("offline", settings, *more)
 
     monkeypatch.setattr(tracking, "_wandb_run", watched)
-    monkeypatch.setattr(tracking, "_problem_of_server", lambda: None)
+    monkeypatch.setattr(wandb_server, "problem_of_server", lambda: None)
     for name, value in {"WANDB_MODE": "offline", "WANDB_API_KEY": "0" * 40, "KDEXP_STORE_DIR": str(store)}.items():
         monkeypatch.setenv(name, value)
     config = attack.config
@@ -430,7 +432,7 @@ def test_what_a_results_json_makes_paths_of_are_names(attack):
     with pytest.raises(ValueError, match=r"wandb_id must be letters and digits, got '/\.\./\.\./\.\./x'$"):
         results.read(attack.folder, "run")
     with pytest.raises(ValueError, match=r"must hold what its files name, got .* which is outside$"):
-        results.set_aside(attack.folder)
+        run_folder.set_aside(attack.folder)
 
 
 # Options of a folder that is given with --config-dir: a file's name and content; and how they are chosen.

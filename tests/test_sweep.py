@@ -16,11 +16,15 @@ from hydra import compose as compose_hydra
 from hydra import initialize_config_module
 from hydra.utils import instantiate
 
-from kdexp import child, results, train
-from kdexp.config import HYDRA_VERSION_BASE, check, code_version, compose, is_control, plain, run_fingerprint, run_key
-from kdexp.foreign import check_folder
-from kdexp.report.progress import Progress, command_line, seconds_left, settings, show_left
-from kdexp.sweep import Job, State, Sweep, link_wandb, name_job, name_sweep, placed, without_gain
+from kdexp import recording, results, run_folder
+from kdexp.config.compose import HYDRA_VERSION_BASE, compose, plain
+from kdexp.config.foreign import check_folder
+from kdexp.config.identity import code_version, is_control, run_fingerprint, run_key
+from kdexp.experiment.check import check
+from kdexp.sweeps import gpus
+from kdexp.sweeps.names import name_job, name_sweep
+from kdexp.sweeps.progress import Progress, command_line, seconds_left, settings, show_left
+from kdexp.sweeps.sweep import Job, State, Sweep, link_wandb, placed, without_gain
 
 CONF = Path(__file__).parents[1] / "conf"
 FACTS = {
@@ -120,7 +124,7 @@ def test_a_preset_has_one_control_for_what_has_the_same(preset, axes, jobs):
 def test_a_preset_of_training_data_trains(tmp_path, store, preset, overrides):
     settings = ["experiment=smoke", "tracking=none", "trainer.max_epochs=1", "teacher.recipe.max_epochs=1"]
     config = compose([f"+sweep={preset}", *settings, *overrides], output_dir=tmp_path, store_dir=store)
-    found = train.run(config)
+    found = run(config)
     assert found["status"] == "completed"
     changed = [word.split("=")[0] for word in overrides if word.startswith("dataset.")]
     assert found["samples"]["train"] < 461 or not {"dataset.train_fraction", "dataset.imbalance_ratio"} & {*changed}
@@ -171,7 +175,7 @@ def test_a_wrong_setting_of_a_sweep_is_said(tmp_path, override, message):
 
 
 def hold(folder: Path, seconds: float, ready) -> None:
-    with results.recording(folder, {**FACTS, "key": "k", "launch": "other"}):
+    with recording.recording(folder, {**FACTS, "key": "k", "launch": "other"}):
         ready.set()
         time.sleep(seconds)
 
@@ -196,7 +200,7 @@ def test_a_run_is_running_while_its_process_lives_and_killed_after(tmp_path, run
     assert now.status == "running"
     assert now.seconds >= 0
     with pytest.raises(ValueError, match=r"^output_dir must not be in use by another run, got .*seed-0$"):
-        results.alone(tmp_path / "seed-0").__enter__()
+        run_folder.alone(tmp_path / "seed-0").__enter__()
     running.kill()
     running.join()
     assert results.read(tmp_path / "seed-0", "run")["status"] == "killed"
@@ -207,10 +211,10 @@ def test_a_run_is_running_while_its_process_lives_and_killed_after(tmp_path, run
 
 def test_how_a_run_died_is_noted_unless_it_said_so_itself(tmp_path):
     run(tmp_path / "a", "running")
-    results.note_death(tmp_path / "a", "killed", "killed by SIGSEGV")
+    recording.note_death(tmp_path / "a", "killed", "killed by SIGSEGV")
     assert results.read(tmp_path / "a", "run")["error"] == "killed by SIGSEGV"
     run(tmp_path / "b", "diverged", error="nan")
-    results.note_death(tmp_path / "b", "killed", "killed by SIGSEGV")
+    recording.note_death(tmp_path / "b", "killed", "killed by SIGSEGV")
     assert results.read(tmp_path / "b", "run")["status"] == "diverged"
 
 
@@ -341,7 +345,7 @@ def test_what_is_set_aside_is_all_there_and_the_folder_is_free(tmp_path):
     for path in ("checkpoints/last.ckpt", "student.safetensors", "train.log", ".hydra/hydra.yaml"):
         (folder / path).parent.mkdir(exist_ok=True)
         (folder / path).write_text(path)
-    results.set_aside(folder)
+    run_folder.set_aside(folder)
     aside = tmp_path / "superseded" / "seed-0-w"
     for path in ("checkpoints/last.ckpt", "student.safetensors", "train.log", ".hydra/hydra.yaml"):
         assert (aside / path).read_text() == path
@@ -365,15 +369,15 @@ def test_a_move_that_was_cut_short_is_completed(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "rename", fail_second)
     with pytest.raises(KeyboardInterrupt):
-        results.set_aside(folder)
+        run_folder.set_aside(folder)
     monkeypatch.undo()
     assert (folder / "results.json").is_file()
-    results.set_aside(folder)
+    run_folder.set_aside(folder)
     assert {path.name for path in (tmp_path / "superseded" / "seed-0-w").iterdir()} == {"a", "b", "results.json"}
 
 
 def take(count: int, visible: list[str], folder: Path, taken) -> None:
-    taken.put(child.take_gpus(count, visible, folder))
+    taken.put(gpus.take_gpus(count, visible, folder))
     time.sleep(60)
 
 
@@ -511,7 +515,7 @@ def test_slurm_is_asked_for_a_task_and_a_gpu_for_each_rank():
 def test_the_controls_of_soft_labels_train_and_are_calibrated(tmp_path, store):
     settings = ["experiment=[soft_label_controls,smoke]", "tracking=none", "trainer.max_epochs=1",
                 "teacher.recipe.max_epochs=1", "distillation=matched_smoothing"]  # fmt: skip
-    found = train.run(compose(settings, output_dir=tmp_path, store_dir=store))
+    found = run(compose(settings, output_dir=tmp_path, store_dir=store))
     assert (found["choices"]["loss"], found["alpha"]) == ("matched_smoothing", 0.1)
     measures = json.loads((tmp_path / "robustness.json").read_text())["measures"]
     assert {"ece", "ece_scaled", "nll_scaled"} <= set(measures["calibration"])

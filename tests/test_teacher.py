@@ -18,7 +18,8 @@ from kdexp.models.resnet_cifar import resnet8
 from kdexp.models.rnn import rnn
 from kdexp.models.shufflenetv2 import shufflenetv2
 from kdexp.models.vgg_cifar import vgg8
-from kdexp.teacher import Teacher, trained_once
+from kdexp.teacher.store import load_or_train
+from kdexp.teacher.teacher import Teacher
 
 
 def with_batch_norm() -> nn.Module:
@@ -152,7 +153,7 @@ def train_slowly(work) -> nn.Module:
 
 
 def ask(folder) -> None:
-    trained_once(folder, {"name": "test"}, train_slowly)
+    load_or_train(folder, {"name": "test"}, train_slowly)
 
 
 def test_processes_that_ask_at_once_train_one_teacher(tmp_path):
@@ -175,14 +176,14 @@ def test_a_damaged_stored_teacher_is_trained_again_and_not_used(tmp_path):
         calls.append(work)
         return nn.Linear(2, 2)
 
-    trained_once(tmp_path, {}, train)
-    trained_once(tmp_path, {}, train)
+    load_or_train(tmp_path, {}, train)
+    load_or_train(tmp_path, {}, train)
     assert len(calls) == 1
     path = tmp_path / "teacher.safetensors"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    trained_once(tmp_path, {}, train)
+    load_or_train(tmp_path, {}, train)
     assert len(calls) == 2
 
 
@@ -192,5 +193,5 @@ def test_a_failed_training_leaves_no_teacher_and_no_lock(tmp_path):
 
     for _ in range(2):
         with pytest.raises(RuntimeError, match="no"):
-            trained_once(tmp_path, {}, fail)
+            load_or_train(tmp_path, {}, fail)
     assert not (tmp_path / "teacher.safetensors").exists()

@@ -13,13 +13,19 @@ import torch
 from mounts import read_only
 from scipy.special import log_softmax, logsumexp
 
-from kdexp import assemble
-from kdexp import cache as program
-from kdexp import teacher_cache as cache
-from kdexp.config import compose, control_fingerprint, plain
+from kdexp.cli import cache
+from kdexp.config.compose import compose, plain
+from kdexp.config.identity import control_fingerprint
 from kdexp.contracts import Outputs
-from kdexp.teacher_cache import Answers, Record, filled_views, folders, make_room, used
-from kdexp.train import run
+from kdexp.experiment import teacher_outputs
+from kdexp.experiment.data import Data
+from kdexp.experiment.networks import build_network
+from kdexp.experiment.run import run
+from kdexp.experiment.teachers import Teacher
+from kdexp.teacher import cache_store, cached_outputs
+from kdexp.teacher.cache_store import filled_views, folders, make_room, used
+from kdexp.teacher.cached_outputs import CachedOutputs
+from kdexp.teacher.output_codec import OutputCodec
 
 SCRIPTS = Path(sys.executable).parent
 CLASSES, SAMPLES, SHARD = 5, 50, 16
@@ -48,17 +54,17 @@ class Asked:
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
-    monkeypatch.setattr(cache, "SHARD", SHARD)
+    monkeypatch.setattr(cache_store, "SHARD", SHARD)
 
 
 CARD = {"samples": SAMPLES, "key": {"weights": "w"}, "made_for": {}, "split": "train", "config": {}}
 
 
-def answers(folder, ask, precision="fp32") -> Answers:
-    return Answers(folder, CARD, Record(1, [CLASSES], {}, precision), INDEX, ask)
+def answers(folder, ask, precision="fp32") -> CachedOutputs:
+    return CachedOutputs(folder, CARD, OutputCodec(1, [CLASSES], {}, precision), INDEX, ask)
 
 
-def assert_right(kept: Answers, view: int | None) -> None:
+def assert_right(kept: CachedOutputs, view: int | None) -> None:
     positions = torch.tensor([49, 0, 17, 17, 31])
     (found,) = kept(INDEX[positions], view, 1.0)
     assert torch.equal(found.logits, torch.stack([said(view, int(p)) for p in positions]))
@@ -80,8 +86,8 @@ def test_each_view_of_each_sample_is_asked_for_once_and_given_back_by_the_sample
 
 
 def test_a_view_too_large_to_hold_is_read_from_the_file_with_few_pages_in_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(cache, "_RESIDENT", 0)
-    monkeypatch.setattr(cache, "_MAPPED", 0)
+    monkeypatch.setattr(cached_outputs, "_RESIDENT", 0)
+    monkeypatch.setattr(cached_outputs, "_MAPPED", 0)
     kept = answers(tmp_path, Asked())
     for view in (0, 3, 1):
         kept.prepare(view)
@@ -136,7 +142,7 @@ def test_a_job_that_is_killed_while_it_asks_leaves_nothing_that_counts(tmp_path)
 
 
 def fill(folder: Path) -> None:
-    cache.SHARD = SHARD
+    cache_store.SHARD = SHARD
     kept = answers(folder / "answers", Asked(folder))
     for view in range(8):
         kept.prepare(view)
@@ -168,15 +174,15 @@ def test_room_is_looked_for_before_anything_is_asked(tmp_path):
 
 
 def test_half_precision_is_refused_where_it_overflows():
-    record = Record(1, [2], {}, "fp16")
+    record = OutputCodec(1, [2], {}, "fp16")
     with pytest.raises(ValueError, match=r"^teacher.cache_precision must be fp32 for .* above 65504, got fp16$"):
         record.encode([Outputs(torch.tensor([[1.0, 1e5]]))])
 
 
 def test_half_precision_keeps_logits_to_three_digits():
     logits = torch.randn(500, 100) * 8
-    record = Record(1, [100], {}, "fp16")
-    (found,) = record.decode(cache._fields(record.encode([Outputs(logits)]), torch.device("cpu")), 1.0)
+    record = OutputCodec(1, [100], {}, "fp16")
+    (found,) = record.decode(cached_outputs._fields(record.encode([Outputs(logits)]), torch.device("cpu")), 1.0)
     assert (found.logits - logits).abs().max() <= 2**-11 * logits.abs().max()
     p, q = (x.double().log_softmax(1) for x in (logits, found.logits))
     assert (p.exp() * (p - q)).sum(1).mean() < 1e-5
@@ -186,9 +192,9 @@ def test_half_precision_keeps_logits_to_three_digits():
 def test_the_rest_of_many_classes_keeps_its_probability(temperature):
     """Exactly at T = 1 and for T to infinity, and nearly between if it is spread as normally as here."""
     logits = torch.randn(4, 5000, generator=torch.Generator().manual_seed(0)) * 2
-    record = Record(1, [5000], {}, "fp32", top_k=50)
+    record = OutputCodec(1, [5000], {}, "fp32", top_k=50)
     assert record.dtype.itemsize < 500
-    fields = cache._fields(record.encode([Outputs(logits)]), torch.device("cpu"))
+    fields = cached_outputs._fields(record.encode([Outputs(logits)]), torch.device("cpu"))
     (found,) = record.decode(fields, temperature)
     for given, kept in zip(logits.numpy().astype(float), found.logits.numpy().astype(float), strict=True):
         top = np.argsort(given)[-50:]
@@ -280,10 +286,10 @@ def test_a_cache_is_shared_by_what_does_not_change_the_answers_and_by_nothing_el
         config = compose(
             [*IMAGES, "teacher.cache=views:1", *overrides], output_dir=tmp_path, store_dir=tmp_path / "store"
         )
-        data = assemble.Data(config)
+        data = Data(config)
         torch.manual_seed(config.teacher.recipe.seed)
-        teacher = assemble.Teacher([assemble.network(config.teacher, "teacher", config.dataset)])
-        kept = {each.folder for each in assemble.teacher_cache(config, teacher, data).answers.values()}
+        teacher = Teacher([build_network(config.teacher, "teacher", config.dataset)])
+        kept = {each.folder for each in teacher_outputs.teacher_cache(config, teacher, data).answers.values()}
         count = len(kept - seen)
         seen.update(kept)
         return count
@@ -392,20 +398,20 @@ def test_a_cache_is_built_listed_verified_and_cleaned_from_the_command_line(comm
 
 def test_verify_asks_for_different_samples_of_every_class(tmp_path):
     config = compose([*IMAGES, "teacher.cache=views:2"], output_dir=tmp_path, store_dir=tmp_path / "store")
-    kept = assemble.kept_answers(config)
-    target = assemble.Data(config).student.splits.test.target
+    kept = teacher_outputs.cached_outputs(config)
+    target = Data(config).student.splits.test.target
     sample = kept.sample("test", 20, 3)
     assert target[sample].bincount().tolist() == [2] * 10
     assert len(set(sample)) == 20
     assert sample != kept.sample("test", 20, 4)
     card = compose(["command=verify", "samples=0"], config_name="cache", store_dir=tmp_path / "store")
     with pytest.raises(ValueError, match=r"^samples must be at least 1, got 0$"):
-        list(program.verify(card))
+        list(cache.verify(card))
 
 
 def test_answers_that_are_not_the_teachers_are_found_by_asking_again(tmp_path, store):
     config = compose([*IMAGES, "teacher.cache=views:2"], output_dir=tmp_path, store_dir=tmp_path / "store")
-    kept = assemble.kept_answers(config)
+    kept = teacher_outputs.cached_outputs(config)
     kept.prepare("val")
     answers = kept.answers["val"]
     offset = os.fstat(answers._answers).st_size - answers.record.dtype.itemsize
@@ -414,7 +420,7 @@ def test_answers_that_are_not_the_teachers_are_found_by_asking_again(tmp_path, s
     assert answers.largest_difference([0, 1], augmented=False) == 0
     assert answers.largest_difference([len(answers._position[answers._position >= 0]) - 1], augmented=False) > 1
     card = compose(["command=verify", "samples=3"], config_name="cache", store_dir=tmp_path / "store")
-    assert {(good, "damaged" in found) for _, good, found in program.verify(card)} == {(True, False), (False, True)}
+    assert {(good, "damaged" in found) for _, good, found in cache.verify(card)} == {(True, False), (False, True)}
 
 
 @pytest.mark.parametrize("content", ["", "{", "[" * 100_000, "[]", '{"key": {}}', json.dumps(CARD | {"key": {"a": 1}})])
@@ -439,14 +445,14 @@ def test_a_damaged_card_does_not_stop_list_verify_or_clean(tmp_path, store, caps
         answers(folder, Asked()).prepare(0)
         (folder / "card.json").write_text(content)
     config = compose(["command=list", "key=all", "samples=3"], config_name="cache", store_dir=tmp_path / "store")
-    program.show(config)
+    cache.show(config)
     shown = capsys.readouterr().out
     assert f"{tmp_path / 'store' / 'teacher-outputs' / 'a' / 'card.json'} is damaged: " in shown
     assert "[bold]no split" in shown
-    found = list(program.verify(config))
+    found = list(cache.verify(config))
     assert [good for _, good, _ in found] == [False, False, False]
     assert all("card.json is damaged: " in why for _, _, why in found)
-    program.clean(config)
+    cache.clean(config)
     assert not folders(tmp_path / "store" / "teacher-outputs")
 
 

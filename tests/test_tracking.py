@@ -12,11 +12,11 @@ import pytest
 import torch
 from pytorch_lightning.loggers import CSVLogger
 
-from kdexp import tracking
-from kdexp.config import compose
-from kdexp.metrics import Curves
-from kdexp.tracking import Tracker, _with_password
-from kdexp.train import run
+from kdexp.config.compose import compose
+from kdexp.experiment import tracking, wandb_server
+from kdexp.experiment.run import run
+from kdexp.experiment.tracking import Tracker, _with_password
+from kdexp.metrics.roc import Curves
 
 # MLflow's tables: https://github.com/mlflow/mlflow/blob/v3.17.2/mlflow/store/tracking/dbmodels/models.py#L4665
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
@@ -156,20 +156,20 @@ def test_nothing_is_written_without_a_tracker(tmp_path, settings):
 
 
 def test_a_tool_that_is_not_installed_is_said_before_anything_is_trained(tmp_path, monkeypatch):
-    from kdexp import config
+    from kdexp.experiment import check, settings
 
-    monkeypatch.setattr(config, "find_spec", lambda name: None)
+    monkeypatch.setattr(settings, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"^tracking=mlflow needs .*: pip install 'kdexp\[mlflow\]'$"):
-        config.check(compose(["experiment=smoke", "tracking=mlflow"], output_dir=tmp_path))
+        check.check(compose(["experiment=smoke", "tracking=mlflow"], output_dir=tmp_path))
 
 
 OUTAGE = """
 import json, os, sys, time, logging
 from pathlib import Path
 import fake_wandb, kdexp, wandb
-from kdexp import tracking
+from kdexp.experiment import tracking, wandb_server
 
-tracking._PROBE_SECONDS, tracking._INIT_SECONDS, tracking._FINISH_SECONDS = 1.0, 2.0, 2.0  # the same, sooner
+wandb_server._PROBE_SECONDS, tracking._INIT_SECONDS, tracking._FINISH_SECONDS = 1.0, 2.0, 2.0  # the same, sooner
 logging.basicConfig(stream=sys.stdout, format="%(message)s")
 SETTINGS = {"project": "kdexp", "entity": None, "group": "g", "job_type": "distill", "name": "name", "tags": [],
             "tool": "wandb", "wandb": "auto", "uri": None}
@@ -261,8 +261,8 @@ def test_what_a_server_did_not_take_is_said_once_and_can_be_sent_later(tmp_path)
 
 
 def test_the_seconds_that_a_dead_server_costs_are_less_than_30():
-    assert tracking._PROBE_SECONDS + tracking._INIT_SECONDS < 30
-    assert tracking._FINISH_SECONDS + tracking._PROBE_SECONDS < 20  # W&B's own process takes up to 10 s more
+    assert wandb_server._PROBE_SECONDS + tracking._INIT_SECONDS < 30
+    assert tracking._FINISH_SECONDS + wandb_server._PROBE_SECONDS < 20  # W&B's own process takes up to 10 s more
 
 
 class Failing(CSVLogger):
@@ -278,10 +278,10 @@ class Failing(CSVLogger):
 
 def test_a_tracker_that_fails_in_the_middle_is_closed_and_the_run_goes_on(tmp_path, store, monkeypatch, caplog):
     monkeypatch.setattr(tracking, "CSVLogger", Failing)
-    with caplog.at_level("WARNING", "kdexp.tracking"):
+    with caplog.at_level("WARNING", "kdexp.experiment.tracking"):
         result = run(compose(["experiment=smoke", "tracking=csv"], output_dir=tmp_path / "run", store_dir=store))
     assert result["status"] == "completed"
-    said = [record.getMessage() for record in caplog.records if record.name == "kdexp.tracking"]
+    said = [record.getMessage() for record in caplog.records if record.name == "kdexp.experiment.tracking"]
     assert said == ["warning: tracking with csv stopped: OSError: no space left; the run goes on without it"]
 
 

@@ -1,4 +1,4 @@
-"""`kdexp.train.run` in this process: what a run computes and leaves behind."""
+"""`kdexp.experiment.run.run` in this process: what a run computes and leaves behind."""
 
 import csv
 import json
@@ -11,8 +11,9 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 from kdexp import results
-from kdexp.config import MANY_RANKS, compose
-from kdexp.train import run
+from kdexp.config.compose import compose
+from kdexp.experiment.run import run
+from kdexp.training.settings import MANY_RANKS
 
 SMOKE = ["experiment=smoke", "tracking=none"]
 

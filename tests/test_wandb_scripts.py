@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kdexp.config import check, compose
+from kdexp.config.compose import compose
+from kdexp.experiment.check import check
+from kdexp.experiment.run import run
 from kdexp.report.comparison import Comparison
 from kdexp.report.runs import find
-from kdexp.train import run
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = Path(sys.executable).parent

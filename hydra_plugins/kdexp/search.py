@@ -13,17 +13,21 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from hydra_plugins.kdexp.sweeper import Stop, Sweeper, before_of
-from kdexp import child, launch, results
-from kdexp.config import check, data_digest, plain, release_data
+from kdexp import results
+from kdexp.config.compose import plain, release_data
+from kdexp.config.require import is_count
+from kdexp.experiment.changes import data_digest
+from kdexp.experiment.check import check
+from kdexp.experiment.metadata import TRIAL
 from kdexp.report.runs import Run, command_of
-from kdexp.require import is_count
-from kdexp.sweep import Job, Sweep
+from kdexp.sweeps import subprocess_runner
+from kdexp.sweeps.sweep import Job, Sweep
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-    from kdexp.report.progress import Progress
-    from kdexp.search import Study, Trial
+    from kdexp.sweeps.optuna_study import Study, Trial
+    from kdexp.sweeps.progress import Progress
 
 _LOOK_SECONDS = 1.0
 
@@ -36,7 +40,7 @@ class Search(Sweeper):
         params: the space, besides what the command line says.
         trials: how many the study is to have, those of earlier and simultaneous launches included.
         metric: on val, that pruning and the choice go by.
-        pruner: one of `kdexp.search.PRUNERS`.
+        pruner: one of `kdexp.sweeps.optuna_study.PRUNERS`.
         seed: of the suggestions.
         seeds: with which the chosen point and its control are run; the runs' own unless given.
         grids: must be empty: a search has one space.
@@ -68,7 +72,7 @@ class Search(Sweeper):
         """
         if find_spec("optuna") is None:
             raise ValueError("hydra/sweeper=search needs what is not installed: pip install 'kdexp[search]'")
-        from kdexp.search import METRICS, PRUNERS
+        from kdexp.sweeps.optuna_study import METRICS, PRUNERS
 
         _require(is_count(self.batch), "max_batch_size", "must be at least 1", self.batch)
         _require(is_count(self.trials), "trials", "must be at least 1", self.trials)
@@ -81,7 +85,7 @@ class Search(Sweeper):
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
     def _rules(self) -> list[Any]:
-        from kdexp.search import describe
+        from kdexp.sweeps.optuna_study import describe
 
         return [describe(self._space(), metric=self.metric, pruner=self.pruner, seed=self.seed)]
 
@@ -91,23 +95,25 @@ class Search(Sweeper):
         if not swept:
             raise ValueError("a search needs a setting with several values, as alpha='interval(0,1)', got none")
         if "seed" in swept:
-            raise ValueError("seed must be one in a search, which would choose the luckiest; the chosen point is run "
-                             f"with hydra.sweeper.seeds, got {swept['seed'].input_line}")  # fmt: skip
+            raise ValueError(
+                "seed must be one in a search, which would choose the luckiest; the chosen point is run "
+                f"with hydra.sweeper.seeds, got {swept['seed'].input_line}"
+            )
         return {key: _distribution(override) for key, override in swept.items()}
 
     def _begin(self, folder: Path) -> tuple[Sweep, "Progress"]:
-        from kdexp import search
-        from kdexp.report.progress import Progress, command_line
+        from kdexp.sweeps import optuna_study
+        from kdexp.sweeps.progress import Progress, command_line
 
         assert self.config is not None
         space = self._space()
         config = self._check_ends(space)
         sweep = Sweep(folder, [], command_line(sys.argv))
         if self.config.rerun == "all":
-            search.set_aside(folder)
+            optuna_study.set_aside(folder)
             sweep.recall()
             sweep.set_aside()
-        self._study = study = search.Study(folder, space, metric=self.metric, pruner=self.pruner, seed=self.seed)
+        self._study = study = optuna_study.Study(folder, space, metric=self.metric, pruner=self.pruner, seed=self.seed)
         self._recall(sweep)
         _refuse_other_data(sweep, config)
         opening = f"search {folder}: {self.trials} trials over {', '.join(space)}"
@@ -115,13 +121,13 @@ class Search(Sweeper):
 
     def _check_ends(self, space: Mapping[str, "BaseDistribution"]) -> DictConfig:
         """Check the space where its corners are, one setting after the other; the configuration at the first."""
-        from kdexp.search import ends
+        from kdexp.sweeps.optuna_study import ends
 
         values = {key: ends(distribution) for key, distribution in space.items()}
         least = {key: own[0] for key, own in values.items()}
         points = [least] + [least | {key: value} for key, own in values.items() for value in own[1:]]
         configs = [self._compose(self._cell(point)) for point in points]
-        child.check_all(check, configs)
+        subprocess_runner.check_all(check, configs)
         return configs[0]
 
     def _cell(self, point: Mapping[str, str], *, alone: bool = False) -> list[str]:
@@ -144,7 +150,7 @@ class Search(Sweeper):
         return self._job(cell, [key for key in typed if key in {*point, "alpha", "seed"}], self._compose(cell))
 
     def _more(self, job: Job) -> list[str]:
-        return [] if job.trial is None else [f"+hydra.job.env_set.{launch.TRIAL}={self._ids[job.folder]}"]
+        return [] if job.trial is None else [f"+hydra.job.env_set.{TRIAL}={self._ids[job.folder]}"]
 
     def _work(self, sweep: Sweep, stop: Stop) -> None:
         with self._study.worker(sweep.launch):
@@ -197,8 +203,8 @@ class Search(Sweeper):
         sweep.recall({*(trial.folder for trial in self._study.trials() if trial.folder), *self._last})
 
     def _show_end(self, sweep: Sweep) -> None:
-        from kdexp.report.progress import show_left, show_trials
         from kdexp.report.terminal import show_sweep
+        from kdexp.sweeps.progress import show_left, show_trials
 
         best = self._study.best()
         show_trials(self._study.trials(), best, self.metric, self._study.importance())

@@ -19,25 +19,23 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from kdexp import child, launch, quick, results, schemes, signals
-from kdexp.config import (
-    RUN_ONLY,
-    check,
-    check_values,
-    data_digest,
-    fingerprint,
-    is_control,
-    plain,
-    release_data,
-    run_fingerprint,
-    run_key,
-)
-from kdexp.foreign import check_folder
+from kdexp import results, signals
+from kdexp.config import exits, quick
+from kdexp.config.compose import plain, release_data
+from kdexp.config.foreign import check_folder
+from kdexp.config.identity import RUN_ONLY, fingerprint, is_control, run_fingerprint, run_key
+from kdexp.experiment.changes import data_digest, what_changed
+from kdexp.experiment.check import check, check_values
+from kdexp.experiment.metadata import LAUNCH
+from kdexp.experiment.ranks import rank
 from kdexp.pace import IMPORTING, said_meanwhile
-from kdexp.sweep import Job, Sweep, link_wandb, name_job, name_sweep, placed, without_gain
+from kdexp.sweeps import subprocess_runner
+from kdexp.sweeps.jobs import track_gains
+from kdexp.sweeps.names import name_job, name_sweep
+from kdexp.sweeps.sweep import Job, Sweep, link_wandb, placed, without_gain
 
 if TYPE_CHECKING:
-    from kdexp.report.progress import Progress
+    from kdexp.sweeps.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -89,8 +87,12 @@ class Sweeper(BasicSweeper):
         if not config.quick:  # sweeps that were begun before there was such a setting have none
             del fixed["quick"]
         own = {key for grid in self._grids for key in (*self.params, *grid)}
-        lines = [o.input_line for given in self._given for o in given.values()
-                 if not o.is_sweep_override() and o.key_or_group in own]  # fmt: skip
+        lines = [
+            o.input_line
+            for given in self._given
+            for o in given.values()
+            if not o.is_sweep_override() and o.key_or_group in own
+        ]
         lines = list(dict.fromkeys(lines))
         identity = fingerprint([fixed, sorted(swept), lines, *self._rules()])
         return name_sweep(config.hydra.runtime.choices.dataset, swept, identity)
@@ -115,12 +117,14 @@ class Sweeper(BasicSweeper):
             ValueError: a setting of one of the jobs breaks a rule; none was started.
         """
         assert self.config is not None
-        if launch.rank() != 0:
+        if rank() != 0:
             raise ValueError("a sweep must be started by one process: kdexp starts the ranks of each job itself")
         if any(key == "output_dir" for given in self._given for key in given):
-            raise ValueError("output_dir must be left to a sweep, which has a folder for each job in hydra.sweep.dir, "
-                             f"got {self.config.output_dir}")  # fmt: skip
-        child.warm_up()  # while the configurations are composed
+            raise ValueError(
+                "output_dir must be left to a sweep, which has a folder for each job in hydra.sweep.dir, "
+                f"got {self.config.output_dir}"
+            )
+        subprocess_runner.warm_up()  # while the configurations are composed
         folder = Path(self.config.hydra.sweep.dir)
         check_folder(folder, "sweep_name")  # a sweep that is continued may be somebody else's
         if self.config.quick:
@@ -141,12 +145,15 @@ class Sweeper(BasicSweeper):
         if together := link_wandb(sweep.folder):
             print(f"W&B           wandb leet {shlex.quote(str(together))}")
         if stop.number:
-            launch.leave(signals.exit_code(stop.number), "interrupted")
+            exits.leave(signals.exit_code(stop.number), "interrupted")
         if any(sweep.is_unfinished(state) for state in sweep.states()):
-            sys.exit(launch.FAILED)
+            sys.exit(exits.FAILED)
 
     def _begin(self, folder: Path) -> tuple[Sweep, "Progress"]:
-        from kdexp.report.progress import Progress, command_line  # here: shell completion needs no tables
+        from kdexp.sweeps.progress import (
+            Progress,
+            command_line,  # here: shell completion needs no tables
+        )
 
         assert self.config is not None
         cells, configs = self._jobs()
@@ -160,8 +167,8 @@ class Sweeper(BasicSweeper):
         return sweep, Progress(folder, f"sweep {folder}: {len(jobs)} jobs{same}")
 
     def _show_end(self, sweep: Sweep) -> None:
-        from kdexp.report.progress import show_left
         from kdexp.report.terminal import show_sweep
+        from kdexp.sweeps.progress import show_left
 
         show_sweep(sweep.folder)
         show_left(sweep.folder, sweep.states(), sweep.command)
@@ -172,7 +179,7 @@ class Sweeper(BasicSweeper):
         late = without_gain(folder)
         if late:
             print(f"tracking      adding gain/* and control/* to {len(late)} runs that ended before their control")
-            launch.track_gains(late, plain(self.config.tracking), folder / "tracking.log")
+            track_gains(late, plain(self.config.tracking), folder / "tracking.log")
 
     def _work(self, sweep: Sweep, stop: "Stop") -> None:
         # Again, for jobs that another launch was at, and that it left when it was stopped or killed.
@@ -187,7 +194,7 @@ class Sweeper(BasicSweeper):
             [
                 *state.job.overrides,
                 f"hydra.sweep.subdir={_quoted(state.job.folder)}",  # 875e9038 would be a number
-                f"+hydra.job.env_set.{launch.LAUNCH}={sweep.launch}",
+                f"+hydra.job.env_set.{LAUNCH}={sweep.launch}",
                 *self._more(state.job),
             ]
             # Controls first, so that what is compared with them can say its gain when it ends.
@@ -205,7 +212,7 @@ class Sweeper(BasicSweeper):
 
     def _jobs(self) -> tuple[int, dict[Job, DictConfig]]:
         """How many combinations there are, and the jobs that they come to, with their configurations."""
-        from kdexp.report.progress import composing  # here: shell completion needs no tables
+        from kdexp.sweeps.progress import composing  # here: shell completion needs no tables
 
         swept = self._swept()
         cells = [cell for given in self._given for cell in self.split_arguments(list(given.values()), None)[0]]
@@ -216,7 +223,7 @@ class Sweeper(BasicSweeper):
             job = self._job(cell, swept, configs[-1])
             jobs.setdefault(job.key, (job, configs[-1]))
         release_data(samples_only=True)  # each job loads its own
-        child.check_all(check, configs)
+        subprocess_runner.check_all(check, configs)
         return len(cells), dict(jobs.values())
 
     def _compose(self, cell: Sequence[str]) -> DictConfig:
@@ -266,7 +273,7 @@ def _told_what_is_stale(folder: Path, jobs: Sequence[Job], configs: Sequence[Dic
     for job, config in zip(jobs, configs, strict=True):
         before = before_of(folder / job.folder)
         values = plain(config) | {"output_dir": str(folder / job.folder)}
-        changed = schemes.what_changed(before, values, digest) if before else ""
+        changed = what_changed(before, values, digest) if before else ""
         told.append(replace(job, stale=before["wandb_id"]) if changed else job)
         changes.update([changed] if changed else [])
     release_data(samples_only=True)
@@ -314,7 +321,7 @@ class Stop:
         now = time.monotonic()
         if self.number:
             if now - self._asked > signals.SAME_SECONDS:
-                child.hurry()
+                subprocess_runner.hurry()
                 raise KeyboardInterrupt
             return
         self.number, self._asked = number, now

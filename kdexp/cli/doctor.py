@@ -7,9 +7,13 @@ from typing import cast
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from kdexp import launch, schemes
-from kdexp.config import HYDRA_VERSION_BASE, Config, check, one_line, plain
+from kdexp.cli import program
+from kdexp.config import exits
+from kdexp.config.compose import HYDRA_VERSION_BASE, one_line, plain
+from kdexp.config.schema import Config
 from kdexp.doctor.finding import Finding
+from kdexp.experiment.check import check
+from kdexp.schemes import prior_runs
 
 # It takes what kdexp-train takes, and leaves nothing where it is called.
 _OVERRIDES = (
@@ -27,7 +31,7 @@ def run(config: DictConfig) -> Iterator[Finding]:
     Of a scheme of several runs it is the first.
 
     Args:
-        config: as `kdexp.config.compose` or Hydra makes it.
+        config: as `kdexp.config.compose.compose` or Hydra makes it.
 
     Yields:
         Findings in the order of the table.
@@ -39,7 +43,7 @@ def run(config: DictConfig) -> Iterator[Finding]:
     if config.resume:
         raise ValueError(f"resume must be null for kdexp-doctor, got {config.resume}")
     check(config)
-    name, values = next(schemes.steps(plain(config)))
+    name, values = next(prior_runs.steps(plain(config)))
 
     from kdexp.doctor.run_checks import run_checks  # here: --help must not wait for torch
 
@@ -60,10 +64,10 @@ def _doctor(config: DictConfig) -> None:
     except (ValueError, OSError) as error:
         if findings:
             show(findings, unfinished=True)
-        launch.leave(launch.WRONG_INPUT, one_line(error))
+        exits.leave(exits.WRONG_INPUT, one_line(error))
     show(findings)
     if any(finding.verdict == "error" for finding in findings):
-        sys.exit(launch.FAILED)
+        sys.exit(exits.FAILED)
 
 
 def _with_own_overrides() -> None:
@@ -78,7 +82,7 @@ def _with_own_overrides() -> None:
 
 def main() -> None:
     """The command."""
-    launch.program(_with_own_overrides)
+    program.program(_with_own_overrides)
 
 
 if __name__ == "__main__":

@@ -153,8 +153,10 @@ def _numpy(path: Path) -> Any:
 
 def _of_npz(path: Path, inputs: str | None, labels: str | None) -> dict[str, _Part]:
     with _numpy(path) as file:
-        keys = {part: (_key(file.files, inputs, _INPUTS, part), _key(file.files, labels, _LABELS, part))
-                for part in ("", *_PARTS)}  # fmt: skip
+        keys = {
+            part: (_key(file.files, inputs, _INPUTS, part), _key(file.files, labels, _LABELS, part))
+            for part in ("", *_PARTS)
+        }
         found = {part: pair for part, pair in keys.items() if None not in pair}
         if not found:
             wanted = [f"{setting}={key}" for setting, key in (("inputs", inputs), ("labels", labels)) if key]

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdexp.contracts import UNLABELED, Batch
-from kdexp.data.counter import Stream, uniform
+from kdexp.data.stateless_rng import Stream, uniform
 
 
 class RandomCrop:

@@ -183,8 +183,11 @@ def _find_flat(folder: Path, parts: Sequence[str], left_out: _LeftOut) -> _Found
             f"dataset.source.root must have train/ and test/, or folders of images for at least two classes, got {had} "
             f"in {folder}"
         )
-    log.info("dataset.source: %s has no train/: its folders are the %d classes, a fifth of their images is tested on",
-             folder, len(classes))  # fmt: skip
+    log.info(
+        "dataset.source: %s has no train/: its folders are the %d classes, a fifth of their images is tested on",
+        folder,
+        len(classes),
+    )
     return found
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdexp import trust
+from kdexp.config import trust
 from kdexp.contracts import Source, Task
 from kdexp.data.splits import check_source, train_and_val_index
 

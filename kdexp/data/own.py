@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdexp.data.counter import Stream
 from kdexp.data.splits import held_out
+from kdexp.data.stateless_rng import Stream
 
 Folders = str | Sequence[str]
 """Where a relative path is looked for: the first that has it counts."""

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdexp.contracts import UNLABELED, Images, Source, Split, Splits, Task
-from kdexp.data.counter import Stream, order, uniform
+from kdexp.data.stateless_rng import Stream, order, uniform
 
 _NAMED = 10  # of the classes in the data, in a message
 
@@ -246,8 +246,12 @@ def check_source(source: Source, task: Task, num_classes: int, input_shape: Sequ
         _check_inputs(part, inputs, input_shape)
         kind = type(target).__name__
         _check(isinstance(target, Tensor), "source", f"must give the labels of {part} as a tensor", kind)
-        _check(len(inputs) == len(target), "source", f"must have a label for each sample of {part}",
-               f"{len(inputs)} samples and {len(target)} labels")  # fmt: skip
+        _check(
+            len(inputs) == len(target),
+            "source",
+            f"must have a label for each sample of {part}",
+            f"{len(inputs)} samples and {len(target)} labels",
+        )
         _check_labels(part, target, task, num_classes)
     if source.classes is not None:
         names = len(source.classes)
@@ -285,8 +289,12 @@ def _check_labels(part: str, target: Tensor, task: Task, num_classes: int) -> No
         known = torch.isin(target, target.new_tensor([0, 1, UNLABELED]))
         _check(known.all(), "source", f"must give labels of 0 and 1 in {part}", target[~known][:1].tolist())
     else:
-        _check(target.dim() == 1, "source", f"must give a label or a row of labels for each sample of {part}",
-               f"labels of shape {list(target.shape)}")  # fmt: skip
+        _check(
+            target.dim() == 1,
+            "source",
+            f"must give a label or a row of labels for each sample of {part}",
+            f"labels of shape {list(target.shape)}",
+        )
         _check(task != "multilabel", "task", "must be multiclass or binary for one label a sample", task)
         _check(task != "binary" or num_classes == 2, "num_classes", "must be 2 with task=binary", num_classes)
     wanted = torch.float32 if task == "multilabel" else torch.int64

@@ -17,10 +17,10 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from torch import Tensor
 from torch.optim import Optimizer
 
-from kdexp.config import Trainer
 from kdexp.contracts import Batch
 from kdexp.data.loading import DataModule
-from kdexp.distiller import Distiller
+from kdexp.training.distiller import Distiller
+from kdexp.training.settings import Trainer
 
 CHECKED_BATCHES = 5
 """The terms of the loss are measured on so many training batches; later steps are only timed."""

@@ -3,10 +3,10 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from kdexp.config import Schedule
 from kdexp.doctor.finding import Finding
 from kdexp.doctor.inspection import MeasuredTerm
 from kdexp.doctor.measurements import BatchDependence
+from kdexp.training.settings import Schedule
 
 
 def term_findings(terms: Mapping[str, MeasuredTerm], *, degenerate: bool) -> list[Finding]:
@@ -95,7 +95,7 @@ def batch_dependent(losses: BatchDependence | None, *, ranks: int, batch_size: i
     if losses.unknown:
         found += f"; unknown for {', '.join(losses.unknown)} (random or stateful)"
     if losses.foreign and ranks > 1:
-        advice = f"{', '.join(losses.foreign)} must gather the batch of all ranks itself: see kdexp.losses.gather"
+        advice = f"{', '.join(losses.foreign)} must gather the batch of all ranks itself: see kdexp.losses.all_gather"
         return Finding(check, f"{found}; {ranks} ranks", "warning", advice)
     if losses.own and ranks > 1:
         advice = f"computed on the global batch of all {ranks} ranks, {batch_size} samples, as in one process"

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from kdexp.contracts import UNLABELED, Batch, Outputs
 from kdexp.data.loading import DataModule
 from kdexp.data.splits import stratified_sample
-from kdexp.distiller import Distiller
-from kdexp.models.cost import macs, parameters
-from kdexp.teacher import Teacher
+from kdexp.models.complexity import macs, parameters
+from kdexp.teacher.teacher import Teacher
+from kdexp.training.distiller import Distiller
 
 
 @dataclass

@@ -7,15 +7,20 @@ from typing import cast
 import torch
 from torch import nn
 
-from kdexp import assemble
-from kdexp.config import Config, is_control
+from kdexp.config.identity import is_control
+from kdexp.config.schema import Config
 from kdexp.contracts import Batch, Task
-from kdexp.distiller import Distiller
 from kdexp.doctor import data_checks, loss_checks, teacher_checks, training_checks
 from kdexp.doctor.finding import Finding
 from kdexp.doctor.inspection import InspectionCallback, caught_warnings, take_steps
 from kdexp.doctor.measurements import batch_dependence, input_moments, network_size, teacher_state, val_inputs
-from kdexp.teacher import Teacher
+from kdexp.experiment import dry_build, teacher_measures
+from kdexp.experiment.data import Data
+from kdexp.experiment.distillers import build_distiller
+from kdexp.experiment.networks import build_student, device_for
+from kdexp.experiment.teachers import build_teacher
+from kdexp.teacher.teacher import Teacher
+from kdexp.training.distiller import Distiller
 
 
 def run_checks(config: Config) -> Iterator[Finding]:
@@ -37,21 +42,21 @@ def run_checks(config: Config) -> Iterator[Finding]:
         logging.getLogger(name).setLevel(logging.WARNING)
     caught: list[str] = []
     with caught_warnings(caught):
-        assemble.rehearse(config)
+        dry_build.dry_build(config)
     early = len(caught)
     yield from map(loss_checks.loss_warning, caught)
-    data = assemble.Data(config)
+    data = Data(config)
     task = cast(Task, config.dataset.task)
     yield from data_checks.class_counts(data.student.splits, task, config.dataset.num_classes)
-    yield from training_checks.batch_and_ranks(config.dataset, config.trainer, assemble.student(config))
-    teacher = assemble.teacher(config, data)
-    student = assemble.student(config, teacher)
+    yield from training_checks.batch_and_ranks(config.dataset, config.trainer, build_student(config))
+    teacher = build_teacher(config, data)
+    student = build_student(config, teacher)
     yield from _inputs(config, teacher, data)
     if teacher is not None:
-        yield teacher_checks.teacher_accuracy(*assemble.teacher_on_val(config, teacher, data))
+        yield teacher_checks.teacher_accuracy(*teacher_measures.teacher_on_val(config, teacher, data))
     yield _sizes(config, student, teacher)
     with caught_warnings(caught):
-        distiller = assemble.distiller(config, student, teacher, data)
+        distiller = build_distiller(config, student, teacher, data)
     inspection = InspectionCallback(caught, val_inputs(data.student))
     val_batches = _val_batches(config, data)
     stopped = take_steps(distiller, data.student, config.trainer, inspection, val_batches=val_batches)
@@ -75,8 +80,8 @@ def run_checks(config: Config) -> Iterator[Finding]:
         yield from _cost(config, distiller, inspection, val_batches)
 
 
-def _inputs(config: Config, teacher: Teacher | None, data: assemble.Data) -> list[Finding]:
-    device = assemble.device(config.trainer.accelerator)
+def _inputs(config: Config, teacher: Teacher | None, data: Data) -> list[Finding]:
+    device = device_for(config.trainer.accelerator)
     per_channel = len(config.dataset.mean) > 1
     student, teachers = input_moments(data.student, teacher, device, per_channel=per_channel)
     return data_checks.inputs(student.compute(), [moments.compute() for moments in teachers])
@@ -91,7 +96,7 @@ def _sizes(config: Config, student: nn.Module, teacher: Teacher | None) -> Findi
     )
 
 
-def _val_batches(config: Config, data: assemble.Data) -> int:
+def _val_batches(config: Config, data: Data) -> int:
     """Batches of a validation of the run."""
     batches = -(-len(data.student.splits.val) // int(config.dataset.eval_batch_size))
     limit: int | float | None = config.trainer.limit_val_batches

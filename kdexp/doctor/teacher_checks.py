@@ -5,15 +5,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kdexp import assemble
 from kdexp.contracts import Task
 from kdexp.doctor.finding import Finding
 from kdexp.doctor.measurements import TeacherState
+from kdexp.experiment import teacher_measures
 
 
 def teacher_accuracy(accuracy: float, counts: Tensor, samples: int, task: Task, auc: float | None = None) -> Finding:
-    """The teacher's accuracy against predictors that ignore the input: see `kdexp.assemble.near_chance`."""
-    found, advice = assemble.near_chance(accuracy, counts, samples, task, auc)
+    """The teacher's accuracy against predictors that ignore the input.
+
+    See `kdexp.experiment.teacher_measures.near_chance`.
+    """
+    found, advice = teacher_measures.near_chance(accuracy, counts, samples, task, auc)
     return Finding("teacher on val", found, "warning" if advice else "ok", advice)
 
 

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from kdexp.config import Dataset, Trainer
+from kdexp.data.settings import Dataset
 from kdexp.doctor.finding import Finding, format_bytes, format_count, format_duration
 from kdexp.doctor.inspection import Cost
 from kdexp.doctor.measurements import NetworkSize
+from kdexp.training.settings import Trainer
 
 
 def ranks(trainer: Trainer) -> int:

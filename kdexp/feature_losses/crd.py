@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from kdexp.contracts import UNLABELED, Batch, Outputs, Pair
 from kdexp.feature_losses.maps import Compared, need_vectors, unit
-from kdexp.losses.gather import gather
-from kdexp.losses.precision import at_least_fp32
+from kdexp.losses.all_gather import gather
+from kdexp.losses.dtype import at_least_fp32
 from kdexp.losses.shapes import check_scalars, check_shapes
 
 

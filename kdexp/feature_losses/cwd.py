@@ -14,8 +14,8 @@ from kdexp.feature_losses.maps import (
     stages_with_positions,
     to_channels,
 )
-from kdexp.losses.divergence import kl
-from kdexp.losses.precision import at_least_fp32
+from kdexp.losses.dtype import at_least_fp32
+from kdexp.losses.kl import kl
 from kdexp.losses.shapes import check_scalars, check_shapes
 
 

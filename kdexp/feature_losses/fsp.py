@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kdexp.contracts import Batch, Outputs, Pair
 from kdexp.feature_losses.maps import Compared, as_maps, check_stages, matched_stages, resized, to_channels
-from kdexp.losses.precision import at_least_fp32
+from kdexp.losses.dtype import at_least_fp32
 
 
 def fsp(student_maps: Sequence[Tensor], teacher_maps: Sequence[Tensor]) -> Tensor:

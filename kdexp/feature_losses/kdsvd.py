@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kdexp.contracts import Batch, Outputs, Pair
 from kdexp.feature_losses.maps import Compared, as_maps, check_stages, map_shape, matched_stages, to_channels
-from kdexp.losses.precision import at_least_fp32
+from kdexp.losses.dtype import at_least_fp32
 
 _MORE = 3  # vectors of the student, from which those nearest to the teacher's are chosen
 _LEAST = 1e-6  # share of a map's energy below which a singular vector is rounding, and counts as zero

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from kdexp.contracts import Batch, Outputs, Pair
 from kdexp.feature_losses.maps import Compared, as_maps, check_positions, resized, stages_with_positions, unit
-from kdexp.losses.precision import at_least_fp32
+from kdexp.losses.dtype import at_least_fp32
 from kdexp.losses.shapes import check_shapes
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kdexp.contracts import Batch, Outputs, Pair
 from kdexp.feature_losses.maps import Compared, need_vectors, unit
-from kdexp.losses.precision import at_least_fp32
+from kdexp.losses.dtype import at_least_fp32
 from kdexp.losses.shapes import check_shapes
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from kdexp.contracts import Batch, Outputs, Pair, Side
 from kdexp.feature_losses.adapters import BatchNorm
 from kdexp.feature_losses.maps import Compared, as_maps, map_shape
-from kdexp.losses.precision import at_least_fp32
+from kdexp.losses.dtype import at_least_fp32
 from kdexp.losses.shapes import check_shapes
 
 _LEVELS = (4, 2, 1)

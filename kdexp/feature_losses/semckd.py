@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from kdexp.contracts import Batch, Outputs, Pair
 from kdexp.feature_losses.adapters import BatchNorm
 from kdexp.feature_losses.maps import Compared, as_maps, map_shape, resized, unit
-from kdexp.losses.gather import gather
-from kdexp.losses.precision import at_least_fp32
+from kdexp.losses.all_gather import gather
+from kdexp.losses.dtype import at_least_fp32
 from kdexp.losses.shapes import check_shapes
 
 _PROFILE = 64  # the published batch size, to which the sizes of the attention's layers belong

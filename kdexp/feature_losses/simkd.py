@@ -14,7 +14,7 @@ from kdexp.contracts import Batch, Layers, Outputs, Pair, Side
 from kdexp.feature_losses.adapters import BatchNorm
 from kdexp.feature_losses.maps import Compared, need_vectors, resized
 from kdexp.features import Reader, find
-from kdexp.losses.precision import at_least_fp32
+from kdexp.losses.dtype import at_least_fp32
 from kdexp.losses.shapes import check_shapes
 
 _FACTOR = 2

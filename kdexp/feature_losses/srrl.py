@@ -13,7 +13,7 @@ from kdexp.contracts import Batch, Outputs, Pair
 from kdexp.feature_losses.adapters import BatchNorm, convolution
 from kdexp.feature_losses.maps import Compared, as_maps, map_shape, need_vectors
 from kdexp.features import find
-from kdexp.losses.precision import at_least_fp32
+from kdexp.losses.dtype import at_least_fp32
 from kdexp.losses.shapes import check_shapes
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kdexp.contracts import Batch, Outputs, Pair
 from kdexp.feature_losses.maps import Compared, as_maps, map_shape, matched_stages, resized
-from kdexp.losses.precision import at_least_fp32
+from kdexp.losses.dtype import at_least_fp32
 from kdexp.losses.shapes import check_shapes
 
 _LEAST_VARIANCE = 1e-5

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdexp.contracts import UNLABELED, Task
-from kdexp.losses.precision import at_least_fp32
+from kdexp.losses.dtype import at_least_fp32
 from kdexp.losses.shapes import check_logits, check_scalars, check_target
 
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from kdexp.contracts import Task
-from kdexp.losses.divergence import kl
-from kdexp.losses.inputs import outcomes
+from kdexp.losses.kl import kl
+from kdexp.losses.outcomes import outcomes
 from kdexp.losses.shapes import check_scalars
 
 

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdexp.contracts import Task
-from kdexp.losses.inputs import outcomes
+from kdexp.losses.outcomes import outcomes
 
 
 def deit_hard(student_logits: Tensor, teacher_logits: Tensor, *, task: Task = "multiclass") -> Tensor:

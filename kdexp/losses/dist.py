@@ -4,8 +4,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdexp.contracts import Task
-from kdexp.losses.gather import gather
-from kdexp.losses.inputs import check_temperature, outcomes, warn_once
+from kdexp.losses.all_gather import gather
+from kdexp.losses.outcomes import check_temperature, outcomes, warn_once
 from kdexp.losses.shapes import check_scalars
 
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from kdexp.contracts import Task
-from kdexp.losses.divergence import kl
-from kdexp.losses.inputs import check_temperature, outcomes
+from kdexp.losses.kl import kl
+from kdexp.losses.outcomes import check_temperature, outcomes
 
 
 def jsd(student_logits: Tensor, teacher_logits: Tensor, temperature: float, *, task: Task = "multiclass") -> Tensor:

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from kdexp.contracts import Task
-from kdexp.losses.inputs import check_temperature, outcomes
+from kdexp.losses.outcomes import check_temperature, outcomes
 
 
 def kd(

@@ -4,7 +4,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from kdexp.losses.precision import at_least_fp32
+from kdexp.losses.dtype import at_least_fp32
 from kdexp.losses.shapes import check_shapes
 
 

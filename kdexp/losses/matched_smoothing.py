@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from kdexp.contracts import UNLABELED, Task
-from kdexp.losses.divergence import kl
-from kdexp.losses.inputs import check_temperature, class_numbers, labelled_mean, outcomes
 from kdexp.losses.kd import KD
+from kdexp.losses.kl import kl
+from kdexp.losses.outcomes import check_temperature, class_numbers, labelled_mean, outcomes
 
 # Halvings of the interval in which the smoothing is looked for: to 2^-24, the last bit of a float32.
 _HALVINGS = 24

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, einsum, nn
 
 from kdexp.contracts import Task
-from kdexp.losses.divergence import kl
-from kdexp.losses.gather import gather
-from kdexp.losses.inputs import check_temperature, outcomes
+from kdexp.losses.all_gather import gather
+from kdexp.losses.kl import kl
+from kdexp.losses.outcomes import check_temperature, outcomes
 
 
 def mlkd(

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from kdexp.contracts import Task
-from kdexp.losses.inputs import (
+from kdexp.losses.outcomes import (
     check_temperature,
     class_numbers,
     labelled_mean,

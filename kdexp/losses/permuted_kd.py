@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from kdexp.contracts import UNLABELED, Task
-from kdexp.losses.inputs import class_numbers, of_other_classes
+from kdexp.losses.dtype import at_least_fp32
 from kdexp.losses.kd import KD
-from kdexp.losses.precision import at_least_fp32
+from kdexp.losses.outcomes import class_numbers, of_other_classes
 from kdexp.losses.shapes import check_shapes
 
 

@@ -3,8 +3,8 @@
 from torch import Tensor, nn
 
 from kdexp.contracts import Task
-from kdexp.losses.divergence import kl
-from kdexp.losses.inputs import check_temperature, outcomes
+from kdexp.losses.kl import kl
+from kdexp.losses.outcomes import check_temperature, outcomes
 
 
 def reverse_kl(

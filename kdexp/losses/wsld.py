@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from kdexp.contracts import Task
-from kdexp.losses.divergence import kl
-from kdexp.losses.inputs import check_temperature, class_numbers, labelled_mean, of_class, outcomes
+from kdexp.losses.kl import kl
+from kdexp.losses.outcomes import check_temperature, class_numbers, labelled_mean, of_class, outcomes
 
 
 def wsld(

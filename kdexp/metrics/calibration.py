@@ -15,7 +15,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from kdexp.contracts import UNLABELED, Task
-from kdexp.losses.precision import at_least_fp32
+from kdexp.losses.dtype import at_least_fp32
 from kdexp.metrics.rows import decisions, labels
 
 BINS = 15

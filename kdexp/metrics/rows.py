@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from kdexp.contracts import UNLABELED, Task
-from kdexp.losses.precision import at_least_fp32
+from kdexp.losses.dtype import at_least_fp32
 
 
 def rows(logits: Tensor) -> Tensor:
@@ -37,7 +37,7 @@ def right(logits: Tensor, target: Tensor, task: Task) -> Tensor:
         task: what they mean.
 
     Returns:
-        (N,) float32 in [0, 1], whose mean is the accuracy of `kdexp.metrics.Metrics`.
+        (N,) float32 in [0, 1], whose mean is the accuracy of `kdexp.metrics.classification.Metrics`.
     """
     label = labels(target, task)
     return (decisions(rows(logits), task) == label).float().view(len(label), -1).mean(1)

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from kdexp.models.adapt import adapt_image_size, check_name, check_runs
 from kdexp.models.layers import image_channels
+from kdexp.models.pretrained_stem import adapt_image_size, check_name, check_runs
 
 # Where else timm looks for weights, and where it writes what it fetches: addresses and folders that a configuration,
 # which travels, is not to choose. In the overlay of a network's pretrained_cfg a file may be given: it is only read.
@@ -32,7 +32,7 @@ def timm_model(
         name: as in ``timm.list_models()``, with or without the tag of its weights (``resnet18.a1_in1k``).
         pretrained: begin with the published weights, which expect their own mean and std. timm fits the first
             convolution to the channels; the last layer begins at random when the number of classes differs.
-        stem: "keep" or "small"; see `kdexp.models.adapt.adapt_image_size`.
+        stem: "keep" or "small"; see `kdexp.models.pretrained_stem.adapt_image_size`.
         resize: height and width to which the images are interpolated first, or None.
         **options: passed to ``timm.create_model``, for example ``img_size`` and ``patch_size`` of a ViT; but not where
             weights are fetched from or kept.

@@ -7,8 +7,14 @@ import torch
 from torch import nn
 from torchvision import models
 
-from kdexp.models.adapt import adapt_image_size, check_name, check_runs, first_convolution, replace_convolution
 from kdexp.models.layers import image_channels
+from kdexp.models.pretrained_stem import (
+    adapt_image_size,
+    check_name,
+    check_runs,
+    first_convolution,
+    replace_convolution,
+)
 
 # These return more than logits in training, unless their auxiliary classifiers are taken away.
 _WITH_AUXILIARY = ("googlenet", "inception_v3")
@@ -31,7 +37,7 @@ def torchvision_model(
         name: as in ``torchvision.models.list_models(module=torchvision.models)``.
         pretrained: begin with torchvision's default ImageNet weights, which expect their own mean and std. Layers that
             are made anew (the last one unless num_classes is 1000, a first one that is changed) begin at random.
-        stem: "keep" or "small"; see `kdexp.models.adapt.adapt_image_size`.
+        stem: "keep" or "small"; see `kdexp.models.pretrained_stem.adapt_image_size`.
         resize: height and width to which the images are interpolated first, or None.
         **options: passed to torchvision's own constructor, for example ``image_size`` of vit_b_16.
 

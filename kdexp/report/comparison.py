@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from kdexp.config import DISTILLATION_ONLY, RUN_ONLY, control_fingerprint, run_fingerprint
+from kdexp.config.identity import DISTILLATION_ONLY, RUN_ONLY, control_fingerprint, run_fingerprint
 from kdexp.naming import short_values
 from kdexp.report.run_group import RunGroup
 from kdexp.report.runs import DATA, Record, Run, read_reports

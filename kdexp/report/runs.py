@@ -10,16 +10,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from kdexp import results
+from kdexp import results, run_folder
 from kdexp.atomic import atomic_path, read_json
-from kdexp.config import as_typed
-from kdexp.foreign import check_folder, inside
+from kdexp.config.foreign import check_folder, inside
+from kdexp.config.identity import as_typed
+from kdexp.config.leaves import leaves
 
 INDEX = "sweep.json"
 DATA = "data"
 Record = Mapping[str, Any]
 """What a JSON file holds, or a part of it: a results.json, a robustness.json, a job in a sweep's index."""
-
 _JOB = {"folder", "overrides", "key", "status", "error"}
 
 
@@ -166,21 +166,12 @@ def _read(folder: Path, job: Record) -> Run:
         return _not_begun(folder, job)
     if found["status"] == "completed":
         return Run(folder, found, "completed")
-    return Run(folder, found, found["status"], found.get("error", ""), "\n".join(results.log_tail(folder)))
+    return Run(folder, found, found["status"], found.get("error", ""), "\n".join(run_folder.log_tail(folder)))
 
 
 def _not_begun(folder: Path, job: Record) -> Run:
     status = "waiting" if job["status"] == "completed" else job["status"]  # what it completed is gone
     return Run(folder, {"overrides": job["overrides"], "is_control": False}, status, job["error"] or "")
-
-
-def leaves(node: Record, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The values in nested mappings, named ``a.b.c``."""
-    for key, value in node.items():
-        if isinstance(value, Mapping):
-            yield from leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def read_reports(folders: Iterable[Path]) -> dict[Path, Record]:
@@ -300,3 +291,11 @@ def look_for_control(run: Record, folder: Path) -> tuple[Run | None, list[str]]:
         except ValueError as error:  # somebody else's, or damaged: no reason to fail a run that is done
             unread.append(str(error))
     return None, unread
+
+
+def cells(folder: Path) -> list[list[str]]:
+    """The overrides of each job in a sweep's index; none without one."""
+    try:
+        return [list(entry["overrides"]) for entry in read_json(folder / INDEX)["jobs"]]
+    except (ValueError, LookupError, TypeError):
+        return []

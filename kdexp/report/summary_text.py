@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from kdexp import quick
+from kdexp.config import quick
 from kdexp.report.comparison import Comparison
 from kdexp.report.run_group import RunGroup
 from kdexp.report.statistics import FEWEST_SEEDS, NOT_TESTED, TOO_FEW, Paired

@@ -11,8 +11,9 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from kdexp import quick, results
-from kdexp.foreign import inside
+from kdexp import results
+from kdexp.config import quick
+from kdexp.config.foreign import inside
 from kdexp.report import article_claims
 from kdexp.report.artifacts import write
 from kdexp.report.comparison import Comparison

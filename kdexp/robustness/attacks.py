@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdexp.contracts import Task
-from kdexp.data.counter import Stream, normal, uniform
-from kdexp.losses.precision import at_least_fp32
+from kdexp.data.stateless_rng import Stream, normal, uniform
+from kdexp.losses.dtype import at_least_fp32
 
 Objective = Callable[[Tensor], Tensor]
 """Inputs (N, ...) to what the attack raises: a scalar, to which each sample adds its own part."""

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdexp.data.counter import Stream, uniform
+from kdexp.data.stateless_rng import Stream, uniform
 
 
 def gaussian_blur(images: Tensor, index: Tensor, *, seed: int, sigma: float) -> Tensor:

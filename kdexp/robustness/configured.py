@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from kdexp import trust
+from kdexp.config import trust
 from kdexp.robustness import settings as robustness
 from kdexp.robustness.axes.base import Axis
 

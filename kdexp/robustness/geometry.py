@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdexp.data.counter import Stream, uniform
+from kdexp.data.stateless_rng import Stream, uniform
 from kdexp.robustness.blur import smoothed
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kdexp.contracts import Batch, Task
-from kdexp.metrics import Metrics
+from kdexp.metrics.classification import Metrics
 from kdexp.metrics.rows import right
 from kdexp.robustness.attacks import Network
 
@@ -153,7 +153,7 @@ class Grid:
         perturb: Perturb | None = None,
         white_box: WhiteBox | None = None,
     ) -> dict[str, Measured]:
-        """The metrics of `kdexp.metrics.Metrics` of every network.
+        """The metrics of `kdexp.metrics.classification.Metrics` of every network.
 
         Args:
             networks: see `Networks`.

@@ -8,7 +8,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from kdexp.data.counter import Stream, normal, uniform
+from kdexp.data.stateless_rng import Stream, normal, uniform
 
 
 def gaussian_noise(images: Tensor, index: Tensor, *, seed: int, sigma: float) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from kdexp.contracts import Task
-from kdexp.losses.precision import at_least_fp32
+from kdexp.losses.dtype import at_least_fp32
 from kdexp.metrics.ranking import of_two
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from kdexp.require import is_count, is_number, require
+from kdexp.config.require import is_count, is_number, require
 
 _BEFORE_TARGETS = {
     "corruptions": "kdexp.robustness.axes.corruptions.Corruptions",

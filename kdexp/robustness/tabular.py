@@ -8,7 +8,7 @@ kdexp's own; no published set of corrupted tables has become a standard. Argumen
 import torch
 from torch import Tensor
 
-from kdexp.data.counter import Stream, normal, uniform
+from kdexp.data.stateless_rng import Stream, normal, uniform
 
 
 def feature_noise(features: Tensor, index: Tensor, *, seed: int, sigma: float) -> Tensor:

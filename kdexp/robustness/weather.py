@@ -5,7 +5,7 @@ Arguments and result are those of `kdexp.robustness`.
 
 from torch import Tensor
 
-from kdexp.data.counter import Stream, normal, uniform
+from kdexp.data.stateless_rng import Stream, normal, uniform
 from kdexp.robustness.blur import smoothed
 
 _WATER = (175 / 255, 238 / 255, 238 / 255)

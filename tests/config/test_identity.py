@@ -20,18 +20,13 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 from torch import nn
 
-from kdexp.assemble import Data, _teacher_key
-from kdexp.config import (
-    HYDRA_VERSION_BASE,
-    compose,
-    control_fingerprint,
-    fingerprint,
-    plain,
-    run_fingerprint,
-    teachers,
-)
-from kdexp.robustness_evaluator import RobustnessEvaluator
-from kdexp.schemes import steps
+from kdexp.config.compose import HYDRA_VERSION_BASE, compose, plain
+from kdexp.config.identity import control_fingerprint, fingerprint, run_fingerprint
+from kdexp.experiment.data import Data
+from kdexp.experiment.keys import teacher_key
+from kdexp.experiment.members import teachers
+from kdexp.experiment.robustness_evaluator import RobustnessEvaluator
+from kdexp.schemes.prior_runs import steps
 from kdexp.weights import state_digest
 
 CONTENT = "0" * 64
@@ -210,7 +205,7 @@ def teacher_keys(overrides: str) -> dict[str, str]:
     """Names of the folders in store/teachers, by the teacher's setting."""
     config = OmegaConf.create(composed(overrides))
     data: Any = SimpleNamespace(content=CONTENT)
-    return {name: fingerprint(_teacher_key(member, config, data)) for name, member in teachers(config).items()}
+    return {name: fingerprint(teacher_key(member, config, data)) for name, member in teachers(config).items()}
 
 
 @pytest.mark.parametrize(("overrides", "keys"), [pytest.param(*each[1:], id=each[0]) for each in TEACHERS])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from kdexp.config import compose, plain
+from kdexp.config.compose import compose, plain
 from kdexp.data.arrays import load
 from kdexp.data.inferred import take
 from kdexp.data.splits import make_splits

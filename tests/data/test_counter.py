@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy import stats
 
-from kdexp.data.counter import Stream, _words, order, uniform
+from kdexp.data.stateless_rng import Stream, _words, order, uniform
 
 MASK = 2**64 - 1
 

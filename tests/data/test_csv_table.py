@@ -11,7 +11,8 @@ from sklearn.datasets import load_iris
 from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from kdexp.config import compose, plain, run_fingerprint
+from kdexp.config.compose import compose, plain
+from kdexp.config.identity import run_fingerprint
 from kdexp.contracts import Source
 from kdexp.data.inferred import take
 from kdexp.data.splits import make_splits

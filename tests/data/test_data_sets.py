@@ -8,7 +8,8 @@ import torch
 from own_data import EXAMPLES, example
 from sklearn.datasets import load_breast_cancer, load_digits
 
-from kdexp.config import compose, instantiate
+from kdexp.config.compose import compose
+from kdexp.config.objects import instantiate
 from kdexp.contracts import Batch, Source
 from kdexp.data import breast_cancer, digits, synthetic
 from kdexp.data.splits import make_splits

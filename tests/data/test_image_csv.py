@@ -6,7 +6,7 @@ import json
 import pytest
 from own_data import images
 
-from kdexp.config import compose
+from kdexp.config.compose import compose
 from kdexp.data.image_csv import load
 
 HEADER = ("file", "red", "bright", "kind")

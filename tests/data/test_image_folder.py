@@ -10,7 +10,7 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 
 from kdexp.atomic import sha256
-from kdexp.config import compose
+from kdexp.config.compose import compose
 from kdexp.contracts import Splits
 from kdexp.data import content
 from kdexp.data.image_folder import load

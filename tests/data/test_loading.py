@@ -13,9 +13,11 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from kdexp.contracts import UNLABELED, Batch, Split, Splits
-from kdexp.data import loading
+from kdexp.data import loaders
 from kdexp.data.augment import Cutout, HorizontalFlip, RandomCrop
-from kdexp.data.loading import BatchOrder, DataModule, TensorLoader
+from kdexp.data.batch_order import BatchOrder
+from kdexp.data.loaders import TensorLoader
+from kdexp.data.loading import DataModule
 
 # Lightning tells us that our in-memory batches could be loaded by workers, and that this run is short.
 pytestmark = [
@@ -231,7 +233,7 @@ FAULTS = {
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize(("fault", "kind", "message"), FAULTS.values(), ids=FAULTS)
 def test_a_sample_that_a_worker_cannot_read_ends_the_epoch_with_one_line(monkeypatch, fault, kind, message):
-    monkeypatch.setattr(loading, "_PATIENCE", 2)
+    monkeypatch.setattr(loaders, "PATIENCE", 2)
     data = module(splits(wrap=lambda x: Faulty(x, fault)), num_workers=2)
     with pytest.raises(kind, match=f"^{message}") as error:
         list(data.eval_batches("train", "cpu"))

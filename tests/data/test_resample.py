@@ -5,10 +5,10 @@ import torch
 from omegaconf import OmegaConf
 from scipy.stats import chisquare
 
-from kdexp.assemble import Data
-from kdexp.config import compose
+from kdexp.config.compose import compose
 from kdexp.contracts import UNLABELED
-from kdexp.data.resample import class_shares, resampled_order
+from kdexp.data.class_sampling import class_shares, resampled_order
+from kdexp.experiment.data import Data
 
 
 def labels(*counts, unlabeled=0):

@@ -7,11 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from kdexp.assemble import Data
-from kdexp.config import check, compose
+from kdexp.config.compose import compose
 from kdexp.contracts import UNLABELED
 from kdexp.data import digits, splits
-from kdexp.train import run
+from kdexp.experiment.check import check
+from kdexp.experiment.data import Data
+from kdexp.experiment.run import run
 
 SHORT = ["tracking=none", "trainer.max_epochs=2", "teacher.recipe.max_epochs=2"]
 

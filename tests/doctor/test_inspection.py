@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from kdexp.config import Trainer
 from kdexp.contracts import Split, Splits
 from kdexp.data.loading import DataModule
-from kdexp.distiller import Distiller
 from kdexp.doctor.inspection import CHECKED_BATCHES, InspectionCallback, caught_warnings, take_steps
 from kdexp.losses.kd import KD
+from kdexp.training.distiller import Distiller
+from kdexp.training.settings import Trainer
 
 
 def test_warnings_are_caught_once_and_not_printed(recwarn):

@@ -4,10 +4,10 @@ import math
 
 import pytest
 
-from kdexp.config import Schedule
 from kdexp.doctor.inspection import MeasuredTerm
 from kdexp.doctor.loss_checks import alpha_convention, batch_dependent, loss_warning, term_findings
 from kdexp.doctor.measurements import BatchDependence
+from kdexp.training.settings import Schedule
 
 
 def well(**changed) -> MeasuredTerm:

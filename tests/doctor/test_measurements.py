@@ -6,7 +6,6 @@ from torch import nn
 
 from kdexp.contracts import UNLABELED, Batch, Outputs, Split, Splits
 from kdexp.data.loading import DataModule
-from kdexp.distiller import Distiller, Term
 from kdexp.doctor.measurements import (
     Moments,
     NetworkSize,
@@ -18,7 +17,9 @@ from kdexp.doctor.measurements import (
 )
 from kdexp.losses.dist import DIST
 from kdexp.losses.kd import KD
-from kdexp.teacher import Teacher
+from kdexp.teacher.teacher import Teacher
+from kdexp.training.distiller import Distiller
+from kdexp.training.terms import Term
 
 
 def sorted_data(split):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdexp.config import Dataset, Trainer
+from kdexp.data.settings import Dataset
 from kdexp.doctor.finding import Finding
 from kdexp.doctor.inspection import Cost
 from kdexp.doctor.measurements import NetworkSize
@@ -18,6 +18,7 @@ from kdexp.doctor.training_checks import (
     speed,
     unused_parameters,
 )
+from kdexp.training.settings import Trainer
 
 
 def trainer(devices, **changed) -> Trainer:

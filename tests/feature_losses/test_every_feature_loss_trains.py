@@ -3,8 +3,8 @@
 import pytest
 from test_feature_laws import FEATURE_LOSSES
 
-from kdexp.config import compose
-from kdexp.train import run
+from kdexp.config.compose import compose
+from kdexp.experiment.run import run
 
 # Means over positions: of 8 x 8 pixels each counts for sixteen of the 32 x 32 that the published weights are for, and
 # the term drowns the others.

@@ -11,9 +11,10 @@ import torch.multiprocessing as mp
 from pairs import CNN, MLP, RNN, SHAPE, deployed, leaves, make_batch, make_pair, outputs_of
 from torch import nn
 
-from kdexp.assemble import term
-from kdexp.config import compose, plain, target
+from kdexp.config.compose import compose, plain
+from kdexp.config.objects import target
 from kdexp.contracts import Batch, Layers, Outputs
+from kdexp.experiment.losses import term
 from kdexp.models.cnn import cnn
 from kdexp.models.mlp import mlp
 from kdexp.models.resnet_cifar import resnet8

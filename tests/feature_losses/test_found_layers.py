@@ -8,9 +8,10 @@ import pytest
 import torch
 from pairs import outputs_of
 
-from kdexp import assemble
-from kdexp.config import compose
+from kdexp.config.compose import compose
 from kdexp.contracts import Batch, Pair
+from kdexp.experiment.losses import feature_losses
+from kdexp.experiment.networks import build_network, build_student
 from kdexp.features import side
 
 FEATURE_LOSSES = sorted(path.stem for path in (Path(__file__).parents[2] / "conf" / "feature_loss").glob("*.yaml"))
@@ -43,10 +44,10 @@ def test_every_feature_loss_trains_a_network_whose_layers_are_found(feature_loss
     config = copy.deepcopy(composed(network))
     config.feature_loss = {feature_loss: config.feature_loss[feature_loss]}
     torch.manual_seed(1)  # the student's is 0: equal networks have nothing to learn from each other
-    teacher = assemble.network(config.teacher, "teacher", config.dataset)
-    student = assemble.student(config)
+    teacher = build_network(config.teacher, "teacher", config.dataset)
+    student = build_student(config)
     labels = torch.randint(10, (40,))
-    (term,) = assemble.feature_losses(config, student, teacher, labels).values()
+    (term,) = feature_losses(config, student, teacher, labels).values()
     index = torch.arange(4)
     batch = Batch(torch.randn(4, 3, 32, 32), labels[index], index)
     found = [side(network, getattr(network, "layers", None), batch.inputs[:2]) for network in (student, teacher)]

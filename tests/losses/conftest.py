@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from kdexp.losses.inputs import warn_once
+from kdexp.losses.outcomes import warn_once
 
 
 @pytest.fixture(autouse=True)

@@ -5,9 +5,9 @@ from scipy.spatial.distance import jensenshannon
 from scipy.special import rel_entr, softmax
 from torch.distributions import Bernoulli, kl_divergence
 
-from kdexp.losses.divergence import kl
 from kdexp.losses.jsd import JSD, jsd
 from kdexp.losses.kd import kd
+from kdexp.losses.kl import kl
 from kdexp.losses.mse import MSE, mse
 from kdexp.losses.reverse_kl import ReverseKL, reverse_kl
 from kdexp.losses.rslad import RSLAD, rslad

@@ -3,8 +3,8 @@
 import pytest
 from test_laws import LOSSES
 
-from kdexp.config import compose
-from kdexp.train import run
+from kdexp.config.compose import compose
+from kdexp.experiment.run import run
 
 
 @pytest.mark.slow

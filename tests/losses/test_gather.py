@@ -14,8 +14,8 @@ from kdexp.feature_losses.cc import CC
 from kdexp.feature_losses.pkt import PKT
 from kdexp.feature_losses.rkd import RKD
 from kdexp.feature_losses.sp import SP
+from kdexp.losses.all_gather import gather
 from kdexp.losses.dist import dist
-from kdexp.losses.gather import gather
 from kdexp.losses.mlkd import mlkd
 
 RANKS, INPUTS, FEATURES = 2, 5, 4

@@ -3,7 +3,7 @@ import warnings
 import pytest
 import torch
 
-from kdexp.losses.inputs import class_numbers, labelled_mean, of_class, of_other_classes, outcomes, warn_once
+from kdexp.losses.outcomes import class_numbers, labelled_mean, of_class, of_other_classes, outcomes, warn_once
 
 
 @pytest.mark.parametrize("task", ["binary", "multilabel"])

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from kdexp.assemble import term
-from kdexp.config import compose
+from kdexp.config.compose import compose
+from kdexp.experiment.losses import term
 
 LOSSES = sorted(path.stem for path in (Path(__file__).parents[2] / "conf" / "loss").glob("*.yaml"))
 

@@ -3,8 +3,9 @@
 import pytest
 from test_laws import LOSSES
 
-from kdexp.assemble import term
-from kdexp.config import TERM_KEYS, compose, plain
+from kdexp.config.compose import compose, plain
+from kdexp.experiment.losses import term
+from kdexp.training.settings import TERM_KEYS
 
 # Weight of the cross entropy, weight of the method, temperature (None: it has none of its own to set).
 PUBLISHED = {

@@ -10,9 +10,11 @@ from sklearn import metrics as sk
 from torch import multiprocessing, nn
 
 from kdexp.contracts import UNLABELED, Batch, Outputs
-from kdexp.metrics import Curves, Metrics, evaluate
 from kdexp.metrics.calibration import brier as brier_score
 from kdexp.metrics.calibration import predictions, reliability
+from kdexp.metrics.classification import Metrics
+from kdexp.metrics.evaluate import evaluate
+from kdexp.metrics.roc import Curves
 from kdexp.metrics.rows import right
 
 TASKS = ["multiclass", "binary", "multilabel"]

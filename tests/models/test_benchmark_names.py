@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from kdexp.assemble import network
-from kdexp.config import compose
+from kdexp.config.compose import compose
+from kdexp.experiment.networks import build_network
 from kdexp.models.benchmark_names import BENCHMARK_NAMES
 from kdexp.weights import load_weights
 
@@ -62,7 +62,7 @@ def inputs():
 def ours(architecture):
     words = OURS.get(architecture, [architecture])
     config = compose(["dataset=cifar100", f"teacher={words[0]}", *words[1:]], output_dir="unused")
-    return network(config.teacher, "teacher", config.dataset)
+    return build_network(config.teacher, "teacher", config.dataset)
 
 
 def published(state):

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from kdexp.models.cnn import cnn
-from kdexp.models.cost import macs, parameters
+from kdexp.models.complexity import macs, parameters
 
 
 def test_size_is_the_sum_over_its_layers():

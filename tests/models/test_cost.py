@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torchvision import models
 
-from kdexp.models.cost import dry_run, macs, parameters
+from kdexp.models.complexity import dry_run, macs, parameters
 
 
 def test_a_grouped_strided_convolution_is_counted_by_hand():

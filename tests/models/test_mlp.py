@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from kdexp.models.cost import macs, parameters
+from kdexp.models.complexity import macs, parameters
 from kdexp.models.mlp import mlp
 
 

@@ -6,7 +6,7 @@ from importlib import import_module
 import pytest
 import torch
 
-from kdexp.models.cost import macs, parameters
+from kdexp.models.complexity import macs, parameters
 
 CIFAR = (3, 32, 32)
 

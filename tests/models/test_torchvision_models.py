@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 from torchvision import models
 
-from kdexp.models.cost import parameters
+from kdexp.models.complexity import parameters
 from kdexp.models.torchvision_models import torchvision_model
 
 CIFAR = (3, 32, 32)

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from kdexp import results
-from kdexp.config import compose, control_fingerprint, is_control, plain, run_fingerprint
+from kdexp.config.compose import compose, plain
+from kdexp.config.identity import control_fingerprint, is_control, run_fingerprint
 
 BASE = plain(compose(output_dir=""))
 METRICS = ("acc", "precision", "recall", "f1", "auc")

@@ -60,5 +60,5 @@ def test_help_names_the_settings(command):
 
 
 def test_it_starts_without_torch(sweep):
-    code = "import sys; from kdexp.compare import main; main(); sys.exit('torch' in sys.modules)"
+    code = "import sys; from kdexp.cli.compare import main; main(); sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code, str(sweep)], check=True, stdout=subprocess.DEVNULL)

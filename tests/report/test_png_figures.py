@@ -3,7 +3,7 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from kdexp.metrics import CurveData, Curves
+from kdexp.metrics.roc import CurveData, Curves
 from kdexp.report.png_figures import confusion, roc, training_curves
 
 

@@ -4,7 +4,7 @@ import json
 import pytest
 
 from kdexp.report.runs import find, matching, write_csv
-from kdexp.sweep import Job, Sweep
+from kdexp.sweeps.sweep import Job, Sweep
 
 
 def names(runs):

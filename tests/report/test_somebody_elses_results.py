@@ -5,16 +5,16 @@ import shutil
 
 import pytest
 
-from kdexp.cache import show as show_caches
-from kdexp.config import compose
+from kdexp.cli.cache import show as show_caches
+from kdexp.config.compose import compose
 from kdexp.report.artifacts import write
 from kdexp.report.comparison import Comparison
-from kdexp.report.progress import Progress, show_left
 from kdexp.report.robustness_terminal import show as show_robustness
 from kdexp.report.runs import control_folder, find, read_reports
 from kdexp.report.terminal import show_comparison, show_run
-from kdexp.results import log_tail
-from kdexp.sweep import Job, State, Sweep
+from kdexp.run_folder import log_tail
+from kdexp.sweeps.progress import Progress, show_left
+from kdexp.sweeps.sweep import Job, State, Sweep
 
 SECRET = "root:x:0:0"
 HOSTILE = "a\x1b]0;owned\x07\x1b[2J\x9bb[link=http://x]c[/link]:smile:"

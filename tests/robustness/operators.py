@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 import yaml
 
-from kdexp.config import instantiate
+from kdexp.config.objects import instantiate
 
 FOLDER = Path(__file__).parents[2] / "conf" / "corruption"
 

@@ -6,8 +6,8 @@ from operators import corruptions, images
 from torch import nn
 
 from kdexp.contracts import Batch
-from kdexp.metrics import Metrics
 from kdexp.metrics.calibration import best_temperature
+from kdexp.metrics.classification import Metrics
 from kdexp.robustness.attacks import Attack
 from kdexp.robustness.axes.attacks import attacked
 from kdexp.robustness.axes.calibration import calibrated

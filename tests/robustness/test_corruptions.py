@@ -12,7 +12,7 @@ from scipy import ndimage, stats
 from skimage import color
 from skimage.transform import AffineTransform, warp
 
-from kdexp.data.counter import Stream, normal, uniform
+from kdexp.data.stateless_rng import Stream, normal, uniform
 from kdexp.robustness import blur, colour, digital, geometry, noise, tabular, weather
 
 INDEX = torch.tensor([5, 3, 100, 7])

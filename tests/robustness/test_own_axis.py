@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from kdexp import trust
-from kdexp.config import compose, plain
+from kdexp.config import trust
+from kdexp.config.compose import compose, plain
 from kdexp.robustness import configured
 from kdexp.robustness.settings import recorded
 
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import torch
 
-from kdexp.require import require
+from kdexp.config.require import require
 from kdexp.robustness.axes.base import Axis
 
 

@@ -8,7 +8,7 @@ from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar, Literal, TypedDict
 
-from kdexp.require import is_count, is_number, require, require_numbers
+from kdexp.config.require import is_count, is_number, require, require_numbers
 from kdexp.robustness.axes.base import Axis, TestBed, check_kinds
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from kdexp import trust
-from kdexp.require import require
+from kdexp.config import trust
+from kdexp.config.require import require
 
 if TYPE_CHECKING:
     from torch import Tensor

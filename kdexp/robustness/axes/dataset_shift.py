@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from kdexp.require import require
+from kdexp.config.require import require
 from kdexp.robustness.axes.base import Axis, Dataset, TestBed
 
 if TYPE_CHECKING:

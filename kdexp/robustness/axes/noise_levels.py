@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from kdexp.require import require_numbers
+from kdexp.config.require import require_numbers
 from kdexp.robustness.axes.base import Axis, TestBed, applicable, check_kinds, operator_path
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from kdexp.require import is_count, require
+from kdexp.config.require import is_count, require
 from kdexp.robustness.axes.base import Axis, TestBed
 
 if TYPE_CHECKING:

@@ -1,0 +1,238 @@
+"""``kdexp-cache``: fill, list, check and remove the teachers' kept answers."""
+
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from kdexp.cli import program
+from kdexp.config import exits
+from kdexp.config.compose import HYDRA_VERSION_BASE, one_line, plain
+from kdexp.config.foreign import check_folder, printable, stored
+from kdexp.config.require import is_count
+from kdexp.experiment.check import check
+from kdexp.schemes import prior_runs
+
+TOLERANCE = 1e-2
+"""Of an output. On the machine that kept them the answers are equal; on another, or a GPU, they differ by less than
+this, and those of a wrong view or teacher by far more."""
+_WRITTEN_AGAIN = "the next run that uses it writes it again"
+_COMMANDS = ("build", "list", "verify", "clean")
+# build takes what kdexp-train takes, and leaves nothing where it is called.
+_SETTINGS = (
+    "hydra.mode=RUN",
+    "hydra.run.dir=.",
+    "hydra.output_subdir=null",
+    "hydra/job_logging=console",
+    "hydra/help=cache_build",
+)
+
+
+def build(config: DictConfig) -> None:
+    """Ask a teacher for all its answers to an experiment's data, and keep them in the store.
+
+    Several processes may do this at once, and share the work. Of a scheme of several runs it is the first.
+
+    Args:
+        config: as `kdexp.config.compose.compose` or Hydra makes it.
+
+    Raises:
+        ValueError: a setting breaks a rule.
+        FileNotFoundError: data or weights are not where the settings say.
+    """
+    check(config)
+    if config.teacher.cache == "none":
+        raise ValueError("teacher.cache must be views:K, exact or static for kdexp-cache build, got none")
+    _, values = next(prior_runs.steps(plain(config)))
+
+    from kdexp.experiment import teacher_outputs  # here: --help must not wait for torch
+
+    kept = teacher_outputs.cached_outputs(OmegaConf.create(values))
+    if kept is None:
+        raise ValueError(f"alpha must be < 1 for kdexp-cache build: a control has no teacher, got {config.alpha}")
+    kept.fill()
+
+
+def caches(config: DictConfig) -> list[Path]:
+    """The folders that ``key`` names, or all in the store.
+
+    Raises:
+        ValueError: there is none of that key.
+    """
+    from kdexp.teacher.cache_store import folders
+
+    store = Path(config.store_dir) / "teacher-outputs"
+    found = folders(store)
+    if config.key in (None, "all"):
+        return found
+    chosen = [folder for folder in found if folder.name == config.key]
+    if not chosen:
+        raise ValueError(f"key must be one that kdexp-cache list shows, got {config.key} in {store}")
+    return chosen
+
+
+def show(config: DictConfig) -> None:
+    """Print a line for each cache."""
+    from rich.box import SIMPLE
+    from rich.table import Table
+
+    from kdexp.teacher.cache_store import filled_views, read_card, used
+    from kdexp.terminal import screen
+
+    table = Table(box=SIMPLE)
+    for name in ("key", "teacher", "dataset", "split", "samples", "views", "MB"):
+        table.add_column(name, no_wrap=True, justify="right" if name in ("samples", "views", "MB") else "left")
+    total, damaged = 0, []
+    for folder in caches(config):
+        size = used(folder)
+        total += size
+        try:
+            card = read_card(folder)
+        except ValueError as error:
+            damaged.append(str(error))
+            table.add_row(folder.name, *[""] * 5, f"{size / 1e6:.2f}")
+            continue
+        made = card["made_for"]
+        table.add_row(
+            folder.name,
+            str(made.get("teacher")),
+            str(made.get("dataset")),
+            card["split"],
+            f"{card['samples']:,}",
+            str(len(filled_views(folder, card["samples"]))),
+            f"{size / 1e6:.2f}",
+        )
+    console = screen(120)
+    console.print(table)
+    for line in damaged:
+        console.print(f"{line}; {_WRITTEN_AGAIN}", soft_wrap=True, highlight=False)
+    console.print(f"{total / 1e6:.1f} MB in {Path(config.store_dir) / 'teacher-outputs'}")
+
+
+def verify(config: DictConfig) -> Iterator[tuple[str, bool, str]]:
+    """Check the sums of all that is kept, and ask the teachers again for a stratified random sample.
+
+    Yields:
+        (key, whether it may be used, what was found) of each cache.
+    """
+    if not is_count(config.samples):
+        raise ValueError(f"samples must be at least 1, got {config.samples}")
+    from kdexp.experiment import teacher_outputs
+    from kdexp.teacher.cache_store import read_card
+
+    for folder in caches(config):
+        try:
+            card = read_card(folder)
+        except ValueError as error:
+            yield folder.name, False, f"{error}; {_WRITTEN_AGAIN}"
+            continue
+        try:
+            check_folder(folder, "store_dir")
+            experiment = OmegaConf.create(stored(card["config"]))
+        except ValueError as error:
+            yield folder.name, False, f"not one that kdexp wrote: {error}"
+            continue
+        except (LookupError, TypeError, AttributeError) as error:
+            yield folder.name, False, _damaged(folder, error)
+            continue
+        try:
+            experiment.store_dir = config.store_dir
+            experiment.dataset.num_workers = 0  # samples are read one at a time
+            kept = teacher_outputs.cached_outputs(experiment, may_train=False)
+        except (ValueError, OSError) as error:
+            yield folder.name, True, f"its teacher or its data are not here: {one_line(error)}"
+            continue
+        except (OmegaConfBaseException, LookupError, TypeError, AttributeError) as error:
+            yield folder.name, False, _damaged(folder, error)
+            continue
+        if kept is None or card["split"] not in kept.answers or kept.answers[card["split"]].folder != folder:
+            yield folder.name, True, "made by another version, or its teacher is gone: nothing uses it any more"
+            continue
+        answers = kept.answers[card["split"]]
+        damaged = answers.damaged()
+        if damaged:
+            yield folder.name, False, f"{damaged} parts are damaged; the next job asks for them again"
+            continue
+        sample = kept.sample(card["split"], config.samples, config.seed)
+        largest = answers.largest_difference(sample, augmented=kept.augmented(card["split"]))
+        found = f"{len(sample)} samples asked again: largest difference {largest:.1e}"
+        yield folder.name, largest <= TOLERANCE, found
+
+
+def _damaged(folder: Path, error: Exception) -> str:
+    return f"{folder / 'card.json'} is damaged: {one_line(error) or type(error).__name__}; {_WRITTEN_AGAIN}"
+
+
+def clean(config: DictConfig) -> None:
+    """Remove caches; a job that is using one goes on with what it has open.
+
+    Raises:
+        ValueError: it was not said which.
+    """
+    from kdexp.teacher.cache_store import used
+
+    if config.key is None:
+        raise ValueError("key must be one that kdexp-cache list shows, or all, got nothing")
+    freed = 0
+    for folder in caches(config):
+        freed += used(folder)
+        shutil.rmtree(folder)
+    print(f"{freed / 1e6:.1f} MB freed")
+
+
+@hydra.main(version_base=HYDRA_VERSION_BASE, config_path="pkg://kdexp.conf", config_name="train")
+def _build(config: DictConfig) -> None:
+    try:
+        build(config)
+    except (ValueError, OSError) as error:
+        exits.leave(exits.WRONG_INPUT, one_line(error))
+
+
+@hydra.main(version_base=HYDRA_VERSION_BASE, config_path="pkg://kdexp.conf", config_name="cache")
+def _keep(config: DictConfig) -> None:
+    whole = True
+    try:
+        if config.command == "list":
+            show(config)
+        elif config.command == "clean":
+            clean(config)
+        else:
+            for key, good, found in verify(config):
+                whole &= good
+                print(printable(f"{key}  {'ok ' if good else 'BAD'}  {found}"), flush=True)
+    except (ValueError, OSError) as error:
+        exits.leave(exits.WRONG_INPUT, one_line(error))
+    if not whole:
+        sys.exit(exits.FAILED)
+
+
+def _command() -> None:
+    command: Any = sys.argv[1] if len(sys.argv) > 1 else None
+    if command in ("-h", "--help"):
+        _keep()
+        return
+    if command not in _COMMANDS:
+        raise ValueError(f"kdexp-cache takes one of {', '.join(_COMMANDS)} first, got {command or 'nothing'}")
+    given = sys.argv[2:]
+    if command == "build":
+        # Hydra's parser wants all settings side by side.
+        first = next((place for place, word in enumerate(given) if "=" in word and word[0] != "-"), len(given))
+        sys.argv[1:] = [*given[:first], *_SETTINGS, *given[first:]]
+        _build()
+    else:
+        sys.argv[1:] = [*given, f"command={command}"]
+        _keep()
+
+
+def main() -> None:
+    """The command."""
+    program.program(_command)
+
+
+if __name__ == "__main__":
+    main()

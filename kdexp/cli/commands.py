@@ -1,0 +1,35 @@
+"""The commands, as they are installed: signals count from the first moment on, while what they need is imported."""
+
+from importlib import import_module
+
+from kdexp import signals
+
+
+def _run(module: str) -> None:
+    with signals.obeyed():
+        import_module(module).main()
+
+
+def train() -> None:
+    """``kdexp-train``."""
+    _run("kdexp.cli.train")
+
+
+def evaluate() -> None:
+    """``kdexp-eval``."""
+    _run("kdexp.cli.eval")
+
+
+def doctor() -> None:
+    """``kdexp-doctor``."""
+    _run("kdexp.cli.doctor")
+
+
+def compare() -> None:
+    """``kdexp-compare``."""
+    _run("kdexp.cli.compare")
+
+
+def cache() -> None:
+    """``kdexp-cache``."""
+    _run("kdexp.cli.cache")

@@ -1,0 +1,68 @@
+"""``kdexp-eval``: evaluate a finished run again."""
+
+import math
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import hydra
+from omegaconf import DictConfig
+
+from kdexp import results
+from kdexp.cli import program
+from kdexp.config import exits
+from kdexp.config.compose import HYDRA_VERSION_BASE, one_line
+
+if TYPE_CHECKING:
+    pass
+from kdexp.experiment.finished_run import TOLERANCE, robustness, run
+
+
+def show(folder: Path, found: dict[str, float]) -> bool:
+    """Print the metrics beside those in results.json; whether they are equal."""
+    stored = results.read(folder, "run")["metrics"]["test"]["best"]
+    # An older kdexp measured less.
+    known = {name: (value, stored[name]) for name, value in found.items() if stored.get(name) is not None}
+    if not known:
+        raise ValueError(f"run must have metrics on test, got none in {folder}")
+    for name, (value, before) in known.items():
+        print(f"test/{name:<14} {value:.6f}   results.json {before:.6f}")
+    worst = max(_difference(value, before) for value, before in known.values())
+    print(f"largest difference {worst:.1e}: {'equal' if worst <= TOLERANCE else 'NOT equal'} within {TOLERANCE:.0e}")
+    return bool(worst <= TOLERANCE)
+
+
+def _difference(value: float, before: float) -> float:
+    difference = abs(value - before)
+    return math.inf if math.isnan(difference) else difference
+
+
+@hydra.main(version_base=HYDRA_VERSION_BASE, config_path="pkg://kdexp.conf", config_name="eval")
+def _eval(config: DictConfig) -> None:
+    try:
+        if config.get("robustness"):
+            from kdexp.report import robustness_terminal
+
+            for folder, found in robustness(config):
+                if "cells" not in found:
+                    robustness_terminal.show_sweep(found, folder)
+                elif config.run is not None:  # of a sweep what its runs say together comes first, and alone
+                    robustness_terminal.show(found, folder)
+            return
+        is_equal = show(Path(config.run), run(config))
+    except (ValueError, OSError) as error:
+        exits.leave(exits.WRONG_INPUT, one_line(error))
+    if not is_equal:
+        sys.exit(exits.FAILED)
+
+
+def main() -> None:
+    """The command."""
+    # Hydra takes `sweep=` for its group of that name: conf/sweep, the presets of kdexp-train.
+    sys.argv[1:] = [re.sub("^sweep=", "sweep_dir=", argument) for argument in sys.argv[1:]]
+    program.program(_eval)
+
+
+if __name__ == "__main__":
+    main()

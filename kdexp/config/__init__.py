@@ -1,0 +1,1 @@
+"""The configuration: how it is composed, typed, identified and trusted."""

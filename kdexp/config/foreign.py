@@ -1,0 +1,164 @@
+"""What is read from a folder that may be somebody else's, and what must not be written into one's own.
+
+A run folder says what was computed. Where this machine writes, whom it contacts and what it fetches is the reader's.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from kdexp.config import trust
+
+VARIABLES = ("KDEXP_DATA_DIR", "KDEXP_STORE_DIR", "HOME")
+"""What a configuration may read from the environment: its values are written into results.json and sent to trackers."""
+_STORED = ("teachers", "teacher-measures", "teacher-outputs")  # one of these makes a folder a store
+# ://user:password@ of an address, and ?password=... behind it.
+_PASSWORD = re.compile(
+    r"(?<=://)([^/\s:@]*):[^/\s]*@|([?&]\w*(?:passw|pwd|token|secret|key)\w*=)[^&\s]+", re.IGNORECASE
+)
+# Control characters but tabs and line ends: a terminal obeys them; and those that turn the direction of writing.
+_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def stored(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration from a file of results as this machine takes it; every such configuration goes through here.
+
+    It keeps what was computed, and where the data lie. Nothing is downloaded; the store is the reader's own unless the
+    run's is here; trackers are the reader's own, too: only which tool it was, and the run's labels in it, are kept.
+
+    Args:
+        config: plain values, as JSON gives them.
+
+    Raises:
+        ValueError: it holds an interpolation, or calls what a configuration may not call.
+    """
+    for setting, text in _texts(config):
+        if "${" in text:
+            raise ValueError(f"config.{setting} must be a plain value in a file of results, got {text!r}")
+    trust.check(config)
+    own: dict[str, Any] = _without_downloads(config)
+    readers = os.environ.get("KDEXP_STORE_DIR") or str(Path.home() / ".cache" / "kdexp")
+    store = Path(own["store_dir"])
+    if not any((store / name).is_dir() for name in _STORED):
+        own["store_dir"] = readers
+    elif store.resolve() != Path(readers).resolve():
+        check_folder(store, "store_dir")
+    tracking = own["tracking"]
+    kept = tracking["wandb"] if tracking.get("wandb") in ("offline", "disabled") else "auto"
+    return own | {"tracking": {**tracking, "wandb": kept, "entity": None, "uri": tracking_server()}}
+
+
+def _without_downloads(node: Any) -> Any:
+    if isinstance(node, Mapping):
+        return {key: False if key == "download" else _without_downloads(value) for key, value in node.items()}
+    return [_without_downloads(value) for value in node] if isinstance(node, list) else node
+
+
+def _texts(node: Any, setting: str = "") -> Iterator[tuple[str, str]]:
+    """Every string in nested values, with its place."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from _texts(value, f"{setting}.{key}" if setting else str(key))
+    elif isinstance(node, list | tuple):
+        for number, value in enumerate(node):
+            yield from _texts(value, f"{setting}.{number}")
+    elif isinstance(node, str):
+        yield setting, node
+
+
+def check_texts(config: Mapping[str, Any]) -> None:
+    """See that a configuration gives nothing away: it is written into the run folder and sent to trackers.
+
+    Args:
+        config: its values, with interpolations that are not resolved yet.
+
+    Raises:
+        ValueError: an interpolation that reads another environment variable than `VARIABLES` (or might, being put
+            together or decoded when it is resolved); a password in an address.
+    """
+    for setting, text in _texts(config):
+        for found in re.finditer(r"\$\{\s*([^:}]*)(?::\s*(\w*)\s*[,}])?", text):
+            name, argument = found[1].strip(), found[2]
+            reads = name == "oc.env" and argument not in VARIABLES
+            if reads or "$" in name or name in ("oc.create", "oc.decode"):
+                raise ValueError(
+                    f"{setting} must read no environment variable but {', '.join(VARIABLES)}, because "
+                    f"settings are written into results, got {text}"
+                )
+    check_passwords(config)
+
+
+def check_passwords(config: Mapping[str, Any]) -> None:
+    """See that no address in a configuration has a password.
+
+    Raises:
+        ValueError: one has.
+    """
+    for setting, text in _texts(config):
+        if without_password(text) != text:
+            raise ValueError(
+                f"{setting} must hold no password, because settings are written into results (MLflow's: "
+                f"MLFLOW_TRACKING_URI), got {without_password(text)}"
+            )
+
+
+def without_password(text: str) -> str:
+    """A text with the passwords in its addresses replaced by stars."""
+    return _PASSWORD.sub(lambda found: f"{found[2]}***" if found[2] else f"{found[1]}:***@", text)
+
+
+def printable(text: object) -> str:
+    """A text for the terminal: what that would obey is written out, and the passwords in its addresses are left out."""
+    return without_password(_OBEYED.sub(lambda found: ascii(found[0])[1:-1], str(text)))
+
+
+def tracking_server() -> str:
+    """MLflow's store: what the environment's MLFLOW_TRACKING_URI says, less its password, or a file here."""
+    return without_password(os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db")
+
+
+def inside(folder: Path, name: object) -> Path:
+    """The path of something in a folder, by a name that comes from a file.
+
+    Raises:
+        ValueError: it is not in the folder, or a link in it leads out.
+    """
+    path = folder / str(name)
+    try:
+        is_inside = path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a name that is too long or has a null byte
+        raise ValueError(f"{folder} must hold what its files name, got {str(name)!r}: {error}") from error
+    if not is_inside:
+        raise ValueError(f"{folder} must hold what its files name, got {str(name)!r}, which is outside")
+    return path
+
+
+def check_folder(folder: Path, setting: str) -> None:
+    """See that what is read in a run folder is its own, and that what is written into it stays there.
+
+    Args:
+        folder: of a run.
+        setting: the setting that named it, for messages.
+
+    Raises:
+        ValueError: a link in it leads out; it has settings of W&B, which would say where to send the run.
+    """
+    for place, folders, files in os.walk(folder):
+        for path in (Path(place, name) for name in (*folders, *files)):
+            if path.is_symlink() and not _leads_inside(path, folder):
+                raise ValueError(f"{setting} must hold no link to what is outside, got {path}")
+        if Path(place).name == "wandb":
+            folders.clear()  # each of W&B's own folders in it has a link to its log
+    for name in ("wandb", ".wandb"):
+        if (folder / name / "settings").exists():
+            raise ValueError(f"{setting} must hold no settings of W&B, got {folder / name / 'settings'}")
+
+
+def _leads_inside(path: Path, folder: Path) -> bool:
+    try:
+        inside(folder, path.relative_to(folder))
+    except ValueError:
+        return False
+    return True

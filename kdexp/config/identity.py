@@ -1,0 +1,147 @@
+"""What a run is known by: fingerprints of what it computes, and the code's version."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from kdexp.config import trust
+
+
+def fingerprint(content: Any) -> str:
+    """First 16 hex digits of the SHA-256 of the content's canonical JSON."""
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+# Settings that say where and how a run is executed or watched, not what it computes.
+RUN_ONLY = (
+    "tracking",
+    "robustness",
+    "data_dir",
+    "store_dir",
+    "output_dir",
+    "resume",
+    "rerun",
+    "sweep_name",
+    "sweep_dir",
+    "choices",
+)
+# Settings that a student trained alone does not feel; alpha is 1 then.
+DISTILLATION_ONLY = (
+    "alpha_schedule",
+    "temperature",
+    "temperature_schedule",
+    "teacher",
+    "loss",
+    "feature_loss",
+    "scheme",
+)
+
+
+def run_fingerprint(config: Mapping[str, Any]) -> str:
+    """Identifies what a run computes; config as `plain` gives it.
+
+    A control's is `control_fingerprint`: at ``alpha == 1`` the same run comes out at every temperature.
+    """
+    return control_fingerprint(config) if is_control(config) else _fingerprint_without(config, RUN_ONLY)
+
+
+def control_fingerprint(config: Mapping[str, Any]) -> str:
+    """Identifies the control of a run: the same student, data, recipe and seed, without a teacher.
+
+    A run and its control have the same value; the control is the one with ``alpha == 1``.
+    """
+    return _fingerprint_without(config, (*RUN_ONLY, *DISTILLATION_ONLY, "alpha"))
+
+
+def _fingerprint_without(config: Mapping[str, Any], ignored: Sequence[str]) -> str:
+    content = {key: value for key, value in as_typed(config).items() if key not in ignored}
+    if not content.get("quick"):  # fingerprints of runs before there was such a setting have none
+        content.pop("quick", None)
+    content["dataset"] = _without_folder(content["dataset"])
+    source = (content.get("scheme") or {}).get("source") or {}
+    if source.get("source", {}).get("download"):  # not left out as above: fingerprints of earlier runs have it as false
+        source = {**source, "source": {**source["source"], "download": False}}
+        content["scheme"] = {**content["scheme"], "source": source}
+    return fingerprint(content)
+
+
+_NAMED_BY_DATA = "classes_from_data"  # a mark in the configuration of results.json, no setting
+
+
+def with_class_names(config: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """The configuration for results.json when ``dataset.classes`` is null and the data have names of their own."""
+    return {**config, "dataset": {**config["dataset"], "classes": list(names), _NAMED_BY_DATA: True}}
+
+
+def as_typed(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A configuration without what `with_class_names` added: it is no setting, and has no part in a fingerprint."""
+    dataset = config.get("dataset", {})
+    if _NAMED_BY_DATA not in dataset:
+        return config
+    settings = {key: value for key, value in dataset.items() if key != _NAMED_BY_DATA}
+    return {**config, "dataset": settings | {"classes": None}}
+
+
+def run_key(config: Mapping[str, Any]) -> str:
+    """Identifies a run's outcome: what it computes, and the code that computes it."""
+    return fingerprint([run_fingerprint(config), code_version()])
+
+
+@cache
+def code_version() -> str:
+    """Version of kdexp and a digest of its source and that of the packages in KDEXP_TRUST."""
+    digest = hashlib.sha256(own_source())
+    for package in sorted({name.split(".")[0] for name in trust.packages()}):
+        digest.update(_digest(package))
+    return f"{version('kdexp')}+{digest.hexdigest()[:8]}"
+
+
+@cache
+def own_source() -> bytes:
+    """Digest of kdexp's source, as it was when this was called first: see `kdexp.sweeps.preload`."""
+    return _digest("kdexp")
+
+
+def _digest(package: str) -> bytes:
+    digest = hashlib.sha256()
+    for path in _sources(package):
+        digest.update(f"{package}/{path.name}".encode() + path.read_bytes())
+    return digest.digest()
+
+
+def _sources(package: str) -> list[Path]:
+    spec = find_spec(package)
+    if spec is None:
+        return []
+    if spec.submodule_search_locations is None:
+        return [Path(spec.origin)] if spec.has_location and spec.origin else []
+    return sorted(path for folder in spec.submodule_search_locations for path in Path(folder).rglob("*.py"))
+
+
+def _without_folder(dataset: Mapping[str, Any]) -> dict[str, Any]:
+    source = {key: value for key, value in dataset["source"].items() if key not in ("data_dir", "download")}
+    return {**dataset, "source": source}
+
+
+ADVERSARIAL_TRAINING = ("pgd_at", "trades")
+"""Schemes that train on adversarial examples without a teacher; a teacher's own recipe may have one."""
+ROBUST_DISTILLATION = ("ard", "rslad", "iad", "adaad")
+"""Schemes that distill on adversarial examples."""
+
+
+def is_control(config: Any) -> bool:
+    """Whether the student is trained alone: alpha is 1 to the end, no representation is compared, nothing attacks."""
+    schedule = config["alpha_schedule"]
+    always = config["alpha"] == 1 and (schedule["kind"] == "constant" or schedule["final"] == 1)
+    return bool(always and not config["feature_loss"] and config["scheme"].get("name") not in ADVERSARIAL_TRAINING)
+
+
+def is_attacked(config: Any) -> bool:
+    """Whether the student is trained on adversarial examples."""
+    return not is_control(config) and config["scheme"].get("name") in ADVERSARIAL_TRAINING + ROBUST_DISTILLATION

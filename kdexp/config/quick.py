@@ -1,0 +1,54 @@
+"""``quick=true``: every part of an experiment small, to see that it runs; its numbers mean nothing."""
+
+from collections.abc import Collection
+from fnmatch import fnmatchcase
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+TRAIN_BATCHES = 2
+"""Training batches of a student and of a teacher, each of the batch size that is set."""
+EVALUATED = 64
+"""Samples of val and of test."""
+NOTE = (
+    f"quick run: {TRAIN_BATCHES} training batches, {EVALUATED} samples of val and of test, few epochs: "
+    "its numbers mean nothing (quick=true)"
+)
+_SETTINGS: dict[str, int | str] = {
+    "trainer.max_epochs": 2,
+    "teacher*.recipe.max_epochs": 1,
+    "*scheme.attack.steps": 2,
+    "robustness.samples": 16,
+    "robustness.attacks.samples": 8,
+    "robustness.attacks.kinds.*.steps": 2,
+    "robustness.corruptions.published": False,  # they are of the whole test split
+    "robustness.resamples": 100,
+    "hydra.sweeper.trials": 4,
+    "hydra.sweeper.params.seed": "0,1",
+}
+"""Pattern of settings -> the most that a quick run takes; `*` is any text, also several levels."""
+
+
+def mark(config: Any) -> dict[str, Any]:
+    """What the key of something in the store has of a quick run, so that it is not taken for that of the whole data."""
+    return {"quick": [TRAIN_BATCHES, EVALUATED]} if config.quick else {}
+
+
+def shorten(config: DictConfig, typed: Collection[str]) -> None:
+    """Make what takes long in a composed configuration small, in place.
+
+    Args:
+        config: of a program that trains.
+        typed: names of the settings that somebody typed: these stay as they are.
+    """
+    from kdexp.config.leaves import leaves  # here: it needs the configuration, whose loader needs this
+
+    named: Any = OmegaConf.to_container(config, resolve=False)
+    for name, value in dict(leaves(named)).items():
+        for pattern, most in _SETTINGS.items():
+            if fnmatchcase(name, pattern) and name not in typed and not _is_within(value, most):
+                OmegaConf.update(config, name, most)
+
+
+def _is_within(value: Any, most: int | str) -> bool:
+    return isinstance(value, int) and isinstance(most, int) and value <= most

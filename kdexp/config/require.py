@@ -1,0 +1,41 @@
+"""The refusal of a setting in one line: its name, the rule and the value."""
+
+from typing import Any, TypeGuard
+
+
+def missing_values(node: Any, path: str) -> list[str]:
+    """Paths of the values below a node that must be given and are not."""
+    if isinstance(node, dict):
+        return [name for key, value in node.items() for name in missing_values(value, f"{path}.{key}")]
+    return [path] if node == "???" else []
+
+
+def check_choice_or_auto(name: str, value: Any) -> None:
+    """Refuse what is neither true, false nor auto."""
+    require(value in (True, False, "auto"), name, "must be true, false or auto", value)
+
+
+def require(rule_holds: object, setting: str, rule: str, value: object) -> None:
+    """Refuse a setting whose rule does not hold.
+
+    Raises:
+        ValueError: ``SETTING RULE, got VALUE``.
+    """
+    if not rule_holds:
+        raise ValueError(f"{setting} {rule}, got {value}")
+
+
+def require_numbers(setting: str, value: object) -> None:
+    """Refuse a setting that is no list of numbers, or an empty one; value in plain Python types."""
+    numbers = isinstance(value, list) and value and all(map(is_number, value))
+    require(numbers, setting, "must be a list of numbers", value)
+
+
+def is_count(value: object) -> TypeGuard[int]:
+    """Whether a setting without a type of its own is a whole number of at least 1."""
+    return isinstance(value, int) and is_number(value) and value >= 1
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a setting without a type of its own is a number."""
+    return isinstance(value, int | float) and not isinstance(value, bool)

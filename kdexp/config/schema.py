@@ -1,0 +1,60 @@
+"""The settings of all packages together."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from kdexp.config import typed
+from kdexp.data.settings import Augment, Dataset
+from kdexp.experiment.settings import Tracking
+from kdexp.training.settings import Schedule, Trainer
+
+
+@dataclass
+class Config:
+    """Everything `kdexp.experiment.run.run` reads. The groups' own keys (networks, losses, optimizers) are free."""
+
+    dataset: Dataset = MISSING
+    teacher: dict[str, Any] = MISSING
+    student: dict[str, Any] = MISSING
+    loss: dict[str, Any] = MISSING
+    feature_loss: dict[str, Any] = field(default_factory=dict)
+    scheme: dict[str, Any] = field(default_factory=dict)
+    optimizer: dict[str, Any] = MISSING
+    scheduler: dict[str, Any] = MISSING
+    trainer: Trainer = MISSING
+    tracking: Tracking = MISSING
+    robustness: dict[str, Any] = field(default_factory=dict)
+    augment: Augment = field(default_factory=Augment)
+    alpha: float = MISSING
+    temperature: float = MISSING
+    alpha_schedule: Schedule = field(default_factory=Schedule)
+    temperature_schedule: Schedule = field(default_factory=Schedule)
+    label_smoothing: float = 0.0
+    seed: int = 0
+    quick: bool = False
+    data_dir: str = MISSING
+    store_dir: str = MISSING
+    output_dir: str = MISSING
+    resume: str | None = None
+    rerun: str | None = None
+    sweep_name: str | None = None
+    sweep_dir: str | None = None
+    choices: dict[str, str] = field(default_factory=dict)
+
+
+def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration from a file, with what every reader takes for granted, whoever wrote it.
+
+    Args:
+        config: plain values, of this kdexp or an earlier one.
+
+    Returns:
+        The configuration, with the defaults of settings that did not exist when it was written.
+
+    Raises:
+        ValueError: a setting without a default is missing, or one has a value of the wrong type.
+    """
+    return typed.complete(config, Config, "config")

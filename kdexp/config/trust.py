@@ -1,0 +1,256 @@
+"""What a configuration may call: each of its slots has its own list.
+
+Configurations travel, in run folders, in the cards of caches and as yaml files, and each `_target_` in one is a call.
+So a slot (a student, a loss, an optimizer, ...) takes one kind of thing: a public constructor that is defined in
+kdexp's own files for that slot, or an optimizer or scheduler of a library. A `_target_` anywhere else is refused, and
+so is every path with a part that begins with `_`. The environment variable KDEXP_TRUST adds a user's own packages to
+every slot: the user says it, not the configuration.
+"""
+
+import inspect
+import os
+import pkgutil
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeAlias
+
+Place: TypeAlias = "str | Mapping[str, Place]"
+"""What may stand somewhere: the name of a slot, or what may stand under each key; ``*``: under every other key."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place of a configuration that names what is called.
+
+    Attributes:
+        what: may stand there, in words.
+        packages: where it is defined.
+        is_kind: whether a class or function of these packages is of the slot's kind.
+        partial: whether it is called later, with more arguments (`_partial_`).
+        inner: what may stand under its keys.
+    """
+
+    what: str
+    packages: tuple[str, ...]
+    is_kind: Callable[[Any], bool]
+    partial: bool = False
+    inner: Mapping[str, Place] = field(default_factory=dict)
+
+
+def _takes(*names: str) -> Callable[[Any], bool]:
+    """Whether these are the first parameters."""
+    return lambda found: list(inspect.signature(found).parameters)[: len(names)] == list(names)
+
+
+def _is_a(base: str) -> Callable[[Any], bool]:
+    """Whether it is a class that is derived from this one; named, so that torch is imported only when needed."""
+    return lambda found: inspect.isclass(found) and issubclass(found, pkgutil.resolve_name(base))
+
+
+def _is_operator(found: Any) -> bool:
+    parameters = list(inspect.signature(found).parameters)
+    return inspect.isfunction(found) and parameters[1:2] == ["index"] and "seed" in parameters
+
+
+def _is_schedule(found: Any) -> bool:
+    is_class = _is_a("torch.optim.lr_scheduler:LRScheduler")
+    return (inspect.isfunction(found) or is_class(found)) and _takes("optimizer")(found)
+
+
+_RECIPE: Mapping[str, Place] = {
+    "optimizer": "optimizer",
+    "scheduler": "scheduler",
+    "augment": {"transforms": {"*": "transform"}},
+}
+_is_network = _takes("num_classes", "input_shape")
+SLOTS: Mapping[str, Slot] = {
+    "network": Slot("a network of kdexp.models", ("kdexp.models",), _is_network),
+    "teacher": Slot(
+        "a network of kdexp.models",
+        ("kdexp.models",),
+        _is_network,
+        inner={"recipe": _RECIPE, "members": {"*": "teacher"}},
+    ),
+    "source": Slot(
+        "the load function of a data set of kdexp.data",
+        ("kdexp.data",),
+        lambda found: inspect.isfunction(found) and found.__name__ == "load",
+    ),
+    "transform": Slot("a transform of kdexp.data.augment", ("kdexp.data.augment",), inspect.isclass),
+    "loss": Slot("a loss of kdexp.losses", ("kdexp.losses",), _is_a("torch.nn:Module"), inner={"loss": "loss"}),
+    "feature_loss": Slot(
+        "a feature loss of kdexp.feature_losses",
+        ("kdexp.feature_losses",),
+        lambda found: _is_a("torch.nn:Module")(found) and _takes("pair")(found),
+    ),
+    "optimizer": Slot(
+        "an optimizer of torch.optim or timm.optim",
+        ("torch.optim", "timm.optim"),
+        _is_a("torch.optim:Optimizer"),
+        partial=True,
+    ),
+    "scheduler": Slot(
+        "a schedule of kdexp.schedules or torch.optim.lr_scheduler",
+        ("kdexp.schedules", "torch.optim.lr_scheduler"),
+        _is_schedule,
+        partial=True,
+    ),
+    "axis": Slot(
+        "an axis of kdexp.robustness.axes",
+        ("kdexp.robustness.axes",),
+        lambda found: _is_a("kdexp.robustness.axes.base:Axis")(found) and found.__name__ != "Axis",
+        inner={"kinds": {"*": "perturbation"}},
+    ),
+    "perturbation": Slot(
+        "a corruption or a dose curve of kdexp.robustness.corruption",
+        ("kdexp.robustness.corruption",),
+        lambda found: inspect.isclass(found) and _takes("operator")(found),
+        inner={"operator": "operator"},
+    ),
+    "operator": Slot("an operator of kdexp.robustness", ("kdexp.robustness",), _is_operator, partial=True),
+}
+EXPERIMENT: Mapping[str, Place] = {
+    "student": "network",
+    "teacher": "teacher",
+    "loss": "loss",
+    "feature_loss": {"*": "feature_loss"},
+    "scheme": {"assistants": {"*": "network"}, "peers": {"*": "network"}, "source": {"source": "source"}},
+    "optimizer": "optimizer",
+    "scheduler": "scheduler",
+    "augment": {"transforms": {"*": "transform"}},
+    "dataset": {"source": "source"},
+    "robustness": {"*": "axis"},
+}
+"""The slots of an experiment's configuration."""
+
+
+def packages() -> tuple[str, ...]:
+    """The packages that the user trusts: comma-separated in KDEXP_TRUST."""
+    return tuple(name.strip() for name in os.environ.get("KDEXP_TRUST", "").split(",") if name.strip())
+
+
+def check(node: Any, place: "Place | None" = EXPERIMENT, setting: str = "") -> None:
+    """See that every `_target_` stands in a slot, and is one that the slot takes; nothing is called.
+
+    Args:
+        node: a configuration or a part of one, in plain values.
+        place: what may stand there; None: nothing that is called.
+        setting: its name, for messages.
+
+    Raises:
+        ValueError: one line with the setting, the rule and the value.
+    """
+    prefix = f"{setting}." if setting else ""
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            _check_call(node, place, prefix)
+        inner = _inner(node, place)
+        for key, value in node.items():
+            named = isinstance(place, Mapping) and "*" in place
+            if named and not re.fullmatch(r"[\w.-]*\w", str(key)):  # some of them become names of files
+                raise ValueError(f"{setting} must have names of letters, digits, _, . and -, got {key!r}")
+            check(value, inner.get(key, inner.get("*")), f"{prefix}{key}")
+    elif isinstance(node, list | tuple):
+        for number, value in enumerate(node):
+            check(value, _of_items(place), f"{prefix}{number}")
+
+
+def _inner(node: Mapping[str, Any], place: "Place | None") -> Mapping[str, Place]:
+    """What may stand under a node's keys. A user's own constructor may be given what its slot takes."""
+    if not isinstance(place, str):
+        return place or {}
+    inner = SLOTS[place].inner
+    return {"*": place, **inner} if _is_yours(node.get("_target_")) else inner
+
+
+def _of_items(place: "Place | None") -> "Place | None":
+    """What may stand in a list: under a user's own constructor what may stand alone."""
+    return place if isinstance(place, str) else (place or {}).get("*")
+
+
+def _check_call(node: Mapping[str, Any], place: "Place | None", prefix: str) -> None:
+    if not isinstance(place, str):
+        raise ValueError(f"{prefix}_target_ must not be set: nothing is called there, got {node['_target_']!r}")
+    find(node["_target_"], place, prefix)
+    for key in node:
+        if str(key).startswith("_") and key != "_target_" and not (key == "_partial_" and SLOTS[place].partial):
+            raise ValueError(f"{prefix}{key} must not be set, got {node[key]!r}")
+
+
+def find(target: Any, slot: str, prefix: str = "") -> Any:
+    """The class or function that a `_target_` names.
+
+    Args:
+        target: a dotted path.
+        slot: where it stands, a name of `SLOTS`.
+        prefix: of the setting, for messages.
+
+    Raises:
+        ValueError: it is not one that the slot takes, or does not exist.
+    """
+    module, _, name = str(target).rpartition(".")
+    is_public = not any(part.startswith("_") for part in str(target).split("."))
+    is_ours = any(f"{module}.".startswith(f"{package}.") for package in SLOTS[slot].packages)
+    if is_public and (is_ours or _is_yours(target)):
+        try:
+            found = pkgutil.resolve_name(target if _is_yours(target) else f"{module}:{name}")
+        except Exception as error:  # whatever a module does when it is imported
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            rule = "must name something that can be imported"
+            raise ValueError(f"{prefix}_target_ {rule}, got {target!r}: {reason}") from error
+        # Where it is defined, and not only where it was found: kdexp.data.x.os.system is none of kdexp's.
+        home = str(getattr(found, "__module__", ""))
+        if _is_yours(target) and _is_yours(home):
+            return found
+        is_callable = inspect.isclass(found) or inspect.isfunction(found)
+        if is_callable and f"{home}.".startswith(f"{module}.") and SLOTS[slot].is_kind(found):
+            return found
+    raise ValueError(
+        f"{prefix}_target_ must be {SLOTS[slot].what}, or be defined in a package that the environment "
+        f"variable KDEXP_TRUST names, got {target!r}"
+    )
+
+
+def _is_yours(path: Any) -> bool:
+    return any(f"{path}.".startswith(f"{package}.") for package in packages())
+
+
+def build(node: Mapping[str, Any], slot: str, *args: Any) -> Any:
+    """Call what a part of a configuration names, with the values beside it.
+
+    What is checked is what is called: no other code reads the values in between.
+
+    Args:
+        node: plain values, one of them the `_target_`.
+        slot: where it stands, a name of `SLOTS`.
+        args: come before its own values.
+
+    Returns:
+        What the call returns; with `_partial_` the call itself, for later.
+
+    Raises:
+        ValueError: see `check`; or it does not take these arguments.
+    """
+    check(node, slot)
+    return _built(node, slot, args)
+
+
+def _built(node: Any, place: "Place | None", args: tuple[Any, ...] = ()) -> Any:
+    """A checked node, with what its slots name in their place."""
+    if isinstance(node, list | tuple):
+        return [_built(value, _of_items(place)) for value in node]
+    if not isinstance(node, Mapping):
+        return node
+    inner = _inner(node, place)
+    values = {key: _built(value, inner.get(key, inner.get("*"))) for key, value in node.items()}
+    if "_target_" not in node or not isinstance(place, str):
+        return values
+    found = find(values.pop("_target_"), place)
+    if values.pop("_partial_", False):
+        return partial(found, *args, **values)
+    try:
+        return found(*args, **values)
+    except TypeError as error:  # an argument that it does not have, or lacks
+        raise ValueError(f"{node['_target_']}: {error}") from error

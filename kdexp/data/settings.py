@@ -1,0 +1,54 @@
+"""Settings of conf/dataset and of augmentation."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from kdexp.config.require import require
+
+
+@dataclass
+class Dataset:
+    """See conf/dataset/base.yaml."""
+
+    name: str = MISSING
+    source: dict[str, Any] = MISSING
+    task: str = "multiclass"
+    num_classes: int = MISSING
+    num_outputs: int = MISSING
+    input_shape: list[int] = MISSING
+    mean: list[float] = MISSING
+    std: list[float] = MISSING
+    classes: list[str] | None = None
+    batch_size: int = MISSING
+    eval_batch_size: int = MISSING
+    drop_last: bool = True
+    num_workers: int = 0
+    val_fraction: float = MISSING
+    split_seed: int = 0
+    train_fraction: float = 1.0
+    subset_seed: int = 0
+    imbalance_ratio: float = 1.0
+    label_noise: float = 0.0
+    label_noise_kind: str = "symmetric"
+    unlabeled_fraction: float = 0.0
+    resample: Any = None
+
+
+@dataclass
+class Augment:
+    """What is done to training batches, in this order; each transform has a `_target_`. See conf/train.yaml."""
+
+    transforms: list[Any] = field(default_factory=list)
+    views: int | None = None
+    seed: int = 0
+
+
+def check_classes(setting: str, dataset: Any) -> None:
+    """Refuse names of classes that are not as many as the classes, or not different."""
+    names = dataset.classes
+    wanted, found = dataset.num_classes, len(set(names or ()))
+    holds = names is None or found == len(names) == wanted
+    rule = f"must have as many different names as {setting}.num_classes={wanted} says"
+    require(holds, f"{setting}.classes", rule, f"{found} in {list(names or ())}")

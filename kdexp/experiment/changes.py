@@ -1,0 +1,66 @@
+"""Whether a run's data and files are still what they were."""
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from kdexp import results
+from kdexp.config.compose import one_line
+from kdexp.experiment.members import teacher_files
+from kdexp.schemes.prior_runs import folder, steps
+
+log = logging.getLogger(__name__)
+
+
+def data_digest(values: Mapping[str, Any]) -> str:
+    """Digest of the data that an experiment would load now, see `kdexp.data.content.of_settings`.
+
+    Args:
+        values: its configuration, as `plain` gives it.
+    """
+    from kdexp.data.content import of_settings  # here: --help and most refusals must not wait for torch
+
+    return of_settings(values["dataset"]["source"], Path(values["store_dir"]))
+
+
+def what_changed(
+    found: Mapping[str, Any], values: Mapping[str, Any], digest: Callable[[Mapping[str, Any]], str] = data_digest
+) -> str:
+    """What a run was made of that is another thing now, though its settings are the same: files may be replaced.
+
+    Args:
+        found: its results.
+        values: its configuration now, as `kdexp.config.compose.plain` gives it.
+        digest: see `kdexp.experiment.changes.data_digest`.
+
+    Returns:
+        For a message; empty where nothing did. What cannot be read any more does not matter to a run that is completed;
+        a warning says so.
+    """
+    try:
+        if _has_other_data(found, values, digest):
+            return "its data have changed since"
+        for name, step in steps(values):
+            place = folder(values, name) / results.FILE
+            of_others = name and step["dataset"]["source"] != values["dataset"]["source"]
+            if of_others and place.is_file() and _has_other_data(results.read(place.parent, "step"), step, digest):
+                return f"the data of its step {name!r} have changed since"
+        known = found.get("teacher_files") or {}
+        for setting, now in (teacher_files(values) if known else {}).items():
+            if known.get(setting, now) != now:
+                return f"the file of {setting}.weights has changed since"
+    except (ValueError, OSError) as error:
+        if found["status"] != "completed":
+            raise
+        log.warning(
+            "warning: whether what a completed run was made of is still the same is not known: %s", one_line(error)
+        )
+    return ""
+
+
+def _has_other_data(
+    found: Mapping[str, Any], values: Mapping[str, Any], digest: Callable[[Mapping[str, Any]], str]
+) -> bool:
+    # An older kdexp's run has no digest, nor has one that ended before it had read its data.
+    return found.get("data_content") is not None and results.has_other_data(found, digest(values))

@@ -1,0 +1,187 @@
+"""The rules of a whole configuration, before anything is trained."""
+
+import re
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from kdexp.config import trust
+from kdexp.config.compose import plain
+from kdexp.config.identity import ADVERSARIAL_TRAINING, ROBUST_DISTILLATION, is_attacked, is_control
+from kdexp.config.objects import target
+from kdexp.config.require import missing_values, require
+from kdexp.data.settings import check_classes
+from kdexp.experiment.members import has_no_place_for_teachers, named_teachers, teachers
+from kdexp.experiment.settings import check_tracking
+from kdexp.robustness import configured
+from kdexp.schemes.settings import check_adversarial
+from kdexp.teacher.settings import CACHE_MODES, check_teacher
+from kdexp.training.settings import PRECISIONS, check_distillation, check_monitor, check_rate, check_trainer
+
+
+def check(config: Any) -> None:
+    """The rules that need no data and no network. Called before anything heavy, for a sweep on every job first.
+
+    Raises:
+        ValueError: one line with the setting, the rule and the value.
+    """
+    check_values(config)
+    for part in trust.EXPERIMENT:
+        trust.check(OmegaConf.to_container(config[part], resolve=True), trust.EXPERIMENT[part], part)
+    if config.scheme:
+        _check_scheme(config.scheme, config)
+    _check_views(config)
+
+
+def check_values(config: Any) -> None:
+    """Those of the rules of `check` that need nothing imported that the configuration names: they take no time.
+
+    Raises:
+        ValueError: one line with the setting, the rule and the value.
+    """
+    # Not of the whole: before a sweep's jobs start, Hydra's own values are not there yet.
+    for part in ("dataset", "teacher", "student", "trainer"):
+        missing = missing_values(OmegaConf.to_container(config[part]), part)
+        require(not missing, ", ".join(missing), "must be given", "nothing")
+    check_distillation(config)
+    check_trainer(config.trainer, config.optimizer)
+    check_rate("optimizer", config.optimizer)
+    check_monitor("trainer.monitor", config.trainer.get("monitor"), config.dataset, attacked=is_attacked(config))
+    dataset = config.dataset
+    require(
+        dataset.task in ("multiclass", "binary", "multilabel"),
+        "dataset.task",
+        "must be multiclass, binary or multilabel",
+        dataset.task,
+    )
+    require(dataset.batch_size >= 1, "dataset.batch_size", "must be at least 1", dataset.batch_size)
+    require(dataset.eval_batch_size >= 1, "dataset.eval_batch_size", "must be at least 1", dataset.eval_batch_size)
+    require(dataset.num_workers >= 0, "dataset.num_workers", "must be at least 0", dataset.num_workers)
+    fewest = 1 if dataset.task == "multilabel" else 2
+    require(dataset.num_classes >= fewest, "dataset.num_classes", f"must be at least {fewest}", dataset.num_classes)
+    check_classes("dataset", dataset)
+    shape = list(dataset.input_shape)
+    require(shape and min(shape) >= 1, "dataset.input_shape", "must be sizes of at least 1, one or more", shape)
+    require(0 <= config.seed < 2**63, "seed", "must be in [0, 2^63)", config.seed)
+    _check_networks(config)
+    name = config.sweep_name
+    require(name is None or re.fullmatch(r"[\w.-]*\w", name), "sweep_name", "must be letters, digits, _, . and -", name)
+    require(config.rerun in (None, "all"), "rerun", "must be null or all", config.rerun)
+    if config.robustness:
+        configured.check(plain(config.robustness))
+    check_tracking(config.tracking)
+
+
+def _check_networks(config: Any) -> None:
+    """Of teachers whatever the loss: whether it needs one is known when it is imported."""
+    dataset = config.dataset
+    asked = {} if has_no_place_for_teachers(config) else named_teachers(config)
+    for name, teacher in asked.items():
+        check_teacher(name, teacher)
+        attacked = bool(teacher.recipe.get("scheme"))
+        check_monitor(f"{name}.recipe.monitor", teacher.recipe.get("monitor"), dataset, attacked=attacked)
+    for name, network in {"student": config.student, **asked}.items():
+        require(
+            network.num_classes == dataset.num_outputs,
+            f"{name}.num_classes",
+            f"must be {dataset.num_outputs}, the outputs that dataset={dataset.name} (task {dataset.task}) needs",
+            network.num_classes,
+        )
+
+
+def _check_scheme(scheme: Any, config: Any) -> None:
+    names = (
+        "teacher_assistant",
+        "born_again",
+        "mutual",
+        "ema",
+        "cross_domain",
+        *ADVERSARIAL_TRAINING,
+        *ROBUST_DISTILLATION,
+    )
+    name = scheme.get("name")
+    require(name in names, "scheme.name", f"must be one of {', '.join(names)}", name)
+    if name in ("mutual", "ema"):
+        require(
+            not config.feature_loss,
+            "feature_loss",
+            f"needs a teacher, which scheme={name} does not have",
+            "+".join(config.feature_loss),
+        )
+    if name in ADVERSARIAL_TRAINING + ROBUST_DISTILLATION:
+        check_adversarial("scheme", scheme)
+        require(
+            not config.feature_loss, "feature_loss", f"must be empty with scheme={name}", "+".join(config.feature_loss)
+        )
+    if name in ROBUST_DISTILLATION and not is_control(config):
+        require(
+            bool(teachers(config)),
+            "loss",
+            f"must be one that asks a teacher with scheme={name}",
+            config.loss["_target_"],
+        )
+        require(
+            config.teacher.get("cache", "none") == "none",
+            "teacher.cache",
+            f"must be none with scheme={name}",
+            config.teacher.get("cache"),
+        )
+    if name == "ema":
+        require(0 <= scheme.decay < 1, "scheme.decay", "must be in [0, 1)", scheme.decay)
+    if name == "born_again":
+        require(scheme.generations >= 2, "scheme.generations", "must be at least 2", scheme.generations)
+    members = scheme.get("assistants" if name == "teacher_assistant" else "peers") or {}
+    for member, network in members.items():
+        require(
+            network.num_classes == config.dataset.num_outputs,
+            f"scheme...{member}.num_classes",
+            f"must be {config.dataset.num_outputs}",
+            network.num_classes,
+        )
+    if name == "cross_domain":
+        check_classes("scheme.source", scheme.source)
+        for key in ("task", "num_classes", "input_shape"):
+            require(
+                scheme.source[key] == config.dataset[key],
+                f"scheme.source.{key}",
+                f"must be the target's, {config.dataset[key]}",
+                scheme.source[key],
+            )
+
+
+def _check_views(config: Any) -> None:
+    teacher, views = config.teacher, config.augment.views
+    require(views is None or views >= 0, "augment.views", "must be null or at least 0", views)
+    require(
+        teacher.precision in PRECISIONS,
+        "teacher.precision",
+        f"must be one of {', '.join(PRECISIONS)}",
+        teacher.precision,
+    )
+    require(
+        re.fullmatch(CACHE_MODES, str(teacher.cache)) is not None,
+        "teacher.cache",
+        "must be none, views:K, exact or static",
+        teacher.cache,
+    )
+    require(
+        teacher.cache_precision in ("fp16", "fp32"),
+        "teacher.cache_precision",
+        "must be fp16 or fp32",
+        teacher.cache_precision,
+    )
+    require(teacher.cache_max_gb > 0, "teacher.cache_max_gb", "must be > 0", teacher.cache_max_gb)
+    top_k = teacher.cache_top_k
+    require(top_k is None or top_k >= 1, "teacher.cache_top_k", "must be null or at least 1", top_k)
+    if teacher.cache == "none" or views == 0:
+        return
+    require(
+        config.dataset.resample is None,
+        "teacher.cache",
+        "must be none or static with dataset.resample, which draws views of its own",
+        teacher.cache,
+    )
+    for transform in config.augment.transforms:
+        rule = f"must be none or static with {transform['_target_']}, whose partners depend on the batch"
+        mixes = getattr(target(transform, "transform"), "mixes_samples", False)
+        require(not mixes, "teacher.cache", rule, teacher.cache)

@@ -1,0 +1,86 @@
+"""The training of a student as configured."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from kdexp.config.compose import plain
+from kdexp.config.identity import is_attacked, is_control
+from kdexp.config.objects import instantiate
+from kdexp.experiment.data import Data, new_metrics
+from kdexp.experiment.losses import annealed, feature_losses, term, train_labels
+from kdexp.experiment.members import has_soft_term
+from kdexp.experiment.networks import build_peers
+from kdexp.metrics import monitor
+from kdexp.metrics.classification import Metrics
+from kdexp.robustness.attacks import PIXELS, Attack
+from kdexp.schemes.adversarial import ARD, IAD, RSLAD, TRADES, AdaAD, AdversarialDistiller, PGDTraining
+from kdexp.schemes.online import EMADistiller, MutualDistiller
+from kdexp.teacher.teacher import Teacher
+from kdexp.training.distiller import Distiller
+
+ADVERSARIAL: dict[str, type[AdversarialDistiller]] = {
+    "pgd_at": PGDTraining,
+    "trades": TRADES,
+    "ard": ARD,
+    "rslad": RSLAD,
+    "iad": IAD,
+    "adaad": AdaAD,
+}
+
+
+def adversarial(scheme: Any, dataset: Any, setting: str) -> Callable[..., Distiller]:
+    """The kind of training on adversarial examples that a scheme names.
+
+    Raises:
+        ValueError: an attack that makes no sense.
+    """
+    settings = plain(scheme)
+    is_image = len(dataset.input_shape) == 3
+    try:
+        attack = Attack(**settings.pop("attack"), bounds=PIXELS if is_image else None)
+    except ValueError as error:
+        raise ValueError(f"{setting}.attack: {error}") from error
+    mean, std = (list(dataset.mean), list(dataset.std)) if is_image else ([0.0], [1.0])
+    return partial(ADVERSARIAL[settings.pop("name")], attack=attack, mean=mean, std=std, **settings)
+
+
+def build_distiller(config: Any, learner: nn.Module, frozen: Teacher | None, data: Data) -> Distiller:
+    """The student's training as configured."""
+    full = config.trainer.full_train_metrics
+    module = data.student
+    features = {}
+    if config.feature_loss:
+        assert frozen is not None
+        features = feature_losses(config, learner, frozen.networks[0], train_labels(module.splits))
+    kind: Callable[..., Distiller] = partial(Distiller, teacher=frozen, feature_losses=features)
+    if config.scheme.get("name") == "ema" and not is_control(config):
+        kind = partial(EMADistiller, decay=config.scheme.decay)
+    elif config.scheme.get("name") == "mutual" and not is_control(config):
+        kind = partial(MutualDistiller, peers=build_peers(config))
+    elif config.scheme.get("name") in ADVERSARIAL and not is_control(config):
+        kind = partial(adversarial(config.scheme, config.dataset, "scheme"), teacher=frozen)
+    training = kind(
+        learner,
+        instantiate(config.optimizer, "optimizer"),
+        task=config.dataset.task,
+        num_outputs=config.dataset.num_outputs,
+        soft_loss=term(config.loss) if has_soft_term(config) else None,
+        alpha=annealed(config.alpha, config.alpha_schedule),
+        temperature=annealed(config.temperature, config.temperature_schedule),
+        scheduler=instantiate(config.scheduler, "scheduler"),
+        label_smoothing=config.label_smoothing,
+        seed=config.seed,
+        val_metrics=new_metrics(config, module, "val", fidelity=frozen is not None, alone=False),
+        train_metrics=Metrics(
+            config.dataset.task, config.dataset.num_outputs, samples=len(module.splits.train), accuracy_only=not full
+        ),
+        gradient_stats_every_n_steps=config.trainer.gradient_stats_every_n_steps,
+        log_every_n_steps=config.trainer.log_every_n_steps,
+    )
+    training.monitor, training.tie_breaker = monitor.rule(
+        config.trainer.get("monitor"), config.dataset, attacked=is_attacked(config)
+    )
+    return training

@@ -1,0 +1,49 @@
+"""What is known of a run before it begins."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kdexp.config import quick
+from kdexp.config.identity import code_version, control_fingerprint, is_attacked, is_control, run_fingerprint, run_key
+from kdexp.config.places import anchored
+from kdexp.experiment.members import teacher_files
+from kdexp.metrics import monitor
+
+LAUNCH = "KDEXP_LAUNCH"  # environment variable: which launch of a sweep a job belongs to
+TRIAL = "KDEXP_TRIAL"  # environment variable: which trial of a search a job is, by its id in the study
+
+
+def run_metadata(values: Mapping[str, Any], overrides: Sequence[str], earlier: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of a run before it begins, for results.json.
+
+    Args:
+        values: its configuration, as `kdexp.config.compose.plain` gives it.
+        overrides: what was typed.
+        earlier: the results of the run that is continued, or nothing.
+    """
+    chosen_by, _ = monitor.rule(values["trainer"].get("monitor"), values["dataset"], attacked=is_attacked(values))
+    return {
+        "choices": values["choices"],
+        "overrides": overrides,
+        "alpha": values["alpha"],
+        "temperature": values["temperature"],
+        "seed": values["seed"],
+        "fingerprint": run_fingerprint(values),
+        "code_version": code_version(),
+        "key": run_key(values),
+        "launch": os.environ.get(LAUNCH),
+        "control_fingerprint": control_fingerprint(values),
+        "is_control": is_control(values),
+        "epochs": {"monitor": chosen_by},
+        "wandb_id": earlier.get("wandb_id", os.urandom(4).hex()),
+        "data_content": earlier.get("data_content"),
+        "teacher_files": teacher_files(values),
+        **({"note": quick.NOTE} if values.get("quick") else {}),
+        "config": anchored(values),
+    }
+
+
+def trial() -> int | None:
+    """Which trial of a search this job is, by its id in the study; None of any other job."""
+    return int(os.environ[TRIAL]) if TRIAL in os.environ else None

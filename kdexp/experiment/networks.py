@@ -1,0 +1,249 @@
+"""Student, peers and teachers as networks."""
+
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from kdexp import __version__, run_folder
+from kdexp.config import trust
+from kdexp.config.compose import plain
+from kdexp.config.objects import instantiate, target
+from kdexp.contracts import Layers, Side
+from kdexp.experiment.members import teachers
+from kdexp.features import input_of_classifier, side
+from kdexp.models.pretrained_stem import resizing
+from kdexp.models.timm_models import without_sources
+from kdexp.teacher.settings import TEACHER_KEYS
+from kdexp.teacher.teacher import Teacher
+from kdexp.weights import load_weights
+
+# Keys of a student's and a teacher's configuration that are not arguments of its network.
+NETWORK_KEYS = ("feature_layers", "members", *TEACHER_KEYS)
+
+
+def build_network(config: Any, setting: str, dataset: Any, *, pretrained: bool | None = None) -> nn.Module:
+    """Build a network and see that it takes the data set's inputs and gives its outputs.
+
+    Args:
+        config: the network's.
+        setting: its name, for messages.
+        dataset: the configuration of the data set.
+        pretrained: whether it begins with published weights; None: as its configuration says. False for a network whose
+            weights all come from a file: then nothing is fetched, whatever its configuration says of where.
+
+    Raises:
+        ValueError: it does not.
+    """
+    arguments, size = _arguments(config, setting, dataset, pretrained)
+    try:
+        hook = None if size is None else resizing(size)
+        built: nn.Module = instantiate(arguments, "network")
+        if hook is not None:
+            built.register_forward_pre_hook(hook)
+    except ValueError as error:
+        names = {"resize", "name", *arguments}
+        is_setting = re.split("[ =]", str(error), maxsplit=1)[0] in names
+        raise ValueError(f"{setting}.{error}" if is_setting else f"{setting}: {error}") from error
+    probe = torch.zeros(2, *dataset.input_shape)
+    try:
+        with torch.no_grad():
+            found = tuple(built.eval()(probe).shape)
+    except Exception as error:  # whatever a network makes of inputs that it is not for
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        way = f" (+{setting}.resize=SIZE resizes images for it)" if len(dataset.input_shape) == 3 else ""
+        raise ValueError(
+            f"{setting} must take inputs of dataset.input_shape{way}, got {list(dataset.input_shape)}: {reason}"
+        ) from error
+    if found != (2, dataset.num_outputs):
+        raise ValueError(
+            f"{setting} must give (N, {dataset.num_outputs}) logits for dataset={dataset.name}, got {found}"
+        )
+    return built.train()
+
+
+def _arguments(config: Any, setting: str, dataset: Any, pretrained: bool | None) -> tuple[dict[str, Any], int | None]:
+    """What a network's constructor gets, with its ``_target_``; and the size that images are resized to before it."""
+    arguments = {key: value for key, value in plain(config).items() if key not in NETWORK_KEYS}
+    if pretrained is not None and "pretrained" in arguments:
+        arguments = (arguments if pretrained else without_sources(arguments)) | {"pretrained": pretrained}
+    constructor = trust.find(arguments.get("_target_"), "network", f"{setting}.")
+    size = None if "resize" in inspect.signature(constructor).parameters else arguments.pop("resize", None)
+    if size is not None:  # a network for images of another size than the data set's
+        if len(dataset.input_shape) != 3:
+            raise ValueError(f"{setting}.resize must be null where inputs are no images, got {size}")
+        arguments["input_shape"] = [*dataset.input_shape[:-2], size, size]
+    return arguments, size
+
+
+def description(config: Any, setting: str, member: Any, classes: Sequence[str] | None) -> dict[str, Any]:
+    """What a file of weights says of its network, so that it can be built and used without anything else.
+
+    Args:
+        config: the experiment's.
+        setting: that named the network, for messages.
+        member: its part of the configuration, the student's or a peer's.
+        classes: their names by number, where they have any.
+
+    Returns:
+        Plain values: ``architecture``, the importable name of its constructor; ``settings``, its arguments; ``resize``,
+        the size of images that its inputs are resized to, or None; ``deployed_by``, the representation losses that put
+        another network with parts of the teacher in its place (SimKD); ``task``, ``classes``, ``input_shape`` (of one
+        sample, without N), ``mean`` and ``std`` (inputs, images in [0, 1], were normalised with), ``kdexp_version``.
+    """
+    arguments, size = _arguments(member, setting, config.dataset, False)
+    dataset = config.dataset
+    return {
+        "kdexp_version": __version__,
+        "architecture": arguments.pop("_target_"),
+        "settings": arguments,
+        "resize": size,
+        "deployed_by": [loss["_target_"] for loss in config.feature_loss.values() if _deployed(loss) is not None],
+        "task": dataset.task,
+        "classes": classes,
+        **{key: list(dataset[key]) for key in ("input_shape", "mean", "std")},
+    }
+
+
+def _deployed(loss: Any) -> Callable[[Side, Side], nn.Module] | None:
+    """What makes the network that a representation loss puts in the student's place; most leave it where it is."""
+    found: Callable[[Side, Side], nn.Module] | None = getattr(target(loss, "feature_loss"), "deployed", None)
+    return found
+
+
+def build_student(config: Any, frozen: Teacher | None = None, *, pretrained: bool | None = None) -> nn.Module:
+    """The student, with initial weights that depend on the seed alone.
+
+    It is that of conf/student, or what a representation loss deploys in its place (SimKD), with parts of the teacher:
+    trained ones when the teacher is given; without it the same shapes, to load weights into.
+
+    Args:
+        config: the experiment's.
+        frozen: the teacher.
+        pretrained: see `network`; a run that is continued has its weights from a checkpoint.
+    """
+    torch.manual_seed(config.seed)
+    built = build_network(config.student, "student", config.dataset, pretrained=False if config.resume else pretrained)
+    for loss in config.feature_loss.values():
+        deployed = _deployed(loss)
+        if deployed is not None:
+            setting, member = the_teacher(config)
+            other = frozen.networks[0] if frozen else build_network(member, setting, config.dataset, pretrained=False)
+            sides = side_of(config, "student", config.student, built), side_of(config, setting, member, other)
+            built = deployed(*sides)
+    return laid_out(built, config.trainer.channels_last, config)
+
+
+def trained_student(config: Any, weights: Path, setting: str) -> nn.Module:
+    """The student of a finished run.
+
+    Args:
+        config: the run's.
+        weights: its student.safetensors.
+        setting: the setting that named it, for messages.
+    """
+    learner = build_student(config, pretrained=False)
+    load_weights(learner, run_folder.verified(weights, setting), setting)
+    return learner
+
+
+def peer_settings(config: Any) -> dict[str, Any]:
+    """The configuration of each other student of ``scheme=mutual``, by its name."""
+    return dict(config.scheme.peers or {"twin": config.student})
+
+
+def build_peers(config: Any) -> dict[str, nn.Module]:
+    """The other students of ``scheme=mutual``, each with initial weights of its own."""
+    built = {}
+    for place, (name, peer) in enumerate(peer_settings(config).items(), start=1):
+        torch.manual_seed(config.seed + place)
+        pretrained = False if config.resume else None
+        peer_network = build_network(peer, f"scheme.peers.{name}", config.dataset, pretrained=pretrained)
+        built[name] = laid_out(peer_network, config.trainer.channels_last, config)
+    return built
+
+
+def the_teacher(config: Any) -> tuple[str, Any]:
+    """The setting and the configuration of the one teacher that feature losses read.
+
+    Raises:
+        ValueError: there are several.
+    """
+    named = teachers(config)
+    if len(named) > 1:
+        raise ValueError(f"feature_loss needs a teacher of one network, got {len(named)}")
+    return next(iter(named.items()))
+
+
+def side_of(config: Any, setting: str, member: Any, built: nn.Module) -> Side:
+    """A network with the layers where its features are read."""
+    own = getattr(built, "layers", None)  # of a network that is deployed in the student's place
+    layers = own if isinstance(own, Layers) else _layers(setting, member)
+    try:
+        return side(built, layers, torch.zeros(2, *config.dataset.input_shape))
+    except ValueError as error:
+        raise ValueError(f"{setting}.feature_layers: {error}") from error
+
+
+def _layers(setting: str, member: Any) -> Layers | None:
+    """Where features are read in a network of conf/student or conf/teacher; None: they are to be found."""
+    given = plain(member)["feature_layers"]
+    if given == "auto":
+        return None
+    try:
+        return Layers(**given)
+    except TypeError as error:
+        rule = "must be auto, or have stages, penultimate, classifier and perhaps preact"
+        raise ValueError(f"{setting}.feature_layers {rule}, got {given}") from error
+
+
+def penultimate(config: Any, setting: str, member: Any, built: nn.Module) -> str | None:
+    """The path of what a network's classifier gets (see `kdexp.features`); None of one without a linear layer.
+
+    Args:
+        config: the experiment's.
+        setting: that named the network, for messages.
+        member: its part of the configuration.
+        built: the network.
+    """
+    if isinstance(getattr(built, "layers", None), Layers) or _layers(setting, member) is not None:
+        return side_of(config, setting, member, built).layers.penultimate
+    return input_of_classifier(built, torch.zeros(2, *config.dataset.input_shape))
+
+
+def laid_out(built: nn.Module, channels_last: bool | str, config: Any) -> nn.Module:
+    """The network, its weights in the memory format asked for; images follow in the first convolution."""
+    if is_channels_last(built, channels_last, config):
+        built.to(memory_format=torch.channels_last)
+    return built
+
+
+def is_channels_last(built: nn.Module, wanted: bool | str, config: Any) -> bool:
+    """Whether a network's weights and feature maps have their channels last.
+
+    With auto on a CPU, where it makes the network faster, which the widths of its convolutions decide and no clock, so
+    that the same settings give the same numbers again: a network with spatial convolutions of fewer than eight channels
+    is slower so, and one of more than 256 hardly gains (scripts/bench_layout.py; docs/benchmarks.md). On a GPU auto is
+    false.
+
+    Args:
+        built: the network.
+        wanted: a setting, ``trainer.channels_last`` or a teacher's ``recipe.channels_last``: true, false or auto.
+        config: the experiment's.
+    """
+    if wanted != "auto":
+        return bool(wanted)
+    if device_for(config.trainer.accelerator).type != "cpu":
+        return False
+    convolutions = [module for module in built.modules() if isinstance(module, nn.Conv2d)]
+    spatial = [layer for layer in convolutions if layer.groups == 1 and layer.kernel_size != (1, 1)]
+    return bool(convolutions) and all(8 <= layer.out_channels <= 256 for layer in spatial)
+
+
+def device_for(accelerator: str) -> torch.device:
+    """Where work that needs no Trainer is done."""
+    return torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")

@@ -1,0 +1,142 @@
+"""One experiment: the whole of it, from the data to results.json."""
+
+import logging
+import os
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from kdexp import results, run_folder
+from kdexp.config import quick
+from kdexp.config.compose import plain
+from kdexp.config.foreign import check_folder, stored
+from kdexp.config.identity import (
+    fingerprint,
+    run_fingerprint,
+)
+from kdexp.config.places import moved
+from kdexp.experiment import changes, metadata
+from kdexp.experiment.check import check
+from kdexp.experiment.metadata import run_metadata, trial
+from kdexp.experiment.ranks import rank
+from kdexp.pace import IMPORTING, said_meanwhile
+from kdexp.schemes import prior_runs
+
+if TYPE_CHECKING:
+    from kdexp.experiment.parts import Parts
+    from kdexp.sweeps.optuna_study import Judge
+from kdexp.experiment.earlier_run import find_earlier
+from kdexp.experiment.prior_runs import complete_prior_run, recording_on_rank_0
+
+log = logging.getLogger(__name__)
+
+
+def run(config: DictConfig, parts: "Parts | None" = None) -> dict[str, Any]:
+    """Run one experiment: the whole of it, from the data to results.json.
+
+    Args:
+        config: as `kdexp.config.compose.compose` or Hydra makes it. Everything is written to ``config.output_dir``.
+        parts: what is shared with other runs in this process; None: nothing.
+
+    Returns:
+        The content of results.json; an empty dict on ranks other than 0.
+
+    Raises:
+        ValueError: a setting breaks a rule, or the folder holds another run; nothing has been trained yet.
+        FileNotFoundError: data or weights are not where the settings say.
+        Diverged: a part of the loss was no longer finite; the last good checkpoint is kept.
+    """
+    folder = Path(config.resume or config.output_dir).absolute()
+    if config.resume:
+        results.read(folder, "resume")
+        check_folder(folder, "resume")
+    with run_folder.alone(folder) if rank() == 0 else nullcontext():
+        return _run(config, folder, parts)
+
+
+def _run(config: DictConfig, folder: Path, parts: "Parts | None") -> dict[str, Any]:
+    earlier = find_earlier(config, folder)
+    if earlier.get("status") == "completed" and (trial() is not None or "test" in earlier["metrics"]):
+        log.info("this run is complete already: %s", folder)
+        if config.robustness and not config.resume and not (folder / "robustness.json").is_file():
+            log.warning(
+                "warning: it has no robustness report: kdexp-eval %s robustness=... makes one",
+                results.argument("run", folder),
+            )
+        return earlier
+    if earlier and rank() == 0:
+        log.info("continuing this run, which ended as %s: %s", earlier["status"], folder)
+    if config.resume:
+        config = _continued(earlier["config"], folder, config)
+    if config.quick:
+        log.info(quick.NOTE)
+    check(config)
+    values = plain(config)
+    if config.resume and rank() == 0 and (changed := changes.what_changed(earlier, values)):
+        log.warning("warning: %s: the results of this run are of both", changed)
+    overrides = earlier.get("overrides", _overrides())
+    # Imported here: --help and shell completion must not wait for torch.
+    with said_meanwhile(IMPORTING):
+        from kdexp.experiment.evaluation import ensemble
+        from kdexp.experiment.single_run import distill
+        from kdexp.report.terminal import show_run
+
+    judge = _judge(values)
+    started = time.perf_counter()
+    names = []
+    with recording_on_rank_0(folder, run_metadata(values, overrides, earlier)) as record:
+        for name, step in prior_runs.steps(values):
+            if name:
+                names.append(name)
+                record["steps"] = names
+                complete_prior_run(step, name, overrides, fingerprint([run_fingerprint(values), name]))
+            else:
+                distill(OmegaConf.create(step), folder, record, parts, judge)
+        if rank() == 0:
+            if config.scheme.get("ensemble") and names and judge is None:
+                record["ensemble"] = ensemble(config, [*(prior_runs.folder(values, name) for name in names), folder])
+            record["cost"]["seconds"]["total"] = time.perf_counter() - started
+            if earlier.get("status") == "completed":  # a trial of a search that is chosen: it was trained before
+                record["cost"] = earlier["cost"]
+    if rank() != 0:
+        return {}
+    if config.sweep_dir is None or config.resume:
+        show_run(folder)
+    return record
+
+
+def _continued(values: dict[str, Any], folder: Path, config: DictConfig) -> DictConfig:
+    """The configuration of a run that is continued, which may be somebody else's, and whose data may have moved.
+
+    What is typed besides says where things are: the data, the store, the trackers.
+    """
+    given = {override.partition("=")[0] for override in _overrides()}
+    typed = {key: value for key, value in plain(config.tracking).items() if given & {"tracking", f"tracking.{key}"}}
+    own = stored(values)
+    has_moved = "data_dir" in given or ("KDEXP_DATA_DIR" in os.environ and not Path(own["data_dir"]).is_dir())
+    own = moved(
+        own,
+        data_dir=config.data_dir if has_moved else None,
+        store_dir=config.store_dir if "store_dir" in given else None,
+    )
+    return OmegaConf.create(
+        own | {"resume": str(folder), "output_dir": str(folder), "tracking": own["tracking"] | typed}
+    )
+
+
+def _judge(values: dict[str, Any]) -> "Judge | None":
+    """What prunes this run, when it is a trial of a search."""
+    trial = metadata.trial()
+    if trial is None:
+        return None
+    from kdexp.sweeps.optuna_study import Judge
+
+    return Judge(Path(values["sweep_dir"] or "."), trial, values["trainer"]["max_epochs"])
+
+
+def _overrides() -> list[str]:
+    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []

@@ -1,0 +1,77 @@
+"""What a run sends to its tracker: names, final metrics, its gain over the control."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kdexp.config.compose import plain
+from kdexp.experiment.settings import MOST_OF_TAG
+from kdexp.experiment.tracking import Tracker
+from kdexp.naming import job_names
+from kdexp.report.runs import cells
+
+_LONGEST_NAME = 128
+"""W&B refuses longer names of runs."""
+
+
+def track_robustness(config: Any, folder: Path, saved: Mapping[str, Any], report: Mapping[str, Any]) -> None:
+    """Add a robustness report to the W&B run of a finished run, if it has one."""
+    if saved.get("tracking", {}).get("tool") == "wandb" and saved["tracking"]["location"]:
+        tracker = begin_tracking(config, folder, dict(saved))
+        tracker.robustness(report)
+        tracker.finish(0)
+
+
+def track_gain(config: Any, folder: Path, saved: Mapping[str, Any], control: Mapping[str, Any]) -> None:
+    """Add to the tracker of a finished run what it gained over its control, which was not done then."""
+    tracker = begin_tracking(config, folder, dict(saved))
+    tracker.add(_gain(saved, control))
+    tracker.finish(0)
+
+
+def begin_tracking(config: Any, folder: Path, record: dict[str, Any]) -> Tracker:
+    """Begin a run's tracking, and note in its results where it is tracked."""
+    choices, tracking = plain(config.choices), plain(config.tracking)
+    kind = "control" if record["is_control"] else "distill"
+    settings = tracking | {
+        "group": tracking["group"] or (Path(config.sweep_dir).name if config.sweep_dir else None),
+        "job_type": kind,
+        "name": (tracking["name"] or _run_name(config, record["overrides"]) or kind)[:_LONGEST_NAME],
+        "tags": list(dict.fromkeys([*tracking["tags"], *(option[:MOST_OF_TAG] for option in choices.values())])),
+    }
+    shown = {key: value for key, value in record["config"].items() if key not in ("tracking", "choices")}
+    # The chosen options as flat words: columns to group and filter by. The groups' own values stand beside them.
+    flat = {f"{group}_name": option for group, option in choices.items()} | {"is_control": record["is_control"]}
+    flat["versions"] = record["versions"]
+    tracker = Tracker(settings, folder, shown | flat, record["wandb_id"])
+    record["tracking"] = {"tool": tracking["tool"], "location": tracker.location, "group": settings["group"]}
+    return tracker
+
+
+def _run_name(config: Any, overrides: Sequence[str]) -> str:
+    """Of a job in a sweep what it differs in from the others; of another run all that was overridden."""
+    among = cells(Path(config.sweep_dir)) if config.sweep_dir else []
+    if list(overrides) not in among:
+        return " ".join(overrides)
+    return job_names(among, _LONGEST_NAME)[among.index(list(overrides))]
+
+
+def final(record: Mapping[str, Any], control: Mapping[str, Any] | None) -> dict[str, float]:
+    """``test/acc`` (best epoch by validation), ``test_last/acc``, ``teacher/test/acc``, ... for the tracker's summary.
+
+    Where the control of this seed is done already, what `_gain` says, too.
+    """
+    metrics = record["metrics"]
+    flat = {f"test/{name}": value for name, value in metrics["test"]["best"].items()}
+    flat |= {f"test_last/{name}": value for name, value in metrics["test"]["last"].items()}
+    flat |= {f"teacher/test/{name}": value for name, value in record.get("teacher", {}).get("test", {}).items()}
+    return flat | (_gain(record, control) if control is not None and not record["is_control"] else {})
+
+
+def _gain(record: Mapping[str, Any], control: Mapping[str, Any]) -> dict[str, float]:
+    """``control/test/acc``, ... and ``gain/acc``, ...: the run's test metrics less its control's."""
+    own, alone = (run["metrics"]["test"]["best"] for run in (record, control))
+    known = {name: value for name, value in alone.items() if None not in (value, own.get(name))}
+    return {f"control/test/{name}": value for name, value in alone.items()} | {
+        f"gain/{name}": own[name] - value for name, value in known.items()
+    }

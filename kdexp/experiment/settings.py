@@ -1,0 +1,54 @@
+"""Settings of conf/tracking and their rules."""
+
+import re
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import Any
+
+from omegaconf import MISSING
+
+from kdexp.config.require import require
+
+
+@dataclass
+class Tracking:
+    """See conf/tracking/base.yaml."""
+
+    tool: str = MISSING
+    wandb: str = "auto"
+    uri: str | None = None
+    project: str = "kdexp"
+    entity: str | None = None
+    group: str | None = None
+    name: str | None = None
+    tags: list[str] = field(default_factory=list)
+
+
+MOST_OF_TAG = 64
+"""Characters of a tag: W&B refuses longer ones."""
+
+
+def check_tracking(tracking: Any) -> None:
+    """Refuse settings of conf/tracking that the tool would refuse later."""
+    require(
+        tracking.wandb in ("auto", "online", "offline", "disabled"),
+        "tracking.wandb",
+        "must be auto, online, offline or disabled",
+        tracking.wandb,
+    )
+    tools = ("wandb", "tensorboard", "mlflow", "csv", "none")
+    require(tracking.tool in tools, "tracking.tool", f"must be one of {', '.join(tools)}", tracking.tool)
+    if tracking.tool == "wandb":  # else it says so itself, when the teacher is trained
+        for tag in tracking.tags:
+            require(
+                1 <= len(tag) <= MOST_OF_TAG, "tracking.tags", f"must be of 1 to {MOST_OF_TAG} characters each", tag
+            )
+        project = tracking.project
+        require(
+            re.fullmatch(r"[^/\\#?%:]{1,128}", project),
+            "tracking.project",
+            "must be of 1 to 128 characters without / \\ # ? % :",
+            project,
+        )
+    if tracking.tool in ("tensorboard", "mlflow") and find_spec(tracking.tool) is None:
+        raise ValueError(f"tracking={tracking.tool} needs what is not installed: pip install 'kdexp[{tracking.tool}]'")

@@ -1,0 +1,126 @@
+"""What a teacher itself can do, measured once."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdexp.atomic import atomic_path, read_json
+from kdexp.config import quick
+from kdexp.config.identity import fingerprint
+from kdexp.contracts import Task
+from kdexp.data.splits import samples_per_class
+from kdexp.experiment.data import Data, new_curves, new_metrics
+from kdexp.experiment.keys import input_statistics
+from kdexp.experiment.members import teachers
+from kdexp.experiment.networks import device_for
+from kdexp.metrics.evaluate import evaluate
+from kdexp.models.complexity import macs, parameters
+from kdexp.teacher.teacher import Teacher
+from kdexp.weights import state_digest
+
+log = logging.getLogger(__name__)
+
+# A part of what identifies a teacher's measures: another number when kdexp.metrics would give the same teacher others.
+_MEASURES_VERSION = 2
+
+
+def teacher_measures(config: Any, frozen: Teacher, data: Data) -> dict[str, Any]:
+    """What the teacher itself can do and costs, measured the first time and remembered in the store.
+
+    Returns:
+        ``val`` and ``test``: metrics; ``curves``: of test (see `kdexp.metrics.roc.CurveData.compact`); ``model``: its
+        parameters and multiply-accumulates a sample, all members of an ensemble together.
+    """
+    key = fingerprint(
+        {
+            "version": _MEASURES_VERSION,
+            "weights": [state_digest(network) for network in frozen.networks],
+            "statistics": [
+                input_statistics(member, net)
+                for member, net in zip(teachers(config).values(), frozen.networks, strict=True)
+            ],
+            "data": {k: config.dataset[k] for k in ("name", "task", "val_fraction", "split_seed", "mean", "std")},
+            "content": data.content,
+            **quick.mark(config),
+        }
+    )
+    path = Path(config.store_dir) / "teacher-measures" / f"{key}.json"
+    remembered = _remembered(path)
+    if not remembered:
+        place = device_for(config.trainer.accelerator)
+        frozen.to(place)
+        module, drawn = data.student, new_curves(config, data.student).to(place)
+        found: dict[str, Any] = {
+            split: evaluate(
+                lambda inputs: frozen(inputs).logits,
+                module.eval_batches(split, place),
+                new_metrics(config, module, split).to(place),
+                curves=drawn if split == "test" else None,
+                what=f"teacher: evaluating on {split}",
+            )
+            for split in ("val", "test")
+        }
+        found["curves"] = drawn.compute().compact()
+        shape = list(config.dataset.input_shape)
+        found["model"] = {
+            "parameters": sum(parameters(network) for network in frozen.networks),
+            "macs": sum(macs(network, shape) for network in frozen.networks),
+        }
+        remembered = json.loads(json.dumps(found))
+        try:
+            with atomic_path(path) as temporary:
+                temporary.write_text(json.dumps(found))
+        except OSError as error:  # somebody else's store
+            log.warning("the teacher's metrics are not kept in store_dir: %s: %s", path.parent, error.strerror)
+    return remembered
+
+
+def _remembered(path: Path) -> dict[str, Any]:
+    """What was measured before; nothing where it was not, or the file is damaged."""
+    try:
+        found = read_json(path)
+    except ValueError as error:
+        if path.exists():
+            log.warning("%s is damaged: %s; the teacher is measured again", path, error)
+        return {}
+    return found if isinstance(found, dict) and found.keys() >= {"val", "test", "curves", "model"} else {}
+
+
+def near_chance(accuracy: float, counts: Tensor, samples: int, task: Task, auc: float | None = None) -> tuple[str, str]:
+    """A network's accuracy beside what needs no input: chance, and always the most frequent class.
+
+    Args:
+        accuracy: on a split, in [0, 1]; multilabel: of single labels.
+        counts: (C,) samples of each class in that split, see `samples_per_class`.
+        samples: of the split.
+        task: what the targets mean.
+        auc: on the split, in [0, 1], where it is known. Of yes/no outputs it decides, too: what is rare hides in the
+            accuracy.
+
+    Returns:
+        What there is to say, and what to do where the accuracy is hardly better than that; nothing where it is.
+    """
+    if task == "multilabel":
+        share = counts / samples
+        chance, majority = 0.5, float(torch.maximum(share, 1 - share).mean())
+    else:
+        chance, majority = 1 / len(counts), float(counts.max() / counts.sum())
+    found = f"accuracy {accuracy:.3f}{f', AUC {auc:.3f}' if auc is not None else ''}; chance {chance:.3f}, "
+    found += f"the most frequent class {majority:.3f}"
+    blind = max(chance, majority)
+    ranks = auc is not None and auc >= 0.6 and (task != "multiclass" or len(counts) == 2)
+    if ranks or accuracy >= blind + 0.1 * (1 - blind):
+        return found, ""
+    return found, "it has little to teach: train it longer (teacher.recipe), or check its weights, mean and std"
+
+
+def teacher_on_val(config: Any, frozen: Teacher, data: Data) -> tuple[float, Tensor, int, Task, float | None]:
+    """What `near_chance` is to be told of the teacher on val."""
+    measured, target = teacher_measures(config, frozen, data)["val"], data.student.splits.val.target
+    task: Task = config.dataset.task
+    counts = samples_per_class(target, task, config.dataset.num_classes)
+    return measured["acc"], counts, len(target), task, measured.get("auc")

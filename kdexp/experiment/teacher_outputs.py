@@ -1,0 +1,109 @@
+"""The cached outputs of an experiment's teacher."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kdexp.config.compose import plain
+from kdexp.config.identity import fingerprint
+from kdexp.experiment.data import Data
+from kdexp.experiment.distillers import build_distiller
+from kdexp.experiment.keys import answers_key
+from kdexp.experiment.networks import build_student, device_for
+from kdexp.experiment.teachers import build_teacher
+from kdexp.teacher.cache_store import folder_of, make_room
+from kdexp.teacher.cached_outputs import SplitName, TeacherOutputCache
+from kdexp.teacher.output_codec import ALL_CLASSES, TOP_K, OutputCodec
+from kdexp.teacher.teacher import Teacher
+
+log = logging.getLogger(__name__)
+
+
+def teacher_cache(config: Any, frozen: Teacher | None, data: Data) -> TeacherOutputCache | None:
+    """The kept answers of the teacher; None where none are kept.
+
+    Args:
+        config: the experiment's.
+        frozen: the teacher, told which features to read (see `Teacher.read`).
+        data: the data.
+
+    Raises:
+        ValueError: there is no room for them.
+    """
+    if frozen is None or config.teacher.cache == "none":
+        return None
+    module = data.student
+    probe = frozen.to("cpu").answers(torch.zeros(1, *config.dataset.input_shape))
+    shape = probe[0].logits.shape[1:]
+    top_k = config.teacher.cache_top_k or (TOP_K if shape[0] > ALL_CLASSES else shape[0])
+    features = {path: feature.shape[1:] for path, feature in probe[0].features.items()}
+    kept: dict[SplitName, tuple[Path, dict[str, Any], OutputCodec]] = {}
+    wanted: dict[Path, int] = {}
+    views = config.trainer.max_epochs if config.augment.views is None else max(config.augment.views, 1)
+    splits: tuple[SplitName, ...] = ("train", "val", "test")
+    for split in splits:
+        record = OutputCodec(
+            len(frozen.networks),
+            shape,
+            features if split == "train" else {},
+            config.teacher.cache_precision,
+            top_k if top_k < shape[0] else None,
+        )
+        key = answers_key(config, frozen, data, split, record)
+        card = {
+            "made_for": plain(config.choices),
+            "split": split,
+            "samples": len(getattr(module.splits, split)),
+            "bytes_per_sample": record.dtype.itemsize,
+            "key": key,
+            "config": plain(config),
+        }
+        folder = folder_of(config.store_dir, fingerprint(key))
+        kept[split] = folder, card, record
+        wanted[folder] = card["samples"] * record.dtype.itemsize * (views if split == "train" else 1)
+    make_room(folder.parent, wanted, config.teacher.cache_max_gb)
+    answers = TeacherOutputCache(frozen, module, kept, views)
+    train = answers.answers["train"]
+    filled = sum(view < views for view in train.filled_views())
+    if filled < views and not os.access(train.folder, os.W_OK):
+        raise ValueError(
+            f"store_dir must be a folder that can be written to, got {train.folder}, with {filled} of {views} views"
+        )
+    log.info(
+        "teacher cache: %d views of %d samples, %.3g MB each, %d of them there; %s",
+        views,
+        len(module.splits.train),
+        train.bytes_per_view / 1e6,
+        filled,
+        train.folder,
+    )
+    if top_k < shape[0]:
+        log.info("teacher cache: the %d largest of %d logits are kept, the others by their mean", top_k, shape[0])
+    if config.teacher.cache == "static" and config.augment.transforms:
+        log.warning(
+            "warning: teacher.cache=static shows the same samples in every epoch, and a student overfits them "
+            "sooner (Beyer et al. 2022, arXiv 2106.05237); views:K augments them"
+        )
+    return answers
+
+
+def cached_outputs(config: Any, *, may_train: bool = True) -> TeacherOutputCache | None:
+    """The kept answers of an experiment's teacher, for whoever wants them without its student.
+
+    Returns:
+        None for an experiment without a teacher, or whose teacher would have to be trained when it may not be.
+    """
+    data = Data(config)
+    frozen = build_teacher(config, data, may_train=may_train)
+    if frozen is None:
+        return None
+    build_distiller(
+        config, build_student(config, frozen, pretrained=False), frozen, data
+    )  # its losses say which features are read
+    answers = teacher_cache(config, frozen, data)
+    if answers is not None:
+        answers.device = device_for(config.trainer.accelerator)
+    return answers

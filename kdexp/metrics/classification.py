@@ -1,0 +1,152 @@
+"""Accuracy, precision, recall, F1, AUC and the others of one split."""
+
+import math
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric, StatScores
+
+from kdexp.contracts import UNLABELED, Task
+from kdexp.losses.kd import kd
+from kdexp.metrics.calibration import CalibrationError, log_loss
+from kdexp.metrics.mean import Mean
+from kdexp.metrics.ranking import Ranking
+from kdexp.metrics.rows import decisions, labels, rows
+
+
+class Metrics(nn.Module):
+    """The metrics of one split, synchronised over ranks when they are computed.
+
+    - ``loss``: mean of what `update` was given, weighted by samples.
+    - ``acc``: share of samples (sigmoid tasks: of labels) that are right. ``acc_top5``: the label is among the five
+      largest logits; multiclass with more than 5 classes.
+    - ``precision``, ``recall``, ``f1``: macro: mean over the classes that occur as a label or as a prediction; one
+      that has no true positive scores 0. Binary: of class 1.
+    - ``auc``: area under the ROC curve, one class against the rest, mean over the classes that have both positive and
+      negative samples. Binary: of class 1. Classes are ranked by their log odds, which do not saturate. Exact but for
+      splits so large that their scores do not fit in memory (see `kdexp.metrics.ranking.EXACT_BYTES`): their scores are
+      binned, and ``auc_error`` is there too, how far from the exact value ``auc`` is at most.
+    - ``nll``: negative log likelihood in nats, mean over samples (sigmoid tasks: and labels).
+    - ``ece``: expected calibration error (Guo et al. 2017, equation 3; 15 bins of equal width, each with its upper end)
+      of the top class; sigmoid tasks: of the probability of 1, over all labels.
+    - ``agreement``: share of samples (labels) on which student and teacher decide alike. ``kl_to_teacher``:
+      KL(teacher || student) at T = 1 in nats, mean over samples (labels). ``agreement_teacher_wrong``: the agreement on
+      samples (labels) on which the teacher is wrong: how far its mistakes were learned.
+
+    Samples without a label count in the loss, agreement and kl_to_teacher alone. Every position of dense logits is a
+    sample. A value that is not defined (an AUC where a single class occurs, anything where no label does) is left out
+    of the result; NaN stands for a network whose logits are NaN, and for nothing else.
+
+    Args:
+        task: what logits and targets mean.
+        num_classes: C, the number of logits.
+        samples: rows in the split, over all ranks; it decides whether the AUC is exact. 0: exact.
+        fidelity: whether `update` is given the teacher's logits.
+        accuracy_only: acc and acc_top5 (and the loss) alone, which never wait for the device: for training batches.
+        sync_on_compute: False where one rank computes alone.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        num_classes: int,
+        *,
+        samples: int = 0,
+        fidelity: bool = False,
+        accuracy_only: bool = False,
+        sync_on_compute: bool = True,
+    ) -> None:
+        super().__init__()
+        self._task: Task = task
+        self._accuracy_only = accuracy_only
+        names = ["loss", "acc"]
+        names += ["acc_top5"] if task == "multiclass" and num_classes > 5 else []
+        names += ["nll"] if not accuracy_only else []
+        names += ["agreement", "kl_to_teacher", "agreement_teacher_wrong"] if fidelity else []
+        self._means = nn.ModuleDict({name: Mean(sync_on_compute=sync_on_compute) for name in names})
+        if not accuracy_only:
+            self._counts = StatScores(task=task, average=None, **shared_options(num_classes, sync_on_compute))
+            self._ranking = Ranking(task, num_classes, samples=samples, sync_on_compute=sync_on_compute)
+            self._calibration = CalibrationError(sync_on_compute=sync_on_compute)
+
+    @torch.no_grad()
+    def update(
+        self, logits: Tensor, target: Tensor, loss: Tensor | None = None, teacher_logits: Tensor | None = None
+    ) -> None:
+        """Add a batch.
+
+        Args:
+            logits: (N, C) or dense (N, C, ...), any float dtype.
+            target: see `kdexp.contracts.Batch`; a mixed target counts as its largest label.
+            loss: scalar, mean over the batch's samples.
+            teacher_logits: the same shape as logits; needed when fidelity was asked for.
+        """
+        if loss is not None:
+            self._add("loss", loss.detach() * len(logits), len(logits))
+        logits, label = rows(logits), labels(target, self._task)
+        labelled = (label != UNLABELED).sum()
+        decision = decisions(logits, self._task)
+        self._add("acc", (decision == label).sum(), labelled)
+        if "acc_top5" in self._means:
+            self._add("acc_top5", (logits.topk(5, 1).indices == label.unsqueeze(1)).sum(), labelled)
+        if "agreement" in self._means:
+            assert teacher_logits is not None
+            teacher_logits, count = rows(teacher_logits), decision.numel()
+            of_teacher = decisions(teacher_logits, self._task)
+            alike, wrong = decision == of_teacher, (of_teacher != label) & (label != UNLABELED)
+            self._add("agreement", alike.sum(), count)
+            self._add("agreement_teacher_wrong", (alike & wrong).sum(), wrong.sum())
+            self._add("kl_to_teacher", kd(logits, teacher_logits, 1.0, task=self._task) * count, count)
+        if self._accuracy_only:
+            return
+        self._add("nll", log_loss(logits, label, self._task).sum(), labelled)
+        self._counts.update(decision, label)
+        self._ranking.update(logits, label)
+        self._calibration.update(logits, label, self._task)
+
+    def _add(self, name: str, total: Tensor, count: Tensor | int) -> None:
+        cast(Mean, self._means[name]).update(total, count)
+
+    def compute(self) -> dict[str, float]:
+        """The values by name, of all that was added since the last reset, on all ranks."""
+        means = {name: cast(Mean, mean) for name, mean in self._means.items()}
+        values = {name: float(mean.compute()) for name, mean in means.items() if mean.update_called}
+        if math.isnan(values.get("acc", math.nan)):  # nothing is labelled: a count has no other way to be NaN
+            return {name: values[name] for name in ("loss", "agreement", "kl_to_teacher") if name in values}
+        if math.isnan(values.get("agreement_teacher_wrong", 0.0)):  # the teacher is never wrong
+            del values["agreement_teacher_wrong"]
+        return values if self._accuracy_only else values | self._label_metrics(values["nll"])
+
+    def _label_metrics(self, nll: float) -> dict[str, float]:
+        tp, fp, _, fn, _ = self._counts.compute().view(-1, 5).double().unbind(1)
+        occurs = tp + fp + fn > 0
+        scores = {"precision": tp / (tp + fp), "recall": tp / (tp + fn), "f1": 2 * tp / (2 * tp + fp + fn)}
+        macro = {name: score.nan_to_num(0.0)[occurs] for name, score in scores.items()}
+        values = {name: float(score.mean()) for name, score in macro.items() if len(score)}
+        area, error = (each.view(-1) for each in self._ranking.compute()[:2])
+        is_defined = ~area.isnan()
+        if is_defined.any():
+            # NaN logits have no order.
+            values["auc"] = math.nan if math.isnan(nll) else float(area[is_defined].mean())
+        values["ece"] = float(self._calibration.compute())
+        if is_defined.any() and not self._ranking.is_exact:
+            values["auc_error"] = float(error[is_defined].mean())
+        return values
+
+    def reset(self) -> None:
+        """Forget all batches."""
+        for metric in self.modules():
+            if isinstance(metric, Metric):
+                metric.reset()
+
+
+def shared_options(num_classes: int, sync_on_compute: bool) -> dict[str, Any]:
+    """What all of torchmetrics' metrics get here."""
+    return {
+        "num_classes": num_classes,
+        "num_labels": num_classes,
+        "ignore_index": UNLABELED,
+        "validate_args": False,
+        "sync_on_compute": sync_on_compute,
+    }

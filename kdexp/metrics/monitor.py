@@ -1,0 +1,47 @@
+"""Which epoch of a training is the best one: by which metric on val, and which direction of it is better."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+DIRECTIONS: Mapping[str, Literal["max", "min"]] = {
+    **dict.fromkeys(("val/acc", "val/acc_top5", "val/precision", "val/recall", "val/f1", "val/auc"), "max"),
+    "val/robust_acc": "max",
+    **dict.fromkeys(("val/loss", "val/nll", "val/ece"), "min"),
+}
+"""What an epoch can be chosen by. Not what compares a student with its teacher: a control and a teacher have none."""
+AUTO = "auto"
+TIE_BREAKER = "val/nll"
+
+
+def rule(setting: str | None, dataset: Mapping[str, Any], *, attacked: bool) -> tuple[str, str | None]:
+    """What chooses the best epoch of a training, and what decides between equal ones; both as `score` takes them.
+
+    Args:
+        setting: ``trainer.monitor`` or a teacher's ``recipe.monitor``: one of `DIRECTIONS` or auto; None: a
+            configuration of an older kdexp, which took the first of the epochs with the highest accuracy.
+        dataset: ``task`` and ``num_classes`` of conf/dataset.
+        attacked: whether it is a training on adversarial examples.
+    """
+    if setting is None:
+        return "val/robust_acc" if attacked else "val/acc", None
+    if setting != AUTO:
+        return setting, TIE_BREAKER
+    # Where the answer is yes or no, a rare yes hides in the accuracy; where there are many classes, the AUC is best
+    # while the accuracy still rises: docs/best_epoch.md.
+    yes_or_no = dataset["task"] != "multiclass" or dataset["num_classes"] == 2
+    return "val/robust_acc" if attacked else "val/auc" if yes_or_no else "val/acc", TIE_BREAKER
+
+
+def score(metrics: Mapping[str, float], monitor: str, tie_breaker: str | None = None) -> tuple[float, float]:
+    """How good an epoch is: a pair of numbers, the greater the better.
+
+    Args:
+        metrics: name -> value of that epoch, those below among them.
+        monitor: one of `DIRECTIONS`.
+        tie_breaker: another one, that decides between epochs of equal value; None: none does.
+    """
+    return _score(metrics, monitor), _score(metrics, tie_breaker) if tie_breaker is not None else 0.0
+
+
+def _score(metrics: Mapping[str, float], name: str) -> float:
+    return metrics[name] if DIRECTIONS[name] == "max" else -metrics[name]

@@ -1,0 +1,1 @@
+"""Ways to distill other than from one trained teacher: conf/scheme."""

@@ -1,0 +1,1 @@
+"""Many runs: jobs, their processes, what a sweep keeps on disk."""

@@ -1,0 +1,137 @@
+"""The jobs of a sweep, each in a process of its own or several in one."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from kdexp import recording, results
+from kdexp.config.compose import plain
+from kdexp.experiment.ranks import rank
+from kdexp.sweeps import subprocess_runner
+from kdexp.sweeps.fusion import fusion_key
+from kdexp.sweeps.job import Job, run_job, value_of
+from kdexp.sweeps.job_process import run_fused_in_child, run_in_child, track_gains_in_child
+
+
+def job(config: DictConfig, run: Callable[[DictConfig], Mapping[str, Any]], program: str) -> float | None:
+    """Run one job of Hydra's: alone in this process, or as one of a sweep in a process of its own.
+
+    Args:
+        config: its configuration.
+        run: what runs it.
+        program: the module of the program, by which Lightning starts the job's other ranks (``python -m``).
+
+    Returns:
+        For sweepers that search: the metric that chose the best epoch, in that epoch; one of which less is better with
+        its sign changed, so that more always is. None when the job of a sweep did not complete. A job that fails alone
+        ends the process.
+    """
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        return _in_sweep(config, run, program)
+    return value_of(run_job(config, run))
+
+
+_gathered: list[Job] | None = None
+
+
+@contextmanager
+def gathered() -> Iterator[list[Job]]:
+    """Meanwhile the jobs of a sweep are only made ready, for `run_gathered`."""
+    global _gathered
+    jobs = _gathered = []
+    try:
+        yield jobs
+    finally:
+        _gathered = None
+
+
+def run_gathered(jobs: Sequence[Job], **settings: Any) -> dict[str, float | None]:
+    """Run jobs of a sweep, those of them in one process that can share what they need.
+
+    When that process dies, each of its jobs goes on in one of its own: so that what ends a process, as memory that runs
+    out, ends one job alone after all.
+
+    Args:
+        jobs: from `gathered`.
+        settings: see `kdexp.sweeps.shared_parts.run_together`; for several jobs alone.
+
+    Returns:
+        Run folder -> see `job`.
+    """
+    groups: dict[str, list[Job]] = {}
+    for one in jobs:
+        groups.setdefault(one.fusion_key or str(one.folder), []).append(one)
+    for group in groups.values():
+        left = _supervise(group, settings) if len(group) > 1 else group
+        for one in left:
+            if not one.is_left_alone():
+                _supervise([one])
+    return {str(one.folder): one.value() for one in jobs}
+
+
+def _in_sweep(config: DictConfig, run: Callable[..., Mapping[str, Any]], program: str) -> float | None:
+    """Run a job of a sweep in a process of its own, on whatever launcher."""
+    hydra = HydraConfig.get()
+    config.sweep_dir = hydra.sweep.dir
+    # Without the types of its parts: Hydra's search for plugins loads theirs anew, and pickle takes that amiss.
+    whole: Any = OmegaConf.create(OmegaConf.to_container(HydraConfig.instance().cfg))
+    key = fusion_key(plain(config)) if _gathered is not None else None
+    one = Job(run, program, config, whole, Path(hydra.runtime.output_dir), dict(os.environ), key)
+    if one.is_left_alone():
+        return None
+    if _gathered is not None:
+        _gathered.append(one)
+        return None
+    _supervise([one])
+    return one.value() if rank() == 0 else None
+
+
+def _supervise(jobs: Sequence[Job], settings: Mapping[str, Any] | None = None) -> list[Job]:
+    """Run jobs in a process of their own, and see to it that their end is known.
+
+    This process stays light: neither it nor the launcher's other jobs feel what becomes of them.
+
+    Returns:
+        Those that were not run, or that ended with the process.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # A Ctrl-C in the terminal reaches a launcher's workers, too; it is the launching process that asks to stop.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    first = jobs[0]
+    log_file = first.folder / results.LOG
+    target, arguments = (run_in_child, (first,)) if len(jobs) == 1 else (run_fused_in_child, (jobs, settings))
+    code = subprocess_runner.run(target, arguments, log_file, first.environment, first.is_to_stop)
+    if rank() != 0:
+        return []
+    left = [one for one in jobs if not one.has_ended()]
+    for one in left:
+        if one.is_to_stop():
+            recording.note_death(one.folder, "interrupted", "stopped before it could say so")
+        elif code < 0:
+            name = signal.Signals(-code).name
+            hint = " (the system's answer when memory runs out)" if name == "SIGKILL" else ""
+            recording.note_death(one.folder, "killed", f"killed by {name}{hint}")
+        else:
+            recording.note_death(one.folder, "failed", f"its process ended with exit code {code} and no word")
+    if len(jobs) == 1 and not (first.folder / results.FILE).is_file() and not first.is_to_stop():
+        print(f"error: a job ended before it began, with exit code {code}; log: {log_file}", file=sys.stderr)
+    return left
+
+
+def track_gains(late: Mapping[Path, Path], tracking: Mapping[str, Any], log_file: Path) -> None:
+    """Add to the trackers of finished runs what they gained over their controls, which were not done then.
+
+    Args:
+        late: folder of a run -> of its control.
+        tracking: conf/tracking, as it was typed now.
+        log_file: gets what is said; it is done in a process that has imported what it needs.
+    """
+    subprocess_runner.run(track_gains_in_child, (late, tracking), log_file, dict(os.environ), lambda: False)

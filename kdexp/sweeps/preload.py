@@ -1,0 +1,17 @@
+"""All of kdexp that is installed, as it is when this is imported.
+
+The jobs of a sweep are forked from a process that has imported it. So they all run the code that their records name,
+whoever edits the files meanwhile.
+"""
+
+from contextlib import suppress
+from importlib import import_module
+from pkgutil import walk_packages
+
+import kdexp
+from kdexp.config.identity import own_source
+
+for module in walk_packages(kdexp.__path__, "kdexp."):
+    with suppress(ModuleNotFoundError):  # an extra's packages that are not there: no job can need the module
+        import_module(module.name)
+own_source()

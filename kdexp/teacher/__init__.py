@@ -1,0 +1,1 @@
+"""The frozen teacher: its weights and its cached outputs."""

@@ -1,0 +1,104 @@
+"""The folders of cached outputs in the store."""
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kdexp.atomic import atomic_path, read_json, writing_to_store
+
+log = logging.getLogger(__name__)
+
+SHARD = 4096
+"""Samples that have a checksum together, and are filled by one process."""
+ANSWERS, CHECKSUMS, CARD, LOCK = "answers.bin", "checksums.bin", "card.json", "lock"
+DIGEST = hashlib.sha256().digest_size
+
+
+def keep_card(path: Path, card: Mapping[str, Any]) -> None:
+    """Write what the answers depend on, where that is not told yet, or the file is damaged."""
+    text = json.dumps(card, indent=2, default=str)
+    try:
+        if read_card(path.parent)["key"] == json.loads(text)["key"]:
+            return
+        raise ValueError(f"{path} is damaged: it is that of others")
+    except ValueError as error:
+        if path.exists():
+            log.warning("teacher cache: %s; it is written again", error)
+    try:
+        with atomic_path(path) as temporary:
+            temporary.write_text(text)
+    except OSError:
+        if not (path.parent / CHECKSUMS).exists():  # else it is for people alone, and the answers may be complete
+            with writing_to_store(path.parent):
+                raise
+
+
+def folder_of(store_dir: str | Path, key: str) -> Path:
+    """Where the answers of a key are kept."""
+    return Path(store_dir) / "teacher-outputs" / key
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """What the answers in a folder depend on, and whom they were made for.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    try:
+        card = read_json(folder / CARD)
+    except ValueError as error:
+        raise ValueError(f"{folder / CARD} is damaged: {error}") from error
+    if not isinstance(card, dict) or not all(isinstance(card.get(name), kind) for name, kind in _IN_CARD.items()):
+        raise ValueError(f"{folder / CARD} is damaged: it does not say what the answers depend on")
+    return card
+
+
+_IN_CARD: dict[str, type] = {"made_for": dict, "split": str, "samples": int, "key": dict, "config": dict}
+
+
+def filled_views(folder: Path, samples: int) -> list[int]:
+    """The views that are there of so many samples, by their digests alone."""
+    shards = -(-samples // SHARD)
+    digests = (folder / CHECKSUMS).read_bytes()
+    there = [any(digests[place : place + DIGEST]) for place in range(0, len(digests), DIGEST)]
+    return [slot for slot in range(len(there) // shards) if all(there[slot * shards : (slot + 1) * shards])]
+
+
+def folders(store: Path) -> list[Path]:
+    """The folders of all `Answers` in a store."""
+    return sorted(path.parent for path in store.glob(f"*/{CHECKSUMS}"))
+
+
+def used(folder: Path) -> int:
+    """Bytes that a cache takes on the disk; what is not filled yet takes none."""
+    return sum(path.stat().st_blocks * 512 for path in folder.iterdir())
+
+
+def make_room(store: Path, wanted: Mapping[Path, int], max_gb: float) -> None:
+    """See that there is room for answers.
+
+    Args:
+        store: where all are.
+        wanted: folder -> bytes that the answers in it take when they are all there.
+        max_gb: most that all in the store may take, in units of 10^9 bytes.
+
+    Raises:
+        ValueError: there is not.
+    """
+    others = sum(used(other) for other in folders(store) if other not in wanted)
+    needed = sum(wanted.values())
+    if (needed + others) / 1e9 > max_gb:
+        raise ValueError(
+            f"teacher.cache_max_gb must be at least {(needed + others) / 1e9:.3g} for this cache ({needed / 1e9:.3g}) "
+            f"beside the others in the store ({others / 1e9:.3g}; kdexp-cache clean removes them), got {max_gb}"
+        )
+    free = shutil.disk_usage(next(path for path in (store, *store.parents) if path.exists())).free
+    missing = needed - sum(used(folder) for folder in wanted if folder.exists())
+    if missing > free:
+        raise ValueError(
+            f"store_dir must have {missing / 1e9:.3g} GB free for the teacher cache, got {free / 1e9:.3g} GB in {store}"
+        )

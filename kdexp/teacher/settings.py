@@ -1,0 +1,96 @@
+"""Settings of conf/teacher and their rules."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from kdexp.config.identity import ADVERSARIAL_TRAINING
+from kdexp.config.require import check_choice_or_auto, is_count, is_number, require
+from kdexp.schemes.settings import check_adversarial
+from kdexp.training.settings import PRECISIONS, check_rate
+
+
+def cached_views(mode: str) -> int | None:
+    """What ``teacher.cache=MODE`` makes of ``augment.views``."""
+    if re.fullmatch(CACHE_MODES, mode) and mode.startswith("views:"):
+        return int(mode.removeprefix("views:"))
+    return 0 if mode == "static" else None
+
+
+CACHE_MODES = r"none|exact|static|views:[1-9]\d*"
+NO_FILES = ("auto", "pretrained", "built")
+"""Values of a teacher's ``weights`` that are no paths."""
+# Keys of a teacher besides its network: how it is trained, asked and kept. Members of an ensemble have the first four.
+TEACHER_KEYS = (
+    "weights",
+    "weights_key",
+    "rename",
+    "mean",
+    "std",
+    "recipe",
+    "precision",
+    "cache",
+    "cache_precision",
+    "cache_top_k",
+    "cache_max_gb",
+)
+
+
+def check_teacher(name: str, teacher: Any) -> None:
+    """Refuse settings of one teacher: its weights, its recipe."""
+    weights, recipe = teacher.weights, teacher.recipe
+    require(isinstance(weights, str), f"{name}.weights", "must be auto, pretrained, built or a file", weights)
+    key, rename = teacher.get("weights_key"), teacher.get("rename") or {}
+    require(key is None or isinstance(key, str), f"{name}.weights_key", "must be null or the name of an entry", key)
+    require(OmegaConf.is_dict(rename) or rename == {}, f"{name}.rename", "must be new names by old ones", rename)
+    for old, new in rename.items():
+        require(
+            isinstance(new, str) and _is_pattern(old),
+            f"{name}.rename",
+            "must be replacements of regular expressions",
+            f"{old!r}: {new!r}",
+        )
+    require(
+        not (key or rename) or weights not in NO_FILES,
+        f"{name}.weights",
+        "must be a file with weights_key or rename",
+        weights,
+    )
+    for setting in ("max_epochs", "batch_size"):
+        require(is_count(recipe[setting]), f"{name}.recipe.{setting}", "must be at least 1", recipe[setting])
+    # Of numbers without a type of their own; a recipe of an older kdexp lacks some.
+    shares: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
+        ("train_fraction", "must be in (0, 1]", lambda value: 0 < value <= 1),
+        ("label_noise", "must be in [0, 1)", lambda value: 0 <= value < 1),
+        ("unlabeled_fraction", "must be in [0, 1)", lambda value: 0 <= value < 1),
+        ("label_smoothing", "must be in [0, 1)", lambda value: 0 <= value < 1),
+        ("imbalance_ratio", "must be >= 1", lambda value: 1 <= value < float("inf")),
+        ("gradient_clip_val", "must be null or > 0", lambda value: value > 0),
+        ("seed", "must be in [0, 2^63)", lambda value: 0 <= value < 2**63 and isinstance(value, int)),
+        ("subset_seed", "must be in [0, 2^63)", lambda value: 0 <= value < 2**63 and isinstance(value, int)),
+    )
+    for setting, rule, holds in shares:
+        value = recipe.get(setting)
+        require(value is None or (is_number(value) and holds(value)), f"{name}.recipe.{setting}", rule, value)
+    precision = recipe.get("precision", "32-true")
+    require(precision in PRECISIONS, f"{name}.recipe.precision", f"must be one of {', '.join(PRECISIONS)}", precision)
+    check_rate(f"{name}.recipe.optimizer", recipe.optimizer)
+    check_choice_or_auto(f"{name}.recipe.channels_last", recipe.channels_last)
+    scheme = recipe.get("scheme") or {}
+    require(
+        not scheme or scheme.get("name") in ADVERSARIAL_TRAINING,
+        f"{name}.recipe.scheme",
+        f"must be null, {' or '.join(ADVERSARIAL_TRAINING)}",
+        scheme.get("name"),
+    )
+    check_adversarial(f"{name}.recipe.scheme", scheme)
+
+
+def _is_pattern(text: Any) -> bool:
+    try:
+        re.compile(text)
+    except (re.error, TypeError):
+        return False
+    return True

@@ -1,0 +1,225 @@
+"""The frozen teacher: read or trained once, always in eval, never part of what is trained or saved."""
+
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from functools import cache, partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdexp.contracts import Outputs, Task
+from kdexp.features import Reader
+
+Statistics = tuple[Sequence[float], Sequence[float]]
+"""Mean and standard deviation per channel (or one for all), of inputs scaled to [0, 1]."""
+BLOCK = 32
+"""Samples that a teacher answers at a time on a CPU.
+
+The last bits of what a network says of a sample depend on the size of the batch and on the number of threads, which
+decide the paths through the matrix kernels. So that an answer is a function of the sample alone (and kept answers are
+to the bit those that would be given now), every pass is over exactly so many samples, some of them zeros if need be, by
+a single thread; the threads share the blocks out among themselves, which is also faster than to share every operator.
+A multiple of 32 has no rest that vectorised kernels would do in another way than the other rows.
+"""
+_QUICK_SECONDS = 3e-4
+"""A block that takes less is sooner done than handed to another thread."""
+PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+"""Names of `Trainer`'s precisions -> what autocast computes in."""
+
+
+class Teacher:
+    """One frozen network, or several whose probabilities are averaged.
+
+    It is deliberately not an `nn.Module`: a LightningModule that holds it does not register it, so that it enters no
+    optimizer, no checkpoint and no DDP bucket, and no ``train()`` call reaches it.
+
+    Args:
+        networks: each maps (N, ...) float inputs to (N, C) logits. They are frozen and put in eval mode here.
+        task: what the logits mean; decides how several networks are averaged.
+        data: statistics that normalised the inputs which `__call__` will get.
+        expects: for each network the statistics that it was trained with; by default the same.
+        precision: one of `PRECISIONS`; None: that of the autocast in which the teacher is asked.
+
+    Attributes:
+        networks: the frozen networks.
+        paths: of the features that are read.
+    """
+
+    def __init__(
+        self,
+        networks: Sequence[nn.Module],
+        *,
+        task: Task = "multiclass",
+        data: Statistics | None = None,
+        expects: Sequence[Statistics] | None = None,
+        precision: str | None = None,
+    ) -> None:
+        self.networks = [network.eval().requires_grad_(False) for network in networks]
+        self._readers = [Reader(network) for network in self.networks]
+        self._task, self._precision = task, precision
+        self.paths: tuple[str, ...] = ()
+        self._seconds = math.inf  # of a block on a CPU, the least so far
+        if data is None or expects is None:
+            self._conversions = [_Affine(1.0, 0.0) for _ in networks]
+        else:
+            self._conversions = [_conversion(data, own) for own in expects]
+
+    def read(self, paths: Sequence[str]) -> None:
+        """From now on give the features at these paths as well (see `kdexp.features`).
+
+        Raises:
+            ValueError: several networks, which have no features in common.
+        """
+        if paths and len(self.networks) > 1:
+            raise ValueError(f"feature_loss needs a teacher of one network, got {len(self.networks)}")
+        for reader in self._readers:
+            reader.close()
+        self.paths = tuple(dict.fromkeys(paths))
+        self._readers = [Reader(network, paths) for network in self.networks]
+
+    def to(self, device: torch.device | str) -> "Teacher":
+        """Move all networks; Lightning does not, because it does not see them."""
+        for network in self.networks:
+            network.to(device)
+        return self
+
+    def __call__(self, inputs: Tensor, temperature: float = 1.0) -> Outputs:
+        """The teacher's outputs for a normalised batch.
+
+        Args:
+            inputs: (N, ...) float, normalised with the data set's statistics.
+            temperature: T at which the caller softens the logits; see `combine`.
+
+        Returns:
+            Outputs with logits (N, C, ...) float32 and the features asked for by `read`, without a gradient.
+        """
+        return self.combine(self.answers(inputs), temperature)
+
+    def answers(self, inputs: Tensor) -> list[Outputs]:
+        """What each of the networks says; see `__call__`.
+
+        On a CPU an answer does not depend on the other samples of the batch, its size or the number of threads: see
+        `BLOCK`.
+        """
+        if inputs.device.type != "cpu":
+            return self._ask(inputs, self._autocast(inputs.device.type))
+        autocast = self._autocast("cpu")  # a property of the thread that asks
+        blocks = list(torch.split(inputs, BLOCK))
+        missing = len(blocks) * BLOCK - len(inputs)
+        if missing:
+            blocks[-1] = torch.cat([blocks[-1], blocks[-1].new_zeros(missing, *inputs.shape[1:])])
+        ask = partial(self._ask_and_time, autocast=autocast)
+        threads = torch.get_num_threads()
+        if threads > 1 and self._seconds > _QUICK_SECONDS:
+            answers = list(_single_threads(threads, os.getpid()).map(ask, blocks))
+        else:
+            torch.set_num_threads(1)
+            try:
+                answers = list(map(ask, blocks))
+            finally:
+                torch.set_num_threads(threads)
+        return [_joined(parts, len(inputs)) for parts in zip(*answers, strict=True)]
+
+    def _ask_and_time(self, inputs: Tensor, autocast: Callable[[], AbstractContextManager[Any]]) -> list[Outputs]:
+        started = time.perf_counter()
+        answers = self._ask(inputs, autocast)
+        self._seconds = min(self._seconds, time.perf_counter() - started)
+        return answers
+
+    @torch.no_grad()
+    def _ask(self, inputs: Tensor, autocast: Callable[[], AbstractContextManager[Any]]) -> list[Outputs]:
+        with autocast():
+            found = [read(convert(inputs)) for read, convert in zip(self._readers, self._conversions, strict=True)]
+        return [Outputs(outputs.logits.float(), outputs.features) for outputs in found]
+
+    def _autocast(self, device: str) -> Callable[[], AbstractContextManager[Any]]:
+        if self._precision is not None:
+            wanted = PRECISIONS[self._precision]
+            return partial(torch.autocast, device, dtype=wanted, enabled=wanted is not None)
+        dtype = torch.get_autocast_dtype(device)
+        return partial(torch.autocast, device, dtype=dtype, enabled=torch.is_autocast_enabled(device))
+
+    def network_inputs(self, inputs: Tensor) -> list[Tensor]:
+        """What each network gets for (N, ...) inputs: normalized with the statistics that it was trained with."""
+        return [convert(inputs) for convert in self._conversions]
+
+    def differentiable(self, inputs: Tensor, temperature: float = 1.0) -> Tensor:
+        """The logits of `__call__`, with a gradient with respect to the inputs: for who attacks the teacher."""
+        members = [read(convert(inputs)) for read, convert in zip(self._readers, self._conversions, strict=True)]
+        return self.combine(members, temperature).logits
+
+    def combine(self, members: Sequence[Outputs], temperature: float = 1.0) -> Outputs:
+        """The one answer of several networks.
+
+        Args:
+            members: the answer of each.
+            temperature: T at which the caller softens the logits. It matters for several teachers only: their mean is
+                taken over the probabilities at T, and the logits returned are those whose softmax (sigmoid) at T is
+                that mean. Averaging logits instead would be another, sharper distribution (Hinton et al. 2015, sec. 1
+                average the predictions).
+        """
+        if len(members) == 1:
+            return members[0]
+        soft = torch.stack([member.logits for member in members]).float() / temperature
+        if self._task == "multiclass":
+            mean = soft.log_softmax(2).logsumexp(0) - math.log(len(members))
+        else:
+            # logit(mean of sigmoids), from the logarithms of both outcomes, so that certainty stays finite
+            yes = nn.functional.logsigmoid(soft).logsumexp(0)
+            no = nn.functional.logsigmoid(-soft).logsumexp(0)
+            mean = yes - no
+        return Outputs(mean * temperature)
+
+
+@cache
+def _single_threads(count: int, process: int) -> ThreadPoolExecutor:
+    """So many threads, each of which computes its operators alone; a forked process has none of its parent's."""
+
+    def alone() -> None:
+        torch.get_num_threads()  # before its first use a thread's number is set to everybody's
+        torch.set_num_threads(1)
+
+    pool = ThreadPoolExecutor(count, "teacher", initializer=alone)
+    # The initialisers run now, because each sets what later threads start with: it is put right here.
+    start = threading.Barrier(count)
+    list(pool.map(lambda _: start.wait(), range(count)))
+    torch.set_num_threads(count)
+    return pool
+
+
+def _joined(parts: Sequence[Outputs], length: int) -> Outputs:
+    """The blocks' outputs as one, without the samples that filled the last block up; features as a cache has them."""
+    features = {
+        # With channels last a sum over pixels would have another order than that over kept features.
+        path: torch.cat([part.features[path] for part in parts])[:length].contiguous()
+        for path in parts[0].features
+    }
+    return Outputs(torch.cat([part.logits for part in parts])[:length], features)
+
+
+class _Affine:
+    """x -> scale * x + shift, with per-channel tensors made once for each device."""
+
+    def __init__(self, scale: Tensor | float, shift: Tensor | float) -> None:
+        self._scale, self._shift = scale, shift
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        if isinstance(self._scale, Tensor) and isinstance(self._shift, Tensor):
+            self._scale, self._shift = self._scale.to(inputs.device), self._shift.to(inputs.device)
+            shape = (-1, *[1] * (inputs.ndim - 2))  # (C, H, W) images, (F,) features
+            return inputs * self._scale.view(shape) + self._shift.view(shape)
+        return inputs
+
+
+def _conversion(data: Statistics, expects: Statistics) -> _Affine:
+    """From (x - mean) / std to (x - own mean) / own std."""
+    (mean, std), (own_mean, own_std) = (map(torch.tensor, data), map(torch.tensor, expects))
+    if torch.equal(mean, own_mean) and torch.equal(std, own_std):
+        return _Affine(1.0, 0.0)
+    return _Affine(std / own_std, (mean - own_mean) / own_std)

@@ -1,0 +1,1 @@
+"""The student's training: the step, what watches it, checkpoints."""

@@ -1,0 +1,522 @@
+"""The LightningModule that trains a student, with a teacher or without."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, cast
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from kdexp.contracts import Batch, Outputs, Task
+from kdexp.features import Reader
+from kdexp.losses.cross_entropy import cross_entropy
+from kdexp.metrics.classification import Metrics
+from kdexp.teacher.cached_outputs import TeacherOutputCache
+from kdexp.teacher.teacher import Teacher
+from kdexp.training.epoch_means import EpochMeans
+from kdexp.training.step_watch import Diverged
+from kdexp.training.terms import PrecomputedStep, Term, TermWeights, total_loss, weighted_term
+
+Schedule = Callable[[float], float]
+"""Training progress in [0, 1] (first epoch 0, last epoch 1) -> value."""
+
+
+def as_batch(batch: Batch | Sequence[Tensor]) -> Batch:
+    """A batch of any loader.
+
+    Args:
+        batch: a `Batch`, or (inputs, target) or (inputs, target, index).
+
+    Raises:
+        ValueError: anything else.
+    """
+    if isinstance(batch, Batch):
+        return batch
+    if isinstance(batch, list | tuple) and len(batch) in (2, 3) and all(isinstance(part, Tensor) for part in batch):
+        return Batch(*batch)
+    inside = f" of {', '.join(type(part).__name__ for part in batch)}" if isinstance(batch, list | tuple) else ""
+    raise ValueError(f"a batch must be tensors (x, y) or (x, y, index), got {type(batch).__name__}{inside}")
+
+
+_TOGETHER = 2**19
+"""So many logits of training batches are measured together."""
+
+
+class Distiller(pl.LightningModule):
+    r"""Trains a student on ``L = alpha * L_hard + (1 - alpha) * L_soft + sum_k weight_k * L_feature_k``.
+
+    alpha weighs the HARD-label term. Without a soft loss the logits' part is the hard term alone, whatever alpha is.
+    The state dict holds the student and the losses' own parameters (adapters), if they have any; never the teacher.
+
+    It takes any Trainer and any DataLoader (docs/own_training.md). A batch is (x, y): inputs as the student takes them
+    and a target as in `Task`; or (x, y, index), index being each sample's number in the training data, for what needs
+    it (CRD, cached outputs, adversarial training); or a `kdexp.contracts.Batch`. Tuples for validation may differ from
+    epoch to epoch, so the teacher runs on them each time; batches may not, and it runs on them once.
+
+    Args:
+        student: (N, ...) float inputs to (N, C) logits.
+        optimizer: makes the optimizer from the parameters to train.
+        task: what the logits and targets mean.
+        num_outputs: C.
+        teacher: frozen; a network of one's own becomes ``Teacher([network])``. None trains the student alone, or with a
+            soft loss that has no use for a teacher.
+        soft_loss: ``forward(student_logits, teacher_logits, target) -> scalar``, or a `Term` of that. When
+            `temperature` is given, its attribute of that name is set at the start of each epoch; a method
+            ``on_epoch(epoch)``, if it has one, is called then. Its ``learned_temperature``, if it has one, is logged.
+        feature_losses: name -> `Term` of a `kdexp.contracts.FeatureLoss`, built from `kdexp.features.pair_of`; they
+            need a teacher of one network.
+        alpha: in [0, 1]; a number, or a function of the training progress.
+        temperature: > 0; a number, or a function of the training progress. None leaves the loss's own.
+        scheduler: makes the learning-rate scheduler from the optimizer and the number of optimizer steps; stepped
+            after each optimizer step.
+        label_smoothing: of the hard term, in [0, 1).
+        seed: with the epoch and the rank it seeds dropout at the start of every epoch, so that a resumed run draws
+            what an uninterrupted one would.
+        val_metrics: computed on the validation split after every epoch and logged as ``val/...``.
+        train_metrics: the same for the training split, ``train/...``; computed on the augmented batches.
+        gradient_stats_every_n_steps: how often the norms of both terms' gradients and their cosine are measured;
+            0 = never.
+        log_every_n_steps: how often ``train_step/...`` is sent to the loggers.
+
+    Raises:
+        ValueError: a teacher without a loss that learns from it, or such a loss without a teacher.
+
+    Attributes:
+        cache: the teacher's kept answers, when they are to be used in place of the teacher.
+        ahead: the next training step, when it has been computed already.
+        task: what the logits and targets mean.
+        seed: see above.
+        weights: factors of the terms in this epoch.
+        teacher_on_val: what a teacher of one network said of the validation batches, filled as it is asked.
+        monitor: the validation metric that selects the best epoch, one of `kdexp.metrics.monitor.DIRECTIONS`.
+        tie_breaker: the validation metric that decides between equal epochs; None: the first of them is the best.
+        epoch_metrics: what was logged in the epoch that is running or has just ended. (The Trainer's callback_metrics
+            also keep what was last logged epochs ago.)
+    """
+
+    monitor = "val/acc"
+    tie_breaker: str | None = "val/nll"
+    _has_peers = False  # that take the teacher's place
+
+    def __init__(
+        self,
+        student: nn.Module,
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        *,
+        task: Task = "multiclass",
+        num_outputs: int,
+        teacher: Teacher | nn.Module | None = None,
+        soft_loss: nn.Module | Term | None = None,
+        feature_losses: Mapping[str, Term] | None = None,
+        alpha: float | Schedule = 0.1,
+        temperature: float | Schedule | None = None,
+        scheduler: Callable[[Optimizer, int], LRScheduler] | None = None,
+        label_smoothing: float = 0.0,
+        seed: int = 0,
+        val_metrics: Metrics | None = None,
+        train_metrics: Metrics | None = None,
+        gradient_stats_every_n_steps: int = 0,
+        log_every_n_steps: int = 50,
+    ) -> None:
+        super().__init__()
+        self.student = student
+        soft = soft_loss if isinstance(soft_loss, Term) or soft_loss is None else Term(soft_loss)
+        self._soft, self._features = soft, dict(feature_losses or {})
+        self.soft_loss = soft.loss if soft is not None else None
+        self.feature_losses = nn.ModuleDict({name: term.loss for name, term in self._features.items()})
+        self.teacher = Teacher([teacher], task=task) if isinstance(teacher, nn.Module) else teacher
+        self._check_teacher(alpha)
+        self.cache: TeacherOutputCache | None = None
+        if self.teacher is not None:
+            self.teacher.read(self._paths("teacher_paths"))
+        self._read_student = Reader(student, self._paths("student_paths"))
+        # What the representation losses remember is the same on all ranks, and can be large (CRD's memories): DDP need
+        # not send it with every step. DDP looks for this name.
+        names = [f"feature_losses.{name}" for name, _ in self.feature_losses.named_buffers()]
+        self._ddp_params_and_buffers_to_ignore = names
+        self._optimizer, self._scheduler = optimizer, scheduler
+        self.task: Task = task
+        self._alpha, self._temperature = alpha, temperature
+        self.label_smoothing = label_smoothing
+        self.seed = seed
+        self._gradient_stats_every = gradient_stats_every_n_steps
+        self._log_every = log_every_n_steps
+        self._val_metrics = val_metrics or Metrics(task, num_outputs, fidelity=teacher is not None)
+        self._train_metrics = train_metrics
+        self._sums: dict[str, EpochMeans] = {}  # over the epoch, by the prefix of the names
+        self._shown_weights: dict[str, float] = {}  # name of a term -> its whole factor, as it is logged
+        self._predicted: list[tuple[Tensor, Tensor]] = []  # logits and targets that are not measured yet
+        self._first_bad: Tensor | None = None
+        self._masks: set[str] = set()  # buffers that are not finite from the beginning
+        self.epoch_metrics: dict[str, float] = {}
+        self.ahead: PrecomputedStep | None = None
+        self.teacher_on_val: list[Outputs] = []
+        self.alpha = _at(alpha, 0.0)
+        self.temperature = _at(temperature, 0.0) if temperature is not None else 1.0
+        self._set_temperature()
+        self.set_weights(0, 1)
+
+    def _check_teacher(self, alpha: float | Schedule) -> None:
+        if self.teacher is None and self._features:
+            raise ValueError(f"teacher must be given with feature_losses ({', '.join(self._features)}), got None")
+        if alpha == 1:  # the labels alone, as asked for
+            return
+        if self.teacher is not None and self.soft_loss is None and not self._features:
+            raise ValueError("soft_loss or feature_losses must be given with a teacher unless alpha is 1, got neither")
+        wants_one = self.soft_loss is not None and getattr(self.soft_loss, "needs_teacher", True)
+        if self.teacher is None and wants_one and not self._has_peers:
+            name = type(self.soft_loss).__name__
+            raise ValueError(f"teacher must be given with soft_loss={name} unless alpha is 1, got None")
+
+    def _paths(self, side: str) -> list[str]:
+        return [path for loss in self.feature_losses.values() for path in getattr(loss, side)]
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """The student's logits (N, C) for normalised inputs (N, ...)."""
+        return cast(Tensor, self.student(inputs))
+
+    # Training
+
+    def on_fit_start(self) -> None:
+        """Bring the teacher to the student's device; Lightning does not see it."""
+        depends = callable(self._alpha) or callable(self._temperature) or any(t.alone for t in self._features.values())
+        if depends and self.trainer.max_epochs == -1:
+            rule = "must be given where alpha, temperature or a term's first stage depends on the training progress"
+            raise ValueError(f"Trainer.max_epochs {rule}, got -1")
+        self._masks = {name for name, buffer in self.named_buffers() if not buffer.isfinite().all()}
+        if self.cache is not None:
+            self.cache.device = self.device
+            self.cache.prepare("val")
+        elif self.teacher is not None:
+            self.teacher.to(self.device)
+
+    def on_train_epoch_start(self) -> None:
+        """Set alpha, temperature and the random state of this epoch."""
+        self.epoch_metrics = {}
+        epochs = self.trainer.max_epochs or 1
+        progress = self.current_epoch / max(epochs - 1, 1)
+        self.alpha = _at(self._alpha, progress)
+        if self._temperature is not None:
+            self.temperature = _at(self._temperature, progress)
+            self._set_temperature()
+        self.set_weights(self.current_epoch, epochs)
+        for loss in (self.soft_loss, *self.feature_losses.values()):
+            on_epoch = getattr(loss, "on_epoch", None)
+            if on_epoch is not None:
+                on_epoch(self.current_epoch)
+        if self.cache is not None:
+            self.cache.prepare("train", self.current_epoch)
+        torch.manual_seed(hash((self.seed, self.current_epoch, self.global_rank)) & 0x7FFF_FFFF)
+
+    def training_step(self, batch: Batch | Sequence[Tensor], batch_idx: int) -> Tensor:
+        """One step: the loss of a batch, with its parts logged."""
+        batch = as_batch(batch)
+        logits, terms = self.training_terms(batch)
+        loss = total_loss(terms)
+        if self.measures_gradients() and len(terms) > 1:
+            self._record("", self.gradient_stats(terms), 1)
+        self._shown_weights = {name: weight for name, (weight, _) in terms.items()}
+        parts = self._record("loss_", {"": loss} | {name: term for name, (_, term) in terms.items()}, len(logits))
+        self._watch(parts[1:], terms)
+        if self._train_metrics is not None:
+            self._predicted.append((logits.detach(), batch.target))
+            if len(self._predicted) * logits.numel() > _TOGETHER:
+                self._measure_predicted()
+        return loss
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Give the trained parameters their gradients."""
+        if self.ahead is None:
+            loss.backward(*args, **kwargs)  # type: ignore[no-untyped-call]
+            return
+        trained = (parameter for parameter in self.student.parameters() if parameter.requires_grad)
+        for parameter, gradient in zip(trained, self.ahead.gradients, strict=True):
+            parameter.grad = gradient
+        self.ahead = None
+
+    def measures_gradients(self) -> bool:
+        """Whether the terms' gradients are measured in this step."""
+        return self._gradient_stats_every > 0 and self.global_step % self._gradient_stats_every == 0
+
+    def training_terms(self, batch: Batch) -> tuple[Tensor, Mapping[str, tuple[float, Tensor]]]:
+        """The student's logits (N, C); and name -> (weight, value) of each part of the loss.
+
+        A subclass with another loss gives its terms here.
+        """
+        if self.ahead is not None:
+            return self.ahead.logits, self.ahead.terms
+        teacher = self.teacher_on_train(batch)
+        student = self.student_outputs(batch.inputs)
+        terms = self.logit_terms(student.logits, teacher, batch.target, self.weights.logits)
+        return student.logits, terms | self._feature_terms(student, teacher, batch)
+
+    def teacher_on_train(self, batch: Batch) -> Outputs | None:
+        """What the teacher says of a training batch, kept or asked; None without a teacher."""
+        if self.cache is not None:
+            index = batch.known_index("cached outputs of the teacher")
+            return self.cache("train", index, self.temperature, self.current_epoch)
+        return self.teacher_outputs(batch.inputs)
+
+    def student_outputs(self, inputs: Tensor) -> Outputs:
+        """The student's logits (N, C), and the features that the losses read."""
+        return self._read_student(inputs)
+
+    def teacher_outputs(self, inputs: Tensor) -> Outputs | None:
+        """The same of the teacher at this epoch's temperature, by a forward pass; None without a teacher."""
+        return self.teacher(inputs, self.temperature) if self.teacher is not None else None
+
+    def set_weights(self, epoch: int, epochs: int) -> None:
+        """Set the weight of each term in this epoch (from 0) of so many; while a term trains alone, all others have 0.
+
+        A subclass with weights of its own sets them here, too.
+        """
+        alone = {name for name, term in self._features.items() if term.is_alone(epoch, epochs)}
+        self.weights = TermWeights(
+            logits=0.0 if alone else 1.0,
+            soft=self._soft.weight_at(epoch, epochs) if self._soft is not None else 0.0,
+            features={
+                name: term.weight_at(epoch, epochs) if not alone or name in alone else 0.0
+                for name, term in self._features.items()
+            },
+        )
+        for name, loss in self.feature_losses.items():
+            if hasattr(loss, "alone"):
+                loss.alone = name in alone  # type: ignore[assignment]
+
+    def logit_terms(
+        self, logits: Tensor, teacher: Outputs | None, target: Tensor, share: float = 1.0
+    ) -> dict[str, tuple[float, Tensor]]:
+        """Name -> (weight, value) of the hard and the soft term.
+
+        Args:
+            logits: (N, C), the student's.
+            teacher: outputs for the same samples; None for a soft loss that needs no teacher.
+            target: see `Task`.
+            share: factor of both weights.
+        """
+        weights = self.logit_weights(share)
+        terms = {"hard": weighted_term(weights["hard"], self.hard, logits, target)}
+        if self.soft_loss is not None:
+            # A soft loss without a teacher does not look at what stands in the teacher's place.
+            asked = teacher.logits if teacher is not None else logits.detach()
+            terms["soft"] = weighted_term(weights["soft"], self.soft_loss, logits, asked, target)
+        return terms
+
+    def logit_weights(self, share: float = 1.0) -> dict[str, float]:
+        """The weights of the hard and the soft term in this epoch, times a share."""
+        if self.soft_loss is None:
+            return {"hard": share}
+        return {"hard": share * self.alpha, "soft": share * (1 - self.alpha) * self.weights.soft}
+
+    def hard(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The hard term."""
+        return cross_entropy(logits, target, task=self.task, label_smoothing=self.label_smoothing)
+
+    def _feature_terms(
+        self, student: Outputs, teacher: Outputs | None, batch: Batch
+    ) -> dict[str, tuple[float, Tensor]]:
+        return {
+            name: weighted_term(self.weights.features[name], loss, student, teacher, batch)
+            for name, loss in self.feature_losses.items()
+        }
+
+    def _watch(self, values: Tensor, names: Iterable[str]) -> None:
+        """Stop on a part of the loss that is NaN or Inf.
+
+        On a GPU looking at a value waits for the device, and one of several ranks must not stop without the others. So
+        there the first bad step is noted on the device and looked at only now and then, by all ranks at the same step,
+        and always before a checkpoint is written.
+
+        Args:
+            values: (parts,) of this step.
+            names: of the parts.
+        """
+        at_once = values.device.type == "cpu" and self.trainer.world_size == 1
+        if at_once and math.isfinite(float(values.sum())):
+            return
+        if self._first_bad is None:
+            self._first_bad = torch.full_like(values, torch.inf)
+        here = torch.full_like(values, float(self.global_step))
+        self._first_bad = torch.where(values.isfinite(), self._first_bad, torch.minimum(self._first_bad, here))
+        self._terms_watched = tuple(names)
+        if at_once or self.global_step % 50 == 0:
+            self._stop_if_loss_diverged()
+
+    def _stop_if_loss_diverged(self) -> None:
+        if self._first_bad is None:
+            return
+        first, part = self.trainer.strategy.reduce(self._first_bad.clone(), reduce_op="min").min(0)
+        if first.isfinite():
+            name = self._terms_watched[int(part)]
+            raise Diverged(f"the {name} loss became NaN or Inf at step {int(first)} (epoch {self.current_epoch})")
+
+    def _stop_if_weights_diverged(self) -> None:
+        """What the last step of an epoch did is in no loss yet: look at the weights, and at what they give on val."""
+        kept = [*self.parameters(), *(buffer for name, buffer in self.named_buffers() if name not in self._masks)]
+        good = torch.stack([tensor.isfinite().all() for tensor in kept]).all()
+        bad = [] if self.trainer.strategy.reduce(good.float(), reduce_op="min") else ["the weights"]
+        measured = [(name, value) for name, value in self.epoch_metrics.items() if name.startswith("val/")]
+        bad += [name for name, value in measured if not math.isfinite(value)]
+        if bad:
+            step = self.global_step - 1
+            raise Diverged(f"{bad[0]} became NaN or Inf at step {step} (epoch {self.current_epoch})")
+
+    def gradient_stats(self, terms: Mapping[str, tuple[float, Tensor]]) -> dict[str, Tensor]:
+        """Norms of the weighted terms' gradients with respect to the student's parameters, and their cosines.
+
+        ``grad_cosine`` is that of the soft and ``grad_cosine_NAME`` that of another term with the first, which is the
+        hard term, unless it has no weight.
+        """
+        parameters = [p for p in self.student.parameters() if p.requires_grad]
+        stats: dict[str, Tensor] = {}
+        first: Tensor | None = None
+        for name, (weight, term) in terms.items():
+            if weight == 0:
+                continue
+            gradients = torch.autograd.grad(
+                weight * term, parameters, retain_graph=True, allow_unused=True, materialize_grads=True
+            )
+            flat = torch.cat([g.float().flatten() for g in gradients])
+            stats[f"grad_norm_{name}"] = flat.norm()
+            if first is None:
+                first = flat
+            else:
+                key = "grad_cosine" if name == "soft" else f"grad_cosine_{name}"
+                stats[key] = nn.functional.cosine_similarity(first, flat, dim=0)
+        return stats
+
+    def _record(self, prefix: str, values: Mapping[str, Tensor], weight: int) -> Tensor:
+        """Add values to the epoch's means and, on logging steps, send them to the loggers as they are.
+
+        Args:
+            prefix: of the names.
+            values: scalars by name; the same names at every call with this prefix in an epoch.
+            weight: how much they count in the mean.
+
+        Returns:
+            (values,) the values, without a gradient.
+        """
+        stacked = torch.stack([value.detach() for value in values.values()])
+        if prefix in self._sums:
+            sums = self._sums[prefix]
+            sums.total.add_(stacked, alpha=weight)
+            sums.weight += weight
+        else:
+            names = [f"{prefix}{name}".rstrip("_") for name in values]
+            self._sums[prefix] = EpochMeans(names, stacked * weight, weight)
+        if self.global_step % self._log_every == 0 and self.loggers:
+            step = self._with_weights(dict(zip(self._sums[prefix].names, stacked.tolist(), strict=True)))
+            for logger in self.loggers:
+                logger.log_metrics({f"train_step/{name}": value for name, value in step.items()}, self.global_step)
+        return stacked
+
+    def _with_weights(self, values: dict[str, float]) -> dict[str, float]:
+        """Add what each part contributes to the loss: a weight is the same in all steps of an epoch."""
+        several = len(self._shown_weights) > 1
+        parts = {name: weight for name, weight in self._shown_weights.items() if several and f"loss_{name}" in values}
+        return values | {f"weighted_{name}": weight * values[f"loss_{name}"] for name, weight in parts.items()}
+
+    def _measure_predicted(self) -> None:
+        """Measure several training batches at once, which costs little more than to measure one."""
+        assert self._train_metrics is not None
+        logits, target = (torch.cat(parts) for parts in zip(*self._predicted, strict=True))
+        self._train_metrics.update(logits, target)
+        self._predicted.clear()
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's means; refuse to go on (and to write a checkpoint) after a bad step."""
+        self._stop_if_loss_diverged()
+        self._stop_if_weights_diverged()
+        values: dict[str, float] = {}
+        for sums in self._sums.values():
+            pair = torch.stack([sums.total, torch.full_like(sums.total, sums.weight)])
+            total, weight = self.trainer.strategy.reduce(pair, reduce_op="sum")
+            values |= dict(zip(sums.names, (total / weight).tolist(), strict=True))
+        values = self._with_weights(values)
+        self._sums.clear()
+        if self._train_metrics is not None:
+            if self._predicted:
+                self._measure_predicted()
+            values |= self._train_metrics.compute()
+            self._train_metrics.reset()
+        if self.soft_loss is not None:
+            values["alpha"] = self.alpha
+            values["temperature"] = self.temperature
+        learned = getattr(self.soft_loss, "learned_temperature", None)
+        if learned is not None:
+            values["learned_temperature"] = learned
+        values["lr"] = self.trainer.optimizers[0].param_groups[0]["lr"]
+        self.log_epoch("train", values)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take weights out of what they are a view of (`kdexp.sweeps.step_backends`): all of it would be saved."""
+        for name, weight in checkpoint["state_dict"].items():
+            if weight.untyped_storage().nbytes() > weight.nbytes:
+                checkpoint["state_dict"][name] = weight.clone()
+
+    # Validation
+
+    def validation_step(self, batch: Batch | Sequence[Tensor], batch_idx: int) -> None:
+        """Update the validation metrics with one batch."""
+        if not isinstance(batch, Batch):
+            del self.teacher_on_val[batch_idx:]  # a loader of one's own may give other samples in each epoch
+            batch = as_batch(batch)
+        logits = self.student_outputs(batch.inputs).logits
+        terms = self.validation_terms(logits, batch, batch_idx)
+        # The representation losses stay out: some learn from each batch they see, or need the whole training set.
+        loss = total_loss(terms) if any(weight > 0 for weight, _ in terms.values()) else None
+        plain = self.validation_teacher_outputs(batch, batch_idx, 1.0)
+        fidelity = plain.logits if plain is not None else None
+        self._val_metrics.update(logits, batch.target, loss=loss, teacher_logits=fidelity)
+
+    def validation_terms(self, logits: Tensor, batch: Batch, batch_idx: int) -> dict[str, tuple[float, Tensor]]:
+        """Name -> (weight, value) of the parts of the validation loss, for the student's logits (N, C) of a batch."""
+        teacher = self.validation_teacher_outputs(batch, batch_idx, self.temperature)
+        return self.logit_terms(logits, teacher, batch.target)
+
+    def validation_teacher_outputs(self, batch: Batch, batch_idx: int, temperature: float) -> Outputs | None:
+        """The teacher's outputs for a validation batch: cached, of an earlier epoch, or by a forward pass."""
+        if self.teacher is None:
+            return None
+        if self.cache is not None:
+            return self.cache("val", batch.known_index("cached outputs of the teacher"), temperature)
+        if len(self.teacher.networks) > 1:
+            return self.teacher(batch.inputs, temperature)
+        # Validation batches are the same in every epoch, and so are a frozen network's logits: it is asked once.
+        if batch_idx == len(self.teacher_on_val):
+            self.teacher_on_val.append(Outputs(self.teacher(batch.inputs).logits))
+        return self.teacher_on_val[batch_idx]
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation metrics."""
+        self.log_epoch("val", self._val_metrics.compute())
+        self._val_metrics.reset()
+
+    def log_epoch(self, split: str, values: Mapping[str, Any]) -> None:
+        """Log metrics of an epoch as ``SPLIT/NAME``, and note them in `epoch_metrics`."""
+        named = {f"{split}/{name}": float(value) for name, value in values.items()}
+        self.epoch_metrics |= named
+        # All ranks hold the same synchronised values; Lightning cannot know that and warns unless it is told to sync.
+        self.log_dict(named, on_step=False, on_epoch=True, sync_dist=self.trainer.world_size > 1)
+
+    # Optimization
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The optimizer of the student and of the losses' own parameters; the scheduler steps with it."""
+        optimizer = self._optimizer(p for p in self.parameters() if p.requires_grad)
+        if self._scheduler is None:
+            return optimizer
+        scheduler = self._scheduler(optimizer, int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _set_temperature(self) -> None:
+        if self.soft_loss is not None and self._temperature is not None:
+            self.soft_loss.temperature = self.temperature  # type: ignore[assignment]
+
+
+def _at(value: float | Schedule, progress: float) -> float:
+    return value(progress) if callable(value) else value

@@ -1,0 +1,85 @@
+"""The terms of the loss and what a step needs of them."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Term:
+    """A soft or a representation loss and its part in the whole.
+
+    Attributes:
+        loss: gives the value of the term.
+        weight: factor of the term, >= 0.
+        warmup_epochs: over so many epochs the weight rises linearly to its full value; 0: full from the start.
+        alone: share of the epochs, from the first, in which this term trains alone, as two-stage methods want it;
+            rounded up, and at least one epoch is left.
+        after: factor of the weight when that stage is over.
+    """
+
+    loss: nn.Module
+    weight: float = 1.0
+    warmup_epochs: int = 0
+    alone: float = 0.0
+    after: float = 1.0
+
+    def is_alone(self, epoch: int, epochs: int) -> bool:
+        """Whether this epoch (from 0) of so many is in the term's first stage."""
+        return epoch < min(math.ceil(self.alone * epochs), epochs - 1)
+
+    def weight_at(self, epoch: int, epochs: int) -> float:
+        """The weight in this epoch, which counts from 0; the first has its share of a warm-up, as in DKD's code."""
+        warmth = min((epoch + 1) / self.warmup_epochs, 1.0) if self.warmup_epochs else 1.0
+        later = self.after if self.alone and not self.is_alone(epoch, epochs) else 1.0
+        return self.weight * warmth * later
+
+
+@dataclass(frozen=True)
+class TermWeights:
+    """Factors of the terms in one epoch.
+
+    Attributes:
+        logits: of the hard and the soft term: 0 while a representation loss trains alone, else 1.
+        soft: of the soft term, besides ``1 - alpha``.
+        features: name -> of each representation loss; 0 while another one trains alone.
+    """
+
+    logits: float
+    soft: float
+    features: Mapping[str, float]
+
+
+def weighted_term(weight: float, loss: Callable[..., Tensor], *arguments: object) -> tuple[float, Tensor]:
+    """(weight, value) of a term. One without weight is still shown, but has no gradient."""
+    # Labels that count for nothing must not be able to change a bit, and 0 * inf would.
+    with torch.set_grad_enabled(weight > 0 and torch.is_grad_enabled()):
+        return weight, loss(*arguments)
+
+
+def total_loss(terms: Mapping[str, tuple[float, Tensor]]) -> Tensor:
+    """The weighted sum of the terms that have a weight, of which there must be one.
+
+    Args:
+        terms: name -> (weight, value).
+    """
+    first, *others = [weight * term for weight, term in terms.values() if weight > 0]
+    return sum(others, first)
+
+
+@dataclass(frozen=True)
+class PrecomputedStep:
+    """A training step's outcome that was computed before the step (`kdexp.sweeps.step_backends`).
+
+    Attributes:
+        logits: (N, C), without a gradient.
+        terms: name -> (weight, value) of each part of the loss, without a gradient.
+        gradients: of the loss, one for each trained parameter of the student.
+    """
+
+    logits: Tensor
+    terms: Mapping[str, tuple[float, Tensor]]
+    gradients: Sequence[Tensor]
