@@ -61,7 +61,7 @@ def cosine(optimizer: Optimizer, total_steps: int, warmup: float = 0.0, final: f
     Raises:
         ValueError: a value outside its range.
     """
-    require(0 <= final <= 1, "final", "must be in [0, 1]", final)
+    _require(0 <= final <= 1, "final", "must be in [0, 1]", final)
     start = _warmup_steps(total_steps, warmup)
     return _scheduler(
         optimizer,
@@ -92,14 +92,14 @@ def multistep(
     Raises:
         ValueError: a value outside its range.
     """
-    require(all(0 < milestone < 1 for milestone in milestones), "milestones", "must be in (0, 1)", milestones)
-    require(gamma > 0, "gamma", "must be > 0", gamma)
+    _require(all(0 < milestone < 1 for milestone in milestones), "milestones", "must be in (0, 1)", milestones)
+    _require(gamma > 0, "gamma", "must be > 0", gamma)
     steps = [round(milestone * total_steps) for milestone in milestones]
     return _scheduler(optimizer, total_steps, warmup, lambda step: gamma ** sum(step >= drop for drop in steps))
 
 
 def _scheduler(optimizer: Optimizer, total_steps: int, warmup: float, after_warmup: Callable[[int], float]) -> LambdaLR:
-    require(0 <= warmup < 1, "warmup", "must be in [0, 1)", warmup)
+    _require(0 <= warmup < 1, "warmup", "must be in [0, 1)", warmup)
     rise = _warmup_steps(total_steps, warmup)
     return LambdaLR(optimizer, lambda step: (step + 1) / (rise + 1) if step < rise else after_warmup(step))
 
@@ -108,6 +108,6 @@ def _warmup_steps(total_steps: int, warmup: float) -> int:
     return min(round(warmup * total_steps), total_steps - 1)
 
 
-def require(rule_holds: bool, setting: str, rule: str, value: object) -> None:
+def _require(rule_holds: bool, setting: str, rule: str, value: object) -> None:
     if not rule_holds:
         raise ValueError(f"scheduler.{setting} {rule}, got {value}")

@@ -22,9 +22,7 @@ from pathlib import Path
 
 from timing import Work, in_turn, machine, row
 
-from kdexp.experiment.distillers import build_distiller
-from kdexp.experiment.networks import build_student
-from kdexp.sweeps.shared_parts import SharedParts
+from kdexp.sweeps.shared_experiment import Shared, SharedExperiment
 from kdexp.sweeps.shared_process import RoundRobin
 from kdexp.sweeps.step_backends import Backend
 from kdexp.training.fit import fit
@@ -63,15 +61,14 @@ class Timed(Backend):
 def steps(work: Work, students: int, backend: str) -> float:
     """Median seconds of a step of so many students."""
     turns = RoundRobin(Timed(backend), students)
-    parts = SharedParts(turns)
+    shared = Shared(turns)
 
     def job(number: int) -> None:
         config = work.composed(f"alpha={0.1 + 0.8 * number / students}", f"temperature={1 + number % 4}")
-        data = parts.data(config)
-        module = build_distiller(config, build_student(config), parts.teacher(config, data), data)
+        experiment = SharedExperiment(config, shared)
         settings = {"accelerator": "cpu", "devices": 1, "max_epochs": 1, "limit_train_batches": work.steps}
         with tempfile.TemporaryDirectory(dir=work.folder) as folder:
-            fit(module, parts.batches(data), Path(folder), settings, owner="bench")
+            fit(experiment.distiller, experiment.batches, Path(folder), settings, owner="bench")
 
     turns.run([partial(job, number) for number in range(students)])
     return statistics.median(turns.backend.seconds[2:-1])

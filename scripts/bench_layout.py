@@ -15,7 +15,8 @@ import torch
 from timing import Work, in_turn, machine, row
 from torch import nn
 
-from kdexp.experiment.networks import build_student, is_channels_last
+from kdexp.experiment.experiment import Experiment
+from kdexp.experiment.networks import is_channels_last
 from kdexp.teacher.teacher import BLOCK
 
 NETWORKS = ["cnn_small", "cnn", "cnn_large", "resnet8", "resnet20", "resnet56", "resnet8x4", "wrn_16_2", "vgg8",
@@ -58,7 +59,7 @@ def main() -> None:
     print(machine(), "\n\n| network | channels last, ms | first, ms | ratio | rounds |\n|---|---|---|---|---|")
     for name in NETWORKS:
         work = Work(name, "cnn", 1, shape=tuple(arguments.shape))
-        network = build_student(work.config)
+        network = Experiment(work.config).new_student(pretrained=None)
         auto = "last" if is_channels_last(network, "auto", work.config) else "first"
         compared(f"{name}, trained (auto: {auto})", network, inputs, arguments.rounds, trained)
         compared(f"{name}, asked", network, inputs[:BLOCK], arguments.rounds, asked)

@@ -19,7 +19,7 @@ import yaml
 
 from kdexp.config.compose import compose
 from kdexp.config.objects import instantiate
-from kdexp.experiment.networks import build_student
+from kdexp.experiment.experiment import Experiment
 
 CONF = Path(__file__).parents[1] / "conf" / "corruption"
 
@@ -45,7 +45,7 @@ def main() -> None:
     config = compose(
         ["experiment=smoke", f"student={arguments.student}", f"dataset.input_shape={shape}"], output_dir="unused"
     )
-    network = build_student(config).eval().to(device)
+    network = Experiment(config).new_student(pretrained=None).eval().to(device)
     images, index = torch.rand(arguments.batch, *shape, device=device), torch.arange(arguments.batch, device=device)
     corruptions = {}
     for path in sorted(CONF.glob("*.yaml")):

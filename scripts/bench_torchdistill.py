@@ -25,7 +25,7 @@ from timing import Work, in_turn, machine, row
 from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision.transforms import Compose, Normalize, RandomCrop, RandomHorizontalFlip, ToTensor
 
-from kdexp.experiment.networks import build_student
+from kdexp.experiment.experiment import Experiment
 
 CASES = {
     "cnn -> cnn_small": ("cnn_small", "cnn", 20),
@@ -61,7 +61,7 @@ def torchdistill_epoch(work: Work, workers: int) -> float:
         "criterion": {"key": "WeightedSumLoss", "kwargs": {"sub_terms": {
             "kd": {"criterion": {"key": "KDLoss", "kwargs": loss}, "weight": 1.0}}}},
     }  # fmt: skip
-    teacher, student = copy.deepcopy(work.teacher.networks[0]), build_student(work.config)
+    teacher, student = copy.deepcopy(work.teacher.networks[0]), Experiment(work.config).new_student(pretrained=None)
     box = DistillationBox(teacher, student, {}, recipe, torch.device("cpu"), None, False, 1.0)
     teacher.eval()
     split = work.data.student.splits.train

@@ -156,10 +156,8 @@ def train(settings: Sequence[str], seed: int) -> list[dict[str, float]]:
     from omegaconf import OmegaConf
 
     from kdexp.config.compose import compose, plain
-    from kdexp.experiment.data import Data, new_metrics
-    from kdexp.experiment.distillers import build_distiller
-    from kdexp.experiment.networks import build_student
-    from kdexp.experiment.teachers import build_teacher
+    from kdexp.experiment.data import new_metrics
+    from kdexp.experiment.experiment import Experiment
     from kdexp.metrics.evaluate import evaluate
     from kdexp.training.fast_epoch_loop import Steps
     from kdexp.training.fit import ignore_known_warnings
@@ -173,9 +171,8 @@ def train(settings: Sequence[str], seed: int) -> list[dict[str, float]]:
         "trainer.gradient_stats_every_n_steps=0",
     ]
     config = OmegaConf.create(plain(compose(given, output_dir="unused")))
-    data = Data(config)
-    frozen = build_teacher(config, data)
-    module = build_distiller(config, build_student(config, frozen), frozen, data)
+    experiment = Experiment(config)
+    data, module = experiment.data, experiment.distiller
     rows: list[dict[str, float]] = []
 
     class Measure(pl.callbacks.Checkpoint):
@@ -186,7 +183,7 @@ def train(settings: Sequence[str], seed: int) -> list[dict[str, float]]:
                     for name, value in evaluate(
                         module.student,
                         data.student.eval_batches(split, "cpu"),
-                        new_metrics(config, data.student, split),
+                        new_metrics(config.dataset, data.student, split),
                     ).items()
                 }
                 for split in ("val", "test")

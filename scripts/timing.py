@@ -14,11 +14,10 @@ import torch
 from torch.nn import functional as F
 
 from kdexp.config.compose import compose
-from kdexp.experiment import teacher_outputs
 from kdexp.experiment.data import Data
-from kdexp.experiment.distillers import build_distiller
-from kdexp.experiment.networks import build_network, build_student, is_channels_last
-from kdexp.experiment.teachers import Teacher
+from kdexp.experiment.experiment import Experiment
+from kdexp.experiment.networks import build_network, is_channels_last
+from kdexp.teacher.teacher import Teacher
 from kdexp.training.fit import fit
 
 for name in ("pytorch_lightning", "lightning_fabric", "kdexp"):
@@ -97,12 +96,13 @@ class Work:
         data = Data(config) if more else self.data
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
         teacher = None if alone else self.teacher
-        student = build_student(config)
+        experiment = Experiment(config)
+        experiment.data, experiment.teacher = data, teacher
         for network in self.teacher.networks:
-            last = is_channels_last(network, config.trainer.channels_last, config)
+            last = is_channels_last(network, config.trainer.channels_last, experiment.device)
             network.to(memory_format=torch.channels_last if last else torch.contiguous_format)
-        module = build_distiller(config, student, teacher, data)
-        module.cache = teacher_outputs.teacher_cache(config, teacher, data)
+        module = experiment.distiller
+        module.cache = experiment.cache
         if module.cache is not None:
             module.cache.prepare("train")
         clock: list[float] = []
@@ -117,7 +117,7 @@ class Work:
 
     def bare(self, *, alone: bool = False) -> float:
         """Seconds of the same epoch in a loop written by hand."""
-        student, network = build_student(self.config), self.teacher.networks[0]
+        student, network = Experiment(self.config).new_student(pretrained=None), self.teacher.networks[0]
         optimizer = torch.optim.SGD(student.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
         split, shape = self.data.student.splits.train, (1, -1, 1, 1)
         mean, std = (torch.tensor(list(self.config.dataset[name])).view(shape) for name in ("mean", "std"))

@@ -12,7 +12,7 @@ from kdexp.config.identity import control_fingerprint, is_control
 from kdexp.contracts import UNLABELED, Batch
 from kdexp.experiment.check import check
 from kdexp.experiment.data import Data
-from kdexp.experiment.networks import build_student
+from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.run import run
 from kdexp.losses.kd import KD
 from kdexp.losses.rslad import rslad as rslad_loss
@@ -318,7 +318,7 @@ def test_adversarial_training_withstands_what_plain_training_does_not(tmp_path, 
         config = compose([*settings, *scheme], output_dir=tmp_path / name, store_dir=store)
         run(config)
         data = Data(config)
-        learner = build_student(config).eval()
+        learner = Experiment(config).new_student(pretrained=None).eval()
         load_weights(learner, tmp_path / name / "student.safetensors", "student")
         network = Normalized(learner, config.dataset.mean, config.dataset.std)
         right = count = 0

@@ -4,13 +4,14 @@ from functools import wraps
 import pytest
 import torch
 
+from kdexp.config import quick
 from kdexp.config.compose import compose
 from kdexp.data import digits
 from kdexp.experiment import networks, teachers
 from kdexp.experiment.data import Data
-from kdexp.experiment.keys import weights_file
-from kdexp.experiment.networks import build_network, build_peers, build_student, is_channels_last
-from kdexp.experiment.teachers import build_teacher
+from kdexp.experiment.experiment import Experiment
+from kdexp.experiment.keys import teacher_key, weights_file
+from kdexp.experiment.networks import build_network, is_channels_last
 
 
 @pytest.mark.parametrize("part", ["train_inputs", "train_target", "test_inputs", "test_target"])
@@ -81,7 +82,9 @@ def trained(tmp_path, *recipe):
     config = compose(["experiment=smoke", *(f"teacher.recipe.{word}" for word in recipe)], output_dir=tmp_path)
     data = Data(config)
     labels = data.for_teacher(config.teacher).splits.train.target
-    return weights_file(config.teacher, config, data), tuple(labels.tolist())
+    return weights_file(
+        config.teacher, config.store_dir, teacher_key(config.teacher, config.dataset, data.content, quick.mark(config))
+    ), tuple(labels.tolist())
 
 
 def test_a_teacher_is_another_where_its_labels_are_and_only_there(tmp_path):
@@ -112,8 +115,8 @@ def test_every_network_has_the_layout_asked_for_and_with_auto_its_own(tmp_path, 
     settings = ["experiment=smoke", "student=cnn_small", f"trainer.channels_last={setting}"]
     config = compose([*settings, "teacher=cnn"], output_dir=tmp_path, store_dir=tmp_path)
     mutual = compose([*settings, "scheme=mutual", "+student@scheme.peers.other=cnn"], output_dir=tmp_path)
-    teacher = build_teacher(config, Data(config)).networks[0]
-    networks = [build_student(config), build_peers(mutual)["other"], teacher]
+    teacher = Experiment(config).teacher.networks[0]
+    networks = [Experiment(config).new_student(pretrained=None), Experiment(mutual).new_peers()["other"], teacher]
     assert [layout(network) for network in networks] == expected
 
 
@@ -132,11 +135,11 @@ def test_every_network_has_the_layout_asked_for_and_with_auto_its_own(tmp_path, 
 def test_auto_goes_by_the_widths_of_the_convolutions_and_only_on_a_cpu(tmp_path, monkeypatch, name, expected):
     settings = ["experiment=smoke", f"student={name}", "dataset.input_shape=[1,16,16]"]
     config = compose(settings, output_dir=tmp_path)
-    network = build_student(config)
-    assert is_channels_last(network, "auto", config) is expected
+    network = Experiment(config).new_student(pretrained=None)
+    assert is_channels_last(network, "auto", torch.device("cpu")) is expected
     monkeypatch.setattr(networks, "device_for", lambda accelerator: torch.device("cuda"))
-    assert not is_channels_last(network, "auto", config)
-    assert is_channels_last(network, True, config)
+    assert not is_channels_last(network, "auto", torch.device("cpu"))
+    assert is_channels_last(network, True, torch.device("cpu"))
 
 
 class Begun(Exception):
@@ -155,7 +158,7 @@ def test_a_teacher_has_the_layout_of_its_recipe_while_it_is_trained(tmp_path, mo
 
     monkeypatch.setattr(teachers, "fit", begin)
     with pytest.raises(Begun):
-        build_teacher(config, Data(config))
+        assert Experiment(config).teacher
     assert seen == [expected]
 
 
@@ -164,7 +167,19 @@ def test_a_teacher_trained_without_the_last_batch_is_another(tmp_path):
         compose(["experiment=smoke", f"dataset.drop_last={setting}"], output_dir=tmp_path)
         for setting in ("true", "false")
     ]
-    assert len({weights_file(config.teacher, config, Data(config)) for config in configs}) == 2
+    assert (
+        len(
+            {
+                weights_file(
+                    config.teacher,
+                    config.store_dir,
+                    teacher_key(config.teacher, config.dataset, Data(config).content, quick.mark(config)),
+                )
+                for config in configs
+            }
+        )
+        == 2
+    )
 
 
 def test_a_teacher_trained_in_another_layout_is_another(tmp_path):
@@ -218,4 +233,4 @@ def test_published_weights_of_other_classes_are_refused_before_they_are_fetched(
     )
     rule = "must be auto or a file when the data set does not have the 1000 classes of the published weights"
     with pytest.raises(ValueError, match=f"^teacher.weights {rule}, got pretrained with dataset=synthetic$"):
-        build_teacher(config, Data(config))
+        assert Experiment(config).teacher

@@ -12,7 +12,7 @@ from kdexp.config.compose import compose
 from kdexp.contracts import Source
 from kdexp.data import synthetic
 from kdexp.experiment.run import run
-from kdexp.sweeps.shared_parts import run_together
+from kdexp.sweeps.shared_experiment import run_together
 from kdexp.training.distiller import Distiller
 
 SMOKE = ["experiment=smoke", "tracking=none", "student.width=2"]
@@ -133,14 +133,14 @@ def test_of_jobs_in_one_process_only_the_one_that_diverges_ends(tmp_path, store,
     cells = [["optimizer.lr=0.1"], ["optimizer.lr=1e30"], ["optimizer.lr=0.2"]]
     raised = {}
 
-    def job(number, parts):
+    def job(number, make):
         settings = [*SMOKE, *FAR, "trainer.max_epochs=2", "alpha=0.5", *cells[number]]
         try:
-            run(compose(settings, output_dir=tmp_path / str(number), store_dir=store), parts)
+            run(compose(settings, output_dir=tmp_path / str(number), store_dir=store), make)
         except Diverged as error:
             raised[number] = str(error)
 
-    run_together([lambda parts, number=number: job(number, parts) for number in range(3)], backend=backend)
+    run_together([lambda make, number=number: job(number, make) for number in range(3)], backend=backend)
     assert set(raised) == {1}
     assert raised[1].startswith("student: val/loss became NaN or Inf at step 0 (epoch 0)")
     statuses = [json.loads((tmp_path / str(number) / "results.json").read_text())["status"] for number in range(3)]

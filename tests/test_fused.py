@@ -15,7 +15,7 @@ from kdexp.experiment import single_run
 from kdexp.experiment.run import run
 from kdexp.sweeps import memory, step_backends
 from kdexp.sweeps.fusion import fusion_key
-from kdexp.sweeps.shared_parts import run_together
+from kdexp.sweeps.shared_experiment import run_together
 from kdexp.sweeps.step_backends import Stack
 from kdexp.teacher.teacher import Teacher
 from kdexp.training.distiller import Distiller
@@ -39,13 +39,13 @@ def together(folder, store, cells, settings=SMOKE, **more):
     """Run cells in step; what each raised."""
     raised = {}
 
-    def job(number, parts):
+    def job(number, make):
         try:
-            run(compose([*settings, *cells[number]], output_dir=folder / str(number), store_dir=store), parts)
+            run(compose([*settings, *cells[number]], output_dir=folder / str(number), store_dir=store), make)
         except Exception as error:
             raised[number] = error
 
-    run_together([lambda parts, number=number: job(number, parts) for number in range(len(cells))], **more)
+    run_together([lambda make, number=number: job(number, make) for number in range(len(cells))], **more)
     return raised
 
 
@@ -116,7 +116,7 @@ def test_jobs_that_were_stopped_go_on_and_meet_and_the_teacher_is_asked_once_for
     monkeypatch.setattr(Distiller, "on_train_epoch_start", begin)
     asked.clear()
     run_together([
-        lambda parts, number=number: run(compose([f"resume={tmp_path / str(number)}"], output_dir=tmp_path), parts)
+        lambda make, number=number: run(compose([f"resume={tmp_path / str(number)}"], output_dir=tmp_path), make)
         for number in range(3)
     ], max_students=3)  # fmt: skip
     continued = sum(asked)

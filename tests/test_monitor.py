@@ -6,13 +6,14 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
 
+from kdexp.config import quick
 from kdexp.config.compose import compose, plain
 from kdexp.contracts import Source
 from kdexp.experiment import keys
 from kdexp.experiment.check import check
 from kdexp.experiment.data import Data
+from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.metadata import run_metadata
-from kdexp.experiment.networks import build_student
 from kdexp.experiment.run import run
 from kdexp.metrics import monitor
 from kdexp.schemes.adversarial import AdversarialDistiller
@@ -147,7 +148,7 @@ def test_the_best_epoch_of_a_rare_class_is_not_the_first_for_student_control_and
     store = tmp_path / "store"
     alone = experiment(tmp_path / "alone", store, *RARE, "optimizer.lr=0.001", "seed=1", "alpha=1")
     test = rare()
-    student = build_student(compose([*SMOKE, *RARE, "seed=1"], output_dir="x"))
+    student = Experiment(compose([*SMOKE, *RARE, "seed=1"], output_dir="x")).new_student(pretrained=None)
     student.load_state_dict(load_file(tmp_path / "alone" / "student.safetensors"))
     with torch.no_grad():
         auc = roc_auc_score(test.test_target, student(test.test_inputs).squeeze(1))
@@ -164,14 +165,17 @@ def test_the_best_epoch_of_a_rare_class_is_not_the_first_for_student_control_and
 def test_the_old_rule_is_that_of_a_configuration_without_one_and_its_teacher_has_its_old_key(tmp_path, store):
     config = compose([*SMOKE], output_dir=tmp_path, store_dir=store)
     data = Data(config)
-    new = keys.teacher_key(config.teacher, config, data)
+    new = keys.teacher_key(config.teacher, config.dataset, data.content, quick.mark(config))
     assert new["recipe"]["monitor"] == "val/acc"
     values = plain(config)
     del values["teacher"]["recipe"]["monitor"], values["trainer"]["monitor"]
-    old = keys.teacher_key(OmegaConf.create(values).teacher, config, data)
+    old = keys.teacher_key(OmegaConf.create(values).teacher, config.dataset, data.content, quick.mark(config))
     assert old == {**new, "recipe": {name: value for name, value in new["recipe"].items() if name != "monitor"}}
     one_epoch = compose([*SMOKE, "teacher.recipe.max_epochs=1"], output_dir=tmp_path, store_dir=store)
-    assert "monitor" not in keys.teacher_key(one_epoch.teacher, one_epoch, data)["recipe"]
+    assert (
+        "monitor"
+        not in keys.teacher_key(one_epoch.teacher, one_epoch.dataset, data.content, quick.mark(one_epoch))["recipe"]
+    )
 
 
 def test_a_robust_student_is_chosen_by_accuracy_under_attack_and_its_control_as_any(tmp_path):

@@ -13,7 +13,7 @@ from kdexp.config.identity import control_fingerprint, run_fingerprint
 from kdexp.contracts import UNLABELED, Split
 from kdexp.data.splits import few_of_each_class
 from kdexp.experiment.data import Data
-from kdexp.experiment.keys import weights_file
+from kdexp.experiment.keys import teacher_key, weights_file
 from kdexp.experiment.networks import build_network
 from kdexp.experiment.run import run
 from kdexp.report.comparison import Comparison
@@ -82,7 +82,13 @@ def test_a_quick_teacher_is_not_the_real_one():
     keys = set()
     for more in ([], ["quick=true"]):
         config = composed(*same, *more)
-        keys.add(weights_file(config.teacher, config, Data(config)).parent.name)
+        keys.add(
+            weights_file(
+                config.teacher,
+                config.store_dir,
+                teacher_key(config.teacher, config.dataset, Data(config).content, quick.mark(config)),
+            ).parent.name
+        )
     assert len(keys) == 2
 
 

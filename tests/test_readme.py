@@ -28,6 +28,7 @@ from kdexp.config.compose import HYDRA_VERSION_BASE, compose, plain
 from kdexp.config.loader import Loader
 from kdexp.experiment.check import check
 from kdexp.experiment.dry_build import dry_build
+from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.run import run
 from kdexp.robustness import configured
 
@@ -197,7 +198,7 @@ def test_every_command_that_trains_composes_and_passes_the_checks(command):
     _, words = programs_and_words(command)
     jobs = [compose_and_check(job) for job in variants(words, is_sweep="-m" in command.words)]
     if jobs[-1].trainer.accelerator != "gpu":
-        dry_build(jobs[-1])  # its networks and losses, which fit each other
+        dry_build(Experiment(jobs[-1]))  # its networks and losses, which fit each other
     needed = {job.dataset.name for job in jobs} | {job.scheme.source.name for job in jobs if job.scheme.get("source")}
     told = {need.lower().replace("-", "") for need in command.needs}
     for name in needed - {*BUNDLED, *own_data.EXAMPLES}:

@@ -21,13 +21,12 @@ from kdexp.config.compose import compose, plain
 from kdexp.config.identity import control_fingerprint, run_fingerprint
 from kdexp.experiment import robustness_evaluator, robustness_inputs
 from kdexp.experiment.data import Data
+from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.finished_run import robustness
 from kdexp.experiment.finished_run import run as measure
-from kdexp.experiment.networks import build_student
 from kdexp.experiment.robustness_evaluator import RobustnessEvaluator
 from kdexp.experiment.robustness_report import run_subject
 from kdexp.experiment.run import run
-from kdexp.experiment.teachers import build_teacher
 from kdexp.report.comparison import Comparison
 from kdexp.report.png_figures import run as png_figures
 from kdexp.report.robustness_terminal import show
@@ -171,9 +170,9 @@ def test_features_are_probed_from_val_to_test_and_held_against_the_teachers(swee
     (report,) = examine(store, "robustness=features", run=folder).values()
     config = compose([*SMOKE, "alpha=0.1"], output_dir=folder, store_dir=store)
     data = Data(config)
-    learner = build_student(config)
+    learner = Experiment(config).new_student(pretrained=None)
     load_weights(learner, folder / "student.safetensors", "run")
-    teacher = build_teacher(config, data, may_train=False).networks[0]
+    teacher = Experiment(config, may_train_teacher=False).teacher.networks[0]
 
     def seen(network, split):
         """What the last linear layer gets, and the labels."""
@@ -365,10 +364,10 @@ def test_attacks_and_all_else_are_tried_on_samples_of_every_class_and_the_report
 
 def test_a_curve_of_attacks_begins_with_the_clean_accuracy_of_the_attacked_samples(folder_run, store):
     config = OmegaConf.create(results.read(folder_run, "run")["config"])
-    evaluator = RobustnessEvaluator(config, Data(config), torch.device("cpu"))
+    evaluator = RobustnessEvaluator(Experiment(config), torch.device("cpu"))
     clean = evaluator.cells[0]
     (attack,) = {tuple(cell.positions.tolist()) for cell in evaluator.cells[1:]}
-    subject = {"control": run_subject(config, folder_run, torch.device("cpu"))}
+    subject = {"control": run_subject(Experiment(config), folder_run, torch.device("cpu"))}
     right = evaluator.measured(clean, subject)["control"].samples["right"][list(attack)]
     under = [evaluator.measured(cell, subject)["control"] for cell in evaluator.cells[1:] if cell.name == "fgsm"]
     eps = [0, *(cell.level for cell in evaluator.cells if cell.name == "fgsm")]
@@ -396,7 +395,7 @@ def test_the_names_of_the_folders_are_the_classes_of_the_run_and_leave_its_ident
 
 def cells(*overrides):
     config = compose([*SMOKE, "dataset=digits", "robustness=quick", *overrides], output_dir="", data_dir="/nowhere")
-    evaluator = RobustnessEvaluator(config, Data(config), torch.device("cpu"))
+    evaluator = RobustnessEvaluator(Experiment(config), torch.device("cpu"))
     return {cell.axis: evaluator.key(cell, "student", "teacher") for cell in evaluator.cells}
 
 
@@ -457,7 +456,7 @@ def test_images_of_another_shape_and_colour_are_brought_to_ones_own(store, sweep
               "dataset.source.train_samples=128", "dataset.source.test_samples=70"]  # fmt: skip
     config = compose([*SMOKE, *colour, "robustness=ood", "robustness.ood.dataset=synthetic", *SMALL],
                      output_dir=tmp_path, store_dir=store)  # fmt: skip
-    evaluator = RobustnessEvaluator(config, Data(config), torch.device("cpu"))
+    evaluator = RobustnessEvaluator(Experiment(config), torch.device("cpu"))
     own, other = evaluator.cells[0], evaluator.cells[1]
     seen = []
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(432, 10))

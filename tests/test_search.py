@@ -17,10 +17,10 @@ from hydra.core.plugins import Plugins
 
 from kdexp import results
 from kdexp.config.compose import compose, plain
-from kdexp.experiment.metadata import TRIAL
 from kdexp.experiment.run import run
 from kdexp.report.comparison import Comparison
 from kdexp.report.runs import command_of, control_folder, find
+from kdexp.sweeps.job import TRIAL, pruner_of
 from kdexp.sweeps.progress import show_trials
 from kdexp.sweeps.sweep import Job, Sweep
 from kdexp.training.fit import Pruned
@@ -262,7 +262,8 @@ def smoke(tmp_path, store, monkeypatch):
         if trial is not None:
             monkeypatch.setenv(TRIAL, str(trial))
         overrides = ["experiment=smoke", "tracking=none", "student.width=2", "alpha=0.3"]
-        return run(compose(overrides, output_dir=tmp_path / "run", sweep_dir=tmp_path))
+        config = compose(overrides, output_dir=tmp_path / "run", sweep_dir=tmp_path)
+        return run(config, pruner=pruner_of(config))
 
     return start
 

@@ -19,6 +19,7 @@ from kdexp.config.identity import control_fingerprint
 from kdexp.contracts import Outputs
 from kdexp.experiment import teacher_outputs
 from kdexp.experiment.data import Data
+from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.networks import build_network
 from kdexp.experiment.run import run
 from kdexp.experiment.teachers import Teacher
@@ -289,7 +290,12 @@ def test_a_cache_is_shared_by_what_does_not_change_the_answers_and_by_nothing_el
         data = Data(config)
         torch.manual_seed(config.teacher.recipe.seed)
         teacher = Teacher([build_network(config.teacher, "teacher", config.dataset)])
-        kept = {each.folder for each in teacher_outputs.teacher_cache(config, teacher, data).answers.values()}
+        kept = {
+            each.folder
+            for each in teacher_outputs.teacher_cache(
+                config, {"teacher": config.teacher}, teacher, data
+            ).answers.values()
+        }
         count = len(kept - seen)
         seen.update(kept)
         return count
@@ -398,7 +404,7 @@ def test_a_cache_is_built_listed_verified_and_cleaned_from_the_command_line(comm
 
 def test_verify_asks_for_different_samples_of_every_class(tmp_path):
     config = compose([*IMAGES, "teacher.cache=views:2"], output_dir=tmp_path, store_dir=tmp_path / "store")
-    kept = teacher_outputs.cached_outputs(config)
+    kept = Experiment(config).cache
     target = Data(config).student.splits.test.target
     sample = kept.sample("test", 20, 3)
     assert target[sample].bincount().tolist() == [2] * 10
@@ -411,7 +417,7 @@ def test_verify_asks_for_different_samples_of_every_class(tmp_path):
 
 def test_answers_that_are_not_the_teachers_are_found_by_asking_again(tmp_path, store):
     config = compose([*IMAGES, "teacher.cache=views:2"], output_dir=tmp_path, store_dir=tmp_path / "store")
-    kept = teacher_outputs.cached_outputs(config)
+    kept = Experiment(config).cache
     kept.prepare("val")
     answers = kept.answers["val"]
     offset = os.fstat(answers._answers).st_size - answers.record.dtype.itemsize

@@ -18,9 +18,9 @@ from kdexp.config.compose import plain, release_data
 from kdexp.config.require import is_count
 from kdexp.experiment.changes import data_digest
 from kdexp.experiment.check import check
-from kdexp.experiment.metadata import TRIAL
 from kdexp.report.runs import Run, command_of
 from kdexp.sweeps import subprocess_runner
+from kdexp.sweeps.job import TRIAL
 from kdexp.sweeps.sweep import Job, Sweep
 
 if TYPE_CHECKING:

@@ -50,11 +50,13 @@ def build(config: DictConfig) -> None:
         raise ValueError("teacher.cache must be views:K, exact or static for kdexp-cache build, got none")
     _, values = next(prior_runs.steps(plain(config)))
 
-    from kdexp.experiment import teacher_outputs  # here: --help must not wait for torch
+    from kdexp.experiment.experiment import Experiment  # here: --help must not wait for torch
 
-    kept = teacher_outputs.cached_outputs(OmegaConf.create(values))
+    experiment = Experiment(values)
+    kept = experiment.cache
     if kept is None:
         raise ValueError(f"alpha must be < 1 for kdexp-cache build: a control has no teacher, got {config.alpha}")
+    kept.device = experiment.device
     kept.fill()
 
 
@@ -122,7 +124,7 @@ def verify(config: DictConfig) -> Iterator[tuple[str, bool, str]]:
     """
     if not is_count(config.samples):
         raise ValueError(f"samples must be at least 1, got {config.samples}")
-    from kdexp.experiment import teacher_outputs
+    from kdexp.experiment.experiment import Experiment
     from kdexp.teacher.cache_store import read_card
 
     for folder in caches(config):
@@ -133,7 +135,7 @@ def verify(config: DictConfig) -> Iterator[tuple[str, bool, str]]:
             continue
         try:
             check_folder(folder, "store_dir")
-            experiment = OmegaConf.create(stored(card["config"]))
+            config_of_card = OmegaConf.create(stored(card["config"]))
         except ValueError as error:
             yield folder.name, False, f"not one that kdexp wrote: {error}"
             continue
@@ -141,9 +143,12 @@ def verify(config: DictConfig) -> Iterator[tuple[str, bool, str]]:
             yield folder.name, False, _damaged(folder, error)
             continue
         try:
-            experiment.store_dir = config.store_dir
-            experiment.dataset.num_workers = 0  # samples are read one at a time
-            kept = teacher_outputs.cached_outputs(experiment, may_train=False)
+            config_of_card.store_dir = config.store_dir
+            config_of_card.dataset.num_workers = 0  # samples are read one at a time
+            experiment = Experiment(config_of_card, may_train_teacher=False)
+            kept = experiment.cache
+            if kept is not None:
+                kept.device = experiment.device
         except (ValueError, OSError) as error:
             yield folder.name, True, f"its teacher or its data are not here: {one_line(error)}"
             continue

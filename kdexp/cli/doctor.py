@@ -2,15 +2,13 @@
 
 import sys
 from collections.abc import Iterator
-from typing import cast
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from kdexp.cli import program
 from kdexp.config import exits
 from kdexp.config.compose import HYDRA_VERSION_BASE, one_line, plain
-from kdexp.config.schema import Config
 from kdexp.doctor.finding import Finding
 from kdexp.experiment.check import check
 from kdexp.schemes import prior_runs
@@ -46,11 +44,12 @@ def run(config: DictConfig) -> Iterator[Finding]:
     name, values = next(prior_runs.steps(plain(config)))
 
     from kdexp.doctor.run_checks import run_checks  # here: --help must not wait for torch
+    from kdexp.experiment.experiment import Experiment
 
     if name:
         advice = "the later runs need its student and are not checked"
         yield Finding("scheme", f"{config.scheme.name}: the first run, {name}", "note", advice)
-    yield from run_checks(cast(Config, OmegaConf.create(values)))
+    yield from run_checks(Experiment(values))
 
 
 @hydra.main(version_base=HYDRA_VERSION_BASE, config_path="pkg://kdexp.conf", config_name="train")

@@ -16,20 +16,18 @@ from kdexp.doctor.inspection import InspectionCallback, caught_warnings, take_st
 from kdexp.doctor.measurements import batch_dependence, input_moments, network_size, teacher_state, val_inputs
 from kdexp.experiment import dry_build, teacher_measures
 from kdexp.experiment.data import Data
-from kdexp.experiment.distillers import build_distiller
-from kdexp.experiment.networks import build_student, device_for
-from kdexp.experiment.teachers import build_teacher
+from kdexp.experiment.experiment import Experiment
 from kdexp.teacher.teacher import Teacher
 from kdexp.training.distiller import Distiller
 
 
-def run_checks(config: Config) -> Iterator[Finding]:
+def run_checks(experiment: Experiment) -> Iterator[Finding]:
     """Build an experiment, take a few steps of it and judge what is measured; nothing of the student is kept.
 
     A teacher that is to be trained and is not in the store yet is trained now, as the run would do, and kept there.
 
     Args:
-        config: a checked configuration.
+        experiment: of a checked configuration.
 
     Yields:
         Findings as they come.
@@ -40,23 +38,22 @@ def run_checks(config: Config) -> Iterator[Finding]:
     """
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    caught: list[str] = []
+    config, caught = cast(Config, experiment.config), list[str]()
     with caught_warnings(caught):
-        dry_build.dry_build(config)
+        dry_build.dry_build(experiment)
     early = len(caught)
     yield from map(loss_checks.loss_warning, caught)
-    data = Data(config)
+    data = experiment.data
     task = cast(Task, config.dataset.task)
     yield from data_checks.class_counts(data.student.splits, task, config.dataset.num_classes)
-    yield from training_checks.batch_and_ranks(config.dataset, config.trainer, build_student(config))
-    teacher = build_teacher(config, data)
-    student = build_student(config, teacher)
-    yield from _inputs(config, teacher, data)
+    yield from training_checks.batch_and_ranks(config.dataset, config.trainer, experiment.new_student(pretrained=None))
+    teacher, student = experiment.teacher, experiment.student
+    yield from _inputs(experiment)
     if teacher is not None:
-        yield teacher_checks.teacher_accuracy(*teacher_measures.teacher_on_val(config, teacher, data))
+        yield teacher_checks.teacher_accuracy(*teacher_measures.teacher_on_val(experiment))
     yield _sizes(config, student, teacher)
     with caught_warnings(caught):
-        distiller = build_distiller(config, student, teacher, data)
+        distiller = experiment.distiller
     inspection = InspectionCallback(caught, val_inputs(data.student))
     val_batches = _val_batches(config, data)
     stopped = take_steps(distiller, data.student, config.trainer, inspection, val_batches=val_batches)
@@ -80,10 +77,11 @@ def run_checks(config: Config) -> Iterator[Finding]:
         yield from _cost(config, distiller, inspection, val_batches)
 
 
-def _inputs(config: Config, teacher: Teacher | None, data: Data) -> list[Finding]:
-    device = device_for(config.trainer.accelerator)
-    per_channel = len(config.dataset.mean) > 1
-    student, teachers = input_moments(data.student, teacher, device, per_channel=per_channel)
+def _inputs(experiment: Experiment) -> list[Finding]:
+    per_channel = len(experiment.config.dataset.mean) > 1
+    student, teachers = input_moments(
+        experiment.data.student, experiment.teacher, experiment.device, per_channel=per_channel
+    )
     return data_checks.inputs(student.compute(), [moments.compute() for moments in teachers])
 
 

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
+from omegaconf import DictConfig
 from torch import Tensor
 
 from kdexp.config import quick
@@ -18,7 +18,6 @@ from kdexp.data.content import of_source
 from kdexp.data.inferred import take
 from kdexp.data.loading import DataModule
 from kdexp.data.splits import few_of_each_class, make_splits, samples_per_class
-from kdexp.experiment.members import teachers
 from kdexp.metrics.classification import Metrics
 from kdexp.metrics.roc import Curves
 
@@ -42,7 +41,7 @@ class Data:
         like: the same data set, loaded for an experiment with another order or augmentation.
     """
 
-    def __init__(self, config: Any, like: "Data | None" = None) -> None:
+    def __init__(self, config: DictConfig, like: "Data | None" = None) -> None:
         self._config, self._store_dir = config.dataset, config.store_dir
         self._is_quick = bool(config.quick)
         self._like = like
@@ -65,7 +64,7 @@ class Data:
         if like is not None:
             self.student.resident = like.student.resident
 
-    def for_teacher(self, teacher: Any, setting: str = "teacher") -> DataModule:
+    def for_teacher(self, teacher: DictConfig, setting: str = "teacher") -> DataModule:
         """The data as a teacher's recipe sees them: the same val and test, its own share, noise and augmentation.
 
         A sample whose label is hidden from the teacher has nothing to teach it and is left out.
@@ -83,7 +82,7 @@ class Data:
             named = re.sub(rf"^dataset\.(?=({'|'.join(_OF_RECIPE)})\b)", f"{setting}.recipe.", str(error))
             raise ValueError(re.sub(r"^dataset\.(?=(mean|std)\b)", f"{setting}.", named)) from error
 
-    def _for_teacher(self, teacher: Any) -> DataModule:
+    def _for_teacher(self, teacher: DictConfig) -> DataModule:
         recipe = teacher.recipe
         splits = self._splits(**{name: recipe[name] for name in _OF_SUBSET})
         labels = splits.train.target
@@ -157,39 +156,19 @@ class Data:
         )
 
 
-def refuse_undefined_monitor(config: Any, data: Data) -> None:
-    """See that the metrics that are set to choose the best epoch exist on val; auto does without.
-
-    Raises:
-        ValueError: an AUC where a single class occurs.
-    """
-    chosen_by = {"trainer.monitor": config.trainer.get("monitor")}
-    chosen_by |= {f"{name}.recipe.monitor": member.recipe.get("monitor") for name, member in teachers(config).items()}
-    for setting, value in chosen_by.items():
-        if value == "val/auc" and not _has_auc(config, data):
-            raise ValueError(f"{setting} must be defined on val, got val/auc, and only one class there")
-
-
-def _has_auc(config: Any, data: Data) -> bool:
-    any_logits = new_metrics(config, data.student, "val")
-    for part in torch.split(data.student.splits.val.target, 4096):
-        any_logits.update(torch.zeros(len(part), config.dataset.num_outputs), part)
-    return "auc" in any_logits.compute()
-
-
-def new_metrics(config: Any, module: DataModule, split: str, *, fidelity: bool = False, alone: bool = True) -> Metrics:
+def new_metrics(
+    dataset: DictConfig, module: DataModule, split: str, *, fidelity: bool = False, alone: bool = True
+) -> Metrics:
     """Metrics for one split; ``alone`` for an evaluation that only one rank does."""
     return Metrics(
-        config.dataset.task,
-        config.dataset.num_outputs,
+        dataset.task,
+        dataset.num_outputs,
         samples=len(getattr(module.splits, split)),
         fidelity=fidelity,
         sync_on_compute=not alone,
     )
 
 
-def new_curves(config: Any, module: DataModule) -> Curves:
+def new_curves(dataset: DictConfig, module: DataModule) -> Curves:
     """ROC curves and confusion matrix of the test split, for an evaluation that only one rank does."""
-    return Curves(
-        config.dataset.task, config.dataset.num_outputs, samples=len(module.splits.test), sync_on_compute=False
-    )
+    return Curves(dataset.task, dataset.num_outputs, samples=len(module.splits.test), sync_on_compute=False)

@@ -1,18 +1,17 @@
 """The training of a student as configured."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
 
+from omegaconf import DictConfig
 from torch import nn
 
 from kdexp.config.compose import plain
 from kdexp.config.identity import is_attacked, is_control
 from kdexp.config.objects import instantiate
-from kdexp.experiment.data import Data, new_metrics
-from kdexp.experiment.losses import annealed, feature_losses, term, train_labels
-from kdexp.experiment.members import has_soft_term
-from kdexp.experiment.networks import build_peers
+from kdexp.data.loading import DataModule
+from kdexp.experiment.data import new_metrics
+from kdexp.experiment.losses import annealed
 from kdexp.metrics import monitor
 from kdexp.metrics.classification import Metrics
 from kdexp.robustness.attacks import PIXELS, Attack
@@ -20,6 +19,7 @@ from kdexp.schemes.adversarial import ARD, IAD, RSLAD, TRADES, AdaAD, Adversaria
 from kdexp.schemes.online import EMADistiller, MutualDistiller
 from kdexp.teacher.teacher import Teacher
 from kdexp.training.distiller import Distiller
+from kdexp.training.terms import Term
 
 ADVERSARIAL: dict[str, type[AdversarialDistiller]] = {
     "pgd_at": PGDTraining,
@@ -31,7 +31,7 @@ ADVERSARIAL: dict[str, type[AdversarialDistiller]] = {
 }
 
 
-def adversarial(scheme: Any, dataset: Any, setting: str) -> Callable[..., Distiller]:
+def adversarial(scheme: DictConfig, dataset: DictConfig, setting: str) -> Callable[..., Distiller]:
     """The kind of training on adversarial examples that a scheme names.
 
     Raises:
@@ -47,35 +47,51 @@ def adversarial(scheme: Any, dataset: Any, setting: str) -> Callable[..., Distil
     return partial(ADVERSARIAL[settings.pop("name")], attack=attack, mean=mean, std=std, **settings)
 
 
-def build_distiller(config: Any, learner: nn.Module, frozen: Teacher | None, data: Data) -> Distiller:
-    """The student's training as configured."""
-    full = config.trainer.full_train_metrics
-    module = data.student
-    features = {}
-    if config.feature_loss:
-        assert frozen is not None
-        features = feature_losses(config, learner, frozen.networks[0], train_labels(module.splits))
+def build_distiller(
+    config: DictConfig,
+    learner: nn.Module,
+    frozen: Teacher | None,
+    data: DataModule,
+    soft_loss: Term | None,
+    features: Mapping[str, Term],
+    peers: Mapping[str, nn.Module],
+) -> Distiller:
+    """The student's training as configured.
+
+    Args:
+        config: the experiment's.
+        learner: the student.
+        frozen: the teacher.
+        data: the student's.
+        soft_loss: see `kdexp.experiment.experiment.Losses`.
+        features: likewise.
+        peers: the other students of ``scheme=mutual``.
+    """
+    scheme = "" if is_control(config) else config.scheme.get("name")
     kind: Callable[..., Distiller] = partial(Distiller, teacher=frozen, feature_losses=features)
-    if config.scheme.get("name") == "ema" and not is_control(config):
+    if scheme == "ema":
         kind = partial(EMADistiller, decay=config.scheme.decay)
-    elif config.scheme.get("name") == "mutual" and not is_control(config):
-        kind = partial(MutualDistiller, peers=build_peers(config))
-    elif config.scheme.get("name") in ADVERSARIAL and not is_control(config):
+    elif scheme == "mutual":
+        kind = partial(MutualDistiller, peers=peers)
+    elif scheme in ADVERSARIAL:
         kind = partial(adversarial(config.scheme, config.dataset, "scheme"), teacher=frozen)
     training = kind(
         learner,
         instantiate(config.optimizer, "optimizer"),
         task=config.dataset.task,
         num_outputs=config.dataset.num_outputs,
-        soft_loss=term(config.loss) if has_soft_term(config) else None,
+        soft_loss=soft_loss,
         alpha=annealed(config.alpha, config.alpha_schedule),
         temperature=annealed(config.temperature, config.temperature_schedule),
         scheduler=instantiate(config.scheduler, "scheduler"),
         label_smoothing=config.label_smoothing,
         seed=config.seed,
-        val_metrics=new_metrics(config, module, "val", fidelity=frozen is not None, alone=False),
+        val_metrics=new_metrics(config.dataset, data, "val", fidelity=frozen is not None, alone=False),
         train_metrics=Metrics(
-            config.dataset.task, config.dataset.num_outputs, samples=len(module.splits.train), accuracy_only=not full
+            config.dataset.task,
+            config.dataset.num_outputs,
+            samples=len(data.splits.train),
+            accuracy_only=not config.trainer.full_train_metrics,
         ),
         gradient_stats_every_n_steps=config.trainer.gradient_stats_every_n_steps,
         log_every_n_steps=config.trainer.log_every_n_steps,

@@ -1,28 +1,29 @@
-"""What can be built before anything is trained, built once to find what is wrong."""
+"""What can be built before anything is trained, built once to find what is wrong; a run's own parts stay unmade."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
+from omegaconf import DictConfig
 from pytorch_lightning.strategies import StrategyRegistry
 from torch import nn
 
 from kdexp.config.objects import instantiate
 from kdexp.config.suggest import did_you_mean
-from kdexp.experiment.data import Data
+from kdexp.experiment.data import new_metrics
 from kdexp.experiment.distillers import ADVERSARIAL, adversarial
-from kdexp.experiment.keys import is_to_be_trained
-from kdexp.experiment.losses import feature_losses, term
-from kdexp.experiment.members import has_soft_term, teachers
-from kdexp.experiment.networks import build_network, build_peers, build_student, peer_settings, the_teacher
+from kdexp.experiment.experiment import Experiment
+from kdexp.experiment.losses import term
+from kdexp.experiment.members import has_soft_term
+from kdexp.experiment.networks import build_network
 
 
-def dry_build(config: Any) -> None:
+def dry_build(experiment: Experiment) -> None:
     """Build once what can be built without data, so that a wrong setting is found before a teacher is trained.
 
     Raises:
         ValueError: a setting that its constructor refuses.
     """
+    config = experiment.config
     if config.trainer.accelerator == "gpu" and not torch.accelerator.is_available():
         raise ValueError("trainer.accelerator must be auto or cpu on a machine without a GPU, got gpu")
     strategies = ("auto", *StrategyRegistry.available_strategies())
@@ -31,39 +32,39 @@ def dry_build(config: Any) -> None:
             f"trainer.strategy must be auto or a name that Lightning knows, got {config.trainer.strategy}"
             f"{did_you_mean(config.trainer.strategy, strategies)}"
         )
-    learner = build_student(config)
-    _rehearse_recipe(config, "")
+    learner = experiment.new_student(pretrained=None)
+    _dry_build_recipe(config, "")
     if config.scheme.get("name") in ADVERSARIAL:
         adversarial(config.scheme, config.dataset, "scheme")
     if has_soft_term(config):
-        _rehearse_loss(term(config.loss).loss, config.dataset)
-    for setting, member in teachers(config).items():
+        _try_loss(term(config.loss).loss, config.dataset)
+    for setting, member in experiment.members.items():
         if member.weights == "auto":
-            _rehearse_recipe(member.recipe, f"{setting}.recipe.")
+            _dry_build_recipe(member.recipe, f"{setting}.recipe.")
             if member.recipe.get("scheme"):
                 adversarial(member.recipe.scheme, config.dataset, f"{setting}.recipe.scheme")
     if config.feature_loss:
-        setting, member = the_teacher(config)
-        feature_losses(
-            config, learner, build_network(member, setting, config.dataset), torch.zeros(2, dtype=torch.int64)
-        )
+        setting, member = experiment.one_teacher
+        frozen = build_network(member, setting, config.dataset)
+        experiment.new_feature_losses(learner, frozen, torch.zeros(2, dtype=torch.int64))
 
 
-def refuse_to_fetch(config: Any, checkpoints: Path) -> None:
-    """See that a run that is continued, which may be somebody else's, needs no published weights for its students.
+def refuse_to_fetch(experiment: Experiment, checkpoints: Path) -> None:
+    """See that a run that is resumed, which may be somebody else's, needs no published weights for its students.
 
     Args:
-        config: the experiment's.
+        experiment: the run's.
         checkpoints: the folder of the run's.
 
     Raises:
         ValueError: it does, since it has no checkpoint.
     """
+    config = experiment.config
     if not config.resume or any(checkpoints.glob("*.ckpt")):
         return
     learners = {"student": config.student}
     if config.scheme.get("name") == "mutual":
-        learners |= {f"scheme.peers.{name}": peer for name, peer in peer_settings(config).items()}
+        learners |= {f"scheme.peers.{name}": peer for name, peer in experiment.peer_settings.items()}
     for name, member in learners.items():
         if member.get("pretrained"):
             raise ValueError(
@@ -72,27 +73,49 @@ def refuse_to_fetch(config: Any, checkpoints: Path) -> None:
             )
 
 
-def refuse_single_samples(config: Any, data: Data) -> None:
+def refuse_undefined_monitor(experiment: Experiment) -> None:
+    """See that the metrics that are set to choose the best epoch exist on val; auto does without.
+
+    Raises:
+        ValueError: an AUC where a single class occurs.
+    """
+    chosen_by = {"trainer.monitor": experiment.config.trainer.get("monitor")}
+    chosen_by |= {f"{name}.recipe.monitor": each.recipe.get("monitor") for name, each in experiment.members.items()}
+    for setting, value in chosen_by.items():
+        if value == "val/auc" and not _has_auc(experiment):
+            raise ValueError(f"{setting} must be defined on val, got val/auc, and only one class there")
+
+
+def _has_auc(experiment: Experiment) -> bool:
+    dataset, module = experiment.config.dataset, experiment.data.student
+    any_logits = new_metrics(dataset, module, "val")
+    for part in torch.split(module.splits.val.target, 4096):
+        any_logits.update(torch.zeros(len(part), dataset.num_outputs), part)
+    return "auc" in any_logits.compute()
+
+
+def refuse_single_samples(experiment: Experiment) -> None:
     """See that no batch is of one sample where a network normalises over the batch; before anything is trained.
 
     Raises:
         ValueError: the student's or a teacher's is; or a teacher's recipe does not fit the data.
     """
+    config, data = experiment.config, experiment.data
     trainer = config.trainer
     counted = isinstance(trainer.devices, int) and not trainer.sync_batchnorm
     ranks = trainer.devices * trainer.num_nodes if counted else 1
     if data.student.smallest_batch // ranks <= 1:
-        learners = {"student": build_student(config)}
-        learners |= build_peers(config) if config.scheme.get("name") == "mutual" else {}
+        learners = {"student": experiment.new_student(pretrained=None)}
+        learners |= experiment.new_peers() if config.scheme.get("name") == "mutual" else {}
         for learner in learners.values():
             _refuse_single_samples(learner, "dataset.batch_size", config.dataset.batch_size, config.dataset)
-    for setting, member in teachers(config).items():
-        if is_to_be_trained(member, config, data) and data.for_teacher(member, setting).smallest_batch <= 1:
+    for setting, member in experiment.teachers_to_be_trained().items():
+        if data.for_teacher(member, setting).smallest_batch <= 1:
             built = build_network(member, setting, config.dataset)
             _refuse_single_samples(built, f"{setting}.recipe.batch_size", member.recipe.batch_size, config.dataset)
 
 
-def _refuse_single_samples(built: nn.Module, setting: str, size: int, dataset: Any) -> None:
+def _refuse_single_samples(built: nn.Module, setting: str, size: int, dataset: DictConfig) -> None:
     try:
         with torch.no_grad():
             built.train()(torch.zeros(1, *dataset.input_shape))
@@ -101,8 +124,8 @@ def _refuse_single_samples(built: nn.Module, setting: str, size: int, dataset: A
         raise ValueError(f"{setting} {rule}, got {size}") from error
 
 
-def _rehearse_loss(soft_loss: nn.Module, dataset: Any) -> None:
-    """What a loss refuses or warns of (two classes, say) is heard now."""
+def _try_loss(soft_loss: nn.Module, dataset: DictConfig) -> None:
+    """Call a loss once: what it refuses or warns of (two classes, say) is known now."""
     logits = torch.randn(2, 4, dataset.num_outputs)
     target = torch.zeros(4, dtype=torch.int64)
     if dataset.task == "multilabel":
@@ -110,7 +133,7 @@ def _rehearse_loss(soft_loss: nn.Module, dataset: Any) -> None:
     soft_loss(logits[0], logits[1], target)
 
 
-def _rehearse_recipe(recipe: Any, prefix: str) -> None:
+def _dry_build_recipe(recipe: DictConfig, prefix: str) -> None:
     setting = f"{prefix}optimizer"
     try:
         optimizer = instantiate(recipe.optimizer, "optimizer")([nn.Parameter(torch.zeros(1))])

@@ -10,23 +10,14 @@ from torch import Tensor
 from kdexp import results
 from kdexp.atomic import sha256
 from kdexp.contracts import Batch, Outputs
-from kdexp.experiment.data import Data, new_curves, new_metrics
-from kdexp.experiment.networks import (
-    build_peers,
-    build_student,
-    description,
-    device_for,
-    peer_settings,
-    trained_student,
-)
-from kdexp.experiment.parts import Parts
+from kdexp.experiment.data import new_curves, new_metrics
+from kdexp.experiment.experiment import Experiment
+from kdexp.experiment.networks import deployed, description
 from kdexp.metrics.evaluate import evaluate
 from kdexp.metrics.roc import CurveData
 from kdexp.pace import paced
-from kdexp.schemes.online import MutualDistiller
 from kdexp.teacher.cached_outputs import SplitName, TeacherOutputCache
 from kdexp.teacher.teacher import Teacher
-from kdexp.training.distiller import Distiller
 from kdexp.training.fit import Fitted
 from kdexp.weights import load_weights, save_weights
 
@@ -35,46 +26,48 @@ EVALUATED: tuple[_Evaluated, ...] = ("val", "test")
 
 
 def evaluate_student(
-    config: Any,
-    record: dict[str, Any],
-    module: Distiller,
-    fitted: Fitted,
-    frozen: Teacher | None,
-    data: Data,
-    parts: Parts,
-    folder: Path,
-    splits: Sequence[_Evaluated],
+    experiment: Experiment, record: dict[str, Any], fitted: Fitted, folder: Path, splits: Sequence[_Evaluated]
 ) -> CurveData | None:
     """Metrics of the best and of the last epoch on each split, in full precision, by this process alone.
+
+    Args:
+        experiment: whose student was trained.
+        record: results, added to.
+        fitted: what the training left.
+        folder: the run folder; gets the weights.
+        splits: to evaluate on.
 
     Returns:
         ROC curves and confusion matrix on test; None when that is not among the splits.
     """
-    learner = build_student(config, pretrained=False).to(fitted.device)
+    config, frozen, module = experiment.config, experiment.teacher, experiment.data.student
+    learner = experiment.new_student().to(fitted.device)
     found: dict[str, dict[str, dict[str, float]]] = {split: {} for split in splits}
-    curves = new_curves(config, data.student).to(fitted.device)
-    # A frozen teacher says the same of the last epoch's batches as of the best's: it is asked once.
-    answers: dict[str, list[Outputs]] = {}
+    curves = new_curves(config.dataset, module).to(fitted.device)
+    # A frozen teacher gives the same outputs for the last epoch's batches as for the best's: they are computed once.
+    outputs: dict[str, list[Outputs]] = {}
     if frozen is not None:
         for split in splits:
-            batches = data.student.eval_batches(split, fitted.device)
-            answers[split] = parts.answers(split, partial(_ask, split, batches, frozen, module.cache))
+            compute = partial(
+                _teacher_outputs, split, module.eval_batches(split, fitted.device), frozen, experiment.cache
+            )
+            outputs[split] = experiment.teacher_memory.outputs(split, compute)
     for which, checkpoint in (("last", fitted.last), ("best", fitted.best)):
         load_weights(learner, checkpoint, "checkpoint", prefix="student.")
         for split in splits:
             found[split][which] = evaluate(
                 learner,
-                data.student.eval_batches(split, fitted.device),
-                new_metrics(config, data.student, split, fidelity=frozen is not None).to(fitted.device),
-                teacher=_replaying(answers[split]) if frozen is not None else None,
+                module.eval_batches(split, fitted.device),
+                new_metrics(config.dataset, module, split, fidelity=frozen is not None).to(fitted.device),
+                teacher=_replaying(outputs[split]) if frozen is not None else None,
                 curves=curves if (split, which) == ("test", "best") else None,
                 what=f"student: evaluating the {which} epoch on {split}",
             )
-    for name, peer in (build_peers(config) if isinstance(module, MutualDistiller) else {}).items():
+    classes = experiment.data.classes
+    for name, peer in (experiment.new_peers() if experiment.peers else {}).items():
         load_weights(peer, fitted.best, "checkpoint", prefix=f"peers.{name}.")
-        record.setdefault("peers", {})[name] = _measure(config, peer.to(fitted.device), data, splits)
-        settings = peer_settings(config)[name]
-        about = description(config, f"scheme.peers.{name}", settings, data.classes)
+        record.setdefault("peers", {})[name] = _measure(experiment, peer.to(fitted.device), splits)
+        about = description(experiment.peer_settings[name], f"scheme.peers.{name}", config.dataset, [], classes)
         save_weights(peer, folder / "peers" / f"{name}.safetensors", about)
     record["metrics"] = found
     record["epochs"] = {
@@ -84,7 +77,8 @@ def evaluate_student(
         "value": fitted.best_value,
     }
     weights = folder / results.WEIGHTS
-    about = description(config, "student", config.student, data.classes)
+    deployed_by = [loss["_target_"] for loss in config.feature_loss.values() if deployed(loss) is not None]
+    about = description(config.student, "student", config.dataset, deployed_by, classes)
     save_weights(learner, weights, about)  # the best epoch's: loaded last
     record["model"] |= {"bytes": weights.stat().st_size, "sha256": sha256(weights)}
     if "test" not in splits:
@@ -94,7 +88,7 @@ def evaluate_student(
     return drawn
 
 
-def _ask(
+def _teacher_outputs(
     split: SplitName, batches: Iterable[Batch], frozen: Teacher, cache: TeacherOutputCache | None
 ) -> list[Outputs]:
     if cache is None:
@@ -104,31 +98,31 @@ def _ask(
 
 
 def _measure(
-    config: Any, network: Callable[[Tensor], Tensor], data: Data, splits: Sequence[_Evaluated] = EVALUATED
+    experiment: Experiment, network: Callable[[Tensor], Tensor], splits: Sequence[_Evaluated] = EVALUATED
 ) -> dict[str, dict[str, float]]:
-    place = device_for(config.trainer.accelerator)
+    module, place = experiment.data.student, experiment.device
     return {
         split: evaluate(
             network,
-            data.student.eval_batches(split, place),
-            new_metrics(config, data.student, split).to(place),
+            module.eval_batches(split, place),
+            new_metrics(experiment.config.dataset, module, split).to(place),
         )
         for split in splits
     }
 
 
-def ensemble(config: Any, folders: Sequence[Path]) -> dict[str, dict[str, float]]:
+def ensemble(experiment: Experiment, folders: Sequence[Path]) -> dict[str, dict[str, float]]:
     """Metrics on val and test of the mean of several finished runs' probabilities (at T = 1).
 
     Args:
-        config: that of the runs.
+        experiment: that of the runs.
         folders: with a student.safetensors each, all of one architecture.
     """
-    networks = [trained_student(config, folder / results.WEIGHTS, "scheme") for folder in folders]
-    average = Teacher(networks, task=config.dataset.task).to(device_for(config.trainer.accelerator))
-    return _measure(config, lambda inputs: average(inputs).logits, Data(config))
+    networks = [experiment.trained_student(folder / results.WEIGHTS, "scheme") for folder in folders]
+    average = Teacher(networks, task=experiment.config.dataset.task).to(experiment.device)
+    return _measure(experiment, lambda inputs: average(inputs).logits)
 
 
-def _replaying(answers: list[Outputs]) -> Callable[[Tensor], Outputs]:
-    replies = iter(answers)
-    return lambda inputs: next(replies)
+def _replaying(outputs: list[Outputs]) -> Callable[[Tensor], Outputs]:
+    each = iter(outputs)
+    return lambda inputs: next(each)

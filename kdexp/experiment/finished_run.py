@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from kdexp import results
 from kdexp.config.compose import one_line, plain
@@ -19,7 +19,7 @@ from kdexp.schemes import prior_runs
 if TYPE_CHECKING:
     import torch
 
-    from kdexp.experiment.data import Data
+    from kdexp.experiment.experiment import Experiment
     from kdexp.experiment.robustness_evaluator import Subject
     from kdexp.report.run_group import RunGroup
 
@@ -48,25 +48,27 @@ def run(config: DictConfig) -> dict[str, float]:
         raise ValueError("run must be the folder of a finished run, got nothing")
     folder = Path(config.run)
     saved = _completed(folder, "run")
-    experiment = _experiment(config, folder, saved)
+    values = _values(config, folder, saved)
 
     with said_meanwhile(IMPORTING):
         from kdexp.experiment.data import new_metrics
-        from kdexp.experiment.networks import device_for, trained_student
-        from kdexp.experiment.teachers import build_teacher  # here: --help must not wait for torch
+        from kdexp.experiment.experiment import Experiment
+        from kdexp.experiment.networks import device_for  # here: --help must not wait for torch
         from kdexp.metrics.evaluate import evaluate
 
+    experiment = Experiment(values, may_train_teacher=False)
     device = device_for(config.accelerator)
     with _built_from(folder):
-        data = _data(experiment, saved)
-        student = trained_student(experiment, folder / results.WEIGHTS, "run")
-        frozen = build_teacher(experiment, data, may_train=False)
+        _warn_of_other_data(experiment, saved)
+        student = experiment.trained_student(folder / results.WEIGHTS, "run")
+        frozen = experiment.teacher
     if frozen is not None:
         frozen.to(device)
+    module = experiment.data.student
     return evaluate(
         student.to(device),
-        data.student.eval_batches("test", device),
-        new_metrics(experiment, data.student, "test", fidelity=frozen is not None).to(device),
+        module.eval_batches("test", device),
+        new_metrics(experiment.config.dataset, module, "test", fidelity=frozen is not None).to(device),
         teacher=frozen,
     )
 
@@ -91,13 +93,13 @@ def robustness(config: DictConfig) -> Iterator[tuple[Path, dict[str, Any]]]:
     configured.check(plain(config.robustness))
     if config.run is not None:
         folder = Path(config.run)
-        yield folder, _report(config, folder, _completed(folder, "run"))
+        yield folder, _robustness_of(config, folder, _completed(folder, "run"))
         return
     reports: dict[Path, dict[str, Any]] = {}
     settings = _settings(Path(config.sweep_dir))
     for run in (run for setting in settings for run in setting.runs):
         log.info("%s", run.folder)
-        reports[run.folder] = _report(config, run.folder, run.results)
+        reports[run.folder] = _robustness_of(config, run.folder, run.results)
         yield run.folder, reports[run.folder]
 
     from kdexp.report.robustness import over_seeds
@@ -121,30 +123,29 @@ def _settings(sweep: Path) -> Sequence["RunGroup"]:
     return comparison.distilled or comparison.controls
 
 
-def _report(config: DictConfig, folder: Path, saved: Mapping[str, Any]) -> dict[str, Any]:
-    experiment = _experiment(config, folder, saved)
-    experiment.robustness = config.robustness
+def _robustness_of(config: DictConfig, folder: Path, saved: Mapping[str, Any]) -> dict[str, Any]:
+    values = _values(config, folder, saved) | {"robustness": config.robustness}
 
     with said_meanwhile(IMPORTING):
-        from kdexp.experiment.networks import device_for
+        from kdexp.experiment.experiment import Experiment
+        from kdexp.experiment.networks import device_for  # here: --help must not wait for torch
         from kdexp.experiment.robustness_evaluator import RobustnessEvaluator
         from kdexp.experiment.robustness_report import run_subject, subjects
         from kdexp.experiment.run_tracking import track_robustness
-        from kdexp.experiment.teachers import build_teacher  # here: --help must not wait for torch
 
+    experiment = Experiment(values, may_train_teacher=False)
     device = device_for(config.accelerator)
     with _built_from(folder):
-        data = _data(experiment, saved)
-        evaluator = RobustnessEvaluator(experiment, data, device)
+        _warn_of_other_data(experiment, saved)
+        evaluator = RobustnessEvaluator(experiment, device)
         own = run_subject(experiment, folder, device)
     is_control, control = saved["is_control"], None
     if not is_control and config.control != "none":
         control = _control(config, folder, saved, experiment, device)
     with _built_from(folder):
-        frozen = build_teacher(experiment, data, may_train=False)
-    compared = subjects(experiment, own, device, is_control=is_control, control=control, frozen=frozen)
+        compared = subjects(experiment, own, device, is_control=is_control, control=control)
     report = evaluator.report(compared, folder)
-    track_robustness(experiment, folder, saved, report)
+    track_robustness(experiment.config, folder, saved, report)
     return report
 
 
@@ -164,19 +165,16 @@ def _built_from(folder: Path) -> Iterator[None]:
         raise ValueError(f"run must have settings that can be built, got {folder}: {reason}") from error
 
 
-def _data(experiment: DictConfig, saved: Mapping[str, Any]) -> "Data":
-    """The data of a run; other ones are measured all the same, and not in silence."""
-    from kdexp.experiment.data import Data
-
-    data = Data(experiment)
-    if results.has_other_data(saved, data.content):
+def _warn_of_other_data(experiment: "Experiment", saved: Mapping[str, Any]) -> None:
+    """Other data than those of the run are measured all the same, and not in silence."""
+    if results.has_other_data(saved, experiment.data.content):
         log.warning("warning: the data are not those of the run: they have changed, or others lie in data_dir")
-    return data
 
 
 def _control(
-    config: DictConfig, folder: Path, saved: Mapping[str, Any], experiment: DictConfig, device: "torch.device"
+    config: DictConfig, folder: Path, saved: Mapping[str, Any], experiment: "Experiment", device: "torch.device"
 ) -> "Subject":
+    from kdexp.experiment.experiment import Experiment
     from kdexp.experiment.robustness_report import run_subject
     from kdexp.experiment.single_run import train_control
     from kdexp.report.runs import control_folder
@@ -194,10 +192,11 @@ def _control(
         log.info(
             "control (baseline: the same student without a teacher): none beside the run, training it in %s, %d epochs",
             found,
-            experiment.trainer.max_epochs,
+            experiment.config.trainer.max_epochs,
         )
         train_control(experiment, found)
-    return run_subject(_experiment(config, found, _completed(found, "control")), found, device)
+    own = Experiment(_values(config, found, _completed(found, "control")))
+    return run_subject(own, found, device)
 
 
 def _completed(folder: Path, setting: str) -> dict[str, Any]:
@@ -209,7 +208,7 @@ def _completed(folder: Path, setting: str) -> dict[str, Any]:
     return saved
 
 
-def _experiment(config: DictConfig, folder: Path, saved: Mapping[str, Any]) -> DictConfig:
+def _values(config: DictConfig, folder: Path, saved: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration of a run, which may have been moved, on this machine."""
     if config.accelerator not in ("auto", "cpu", "gpu"):
         raise ValueError(f"accelerator must be auto, cpu or gpu, got {config.accelerator}")
@@ -217,4 +216,4 @@ def _experiment(config: DictConfig, folder: Path, saved: Mapping[str, Any]) -> D
     own = moved(stored(saved["config"]), data_dir=config.data_dir, store_dir=config.store_dir)
     with _built_from(folder):
         *_, (_, last) = prior_runs.steps(own | {"output_dir": str(folder)})
-    return OmegaConf.create(last)
+    return last

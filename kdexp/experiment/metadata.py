@@ -11,7 +11,6 @@ from kdexp.experiment.members import teacher_files
 from kdexp.metrics import monitor
 
 LAUNCH = "KDEXP_LAUNCH"  # environment variable: which launch of a sweep a job belongs to
-TRIAL = "KDEXP_TRIAL"  # environment variable: which trial of a search a job is, by its id in the study
 
 
 def run_metadata(values: Mapping[str, Any], overrides: Sequence[str], earlier: Mapping[str, Any]) -> dict[str, Any]:
@@ -42,8 +41,3 @@ def run_metadata(values: Mapping[str, Any], overrides: Sequence[str], earlier: M
         **({"note": quick.NOTE} if values.get("quick") else {}),
         "config": anchored(values),
     }
-
-
-def trial() -> int | None:
-    """Which trial of a search this job is, by its id in the study; None of any other job."""
-    return int(os.environ[TRIAL]) if TRIAL in os.environ else None

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import DictConfig
 from torch import nn
 
 from kdexp import __version__, run_folder
@@ -14,23 +15,23 @@ from kdexp.config import trust
 from kdexp.config.compose import plain
 from kdexp.config.objects import instantiate, target
 from kdexp.contracts import Layers, Side
-from kdexp.experiment.members import teachers
 from kdexp.features import input_of_classifier, side
 from kdexp.models.pretrained_stem import resizing
 from kdexp.models.timm_models import without_sources
 from kdexp.teacher.settings import TEACHER_KEYS
-from kdexp.teacher.teacher import Teacher
 from kdexp.weights import load_weights
 
 # Keys of a student's and a teacher's configuration that are not arguments of its network.
 NETWORK_KEYS = ("feature_layers", "members", *TEACHER_KEYS)
 
 
-def build_network(config: Any, setting: str, dataset: Any, *, pretrained: bool | None = None) -> nn.Module:
+def build_network(
+    member: DictConfig, setting: str, dataset: DictConfig, *, pretrained: bool | None = None
+) -> nn.Module:
     """Build a network and see that it takes the data set's inputs and gives its outputs.
 
     Args:
-        config: the network's.
+        member: its part of the configuration.
         setting: its name, for messages.
         dataset: the configuration of the data set.
         pretrained: whether it begins with published weights; None: as its configuration says. False for a network whose
@@ -39,7 +40,7 @@ def build_network(config: Any, setting: str, dataset: Any, *, pretrained: bool |
     Raises:
         ValueError: it does not.
     """
-    arguments, size = _arguments(config, setting, dataset, pretrained)
+    arguments, size = _arguments(member, setting, dataset, pretrained)
     try:
         hook = None if size is None else resizing(size)
         built: nn.Module = instantiate(arguments, "network")
@@ -66,9 +67,11 @@ def build_network(config: Any, setting: str, dataset: Any, *, pretrained: bool |
     return built.train()
 
 
-def _arguments(config: Any, setting: str, dataset: Any, pretrained: bool | None) -> tuple[dict[str, Any], int | None]:
+def _arguments(
+    member: DictConfig, setting: str, dataset: DictConfig, pretrained: bool | None
+) -> tuple[dict[str, Any], int | None]:
     """What a network's constructor gets, with its ``_target_``; and the size that images are resized to before it."""
-    arguments = {key: value for key, value in plain(config).items() if key not in NETWORK_KEYS}
+    arguments = {key: value for key, value in plain(member).items() if key not in NETWORK_KEYS}
     if pretrained is not None and "pretrained" in arguments:
         arguments = (arguments if pretrained else without_sources(arguments)) | {"pretrained": pretrained}
     constructor = trust.find(arguments.get("_target_"), "network", f"{setting}.")
@@ -80,116 +83,73 @@ def _arguments(config: Any, setting: str, dataset: Any, pretrained: bool | None)
     return arguments, size
 
 
-def description(config: Any, setting: str, member: Any, classes: Sequence[str] | None) -> dict[str, Any]:
+def description(
+    member: DictConfig, setting: str, dataset: DictConfig, deployed_by: Sequence[str], classes: Sequence[str] | None
+) -> dict[str, Any]:
     """What a file of weights says of its network, so that it can be built and used without anything else.
 
     Args:
-        config: the experiment's.
-        setting: that named the network, for messages.
         member: its part of the configuration, the student's or a peer's.
+        setting: that named the network, for messages.
+        dataset: the configuration of the data set.
+        deployed_by: the feature losses that put another network with parts of the teacher in its place (SimKD).
         classes: their names by number, where they have any.
 
     Returns:
         Plain values: ``architecture``, the importable name of its constructor; ``settings``, its arguments; ``resize``,
-        the size of images that its inputs are resized to, or None; ``deployed_by``, the representation losses that put
-        another network with parts of the teacher in its place (SimKD); ``task``, ``classes``, ``input_shape`` (of one
-        sample, without N), ``mean`` and ``std`` (inputs, images in [0, 1], were normalised with), ``kdexp_version``.
+        the size of images that its inputs are resized to, or None; ``deployed_by``; ``task``, ``classes``,
+        ``input_shape`` (of one sample, without N), ``mean`` and ``std`` (inputs, images in [0, 1], were normalised
+        with), ``kdexp_version``.
     """
-    arguments, size = _arguments(member, setting, config.dataset, False)
-    dataset = config.dataset
+    arguments, size = _arguments(member, setting, dataset, False)
     return {
         "kdexp_version": __version__,
         "architecture": arguments.pop("_target_"),
         "settings": arguments,
         "resize": size,
-        "deployed_by": [loss["_target_"] for loss in config.feature_loss.values() if _deployed(loss) is not None],
+        "deployed_by": list(deployed_by),
         "task": dataset.task,
         "classes": classes,
         **{key: list(dataset[key]) for key in ("input_shape", "mean", "std")},
     }
 
 
-def _deployed(loss: Any) -> Callable[[Side, Side], nn.Module] | None:
-    """What makes the network that a representation loss puts in the student's place; most leave it where it is."""
+def deployed(loss: DictConfig) -> Callable[[Side, Side], nn.Module] | None:
+    """What makes the network that a feature loss puts in the student's place; most leave it where it is."""
     found: Callable[[Side, Side], nn.Module] | None = getattr(target(loss, "feature_loss"), "deployed", None)
     return found
 
 
-def build_student(config: Any, frozen: Teacher | None = None, *, pretrained: bool | None = None) -> nn.Module:
-    """The student, with initial weights that depend on the seed alone.
-
-    It is that of conf/student, or what a representation loss deploys in its place (SimKD), with parts of the teacher:
-    trained ones when the teacher is given; without it the same shapes, to load weights into.
+def with_weights(network: nn.Module, weights: Path, setting: str) -> nn.Module:
+    """The network with the weights of a finished run.
 
     Args:
-        config: the experiment's.
-        frozen: the teacher.
-        pretrained: see `network`; a run that is continued has its weights from a checkpoint.
-    """
-    torch.manual_seed(config.seed)
-    built = build_network(config.student, "student", config.dataset, pretrained=False if config.resume else pretrained)
-    for loss in config.feature_loss.values():
-        deployed = _deployed(loss)
-        if deployed is not None:
-            setting, member = the_teacher(config)
-            other = frozen.networks[0] if frozen else build_network(member, setting, config.dataset, pretrained=False)
-            sides = side_of(config, "student", config.student, built), side_of(config, setting, member, other)
-            built = deployed(*sides)
-    return laid_out(built, config.trainer.channels_last, config)
-
-
-def trained_student(config: Any, weights: Path, setting: str) -> nn.Module:
-    """The student of a finished run.
-
-    Args:
-        config: the run's.
+        network: of the run's architecture.
         weights: its student.safetensors.
         setting: the setting that named it, for messages.
     """
-    learner = build_student(config, pretrained=False)
-    load_weights(learner, run_folder.verified(weights, setting), setting)
-    return learner
+    load_weights(network, run_folder.verified(weights, setting), setting)
+    return network
 
 
-def peer_settings(config: Any) -> dict[str, Any]:
-    """The configuration of each other student of ``scheme=mutual``, by its name."""
-    return dict(config.scheme.peers or {"twin": config.student})
+def side_of(setting: str, member: DictConfig, built: nn.Module, input_shape: Sequence[int]) -> Side:
+    """A network with the layers where its features are read.
 
-
-def build_peers(config: Any) -> dict[str, nn.Module]:
-    """The other students of ``scheme=mutual``, each with initial weights of its own."""
-    built = {}
-    for place, (name, peer) in enumerate(peer_settings(config).items(), start=1):
-        torch.manual_seed(config.seed + place)
-        pretrained = False if config.resume else None
-        peer_network = build_network(peer, f"scheme.peers.{name}", config.dataset, pretrained=pretrained)
-        built[name] = laid_out(peer_network, config.trainer.channels_last, config)
-    return built
-
-
-def the_teacher(config: Any) -> tuple[str, Any]:
-    """The setting and the configuration of the one teacher that feature losses read.
-
-    Raises:
-        ValueError: there are several.
+    Args:
+        setting: that named the network, for messages.
+        member: its part of the configuration.
+        built: the network.
+        input_shape: of one sample, without N.
     """
-    named = teachers(config)
-    if len(named) > 1:
-        raise ValueError(f"feature_loss needs a teacher of one network, got {len(named)}")
-    return next(iter(named.items()))
-
-
-def side_of(config: Any, setting: str, member: Any, built: nn.Module) -> Side:
-    """A network with the layers where its features are read."""
     own = getattr(built, "layers", None)  # of a network that is deployed in the student's place
     layers = own if isinstance(own, Layers) else _layers(setting, member)
     try:
-        return side(built, layers, torch.zeros(2, *config.dataset.input_shape))
+        return side(built, layers, torch.zeros(2, *input_shape))
     except ValueError as error:
         raise ValueError(f"{setting}.feature_layers: {error}") from error
 
 
-def _layers(setting: str, member: Any) -> Layers | None:
+def _layers(setting: str, member: DictConfig) -> Layers | None:
     """Where features are read in a network of conf/student or conf/teacher; None: they are to be found."""
     given = plain(member)["feature_layers"]
     if given == "auto":
@@ -201,28 +161,28 @@ def _layers(setting: str, member: Any) -> Layers | None:
         raise ValueError(f"{setting}.feature_layers {rule}, got {given}") from error
 
 
-def penultimate(config: Any, setting: str, member: Any, built: nn.Module) -> str | None:
+def penultimate(setting: str, member: DictConfig, built: nn.Module, input_shape: Sequence[int]) -> str | None:
     """The path of what a network's classifier gets (see `kdexp.features`); None of one without a linear layer.
 
     Args:
-        config: the experiment's.
         setting: that named the network, for messages.
         member: its part of the configuration.
         built: the network.
+        input_shape: of one sample, without N.
     """
     if isinstance(getattr(built, "layers", None), Layers) or _layers(setting, member) is not None:
-        return side_of(config, setting, member, built).layers.penultimate
-    return input_of_classifier(built, torch.zeros(2, *config.dataset.input_shape))
+        return side_of(setting, member, built, input_shape).layers.penultimate
+    return input_of_classifier(built, torch.zeros(2, *input_shape))
 
 
-def laid_out(built: nn.Module, channels_last: bool | str, config: Any) -> nn.Module:
+def laid_out(built: nn.Module, channels_last: bool | str, device: torch.device) -> nn.Module:
     """The network, its weights in the memory format asked for; images follow in the first convolution."""
-    if is_channels_last(built, channels_last, config):
+    if is_channels_last(built, channels_last, device):
         built.to(memory_format=torch.channels_last)
     return built
 
 
-def is_channels_last(built: nn.Module, wanted: bool | str, config: Any) -> bool:
+def is_channels_last(built: nn.Module, wanted: bool | str, device: torch.device) -> bool:
     """Whether a network's weights and feature maps have their channels last.
 
     With auto on a CPU, where it makes the network faster, which the widths of its convolutions decide and no clock, so
@@ -233,11 +193,11 @@ def is_channels_last(built: nn.Module, wanted: bool | str, config: Any) -> bool:
     Args:
         built: the network.
         wanted: a setting, ``trainer.channels_last`` or a teacher's ``recipe.channels_last``: true, false or auto.
-        config: the experiment's.
+        device: where it runs.
     """
     if wanted != "auto":
         return bool(wanted)
-    if device_for(config.trainer.accelerator).type != "cpu":
+    if device.type != "cpu":
         return False
     convolutions = [module for module in built.modules() if isinstance(module, nn.Conv2d)]
     spatial = [layer for layer in convolutions if layer.groups == 1 and layer.kernel_size != (1, 1)]

@@ -5,8 +5,6 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from kdexp import recording, results, run_folder
 from kdexp.atomic import trained_by_one
 from kdexp.config.identity import (
@@ -26,6 +24,7 @@ def complete_prior_run(values: dict[str, Any], name: str, overrides: list[str], 
     A copy in the store serves other runs that need the same: those of a sweep, a source domain's teacher above all.
     The owner identifies its training: the folder of the run is in its own fingerprint, and may be moved.
     """
+    from kdexp.experiment.experiment import Experiment  # here: --help must not wait for torch
     from kdexp.experiment.single_run import distill
 
     folder, kept = Path(values["output_dir"]), Path(values["store_dir"]) / "steps" / run_key(values)
@@ -42,7 +41,7 @@ def complete_prior_run(values: dict[str, Any], name: str, overrides: list[str], 
                     if rank() == 0:
                         run_folder.set_aside(folder)
                 with recording_on_rank_0(folder, run_metadata(values, overrides, earlier)) as record:
-                    distill(OmegaConf.create(values), folder, record, owner=owner)
+                    distill(Experiment(values), folder, record, owner=owner)
                 if shares:
                     run_folder.copy(folder, kept)
     barrier()

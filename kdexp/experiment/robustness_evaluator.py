@@ -17,7 +17,7 @@ from kdexp.atomic import atomic_path
 from kdexp.config import quick
 from kdexp.config.compose import plain
 from kdexp.config.identity import fingerprint
-from kdexp.experiment.data import Data
+from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.robustness_inputs import TestBed
 from kdexp.report import robustness_json
 from kdexp.robustness import configured
@@ -55,8 +55,7 @@ class RobustnessEvaluator:
     """The cells of one run's test data, and what is left out and why.
 
     Args:
-        config: the run's, with its robustness.
-        data: the run's.
+        experiment: the run's, with conf/robustness.
         device: where the networks are.
 
     Attributes:
@@ -68,10 +67,11 @@ class RobustnessEvaluator:
         FileNotFoundError: a data set that was named is not there.
     """
 
-    def __init__(self, config: Any, data: Data, device: torch.device) -> None:
-        self._config, self._data, self._device = config, data, device
+    def __init__(self, experiment: Experiment, device: torch.device) -> None:
+        config = experiment.config
+        self._config, self._data, self._device = config, experiment.data, device
         self._settings: dict[str, Any] = plain(config.robustness)
-        self._bed = TestBed(config, data, device)
+        self._bed = TestBed(config, experiment.data, device)
         self.notes = self._bed.notes
         sample = self._bed.own.test
         self._by_axis: list[tuple[Axis, list[Cell]]] = []

@@ -3,10 +3,11 @@
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from omegaconf import DictConfig
 from torch import Tensor
 
 from kdexp.config.compose import dataset_option
@@ -145,7 +146,7 @@ class TestBed:
         grid: of the samples of the run's test split.
     """
 
-    def __init__(self, config: Any, data: Data, device: torch.device) -> None:
+    def __init__(self, config: DictConfig, data: Data, device: torch.device) -> None:
         self._config = config
         shape = list(config.dataset.input_shape)
         self.sample_counts: dict[str, dict[str, object]] = {}

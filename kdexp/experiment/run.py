@@ -3,6 +3,7 @@
 import logging
 import os
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,28 +20,32 @@ from kdexp.config.identity import (
     run_fingerprint,
 )
 from kdexp.config.places import moved
-from kdexp.experiment import changes, metadata
+from kdexp.experiment import changes
 from kdexp.experiment.check import check
-from kdexp.experiment.metadata import run_metadata, trial
+from kdexp.experiment.metadata import run_metadata
 from kdexp.experiment.ranks import rank
 from kdexp.pace import IMPORTING, said_meanwhile
 from kdexp.schemes import prior_runs
 
 if TYPE_CHECKING:
-    from kdexp.experiment.parts import Parts
-    from kdexp.sweeps.optuna_study import Judge
+    from kdexp.experiment.experiment import Experiment
+    from kdexp.training.fit import Judge
 from kdexp.experiment.earlier_run import find_earlier
 from kdexp.experiment.prior_runs import complete_prior_run, recording_on_rank_0
 
 log = logging.getLogger(__name__)
 
 
-def run(config: DictConfig, parts: "Parts | None" = None) -> dict[str, Any]:
+def run(
+    config: DictConfig, make: "Callable[[DictConfig], Experiment] | None" = None, pruner: "Judge | None" = None
+) -> dict[str, Any]:
     """Run one experiment: the whole of it, from the data to results.json.
 
     Args:
         config: as `kdexp.config.compose.compose` or Hydra makes it. Everything is written to ``config.output_dir``.
-        parts: what is shared with other runs in this process; None: nothing.
+        make: makes the experiment of the run itself; None: `kdexp.experiment.experiment.Experiment`. Runs that share
+            parts with others in this process have their own.
+        pruner: of a trial of a search: it may end the training, and the test split is left alone.
 
     Returns:
         The content of results.json; an empty dict on ranks other than 0.
@@ -55,12 +60,17 @@ def run(config: DictConfig, parts: "Parts | None" = None) -> dict[str, Any]:
         results.read(folder, "resume")
         check_folder(folder, "resume")
     with run_folder.alone(folder) if rank() == 0 else nullcontext():
-        return _run(config, folder, parts)
+        return _run(config, folder, make, pruner)
 
 
-def _run(config: DictConfig, folder: Path, parts: "Parts | None") -> dict[str, Any]:
+def _run(
+    config: DictConfig,
+    folder: Path,
+    make: "Callable[[DictConfig], Experiment] | None",
+    pruner: "Judge | None",
+) -> dict[str, Any]:
     earlier = find_earlier(config, folder)
-    if earlier.get("status") == "completed" and (trial() is not None or "test" in earlier["metrics"]):
+    if earlier.get("status") == "completed" and (pruner is not None or "test" in earlier["metrics"]):
         log.info("this run is complete already: %s", folder)
         if config.robustness and not config.resume and not (folder / "robustness.json").is_file():
             log.warning(
@@ -82,10 +92,10 @@ def _run(config: DictConfig, folder: Path, parts: "Parts | None") -> dict[str, A
     # Imported here: --help and shell completion must not wait for torch.
     with said_meanwhile(IMPORTING):
         from kdexp.experiment.evaluation import ensemble
+        from kdexp.experiment.experiment import Experiment
         from kdexp.experiment.single_run import distill
         from kdexp.report.terminal import show_run
 
-    judge = _judge(values)
     started = time.perf_counter()
     names = []
     with recording_on_rank_0(folder, run_metadata(values, overrides, earlier)) as record:
@@ -95,10 +105,12 @@ def _run(config: DictConfig, folder: Path, parts: "Parts | None") -> dict[str, A
                 record["steps"] = names
                 complete_prior_run(step, name, overrides, fingerprint([run_fingerprint(values), name]))
             else:
-                distill(OmegaConf.create(step), folder, record, parts, judge)
+                distill((make or Experiment)(OmegaConf.create(step)), folder, record, pruner)
         if rank() == 0:
-            if config.scheme.get("ensemble") and names and judge is None:
-                record["ensemble"] = ensemble(config, [*(prior_runs.folder(values, name) for name in names), folder])
+            if config.scheme.get("ensemble") and names and pruner is None:
+                record["ensemble"] = ensemble(
+                    Experiment(config), [*(prior_runs.folder(values, name) for name in names), folder]
+                )
             record["cost"]["seconds"]["total"] = time.perf_counter() - started
             if earlier.get("status") == "completed":  # a trial of a search that is chosen: it was trained before
                 record["cost"] = earlier["cost"]
@@ -126,16 +138,6 @@ def _continued(values: dict[str, Any], folder: Path, config: DictConfig) -> Dict
     return OmegaConf.create(
         own | {"resume": str(folder), "output_dir": str(folder), "tracking": own["tracking"] | typed}
     )
-
-
-def _judge(values: dict[str, Any]) -> "Judge | None":
-    """What prunes this run, when it is a trial of a search."""
-    trial = metadata.trial()
-    if trial is None:
-        return None
-    from kdexp.sweeps.optuna_study import Judge
-
-    return Judge(Path(values["sweep_dir"] or "."), trial, values["trainer"]["max_epochs"])
 
 
 def _overrides() -> list[str]:

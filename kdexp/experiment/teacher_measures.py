@@ -13,13 +13,11 @@ from kdexp.config import quick
 from kdexp.config.identity import fingerprint
 from kdexp.contracts import Task
 from kdexp.data.splits import samples_per_class
-from kdexp.experiment.data import Data, new_curves, new_metrics
+from kdexp.experiment.data import new_curves, new_metrics
+from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.keys import input_statistics
-from kdexp.experiment.members import teachers
-from kdexp.experiment.networks import device_for
 from kdexp.metrics.evaluate import evaluate
 from kdexp.models.complexity import macs, parameters
-from kdexp.teacher.teacher import Teacher
 from kdexp.weights import state_digest
 
 log = logging.getLogger(__name__)
@@ -28,20 +26,25 @@ log = logging.getLogger(__name__)
 _MEASURES_VERSION = 2
 
 
-def teacher_measures(config: Any, frozen: Teacher, data: Data) -> dict[str, Any]:
+def teacher_measures(experiment: Experiment) -> dict[str, Any]:
     """What the teacher itself can do and costs, measured the first time and remembered in the store.
+
+    Args:
+        experiment: one with a teacher.
 
     Returns:
         ``val`` and ``test``: metrics; ``curves``: of test (see `kdexp.metrics.roc.CurveData.compact`); ``model``: its
         parameters and multiply-accumulates a sample, all members of an ensemble together.
     """
+    config, data, frozen = experiment.config, experiment.data, experiment.teacher
+    assert frozen is not None
     key = fingerprint(
         {
             "version": _MEASURES_VERSION,
             "weights": [state_digest(network) for network in frozen.networks],
             "statistics": [
                 input_statistics(member, net)
-                for member, net in zip(teachers(config).values(), frozen.networks, strict=True)
+                for member, net in zip(experiment.members.values(), frozen.networks, strict=True)
             ],
             "data": {k: config.dataset[k] for k in ("name", "task", "val_fraction", "split_seed", "mean", "std")},
             "content": data.content,
@@ -51,14 +54,14 @@ def teacher_measures(config: Any, frozen: Teacher, data: Data) -> dict[str, Any]
     path = Path(config.store_dir) / "teacher-measures" / f"{key}.json"
     remembered = _remembered(path)
     if not remembered:
-        place = device_for(config.trainer.accelerator)
+        place = experiment.device
         frozen.to(place)
-        module, drawn = data.student, new_curves(config, data.student).to(place)
+        module, drawn = data.student, new_curves(config.dataset, data.student).to(place)
         found: dict[str, Any] = {
             split: evaluate(
                 lambda inputs: frozen(inputs).logits,
                 module.eval_batches(split, place),
-                new_metrics(config, module, split).to(place),
+                new_metrics(config.dataset, module, split).to(place),
                 curves=drawn if split == "test" else None,
                 what=f"teacher: evaluating on {split}",
             )
@@ -118,9 +121,10 @@ def near_chance(accuracy: float, counts: Tensor, samples: int, task: Task, auc: 
     return found, "it has little to teach: train it longer (teacher.recipe), or check its weights, mean and std"
 
 
-def teacher_on_val(config: Any, frozen: Teacher, data: Data) -> tuple[float, Tensor, int, Task, float | None]:
-    """What `near_chance` is to be told of the teacher on val."""
-    measured, target = teacher_measures(config, frozen, data)["val"], data.student.splits.val.target
-    task: Task = config.dataset.task
-    counts = samples_per_class(target, task, config.dataset.num_classes)
+def teacher_on_val(experiment: Experiment) -> tuple[float, Tensor, int, Task, float | None]:
+    """What `near_chance` needs to know of the teacher on val."""
+    measured, target = teacher_measures(experiment)["val"], experiment.data.student.splits.val.target
+    dataset = experiment.config.dataset
+    task: Task = dataset.task
+    counts = samples_per_class(target, task, dataset.num_classes)
     return measured["acc"], counts, len(target), task, measured.get("auc")

@@ -2,18 +2,17 @@
 
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import DictConfig
 
 from kdexp.config.compose import plain
 from kdexp.config.identity import fingerprint
 from kdexp.experiment.data import Data
-from kdexp.experiment.distillers import build_distiller
-from kdexp.experiment.keys import answers_key
-from kdexp.experiment.networks import build_student, device_for
-from kdexp.experiment.teachers import build_teacher
+from kdexp.experiment.keys import outputs_key
 from kdexp.teacher.cache_store import folder_of, make_room
 from kdexp.teacher.cached_outputs import SplitName, TeacherOutputCache
 from kdexp.teacher.output_codec import ALL_CLASSES, TOP_K, OutputCodec
@@ -22,19 +21,20 @@ from kdexp.teacher.teacher import Teacher
 log = logging.getLogger(__name__)
 
 
-def teacher_cache(config: Any, frozen: Teacher | None, data: Data) -> TeacherOutputCache | None:
-    """The kept answers of the teacher; None where none are kept.
+def teacher_cache(
+    config: DictConfig, members: Mapping[str, DictConfig], frozen: Teacher, data: Data
+) -> TeacherOutputCache:
+    """The cached outputs of a teacher.
 
     Args:
         config: the experiment's.
+        members: the configuration of each teacher.
         frozen: the teacher, told which features to read (see `Teacher.read`).
         data: the data.
 
     Raises:
         ValueError: there is no room for them.
     """
-    if frozen is None or config.teacher.cache == "none":
-        return None
     module = data.student
     probe = frozen.to("cpu").answers(torch.zeros(1, *config.dataset.input_shape))
     shape = probe[0].logits.shape[1:]
@@ -52,7 +52,7 @@ def teacher_cache(config: Any, frozen: Teacher | None, data: Data) -> TeacherOut
             config.teacher.cache_precision,
             top_k if top_k < shape[0] else None,
         )
-        key = answers_key(config, frozen, data, split, record)
+        key = outputs_key(config, members, frozen, data, split, str(record.dtype))
         card = {
             "made_for": plain(config.choices),
             "split": split,
@@ -87,23 +87,4 @@ def teacher_cache(config: Any, frozen: Teacher | None, data: Data) -> TeacherOut
             "warning: teacher.cache=static shows the same samples in every epoch, and a student overfits them "
             "sooner (Beyer et al. 2022, arXiv 2106.05237); views:K augments them"
         )
-    return answers
-
-
-def cached_outputs(config: Any, *, may_train: bool = True) -> TeacherOutputCache | None:
-    """The kept answers of an experiment's teacher, for whoever wants them without its student.
-
-    Returns:
-        None for an experiment without a teacher, or whose teacher would have to be trained when it may not be.
-    """
-    data = Data(config)
-    frozen = build_teacher(config, data, may_train=may_train)
-    if frozen is None:
-        return None
-    build_distiller(
-        config, build_student(config, frozen, pretrained=False), frozen, data
-    )  # its losses say which features are read
-    answers = teacher_cache(config, frozen, data)
-    if answers is not None:
-        answers.device = device_for(config.trainer.accelerator)
     return answers

@@ -1,26 +1,26 @@
 """The teacher of an experiment, trained first if need be."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import DictConfig
 from torch import nn
 
 from kdexp import run_folder
+from kdexp.config import quick
 from kdexp.config.compose import plain
 from kdexp.config.objects import instantiate
 from kdexp.experiment.data import Data
 from kdexp.experiment.distillers import adversarial
-from kdexp.experiment.keys import input_statistics, is_to_be_trained, teacher_key, weights_file
-from kdexp.experiment.members import teachers
+from kdexp.experiment.keys import teacher_key, weights_file
 from kdexp.experiment.networks import build_network, laid_out
 from kdexp.metrics import monitor
 from kdexp.models.benchmark_names import BENCHMARK_NAMES
 from kdexp.teacher.store import load_or_train
-from kdexp.teacher.teacher import Teacher
 from kdexp.training.distiller import Distiller
 from kdexp.training.fit import fit
 from kdexp.weights import load_weights
@@ -28,50 +28,67 @@ from kdexp.weights import load_weights
 log = logging.getLogger(__name__)
 
 
-def build_teacher(
-    config: Any, data: Data, *, may_train: bool = True, kind: Callable[..., Teacher] = Teacher
-) -> Teacher | None:
-    """The frozen teacher with its weights, trained first if need be.
+class Teachers:
+    """The networks of an experiment's teachers, each with its weights.
 
     Args:
         config: the experiment's.
-        data: its data.
-        may_train: see below.
-        kind: its class, or what makes one of what `Teacher` takes.
-
-    Returns:
-        The teacher; None for a control, and for a teacher that would have to be trained when it may not be.
+        members: the configuration of each teacher, by its setting.
+        data: the experiment's.
+        device: where work that needs no Trainer is done.
     """
-    named = teachers(config)
-    if not named:
-        return None
-    if not may_train and any(is_to_be_trained(member, config, data) for member in named.values()):
-        return None
-    networks = [
-        laid_out(_teacher_network(member, name, config, data), config.trainer.channels_last, config)
-        for name, member in named.items()
-    ]
-    return kind(
-        networks,
-        task=config.dataset.task,
-        data=(list(config.dataset.mean), list(config.dataset.std)),
-        expects=[input_statistics(member, net) for member, net in zip(named.values(), networks, strict=True)],
-        precision=config.teacher.precision,
-    )
 
+    def __init__(self, config: DictConfig, members: Mapping[str, DictConfig], data: Data, device: torch.device) -> None:
+        self._members, self._data, self._device = members, data, device
+        self._dataset, self._trainer, self._store_dir = config.dataset, config.trainer, config.store_dir
+        self._mark = quick.mark(config)
 
-def _teacher_network(member: Any, setting: str, config: Any, data: Data) -> nn.Module:
-    if member.weights == "pretrained":
-        return _pretrained(member, setting, config.dataset)
-    if member.weights == "built":
-        return build_network(member, setting, config.dataset)
-    weights = weights_file(member, config, data)
-    built = build_network(member, setting, config.dataset, pretrained=False)  # before it is said what becomes of it
-    if member.weights == "auto":
+    def networks(self) -> list[nn.Module]:
+        """The networks; those that are to be trained and are not in the store yet are trained."""
+        return [
+            laid_out(self._network(setting, member), self._trainer.channels_last, self._device)
+            for setting, member in self._members.items()
+        ]
+
+    def to_be_trained(self) -> dict[str, DictConfig]:
+        """Those of the teachers that would have to be trained."""
+        return {
+            setting: member
+            for setting, member in self._members.items()
+            if member.weights == "auto" and not weights_file(member, self._store_dir, self._key(member)).is_file()
+        }
+
+    def _key(self, member: DictConfig) -> dict[str, Any]:
+        return teacher_key(member, self._dataset, self._data.content, self._mark)
+
+    def _network(self, setting: str, member: DictConfig) -> nn.Module:
+        if member.weights == "pretrained":
+            return _pretrained(member, setting, self._dataset)
+        if member.weights == "built":
+            return build_network(member, setting, self._dataset)
+        # Before it is said what becomes of it.
+        built = build_network(member, setting, self._dataset, pretrained=False)
+        weights = self._trained(setting, member) if member.weights == "auto" else Path(member.weights)
+        words = load_weights(
+            built,
+            run_folder.verified(weights, f"{setting}.weights"),
+            f"{setting}.weights",
+            key=member.get("weights_key"),
+            rename=plain(member).get("rename"),
+            dialects=BENCHMARK_NAMES,
+        )
+        if words:
+            log.info("%s.weights %s: %s", setting, weights, words)
+        return built
+
+    def _trained(self, setting: str, member: DictConfig) -> Path:
+        """The file of the trained teacher in the store; trained now if it is not there."""
+        key = self._key(member)
+        weights = weights_file(member, self._store_dir, key)
         name = member.get("name") or member._target_.rsplit(".", 1)[-1]
         state = "reused from" if weights.is_file() else "trained once, kept in"
         log.info("%s %s: %s %s", setting, name, state, weights.parent)
-        limit = config.trainer.limit_train_batches
+        limit = self._trainer.limit_train_batches
         if limit is not None and not weights.is_file():
             log.info(
                 "%s is trained on all its batches: trainer.limit_train_batches=%s limits the student alone "
@@ -79,22 +96,39 @@ def _teacher_network(member: Any, setting: str, config: Any, data: Data) -> nn.M
                 setting,
                 limit,
             )
-        train = partial(_train_teacher, member, setting, config, data, weights.parent.name)
-        load_or_train(weights.parent, teacher_key(member, config, data), train)
-    words = load_weights(
-        built,
-        run_folder.verified(weights, f"{setting}.weights"),
-        f"{setting}.weights",
-        key=member.get("weights_key"),
-        rename=plain(member).get("rename"),
-        dialects=BENCHMARK_NAMES,
-    )
-    if words:
-        log.info("%s.weights %s: %s", setting, weights, words)
-    return built
+        load_or_train(weights.parent, key, partial(self._train, setting, member, weights.parent.name))
+        return weights
+
+    def _train(self, setting: str, member: DictConfig, key: str, folder: Path) -> nn.Module:
+        recipe, dataset = member.recipe, self._dataset
+        torch.manual_seed(recipe.seed)
+        learner = laid_out(build_network(member, setting, dataset), recipe.channels_last, self._device)
+        own = self._data.for_teacher(member, setting)
+        scheme = recipe.get("scheme")
+        kind = adversarial(scheme, dataset, f"{setting}.recipe.scheme") if scheme else Distiller
+        module = kind(
+            learner,
+            instantiate(recipe.optimizer, "optimizer"),
+            task=dataset.task,
+            num_outputs=dataset.num_outputs,
+            scheduler=instantiate(recipe.scheduler, "scheduler"),
+            label_smoothing=recipe.label_smoothing,
+            seed=recipe.seed,
+        )
+        module.monitor, module.tie_breaker = monitor.rule(recipe.get("monitor"), dataset, attacked=bool(scheme))
+        settings = {
+            "accelerator": self._trainer.accelerator,
+            "devices": 1,
+            "precision": recipe.precision,
+            "max_epochs": recipe.max_epochs,
+            "gradient_clip_val": recipe.gradient_clip_val,
+        }
+        fitted = fit(module, own, folder, settings, owner=key, title="teacher")
+        load_weights(learner, fitted.best, "teacher.weights")
+        return learner.cpu()
 
 
-def _pretrained(member: Any, setting: str, dataset: Any) -> nn.Module:
+def _pretrained(member: DictConfig, setting: str, dataset: DictConfig) -> nn.Module:
     if "pretrained" not in member:
         rule = "must be auto or a file for a network that nobody publishes weights of"
         raise ValueError(f"{setting}.weights {rule}, got pretrained for {member._target_}")
@@ -106,32 +140,3 @@ def _pretrained(member: Any, setting: str, dataset: Any) -> nn.Module:
         )
         raise ValueError(f"{setting}.weights {rule}, got pretrained with dataset={dataset.name}")
     return build_network(member, setting, dataset, pretrained=True)
-
-
-def _train_teacher(member: Any, setting: str, config: Any, data: Data, key: str, folder: Path) -> nn.Module:
-    recipe = member.recipe
-    torch.manual_seed(recipe.seed)
-    learner = laid_out(build_network(member, setting, config.dataset), recipe.channels_last, config)
-    own = data.for_teacher(member, setting)
-    scheme = recipe.get("scheme") or {}
-    kind = adversarial(scheme, config.dataset, f"{setting}.recipe.scheme") if scheme else Distiller
-    module = kind(
-        learner,
-        instantiate(recipe.optimizer, "optimizer"),
-        task=config.dataset.task,
-        num_outputs=config.dataset.num_outputs,
-        scheduler=instantiate(recipe.scheduler, "scheduler"),
-        label_smoothing=recipe.label_smoothing,
-        seed=recipe.seed,
-    )
-    module.monitor, module.tie_breaker = monitor.rule(recipe.get("monitor"), config.dataset, attacked=bool(scheme))
-    settings = {
-        "accelerator": config.trainer.accelerator,
-        "devices": 1,
-        "precision": recipe.precision,
-        "max_epochs": recipe.max_epochs,
-        "gradient_clip_val": recipe.gradient_clip_val,
-    }
-    fitted = fit(module, own, folder, settings, owner=key, title="teacher")
-    load_weights(learner, fitted.best, "teacher.weights")
-    return learner.cpu()

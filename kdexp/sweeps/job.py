@@ -1,13 +1,14 @@
 """One job: its run, its failures, what it leaves."""
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from omegaconf import DictConfig
 
@@ -18,6 +19,11 @@ from kdexp.experiment.metadata import LAUNCH
 from kdexp.experiment.ranks import rank
 from kdexp.metrics import monitor
 from kdexp.sweeps.sweep import stop_file
+
+if TYPE_CHECKING:
+    from kdexp.training.fit import Judge
+
+TRIAL = "KDEXP_TRIAL"  # environment variable: which trial of a search a job is, by its id in the study
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +41,7 @@ def value_of(record: Mapping[str, Any]) -> float | None:
     return value
 
 
-def run_job(config: DictConfig, run: Callable[[DictConfig], Mapping[str, Any]]) -> Mapping[str, Any]:
+def run_job(config: DictConfig, run: Callable[..., Mapping[str, Any]]) -> Mapping[str, Any]:
     """Run one job in this process; when it fails, end the process with one line and an exit code."""
     folder = Path(config.output_dir)
     if rank() != 0:
@@ -44,7 +50,7 @@ def run_job(config: DictConfig, run: Callable[[DictConfig], Mapping[str, Any]]) 
     before = _stamp(folder)
     holds_run = run_folder.holds_run(folder)
     try:
-        return run(config)
+        return run(config, pruner=pruner_of(config))
     except BaseException as error:
         code = signals.interruption(error)
         if code is not None:
@@ -61,6 +67,21 @@ def run_job(config: DictConfig, run: Callable[[DictConfig], Mapping[str, Any]]) 
         leave(WRONG_INPUT if _is_wrong_input(error) else FAILED, explain(error, folder / results.LOG))
     finally:
         _leave_group()
+
+
+def trial() -> int | None:
+    """Which trial of a search this job is, by its id in the study; None of any other job."""
+    return int(os.environ[TRIAL]) if TRIAL in os.environ else None
+
+
+def pruner_of(config: DictConfig) -> "Judge | None":
+    """What may end this run early, when it is a trial of a search."""
+    number = trial()
+    if number is None:
+        return None
+    from kdexp.sweeps import optuna_study  # here: optuna is an extra
+
+    return optuna_study.Judge(Path(config.sweep_dir or "."), number, config.trainer.max_epochs)
 
 
 def _stamp(folder: Path) -> int | None:

@@ -3,7 +3,7 @@
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
@@ -20,7 +20,7 @@ from kdexp.config.exits import PlainRecord
 from kdexp.config.foreign import stored
 from kdexp.experiment.ranks import rank
 from kdexp.sweeps.gpus import spread_over_gpus
-from kdexp.sweeps.job import Job, explain, last_word, run_job, traceback_log
+from kdexp.sweeps.job import Job, explain, last_word, pruner_of, run_job, traceback_log
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def run_in_child(one: Job) -> None:
 
 def run_fused_in_child(jobs: Sequence[Job], settings: Mapping[str, Any]) -> None:
     """Run several jobs in this process; each has its own log."""
-    from kdexp.sweeps.shared_parts import run_together
+    from kdexp.sweeps.shared_experiment import run_together
 
     signals.end_in_time(partial(last_word, [one.folder for one in jobs]), at_once=False)
     _set_up(jobs[0])
@@ -79,14 +79,14 @@ def _is_of(folder: Path, record: logging.LogRecord) -> bool:
     return _running.get(folder) == folder  # what none of them says is for all
 
 
-def _run_fused(one: Job, parts: Any) -> None:
+def _run_fused(one: Job, make: Callable[..., Any]) -> None:
     _running.set(one.folder)
     if one.is_left_alone():
         return
     HydraConfig.instance().cfg = one.hydra  # type: ignore[assignment]
-    os.environ.update(one.hydra.hydra.job.env_set)  # which trial it is, which it asks as it begins
+    os.environ.update(one.hydra.hydra.job.env_set)  # which trial it is
     try:
-        one.run(one.config, parts)
+        one.run(one.config, make=make, pruner=pruner_of(one.config))
     except (Exception, SystemExit) as error:
         code = signals.interruption(error)
         if code is not None:

@@ -21,7 +21,7 @@ from kdexp.sweeps.job import Job, run_job, value_of
 from kdexp.sweeps.job_process import run_fused_in_child, run_in_child, track_gains_in_child
 
 
-def job(config: DictConfig, run: Callable[[DictConfig], Mapping[str, Any]], program: str) -> float | None:
+def job(config: DictConfig, run: Callable[..., Mapping[str, Any]], program: str) -> float | None:
     """Run one job of Hydra's: alone in this process, or as one of a sweep in a process of its own.
 
     Args:
@@ -61,7 +61,7 @@ def run_gathered(jobs: Sequence[Job], **settings: Any) -> dict[str, float | None
 
     Args:
         jobs: from `gathered`.
-        settings: see `kdexp.sweeps.shared_parts.run_together`; for several jobs alone.
+        settings: see `kdexp.sweeps.shared_experiment.run_together`; for several jobs alone.
 
     Returns:
         Run folder -> see `job`.

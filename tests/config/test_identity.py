@@ -20,6 +20,7 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 from torch import nn
 
+from kdexp.config import quick
 from kdexp.config.compose import HYDRA_VERSION_BASE, compose, plain
 from kdexp.config.identity import control_fingerprint, fingerprint, run_fingerprint
 from kdexp.experiment.data import Data
@@ -205,7 +206,10 @@ def teacher_keys(overrides: str) -> dict[str, str]:
     """Names of the folders in store/teachers, by the teacher's setting."""
     config = OmegaConf.create(composed(overrides))
     data: Any = SimpleNamespace(content=CONTENT)
-    return {name: fingerprint(teacher_key(member, config, data)) for name, member in teachers(config).items()}
+    return {
+        name: fingerprint(teacher_key(member, config.dataset, data.content, quick.mark(config)))
+        for name, member in teachers(config).items()
+    }
 
 
 @pytest.mark.parametrize(("overrides", "keys"), [pytest.param(*each[1:], id=each[0]) for each in TEACHERS])

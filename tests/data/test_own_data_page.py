@@ -9,6 +9,7 @@ import pytest
 from kdexp.config.compose import compose
 from kdexp.experiment.check import check
 from kdexp.experiment.dry_build import dry_build
+from kdexp.experiment.experiment import Experiment
 
 PAGE = (Path(__file__).parents[2] / "docs" / "own_data.md").read_text()
 PYTHON, YAML = (re.findall(rf"`(\S+)`\n\n```{kind}\n(.*?)```", PAGE, re.DOTALL) for kind in ("python", "yaml"))
@@ -107,9 +108,9 @@ def test_a_network_that_does_not_take_the_shape_is_refused_whatever_it_raises(tm
                      output_dir=tmp_path)  # fmt: skip
     check(config)
     if reason is None:
-        dry_build(config)
+        dry_build(Experiment(config))
         return
     with pytest.raises(
         ValueError, match=rf"^student must take inputs of dataset.input_shape, got [^\n]*{reason}[^\n]*$"
     ):
-        dry_build(config)
+        dry_build(Experiment(config))

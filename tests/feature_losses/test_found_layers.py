@@ -10,8 +10,8 @@ from pairs import outputs_of
 
 from kdexp.config.compose import compose
 from kdexp.contracts import Batch, Pair
-from kdexp.experiment.losses import feature_losses
-from kdexp.experiment.networks import build_network, build_student
+from kdexp.experiment.experiment import Experiment
+from kdexp.experiment.networks import build_network
 from kdexp.features import side
 
 FEATURE_LOSSES = sorted(path.stem for path in (Path(__file__).parents[2] / "conf" / "feature_loss").glob("*.yaml"))
@@ -45,9 +45,9 @@ def test_every_feature_loss_trains_a_network_whose_layers_are_found(feature_loss
     config.feature_loss = {feature_loss: config.feature_loss[feature_loss]}
     torch.manual_seed(1)  # the student's is 0: equal networks have nothing to learn from each other
     teacher = build_network(config.teacher, "teacher", config.dataset)
-    student = build_student(config)
+    student = Experiment(config).new_student(pretrained=None)
     labels = torch.randint(10, (40,))
-    (term,) = feature_losses(config, student, teacher, labels).values()
+    (term,) = Experiment(config).new_feature_losses(student, teacher, labels).values()
     index = torch.arange(4)
     batch = Batch(torch.randn(4, 3, 32, 32), labels[index], index)
     found = [side(network, getattr(network, "layers", None), batch.inputs[:2]) for network in (student, teacher)]

@@ -1,0 +1,304 @@
+"""What a configuration becomes: data, teacher, student, losses, the training; each made when it is first wanted."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from kdexp.config.compose import compose, plain
+from kdexp.contracts import Pair
+from kdexp.experiment import losses, networks
+from kdexp.experiment.data import Data
+from kdexp.experiment.distillers import build_distiller
+from kdexp.experiment.keys import input_statistics
+from kdexp.experiment.members import has_soft_term, teachers
+from kdexp.experiment.teacher_memory import TeacherMemory
+from kdexp.experiment.teacher_outputs import teacher_cache
+from kdexp.experiment.teachers import Teachers
+from kdexp.teacher.cached_outputs import TeacherOutputCache
+from kdexp.teacher.teacher import Teacher
+from kdexp.training.distiller import Distiller
+from kdexp.training.terms import Term
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The terms of the student's loss besides the hard one.
+
+    Attributes:
+        soft: that of conf/loss; None for a control and for training on adversarial examples alone.
+        features: feature distillation losses by name, with their adapters.
+    """
+
+    soft: Term | None = None
+    features: dict[str, Term] = field(default_factory=dict)
+
+    @property
+    def teacher_paths(self) -> list[str]:
+        """Module paths of the teacher's features that the losses read."""
+        paths: list[str] = []
+        for term in self.features.values():
+            paths += cast(Sequence[str], term.loss.teacher_paths)
+        return paths
+
+
+class Experiment:
+    """What a configuration becomes. Each part is made when it is first wanted, and once.
+
+    The order in which they are asked for changes no number: what is drawn at random is drawn from the seed.
+
+    Args:
+        config: a checked configuration, as `kdexp.config.compose.compose` or Hydra makes it, or its plain values.
+        may_train_teacher: whether a teacher that is to be trained, and is not in the store yet, is trained now.
+    """
+
+    def __init__(self, config: Mapping[str, Any] | DictConfig, *, may_train_teacher: bool = True) -> None:
+        self.config = config if isinstance(config, DictConfig) else OmegaConf.create(dict(config))
+        self._may_train_teacher = may_train_teacher
+        self._state_of_losses: torch.Tensor | None = None
+
+    @classmethod
+    def compose(cls, *overrides: str, output_dir: str | Path = "outputs", **places: Any) -> "Experiment":
+        """The experiment that ``kdexp-train OVERRIDES`` would run.
+
+        Args:
+            overrides: as on the command line: ``"dataset=digits", "loss=dkd"``.
+            output_dir: the run folder.
+            places: other folders, ``store_dir`` and ``data_dir``.
+
+        Raises:
+            ValueError: an unknown option or key, or a value of the wrong type.
+        """
+        return cls(compose(overrides, **{"output_dir": output_dir, **places}))
+
+    @cached_property
+    def values(self) -> dict[str, Any]:
+        """The configuration as plain values."""
+        found: dict[str, Any] = plain(self.config)
+        return found
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where work that needs no Trainer is done."""
+        return networks.device_for(self.config.trainer.accelerator)
+
+    @cached_property
+    def members(self) -> dict[str, DictConfig]:
+        """The setting and the configuration of each teacher: none for a control, several for an ensemble."""
+        return teachers(self.config)
+
+    @cached_property
+    def data(self) -> Data:
+        """The data set, loaded and split."""
+        return Data(self.config)
+
+    @cached_property
+    def teacher(self) -> Teacher | None:
+        """The frozen teacher with its weights, trained first if need be.
+
+        None for a control, and where it would have to be trained and may not be.
+        """
+        return self.new_teacher(Teacher)
+
+    def new_teacher(self, kind: Callable[..., Teacher]) -> Teacher | None:
+        """See `teacher`.
+
+        Args:
+            kind: `Teacher`, or what makes one of what `Teacher` takes.
+        """
+        if not self.members:
+            return None
+        every = self._teachers
+        if not self._may_train_teacher and every.to_be_trained():
+            return None
+        built = every.networks()
+        return kind(
+            built,
+            task=self.config.dataset.task,
+            data=(list(self.config.dataset.mean), list(self.config.dataset.std)),
+            expects=[input_statistics(*each) for each in zip(self.members.values(), built, strict=True)],
+            precision=self.config.teacher.precision,
+        )
+
+    @cached_property
+    def _teachers(self) -> Teachers:
+        return Teachers(self.config, self.members, self.data, self.device)
+
+    def teachers_to_be_trained(self) -> dict[str, DictConfig]:
+        """The setting and the configuration of each teacher that is to be trained and is not in the store yet."""
+        return self._teachers.to_be_trained()
+
+    @cached_property
+    def student(self) -> nn.Module:
+        """The student, with initial weights that depend on the seed alone.
+
+        It is that of conf/student, or what a feature loss deploys in its place (SimKD), with parts of the teacher.
+        """
+        frozen = self.teacher  # before the student: what it draws must not stand between student and losses
+        built = self.new_student(frozen, pretrained=None)
+        self._state_of_losses = torch.get_rng_state()
+        return built
+
+    def new_student(self, frozen: Teacher | None = None, *, pretrained: bool | None = False) -> nn.Module:
+        """A network as the student's, to load weights into.
+
+        Args:
+            frozen: the teacher, parts of which a feature loss may deploy; None: the same shapes, with other weights.
+            pretrained: see `kdexp.experiment.networks.build_network`; a run that is resumed has its weights from a
+                checkpoint.
+        """
+        config = self.config
+        torch.manual_seed(config.seed)
+        pretrained = False if config.resume else pretrained
+        built = networks.build_network(config.student, "student", config.dataset, pretrained=pretrained)
+        for loss in config.feature_loss.values():
+            deployed = networks.deployed(loss)
+            if deployed is not None:
+                setting, member = self.one_teacher
+                other = (
+                    frozen.networks[0]
+                    if frozen
+                    else networks.build_network(member, setting, config.dataset, pretrained=False)
+                )
+                shape = config.dataset.input_shape
+                sides = (
+                    networks.side_of("student", config.student, built, shape),
+                    networks.side_of(setting, member, other, shape),
+                )
+                built = deployed(*sides)
+        return networks.laid_out(built, config.trainer.channels_last, self.device)
+
+    def trained_student(self, weights: Path, setting: str) -> nn.Module:
+        """The student of a finished run.
+
+        Args:
+            weights: its student.safetensors.
+            setting: the setting that named it, for messages.
+        """
+        return networks.with_weights(self.new_student(), weights, setting)
+
+    @property
+    def one_teacher(self) -> tuple[str, DictConfig]:
+        """The setting and the configuration of the one teacher that feature losses read.
+
+        Raises:
+            ValueError: there are several.
+        """
+        if len(self.members) > 1:
+            raise ValueError(f"feature_loss needs a teacher of one network, got {len(self.members)}")
+        return next(iter(self.members.items()))
+
+    @cached_property
+    def peers(self) -> dict[str, nn.Module]:
+        """The other students of ``scheme=mutual``; none for a control."""
+        if self.config.scheme.get("name") != "mutual" or not has_soft_term(self.config):
+            return {}
+        self.student  # noqa: B018 (first: what is drawn for the losses comes after the peers)
+        built = self.new_peers()
+        self._state_of_losses = torch.get_rng_state()
+        return built
+
+    def new_peers(self) -> dict[str, nn.Module]:
+        """The other students of ``scheme=mutual``, each with initial weights of its own."""
+        config, built = self.config, {}
+        for place, (name, peer) in enumerate(self.peer_settings.items(), start=1):
+            torch.manual_seed(config.seed + place)
+            pretrained = False if config.resume else None
+            network = networks.build_network(peer, f"scheme.peers.{name}", config.dataset, pretrained=pretrained)
+            built[name] = networks.laid_out(network, config.trainer.channels_last, self.device)
+        return built
+
+    @property
+    def peer_settings(self) -> dict[str, DictConfig]:
+        """The configuration of each other student of ``scheme=mutual``, by its name."""
+        return dict(self.config.scheme.peers or {"twin": self.config.student})
+
+    @cached_property
+    def losses(self) -> Losses:
+        """The soft loss and the feature losses, whose adapters are drawn as if right after the student."""
+        learner = self.student
+        self.peers  # noqa: B018 (likewise)
+        assert self._state_of_losses is not None
+        torch.set_rng_state(self._state_of_losses)
+        features = {}
+        if self.config.feature_loss:
+            frozen = self.teacher
+            assert frozen is not None
+            features = self.new_feature_losses(
+                learner, frozen.networks[0], losses.train_labels(self.data.student.splits)
+            )
+        soft = losses.term(self.config.loss) if has_soft_term(self.config) else None
+        return Losses(soft, features)
+
+    def _losses_of_shapes(self) -> Losses:
+        """`losses`, or others of the same shapes where the student is not wanted: nothing is downloaded for it."""
+        if "losses" in vars(self):
+            return self.losses
+        assert self.teacher is not None
+        learner, labels = self.new_student(self.teacher), losses.train_labels(self.data.student.splits)
+        return Losses(features=self.new_feature_losses(learner, self.teacher.networks[0], labels))
+
+    def new_feature_losses(self, learner: nn.Module, frozen: nn.Module, labels: torch.Tensor) -> dict[str, Term]:
+        """The feature losses, with their adapters and weights.
+
+        Args:
+            learner: the student.
+            frozen: the teacher's network.
+            labels: see `kdexp.contracts.Pair`.
+        """
+        setting, member = self.one_teacher
+        shape = self.config.dataset.input_shape
+        sides = (
+            networks.side_of("student", self.config.student, learner, shape),
+            networks.side_of(setting, member, frozen, shape),
+        )
+        pair = Pair(*sides, labels, self.config.dataset.num_outputs)
+        return {name: losses.term(loss, pair) for name, loss in self.config.feature_loss.items()}
+
+    @cached_property
+    def distiller(self) -> Distiller:
+        """The student's training; `cache` is not attached, since it is filled while a student is trained."""
+        found = self.losses
+        return build_distiller(
+            self.config, self.student, self.teacher, self.data.student, found.soft, found.features, self.peers
+        )
+
+    @cached_property
+    def cache(self) -> TeacherOutputCache | None:
+        """The teacher's cached outputs; None where none are cached."""
+        return self.new_cache()
+
+    def new_cache(self) -> TeacherOutputCache | None:
+        """See `cache`."""
+        if self.teacher is None or self.config.teacher.cache == "none":
+            return None
+        if self.config.feature_loss:
+            self.teacher.read(self._losses_of_shapes().teacher_paths)
+        return teacher_cache(self.config, self.members, self.teacher, self.data)
+
+    @cached_property
+    def teacher_memory(self) -> TeacherMemory:
+        """The teacher's outputs of val and test in this process."""
+        return TeacherMemory()
+
+    @cached_property
+    def batches(self) -> pl.LightningDataModule:
+        """What the Trainer is given."""
+        return self.data.student
+
+    def control(self) -> "Experiment":
+        """The control: the same student, data, recipe and seed, without a teacher."""
+        alone = OmegaConf.create(self.values)
+        alone.alpha, alone.alpha_schedule.kind, alone.alpha_schedule.final = 1.0, "constant", None
+        alone.feature_loss, alone.scheme = {}, {}
+        return Experiment(alone)
+
+    def cost(self) -> dict[str, Any]:
+        """What there is to say of the run's cost besides its seconds and bytes."""
+        return {}

@@ -1,0 +1,148 @@
+"""The architecture, read from the source: layers, sizes, names that stay private."""
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PATHS = [path.relative_to(ROOT) for top in ("kdexp", "hydra_plugins") for path in sorted((ROOT / top).rglob("*.py"))]
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {name_of(path): path for path in PATHS}
+
+LAYERS = [
+    "contracts features hooked atomic results recording run_folder weights schedules signals pace terminal naming"
+    " config",
+    "losses feature_losses models metrics data",
+    "teacher robustness",
+    "training report",
+    "schemes",
+    "experiment",
+    "doctor",
+    "sweeps",
+    "hydra_plugins",
+    "cli",
+]
+LAYER = {part: number for number, parts in enumerate(LAYERS) for part in parts.split()}
+
+UPWARDS = {
+    ("kdexp.config.compose", "kdexp.data.inferred"): "a resolver of Hydra's that fills in what the data say",
+}
+"""Imports that run upwards, each with its reason."""
+
+
+@cache
+def tree(name: str) -> ast.Module:
+    return ast.parse((ROOT / MODULES[name]).read_text())
+
+
+def imported(name: str) -> set[str]:
+    """Our own modules that a module imports, in functions and for types, too."""
+    found = set()
+    for node in ast.walk(tree(name)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"relative import in {name}"
+            full = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {each if each in MODULES else str(node.module) for each in full}
+    return {each for each in found if each in MODULES}
+
+
+def part_of(name: str) -> str:
+    words = name.split(".")
+    return words[0] if words[0] == "hydra_plugins" or len(words) == 1 else words[1]
+
+
+def test_every_module_has_a_layer():
+    parts = {part_of(name) for name in MODULES} - {"kdexp"}
+    assert parts == set(LAYER)
+
+
+def test_imports_run_downwards():
+    found = {
+        (name, other)
+        for name in MODULES
+        for other in imported(name)
+        if name != "kdexp"
+        and other != "kdexp"
+        and not other.endswith(".settings")
+        and LAYER[part_of(other)] > LAYER[part_of(name)]
+    }
+    assert found == set(UPWARDS)
+
+
+def test_settings_import_the_ground_alone():
+    for name in MODULES:
+        if name.endswith(".settings"):
+            assert {part_of(other) for other in imported(name) if not other.endswith(".settings")} <= {
+                "config",
+                "metrics",
+            }
+
+
+def test_there_is_no_circle():
+    graph = {name: imported(name) - {name, "kdexp"} for name in MODULES}
+    while leaves := {name for name, others in graph.items() if not others & set(graph)}:
+        graph = {name: others for name, others in graph.items() if name not in leaves}
+    assert not graph
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_file_has_at_most_400_lines(name):
+    assert len((ROOT / MODULES[name]).read_text().splitlines()) <= 400
+
+
+def functions(node: ast.AST, prefix: str) -> Iterator[tuple[str, int]]:
+    for child in ast.iter_child_nodes(node):
+        own = prefix
+        if isinstance(child, ast.FunctionDef | ast.ClassDef):
+            own = f"{prefix}.{child.name}"
+            if isinstance(child, ast.FunctionDef):
+                assert child.end_lineno is not None
+                yield own, child.end_lineno - child.lineno + 1
+        yield from functions(child, own)
+
+
+def test_a_function_has_at_most_64_lines():
+    assert [(where, lines) for name in MODULES for where, lines in functions(tree(name), name) if lines > 64] == []
+
+
+def test_names_with_an_underscore_are_used_in_their_own_module_alone():
+    found = []
+    for name in MODULES:
+        own = {}
+        for node in ast.walk(tree(name)):
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith(("kdexp", "hydra_plugins")):
+                for alias in node.names:
+                    if f"{node.module}.{alias.name}" in MODULES:
+                        own[alias.asname or alias.name] = alias.name
+                    elif alias.name.startswith("_"):
+                        found.append((name, alias.name))
+        for node in ast.walk(tree(name)):
+            of_own = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in own
+            if of_own and node.attr.startswith("_") and not node.attr.startswith("__"):
+                found.append((name, f"{node.value.id}.{node.attr}"))
+    assert found == []
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_file_has_at_most_12_imports_of_our_own(name):
+    assert len(imported(name)) <= 12
+
+
+def test_nothing_keeps_the_formatter_out():
+    assert [name for name in MODULES if "fmt: skip" in (ROOT / MODULES[name]).read_text()] == []
+
+
+def test_a_package_names_itself_and_nothing_else():
+    for name, path in MODULES.items():
+        if path.name == "__init__.py" and name != "kdexp":
+            assert [type(node) for node in tree(name).body] == [ast.Expr], name
