@@ -79,6 +79,55 @@ def test_imports_run_downwards():
     assert found == set(UPWARDS)
 
 
+CONFIGURATION = {"hydra", "omegaconf"}
+LIGHTNING = {"pytorch_lightning", "lightning_fabric", "lightning"}
+LEFT_OUT = {
+    "losses": CONFIGURATION | LIGHTNING | {"torchmetrics", "torchvision", "timm"},
+    "feature_losses": CONFIGURATION | LIGHTNING | {"torchmetrics", "torchvision", "timm"},
+    "models": CONFIGURATION | LIGHTNING | {"torchmetrics"},
+    "robustness": CONFIGURATION | LIGHTNING,
+    "metrics": CONFIGURATION | LIGHTNING,
+    "data": CONFIGURATION,
+    "teacher": CONFIGURATION | LIGHTNING,
+    "training": CONFIGURATION,
+    "report": CONFIGURATION | LIGHTNING | {"torch"},
+}
+"""Libraries that a package does without."""
+
+
+def libraries(name: str) -> set[str]:
+    found = set()
+    for node in ast.walk(tree(name)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(str(node.module))
+    return {each.partition(".")[0] for each in found}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_library_is_imported_where_it_belongs(name):
+    if not name.endswith(".settings"):
+        assert not libraries(name) & LEFT_OUT.get(part_of(name), set())
+    assert "wandb" not in libraries(name) or name in ("kdexp.experiment.tracking", "kdexp.experiment.wandb_server")
+    assert "optuna" not in libraries(name) or name == "kdexp.sweeps.optuna_study" or part_of(name) == "hydra_plugins"
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if part_of(name) in ("losses", "feature_losses", "models")])
+def test_a_method_can_be_taken_home(name):
+    """It needs nothing of kdexp but its own package, the contracts and, to read features, the hooks."""
+    assert {part_of(other) for other in imported(name)} <= {"contracts", "features", "losses", part_of(name)}
+
+
+def test_what_measures_does_not_judge():
+    """The doctor's measurements know no finding, and one of its files alone knows Lightning."""
+    for name in MODULES:
+        if name in ("kdexp.doctor.inspection", "kdexp.doctor.measurements"):
+            assert "kdexp.doctor.finding" not in imported(name)
+        if part_of(name) == "doctor" and name != "kdexp.doctor.inspection":
+            assert not libraries(name) & LIGHTNING
+
+
 def test_settings_import_the_ground_alone():
     for name in MODULES:
         if name.endswith(".settings"):
@@ -124,7 +173,7 @@ def test_names_with_an_underscore_are_used_in_their_own_module_alone():
                 for alias in node.names:
                     if f"{node.module}.{alias.name}" in MODULES:
                         own[alias.asname or alias.name] = alias.name
-                    elif alias.name.startswith("_"):
+                    elif alias.name.startswith("_") and not alias.name.startswith("__"):
                         found.append((name, alias.name))
         for node in ast.walk(tree(name)):
             of_own = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in own

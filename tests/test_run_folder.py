@@ -575,7 +575,8 @@ def test_a_checkpoint_of_another_teacher_is_refused(tmp_path):
     a, b = tmp_path / "a", tmp_path / "b"
     for store, seed in ((a, 1), (b, 2)):
         keep = pytest.MonkeyPatch()
-        keep.setattr("kdexp.teacher.shutil.rmtree", lambda *arguments, **more: None)  # leaves the training's folder
+        # Leaves the training's folder.
+        keep.setattr("kdexp.teacher.store.shutil.rmtree", lambda *arguments, **more: None)
         run(compose([*settings, f"teacher.recipe.seed={seed}"], output_dir=tmp_path / f"run{seed}", store_dir=store))
         keep.undo()
     (own,), (other,) = (list((store / "teachers").iterdir()) for store in (a, b))
