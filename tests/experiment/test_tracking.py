@@ -211,7 +211,7 @@ for case in sys.argv[1:]:
 
 def wandb_without_a_server(folder: Path, *cases: str) -> dict[str, tuple[str, dict]]:
     """For each case what was said, and the seconds that the tracker took to begin and to end."""
-    env = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "WANDB_SILENT": "true"}
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "WANDB_SILENT": "true"}
     for name in ("WANDB_MODE", "WANDB_SERVICE"):  # the second: W&B's process of a test that ran before
         env.pop(name, None)
     done = subprocess.run(

@@ -26,7 +26,7 @@ from kdexp.sweeps.names import name_job, name_sweep
 from kdexp.sweeps.progress import Progress, command_line, seconds_left, settings, show_left
 from kdexp.sweeps.sweep import Job, State, Sweep, link_wandb, placed, without_gain
 
-CONF = Path(__file__).parents[1] / "conf"
+CONF = Path(__file__).parents[2] / "conf"
 FACTS = {
     "config": plain(compose(output_dir="")),
     "overrides": [],

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from test_distiller import CLASSES, batches, network, same, sgd, train
+from small_training import CLASSES, batches, network, same, sgd, train
 from torch.nn import functional as F
 
 from kdexp.losses.kd import KD

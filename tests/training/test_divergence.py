@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from test_distiller import CLASSES, Diverged, distiller, network, train
+from small_training import CLASSES, distiller, network, train
 from torch import nn
 
 from kdexp import results
@@ -14,6 +14,7 @@ from kdexp.data import synthetic
 from kdexp.experiment.run import run
 from kdexp.sweeps.shared_experiment import run_together
 from kdexp.training.distiller import Distiller
+from kdexp.training.step_watch import Diverged
 
 SMOKE = ["experiment=smoke", "tracking=none", "student.width=2"]
 FAR = ["optimizer=sgd", "optimizer.lr=1e30", "scheduler=constant", "trainer.limit_train_batches=1"]

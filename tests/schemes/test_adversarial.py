@@ -4,7 +4,7 @@ import csv
 
 import pytest
 import torch
-from test_distiller import CLASSES, FEATURES, batches, network, sgd, train
+from small_training import CLASSES, FEATURES, batches, network, sgd, train
 from torch.nn import functional as F
 
 from kdexp.config.compose import compose, plain

@@ -11,7 +11,7 @@ from kdexp.config.schema import Config
 from kdexp.config.suggest import nearest
 from kdexp.experiment.check import check
 
-CONF = Path(__file__).parents[1] / "conf"
+CONF = Path(__file__).parents[2] / "conf"
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name not in ("hydra", "__pycache__"))
 
 

@@ -16,7 +16,7 @@ from kdexp.config import trust
 from kdexp.losses.kd import KD
 from kdexp.losses.logit_std import LogitStandardization
 
-CONF = Path(__file__).parents[1] / "conf"
+CONF = Path(__file__).parents[2] / "conf"
 
 # Where conf/ names what stands in a slot: the folders of its yaml files, and the key; None: any other key; "": the
 # top of a yaml's groups.

@@ -16,7 +16,7 @@ from kdexp.experiment.run import run
 from kdexp.report.comparison import Comparison
 from kdexp.report.runs import find
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SCRIPTS = Path(sys.executable).parent
 
 

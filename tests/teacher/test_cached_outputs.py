@@ -22,11 +22,11 @@ from kdexp.experiment.data import Data
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.networks import build_network
 from kdexp.experiment.run import run
-from kdexp.experiment.teachers import Teacher
 from kdexp.teacher import cache_store, cached_outputs
 from kdexp.teacher.cache_store import filled_views, folders, make_room, used
 from kdexp.teacher.cached_outputs import CachedOutputs
 from kdexp.teacher.output_codec import OutputCodec
+from kdexp.teacher.teacher import Teacher
 
 SCRIPTS = Path(sys.executable).parent
 CLASSES, SAMPLES, SHARD = 5, 50, 16

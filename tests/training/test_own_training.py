@@ -36,7 +36,7 @@ from kdexp.schemes.adversarial import PGDTraining
 from kdexp.training.distiller import Distiller
 from kdexp.training.terms import Term
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "own_training.md").read_text(), re.DOTALL)
 FEATURE_LOSSES = sorted(path.stem for path in (ROOT / "conf" / "feature_loss").glob("*.yaml"))
 CLASSES, SAMPLES, BATCH = 4, 24, 8

@@ -48,7 +48,7 @@ def test_help_is_short_and_names_the_groups_and_their_options(command):
         assert words in done.stdout
     shown = command("kdexp-eval", "--help").stdout
     assert "run=" in shown
-    for option in (Path(__file__).parents[1] / "conf" / "robustness").glob("*.yaml"):
+    for option in (Path(__file__).parents[2] / "conf" / "robustness").glob("*.yaml"):
         assert option.stem in shown or option.stem == "base"
 
 
@@ -386,7 +386,7 @@ def test_a_run_that_was_cut_off_is_continued_to_the_same_weights_bit_for_bit(
 
 @pytest.mark.slow
 def test_a_users_own_loss_and_student_are_a_file_and_a_yaml_each_outside_the_project(command, tmp_path):
-    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
     for path in ("mine.py", "my_conf/student/linear.yaml", "my_conf/loss/hellinger.yaml"):
         (content,) = re.findall(rf"```\w+\n# {path}\n(.*?)```", readme, re.DOTALL)
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
@@ -405,7 +405,7 @@ def test_a_users_own_loss_and_student_are_a_file_and_a_yaml_each_outside_the_pro
 @pytest.mark.slow
 def test_the_wheel_holds_all_it_needs(tmp_path):
     """Built, installed in an empty folder (beside this environment's packages), and run there."""
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     source = tmp_path / "source"
     shutil.copytree(
         root,
