@@ -6,14 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdexp.contracts import UNLABELED, Batch, Task
+from kdexp.contracts import UNLABELED, Batch, Task, as_batch
 from kdexp.losses.cross_entropy import cross_entropy
 from kdexp.losses.kl import kl
 from kdexp.losses.outcomes import class_numbers, of_class, outcomes
 from kdexp.metrics.mean import Mean
 from kdexp.metrics.rows import right
 from kdexp.robustness.attacks import Attack, Objective, in_eval_mode
-from kdexp.training.distiller import Distiller, as_batch
+from kdexp.training.distiller import Distiller
 from kdexp.training.terms import weighted_term
 
 Terms = dict[str, tuple[float, Tensor]]

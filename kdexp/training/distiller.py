@@ -1,7 +1,7 @@
 """The LightningModule that trains a student, with a teacher or without."""
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
 import pytorch_lightning as pl
@@ -11,39 +11,18 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from kdexp.contracts import Batch, Outputs, Task
+from kdexp.contracts import Batch, Outputs, Task, as_batch
 from kdexp.features import Reader
 from kdexp.losses.cross_entropy import cross_entropy
 from kdexp.metrics.classification import Metrics
 from kdexp.teacher.cached_outputs import TeacherOutputCache
 from kdexp.teacher.teacher import Teacher
-from kdexp.training.epoch_means import EpochMeans
-from kdexp.training.step_watch import Diverged
-from kdexp.training.terms import PrecomputedStep, Term, TermWeights, total_loss, weighted_term
+from kdexp.training.epoch_means import BatchedMetrics, EpochMeans
+from kdexp.training.step_watch import DivergenceWatch, gradient_stats, stop_if_weights_diverged
+from kdexp.training.terms import PrecomputedStep, Term, TermWeights, check_teacher, total_loss, weighted_term
 
 Schedule = Callable[[float], float]
 """Training progress in [0, 1] (first epoch 0, last epoch 1) -> value."""
-
-
-def as_batch(batch: Batch | Sequence[Tensor]) -> Batch:
-    """A batch of any loader.
-
-    Args:
-        batch: a `Batch`, or (inputs, target) or (inputs, target, index).
-
-    Raises:
-        ValueError: anything else.
-    """
-    if isinstance(batch, Batch):
-        return batch
-    if isinstance(batch, list | tuple) and len(batch) in (2, 3) and all(isinstance(part, Tensor) for part in batch):
-        return Batch(*batch)
-    inside = f" of {', '.join(type(part).__name__ for part in batch)}" if isinstance(batch, list | tuple) else ""
-    raise ValueError(f"a batch must be tensors (x, y) or (x, y, index), got {type(batch).__name__}{inside}")
-
-
-_TOGETHER = 2**19
-"""So many logits of training batches are measured together."""
 
 
 class Distiller(pl.LightningModule):
@@ -129,7 +108,7 @@ class Distiller(pl.LightningModule):
         self.soft_loss = soft.loss if soft is not None else None
         self.feature_losses = nn.ModuleDict({name: term.loss for name, term in self._features.items()})
         self.teacher = Teacher([teacher], task=task) if isinstance(teacher, nn.Module) else teacher
-        self._check_teacher(alpha)
+        check_teacher(self.teacher, self.soft_loss, self._features, alpha, has_peers=self._has_peers)
         self.cache: TeacherOutputCache | None = None
         if self.teacher is not None:
             self.teacher.read(self._paths("teacher_paths"))
@@ -146,11 +125,10 @@ class Distiller(pl.LightningModule):
         self._gradient_stats_every = gradient_stats_every_n_steps
         self._log_every = log_every_n_steps
         self._val_metrics = val_metrics or Metrics(task, num_outputs, fidelity=teacher is not None)
-        self._train_metrics = train_metrics
-        self._sums: dict[str, EpochMeans] = {}  # over the epoch, by the prefix of the names
+        self._train_metrics = BatchedMetrics(train_metrics) if train_metrics is not None else None
+        self._means = EpochMeans()
         self._shown_weights: dict[str, float] = {}  # name of a term -> its whole factor, as it is logged
-        self._predicted: list[tuple[Tensor, Tensor]] = []  # logits and targets that are not measured yet
-        self._first_bad: Tensor | None = None
+        self._divergence = DivergenceWatch()
         self._masks: set[str] = set()  # buffers that are not finite from the beginning
         self.epoch_metrics: dict[str, float] = {}
         self.ahead: PrecomputedStep | None = None
@@ -159,18 +137,6 @@ class Distiller(pl.LightningModule):
         self.temperature = _at(temperature, 0.0) if temperature is not None else 1.0
         self._set_temperature()
         self.set_weights(0, 1)
-
-    def _check_teacher(self, alpha: float | Schedule) -> None:
-        if self.teacher is None and self._features:
-            raise ValueError(f"teacher must be given with feature_losses ({', '.join(self._features)}), got None")
-        if alpha == 1:  # the labels alone, as asked for
-            return
-        if self.teacher is not None and self.soft_loss is None and not self._features:
-            raise ValueError("soft_loss or feature_losses must be given with a teacher unless alpha is 1, got neither")
-        wants_one = self.soft_loss is not None and getattr(self.soft_loss, "needs_teacher", True)
-        if self.teacher is None and wants_one and not self._has_peers:
-            name = type(self.soft_loss).__name__
-            raise ValueError(f"teacher must be given with soft_loss={name} unless alpha is 1, got None")
 
     def _paths(self, side: str) -> list[str]:
         return [path for loss in self.feature_losses.values() for path in getattr(loss, side)]
@@ -221,11 +187,9 @@ class Distiller(pl.LightningModule):
             self._record("", self.gradient_stats(terms), 1)
         self._shown_weights = {name: weight for name, (weight, _) in terms.items()}
         parts = self._record("loss_", {"": loss} | {name: term for name, (_, term) in terms.items()}, len(logits))
-        self._watch(parts[1:], terms)
+        self._divergence.watch(parts[1:], terms, self.trainer)
         if self._train_metrics is not None:
-            self._predicted.append((logits.detach(), batch.target))
-            if len(self._predicted) * logits.numel() > _TOGETHER:
-                self._measure_predicted()
+            self._train_metrics.add(logits.detach(), batch.target)
         return loss
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
@@ -252,7 +216,9 @@ class Distiller(pl.LightningModule):
         teacher = self.teacher_on_train(batch)
         student = self.student_outputs(batch.inputs)
         terms = self.logit_terms(student.logits, teacher, batch.target, self.weights.logits)
-        return student.logits, terms | self._feature_terms(student, teacher, batch)
+        for name, loss in self.feature_losses.items():
+            terms[name] = weighted_term(self.weights.features[name], loss, student, teacher, batch)
+        return student.logits, terms
 
     def teacher_on_train(self, batch: Batch) -> Outputs | None:
         """What the teacher says of a training batch, kept or asked; None without a teacher."""
@@ -316,78 +282,9 @@ class Distiller(pl.LightningModule):
         """The hard term."""
         return cross_entropy(logits, target, task=self.task, label_smoothing=self.label_smoothing)
 
-    def _feature_terms(
-        self, student: Outputs, teacher: Outputs | None, batch: Batch
-    ) -> dict[str, tuple[float, Tensor]]:
-        return {
-            name: weighted_term(self.weights.features[name], loss, student, teacher, batch)
-            for name, loss in self.feature_losses.items()
-        }
-
-    def _watch(self, values: Tensor, names: Iterable[str]) -> None:
-        """Stop on a part of the loss that is NaN or Inf.
-
-        On a GPU looking at a value waits for the device, and one of several ranks must not stop without the others. So
-        there the first bad step is noted on the device and looked at only now and then, by all ranks at the same step,
-        and always before a checkpoint is written.
-
-        Args:
-            values: (parts,) of this step.
-            names: of the parts.
-        """
-        at_once = values.device.type == "cpu" and self.trainer.world_size == 1
-        if at_once and math.isfinite(float(values.sum())):
-            return
-        if self._first_bad is None:
-            self._first_bad = torch.full_like(values, torch.inf)
-        here = torch.full_like(values, float(self.global_step))
-        self._first_bad = torch.where(values.isfinite(), self._first_bad, torch.minimum(self._first_bad, here))
-        self._terms_watched = tuple(names)
-        if at_once or self.global_step % 50 == 0:
-            self._stop_if_loss_diverged()
-
-    def _stop_if_loss_diverged(self) -> None:
-        if self._first_bad is None:
-            return
-        first, part = self.trainer.strategy.reduce(self._first_bad.clone(), reduce_op="min").min(0)
-        if first.isfinite():
-            name = self._terms_watched[int(part)]
-            raise Diverged(f"the {name} loss became NaN or Inf at step {int(first)} (epoch {self.current_epoch})")
-
-    def _stop_if_weights_diverged(self) -> None:
-        """What the last step of an epoch did is in no loss yet: look at the weights, and at what they give on val."""
-        kept = [*self.parameters(), *(buffer for name, buffer in self.named_buffers() if name not in self._masks)]
-        good = torch.stack([tensor.isfinite().all() for tensor in kept]).all()
-        bad = [] if self.trainer.strategy.reduce(good.float(), reduce_op="min") else ["the weights"]
-        measured = [(name, value) for name, value in self.epoch_metrics.items() if name.startswith("val/")]
-        bad += [name for name, value in measured if not math.isfinite(value)]
-        if bad:
-            step = self.global_step - 1
-            raise Diverged(f"{bad[0]} became NaN or Inf at step {step} (epoch {self.current_epoch})")
-
     def gradient_stats(self, terms: Mapping[str, tuple[float, Tensor]]) -> dict[str, Tensor]:
-        """Norms of the weighted terms' gradients with respect to the student's parameters, and their cosines.
-
-        ``grad_cosine`` is that of the soft and ``grad_cosine_NAME`` that of another term with the first, which is the
-        hard term, unless it has no weight.
-        """
-        parameters = [p for p in self.student.parameters() if p.requires_grad]
-        stats: dict[str, Tensor] = {}
-        first: Tensor | None = None
-        for name, (weight, term) in terms.items():
-            if weight == 0:
-                continue
-            gradients = torch.autograd.grad(
-                weight * term, parameters, retain_graph=True, allow_unused=True, materialize_grads=True
-            )
-            flat = torch.cat([g.float().flatten() for g in gradients])
-            stats[f"grad_norm_{name}"] = flat.norm()
-            if first is None:
-                first = flat
-            else:
-                key = "grad_cosine" if name == "soft" else f"grad_cosine_{name}"
-                stats[key] = nn.functional.cosine_similarity(first, flat, dim=0)
-        return stats
+        """See `kdexp.training.step_watch.gradient_stats`."""
+        return gradient_stats(terms, [p for p in self.student.parameters() if p.requires_grad])
 
     def _record(self, prefix: str, values: Mapping[str, Tensor], weight: int) -> Tensor:
         """Add values to the epoch's means and, on logging steps, send them to the loggers as they are.
@@ -400,16 +297,9 @@ class Distiller(pl.LightningModule):
         Returns:
             (values,) the values, without a gradient.
         """
-        stacked = torch.stack([value.detach() for value in values.values()])
-        if prefix in self._sums:
-            sums = self._sums[prefix]
-            sums.total.add_(stacked, alpha=weight)
-            sums.weight += weight
-        else:
-            names = [f"{prefix}{name}".rstrip("_") for name in values]
-            self._sums[prefix] = EpochMeans(names, stacked * weight, weight)
+        names, stacked = self._means.add(prefix, values, weight)
         if self.global_step % self._log_every == 0 and self.loggers:
-            step = self._with_weights(dict(zip(self._sums[prefix].names, stacked.tolist(), strict=True)))
+            step = self._with_weights(dict(zip(names, stacked.tolist(), strict=True)))
             for logger in self.loggers:
                 logger.log_metrics({f"train_step/{name}": value for name, value in step.items()}, self.global_step)
         return stacked
@@ -420,29 +310,14 @@ class Distiller(pl.LightningModule):
         parts = {name: weight for name, weight in self._shown_weights.items() if several and f"loss_{name}" in values}
         return values | {f"weighted_{name}": weight * values[f"loss_{name}"] for name, weight in parts.items()}
 
-    def _measure_predicted(self) -> None:
-        """Measure several training batches at once, which costs little more than to measure one."""
-        assert self._train_metrics is not None
-        logits, target = (torch.cat(parts) for parts in zip(*self._predicted, strict=True))
-        self._train_metrics.update(logits, target)
-        self._predicted.clear()
-
     def on_train_epoch_end(self) -> None:
         """Log the epoch's means; refuse to go on (and to write a checkpoint) after a bad step."""
-        self._stop_if_loss_diverged()
-        self._stop_if_weights_diverged()
-        values: dict[str, float] = {}
-        for sums in self._sums.values():
-            pair = torch.stack([sums.total, torch.full_like(sums.total, sums.weight)])
-            total, weight = self.trainer.strategy.reduce(pair, reduce_op="sum")
-            values |= dict(zip(sums.names, (total / weight).tolist(), strict=True))
-        values = self._with_weights(values)
-        self._sums.clear()
+        self._divergence.stop_if_loss_diverged(self.trainer)
+        buffers = (buffer for name, buffer in self.named_buffers() if name not in self._masks)
+        stop_if_weights_diverged([*self.parameters(), *buffers], self.epoch_metrics, self.trainer)
+        values = self._with_weights(self._means.pop(partial(self.trainer.strategy.reduce, reduce_op="sum")))
         if self._train_metrics is not None:
-            if self._predicted:
-                self._measure_predicted()
-            values |= self._train_metrics.compute()
-            self._train_metrics.reset()
+            values |= self._train_metrics.pop()
         if self.soft_loss is not None:
             values["alpha"] = self.alpha
             values["temperature"] = self.temperature

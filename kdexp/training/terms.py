@@ -70,6 +70,33 @@ def total_loss(terms: Mapping[str, tuple[float, Tensor]]) -> Tensor:
     return sum(others, first)
 
 
+def check_teacher(
+    teacher: object, soft_loss: nn.Module | None, features: Mapping[str, Term], alpha: object, *, has_peers: bool
+) -> None:
+    """See that a teacher and losses that learn from it are given together.
+
+    Args:
+        teacher: None: there is none.
+        soft_loss: None: there is none.
+        features: feature distillation losses by name.
+        alpha: 1 for the labels alone.
+        has_peers: whether other students take the teacher's place.
+
+    Raises:
+        ValueError: one is given without the other.
+    """
+    if teacher is None and features:
+        raise ValueError(f"teacher must be given with feature_losses ({', '.join(features)}), got None")
+    if alpha == 1:  # the labels alone, as asked for
+        return
+    if teacher is not None and soft_loss is None and not features:
+        raise ValueError("soft_loss or feature_losses must be given with a teacher unless alpha is 1, got neither")
+    wants_one = soft_loss is not None and getattr(soft_loss, "needs_teacher", True)
+    if teacher is None and wants_one and not has_peers:
+        name = type(soft_loss).__name__
+        raise ValueError(f"teacher must be given with soft_loss={name} unless alpha is 1, got None")
+
+
 @dataclass(frozen=True)
 class PrecomputedStep:
     """A training step's outcome that was computed before the step (`kdexp.sweeps.step_backends`).

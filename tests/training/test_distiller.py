@@ -114,7 +114,7 @@ def test_the_logged_parts_add_up_to_the_loss():
 
 @pytest.mark.parametrize("together", [0, BATCH * CLASSES, 10**6])
 def test_training_metrics_are_those_of_all_batches_however_many_are_measured_together(monkeypatch, together):
-    monkeypatch.setattr("kdexp.training.distiller._TOGETHER", together)
+    monkeypatch.setattr("kdexp.training.epoch_means._TOGETHER", together)
     accuracy = Metrics("multiclass", CLASSES, accuracy_only=True)
     student = nn.Linear(FEATURES, CLASSES)
     logged = train(Distiller(student, partial(torch.optim.SGD, lr=0.0), num_outputs=CLASSES, train_metrics=accuracy),
