@@ -60,15 +60,15 @@ def test_a_wrong_setting_is_found_without_torch(setting):
 @pytest.mark.parametrize(
     "check",
     [
-        "config.check_values(config.compose(['experiment=smoke', *given], output_dir='x'))",
-        "next(eval.robustness(config.compose(given, 'eval', run='x')))",
+        "check.check_values(compose.compose(['experiment=smoke', *given], output_dir='x'))",
+        "next(finished_run.robustness(compose.compose(given, 'eval', run='x')))",
     ],
     ids=["train", "eval"],
 )
 def test_a_wrong_setting_of_a_robustness_report_is_found_without_torch(check, setting, message):
     code = (
         "import sys\n"
-        "from kdexp import config, eval\n"
+        "from kdexp.config import compose\nfrom kdexp.experiment import check, finished_run\n"
         f"given = ['robustness=all', {setting!r}]\n"
         "try:\n"
         f"    {check}\n"

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from kdexp.contracts import Batch, Split, Splits
+from kdexp.data import loaders
 from kdexp.data.batch_order import ALONE, BatchOrder
-from kdexp.data.loaders import PATIENCE, Epochs, Prepared, SampleStream, StreamLoader, TensorLoader, move_to
+from kdexp.data.loaders import Epochs, Prepared, SampleStream, StreamLoader, TensorLoader, move_to
 from kdexp.data.splits import stratified_order
 from kdexp.data.stateless_rng import Stream
 
@@ -203,7 +204,7 @@ class DataModule(pl.LightningDataModule):
         options: dict[str, Any] = {
             "num_workers": self._num_workers,
             "persistent_workers": self._num_workers > 0,
-            "timeout": PATIENCE if self._num_workers else 0,
+            "timeout": loaders.PATIENCE if self._num_workers else 0,
             "pin_memory": device.type == "cuda",
             # Its own, because a loader draws a number at each start, and dropout must not depend on that.
             "generator": torch.Generator(),

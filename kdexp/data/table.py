@@ -11,7 +11,7 @@ from torch import Tensor
 from kdexp.contracts import Source
 from kdexp.data import own
 from kdexp.data.splits import train_and_val_index
-from kdexp.data.table_file import MOST_WORDS, Column, File, header_of, number, read
+from kdexp.data.table_file import MOST_WORDS, Column, File, as_number, header_of, read
 
 log = logging.getLogger(__name__)
 
@@ -251,7 +251,7 @@ def targets_of(
 def _check_classes(name: str, classes: Sequence[str], file: File) -> None:
     if len(classes) < 2:
         raise ValueError(f"dataset.source.label must have at least two classes, got {classes} in {name!r}")
-    fractions = [text for text in classes if number(text) is not None and not float(text).is_integer()]
+    fractions = [text for text in classes if as_number(text) is not None and not float(text).is_integer()]
     if fractions or len(classes) > max(len(file) // 2, 2):
         found = f"{fractions[0]} in {name!r}" if fractions else f"{len(classes)} different ones in {len(file)} rows"
         raise ValueError(f"dataset.source.label must have classes, as words or whole numbers, got {found}")

@@ -132,7 +132,7 @@ class _Collected:
         if self._is_fixed:
             self._words += [None if text is None else self._known.setdefault(text, text) for text in texts]
             return
-        numbers = [math.nan if text is None else number(text) for text in texts]
+        numbers = [math.nan if text is None else as_number(text) for text in texts]
         for text, number, line in zip(texts, numbers, lines, strict=True):
             if text is None:
                 continue
@@ -170,7 +170,7 @@ class _Collected:
         return Column(np.concatenate([np.full(self._empty, math.nan), *self._numbers]), lines)
 
 
-def number(text: str) -> float | None:
+def as_number(text: str) -> float | None:
     """The number that a cell is; None of a word."""
     try:
         return float(text) if "_" not in text else None

@@ -26,7 +26,8 @@ from kdexp.atomic import writing_to_store
 from kdexp.contracts import Outputs
 from kdexp.data.loading import DataModule
 from kdexp.data.splits import stratified_sample
-from kdexp.teacher.cache_store import ANSWERS, CARD, CHECKSUMS, DIGEST, LOCK, SHARD, filled_views, keep_card, used
+from kdexp.teacher import cache_store
+from kdexp.teacher.cache_store import ANSWERS, CARD, CHECKSUMS, DIGEST, LOCK, filled_views, keep_card, used
 from kdexp.teacher.output_codec import OutputCodec
 from kdexp.teacher.teacher import Teacher
 
@@ -69,7 +70,7 @@ class CachedOutputs:
     ) -> None:
         self.folder, self.record = folder, record
         self.samples, self._ask = len(index), ask
-        self._shards = -(-len(index) // SHARD)
+        self._shards = -(-len(index) // cache_store.SHARD)
         # From a sample's id to its position.
         self._position = torch.full((int(index.max()) + 1,), -1, dtype=torch.int64)
         self._position[index] = torch.arange(len(index))
@@ -108,7 +109,7 @@ class CachedOutputs:
         return True
 
     def _range(self, shard: int) -> range:
-        return range(shard * SHARD, min((shard + 1) * SHARD, self.samples))
+        return range(shard * cache_store.SHARD, min((shard + 1) * cache_store.SHARD, self.samples))
 
     def _offset(self, slot: int, position: int) -> int:
         return (slot * self.samples + position) * int(self.record.dtype.itemsize)

@@ -23,7 +23,7 @@ from torch import nn
 from kdexp.config import quick
 from kdexp.config.compose import HYDRA_VERSION_BASE, compose, plain
 from kdexp.config.identity import control_fingerprint, fingerprint, run_fingerprint
-from kdexp.experiment.data import Data
+from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.keys import teacher_key
 from kdexp.experiment.members import teachers
 from kdexp.experiment.robustness_evaluator import RobustnessEvaluator
@@ -312,9 +312,9 @@ def measured_cells() -> dict[str, str]:
     found = {}
     for kind, overrides in (("images", IMAGES), ("table", TABLE)):
         config = OmegaConf.create(composed(overrides))
-        data = Data(config)
-        data.__dict__["content"] = CONTENT
-        evaluator = RobustnessEvaluator(config, data, torch.device("cpu"))
+        experiment = Experiment(config)
+        experiment.data.__dict__["content"] = CONTENT
+        evaluator = RobustnessEvaluator(experiment, torch.device("cpu"))
         keys = {f"{cell.axis} {cell.name} {cell.level:g}": evaluator.key(cell, "s", "t") for cell in evaluator.cells}
         found |= {f"{kind}: {name}": keys[name] for name in CHOSEN[kind]}
         found[f"{kind}: all {len(keys)}"] = fingerprint(keys)

@@ -7,7 +7,7 @@ import torch
 from kdexp.config import quick
 from kdexp.config.compose import compose
 from kdexp.data import digits
-from kdexp.experiment import networks, teachers
+from kdexp.experiment import teachers
 from kdexp.experiment.data import Data
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.keys import teacher_key, weights_file
@@ -132,14 +132,13 @@ def test_every_network_has_the_layout_asked_for_and_with_auto_its_own(tmp_path, 
         ("mlp", False),
     ],
 )
-def test_auto_goes_by_the_widths_of_the_convolutions_and_only_on_a_cpu(tmp_path, monkeypatch, name, expected):
+def test_auto_goes_by_the_widths_of_the_convolutions_and_only_on_a_cpu(tmp_path, name, expected):
     settings = ["experiment=smoke", f"student={name}", "dataset.input_shape=[1,16,16]"]
     config = compose(settings, output_dir=tmp_path)
     network = Experiment(config).new_student(pretrained=None)
     assert is_channels_last(network, "auto", torch.device("cpu")) is expected
-    monkeypatch.setattr(networks, "device_for", lambda accelerator: torch.device("cuda"))
-    assert not is_channels_last(network, "auto", torch.device("cpu"))
-    assert is_channels_last(network, True, torch.device("cpu"))
+    assert not is_channels_last(network, "auto", torch.device("cuda"))
+    assert is_channels_last(network, True, torch.device("cuda"))
 
 
 class Begun(Exception):

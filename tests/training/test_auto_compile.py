@@ -6,6 +6,7 @@ from torch import nn
 
 from kdexp.config.compose import compose
 from kdexp.experiment import single_run
+from kdexp.experiment.experiment import Experiment
 from kdexp.teacher.teacher import Teacher
 from kdexp.training import auto_compile
 
@@ -61,5 +62,7 @@ def test_a_teacher_whose_answers_are_kept_is_not_compiled(tmp_path, monkeypatch,
     found = []
     monkeypatch.setattr(single_run, "compile_in_place", found.extend)
     config = compose(["experiment=smoke", "trainer.compile=true", f"teacher.cache={cache}"], output_dir=tmp_path)
-    single_run._compile(config, network(), Teacher([network()]), None)
+    experiment = Experiment(config)
+    experiment.student, experiment.teacher = network(), Teacher([network()])
+    single_run._compile(experiment)
     assert len(found) == compiled
