@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kdexp.config.compose import compose
+    from kdexp.experiment.experiment import Experiment
     from kdexp.experiment.run import run
     from kdexp.training.distiller import Distiller
 
-__all__ = ["Distiller", "compose", "run"]
+__all__ = ["Distiller", "Experiment", "compose", "run"]
 __version__ = "0.1.0"
 
 # A thread of OpenMP's that waits for others keeps its core busy, by default for so long that two trainings on the same
@@ -22,7 +23,12 @@ if "OMP_WAIT_POLICY" not in os.environ:
 # W&B would wait for it at its end. W&B reads this when it is first imported.
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 
-_MODULES = {"Distiller": "training.distiller", "compose": "config.compose", "run": "experiment.run"}
+_MODULES = {
+    "Distiller": "training.distiller",
+    "Experiment": "experiment.experiment",
+    "compose": "config.compose",
+    "run": "experiment.run",
+}
 
 
 def __getattr__(name: str) -> Any:

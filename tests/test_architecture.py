@@ -182,9 +182,25 @@ def test_names_with_an_underscore_are_used_in_their_own_module_alone():
     assert found == []
 
 
+MANY_IMPORTS = {
+    "hydra_plugins.kdexp.search": 13,
+    "hydra_plugins.kdexp.sweeper": 18,
+    "kdexp.doctor.run_checks": 16,
+    "kdexp.experiment.distillers": 14,
+    "kdexp.experiment.evaluation": 13,
+    "kdexp.experiment.experiment": 15,
+    "kdexp.experiment.finished_run": 20,
+    "kdexp.experiment.robustness_evaluator": 14,
+    "kdexp.experiment.run": 20,
+    "kdexp.experiment.single_run": 19,
+    "kdexp.experiment.teachers": 14,
+}
+"""To be cut: how many they have, so that no more come."""
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_a_file_has_at_most_12_imports_of_our_own(name):
-    assert len(imported(name)) <= 12
+    assert len(imported(name)) == MANY_IMPORTS[name] if name in MANY_IMPORTS else len(imported(name)) <= 12
 
 
 def test_nothing_keeps_the_formatter_out():

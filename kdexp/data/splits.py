@@ -62,22 +62,10 @@ def make_splits(
         ValueError: one line with the setting, the rule and the value.
     """
     _check(label_noise_kind in ("symmetric", "pair"), "label_noise_kind", "must be symmetric or pair", label_noise_kind)
-    _check(0 < train_fraction <= 1, "train_fraction", "must be in (0, 1]", train_fraction)
-    _check(1 <= imbalance_ratio < math.inf, "imbalance_ratio", "must be >= 1", imbalance_ratio)
-    rule = "must be 1 with task=multilabel, where a sample is of several classes"
-    _check(task != "multilabel" or imbalance_ratio == 1, "imbalance_ratio", rule, imbalance_ratio)
-    _check(0 <= label_noise <= 1, "label_noise", "must be in [0, 1]", label_noise)
-    _check(0 <= unlabeled_fraction <= 1, "unlabeled_fraction", "must be in [0, 1]", unlabeled_fraction)
+    _check_amounts(task, train_fraction, imbalance_ratio, label_noise, unlabeled_fraction)
     check_source(source, task, num_classes, input_shape)
     train, val = _train_and_val(source, task, num_classes, val_fraction, split_seed)
-
-    keep = round(train_fraction * len(train))
-    chosen = stratified_order(train.target, subset_seed, Stream.SUBSET)[:keep]
-    _check_complete("train_fraction", train_fraction, "train", train.target[chosen], task, num_classes)
-    if imbalance_ratio > 1:
-        chosen = chosen[_long_tail(train.target[chosen], num_classes, imbalance_ratio)]
-        _check_complete("imbalance_ratio", imbalance_ratio, "train", train.target[chosen], task, num_classes)
-    chosen = chosen.sort().values
+    chosen = _subset(train.target, task, num_classes, train_fraction, imbalance_ratio, subset_seed)
     target, index = train.target[chosen], train.index[chosen]
 
     # Which labels are hidden is chosen by the true ones.
@@ -85,6 +73,30 @@ def make_splits(
     _make_wrong(target, task, num_classes, label_noise, label_noise_kind, subset_seed)
     target[hidden] = UNLABELED
     return Splits(Split(train.inputs, target, index), val, _whole(source.test_inputs, source.test_target))
+
+
+def _subset(
+    target: Tensor, task: Task, num_classes: int, train_fraction: float, imbalance_ratio: float, seed: int
+) -> Tensor:
+    """Positions of the samples that are trained on, in ascending order."""
+    keep = round(train_fraction * len(target))
+    chosen = stratified_order(target, seed, Stream.SUBSET)[:keep]
+    _check_complete("train_fraction", train_fraction, "train", target[chosen], task, num_classes)
+    if imbalance_ratio > 1:
+        chosen = chosen[_long_tail(target[chosen], num_classes, imbalance_ratio)]
+        _check_complete("imbalance_ratio", imbalance_ratio, "train", target[chosen], task, num_classes)
+    return chosen.sort().values
+
+
+def _check_amounts(
+    task: Task, train_fraction: float, imbalance_ratio: float, label_noise: float, unlabeled_fraction: float
+) -> None:
+    _check(0 < train_fraction <= 1, "train_fraction", "must be in (0, 1]", train_fraction)
+    _check(1 <= imbalance_ratio < math.inf, "imbalance_ratio", "must be >= 1", imbalance_ratio)
+    rule = "must be 1 with task=multilabel, where a sample is of several classes"
+    _check(task != "multilabel" or imbalance_ratio == 1, "imbalance_ratio", rule, imbalance_ratio)
+    _check(0 <= label_noise <= 1, "label_noise", "must be in [0, 1]", label_noise)
+    _check(0 <= unlabeled_fraction <= 1, "unlabeled_fraction", "must be in [0, 1]", unlabeled_fraction)
 
 
 def stratified_order(target: Tensor, seed: int, stream: int) -> Tensor:

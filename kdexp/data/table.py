@@ -58,11 +58,8 @@ def load(
         FileNotFoundError: a file is missing.
         ValueError: a setting, a column or a cell breaks a rule: one line that names it.
     """
-    if missing not in ("refuse", "mean"):
-        raise ValueError(f"dataset.source.missing must be refuse or mean, got {missing}")
     labels = [label] if isinstance(label, str) else list(label)
-    if not labels:
-        raise ValueError("dataset.source.label must name a column, got none")
+    _check_settings(labels, missing)
     paths = {"file": file, "val": val, "test": test}
     found = {name: own.located(f"dataset.source.{name}", path, data_dir) for name, path in paths.items() if path}
     names = _inputs(header_of(found["file"]), found["file"], labels, columns, drop, words)
@@ -78,12 +75,15 @@ def load(
     encoded = _encoded(files, names, train, fills=missing == "mean")
     parts = {part: (encoded[part][rows[part]], targets[part][rows[part]]) for part in rows}
     _tell(found["file"], label, names, classes, parts)
-    return Source(
-        *parts["file"],
-        *parts["test"],
-        val=parts.get("val"),
-        classes=own.names_worth_telling(classes) if classes else None,
-    )
+    named = own.names_worth_telling(classes) if classes else None
+    return Source(*parts["file"], *parts["test"], val=parts.get("val"), classes=named)
+
+
+def _check_settings(labels: Sequence[str], missing: str) -> None:
+    if missing not in ("refuse", "mean"):
+        raise ValueError(f"dataset.source.missing must be refuse or mean, got {missing}")
+    if not labels:
+        raise ValueError("dataset.source.label must name a column, got none")
 
 
 def _tell(

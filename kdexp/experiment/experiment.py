@@ -140,8 +140,8 @@ class Experiment:
 
         It is that of conf/student, or what a feature loss deploys in its place (SimKD), with parts of the teacher.
         """
-        frozen = self.teacher  # before the student: what it draws must not stand between student and losses
-        built = self.new_student(frozen, pretrained=None)
+        is_deployed = any(networks.deployed(loss) is not None for loss in self.config.feature_loss.values())
+        built = self.new_student(self.teacher if is_deployed else None, pretrained=None)
         self._state_of_losses = torch.get_rng_state()
         return built
 

@@ -73,8 +73,6 @@ def distill(
     """
     owner = owner or str(record["fingerprint"])
     refuse_foreign(folder / "checkpoints", owner)
-    for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
-        logging.getLogger(name).setLevel(logging.WARNING)
     evaluator = _prepare(experiment, folder, record, is_measured=rank() == 0 and pruner is None)
     module, settings = experiment.distiller, _trainer_settings(experiment.config)
     module.cache, module.teacher_on_val = experiment.cache, experiment.teacher_memory.on_val

@@ -65,8 +65,20 @@ def teacher_cache(
         kept[split] = folder, card, record
         wanted[folder] = card["samples"] * record.dtype.itemsize * (views if split == "train" else 1)
     make_room(folder.parent, wanted, config.teacher.cache_max_gb)
-    answers = TeacherOutputCache(frozen, module, kept, views)
-    train = answers.answers["train"]
+    cache = TeacherOutputCache(frozen, module, kept, views)
+    _check_and_log(cache, views, len(module.splits.train))
+    if top_k < shape[0]:
+        log.info("teacher cache: the %d largest of %d logits are kept, the others by their mean", top_k, shape[0])
+    if config.teacher.cache == "static" and config.augment.transforms:
+        log.warning(
+            "warning: teacher.cache=static shows the same samples in every epoch, and a student overfits them "
+            "sooner (Beyer et al. 2022, arXiv 2106.05237); views:K augments them"
+        )
+    return cache
+
+
+def _check_and_log(cache: TeacherOutputCache, views: int, samples: int) -> None:
+    train = cache.answers["train"]
     filled = sum(view < views for view in train.filled_views())
     if filled < views and not os.access(train.folder, os.W_OK):
         raise ValueError(
@@ -75,16 +87,8 @@ def teacher_cache(
     log.info(
         "teacher cache: %d views of %d samples, %.3g MB each, %d of them there; %s",
         views,
-        len(module.splits.train),
+        samples,
         train.bytes_per_view / 1e6,
         filled,
         train.folder,
     )
-    if top_k < shape[0]:
-        log.info("teacher cache: the %d largest of %d logits are kept, the others by their mean", top_k, shape[0])
-    if config.teacher.cache == "static" and config.augment.transforms:
-        log.warning(
-            "warning: teacher.cache=static shows the same samples in every epoch, and a student overfits them "
-            "sooner (Beyer et al. 2022, arXiv 2106.05237); views:K augments them"
-        )
-    return answers

@@ -98,26 +98,10 @@ def fit(
     on_terminal = sys.stdout.isatty()
     table = EpochTable(folder / "metrics.csv", title, say_every_seconds=None if on_terminal else 5.0)
     keeper = Keeper(checkpoints, owner)
-    single = settings["devices"] == 1 and settings.get("num_nodes", 1) == 1
     with warnings.catch_warnings():
         ignore_known_warnings()
-        trainer = pl.Trainer(
-            **settings,
-            default_root_dir=folder,
-            callbacks=[
-                table,
-                keeper,
-                *([Judged(judge, table)] if judge is not None else []),
-                *([RichProgressBar(leave=False)] if on_terminal else []),
-            ],
-            enable_progress_bar=on_terminal,
-            logger=list(loggers),
-            # A teacher trains on one device, also inside a launched rank: it is not one of the rank's peers.
-            plugins=[SafeCheckpoints(), *([LightningEnvironment()] if single else [])],
-            use_distributed_sampler=False,
-            num_sanity_val_steps=0,
-            enable_model_summary=False,
-        )
+        callbacks = [table, keeper, *([Judged(judge, table)] if judge is not None else [])]
+        trainer = _trainer(settings, folder, callbacks, loggers, on_terminal=on_terminal)
         trainer.fit_loop.epoch_loop = Steps(trainer)
         child_ranks.take_over(trainer)
         if resumed is not None:
@@ -138,6 +122,31 @@ def fit(
         epochs=table.rows,
         seconds=table.seconds,
         device=trainer.strategy.root_device,
+    )
+
+
+def _trainer(
+    settings: Mapping[str, Any],
+    folder: Path,
+    callbacks: Sequence[pl.Callback],
+    loggers: Sequence[Logger],
+    *,
+    on_terminal: bool,
+) -> pl.Trainer:
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    single = settings["devices"] == 1 and settings.get("num_nodes", 1) == 1
+    return pl.Trainer(
+        **settings,
+        default_root_dir=folder,
+        callbacks=[*callbacks, *([RichProgressBar(leave=False)] if on_terminal else [])],
+        enable_progress_bar=on_terminal,
+        logger=list(loggers),
+        # A teacher trains on one device, also inside a launched rank: it is not one of the rank's peers.
+        plugins=[SafeCheckpoints(), *([LightningEnvironment()] if single else [])],
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
     )
 
 
