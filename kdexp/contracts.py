@@ -77,7 +77,7 @@ class Outputs(NamedTuple):
 
     Attributes:
         logits: (N, C) or dense (N, C, ...).
-        features: module path -> that module's output; empty unless a feature loss asked for it.
+        features: module path -> that module's output; empty unless a feature loss reads it.
     """
 
     logits: Tensor
@@ -137,7 +137,7 @@ class Pair:
 
 
 class FeatureLoss(Protocol):
-    """A representation loss: an `nn.Module` with these, built from a `Pair` and its own settings.
+    """A feature distillation loss: an `nn.Module` with these, built from a `Pair` and its own settings.
 
     It may also have ``on_epoch(epoch: int)``, called before each epoch, ``alone: bool``, set before each epoch to
     whether the term stands alone (see `kdexp.training.terms.Term`), and a static

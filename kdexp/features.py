@@ -43,7 +43,7 @@ class Reader:
         return Outputs(self._network(inputs), self.taken())
 
     def taken(self) -> dict[str, Tensor]:
-        """What the hooks saw since they were last asked, for whoever runs the network without this reader."""
+        """What the hooks saw since the last call, for whoever runs the network without this reader."""
         features, self._seen.features = self._seen.features, {}
         return features
 

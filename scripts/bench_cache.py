@@ -1,4 +1,4 @@
-"""What a sweep over alpha and the temperature costs with a teacher's kept answers, against asking it in every run.
+"""What a sweep over alpha and the temperature costs with a teacher's cached outputs, against running it in every run.
 
     python scripts/bench_cache.py [--teacher resnet56] [--student resnet20] [--steps 4] [--epochs 6]
 
@@ -56,7 +56,7 @@ def main() -> None:
             cached.append(seconds("cached", *point, f"teacher.cache=views:{arguments.views}"))
     shutil.rmtree(folder)
     print(machine(), f"\n{arguments.epochs} epochs of {arguments.steps} steps of 64, {arguments.views} views\n")
-    print("| sweep of 12 | kept answers, s | online, s | ratio | its runs |\n|---|---|---|---|---|")
+    print("| sweep of 12 | cached teacher outputs, s | online, s | ratio | its runs |\n|---|---|---|---|---|")
     runs = [a / b for a, b in zip(cached, online, strict=True)]
     total = row(f"{arguments.teacher} -> {arguments.student}", [sum(cached)], [sum(online)], 1).rsplit("|", 2)[0]
     print(f"{total}| {min(runs):.2f} to {max(runs):.2f} (the first fills) |")

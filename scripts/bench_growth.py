@@ -2,7 +2,7 @@
 
     python scripts/bench_growth.py [--rounds 3] [--cases epochs samples]
 
-Seconds from the first step to the last (asking the teacher for kept answers is not in them: see scripts/bench_cache.py)
+Seconds from the first step to the last (filling the cache is not in them: see scripts/bench_cache.py)
 when one thing grows and all else stays: the epochs, the data, the classes, the teacher online, the teacher with kept
 answers. Of one epoch, but for the first, which has the validation between epochs. Students: scripts/bench_fused.py.
 """
@@ -20,7 +20,7 @@ CASES = {
         ("mlp", "mlp teacher.hidden=[64]", 20, {"classes": c, "shape": (1, 8, 8)}, ()) for c in (10, 100, 1000, 10000)
     ],
     "teacher, online": [("resnet8", name, 4, {}, ()) for name in ("resnet8", "resnet20", "resnet56", "resnet110")],
-    "teacher, kept answers": [
+    "teacher, cached teacher outputs": [
         # An untrained teacher's logits can be more than fp16 holds.
         ("resnet8", name, 4, {}, ("teacher.cache=static", "teacher.cache_precision=fp32"))
         for name in ("resnet8", "resnet20", "resnet56", "resnet110")

@@ -3,7 +3,7 @@
     python scripts/bench_layout.py [--rounds 5] [--shape 3 32 32]
 
 Forward and backward of a batch of 64 with all threads, as a student is trained, and the forward pass over a block of 32
-with one, as a teacher is asked; and what ``trainer.channels_last=auto`` makes of the network.
+with one, as a teacher runs; and what ``trainer.channels_last=auto`` makes of the network.
 """
 
 import argparse
@@ -32,7 +32,7 @@ def trained(network: nn.Module, inputs: torch.Tensor) -> float:
 
 
 @torch.no_grad()
-def asked(network: nn.Module, inputs: torch.Tensor) -> float:
+def as_teacher(network: nn.Module, inputs: torch.Tensor) -> float:
     """Seconds of a pass by one thread."""
     network.eval()
     threads = torch.get_num_threads()
@@ -62,7 +62,7 @@ def main() -> None:
         network = Experiment(work.config).new_student(pretrained=None)
         auto = "last" if is_channels_last(network, "auto", work.config) else "first"
         compared(f"{name}, trained (auto: {auto})", network, inputs, arguments.rounds, trained)
-        compared(f"{name}, asked", network, inputs[:BLOCK], arguments.rounds, asked)
+        compared(f"{name}, as a teacher", network, inputs[:BLOCK], arguments.rounds, as_teacher)
         work.remove()
 
 

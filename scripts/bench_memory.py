@@ -1,4 +1,4 @@
-"""How much a process grows while it reads a teacher's kept answers that are 1 GB large.
+"""How much a process grows while it reads a teacher's cached outputs that are 1 GB large.
 
     python scripts/bench_memory.py [--gigabytes 1]
 
@@ -55,7 +55,7 @@ def main() -> None:
         size = samples * 2 * CLASSES / 1e9
     print(
         machine(),
-        "\n\n| kept answers, GB | growth, MB | filled, s | an epoch read, s | samples/s |\n|---|---|---|---|---|",
+        "\n\n| cached outputs, GB | growth, MB | filled, s | an epoch read, s | samples/s |\n|---|---|---|---|---|",
     )
     print(f"| {size:.2f} | **{largest - before:.0f}** | {filled:.1f} | {took:.2f} | {samples / took:,.0f} |")
 

@@ -2,7 +2,7 @@
 
     python scripts/bench_step.py [--rounds 7]
 
-Online: teacher and student in kdexp / in the bare loop. Cached: the student's epoch with a teacher's kept answers in
+Online: teacher and student in kdexp / in the bare loop. Cached: the student's epoch with a teacher's cached outputs in
 kdexp / the bare loop that trains that student alone. Both train the same networks on the same uint8 images in memory,
 with the same normalisation, loss and optimizer; kdexp measures and logs besides.
 """
@@ -39,7 +39,7 @@ def main() -> None:
         )
         unit = 1e3 / steps
         print(row(f"{NAMES[case]}, online", found["online"], found["bare_online"], unit), flush=True)
-        print(row(f"{NAMES[case]}, kept answers / student alone", found["cached"], found["bare_alone"], unit))
+        print(row(f"{NAMES[case]}, cached teacher outputs / student alone", found["cached"], found["bare_alone"], unit))
         print(row(f"{NAMES[case]}, student alone", found["alone"], found["bare_alone"], unit), flush=True)
         work.remove()
 

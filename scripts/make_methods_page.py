@@ -1,4 +1,4 @@
-"""Write docs/methods.md: a section for each soft and each representation loss, from its yaml and its docstrings.
+"""Write docs/methods.md: a section for each soft and each feature distillation loss, from its yaml and its docstrings.
 
 Run it after a change of either: python scripts/make_methods_page.py
 """
@@ -28,18 +28,18 @@ training loss is
 
 where **alpha weighs the hard term**, the cross entropy with the labels, `loss=NAME` chooses the soft term, and
 `feature_loss=NAME` or `'feature_loss=[NAME,NAME]'` (in quotes: brackets mean something to a shell) adds
-representation terms.
+feature distillation terms.
 
 - `loss=NAME` alone gives the published setting: its yaml's `published` block is the default of `alpha` and
   `temperature`, which the command line, a preset (`distillation=NAME`) or an experiment overrides; without one they
   are 0.1 and 4. Where the published weights do not sum to one, alpha and weight keep their ratio, and the yaml says
   what the sum is.
-- `weight` is a key of every yaml: `loss.weight=2`, `feature_loss.at.weight=500`. The weights of representation terms
+- `weight` is a key of every yaml: `loss.weight=2`, `feature_loss.at.weight=500`. The weights of feature losses
   are relative to the part of the logits, alpha and 1 - alpha, which sums to one.
 - `alpha=1 feature_loss=NAME` is the setting of most of their papers: cross entropy and that term, without a soft one.
 - `warmup_epochs` lets a term's weight rise linearly over so many epochs: in epoch e, from 0, it is
   `weight * min((e + 1) / warmup_epochs, 1)`. `alone` is the share of the epochs, from the first, in which a
-  representation term trains alone, and `after` the factor of its weight from then on. A key that a yaml does not have
+  feature loss trains alone, and `after` the factor of its weight from then on. A key that a yaml does not have
   is added with a plus: `+loss.warmup_epochs=20`.
 
 For all of them: at least float32 whatever autocast says; no gradient for the teacher; a shape that does not fit is a
@@ -53,7 +53,7 @@ true class leave that sample out. After mixup the true class is the one with the
 
 def page() -> str:
     """The page's text."""
-    parts = [HEAD, "# Soft terms\n", *sections("loss"), "# Representation terms\n", *sections("feature_loss")]
+    parts = [HEAD, "# Soft terms\n", *sections("loss"), "# Feature distillation terms\n", *sections("feature_loss")]
     return "\n".join([*parts, RESULTS.read_text()] if RESULTS.exists() else parts)
 
 
@@ -64,7 +64,7 @@ def sections(group: str) -> list[str]:
 
 
 def module_of(file: Path) -> str:
-    """The module of a yaml's method, which a representation loss has under its own name, and maybe its group's."""
+    """The module of a yaml's method, which a feature loss has under its own name, and maybe its group's."""
     content = yaml.safe_load(file.read_text())
     while "_target_" not in content:
         content = content.get(file.parent.name) or content[file.stem]

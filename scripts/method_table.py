@@ -54,7 +54,7 @@ PUBLISHED_EPOCHS = 240  # of the CIFAR-100 benchmark, to which warm-ups refer
 
 EPOCHS = ("warmup_epochs", "ramp_epochs")  # settings of terms that count epochs
 
-# Representation terms stand beside the cross entropy alone (alpha=1), but for those published with other terms.
+# Feature distillation terms stand beside the cross entropy alone (alpha=1), but for those published with other terms.
 BESIDE = {
     "cosine": ("alpha=0.2857", "temperature=2"),
     "semckd": ("alpha=0.5", "feature_loss.semckd.weight=200"),
@@ -133,7 +133,7 @@ Made by `{" ".join(["python scripts/method_table.py --out DIR", *given])}` ({ver
 
 Every method at its published setting, which was found on other data with other networks: the table shows that the
 methods work and how far a setting carries, not which of them is best. Soft terms have the alpha and temperature of
-their yaml; representation terms stand beside the cross entropy alone (alpha=1), but for cosine, semckd and simkd, which
+their yaml; feature losses stand beside the cross entropy alone (alpha=1), but for cosine, semckd and simkd, which
 their papers define with other terms. Warm-ups are shortened in proportion to the number of epochs. Test accuracy in %
 of the epoch with the best validation accuracy and of the last epoch; mean ± standard deviation over seeds
 {", ".join(map(str, SEEDS))}; the gain pairs runs of the same seed. The teacher has {100 * taught:.2f} %.

@@ -91,7 +91,7 @@ class Work:
         return compose([*self.settings, *more], output_dir=self.folder, store_dir=self.folder)
 
     def kdexp(self, *more: str, alone: bool = False) -> float:
-        """Seconds from the first step to the last, of one epoch unless more are set; kept answers are there before."""
+        """Seconds from the first step to the last, of one epoch unless more are set; a cache is filled before."""
         config = self.composed(*more, *(["alpha=1"] if alone else []))
         data = Data(config) if more else self.data
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)

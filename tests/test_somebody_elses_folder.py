@@ -173,7 +173,7 @@ CODE = {
         "scheduler",
         lambda a: {"_target_": "torch.optim.lr_scheduler.LambdaLR", "_partial_": True, "lr_lambda": a.run},
     ),
-    "a helper of a representation loss": (
+    "a helper of a feature distillation loss": (
         "feature_loss",
         lambda a: {"x": {"_target_": "kdexp.feature_losses.simkd.ReusedClassifier"}},
     ),

@@ -77,7 +77,7 @@ class ParallelLauncher(BasicLauncher):
 
 
 class FusedLauncher(BasicLauncher):
-    """See conf/hydra/launcher/fused.yaml: jobs that see the same data and ask the same teacher share a process."""
+    """See conf/hydra/launcher/fused.yaml: jobs with the same data and teacher share a process."""
 
     def __init__(self, backend: str, max_students: int | None) -> None:
         super().__init__()

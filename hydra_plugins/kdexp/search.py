@@ -36,7 +36,7 @@ class Search(Sweeper):
     """Tries points of a space, prunes what falls behind on val, and measures on test the one that val chooses.
 
     Args:
-        max_batch_size: trials that are asked for, and given to the launcher, at a time.
+        max_batch_size: trials that are taken from the study, and given to the launcher, at a time.
         params: the space, besides what the command line says.
         trials: how many the study is to have, those of earlier and simultaneous launches included.
         metric: on val, that pruning and the choice go by.

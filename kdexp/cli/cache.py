@@ -1,4 +1,4 @@
-"""``kdexp-cache``: fill, list, check and remove the teachers' kept answers."""
+"""``kdexp-cache``: fill, list, check and remove cached teacher outputs."""
 
 import shutil
 import sys
@@ -19,7 +19,7 @@ from kdexp.experiment.check import check
 from kdexp.schemes import prior_runs
 
 TOLERANCE = 1e-2
-"""Of an output. On the machine that kept them the answers are equal; on another, or a GPU, they differ by less than
+"""Of an output. On the machine that computed them the outputs are equal; on another, or a GPU, they differ by less than
 this, and those of a wrong view or teacher by far more."""
 _WRITTEN_AGAIN = "the next run that uses it writes it again"
 _COMMANDS = ("build", "list", "verify", "clean")
@@ -34,7 +34,7 @@ _SETTINGS = (
 
 
 def build(config: DictConfig) -> None:
-    """Ask a teacher for all its answers to an experiment's data, and keep them in the store.
+    """Compute a teacher's outputs for all of an experiment's data, and cache them in the store.
 
     Several processes may do this at once, and share the work. Of a scheme of several runs it is the first.
 
@@ -117,7 +117,7 @@ def show(config: DictConfig) -> None:
 
 
 def verify(config: DictConfig) -> Iterator[tuple[str, bool, str]]:
-    """Check the sums of all that is kept, and ask the teachers again for a stratified random sample.
+    """Verify the checksums of all that is cached, and run the teachers again on a stratified random sample.
 
     Yields:
         (key, whether it may be used, what was found) of each cache.
@@ -150,22 +150,22 @@ def verify(config: DictConfig) -> Iterator[tuple[str, bool, str]]:
             if kept is not None:
                 kept.device = experiment.device
         except (ValueError, OSError) as error:
-            yield folder.name, True, f"its teacher or its data are not here: {one_line(error)}"
+            yield folder.name, True, f"not verified: teacher weights or data not found: {one_line(error)}"
             continue
         except (OmegaConfBaseException, LookupError, TypeError, AttributeError) as error:
             yield folder.name, False, _damaged(folder, error)
             continue
-        if kept is None or card["split"] not in kept.answers or kept.answers[card["split"]].folder != folder:
-            yield folder.name, True, "made by another version, or its teacher is gone: nothing uses it any more"
+        if kept is None or card["split"] not in kept.splits or kept.splits[card["split"]].folder != folder:
+            yield folder.name, True, "stale: of another version, or its teacher no longer exists; no run reads it"
             continue
-        answers = kept.answers[card["split"]]
-        damaged = answers.damaged()
+        outputs = kept.splits[card["split"]]
+        damaged = outputs.damaged()
         if damaged:
-            yield folder.name, False, f"{damaged} parts are damaged; the next job asks for them again"
+            yield folder.name, False, f"{damaged} corrupt shard(s); the next job recomputes them"
             continue
         sample = kept.sample(card["split"], config.samples, config.seed)
-        largest = answers.largest_difference(sample, augmented=kept.augmented(card["split"]))
-        found = f"{len(sample)} samples asked again: largest difference {largest:.1e}"
+        largest = outputs.largest_difference(sample, augmented=kept.augmented(card["split"]))
+        found = f"{len(sample)} samples computed again: largest difference {largest:.1e}"
         yield folder.name, largest <= TOLERANCE, found
 
 

@@ -129,7 +129,7 @@ class Mixup:
         num_outputs: C, the number of logits.
     """
 
-    mixes_samples = True  # a teacher's answers to it are no function of (seed, epoch, id), and cannot be kept
+    mixes_samples = True  # a teacher's outputs for it are no function of (seed, epoch, id), and cannot be cached
 
     def __init__(self, alpha: float, num_outputs: int) -> None:
         if not alpha > 0:

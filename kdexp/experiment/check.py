@@ -75,12 +75,12 @@ def check_values(config: Any) -> None:
 def _check_networks(config: Any) -> None:
     """Of teachers whatever the loss: whether it needs one is known when it is imported."""
     dataset = config.dataset
-    asked = {} if has_no_place_for_teachers(config) else named_teachers(config)
-    for name, teacher in asked.items():
+    members = {} if has_no_place_for_teachers(config) else named_teachers(config)
+    for name, teacher in members.items():
         check_teacher(name, teacher)
         attacked = bool(teacher.recipe.get("scheme"))
         check_monitor(f"{name}.recipe.monitor", teacher.recipe.get("monitor"), dataset, attacked=attacked)
-    for name, network in {"student": config.student, **asked}.items():
+    for name, network in {"student": config.student, **members}.items():
         require(
             network.num_classes == dataset.num_outputs,
             f"{name}.num_classes",
@@ -117,7 +117,7 @@ def _check_scheme(scheme: Any, config: Any) -> None:
         require(
             bool(teachers(config)),
             "loss",
-            f"must be one that asks a teacher with scheme={name}",
+            f"must be one that needs a teacher with scheme={name}",
             config.loss["_target_"],
         )
         require(

@@ -34,7 +34,7 @@ _OF_RECIPE = (*_OF_SUBSET, "batch_size")
 
 
 class Data:
-    """The data set of an experiment, loaded once and split as the student or as a teacher's recipe asks.
+    """The data set of an experiment, loaded once and split as the student or a teacher's recipe needs it.
 
     Args:
         config: the experiment's.

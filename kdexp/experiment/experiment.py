@@ -51,7 +51,7 @@ class Losses:
 class Experiment:
     """What a configuration becomes. Each part is made when it is first wanted, and once.
 
-    The order in which they are asked for changes no number: what is drawn at random is drawn from the seed.
+    The order in which they are made changes no number: what is drawn at random is drawn from the seed.
 
     Args:
         config: a checked configuration, as `kdexp.config.compose.compose` or Hydra makes it, or its plain values.

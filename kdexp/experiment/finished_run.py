@@ -151,7 +151,7 @@ def _robustness_of(config: DictConfig, folder: Path, saved: Mapping[str, Any]) -
 
 @contextmanager
 def _built_from(folder: Path) -> Iterator[None]:
-    """Meanwhile objects are made of the settings in a results.json, which may lack anything or ask for any size.
+    """Meanwhile objects are made of the settings in a results.json, which may lack anything or want any size.
 
     Raises:
         ValueError: they cannot be made.

@@ -176,7 +176,7 @@ def penultimate(setting: str, member: DictConfig, built: nn.Module, input_shape:
 
 
 def laid_out(built: nn.Module, channels_last: bool | str, device: torch.device) -> nn.Module:
-    """The network, its weights in the memory format asked for; images follow in the first convolution."""
+    """The network, its weights in the memory format that is set; images follow in the first convolution."""
     if is_channels_last(built, channels_last, device):
         built.to(memory_format=torch.channels_last)
     return built

@@ -78,7 +78,7 @@ def teacher_measures(experiment: Experiment) -> dict[str, Any]:
             with atomic_path(path) as temporary:
                 temporary.write_text(json.dumps(found))
         except OSError as error:  # somebody else's store
-            log.warning("the teacher's metrics are not kept in store_dir: %s: %s", path.parent, error.strerror)
+            log.warning("the teacher's metrics cannot be written to store_dir: %s: %s", path.parent, error.strerror)
     return remembered
 
 

@@ -36,7 +36,7 @@ def teacher_cache(
         ValueError: there is no room for them.
     """
     module = data.student
-    probe = frozen.to("cpu").answers(torch.zeros(1, *config.dataset.input_shape))
+    probe = frozen.to("cpu").member_outputs(torch.zeros(1, *config.dataset.input_shape))
     shape = probe[0].logits.shape[1:]
     top_k = config.teacher.cache_top_k or (TOP_K if shape[0] > ALL_CLASSES else shape[0])
     features = {path: feature.shape[1:] for path, feature in probe[0].features.items()}
@@ -68,7 +68,7 @@ def teacher_cache(
     cache = TeacherOutputCache(frozen, module, kept, views)
     _check_and_log(cache, views, len(module.splits.train))
     if top_k < shape[0]:
-        log.info("teacher cache: the %d largest of %d logits are kept, the others by their mean", top_k, shape[0])
+        log.info("teacher cache: the %d largest of %d logits are cached, the others by their mean", top_k, shape[0])
     if config.teacher.cache == "static" and config.augment.transforms:
         log.warning(
             "warning: teacher.cache=static shows the same samples in every epoch, and a student overfits them "
@@ -78,7 +78,7 @@ def teacher_cache(
 
 
 def _check_and_log(cache: TeacherOutputCache, views: int, samples: int) -> None:
-    train = cache.answers["train"]
+    train = cache.splits["train"]
     filled = sum(view < views for view in train.filled_views())
     if filled < views and not os.access(train.folder, os.W_OK):
         raise ValueError(

@@ -86,7 +86,7 @@ class Teachers:
         key = self._key(member)
         weights = weights_file(member, self._store_dir, key)
         name = member.get("name") or member._target_.rsplit(".", 1)[-1]
-        state = "reused from" if weights.is_file() else "trained once, kept in"
+        state = "reused from" if weights.is_file() else "training it now; later runs reuse it from"
         log.info("%s %s: %s %s", setting, name, state, weights.parent)
         limit = self._trainer.limit_train_batches
         if limit is not None and not weights.is_file():

@@ -1,1 +1,1 @@
-"""Representation losses: one file a method, a pure function and a module with its adapters."""
+"""Feature distillation losses: one file a method, a pure function and a module with its adapters."""

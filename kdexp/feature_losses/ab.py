@@ -1,4 +1,4 @@
-"""The representation term of Heo et al. (AAAI 2019, arXiv 1811.03233).
+"""The feature distillation term of Heo et al. (AAAI 2019, arXiv 1811.03233).
 
 "Knowledge Transfer via Distillation of Activation Boundaries Formed by Hidden Neurons".
 """

@@ -1,4 +1,4 @@
-"""The representation term of Zagoruyko and Komodakis (ICLR 2017, arXiv 1612.03928).
+"""The feature distillation term of Zagoruyko and Komodakis (ICLR 2017, arXiv 1612.03928).
 
 "Paying More Attention to Attention: Improving the Performance of Convolutional Neural Networks via Attention Transfer".
 """

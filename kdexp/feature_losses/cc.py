@@ -1,4 +1,4 @@
-"""The representation term of Peng et al. (ICCV 2019, arXiv 1904.01802).
+"""The feature distillation term of Peng et al. (ICCV 2019, arXiv 1904.01802).
 
 "Correlation Congruence for Knowledge Distillation".
 """

@@ -1,4 +1,4 @@
-"""The representation term of Tian, Krishnan & Isola (ICLR 2020, arXiv 1910.10699).
+"""The feature distillation term of Tian, Krishnan & Isola (ICLR 2020, arXiv 1910.10699).
 
 "Contrastive Representation Distillation".
 """

@@ -1,4 +1,4 @@
-"""The representation term of Shu et al. (ICCV 2021, arXiv 2011.13256).
+"""The feature distillation term of Shu et al. (ICCV 2021, arXiv 2011.13256).
 
 "Channel-wise Knowledge Distillation for Dense Prediction".
 """

@@ -1,4 +1,4 @@
-"""The representation term of Romero et al., "FitNets: Hints for Thin Deep Nets" (ICLR 2015, arXiv 1412.6550)."""
+"""The feature distillation term of Romero et al., "FitNets: Hints for Thin Deep Nets" (ICLR 2015, arXiv 1412.6550)."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""The representation term of Yim et al. (CVPR 2017).
+"""The feature distillation term of Yim et al. (CVPR 2017).
 
 "A Gift from Knowledge Distillation: Fast Optimization, Network Minimization and Transfer Learning".
 """

@@ -1,4 +1,4 @@
-"""The representation term of Kim, Park & Kwak (NeurIPS 2018, arXiv 1802.04977).
+"""The feature distillation term of Kim, Park & Kwak (NeurIPS 2018, arXiv 1802.04977).
 
 "Paraphrasing Complex Network: Network Compression via Factor Transfer".
 """

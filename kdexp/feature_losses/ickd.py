@@ -1,4 +1,4 @@
-"""The representation term of Liu et al. (ICCV 2021, arXiv 2202.03680).
+"""The feature distillation term of Liu et al. (ICCV 2021, arXiv 2202.03680).
 
 "Exploring Inter-Channel Correlation for Diversity-preserved Knowledge Distillation".
 """

@@ -1,4 +1,4 @@
-"""The representation term of Lee, Kim and Song (ECCV 2018, arXiv 1807.06819).
+"""The feature distillation term of Lee, Kim and Song (ECCV 2018, arXiv 1807.06819).
 
 "Self-supervised Knowledge Distillation Using Singular Value Decomposition".
 """

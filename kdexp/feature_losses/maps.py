@@ -1,4 +1,4 @@
-"""What the representation losses share: which layers are compared, and how two shapes are brought together."""
+"""What the feature distillation losses share: which layers are compared, and how two shapes are brought together."""
 
 import logging
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The representation term of Yang et al., "Masked Generative Distillation" (ECCV 2022, arXiv 2205.01529)."""
+"""The feature distillation term of Yang et al., "Masked Generative Distillation" (ECCV 2022, arXiv 2205.01529)."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""The representation term of Huang and Wang (arXiv 1707.01219).
+"""The feature distillation term of Huang and Wang (arXiv 1707.01219).
 
 "Like What You Like: Knowledge Distill via Neuron Selectivity Transfer".
 """

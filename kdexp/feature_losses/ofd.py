@@ -1,4 +1,4 @@
-"""The representation term of Heo et al. (ICCV 2019, arXiv 1904.01866).
+"""The feature distillation term of Heo et al. (ICCV 2019, arXiv 1904.01866).
 
 "A Comprehensive Overhaul of Feature Distillation".
 """

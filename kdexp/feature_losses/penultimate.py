@@ -1,4 +1,4 @@
-"""Representation terms that compare what the two classifiers read, sample by sample.
+"""Feature distillation terms that compare what the two classifiers read, sample by sample.
 
 The cosine is in the loss of Sanh et al., "DistilBERT, a distilled version of BERT: smaller, faster, cheaper and
 lighter" (arXiv 1910.01108), the squared error in that of Jiao et al., "TinyBERT: Distilling BERT for Natural Language

@@ -1,4 +1,4 @@
-"""The representation term of Passalis and Tefas (ECCV 2018, arXiv 1803.10837).
+"""The feature distillation term of Passalis and Tefas (ECCV 2018, arXiv 1803.10837).
 
 "Learning Deep Representations with Probabilistic Knowledge Transfer".
 """

@@ -1,4 +1,4 @@
-"""The representation term of Chen et al., "Distilling Knowledge via Knowledge Review" (CVPR 2021, arXiv 2104.09044)."""
+"""The feature loss of Chen et al., "Distilling Knowledge via Knowledge Review" (CVPR 2021, arXiv 2104.09044)."""
 
 from collections.abc import Sequence
 

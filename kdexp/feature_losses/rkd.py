@@ -1,4 +1,4 @@
-"""The representation term of Park et al., "Relational Knowledge Distillation" (CVPR 2019, arXiv 1904.05068)."""
+"""The feature distillation term of Park et al., "Relational Knowledge Distillation" (CVPR 2019, arXiv 1904.05068)."""
 
 import torch
 import torch.nn.functional as F

@@ -1,4 +1,4 @@
-"""The representation term of Chen et al. (AAAI 2021, arXiv 2012.03236).
+"""The feature distillation term of Chen et al. (AAAI 2021, arXiv 2012.03236).
 
 "Cross-Layer Distillation with Semantic Calibration".
 """

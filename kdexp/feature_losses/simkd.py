@@ -1,4 +1,4 @@
-"""The representation term of Chen et al. (CVPR 2022, arXiv 2203.14001).
+"""The feature distillation term of Chen et al. (CVPR 2022, arXiv 2203.14001).
 
 "Knowledge Distillation with the Reused Teacher Classifier".
 """

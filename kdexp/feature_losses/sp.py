@@ -1,4 +1,4 @@
-"""The representation term of Tung and Mori (ICCV 2019, arXiv 1907.09682).
+"""The feature distillation term of Tung and Mori (ICCV 2019, arXiv 1907.09682).
 
 "Similarity-Preserving Knowledge Distillation".
 """

@@ -1,4 +1,4 @@
-"""The representation term of Yang et al. (ICLR 2021).
+"""The feature distillation term of Yang et al. (ICLR 2021).
 
 "Knowledge Distillation via Softmax Regression Representation Learning".
 """

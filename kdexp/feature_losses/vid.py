@@ -1,4 +1,4 @@
-"""The representation term of Ahn et al. (CVPR 2019, arXiv 1904.05835).
+"""The feature distillation term of Ahn et al. (CVPR 2019, arXiv 1904.05835).
 
 "Variational Information Distillation for Knowledge Transfer".
 """

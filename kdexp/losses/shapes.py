@@ -20,7 +20,7 @@ def check_shapes(patterns: str, method: str = "", /, **tensors: Tensor) -> None:
         patterns: one for each tensor, with a word for each dimension. A number is that size, ``any`` is any size, and
             another word is one size wherever it stands. The last word may be ``...``, further dimensions that are the
             same wherever it stands, or ``*``, any further dimensions.
-        method: the representation loss that wants them, for the message, which then says how to come from maps to
+        method: the feature distillation loss that wants them, for the message, which then says how to come from maps to
             vectors.
         tensors: by the names that the message has for them.
 

@@ -80,7 +80,7 @@ class Metrics(nn.Module):
             logits: (N, C) or dense (N, C, ...), any float dtype.
             target: see `kdexp.contracts.Batch`; a mixed target counts as its largest label.
             loss: scalar, mean over the batch's samples.
-            teacher_logits: the same shape as logits; needed when fidelity was asked for.
+            teacher_logits: the same shape as logits; needed when fidelity is measured.
         """
         if loss is not None:
             self._add("loss", loss.detach() * len(logits), len(logits))

@@ -26,7 +26,7 @@ def evaluate(
         network: (N, ...) normalised inputs to (N, C) logits; usually a module.
         batches: normalised, on the device of network and metrics.
         metrics: reset first.
-        teacher: asked for each batch when given; needed by metrics that measure fidelity.
+        teacher: run on each batch when given; needed by metrics that measure fidelity.
         curves: reset first and updated; the caller computes them.
         loss_fn: (logits, teacher's logits or None, target) to the batch's mean loss, for ``loss``.
         what: is done, for the log where it takes long.

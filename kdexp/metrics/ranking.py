@@ -142,7 +142,7 @@ class Ranked(NamedTuple):
     Attributes:
         area: (C,) float64, area under the ROC curve.
         error: (C,) float64, how far from the exact area it is at most: 0 unless the scores were binned.
-        tpr: (C, 201) float64, true positive rates at `FALSE_POSITIVE_RATES`; None unless asked for.
+        tpr: (C, 201) float64, true positive rates at `FALSE_POSITIVE_RATES`; None unless they are wanted.
     """
 
     area: Tensor

@@ -131,7 +131,7 @@ def wilson(share: float, samples: int) -> Interval:
 
     Args:
         share: of the samples that were right, in [0, 1].
-        samples: how many were asked, > 0.
+        samples: how many there were, > 0.
 
     Returns:
         Lower and upper end, in [0, 1].

@@ -131,7 +131,7 @@ class PublishedSet:
 
 
 def _array(path: Path) -> np.ndarray:
-    """Not read but mapped: only the images that are asked for are."""
+    """Not read but mapped: only the images that are used are read."""
     try:
         array: np.ndarray = np.load(path, mmap_mode="r")
     except (ValueError, EOFError, OSError) as error:

@@ -197,7 +197,7 @@ class AdaAD(RSLAD):
     """``w * L_soft(s(x'), t(x')) + (1 - w) * L_soft(s(x), t(x))``, with x' that raises ``KL(t(x') || s(x'))``.
 
     Adaptive Adversarial Distillation: Huang et al., "Boosting Accuracy and Robustness of Student Models via Adaptive
-    Adversarial Distillation" (CVPR 2023): the teacher is asked about what the student sees, and the attack goes through
+    Adversarial Distillation" (CVPR 2023): the teacher sees what the student sees, and the attack goes through
     both. It costs a pass through the teacher, there and back, in each step of the attack.
 
     Args:
@@ -221,7 +221,7 @@ class IAD(ARD):
 
     Introspective Adversarial Distillation: Zhu et al. 2022 (arXiv 2106.04928), IAD-I as in the authors' code:
     ``A = t(x')_y^beta``, the teacher's probability of the truth on what the student is attacked with. In the first
-    epochs A is 1. Samples without a label trust the teacher in proportion to its own answer.
+    epochs A is 1. Samples without a label trust the teacher in proportion to its own confidence.
 
     Args:
         student: see `AdversarialDistiller`.

@@ -103,7 +103,7 @@ def _supervise(jobs: Sequence[Job], settings: Mapping[str, Any] | None = None) -
         Those that were not run, or that ended with the process.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        # A Ctrl-C in the terminal reaches a launcher's workers, too; it is the launching process that asks to stop.
+        # A Ctrl-C in the terminal reaches a launcher's workers, too; it is the launching process that stops them.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     first = jobs[0]
     log_file = first.folder / results.LOG
@@ -117,7 +117,7 @@ def _supervise(jobs: Sequence[Job], settings: Mapping[str, Any] | None = None) -
             recording.note_death(one.folder, "interrupted", "stopped before it could say so")
         elif code < 0:
             name = signal.Signals(-code).name
-            hint = " (the system's answer when memory runs out)" if name == "SIGKILL" else ""
+            hint = " (what the system does when memory runs out)" if name == "SIGKILL" else ""
             recording.note_death(one.folder, "killed", f"killed by {name}{hint}")
         else:
             recording.note_death(one.folder, "failed", f"its process ended with exit code {code} and no word")

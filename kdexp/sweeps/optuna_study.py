@@ -140,7 +140,7 @@ class Study:
         """Close a trial.
 
         Args:
-            trial: that was asked for.
+            trial: that was taken from the study.
             epochs: its table of epochs, of which the study may know some already.
             metrics: on val at the best epoch; None of a trial that was pruned or diverged.
         """
@@ -162,7 +162,7 @@ class Study:
         return [self._trial(trial) for trial in self._study.get_trials(deepcopy=False)]
 
     def are_others_at_it(self, launch: str) -> bool:
-        """Whether trials are running that another launch asked for, and has not given up."""
+        """Whether trials are running that another launch took, and has not given up."""
         running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         owners = ((trial.user_attrs.get(_LAUNCH), trial.user_attrs.get(_GAVE_UP)) for trial in running)
         return any(owner not in (launch, gave_up) for owner, gave_up in owners)
@@ -195,7 +195,7 @@ class Study:
         return Trial(trial.number, trial._trial_id, point, attrs.get(_FOLDER), value, nll, status)
 
     def _release(self, launch: str | None = None) -> None:
-        """Let trials wait for the next who asks: those of one launch, or of all launches that are gone."""
+        """Let trials wait for the next launch: those of one launch, or of all launches that are gone."""
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             owner = trial.user_attrs.get(_LAUNCH)
             is_gone = owner is None or not results.is_in_use(self._folder / _WORKERS / owner)

@@ -43,7 +43,7 @@ class Progress:
     Args:
         folder: the sweep's.
         opening: the first line, where there is no terminal.
-        to_come: asked for the number of jobs that are not known yet.
+        to_come: gives the number of jobs that are not known yet.
     """
 
     def __init__(self, folder: Path, opening: str, to_come: Callable[[], int] = lambda: 0) -> None:

@@ -123,19 +123,19 @@ class SharedExperiment(Experiment):
 
 
 class _SharedTeacher(Teacher):
-    """Is asked once about a training batch, however many students it feeds."""
+    """Runs once on a training batch, however many students it feeds."""
 
     def __init__(self, streams: "Mapping[DataModule, BatchStream]", *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
         self._streams = streams
 
-    def answers(self, inputs: Tensor) -> list[Outputs]:
+    def member_outputs(self, inputs: Tensor) -> list[Outputs]:
         for stream in self._streams.values():
             if stream.is_at(inputs):
-                if stream.answers is None:
-                    stream.answers = super().answers(inputs)
-                return stream.answers
-        return super().answers(inputs)
+                if stream.outputs is None:
+                    stream.outputs = super().member_outputs(inputs)
+                return stream.outputs
+        return super().member_outputs(inputs)
 
 
 class _Fed(pl.LightningDataModule):

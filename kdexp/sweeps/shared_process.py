@@ -159,12 +159,12 @@ class BatchStream:
     """The training batches in one order; that of the latest place is remembered.
 
     Attributes:
-        answers: the teacher's to that batch; None: it was not asked.
+        outputs: the teacher's for that batch; None: it has not been run on it.
     """
 
     def __init__(self, epochs: Epochs) -> None:
         self.epochs = epochs
-        self.answers: list[Outputs] | None = None
+        self.outputs: list[Outputs] | None = None
         self._place: Place | None = None
 
     def batch(self, place: Place) -> Batch:
@@ -173,7 +173,7 @@ class BatchStream:
         if place != self._place:
             if self._place != (epoch, number - 1):  # an epoch begins, or who came furthest is no more
                 self._rest = islice(self.epochs(epoch), number, None)
-            self._latest, self._place, self.answers = next(self._rest), place, None
+            self._latest, self._place, self.outputs = next(self._rest), place, None
         return self._latest
 
     def is_at(self, inputs: Tensor) -> bool:

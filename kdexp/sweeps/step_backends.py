@@ -181,17 +181,17 @@ class Stack:
         device = batches[0].inputs.device
         inputs, inputs_dim = _together([batch.inputs for batch in batches])
         target, target_dim = _together([batch.target for batch in batches])
-        asked: dict[tuple[int, float], Any] = {}
-        answers: Tensor | None = None
-        answers_dim: int | None = None
+        known: dict[tuple[int, float], Any] = {}
+        teacher_logits: Tensor | None = None
+        teacher_dim: int | None = None
         if self._loss is not None:
             for module, batch in zip(modules, batches, strict=True):
                 key = id(batch), module.temperature
-                if key not in asked:
-                    asked[key] = module.teacher_on_train(batch)
-            found = [asked[id(batch), module.temperature] for module, batch in zip(modules, batches, strict=True)]
+                if key not in known:
+                    known[key] = module.teacher_on_train(batch)
+            found = [known[id(batch), module.temperature] for module, batch in zip(modules, batches, strict=True)]
             if found[0] is not None:
-                answers, answers_dim = _together([outputs.logits for outputs in found])
+                teacher_logits, teacher_dim = _together([outputs.logits for outputs in found])
         weights = torch.tensor([list(module.logit_weights().values()) for module in modules], device=device)
         counted = [weight > 0 for weight in modules[0].logit_weights().values()]  # of all: see `kind`
         temperatures = torch.tensor([module.temperature for module in modules], device=device)
@@ -203,20 +203,21 @@ class Stack:
             temperature: Tensor,
             inputs: Tensor,
             target: Tensor,
-            answers: Tensor | None,
+            teacher_logits: Tensor | None,
         ) -> tuple[Tensor, Tensor, Tensor]:
             logits = functional_call(self._base, (parameters, buffers), (inputs,))
             values = [modules[0].hard(logits, target)]
             if self._loss is not None:
                 self._loss.temperature = temperature
-                values.append(self._loss(logits, logits.detach() if answers is None else answers, target))
+                values.append(self._loss(logits, logits.detach() if teacher_logits is None else teacher_logits, target))
             total = sum(w * value for w, value, counts in zip(weight.unbind(), values, counted, strict=True) if counts)
             assert isinstance(total, Tensor)
             return total, logits, torch.stack(values)
 
-        dims = (0, 0, 0, 0, inputs_dim, target_dim, answers_dim)
+        dims = (0, 0, 0, 0, inputs_dim, target_dim, teacher_dim)
         with modules[0].trainer.precision_plugin.train_step_context():
-            return vmap(one, in_dims=dims)(self._parameters, buffers, weights, temperatures, inputs, target, answers)
+            stacked = self._parameters, buffers, weights, temperatures
+            return vmap(one, in_dims=dims)(*stacked, inputs, target, teacher_logits)
 
 
 def kind(module: Distiller) -> Hashable | None:

@@ -107,7 +107,7 @@ def run(
         arguments: can be pickled.
         log_file: gets what the process prints, from the first byte.
         environment: the process's variables, all of them.
-        is_to_stop: asked again and again.
+        is_to_stop: called again and again.
 
     Returns:
         The exit code; -N when signal N ended the process.
@@ -153,7 +153,7 @@ def _end(process: BaseProcess) -> None:
             while not _has_ended(process, _LOOK_SECONDS):
                 if _in_a_hurry.is_set() or time.monotonic() > end:
                     process.kill()
-    except BaseException:  # asked for a second time: it had its chance to save
+    except BaseException:  # a second time: it had its chance to save
         process.kill()
         _has_ended(process)
         raise

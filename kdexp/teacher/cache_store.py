@@ -19,7 +19,7 @@ DIGEST = hashlib.sha256().digest_size
 
 
 def keep_card(path: Path, card: Mapping[str, Any]) -> None:
-    """Write what the answers depend on, where that is not told yet, or the file is damaged."""
+    """Write what the outputs depend on, where that is not there yet, or the file is damaged."""
     text = json.dumps(card, indent=2, default=str)
     try:
         if read_card(path.parent)["key"] == json.loads(text)["key"]:
@@ -32,18 +32,18 @@ def keep_card(path: Path, card: Mapping[str, Any]) -> None:
         with atomic_path(path) as temporary:
             temporary.write_text(text)
     except OSError:
-        if not (path.parent / CHECKSUMS).exists():  # else it is for people alone, and the answers may be complete
+        if not (path.parent / CHECKSUMS).exists():  # else it is for people alone, and the outputs may be complete
             with writing_to_store(path.parent):
                 raise
 
 
 def folder_of(store_dir: str | Path, key: str) -> Path:
-    """Where the answers of a key are kept."""
+    """Where the outputs of a key are cached."""
     return Path(store_dir) / "teacher-outputs" / key
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """What the answers in a folder depend on, and whom they were made for.
+    """What the outputs in a folder depend on, and which experiment they were made for.
 
     Raises:
         ValueError: the file is damaged.
@@ -53,7 +53,7 @@ def read_card(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{folder / CARD} is damaged: {error}") from error
     if not isinstance(card, dict) or not all(isinstance(card.get(name), kind) for name, kind in _IN_CARD.items()):
-        raise ValueError(f"{folder / CARD} is damaged: it does not say what the answers depend on")
+        raise ValueError(f"{folder / CARD} is damaged: it does not say what the outputs depend on")
     return card
 
 
@@ -79,11 +79,11 @@ def used(folder: Path) -> int:
 
 
 def make_room(store: Path, wanted: Mapping[Path, int], max_gb: float) -> None:
-    """See that there is room for answers.
+    """See that there is room for cached outputs.
 
     Args:
         store: where all are.
-        wanted: folder -> bytes that the answers in it take when they are all there.
+        wanted: folder -> bytes that the outputs in it take when they are all there.
         max_gb: most that all in the store may take, in units of 10^9 bytes.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A teacher's answers, kept on disk: it is asked once for each view of a sample, whatever number of epochs and runs.
+"""A teacher's outputs, cached on disk: one forward pass for each view of a sample, however many epochs and runs.
 
 What is kept are logits, not probabilities, so that alpha and the temperature can be swept; of several teachers those of
 each, because their mean is taken at the temperature. Nothing of the samples is kept: a view is a function of
@@ -38,15 +38,15 @@ _RESIDENT = 32 * 2**20
 """A view of so many bytes is held in memory (on the device) while it is used; larger ones are read from the file."""
 _MAPPED = 16 * 2**20
 """So many bytes of a file are at most in the process's own memory; the system's page cache may have more."""
-_AROUND = 64 * 2**10  # what the kernel brings in with the page that is asked for
+_AROUND = 64 * 2**10  # what the kernel brings in with a page
 
 
 class CachedOutputs:
-    """The kept answers for one split, in a folder of their own that any number of processes may use at once.
+    """The cached outputs for one split, in a folder of their own that any number of processes may use at once.
 
     ``answers.bin`` is [views][samples] records, written as they come and memory-mapped to be read; ``checksums.bin`` is
     [views][shards] SHA-256 digests, each written after its shard. A shard counts as filled when its digest fits: what a
-    kill, a full disk or a bad sector left is found and asked again, never used. ``card.json`` says what the answers
+    kill, a full disk or a bad sector left is found and recomputed, never used. ``card.json`` says what the outputs
     depend on.
 
     Args:
@@ -54,7 +54,7 @@ class CachedOutputs:
         card: written when the folder is new; plain values.
         record: see `Record`.
         index: (n,) int64, the ids of the split's samples.
-        ask: gives the answers for a view (None: samples as they are) of a range of positions in the split, in batches.
+        compute: gives the outputs for a view (None: samples as they are) of a range of positions, in batches.
 
     Attributes:
         samples: how many the split has.
@@ -66,16 +66,16 @@ class CachedOutputs:
         card: Mapping[str, Any],
         record: OutputCodec,
         index: Tensor,
-        ask: Callable[[int | None, range], Iterable[Sequence[Outputs]]],
+        compute: Callable[[int | None, range], Iterable[Sequence[Outputs]]],
     ) -> None:
         self.folder, self.record = folder, record
-        self.samples, self._ask = len(index), ask
+        self.samples, self._compute = len(index), compute
         self._shards = -(-len(index) // cache_store.SHARD)
         # From a sample's id to its position.
         self._position = torch.full((int(index.max()) + 1,), -1, dtype=torch.int64)
         self._position[index] = torch.arange(len(index))
         keep_card(folder / CARD, card)
-        self._answers, self._checksums = _open(self, folder / ANSWERS), _open(self, folder / CHECKSUMS)
+        self._outputs, self._checksums = _open(self, folder / ANSWERS), _open(self, folder / CHECKSUMS)
         self._good: set[tuple[int, int]] = set()
         self._loaded: tuple[int, dict[str, Tensor]] | None = None
         self._map: mmap.mmap | None = None
@@ -122,14 +122,14 @@ class CachedOutputs:
         stop, offset = self._offset(slot, positions.stop), self._offset(slot, positions.start)
         digest = hashlib.sha256()
         while offset < stop:
-            part = os.pread(self._answers, min(stop - offset, 2**22), offset)
+            part = os.pread(self._outputs, min(stop - offset, 2**22), offset)
             if not part:
                 break
             digest.update(part)
             offset += len(part)
         whole = digest.digest() == expected
         if not whole:
-            log.warning("teacher cache: %s is damaged; the teacher is asked again", self.folder / ANSWERS)
+            log.warning("teacher cache: %s is corrupt; the teacher is run again", self.folder / ANSWERS)
         return whole
 
     def _fill(self, view: int | None, shard: int) -> None:
@@ -137,11 +137,11 @@ class CachedOutputs:
         place = (slot * self._shards + shard) * DIGEST
         os.pwrite(self._checksums, bytes(DIGEST), place)
         offset, digest = self._offset(slot, positions.start), hashlib.sha256()
-        for members in self._ask(view, positions):
+        for members in self._compute(view, positions):
             content = self.record.encode(members).tobytes()
             digest.update(content)
             while content:  # a signal or a limit may cut a write short
-                written = os.pwrite(self._answers, content, offset)
+                written = os.pwrite(self._outputs, content, offset)
                 content, offset = content[written:], offset + written
         assert offset == self._offset(slot, positions.stop)
         os.pwrite(self._checksums, digest.digest(), place)
@@ -160,7 +160,7 @@ class CachedOutputs:
                 yield True
 
     def __call__(self, index: Tensor, view: int | None, temperature: float) -> list[Outputs]:
-        """The answers of each network for samples of a view that is prepared.
+        """The outputs of each network for samples of a view that is prepared.
 
         Args:
             index: (N,) int64, ids of samples of the split.
@@ -183,13 +183,13 @@ class CachedOutputs:
         return self.record.decode(fields, temperature)
 
     def _load(self, slot: int, device: torch.device) -> dict[str, Tensor]:
-        content = os.pread(self._answers, self.bytes_per_view, self._offset(slot, 0))
+        content = os.pread(self._outputs, self.bytes_per_view, self._offset(slot, 0))
         return _fields(np.frombuffer(content, self.record.dtype), device)
 
     def _mapped(self, slot: int) -> NDArray[Any]:
         end = self._offset(slot + 1, 0)
         if self._map is None or len(self._map) < end:
-            self._map = mmap.mmap(self._answers, 0, prot=mmap.PROT_READ)
+            self._map = mmap.mmap(self._outputs, 0, prot=mmap.PROT_READ)
         return np.frombuffer(self._map, self.record.dtype, self.samples, self._offset(slot, 0))
 
     def _let_go(self, samples: int) -> None:
@@ -218,7 +218,7 @@ class CachedOutputs:
         """Ask the teacher again for samples of all views that are there, one at a time.
 
         Args:
-            sample: positions in the split; each is asked for in one of the views.
+            sample: positions in the split; each is computed in one of the views.
             augmented: whether the views are augmented ones, or the samples as they are.
 
         Returns:
@@ -227,8 +227,8 @@ class CachedOutputs:
         views, largest = self.filled_views(), 0.0
         for turn, position in enumerate(sample if views else ()):
             slot = views[turn % len(views)]
-            (fresh,) = self._ask(slot if augmented else None, range(position, position + 1))
-            content = os.pread(self._answers, int(self.record.dtype.itemsize), self._offset(slot, position))
+            (fresh,) = self._compute(slot if augmented else None, range(position, position + 1))
+            content = os.pread(self._outputs, int(self.record.dtype.itemsize), self._offset(slot, position))
             kept, wanted = np.frombuffer(content, self.record.dtype), self.record.encode(fresh)
             for name in self.record.dtype.names or ():
                 difference = np.abs(kept[name].astype(np.float64) - wanted[name].astype(np.float64))
@@ -256,17 +256,17 @@ def _fields(records: NDArray[Any], device: torch.device) -> dict[str, Tensor]:
 
 
 class TeacherOutputCache:
-    """The kept answers of a teacher for an experiment's data.
+    """The cached outputs of a teacher for an experiment's data.
 
     Args:
-        teacher: who is asked for what is not there.
+        teacher: computes what is not there.
         data: the student's data.
         kept: for each split the folder, the card and the record of its `Answers`.
         views: how many views of the training samples there are to be.
 
     Attributes:
-        device: where the teacher is asked.
-        answers: of each split.
+        device: where the teacher is run.
+        splits: the outputs of each split.
     """
 
     def __init__(
@@ -278,27 +278,27 @@ class TeacherOutputCache:
     ) -> None:
         self.device = torch.device("cpu")
         self._teacher, self._data, self._views = teacher, data, views
-        self.answers = {
-            split: CachedOutputs(*each, getattr(data.splits, split).index, partial(self._ask, split))
+        self.splits = {
+            split: CachedOutputs(*each, getattr(data.splits, split).index, partial(self._compute, split))
             for split, each in kept.items()
         }
 
-    def _ask(self, split: SplitName, view: int | None, positions: range) -> Iterator[Sequence[Outputs]]:
+    def _compute(self, split: SplitName, view: int | None, positions: range) -> Iterator[Sequence[Outputs]]:
         self._teacher.to(self.device)
         for batch in self._data.eval_batches(split, self.device, view, torch.arange(positions.start, positions.stop)):
-            yield self._teacher.answers(batch.inputs)
+            yield self._teacher.member_outputs(batch.inputs)
 
     def prepare(self, split: SplitName, epoch: int = 0) -> None:
-        """See to it that the answers for an epoch of training, or for another split, are there; every rank calls it."""
-        self.answers[split].prepare(self._view(split, epoch))
+        """Compute what is missing of an epoch's outputs, or of another split's; every rank calls it."""
+        self.splits[split].prepare(self._view(split, epoch))
 
     def fill(self) -> None:
         """Ask for all that is to be kept."""
-        for split, answers in self.answers.items():
+        for split, outputs in self.splits.items():
             for epoch in range(self._views if split == "train" else 1):
                 self.prepare(split, epoch)
                 log.info("%s: view %d of %d samples is there", split, epoch, len(getattr(self._data.splits, split)))
-            log.info("%s: %.3g MB in %s", split, used(answers.folder) / 1e6, answers.folder)
+            log.info("%s: %.3g MB in %s", split, used(outputs.folder) / 1e6, outputs.folder)
 
     def __call__(self, split: SplitName, index: Tensor, temperature: float, epoch: int = 0) -> Outputs:
         """The teacher's outputs, as `Teacher.__call__` would give them for these samples in this epoch.
@@ -309,7 +309,7 @@ class TeacherOutputCache:
             temperature: at which the caller softens the logits.
             epoch: of training.
         """
-        return self._teacher.combine(self.answers[split](index, self._view(split, epoch), temperature), temperature)
+        return self._teacher.combine(self.splits[split](index, self._view(split, epoch), temperature), temperature)
 
     def sample(self, split: SplitName, count: int, seed: int) -> list[int]:
         """Positions of so many samples of a split; see `stratified_sample`."""
@@ -317,7 +317,7 @@ class TeacherOutputCache:
         return positions
 
     def augmented(self, split: SplitName) -> bool:
-        """Whether the answers for a split are for augmented views."""
+        """Whether the outputs for a split are for augmented views."""
         return self._view(split, 0) is not None
 
     def _view(self, split: SplitName, epoch: int) -> int | None:

@@ -52,7 +52,7 @@ class OutputCodec:
         self.dtype = np.dtype(fields)
 
     def encode(self, members: Sequence[Outputs]) -> NDArray[Any]:
-        """(N,) records of a batch's answers.
+        """(N,) records of a batch's outputs.
 
         Raises:
             ValueError: a number that half precision cannot hold.
@@ -80,7 +80,7 @@ class OutputCodec:
         return records
 
     def decode(self, fields: Mapping[str, Tensor], temperature: float) -> list[Outputs]:
-        """The answers of each network, from the fields of a batch's records."""
+        """The outputs of each network, from the fields of a batch's records."""
         logits = fields["logits"].float()
         if self.top_k is not None:
             mean, above = fields["rest"].unbind(2)

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 def load_or_train(folder: Path, description: Mapping[str, Any], train: Callable[[Path], nn.Module]) -> None:
     """See to it that a folder holds a network's trained weights: train them the first time, find them ever after.
 
-    Several processes may ask at once: one trains, the others wait. Weights whose checksum does not fit (a truncated
+    Several processes may call it at once: one trains, the others wait. Weights whose checksum does not fit (a truncated
     or altered file) are not used but trained again.
 
     Args:

@@ -19,10 +19,10 @@ from kdexp.features import Reader
 Statistics = tuple[Sequence[float], Sequence[float]]
 """Mean and standard deviation per channel (or one for all), of inputs scaled to [0, 1]."""
 BLOCK = 32
-"""Samples that a teacher answers at a time on a CPU.
+"""Samples of one forward pass of a teacher on a CPU.
 
 The last bits of what a network says of a sample depend on the size of the batch and on the number of threads, which
-decide the paths through the matrix kernels. So that an answer is a function of the sample alone (and kept answers are
+decide the paths through the matrix kernels. So that an output is a function of the sample alone (and cached outputs are
 to the bit those that would be given now), every pass is over exactly so many samples, some of them zeros if need be, by
 a single thread; the threads share the blocks out among themselves, which is also faster than to share every operator.
 A multiple of 32 has no rest that vectorised kernels would do in another way than the other rows.
@@ -44,7 +44,7 @@ class Teacher:
         task: what the logits mean; decides how several networks are averaged.
         data: statistics that normalised the inputs which `__call__` will get.
         expects: for each network the statistics that it was trained with; by default the same.
-        precision: one of `PRECISIONS`; None: that of the autocast in which the teacher is asked.
+        precision: one of `PRECISIONS`; None: that of the autocast in which the teacher is run.
 
     Attributes:
         networks: the frozen networks.
@@ -97,43 +97,43 @@ class Teacher:
             temperature: T at which the caller softens the logits; see `combine`.
 
         Returns:
-            Outputs with logits (N, C, ...) float32 and the features asked for by `read`, without a gradient.
+            Outputs with logits (N, C, ...) float32 and the features that `read` names, without a gradient.
         """
-        return self.combine(self.answers(inputs), temperature)
+        return self.combine(self.member_outputs(inputs), temperature)
 
-    def answers(self, inputs: Tensor) -> list[Outputs]:
+    def member_outputs(self, inputs: Tensor) -> list[Outputs]:
         """What each of the networks says; see `__call__`.
 
-        On a CPU an answer does not depend on the other samples of the batch, its size or the number of threads: see
+        On a CPU an output does not depend on the other samples of the batch, its size or the number of threads: see
         `BLOCK`.
         """
         if inputs.device.type != "cpu":
-            return self._ask(inputs, self._autocast(inputs.device.type))
-        autocast = self._autocast("cpu")  # a property of the thread that asks
+            return self._forward(inputs, self._autocast(inputs.device.type))
+        autocast = self._autocast("cpu")  # a property of the calling thread
         blocks = list(torch.split(inputs, BLOCK))
         missing = len(blocks) * BLOCK - len(inputs)
         if missing:
             blocks[-1] = torch.cat([blocks[-1], blocks[-1].new_zeros(missing, *inputs.shape[1:])])
-        ask = partial(self._ask_and_time, autocast=autocast)
+        run = partial(self._forward_and_time, autocast=autocast)
         threads = torch.get_num_threads()
         if threads > 1 and self._seconds > _QUICK_SECONDS:
-            answers = list(_single_threads(threads, os.getpid()).map(ask, blocks))
+            outputs = list(_single_threads(threads, os.getpid()).map(run, blocks))
         else:
             torch.set_num_threads(1)
             try:
-                answers = list(map(ask, blocks))
+                outputs = list(map(run, blocks))
             finally:
                 torch.set_num_threads(threads)
-        return [_joined(parts, len(inputs)) for parts in zip(*answers, strict=True)]
+        return [_joined(parts, len(inputs)) for parts in zip(*outputs, strict=True)]
 
-    def _ask_and_time(self, inputs: Tensor, autocast: Callable[[], AbstractContextManager[Any]]) -> list[Outputs]:
+    def _forward_and_time(self, inputs: Tensor, autocast: Callable[[], AbstractContextManager[Any]]) -> list[Outputs]:
         started = time.perf_counter()
-        answers = self._ask(inputs, autocast)
+        outputs = self._forward(inputs, autocast)
         self._seconds = min(self._seconds, time.perf_counter() - started)
-        return answers
+        return outputs
 
     @torch.no_grad()
-    def _ask(self, inputs: Tensor, autocast: Callable[[], AbstractContextManager[Any]]) -> list[Outputs]:
+    def _forward(self, inputs: Tensor, autocast: Callable[[], AbstractContextManager[Any]]) -> list[Outputs]:
         with autocast():
             found = [read(convert(inputs)) for read, convert in zip(self._readers, self._conversions, strict=True)]
         return [Outputs(outputs.logits.float(), outputs.features) for outputs in found]
@@ -155,10 +155,10 @@ class Teacher:
         return self.combine(members, temperature).logits
 
     def combine(self, members: Sequence[Outputs], temperature: float = 1.0) -> Outputs:
-        """The one answer of several networks.
+        """The outputs of several networks as one.
 
         Args:
-            members: the answer of each.
+            members: the outputs of each.
             temperature: T at which the caller softens the logits. It matters for several teachers only: their mean is
                 taken over the probabilities at T, and the logits returned are those whose softmax (sigmoid) at T is
                 that mean. Averaging logits instead would be another, sharper distribution (Hinton et al. 2015, sec. 1

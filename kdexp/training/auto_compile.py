@@ -31,7 +31,7 @@ def pays(student: nn.Module, teachers: Sequence[nn.Module], inputs: Tensor, step
 
     Args:
         student: runs forward and backward in a step.
-        teachers: run forward in every step; none where their answers are kept.
+        teachers: run forward in every step; none where their outputs are cached.
         inputs: a batch like those of the training, on the networks' device.
         steps: of the whole training.
 

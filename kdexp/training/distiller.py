@@ -65,12 +65,12 @@ class Distiller(pl.LightningModule):
         ValueError: a teacher without a loss that learns from it, or such a loss without a teacher.
 
     Attributes:
-        cache: the teacher's kept answers, when they are to be used in place of the teacher.
+        cache: the teacher's cached outputs, when they are to be used in place of the teacher.
         ahead: the next training step, when it has been computed already.
         task: what the logits and targets mean.
         seed: see above.
         weights: factors of the terms in this epoch.
-        teacher_on_val: what a teacher of one network said of the validation batches, filled as it is asked.
+        teacher_on_val: outputs of a teacher of one network for the validation batches, filled in the first validation.
         monitor: the validation metric that selects the best epoch, one of `kdexp.metrics.monitor.DIRECTIONS`.
         tie_breaker: the validation metric that decides between equal epochs; None: the first of them is the best.
         epoch_metrics: what was logged in the epoch that is running or has just ended. (The Trainer's callback_metrics
@@ -113,7 +113,7 @@ class Distiller(pl.LightningModule):
         if self.teacher is not None:
             self.teacher.read(self._paths("teacher_paths"))
         self._read_student = Reader(student, self._paths("student_paths"))
-        # What the representation losses remember is the same on all ranks, and can be large (CRD's memories): DDP need
+        # What the feature losses remember is the same on all ranks, and can be large (CRD's memories): DDP need
         # not send it with every step. DDP looks for this name.
         names = [f"feature_losses.{name}" for name, _ in self.feature_losses.named_buffers()]
         self._ddp_params_and_buffers_to_ignore = names
@@ -221,7 +221,7 @@ class Distiller(pl.LightningModule):
         return student.logits, terms
 
     def teacher_on_train(self, batch: Batch) -> Outputs | None:
-        """What the teacher says of a training batch, kept or asked; None without a teacher."""
+        """The teacher's outputs for a training batch, cached or by a forward pass; None without a teacher."""
         if self.cache is not None:
             index = batch.known_index("cached outputs of the teacher")
             return self.cache("train", index, self.temperature, self.current_epoch)
@@ -268,8 +268,8 @@ class Distiller(pl.LightningModule):
         terms = {"hard": weighted_term(weights["hard"], self.hard, logits, target)}
         if self.soft_loss is not None:
             # A soft loss without a teacher does not look at what stands in the teacher's place.
-            asked = teacher.logits if teacher is not None else logits.detach()
-            terms["soft"] = weighted_term(weights["soft"], self.soft_loss, logits, asked, target)
+            others = teacher.logits if teacher is not None else logits.detach()
+            terms["soft"] = weighted_term(weights["soft"], self.soft_loss, logits, others, target)
         return terms
 
     def logit_weights(self, share: float = 1.0) -> dict[str, float]:
@@ -342,7 +342,7 @@ class Distiller(pl.LightningModule):
             batch = as_batch(batch)
         logits = self.student_outputs(batch.inputs).logits
         terms = self.validation_terms(logits, batch, batch_idx)
-        # The representation losses stay out: some learn from each batch they see, or need the whole training set.
+        # The feature distillation losses stay out: some learn from each batch they see, or need the whole training set.
         loss = total_loss(terms) if any(weight > 0 for weight, _ in terms.values()) else None
         plain = self.validation_teacher_outputs(batch, batch_idx, 1.0)
         fidelity = plain.logits if plain is not None else None
@@ -361,7 +361,7 @@ class Distiller(pl.LightningModule):
             return self.cache("val", batch.known_index("cached outputs of the teacher"), temperature)
         if len(self.teacher.networks) > 1:
             return self.teacher(batch.inputs, temperature)
-        # Validation batches are the same in every epoch, and so are a frozen network's logits: it is asked once.
+        # Validation batches are the same in every epoch, and so are a frozen network's logits: computed once.
         if batch_idx == len(self.teacher_on_val):
             self.teacher_on_val.append(Outputs(self.teacher(batch.inputs).logits))
         return self.teacher_on_val[batch_idx]

@@ -1,6 +1,6 @@
 """The Trainer's loop over training batches, without what no training here uses.
 
-Lightning's own spends about a millisecond on every step, whatever the step computes: it asks every callback and plugin
+Lightning's own spends about a millisecond on every step, whatever the step computes: it calls every callback and plugin
 at each of a dozen hooks, keeps results that nothing logs, and wraps the optimizer's step twice. For a small network on
 a CPU that is several times the step itself (docs/benchmarks.md). `Steps` does the same work in the same order, to the
 bit, where one process trains on one device; every other training goes through Lightning's own loop, and so does all

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Term:
-    """A soft or a representation loss and its part in the whole.
+    """A soft or a feature distillation loss and its part in the whole.
 
     Attributes:
         loss: gives the value of the term.
@@ -43,9 +43,9 @@ class TermWeights:
     """Factors of the terms in one epoch.
 
     Attributes:
-        logits: of the hard and the soft term: 0 while a representation loss trains alone, else 1.
+        logits: of the hard and the soft term: 0 while a feature distillation loss trains alone, else 1.
         soft: of the soft term, besides ``1 - alpha``.
-        features: name -> of each representation loss; 0 while another one trains alone.
+        features: name -> of each feature distillation loss; 0 while another one trains alone.
     """
 
     logits: float
@@ -87,7 +87,7 @@ def check_teacher(
     """
     if teacher is None and features:
         raise ValueError(f"teacher must be given with feature_losses ({', '.join(features)}), got None")
-    if alpha == 1:  # the labels alone, as asked for
+    if alpha == 1:  # the labels alone, on purpose
         return
     if teacher is not None and soft_loss is None and not features:
         raise ValueError("soft_loss or feature_losses must be given with a teacher unless alpha is 1, got neither")

@@ -77,9 +77,9 @@ FINGERPRINTS = [
         "6b35fb031bb91a6c",
     ),
     ("several processes", "trainer=ddp_cpu", "178423a0fbcac972", "69f7ed7b8189980c"),
-    ("a representation loss with a memory", "feature_loss=crd", "d06e54489577b8e6", "b2f086cd869943cb"),
-    ("two representation losses", "feature_loss=[at,rkd] alpha=0.5", "224888bfc55d5f80", "b2f086cd869943cb"),
-    ("a representation loss that deploys", "feature_loss=simkd alpha=1", "f54ae1cac137b0ad", "b2f086cd869943cb"),
+    ("a feature distillation loss with a memory", "feature_loss=crd", "d06e54489577b8e6", "b2f086cd869943cb"),
+    ("two feature distillation losses", "feature_loss=[at,rkd] alpha=0.5", "224888bfc55d5f80", "b2f086cd869943cb"),
+    ("a feature distillation loss that deploys", "feature_loss=simkd alpha=1", "f54ae1cac137b0ad", "b2f086cd869943cb"),
     (
         "a weight that sets in later",
         "feature_loss=reviewkd feature_loss.reviewkd.warmup_epochs=3",

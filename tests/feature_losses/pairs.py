@@ -1,4 +1,4 @@
-"""Small pairs of networks that the tests of representation losses share."""
+"""Small pairs of networks that the tests of feature distillation losses share."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""A short run of every representation loss on digits, in this process."""
+"""A short run of every feature distillation loss on digits, in this process."""
 
 import pytest
 from test_feature_laws import FEATURE_LOSSES

@@ -1,4 +1,4 @@
-"""What every representation loss in conf/feature_loss must obey; a new yaml is tested without an edit here."""
+"""What every feature distillation loss in conf/feature_loss must obey; a new yaml is tested without an edit here."""
 
 import copy
 from functools import cache

@@ -23,7 +23,7 @@ SAMPLES = [8, 7]  # of the global batch; the ranks' shares of seven are four and
 
 
 def of_features(method):
-    """A representation loss of two tensors, read from one layer."""
+    """A feature distillation loss of two tensors, read from one layer."""
     side = Side(nn.Identity(), Layers(["layer"], "layer", "layer"), {"layer": (2, FEATURES)})
     loss = method(Pair(side, side, torch.zeros(8), 2))
     return lambda student, teacher: loss(

@@ -291,7 +291,7 @@ def test_a_teacher_may_be_robust_and_is_another_teacher_then(tmp_path, store):
         (["scheme=rslad", "scheme.adversarial_weight=2"], r"^scheme.adversarial_weight must be in \[0, 1\], got 2"),
         (["scheme=ard", "feature_loss=[at]"], r"^feature_loss must be empty with scheme=ard, got at$"),
         (["scheme=ard", "teacher.cache=views:2"], r"^teacher.cache must be none with scheme=ard, got views:2$"),
-        (["scheme=ard", "loss=label_smoothing"], r"^loss must be one that asks a teacher with scheme=ard, got kdexp"),
+        (["scheme=ard", "loss=label_smoothing"], r"^loss must be one that needs a teacher with scheme=ard, got kdexp"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )  # fmt: skip

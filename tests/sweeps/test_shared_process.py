@@ -52,13 +52,13 @@ def together(folder, store, cells, settings=SMOKE, **more):
 @pytest.fixture
 def asked(monkeypatch):
     """How many samples the teacher was asked about."""
-    samples, answers = [], Teacher.answers
+    samples, answers = [], Teacher.member_outputs
 
     def counted(self, inputs):
         samples.append(len(inputs))
         return answers(self, inputs)
 
-    monkeypatch.setattr(Teacher, "answers", counted)
+    monkeypatch.setattr(Teacher, "member_outputs", counted)
     return samples
 
 
@@ -74,7 +74,7 @@ def asked(monkeypatch):
         (["feature_loss=[crd]", "student=cnn"], [["alpha=0.1"], ["feature_loss.crd.weight=2"]]),
         (["feature_loss=[simkd]", "student=cnn"], [["seed=0"], ["seed=1"]]),
     ],
-    ids=["online", "kept answers", "with a memory", "with parts of the teacher"],
+    ids=["online", "cached teacher outputs", "with a memory", "with parts of the teacher"],
 )
 def test_each_job_comes_to_what_it_comes_to_alone(tmp_path, store, settings, cells, backend):
     settings = [*SMOKE, *settings]

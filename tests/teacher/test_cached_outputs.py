@@ -1,4 +1,4 @@
-"""A teacher's kept answers: they are the teacher's own, to the bit, whatever happened to the files."""
+"""A teacher's cached outputs: they are the teacher's own, to the bit, whatever happened to the files."""
 
 import json
 import multiprocessing
@@ -294,7 +294,7 @@ def test_a_cache_is_shared_by_what_does_not_change_the_answers_and_by_nothing_el
             each.folder
             for each in teacher_outputs.teacher_cache(
                 config, {"teacher": config.teacher}, teacher, data
-            ).answers.values()
+            ).splits.values()
         }
         count = len(kept - seen)
         seen.update(kept)
@@ -390,7 +390,7 @@ def test_a_cache_is_built_listed_verified_and_cleaned_from_the_command_line(comm
                if json.loads(path.read_text())["split"] == "train")  # fmt: skip
     assert f"{key}   cnn" in listed
     verified = command("kdexp-cache", "verify", "samples=20", **there).stdout
-    assert verified.count("20 samples asked again: largest difference 0.0e+00") == 3
+    assert verified.count("20 samples computed again: largest difference 0.0e+00") == 3
     path = tmp_path / "store" / "teacher-outputs" / key / "answers.bin"
     content = bytearray(path.read_bytes())
     content[100] ^= 8
@@ -419,9 +419,9 @@ def test_answers_that_are_not_the_teachers_are_found_by_asking_again(tmp_path, s
     config = compose([*IMAGES, "teacher.cache=views:2"], output_dir=tmp_path, store_dir=tmp_path / "store")
     kept = Experiment(config).cache
     kept.prepare("val")
-    answers = kept.answers["val"]
-    offset = os.fstat(answers._answers).st_size - answers.record.dtype.itemsize
-    os.pwrite(answers._answers, np.full(CLASSES, 7, np.float16).tobytes(), offset)
+    answers = kept.splits["val"]
+    offset = os.fstat(answers._outputs).st_size - answers.record.dtype.itemsize
+    os.pwrite(answers._outputs, np.full(CLASSES, 7, np.float16).tobytes(), offset)
     assert answers.damaged() == 1
     assert answers.largest_difference([0, 1], augmented=False) == 0
     assert answers.largest_difference([len(answers._position[answers._position >= 0]) - 1], augmented=False) > 1
