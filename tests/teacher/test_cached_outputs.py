@@ -395,7 +395,7 @@ def test_a_cache_is_built_listed_verified_and_cleaned_from_the_command_line(comm
     content = bytearray(path.read_bytes())
     content[100] ^= 8
     path.write_bytes(content)
-    assert f"{key}  BAD  1 parts are damaged" in command("kdexp-cache", "verify", **there, rc=1).stdout
+    assert f"{key}  BAD  1 corrupt shard(s)" in command("kdexp-cache", "verify", **there, rc=1).stdout
     assert "key must be one that" in command("kdexp-cache", "clean", **there, rc=2).stderr
     assert "key must be one that" in command("kdexp-cache", "clean", "key=nothing", **there, rc=2).stderr
     command("kdexp-cache", "clean", f"key={key}", **there)
@@ -426,7 +426,7 @@ def test_answers_that_are_not_the_teachers_are_found_by_asking_again(tmp_path, s
     assert answers.largest_difference([0, 1], augmented=False) == 0
     assert answers.largest_difference([len(answers._position[answers._position >= 0]) - 1], augmented=False) > 1
     card = compose(["command=verify", "samples=3"], config_name="cache", store_dir=tmp_path / "store")
-    assert {(good, "damaged" in found) for _, good, found in cache.verify(card)} == {(True, False), (False, True)}
+    assert {(good, "corrupt" in found) for _, good, found in cache.verify(card)} == {(True, False), (False, True)}
 
 
 @pytest.mark.parametrize("content", ["", "{", "[" * 100_000, "[]", '{"key": {}}', json.dumps(CARD | {"key": {"a": 1}})])
