@@ -31,7 +31,7 @@ class Batch:
         inputs: (N, ...), uint8 images in 0..255 or floats as stored; float and normalised once it reaches the model.
         target: see `Task`; ``UNLABELED`` where there is no label (the whole row in multi-label data).
             After mixup a multiclass target is float32 (N, C): a row is the mix of the one-hot labels, and its sum
-            is the share of the mixed sample that is labelled (1 where both partners are, 0 where neither is).
+            is the fraction of the mixed sample that is labelled (1 where both partners are, 0 where neither is).
         index: (N,) int64, the sample's stable id in its data set, independent of order, subset and epoch; (0,) where
             the loader gives none.
     """

@@ -16,7 +16,7 @@ def anneal(start: float, end: float, progress: float, kind: str) -> float:
     Args:
         start: the value at progress 0.
         end: the value at progress 1; without effect when kind is constant.
-        progress: share of the training done, in [0, 1].
+        progress: fraction of the training done, in [0, 1].
         kind: constant, linear, or cosine (half a cosine wave: slow, fast, slow).
 
     Raises:
@@ -40,8 +40,8 @@ def constant(optimizer: Optimizer, total_steps: int, warmup: float = 0.0) -> Lam
     Args:
         optimizer: whose learning rates are scaled.
         total_steps: optimizer steps in the whole training.
-        warmup: share of the training, in [0, 1), over which the rate rises linearly to its full value; its first step
-            already has a rate above 0.
+        warmup: fraction of the training, in [0, 1), over which the rate rises linearly to its full value; its first
+            step already has a rate above 0.
 
     Raises:
         ValueError: a value outside its range.
@@ -56,7 +56,7 @@ def cosine(optimizer: Optimizer, total_steps: int, warmup: float = 0.0, final: f
         optimizer: see `constant`.
         total_steps: see `constant`.
         warmup: see `constant`; the cosine begins where it ends.
-        final: share of the full rate, in [0, 1], that is reached after the last step.
+        final: fraction of the full rate, in [0, 1], that is reached after the last step.
 
     Raises:
         ValueError: a value outside its range.
@@ -85,7 +85,7 @@ def multistep(
     Args:
         optimizer: see `constant`.
         total_steps: see `constant`.
-        milestones: shares of the training, in (0, 1).
+        milestones: fractions of the training, in (0, 1).
         gamma: the factor, > 0.
         warmup: see `constant`.
 

@@ -42,7 +42,7 @@ class Search(Sweeper):
         metric: on val, that pruning and the choice go by.
         pruner: one of `kdexp.sweeps.optuna_study.PRUNERS`.
         seed: of the suggestions.
-        seeds: with which the chosen point and its control are run; the runs' own unless given.
+        seeds: with which the best trial and its control are run; the runs' own unless given.
         grids: must be empty: a search has one space.
     """
 
@@ -62,7 +62,7 @@ class Search(Sweeper):
         self.trials, self.metric, self.pruner, self.seed, self.seeds = trials, metric, pruner, seed, seeds
         self._study: Study
         self._ids: dict[str, int] = {}  # of trials in the study, by their run folders
-        self._last: dict[str, Job] = {}  # the jobs of the chosen point and its control, by their run folders
+        self._last: dict[str, Job] = {}  # the jobs of the best trial and its control, by their run folders
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Check the search's own settings, and name its folder.
@@ -96,7 +96,7 @@ class Search(Sweeper):
             raise ValueError("a search needs a setting with several values, as alpha='interval(0,1)', got none")
         if "seed" in swept:
             raise ValueError(
-                "seed must be one in a search, which would choose the luckiest; the chosen point is run "
+                "seed must be one in a search, which would choose the luckiest; the best trial is run "
                 f"with hydra.sweeper.seeds, got {swept['seed'].input_line}"
             )
         return {key: _distribution(override) for key, override in swept.items()}
@@ -183,7 +183,7 @@ class Search(Sweeper):
                 self._study.give_up(trial)
 
     def _measure(self, sweep: Sweep, stop: Stop) -> None:
-        """Measure the chosen point on test, and its control."""
+        """Measure the best trial on test, and its control."""
         assert self.config is not None
         best = self._study.best()
         if not best:

@@ -92,8 +92,8 @@ class RandomResizedCrop:
     """Cut out a random part and enlarge it to the image's size, bilinearly (Szegedy et al. 2015, section 6).
 
     Args:
-        scale: least and largest share of the area, in (0, 1].
-        ratio: least and largest width / height of the part, as a share of the image's own; evenly in the logarithm.
+        scale: least and largest fraction of the area, in (0, 1].
+        ratio: least and largest width / height of the part, as a fraction of the image's own; evenly in the logarithm.
     """
 
     def __init__(self, scale: Sequence[float] = (0.08, 1.0), ratio: Sequence[float] = (3 / 4, 4 / 3)) -> None:
@@ -106,7 +106,7 @@ class RandomResizedCrop:
         area = self.scale[0] + u[:, 0] * (self.scale[1] - self.scale[0])
         low, high = (math.log(bound) for bound in self.ratio)
         stretch = torch.exp((low + u[:, 1] * (high - low)) / 2)
-        # Sides as a share of the image's; a part that would be longer than the image is as long as the image.
+        # Sides as a fraction of the image's; a part that would be longer than the image is as long as the image.
         size = torch.stack([area.sqrt() * stretch, area.sqrt() / stretch], 1).clamp(max=1)
         centre = (2 * u[:, 2:] - 1) * (1 - size)  # x, y in [-1, 1], where the image reaches from -1 to 1
         affine = torch.cat([torch.diag_embed(size), centre.unsqueeze(2)], 2).to(images.dtype)
@@ -117,10 +117,10 @@ class RandomResizedCrop:
 class Mixup:
     """Mix each sample with the one before it in the batch, inputs and labels alike (Zhang et al. 2018, equation 1).
 
-    The share of a sample is a function of (seed, epoch, id) as everywhere, but its partner depends on who else is in
+    The fraction of a sample is a function of (seed, epoch, id) as everywhere, but its partner depends on who else is in
     the batch: mixup is the same in two runs only with the same batches. Under several ranks, partners are of one rank.
 
-    An unlabelled sample brings no label. A mixed class label is float32 (N, C) and sums to the share that is labelled.
+    An unlabelled sample brings no label. A mixed class label is float32 (N, C) and sums to the labelled fraction.
     With one logit or several labels (sigmoid tasks) a part of a label has no meaning: if a partner has none, the mix
     has none.
 

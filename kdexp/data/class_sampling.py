@@ -11,7 +11,7 @@ from kdexp.data.stateless_rng import Stream, order
 
 
 def class_shares(resample: Any, *, task: Task, num_classes: int) -> list[float] | None:
-    """The share of each class in an epoch, as ``dataset.resample`` gives it.
+    """The fraction of each class in an epoch, as ``dataset.resample`` gives it.
 
     Args:
         resample: None; "balanced": the same for all classes; or a positive number for each class.
@@ -51,7 +51,7 @@ def resampled_order(target: Tensor, shares: Sequence[float], seed: int, epoch: i
     one of its share. Samples without a label come once each.
 
     Args:
-        target: (N,) int64 class numbers or `UNLABELED`. With wrong labels, these are what counts.
+        target: (N,) int64 class numbers or `UNLABELED`. With noisy labels, these are what counts.
         shares: of each class among the labelled samples; > 0, their sum is 1.
         seed: of the order.
         epoch: likewise.

@@ -1,4 +1,4 @@
-"""From a loaded data set to what is trained on, chosen by and reported: subsets, label noise, hidden labels."""
+"""From a loaded data set to what is trained on, chosen by and reported: subsets, label noise, unlabeled samples."""
 
 import math
 from collections.abc import Sequence
@@ -38,22 +38,22 @@ def make_splits(
         task: what the targets mean.
         num_classes: C, which must be the number of classes found (2 for the binary task).
         input_shape: what the shape of a sample must be; None: any.
-        val_fraction: in (0, 1), the share of train that becomes val; not used when the source has an official val.
+        val_fraction: in (0, 1), the fraction of train that becomes val; not used when the source has an official val.
         split_seed: of the choice of val.
-        train_fraction: in (0, 1], the share of the rest that is trained on. With the same seeds a smaller subset is
+        train_fraction: in (0, 1], the fraction of the rest that is trained on. With the same seeds a smaller subset is
             part of a larger one.
-        subset_seed: of the subset, the thinning, the wrong labels and the hidden labels.
+        subset_seed: of the subset, the thinning, the noisy labels and the unlabeled samples.
         imbalance_ratio: >= 1, the size of the largest class over that of the smallest (Cui et al. 2019,
             "Class-Balanced Loss Based on Effective Number of Samples", arXiv 1901.05555, section 5.1; Cao et al. 2019,
             arXiv 1906.07413). Class c of C (from 0) keeps the first ``floor(n_max * ratio^(-c / (C - 1)))`` of its
             samples in the random order that the subset is the beginning of. n_max is the largest size that every class
             has samples for: all of class 0 when the classes are of one size. 1: nothing is thinned, not even where the
             classes differ in size. A smaller train_fraction is still part of a larger one.
-        label_noise: in [0, 1], the share of training labels that are replaced by a wrong one (Patrini et al. 2017,
-            "Making Deep Neural Networks Robust to Label Noise", section 5). Multi-label: the share of single entries
+        label_noise: in [0, 1], the fraction of training labels that are replaced by a wrong one (Patrini et al. 2017,
+            "Making Deep Neural Networks Robust to Label Noise", section 5). Multi-label: the fraction of single entries
             that are inverted.
         label_noise_kind: "symmetric": any of the C - 1 other classes, evenly; "pair": class c becomes c + 1 mod C.
-        unlabeled_fraction: in [0, 1], the share of training labels that become `UNLABELED`. Multi-label: of rows.
+        unlabeled_fraction: in [0, 1], the fraction of training labels that become `UNLABELED`. Multi-label: of rows.
 
     Returns:
         The three parts.

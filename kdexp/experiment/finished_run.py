@@ -116,7 +116,7 @@ def _settings(sweep: Path) -> Sequence["RunGroup"]:
     from kdexp.report.runs import find
 
     found = find([sweep])[0] if sweep.is_dir() else []
-    # A search measures its chosen point on test, and leaves the others alone.
+    # A search measures its best trial on test, and leaves the others alone.
     comparison = Comparison([run for run in found if run.metric("acc") is not None])
     if not comparison.groups:
         raise ValueError(f"sweep must be a folder with completed runs in it, got {sweep}")

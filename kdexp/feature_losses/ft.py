@@ -49,7 +49,7 @@ class FT(nn.Module):
 
     Args:
         pair: see `kdexp.contracts.Pair`.
-        rate: channels of the factor as a share of the teacher's; published: 0.5 (and 0.75).
+        rate: channels of the factor as a fraction of the teacher's; published: 0.5 (and 0.75).
 
     Attributes:
         alone: whether the paraphraser is being trained.

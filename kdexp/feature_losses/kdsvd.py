@@ -15,7 +15,7 @@ from kdexp.feature_losses.maps import Compared, as_maps, check_stages, map_shape
 from kdexp.losses.dtype import at_least_fp32
 
 _MORE = 3  # vectors of the student, from which those nearest to the teacher's are chosen
-_LEAST = 1e-6  # share of a map's energy below which a singular vector is rounding, and counts as zero
+_LEAST = 1e-6  # fraction of a map's energy below which a singular vector is rounding, and counts as zero
 _GAP = 1e-4  # difference of two such shares below which the gradient between their vectors fades out
 
 
@@ -33,7 +33,7 @@ def kdsvd(student_maps: Sequence[Tensor], teacher_maps: Sequence[Tensor], *, k: 
 
     The gradient of a singular vector is infinite where two singular values are equal, as they are in maps of zeros.
     RepDistiller and mdistiller replace what is not finite in the value, which leaves NaN in the gradient. Here each
-    ``1 / d`` in it, d being the difference of two squared singular values as shares of the map's energy, is
+    ``1 / d`` in it, d being the difference of two squared singular values as fractions of the map's energy, is
     ``d / (d^2 + 1e-8)``: exact unless two values are as good as equal, and never above 5000. Vectors with less than
     1e-6 of the energy count as zero. mdistiller also decomposes an (C H, W) matrix, whose right singular vectors are
     over columns of the image, and RepDistiller works with square maps only.

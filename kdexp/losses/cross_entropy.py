@@ -19,10 +19,10 @@ def cross_entropy(logits: Tensor, target: Tensor, *, task: Task, label_smoothing
     Args:
         logits: (N, C), dense (N, C, ...), or (N, 1) for the binary task.
         target: multiclass: int64 (N,) or (N, ...) in 0..C-1 or ``UNLABELED``; or, after mixup, float (N, C): a row's
-            sum, in [0, 1], is the labelled share of that sample and its weight in the mean. binary: (N,) or (N, 1) in
-            {0, 1} or ``UNLABELED``. multilabel: (N, C) in [0, 1] or ``UNLABELED``.
+            sum, in [0, 1], is the labelled fraction of that sample and its weight in the mean. binary: (N,) or (N, 1)
+            in {0, 1} or ``UNLABELED``. multilabel: (N, C) in [0, 1] or ``UNLABELED``.
         task: what logits and target mean.
-        label_smoothing: share of each label, in [0, 1), that is spread evenly over all classes (over both outcomes
+        label_smoothing: fraction of each label, in [0, 1), that is spread evenly over all classes (over both outcomes
             for sigmoid tasks); Szegedy et al. 2016, section 7.
 
     Returns:

@@ -38,7 +38,7 @@ def kd(
         (logits / temperature).log_softmax(1) for logits in outcomes(student_logits, teacher_logits, task)
     )
     distributions = student_log_p.numel() // student_log_p.shape[1]
-    # Not F.kl_div, which is the same to the bit, but which vmap has no rule for.
+    # Not F.kl_div, which is bitwise the same, but which vmap has no rule for.
     divergence = (teacher_log_p.exp() * (teacher_log_p - student_log_p)).sum() / distributions
     return divergence * temperature**2 if scale_by_temperature else divergence
 

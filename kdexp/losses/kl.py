@@ -19,5 +19,5 @@ def kl(log_p: Tensor, log_q: Tensor) -> Tensor:
         ValueError: shapes that differ.
     """
     check_shapes("N C ..., N C ...", log_p=log_p, log_q=log_q)
-    # Not F.kl_div, which is the same to the bit, but which vmap has no rule for.
+    # Not F.kl_div, which is bitwise the same, but which vmap has no rule for.
     return (log_p.exp() * (log_p - log_q)).sum(1)

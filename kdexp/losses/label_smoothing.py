@@ -14,7 +14,7 @@ class LabelSmoothing(nn.Module):
     `kdexp.losses.cross_entropy.cross_entropy`; unlabelled and mixed targets are handled as there.
 
     Args:
-        smoothing: share of the label that is spread evenly over all classes, in [0, 1); published: 0.1.
+        smoothing: fraction of the label that is spread evenly over all classes, in [0, 1); published: 0.1.
         task: what logits and target mean.
 
     Attributes:

@@ -45,7 +45,7 @@ def class_numbers(target: Tensor, logits: Tensor, task: Task) -> Tensor:
     A mixed target (after mixup) counts as the class with the largest share, as in the authors' code of NKD.
 
     Args:
-        target: see `kdexp.contracts.Task`; int64 class numbers, or float32 shares of shape (N, C, ...) after mixup.
+        target: see `kdexp.contracts.Task`; int64 class numbers, or float32 fractions of shape (N, C, ...) after mixup.
         logits: (N, C, ...), from `outcomes`.
         task: what target means.
 

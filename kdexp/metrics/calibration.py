@@ -49,7 +49,7 @@ class Reliability:
     Attributes:
         count: (bins,) predictions in the bin.
         confidence: (bins,) their mean confidence; NaN where there are none.
-        accuracy: (bins,) the share of them that is right; NaN where there are none.
+        accuracy: (bins,) the fraction of them that is right; NaN where there are none.
     """
 
     count: Tensor

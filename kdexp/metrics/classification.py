@@ -19,7 +19,7 @@ class Metrics(nn.Module):
     """The metrics of one split, synchronised over ranks when they are computed.
 
     - ``loss``: mean of what `update` was given, weighted by samples.
-    - ``acc``: share of samples (sigmoid tasks: of labels) that are right. ``acc_top5``: the label is among the five
+    - ``acc``: fraction of samples (sigmoid tasks: of labels) that are right. ``acc_top5``: the label is among the five
       largest logits; multiclass with more than 5 classes.
     - ``precision``, ``recall``, ``f1``: macro: mean over the classes that occur as a label or as a prediction; one
       that has no true positive scores 0. Binary: of class 1.
@@ -30,7 +30,7 @@ class Metrics(nn.Module):
     - ``nll``: negative log likelihood in nats, mean over samples (sigmoid tasks: and labels).
     - ``ece``: expected calibration error (Guo et al. 2017, equation 3; 15 bins of equal width, each with its upper end)
       of the top class; sigmoid tasks: of the probability of 1, over all labels.
-    - ``agreement``: share of samples (labels) on which student and teacher decide alike. ``kl_to_teacher``:
+    - ``agreement``: fraction of samples (labels) on which student and teacher decide alike. ``kl_to_teacher``:
       KL(teacher || student) at T = 1 in nats, mean over samples (labels). ``agreement_teacher_wrong``: the agreement on
       samples (labels) on which the teacher is wrong: how far its mistakes were learned.
 

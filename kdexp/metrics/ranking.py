@@ -74,7 +74,7 @@ class Steps(NamedTuple):
         return twice.double() / (2 * self._pairs())
 
     def undecided(self) -> Tensor:
-        """Half the share of pairs of a positive and a negative in one step, (...) float64.
+        """Half the fraction of pairs of a positive and a negative in one step, (...) float64.
 
         Where steps are bins the exact area differs from `area` by this at most: it counts such a pair as 1/2, and the
         exact one as 0, 1/2 or 1.

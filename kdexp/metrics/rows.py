@@ -29,7 +29,7 @@ def decisions(logits: Tensor, task: Task) -> Tensor:
 
 @torch.no_grad()
 def right(logits: Tensor, target: Tensor, task: Task) -> Tensor:
-    """Of each sample whether it is right; in sigmoid tasks the share of its labels that is.
+    """Of each sample whether it is right; in sigmoid tasks the fraction of its labels that is.
 
     Args:
         logits: (N, C).

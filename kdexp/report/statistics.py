@@ -127,7 +127,7 @@ def t_interval(values: Sequence[float]) -> Interval | None:
 
 
 def wilson(share: float, samples: int) -> Interval:
-    """Interval of a share that was measured on a sample (Wilson 1927), 95 %.
+    """Interval of a fraction that was measured on a sample (Wilson 1927), 95 %.
 
     Args:
         share: of the samples that were right, in [0, 1].

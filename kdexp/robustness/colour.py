@@ -28,7 +28,7 @@ def saturate(images: Tensor, index: Tensor, *, seed: int, factor: float, added: 
     Grey has no hue; as in the published code it counts as red.
     """
     value = images.amax(1, keepdim=True)
-    below = value - images  # in each channel a share of value * S, the largest of them
+    below = value - images  # in each channel a fraction of value * S, the largest of them
     chroma = below.amax(1, keepdim=True)
     saturation = chroma / value.clamp(min=1e-12)
     red = torch.tensor([0.0, 1.0, 1.0], device=images.device, dtype=images.dtype).view(3, 1, 1)

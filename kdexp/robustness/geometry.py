@@ -1,8 +1,8 @@
 """Images that are moved, turned and bent.
 
 elastic_transform: Hendrycks and Dietterich 2019 (arXiv 1903.12261), make_cifar_c.py. rotate, translate, scale and
-shear: Mu and Gilmer 2019, "MNIST-C" (arXiv 1906.02337), corruptions.py; their lengths, in pixels of 28, are shares of
-the side here. Values between pixels are interpolated linearly. Arguments and result are those of `kdexp.robustness`.
+shear: Mu and Gilmer 2019, "MNIST-C" (arXiv 1906.02337), corruptions.py; their lengths, in pixels of 28, are fractions
+of the side here. Values between pixels are interpolated linearly. Arguments and result are those of `kdexp.robustness`.
 """
 
 import torch
@@ -36,7 +36,7 @@ def scale(images: Tensor, index: Tensor, *, seed: int, factor: float) -> Tensor:
 
 
 def translate(images: Tensor, index: Tensor, *, seed: int, share: float) -> Tensor:
-    """Move by a share of the height and of the width, each to either side; what comes in from outside is black."""
+    """Move by a fraction of the height and of the width, each to either side; what comes in from outside is black."""
     h, w = images.shape[2:]
     moved = _signs(index, seed) * share * torch.tensor([w, h], device=images.device)
     return _affine(images, torch.eye(2, device=images.device).expand(len(images), 2, 2), moved)
@@ -46,7 +46,7 @@ def elastic_transform(images: Tensor, index: Tensor, *, seed: int, alpha: float,
     """Bend: an affine map that moves three points a little, and a smooth random displacement of every pixel.
 
     Simard, Steinkraus and Platt 2003. The published code interpolates twice, here both maps are taken at once. What
-    comes in from outside is the image mirrored. All lengths are shares of the shorter side.
+    comes in from outside is the image mirrored. All lengths are fractions of the shorter side.
 
     Args:
         images: see `kdexp.robustness`.

@@ -27,7 +27,7 @@ def uniform_noise(images: Tensor, index: Tensor, *, seed: int, width: float) -> 
 
 
 def impulse_noise(images: Tensor, index: Tensor, *, seed: int, amount: float) -> Tensor:
-    """Salt and pepper: a share of the values, amount, becomes 0 or 1, evenly: defective pixels."""
+    """Salt and pepper: a fraction of the values, amount, becomes 0 or 1, evenly: defective pixels."""
     u = _uniform_like(images, index, seed, Stream.IMPULSE_NOISE)
     return images.masked_fill(u < amount / 2, 0).masked_fill_(u >= 1 - amount / 2, 1)
 

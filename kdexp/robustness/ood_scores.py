@@ -37,8 +37,8 @@ def detection(familiar: Tensor, foreign: Tensor) -> dict[str, float]:
         foreign: (m,) scores of others.
 
     Returns:
-        ``auroc``: area under the ROC curve, with familiar as positive; 0.5 is chance. ``fpr95``: the share of foreign
-        samples that pass at the threshold which 95 % of the familiar ones pass.
+        ``auroc``: area under the ROC curve, with familiar as positive; 0.5 is chance. ``fpr95``: the fraction of
+        foreign samples that pass at the threshold which 95 % of the familiar ones pass.
     """
     auroc = of_two(familiar, foreign).area()
     threshold = familiar.sort(descending=True).values[-(-95 * len(familiar) // 100) - 1]

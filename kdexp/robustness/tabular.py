@@ -17,7 +17,7 @@ def feature_noise(features: Tensor, index: Tensor, *, seed: int, sigma: float) -
 
 
 def missing_values(features: Tensor, index: Tensor, *, seed: int, share: float) -> Tensor:
-    """Replace a share of the values, at random, by the feature's mean: what is done where they are missing."""
+    """Replace a fraction of the values, at random, by the feature's mean: what is done where they are missing."""
     u = uniform(seed, 0, index, features[0].numel(), Stream.MISSING).view_as(features)
     return features.masked_fill(u < share, 0)
 

@@ -226,7 +226,7 @@ class IAD(ARD):
     Args:
         student: see `AdversarialDistiller`.
         beta: see above, >= 0; published: 0.1.
-        begin: share of the epochs in which A is 1, in [0, 1); published: 60 of 200.
+        begin: fraction of the epochs in which A is 1, in [0, 1); published: 60 of 200.
         settings: see `AdversarialDistiller`.
     """
 

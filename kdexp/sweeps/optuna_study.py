@@ -174,7 +174,7 @@ class Study:
         return sorted(found, key=lambda trial: order_of_choice(trial.value, trial.nll, less_is_better=is_less))
 
     def importance(self) -> dict[str, float]:
-        """How much each setting matters to being among the better trials, as shares of one, the most important first.
+        """How much each setting matters to being among the better trials, as parts of one, the most important first.
 
         By PED-ANOVA (Watanabe et al., IJCAI 2023). Empty where there is too little to tell.
         """

@@ -273,7 +273,7 @@ class Distiller(pl.LightningModule):
         return terms
 
     def logit_weights(self, share: float = 1.0) -> dict[str, float]:
-        """The weights of the hard and the soft term in this epoch, times a share."""
+        """The weights of the hard and the soft term in this epoch, times a fraction."""
         if self.soft_loss is None:
             return {"hard": share}
         return {"hard": share * self.alpha, "soft": share * (1 - self.alpha) * self.weights.soft}

@@ -99,7 +99,7 @@ def check_trainer(trainer: Any, optimizer: Any) -> None:
         batches = isinstance(limit, int) and limit >= 1
         share = isinstance(limit, float) and 0 < limit <= 1
         allowed = limit is None or batches or share
-        require(allowed, f"trainer.{name}", "must be null, a number of batches or a share in (0, 1]", limit)
+        require(allowed, f"trainer.{name}", "must be null, a number of batches or a fraction in (0, 1]", limit)
     devices = trainer.devices
     counted = devices == "auto" or (isinstance(devices, int) and devices >= 1) or not isinstance(devices, int | str)
     require(counted, "trainer.devices", "must be a number of devices, a list of them or auto", devices)

@@ -16,7 +16,7 @@ class Term:
         loss: gives the value of the term.
         weight: factor of the term, >= 0.
         warmup_epochs: over so many epochs the weight rises linearly to its full value; 0: full from the start.
-        alone: share of the epochs, from the first, in which this term trains alone, as two-stage methods want it;
+        alone: fraction of the epochs, from the first, in which this term trains alone, as two-stage methods want it;
             rounded up, and at least one epoch is left.
         after: factor of the weight when that stage is over.
     """

@@ -100,7 +100,7 @@ def test_cutout_fills_a_square_around_any_pixel_alike_as_far_as_it_is_in_the_ima
 
 
 def ramps(n: int, side: int) -> Batch:
-    """Channels that hold a pixel's x and y as shares of the image's sides: a cut-out part says where it came from."""
+    """Channels that hold a pixel's x and y as fractions of the image's sides: a cut-out part says where it was."""
     centre = (torch.arange(side) + 0.5) / side
     inputs = torch.stack([centre.expand(side, side), centre.unsqueeze(1).expand(side, side)])
     return Batch(inputs.repeat(n, 1, 1, 1), torch.zeros(n, dtype=torch.int64), torch.arange(n))

@@ -79,7 +79,7 @@ def test_a_teacher_needs_labels(tmp_path, share):
 
 @pytest.fixture
 def permuted(monkeypatch, tmp_path):
-    """Shuffle the hidden labels of the digits, while val, and what is hidden, are chosen as from the true ones."""
+    """Shuffle the unlabeled samples of the digits, while val, and what is hidden, are chosen as from the true ones."""
     orders = {}
     chosen = splits.stratified_order
 

@@ -52,7 +52,7 @@ NOT_ZERO_WHERE_EQUAL = {
 # Those whose value is random, or that learn from what they have seen.
 RANDOM = {"mgd": "masks"}
 REMEMBERS = {"crd", "ofd"}
-# Batch norm in an adapter sees a rank's share of the batch, as that of the student does.
+# Batch norm in an adapter sees a rank's fraction of the batch, as that of the student does.
 WITH_BATCH_NORM = {"ab", "ft", "ofd", "reviewkd", "semckd", "simkd", "srrl"}
 
 

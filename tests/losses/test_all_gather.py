@@ -19,7 +19,7 @@ from kdexp.losses.dist import dist
 from kdexp.losses.mlkd import mlkd
 
 RANKS, INPUTS, FEATURES = 2, 5, 4
-SAMPLES = [8, 7]  # of the global batch; the ranks' shares of seven are four and three
+SAMPLES = [8, 7]  # of the global batch; the ranks' fractions of seven are four and three
 
 
 def of_features(method):

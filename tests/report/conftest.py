@@ -150,12 +150,12 @@ def sweep(tmp_path, write_run):
 
 
 def _write_report(folder, *, control=0.8, student=0.85, teacher=0.95, noisy=0.5, probe=None):
-    """A robustness.json of made-up numbers: accuracies on clean data, the share of them that noise leaves, a probe's.
+    """A robustness.json of made-up numbers: clean accuracies, the fraction of them that noise leaves, a probe's.
 
     Args:
         folder: of the run.
         control: clean accuracy of the control; likewise student, teacher.
-        noisy: share of its accuracy that a network keeps under noise and corruption, or one a role.
+        noisy: fraction of its accuracy that a network keeps under noise and corruption, or one a role.
         probe: role -> accuracy of the linear probe on another data set.
     """
     clean = {"teacher": teacher, "control": control, "student": student}

@@ -57,7 +57,7 @@ def test_each_claim_has_its_numbers_and_its_verdict(tmp_path, write_run, write_r
     assert inputs.gain.mean == pytest.approx(-0.11)
     labels = found["accuracy lost to 20, 40 % of noisy training labels, mean"]
     assert labels.control == pytest.approx(0.825 - 0.6)
-    # The gain is 0.06 with wrong labels and 0.02 without; a seed adds 0.3 and 1 thousandths to these.
+    # The gain is 0.06 with noisy labels and 0.02 without; a seed adds 0.3 and 1 thousandths to these.
     assert labels.student == pytest.approx(0.8475 - (0.66 + 0.0003 * 2.5))
     assert labels.gain.differences == pytest.approx([0.04 - 0.0007 * seed for seed in range(6)])
     assert labels.gain.verdict == "better"

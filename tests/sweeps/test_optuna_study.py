@@ -416,7 +416,7 @@ def test_an_interrupted_search_says_how_to_go_on_and_more_trials_are_added_to_it
     assert [run["status"] for run in runs(tmp_path).values()] == ["interrupted"]
     ((_, first, *_),) = points(tmp_path)
     command("kdexp-train", *SMOKE, "trainer.max_epochs=40", "hydra.sweeper.trials=1", "hydra.sweeper.seeds=[0,1]")
-    assert len(measured(tmp_path)) == 4, "the chosen point and its control with two seeds"
+    assert len(measured(tmp_path)) == 4, "the best trial and its control with two seeds"
     one = runs(tmp_path)
     command("kdexp-train", *SMOKE, "trainer.max_epochs=40", "hydra.sweeper.trials=2", "hydra.sweeper.seeds=[0,1]")
     assert [state for _, _, state, _, _ in points(tmp_path)] == ["COMPLETE", "COMPLETE"]

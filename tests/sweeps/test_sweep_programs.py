@@ -449,6 +449,6 @@ def test_the_articles_claims_are_one_command(command, tmp_path):
     text = (folder / "claims.md").read_text()
     for words in ("accuracy lost to noise in the inputs (gaussian noise, impulse noise, uniform noise)",
                   "accuracy lost to 30 % of wrong training labels", "synthetic (labels that did not train it)",
-                  "The teacher was trained on the same wrong labels."):  # fmt: skip
+                  "The teacher was trained on the same noisy labels."):  # fmt: skip
         assert words in text
     assert "6 completed before" in command(*sweep).stdout
