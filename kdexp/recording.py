@@ -20,12 +20,12 @@ _ROOM_BYTES = 2**18  # some times what a run's results.json has
 
 
 @contextmanager
-def recording(folder: Path, facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def recording(folder: Path, metadata: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Keep results.json true while a run lasts.
 
     Args:
         folder: the run folder.
-        facts: what is known before: configuration, fingerprints, names.
+        metadata: what is known before: configuration, fingerprints, names.
 
     Yields:
         The results so far, to be added to. They are written when the block begins, and when it ends, however it ends.
@@ -36,7 +36,7 @@ def recording(folder: Path, facts: Mapping[str, Any]) -> Iterator[dict[str, Any]
     results: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "status": "running",
-        **facts,
+        **metadata,
         "versions": _versions(),
         "started": _now(),
     }

@@ -68,6 +68,6 @@ def _is_complete(folder: Path, values: dict[str, Any]) -> bool:
     return True
 
 
-def recording_on_rank_0(folder: Path, facts: dict[str, Any]) -> AbstractContextManager[dict[str, Any]]:
+def recording_on_rank_0(folder: Path, metadata: dict[str, Any]) -> AbstractContextManager[dict[str, Any]]:
     """`recording` on rank 0; the other ranks write nothing."""
-    return recording.recording(folder, facts) if rank() == 0 else nullcontext(facts)
+    return recording.recording(folder, metadata) if rank() == 0 else nullcontext(metadata)

@@ -32,7 +32,7 @@ def kdsvd(student_maps: Sequence[Tensor], teacher_maps: Sequence[Tensor], *, k: 
     give; here the entries of a teacher's vector have a sum >= 0, as all those of its first one are >= 0 after a ReLU.
 
     The gradient of a singular vector is infinite where two singular values are equal, as they are in maps of zeros.
-    RepDistiller and mdistiller replace what is not finite in the value, which leaves NaN in the gradient. Here each
+    RepDistiller and mdistiller replace NaN and Inf in the value, which leaves NaN in the gradient. Here each
     ``1 / d`` in it, d being the difference of two squared singular values as fractions of the map's energy, is
     ``d / (d^2 + 1e-8)``: exact unless two values are as good as equal, and never above 5000. Vectors with less than
     1e-6 of the energy count as zero. mdistiller also decomposes an (C H, W) matrix, whose right singular vectors are

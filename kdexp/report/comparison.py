@@ -30,7 +30,7 @@ class Comparison:
 
     Args:
         runs: to compare, however they ended.
-        sort: ``val/METRIC``, ``test/METRIC``, ``test_last/METRIC`` (descending; ascending where less is better),
+        sort: ``val/METRIC``, ``test/METRIC``, ``test_last/METRIC`` (descending; ascending where lower is better),
             ``gain``, or a config key. Equals, and all of them by ``val/acc``, are in the order of `ranked`.
 
     Raises:

@@ -30,7 +30,7 @@ def job(config: DictConfig, run: Callable[..., Mapping[str, Any]], program: str)
         program: the module of the program, by which Lightning starts the job's other ranks (``python -m``).
 
     Returns:
-        For sweepers that search: the metric that chose the best epoch, in that epoch; one of which less is better with
+        For sweepers that search: the metric that chose the best epoch, in that epoch; one of which lower is better with
         its sign changed, so that more always is. None when the job of a sweep did not complete. A job that fails alone
         ends the process.
     """

@@ -69,7 +69,7 @@ def filled_views(folder: Path, samples: int) -> list[int]:
 
 
 def folders(store: Path) -> list[Path]:
-    """The folders of all `Answers` in a store."""
+    """The folders of all `CachedOutputs` in a store."""
     return sorted(path.parent for path in store.glob(f"*/{CHECKSUMS}"))
 
 

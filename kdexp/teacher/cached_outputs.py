@@ -261,7 +261,7 @@ class TeacherOutputCache:
     Args:
         teacher: computes what is not there.
         data: the student's data.
-        kept: for each split the folder, the card and the record of its `Answers`.
+        kept: for each split the folder, the card and the codec of its `CachedOutputs`.
         views: how many views of the training samples there are to be.
 
     Attributes:

@@ -129,7 +129,7 @@ class Distiller(pl.LightningModule):
         self._means = EpochMeans()
         self._shown_weights: dict[str, float] = {}  # name of a term -> its whole factor, as it is logged
         self._divergence = DivergenceWatch()
-        self._masks: set[str] = set()  # buffers that are not finite from the beginning
+        self._masks: set[str] = set()  # buffers with NaN or Inf from the beginning
         self.epoch_metrics: dict[str, float] = {}
         self.ahead: PrecomputedStep | None = None
         self.teacher_on_val: list[Outputs] = []

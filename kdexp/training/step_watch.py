@@ -35,7 +35,7 @@ class DivergenceWatch:
             trainer: of the training.
 
         Raises:
-            Diverged: a part is not finite, in this step or one before.
+            Diverged: a part is NaN or Inf, in this step or one before.
         """
         at_once = values.device.type == "cpu" and trainer.world_size == 1
         if at_once and math.isfinite(float(values.sum())):
@@ -49,7 +49,7 @@ class DivergenceWatch:
             self.stop_if_loss_diverged(trainer)
 
     def stop_if_loss_diverged(self, trainer: pl.Trainer) -> None:
-        """Stop, all ranks at once, if a part of the loss was not finite in any step.
+        """Stop, all ranks at once, if a part of the loss was NaN or Inf in any step.
 
         Raises:
             Diverged: names the part and the first such step.
@@ -63,7 +63,7 @@ class DivergenceWatch:
 
 
 def stop_if_weights_diverged(tensors: Iterable[Tensor], metrics: Mapping[str, float], trainer: pl.Trainer) -> None:
-    """Stop if weights or validation metrics are not finite: what an epoch's last step did is in no loss yet.
+    """Stop if weights or validation metrics are NaN or Inf: what an epoch's last step did is in no loss yet.
 
     Args:
         tensors: weights and buffers of the module.

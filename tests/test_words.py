@@ -1,0 +1,42 @@
+"""The field's words: old ones of kdexp's own, which a search for the usual term would miss, do not come back."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TEXTS = [
+    path.relative_to(ROOT)
+    for pattern in ("kdexp/**/*.py", "hydra_plugins/**/*.py", "conf/**/*.yaml", "scripts/*.py", "docs/*.md", "*.md")
+    for path in sorted(ROOT.glob(pattern))
+]
+
+# Old word -> what the field says.
+WORDS = {
+    r"kept answers?": "cached teacher outputs",
+    r"teachers? (is|are) asked": "the teacher runs: a forward pass",
+    r"ask(s|ed|ing)? (its|the|a) teacher": "run the teacher",
+    r"representation (loss|term)": "feature distillation loss",
+    r"(wrong|hidden) labels": "noisy labels, unlabeled samples",
+    r"chosen point": "best trial",
+    r"\brehears": "dry build",
+    r"\bexaminations?\b": "robustness evaluation",
+    r"\bheeds\b": "depends on",
+    r"\bsurety\b": "significance",
+    r"not finite": "NaN or Inf",
+    r"less is better": "lower is better",
+    r"\bAnswers\b|\bTurns\b|\bProbe\b|\bParts\b": "CachedOutputs, RoundRobin, InspectionCallback, Experiment",
+    r"\b(distill_alone|trained_once|kept_answers|facts)\b": "train_control, load_or_train, run_metadata",
+}
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_an_old_word_does_not_come_back(word):
+    found = [
+        f"{path}:{number}: {line.strip()}"
+        for path in TEXTS
+        for number, line in enumerate((ROOT / path).read_text().splitlines(), start=1)
+        if re.search(word, line)
+    ]
+    assert not found, f"say {WORDS[word]}: {found}"
