@@ -1,11 +1,11 @@
-"""What a sweep over alpha and the temperature costs with a teacher's cached outputs, against running it in every run.
+"""What a sweep over alpha and the temperature costs with cached teacher outputs, against running the teacher each time.
 
     python scripts/bench_cache.py [--teacher resnet56] [--student resnet20] [--steps 4] [--epochs 6]
 
 Twelve runs (alpha in 0.1, 0.5, 0.9; T in 1, 2, 4, 8) of whole runs: data, teacher, training, validation
-and the last evaluation on val and test. Uncached, each runs the teacher; with `teacher.cache=views:2` the first run fills
-and all read. As many epochs as views would gain from sharing alone; more epochs gain from the views as well. Each of
-the twelve is run in turn with both, from an empty store.
+and the last evaluation on val and test. Uncached, each runs the teacher; with `teacher.cache=views:2` the first run
+fills it and all read. As many epochs as views would gain from sharing alone; more epochs gain from the views as well.
+Each of the twelve is run in turn with both, from an empty store.
 """
 
 import argparse

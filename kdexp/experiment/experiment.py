@@ -199,7 +199,7 @@ class Experiment:
         """The other students of ``scheme=mutual``; none for a control."""
         if self.config.scheme.get("name") != "mutual" or not has_soft_term(self.config):
             return {}
-        self.student  # noqa: B018 (first: what is drawn for the losses comes after the peers)
+        _ = self.student  # first: what is drawn for the losses comes after the peers
         built = self.new_peers()
         self._state_of_losses = torch.get_rng_state()
         return built
@@ -222,17 +222,15 @@ class Experiment:
     @cached_property
     def losses(self) -> Losses:
         """The soft loss and the feature losses, whose adapters are drawn as if right after the student."""
-        learner = self.student
-        self.peers  # noqa: B018 (likewise)
+        # All that draws random numbers of its own comes first: a teacher that is trained, the student, its peers.
+        frozen = self.teacher if self.config.feature_loss else None
+        learner, _ = self.student, self.peers
         assert self._state_of_losses is not None
         torch.set_rng_state(self._state_of_losses)
         features = {}
-        if self.config.feature_loss:
-            frozen = self.teacher
-            assert frozen is not None
-            features = self.new_feature_losses(
-                learner, frozen.networks[0], losses.train_labels(self.data.student.splits)
-            )
+        if frozen is not None:
+            labels = losses.train_labels(self.data.student.splits)
+            features = self.new_feature_losses(learner, frozen.networks[0], labels)
         soft = losses.term(self.config.loss) if has_soft_term(self.config) else None
         return Losses(soft, features)
 

@@ -7,9 +7,7 @@ from typing import Any
 
 from kdexp import recording, results, run_folder
 from kdexp.atomic import trained_by_one
-from kdexp.config.identity import (
-    run_key,
-)
+from kdexp.config.identity import run_key
 from kdexp.experiment import changes
 from kdexp.experiment.metadata import run_metadata
 from kdexp.experiment.ranks import barrier, rank

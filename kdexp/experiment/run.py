@@ -15,10 +15,7 @@ from kdexp import results, run_folder
 from kdexp.config import quick
 from kdexp.config.compose import plain
 from kdexp.config.foreign import check_folder, stored
-from kdexp.config.identity import (
-    fingerprint,
-    run_fingerprint,
-)
+from kdexp.config.identity import fingerprint, run_fingerprint
 from kdexp.config.places import moved
 from kdexp.experiment import changes
 from kdexp.experiment.check import check

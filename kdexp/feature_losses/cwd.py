@@ -6,14 +6,7 @@
 from torch import Tensor, nn
 
 from kdexp.contracts import Batch, Outputs, Pair
-from kdexp.feature_losses.maps import (
-    Compared,
-    as_maps,
-    check_positions,
-    resized,
-    stages_with_positions,
-    to_channels,
-)
+from kdexp.feature_losses.maps import Compared, as_maps, check_positions, resized, stages_with_positions, to_channels
 from kdexp.losses.dtype import at_least_fp32
 from kdexp.losses.kl import kl
 from kdexp.losses.shapes import check_scalars, check_shapes

@@ -233,3 +233,35 @@ def test_published_weights_of_other_classes_are_refused_before_they_are_fetched(
     rule = "must be auto or a file when the data set does not have the 1000 classes of the published weights"
     with pytest.raises(ValueError, match=f"^teacher.weights {rule}, got pretrained with dataset=synthetic$"):
         assert Experiment(config).teacher
+
+
+def weights_of(module):
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [["teacher=cnn_small", "student=cnn_small", "feature_loss=fitnet"], ["scheme=mutual", "loss=ctkd"]],
+    ids=["adapters", "a loss that learns, after the peers"],
+)
+def test_the_order_in_which_parts_are_made_changes_no_number(tmp_path, store, overrides):
+    config = compose(["experiment=smoke", *overrides], output_dir=tmp_path, store_dir=store)
+    straight, about = Experiment(config), Experiment(config)
+    wanted = weights_of(straight.distiller)
+    _ = about.student
+    torch.rand(1000)
+    about.new_student()
+    _ = about.losses
+    torch.rand(1000)
+    _ = about.peers, about.teacher
+    found = weights_of(about.distiller)
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+def test_a_part_is_made_once_and_only_when_it_is_wanted(tmp_path):
+    experiment = Experiment(compose(["experiment=smoke"], output_dir=tmp_path, store_dir=tmp_path / "store"))
+    assert experiment.student is experiment.student
+    assert not (tmp_path / "store").exists(), "a student needs no teacher"
+    assert Experiment(experiment.config, may_train_teacher=False).teacher is None
+    assert experiment.control().members == {}

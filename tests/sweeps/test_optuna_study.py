@@ -31,12 +31,7 @@ Plugins.instance()  # its search for plugins loads the class anew that ours are 
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution  # noqa: E402
 
 from hydra_plugins.kdexp.search import Search, _distribution  # noqa: E402
-from kdexp.sweeps.optuna_study import (  # noqa: E402
-    Judge,
-    Study,
-    ends,
-    typed,
-)
+from kdexp.sweeps.optuna_study import Judge, Study, ends, typed  # noqa: E402
 
 SPACE = {"alpha": FloatDistribution(0, 1), "temperature": FloatDistribution(1, 16, log=True)}
 SCRIPTS = Path(sys.executable).parent

@@ -4,15 +4,7 @@ from functools import partial
 
 from kdexp.report.colors import OTHER, ROLES
 from kdexp.report.plotly_figures.drawing import Plot, error_bars, layout_over, line_trace
-from kdexp.report.robustness import (
-    Reports,
-    accuracy_points,
-    by_seed,
-    is_clean,
-    is_of,
-    mean_over_seeds,
-    over_severity,
-)
+from kdexp.report.robustness import Reports, accuracy_points, by_seed, is_clean, is_of, mean_over_seeds, over_severity
 from kdexp.report.statistics import Estimate, Point
 
 
