@@ -13,10 +13,10 @@ from kdexp import results
 from kdexp.cli import program
 from kdexp.config import exits
 from kdexp.config.compose import HYDRA_VERSION_BASE, one_line
+from kdexp.experiment.finished_run import TOLERANCE, robustness, run
 
 if TYPE_CHECKING:
     pass
-from kdexp.experiment.finished_run import TOLERANCE, robustness, run
 
 
 def show(folder: Path, found: dict[str, float]) -> bool:

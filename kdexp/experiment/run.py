@@ -19,7 +19,9 @@ from kdexp.config.identity import fingerprint, run_fingerprint
 from kdexp.config.places import moved
 from kdexp.experiment import changes
 from kdexp.experiment.check import check
+from kdexp.experiment.earlier_run import find_earlier
 from kdexp.experiment.metadata import run_metadata
+from kdexp.experiment.prior_runs import complete_prior_run, recording_on_rank_0
 from kdexp.experiment.ranks import rank
 from kdexp.pace import IMPORTING, said_meanwhile
 from kdexp.schemes import prior_runs
@@ -27,8 +29,6 @@ from kdexp.schemes import prior_runs
 if TYPE_CHECKING:
     from kdexp.experiment.experiment import Experiment
     from kdexp.training.fit import Judge
-from kdexp.experiment.earlier_run import find_earlier
-from kdexp.experiment.prior_runs import complete_prior_run, recording_on_rank_0
 
 log = logging.getLogger(__name__)
 
