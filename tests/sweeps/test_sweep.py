@@ -21,6 +21,7 @@ from kdexp.config.compose import HYDRA_VERSION_BASE, compose, plain
 from kdexp.config.foreign import check_folder
 from kdexp.config.identity import code_version, is_control, run_fingerprint, run_key
 from kdexp.experiment.check import check
+from kdexp.experiment.run import run as run_experiment
 from kdexp.sweeps import gpus
 from kdexp.sweeps.names import name_job, name_sweep
 from kdexp.sweeps.progress import Progress, command_line, seconds_left, settings, show_left
@@ -124,7 +125,7 @@ def test_a_preset_has_one_control_for_what_has_the_same(preset, axes, jobs):
 def test_a_preset_of_training_data_trains(tmp_path, store, preset, overrides):
     settings = ["experiment=smoke", "tracking=none", "trainer.max_epochs=1", "teacher.recipe.max_epochs=1"]
     config = compose([f"+sweep={preset}", *settings, *overrides], output_dir=tmp_path, store_dir=store)
-    found = run(config)
+    found = run_experiment(config)
     assert found["status"] == "completed"
     changed = [word.split("=")[0] for word in overrides if word.startswith("dataset.")]
     assert found["samples"]["train"] < 461 or not {"dataset.train_fraction", "dataset.imbalance_ratio"} & {*changed}
@@ -515,7 +516,7 @@ def test_slurm_is_asked_for_a_task_and_a_gpu_for_each_rank():
 def test_the_controls_of_soft_labels_train_and_are_calibrated(tmp_path, store):
     settings = ["experiment=[soft_label_controls,smoke]", "tracking=none", "trainer.max_epochs=1",
                 "teacher.recipe.max_epochs=1", "distillation=matched_smoothing"]  # fmt: skip
-    found = run(compose(settings, output_dir=tmp_path, store_dir=store))
+    found = run_experiment(compose(settings, output_dir=tmp_path, store_dir=store))
     assert (found["choices"]["loss"], found["alpha"]) == ("matched_smoothing", 0.1)
     measures = json.loads((tmp_path / "robustness.json").read_text())["measures"]
     assert {"ece", "ece_scaled", "nll_scaled"} <= set(measures["calibration"])
