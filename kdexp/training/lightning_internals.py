@@ -11,6 +11,7 @@ import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from importlib.metadata import version
 from itertools import zip_longest
 from operator import attrgetter
 from pkgutil import resolve_name
@@ -67,7 +68,9 @@ class Assumptions:
         found = self.broken(trainer)
         if found and trainer.is_global_zero:
             more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-            _warn_once(f"warning: Lightning {pl.__version__} has changed: {self.replacement}: {found[0]}{more}")
+            _warn_once(
+                f"warning: Lightning {version('pytorch-lightning')} has changed: {self.replacement}: {found[0]}{more}"
+            )
         return not found
 
 
@@ -103,9 +106,9 @@ def _calls(function: Any) -> tuple[str, ...]:
 
 def _called(node: ast.Call) -> str:
     name = ast.unparse(node.func).rpartition(".")[2]
-    of_hook = re.fullmatch(r"_call_(\w+?)_hooks?", name)
-    hooks = [argument.value for argument in node.args if isinstance(argument, ast.Constant)] if of_hook else []
-    return f"{of_hook[1]}.{hooks[0]}" if of_hook and hooks else name
+    kind = re.fullmatch(r"_call_(\w+?)_hooks?", name)
+    words = [word.value for word in node.args if isinstance(word, ast.Constant) and isinstance(word.value, str)]
+    return f"{kind[1]}.{words[0]}" if kind and words else name
 
 
 @cache
