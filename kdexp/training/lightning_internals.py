@@ -44,9 +44,10 @@ class Assumptions:
         """The assumptions that the installed Lightning breaks, a sentence each."""
         found = []
         for path, name in self.classes.items():
-            kind = type(_attribute(trainer, path))
-            if kind is not _named(name):
-                found.append(f"class: trainer.{path} must be of {name}, got {kind.__module__}:{kind.__qualname__}")
+            kind, expected = type(_attribute(trainer, path)), _named(name)
+            if kind is not expected:
+                got = "no such class" if expected is None else f"{kind.__module__}:{kind.__qualname__}"
+                found.append(f"class: trainer.{path} must be of {name}, got {got}")
         for name, parameters in self.signatures.items():
             function = _named(name)
             now = "nothing" if function is None else f"({' '.join(inspect.signature(function).parameters)})"

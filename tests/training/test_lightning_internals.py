@@ -12,10 +12,11 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loops import fetchers, fit_loop, training_epoch_loop
 from pytorch_lightning.trainer import trainer as trainer_module
+from pytorch_lightning.trainer.connectors import signal_connector
 
 from kdexp.config.compose import compose
 from kdexp.experiment.run import run
-from kdexp.training import fast_epoch_loop, lightning_internals
+from kdexp.training import child_ranks, fast_epoch_loop, lightning_internals
 from kdexp.training.lightning_internals import CHILD_RANKS, FAST_EPOCH_LOOP
 
 SMOKE = ["experiment=smoke", "tracking=none", "trainer.max_epochs=2", "dataset.source.train_samples=300"]
@@ -171,3 +172,16 @@ def test_where_lightning_has_changed_its_own_loop_trains_to_the_same_weights(
     )
     assert "_TrainingEpochLoop" in message or "scheduler_progress" in message
     assert "\n" not in message
+
+
+def test_where_lightning_has_changed_it_handles_signals_and_ranks_itself(fast, tmp_path, store, monkeypatch, caplog):
+    lightning_internals._warn_once.cache_clear()
+    kind = signal_connector._SignalConnector
+    own = kind.register_signal_handlers
+    monkeypatch.setattr(kind, "register_signal_handlers", lambda self, again=False: own(self))
+    monkeypatch.setattr(child_ranks, "take_over", lambda _: pytest.fail("kdexp's was used"))
+    with caplog.at_level(logging.WARNING, "kdexp"):
+        assert_equal(trained(tmp_path, store), fast)
+    (message,) = [line for line in caplog.messages if "Lightning" in line]
+    assert "Lightning's own handling of signals and ranks is used" in message
+    assert message.endswith("_SignalConnector.register_signal_handlers must take (self), got (self again)")
