@@ -159,8 +159,8 @@ def train(settings: Sequence[str], seed: int) -> list[dict[str, float]]:
     from kdexp.experiment.data import new_metrics
     from kdexp.experiment.experiment import Experiment
     from kdexp.metrics.evaluate import evaluate
-    from kdexp.training.fast_epoch_loop import Steps
     from kdexp.training.fit import ignore_known_warnings
+    from kdexp.training.lightning_internals import use_fast_epoch_loop
 
     torch.set_num_threads(1)
     given = [
@@ -202,7 +202,7 @@ def train(settings: Sequence[str], seed: int) -> list[dict[str, float]]:
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
     )
-    trainer.fit_loop.epoch_loop = Steps(trainer)
+    use_fast_epoch_loop(trainer)
     trainer.fit(module, datamodule=data.student)
     return rows
 

@@ -61,14 +61,14 @@ def test_a_wrong_setting_is_found_without_torch(setting):
     "check",
     [
         "check.check_values(compose.compose(['experiment=smoke', *given], output_dir='x'))",
-        "next(finished_run.robustness(compose.compose(given, 'eval', run='x')))",
+        "next(finished_robustness.robustness(compose.compose(given, 'eval', run='x')))",
     ],
     ids=["train", "eval"],
 )
 def test_a_wrong_setting_of_a_robustness_report_is_found_without_torch(check, setting, message):
     code = (
         "import sys\n"
-        "from kdexp.config import compose\nfrom kdexp.experiment import check, finished_run\n"
+        "from kdexp.config import compose\nfrom kdexp.experiment import check, finished_robustness\n"
         f"given = ['robustness=all', {setting!r}]\n"
         "try:\n"
         f"    {check}\n"

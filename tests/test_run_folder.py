@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from kdexp import results
 from kdexp.config.compose import compose, plain
-from kdexp.experiment.finished_run import robustness
+from kdexp.experiment.finished_robustness import robustness
 from kdexp.experiment.finished_run import run as measure
 from kdexp.experiment.run import run
 from kdexp.report.comparison import Comparison

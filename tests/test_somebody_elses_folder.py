@@ -23,7 +23,7 @@ from kdexp.cli import program
 from kdexp.cli.cache import verify
 from kdexp.config.compose import compose
 from kdexp.experiment import tracking, wandb_server
-from kdexp.experiment.finished_run import robustness
+from kdexp.experiment.finished_robustness import robustness
 from kdexp.experiment.finished_run import run as measure
 from kdexp.experiment.run import run
 from kdexp.report.runs import control_folder

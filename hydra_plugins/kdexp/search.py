@@ -12,15 +12,13 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from hydra_plugins.kdexp.sweeper import Stop, Sweeper, before_of
+from hydra_plugins.kdexp.sweeper import Sweeper
 from kdexp import results
-from kdexp.config.compose import plain, release_data
 from kdexp.config.require import is_count
-from kdexp.experiment.changes import data_digest
-from kdexp.experiment.check import check
 from kdexp.report.runs import Run, command_of
-from kdexp.sweeps import subprocess_runner
 from kdexp.sweeps.job import TRIAL
+from kdexp.sweeps.launch import Stop
+from kdexp.sweeps.stale import refuse_other_data
 from kdexp.sweeps.sweep import Job, Sweep
 
 if TYPE_CHECKING:
@@ -115,7 +113,7 @@ class Search(Sweeper):
             sweep.set_aside()
         self._study = study = optuna_study.Study(folder, space, metric=self.metric, pruner=self.pruner, seed=self.seed)
         self._recall(sweep)
-        _refuse_other_data(sweep, config)
+        refuse_other_data(sweep, config)
         opening = f"search {folder}: {self.trials} trials over {', '.join(space)}"
         return sweep, Progress(folder, opening, lambda: max(self.trials - len(study.trials()), 0))
 
@@ -127,7 +125,7 @@ class Search(Sweeper):
         least = {key: own[0] for key, own in values.items()}
         points = [least] + [least | {key: value} for key, own in values.items() for value in own[1:]]
         configs = [self._compose(self._cell(point)) for point in points]
-        subprocess_runner.check_all(check, configs)
+        self._check_all(configs)
         return configs[0]
 
     def _cell(self, point: Mapping[str, str], *, alone: bool = False) -> list[str]:
@@ -216,25 +214,6 @@ class Search(Sweeper):
 
 _ALONE = {"alpha": "1", "alpha_schedule.kind": "constant", "feature_loss": "[]"}
 """What makes a control of a point, whatever presets it has; besides, it has no scheme."""
-
-
-def _refuse_other_data(sweep: Sweep, config: DictConfig) -> None:
-    """See that what earlier trials found was found on these data: files may have changed where they lie.
-
-    Raises:
-        ValueError: it was not.
-    """
-    trials = [before_of(sweep.folder / state.job.folder) for state in sweep.states()]
-    trials = [trial for trial in trials if trial.get("data_content")]
-    if trials:
-        now = data_digest(plain(config))
-        release_data(samples_only=True)
-        others = sum(results.has_other_data(trial, now) for trial in trials)
-        if others:
-            raise ValueError(
-                f"sweep_name must be a search on the same data, got {sweep.folder}, with {others} trials on data that "
-                "have changed since; choose another sweep_name, or rerun=all to set them aside"
-            )
 
 
 def _distribution(override: Override) -> "BaseDistribution":

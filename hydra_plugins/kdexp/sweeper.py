@@ -1,15 +1,7 @@
 """Hydra's grid of values as a sweep that finishes, resumes and compares."""
 
-import _thread
-import logging
-import shlex
-import signal
 import sys
-import threading
-import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,28 +11,20 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from kdexp import results, signals
-from kdexp.config import exits, quick
 from kdexp.config.compose import plain, release_data
-from kdexp.config.foreign import check_folder
 from kdexp.config.identity import RUN_ONLY, fingerprint, is_control, run_fingerprint, run_key
-from kdexp.experiment.changes import data_digest, what_changed
 from kdexp.experiment.check import check, check_values
 from kdexp.experiment.metadata import LAUNCH
-from kdexp.experiment.ranks import rank
 from kdexp.pace import IMPORTING, said_meanwhile
-from kdexp.sweeps import subprocess_runner
-from kdexp.sweeps.jobs import track_gains
+from kdexp.sweeps import launch, subprocess_runner
 from kdexp.sweeps.names import name_job, name_sweep
-from kdexp.sweeps.sweep import Job, Sweep, link_wandb, placed, without_gain
+from kdexp.sweeps.stale import marked_stale
+from kdexp.sweeps.sweep import Job, Sweep, placed
 
 if TYPE_CHECKING:
     from kdexp.sweeps.progress import Progress
 
-log = logging.getLogger(__name__)
-
 _ROUNDS = 3
-_GRACE_SECONDS = 3.0
 
 
 class Sweeper(BasicSweeper):
@@ -117,37 +101,24 @@ class Sweeper(BasicSweeper):
             ValueError: a setting of one of the jobs breaks a rule; none was started.
         """
         assert self.config is not None
-        if rank() != 0:
-            raise ValueError("a sweep must be started by one process: kdexp starts the ranks of each job itself")
         if any(key == "output_dir" for given in self._given for key in given):
             raise ValueError(
                 "output_dir must be left to a sweep, which has a folder for each job in hydra.sweep.dir, "
                 f"got {self.config.output_dir}"
             )
-        subprocess_runner.warm_up()  # while the configurations are composed
         folder = Path(self.config.hydra.sweep.dir)
-        check_folder(folder, "sweep_name")  # a sweep that is continued may be somebody else's
-        if self.config.quick:
-            print(quick.NOTE, flush=True)
+        launch.begin(folder, is_quick=self.config.quick)
         with said_meanwhile(f"checking the settings of the jobs, and {IMPORTING} for it"):
             sweep, progress = self._begin(folder)
         OmegaConf.save(self.config, sweep.folder / "multirun.yaml")
-        with progress, sweep.watched(progress.show), Stop(sweep) as stop:
-            try:
-                self._work(sweep, stop)
-            except KeyboardInterrupt:
-                pass
-            except Exception as error:  # of the launcher's; those of jobs do not come here
-                print(f"error: {type(self.launcher).__name__}: {error}", file=sys.stderr)
-        self._show_end(sweep)
-        if not stop.number:
-            self._track_gains(sweep.folder)
-        if together := link_wandb(sweep.folder):
-            print(f"W&B           wandb leet {shlex.quote(str(together))}")
-        if stop.number:
-            exits.leave(signals.exit_code(stop.number), "interrupted")
-        if any(sweep.is_unfinished(state) for state in sweep.states()):
-            sys.exit(exits.FAILED)
+        launch.run(
+            sweep,
+            progress,
+            self._work,
+            self._show_end,
+            launcher=type(self.launcher).__name__,
+            tracking=plain(self.config.tracking),
+        )
 
     def _begin(self, folder: Path) -> tuple[Sweep, "Progress"]:
         from kdexp.sweeps.progress import (
@@ -159,7 +130,7 @@ class Sweeper(BasicSweeper):
         cells, configs = self._jobs()
         jobs = placed(folder, list(configs))
         if self.config.rerun != "all":
-            jobs = _told_what_is_stale(folder, jobs, list(configs.values()))
+            jobs = marked_stale(folder, jobs, list(configs.values()))
         sweep = Sweep(folder, jobs, command_line(sys.argv))
         if self.config.rerun == "all":
             sweep.set_aside()
@@ -167,21 +138,9 @@ class Sweeper(BasicSweeper):
         return sweep, Progress(folder, f"sweep {folder}: {len(jobs)} jobs{same}")
 
     def _show_end(self, sweep: Sweep) -> None:
-        from kdexp.report.terminal import show_sweep
-        from kdexp.sweeps.progress import show_left
+        launch.show_end(sweep)
 
-        show_sweep(sweep.folder)
-        show_left(sweep.folder, sweep.states(), sweep.command)
-
-    def _track_gains(self, folder: Path) -> None:
-        """Tell the trackers of runs that were done before their control what they gained over it."""
-        assert self.config is not None
-        late = without_gain(folder)
-        if late:
-            print(f"tracking      adding gain/* and control/* to {len(late)} runs that ended before their control")
-            track_gains(late, plain(self.config.tracking), folder / "tracking.log")
-
-    def _work(self, sweep: Sweep, stop: "Stop") -> None:
+    def _work(self, sweep: Sweep, stop: launch.Stop) -> None:
         # Again, for jobs that another launch was at, and that it left when it was stopped or killed.
         for _ in range(_ROUNDS):
             if not stop.number:
@@ -223,8 +182,16 @@ class Sweeper(BasicSweeper):
             job = self._job(cell, swept, configs[-1])
             jobs.setdefault(job.key, (job, configs[-1]))
         release_data(samples_only=True)  # each job loads its own
-        subprocess_runner.check_all(check, configs)
+        self._check_all(configs)
         return len(cells), dict(jobs.values())
+
+    def _check_all(self, configs: Sequence[DictConfig]) -> None:
+        """Check configurations.
+
+        Raises:
+            ValueError: a setting breaks a rule.
+        """
+        subprocess_runner.check_all(check, configs)
 
     def _compose(self, cell: Sequence[str]) -> DictConfig:
         """The configuration of a job, but for its folder.
@@ -258,80 +225,6 @@ class Sweeper(BasicSweeper):
         if is_control(values):
             self._controls.add(job.key)
         return job
-
-
-def _told_what_is_stale(folder: Path, jobs: Sequence[Job], configs: Sequence[DictConfig]) -> list[Job]:
-    """Tell the jobs that have run before whether that was with other data: files may have changed where they lie."""
-    digests: dict[str, str] = {}
-
-    def digest(values: Mapping[str, Any]) -> str:
-        source = fingerprint([values["dataset"]["source"], values["store_dir"]])
-        digests[source] = digests.get(source) or data_digest(values)
-        return digests[source]
-
-    told, changes = [], Counter[str]()
-    for job, config in zip(jobs, configs, strict=True):
-        before = before_of(folder / job.folder)
-        values = plain(config) | {"output_dir": str(folder / job.folder)}
-        changed = what_changed(before, values, digest) if before else ""
-        told.append(replace(job, stale=before["wandb_id"]) if changed else job)
-        changes.update([changed] if changed else [])
-    release_data(samples_only=True)
-    for changed, number in changes.items():
-        log.warning("warning: of jobs that ran before, %d run again: %s", number, changed)
-    return told
-
-
-def before_of(folder: Path) -> Mapping[str, Any]:
-    """What a run left in its folder; nothing where there is none, or it cannot be read."""
-    try:
-        return results.read(folder, "sweep")
-    except ValueError:
-        return {}
-
-
-class Stop:
-    """What Ctrl-C, SIGTERM and their like do to a sweep: the first asks its jobs to save and stop.
-
-    The launcher is left alone meanwhile: joblib's way to be interrupted is to kill. When the jobs have stopped, it
-    returns; if it does not, for jobs that are still in a queue, it is interrupted, as it is by a second Ctrl-C.
-
-    Attributes:
-        number: the signal that came; 0 before.
-    """
-
-    def __init__(self, sweep: Sweep) -> None:
-        self.number, self._asked = 0, 0.0
-        self._sweep = sweep
-        self._over = threading.Event()
-
-    def __enter__(self) -> "Stop":
-        before = {number: signal.getsignal(number) for number in signals.STOPPING}
-        self._before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
-        for number in self._before:
-            signal.signal(number, self._ask)
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._over.set()
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _ask(self, number: int, frame: Any) -> None:
-        now = time.monotonic()
-        if self.number:
-            if now - self._asked > signals.SAME_SECONDS:
-                subprocess_runner.hurry()
-                raise KeyboardInterrupt
-            return
-        self.number, self._asked = number, now
-        self._sweep.request_stop()
-        threading.Thread(target=self._follow, daemon=True).start()
-
-    def _follow(self) -> None:
-        self._sweep.wait(for_others=False)
-        if not self._over.wait(_GRACE_SECONDS):
-            _thread.interrupt_main()
 
 
 def _quoted(text: str) -> str:

@@ -4,7 +4,6 @@ import math
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import hydra
 from omegaconf import DictConfig
@@ -13,10 +12,8 @@ from kdexp import results
 from kdexp.cli import program
 from kdexp.config import exits
 from kdexp.config.compose import HYDRA_VERSION_BASE, one_line
-from kdexp.experiment.finished_run import TOLERANCE, robustness, run
-
-if TYPE_CHECKING:
-    pass
+from kdexp.experiment.finished_robustness import robustness
+from kdexp.experiment.finished_run import TOLERANCE, run
 
 
 def show(folder: Path, found: dict[str, float]) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from kdexp.config.identity import DISTILLATION_ONLY, RUN_ONLY, control_fingerprint, run_fingerprint
 from kdexp.naming import short_values
 from kdexp.report.run_group import RunGroup
-from kdexp.report.runs import DATA, Record, Run, read_reports
+from kdexp.report.runs import DATA, Record, Run, find, read_reports
 from kdexp.report.statistics import Estimate, Paired, paired, wilson
 
 log = logging.getLogger(__name__)
@@ -177,6 +177,12 @@ class Comparison:
 
 # Placebos: soft terms that know nothing of the teacher, or nothing but how sure it is.
 _PLACEBOS = ("matched_smoothing", "permuted_kd", "label_smoothing", "tf_kd")
+
+
+def of_sweep(folder: Path) -> Comparison:
+    """The runs of a sweep that were measured on test: of a search those of the best trial. None without a folder."""
+    found = find([folder])[0] if folder.is_dir() else []
+    return Comparison([run for run in found if run.metric("acc") is not None])
 
 
 def teachers_part(comparison: Comparison) -> Iterator[tuple[RunGroup, RunGroup, Paired]]:

@@ -12,6 +12,6 @@ import kdexp
 from kdexp.config.identity import own_source
 
 for module in walk_packages(kdexp.__path__, "kdexp."):
-    with suppress(ModuleNotFoundError):  # an extra's packages that are not there: no job can need the module
+    with suppress(ImportError):  # packages of an extra, or private names of Lightning's, that are not there
         import_module(module.name)
 own_source()

@@ -15,11 +15,10 @@ from pytorch_lightning.callbacks import Checkpoint, RichProgressBar
 from pytorch_lightning.loggers import Logger
 
 from kdexp import signals
-from kdexp.training import child_ranks
 from kdexp.training.checkpoints import Keeper, SafeCheckpoints, checkpoint_content, newest_good, refuse_foreign
 from kdexp.training.distiller import Distiller
 from kdexp.training.epoch_table import EpochTable
-from kdexp.training.fast_epoch_loop import Steps
+from kdexp.training.lightning_internals import use_child_ranks, use_fast_epoch_loop
 from kdexp.training.step_watch import Diverged
 
 log = logging.getLogger(__name__)
@@ -102,8 +101,8 @@ def fit(
         ignore_known_warnings()
         callbacks = [table, keeper, *([Judged(judge, table)] if judge is not None else [])]
         trainer = _trainer(settings, folder, callbacks, loggers, on_terminal=on_terminal)
-        trainer.fit_loop.epoch_loop = Steps(trainer)
-        child_ranks.take_over(trainer)
+        use_fast_epoch_loop(trainer)
+        use_child_ranks(trainer)
         if resumed is not None:
             log.info("%s: continuing from %s", title, resumed)
             table.restore(checkpoint_content(resumed), module.monitor)

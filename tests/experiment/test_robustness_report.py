@@ -22,7 +22,7 @@ from kdexp.config.identity import control_fingerprint, run_fingerprint
 from kdexp.experiment import robustness_evaluator, robustness_inputs
 from kdexp.experiment.data import Data
 from kdexp.experiment.experiment import Experiment
-from kdexp.experiment.finished_run import robustness
+from kdexp.experiment.finished_robustness import robustness
 from kdexp.experiment.finished_run import run as measure
 from kdexp.experiment.robustness_evaluator import RobustnessEvaluator
 from kdexp.experiment.robustness_report import run_subject

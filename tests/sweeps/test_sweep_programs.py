@@ -272,7 +272,7 @@ def test_jobs_whose_data_changed_run_again(command, tmp_path):
 def test_a_job_whose_name_looks_like_a_number_has_its_folder(command, tmp_path, monkeypatch):
     name = "875e9038"
     (tmp_path / "sitecustomize.py").write_text(
-        f"import kdexp.sweeps.sweep\nkdexp.sweep.name_job = lambda *a, **k: {name!r}\n"
+        f"import kdexp.sweeps.names\nkdexp.sweeps.names.name_job = lambda *a, **k: {name!r}\n"
     )
     command("kdexp-train", "-m", *SMOKE, "alpha=1", "trainer.max_epochs=1", PYTHONPATH=str(tmp_path))
     assert len(list(tmp_path.glob(f"multirun/*/{name}/results.json"))) == 1

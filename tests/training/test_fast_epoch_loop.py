@@ -45,7 +45,7 @@ def test_the_short_loop_leaves_the_checkpoint_and_the_table_of_lightnings_to_the
     run(compose([*SMOKE, *overrides], output_dir=tmp_path / "short", store_dir=store))
     assert steps
     assert all(steps)
-    monkeypatch.setattr(fit, "Steps", lambda trainer: trainer.fit_loop.epoch_loop)
+    monkeypatch.setattr(fit, "use_fast_epoch_loop", lambda trainer: None)
     steps.clear()
     run(compose([*SMOKE, *overrides], output_dir=tmp_path / "lightning", store_dir=store))
     assert not steps

@@ -1,0 +1,110 @@
+"""The robustness report of a finished run, or of each run of a sweep."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from kdexp.config.compose import plain
+from kdexp.experiment.finished_run import FinishedRun
+from kdexp.pace import IMPORTING, said_meanwhile
+from kdexp.robustness import configured
+
+if TYPE_CHECKING:
+    from kdexp.experiment.robustness_evaluator import Subject
+
+log = logging.getLogger(__name__)
+
+
+def robustness(config: DictConfig) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Evaluate the robustness of teacher, control and student of a run, or of each run of a sweep.
+
+    Args:
+        config: conf/eval.yaml, with robustness.
+
+    Yields:
+        Each run's folder and the content of its robustness.json, which has been written; last the sweep's.
+
+    Raises:
+        ValueError: a setting that makes no sense; no completed run; no control.
+        FileNotFoundError: weights or data are gone.
+    """
+    if (config.run is None) == (config.sweep_dir is None):
+        raise ValueError(f"one of run and sweep must be given, got run={config.run} sweep={config.sweep_dir}")
+    if config.control not in ("auto", "find", "none"):
+        raise ValueError(f"control must be auto, find or none, got {config.control}")
+    configured.check(plain(config.robustness))
+    if config.run is not None:
+        folder = Path(config.run)
+        yield folder, _report(config, folder)
+    else:
+        yield from _of_sweep(config, Path(config.sweep_dir))
+
+
+def _of_sweep(config: DictConfig, sweep: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    from kdexp.report.comparison import of_sweep
+    from kdexp.report.robustness import over_seeds  # here: --help must not wait for tables and figures
+    from kdexp.report.robustness_json import write_together
+
+    comparison = of_sweep(sweep)
+    if not comparison.groups:
+        raise ValueError(f"sweep must be a folder with completed runs in it, got {sweep}")
+    groups = comparison.distilled or comparison.controls  # a control is measured with those it is for
+    reports: dict[Path, dict[str, Any]] = {}
+    for folder in (run.folder for group in groups for run in group.runs):
+        log.info("%s", folder)
+        reports[folder] = _report(config, folder)
+        yield folder, reports[folder]
+    together = over_seeds(groups, reports)
+    write_together(together, sweep)
+    yield sweep, together
+
+
+def _report(config: DictConfig, folder: Path) -> dict[str, Any]:
+    finished = FinishedRun(folder, config, robustness=config.robustness)
+    experiment, device = finished.experiment, finished.device
+    with said_meanwhile(IMPORTING):
+        from kdexp.experiment.robustness_evaluator import RobustnessEvaluator  # here: --help must not wait for torch
+        from kdexp.experiment.robustness_report import run_subject, subjects
+        from kdexp.experiment.run_tracking import track_robustness
+
+    with finished.building():
+        finished.warn_of_other_data()
+        evaluator = RobustnessEvaluator(experiment, device)
+        own = run_subject(experiment, folder, device)
+    is_control, control = finished.results["is_control"], None
+    if not is_control and config.control != "none":
+        control = _control(config, finished)
+    with finished.building():
+        compared = subjects(experiment, own, device, is_control=is_control, control=control)
+    report = evaluator.report(compared, folder)
+    track_robustness(experiment.config, folder, finished.results, report)
+    return report
+
+
+def _control(config: DictConfig, distilled: FinishedRun) -> "Subject":
+    from kdexp.experiment.robustness_report import run_subject
+    from kdexp.experiment.single_run import train_control
+    from kdexp.report.runs import control_folder
+
+    # One that control=auto trained lies in the folder of its run, and serves the sweep's other runs of that seed.
+    folder = distilled.folder
+    places = [folder.parent, folder, *(sorted(folder.parent.iterdir()) if config.sweep_dir else [])]
+    found = next((there for place in places if (there := control_folder(distilled.results, place)) is not None), None)
+    if found is None:
+        if config.control == "find":
+            raise ValueError(
+                f"control must be found beside the run, got none in {folder.parent}: control=auto trains it, "
+                "control=none does without"
+            )
+        found = folder / "control"
+        log.info(
+            "control (baseline: the same student without a teacher): none beside the run, training it in %s, %d epochs",
+            found,
+            distilled.experiment.config.trainer.max_epochs,
+        )
+        train_control(distilled.experiment, found)
+    own = FinishedRun(found, config, setting="control")
+    return run_subject(own.experiment, found, distilled.device)
