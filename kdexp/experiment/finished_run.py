@@ -14,7 +14,7 @@ from kdexp.config.foreign import check_folder, stored
 from kdexp.config.places import moved
 from kdexp.pace import IMPORTING, said_meanwhile
 from kdexp.robustness import configured
-from kdexp.schemes import prior_runs
+from kdexp.schemes.configured import steps
 
 if TYPE_CHECKING:
     import torch
@@ -215,5 +215,5 @@ def _values(config: DictConfig, folder: Path, saved: Mapping[str, Any]) -> dict[
     check_folder(folder, "run")
     own = moved(stored(saved["config"]), data_dir=config.data_dir, store_dir=config.store_dir)
     with _built_from(folder):
-        *_, (_, last) = prior_runs.steps(own | {"output_dir": str(folder)})
+        *_, (_, last) = steps(own | {"output_dir": str(folder)})
     return last

@@ -25,7 +25,8 @@ from kdexp.experiment.check import check
 from kdexp.experiment.metadata import run_metadata
 from kdexp.experiment.ranks import rank
 from kdexp.pace import IMPORTING, said_meanwhile
-from kdexp.schemes import prior_runs
+from kdexp.schemes.configured import scheme_of, steps
+from kdexp.schemes.prior_runs import folder as prior_folder
 
 if TYPE_CHECKING:
     from kdexp.experiment.experiment import Experiment
@@ -99,7 +100,7 @@ def _run(
     started = time.perf_counter()
     names = []
     with recording_on_rank_0(folder, run_metadata(values, overrides, earlier)) as record:
-        for name, step in prior_runs.steps(values):
+        for name, step in steps(values):
             if name:
                 names.append(name)
                 record["steps"] = names
@@ -107,9 +108,9 @@ def _run(
             else:
                 distill((make or Experiment)(OmegaConf.create(step)), folder, record, pruner)
         if rank() == 0:
-            if config.scheme.get("ensemble") and names and pruner is None:
+            if scheme_of(values["scheme"]).ensemble and names and pruner is None:
                 record["ensemble"] = ensemble(
-                    Experiment(config), [*(prior_runs.folder(values, name) for name in names), folder]
+                    Experiment(config), [*(prior_folder(values, name) for name in names), folder]
                 )
             record["cost"]["seconds"]["total"] = time.perf_counter() - started
             if earlier.get("status") == "completed":  # a trial of a search that is chosen: it was trained before

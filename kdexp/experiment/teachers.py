@@ -13,15 +13,16 @@ from torch import nn
 from kdexp import run_folder
 from kdexp.config import quick
 from kdexp.config.compose import plain
+from kdexp.config.identity import has_attack
 from kdexp.config.objects import instantiate
 from kdexp.experiment.data import Data
-from kdexp.experiment.distillers import adversarial
 from kdexp.experiment.keys import teacher_key, weights_file
 from kdexp.experiment.networks import build_network, laid_out
 from kdexp.metrics import monitor
 from kdexp.models.benchmark_names import BENCHMARK_NAMES
+from kdexp.schemes.base import Parts
+from kdexp.schemes.configured import scheme_of
 from kdexp.teacher.store import load_or_train
-from kdexp.training.distiller import Distiller
 from kdexp.training.fit import fit
 from kdexp.weights import load_weights
 
@@ -104,9 +105,8 @@ class Teachers:
         torch.manual_seed(recipe.seed)
         learner = laid_out(build_network(member, setting, dataset), recipe.channels_last, self._device)
         own = self._data.for_teacher(member, setting)
-        scheme = recipe.get("scheme")
-        kind = adversarial(scheme, dataset, f"{setting}.recipe.scheme") if scheme else Distiller
-        module = kind(
+        scheme = scheme_of(plain(recipe).get("scheme"), f"{setting}.recipe.scheme")
+        module = scheme.distiller(Parts(dataset))(
             learner,
             instantiate(recipe.optimizer, "optimizer"),
             task=dataset.task,
@@ -115,7 +115,9 @@ class Teachers:
             label_smoothing=recipe.label_smoothing,
             seed=recipe.seed,
         )
-        module.monitor, module.tie_breaker = monitor.rule(recipe.get("monitor"), dataset, attacked=bool(scheme))
+        module.monitor, module.tie_breaker = monitor.rule(
+            recipe.get("monitor"), dataset, attacked=has_attack(recipe.get("scheme"))
+        )
         settings = {
             "accelerator": self._trainer.accelerator,
             "devices": 1,
