@@ -186,7 +186,6 @@ MANY_IMPORTS = {
     "hydra_plugins.kdexp.search": 13,
     "hydra_plugins.kdexp.sweeper": 18,
     "kdexp.doctor.run_checks": 16,
-    "kdexp.experiment.distillers": 14,
     "kdexp.experiment.evaluation": 13,
     "kdexp.experiment.experiment": 15,
     "kdexp.experiment.finished_run": 20,

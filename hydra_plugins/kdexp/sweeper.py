@@ -23,8 +23,7 @@ from kdexp import results, signals
 from kdexp.config import exits, quick
 from kdexp.config.compose import plain, release_data
 from kdexp.config.foreign import check_folder
-from kdexp.config.identity import RUN_ONLY, fingerprint, is_control, run_fingerprint, run_key
-from kdexp.config.renamed import before
+from kdexp.config.identity import fingerprint, is_control, run_fingerprint, run_key, without_run_only
 from kdexp.experiment.changes import data_digest, what_changed
 from kdexp.experiment.check import check, check_values
 from kdexp.experiment.metadata import LAUNCH
@@ -84,7 +83,8 @@ class Sweeper(BasicSweeper):
     def _name(self, config: DictConfig) -> str:
         swept = [key.lstrip("+~") for key in self._swept()]
         fixed: Any = OmegaConf.to_container(config, resolve=False)
-        fixed = before({key: value for key, value in fixed.items() if key not in ("hydra", *RUN_ONLY)})
+        fixed = without_run_only(fixed)
+        del fixed["hydra"]
         if not config.quick:  # sweeps that were begun before there was such a setting have none
             del fixed["quick"]
         own = {key for grid in self._grids for key in (*self.params, *grid)}

@@ -16,7 +16,7 @@ from kdexp.config.compose import HYDRA_VERSION_BASE, one_line, plain
 from kdexp.config.foreign import check_folder, printable, stored
 from kdexp.config.require import is_count
 from kdexp.experiment.check import check
-from kdexp.schemes.configured import steps
+from kdexp.schemes.base import steps
 
 TOLERANCE = 1e-2
 """Of an output. On the machine that kept them the answers are equal; on another, or a GPU, they differ by less than

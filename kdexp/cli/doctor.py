@@ -11,7 +11,7 @@ from kdexp.config import exits
 from kdexp.config.compose import HYDRA_VERSION_BASE, one_line, plain
 from kdexp.doctor.finding import Finding
 from kdexp.experiment.check import check
-from kdexp.schemes.configured import steps
+from kdexp.schemes.base import steps
 
 # It takes what kdexp-train takes, and leaves nothing where it is called.
 _OVERRIDES = (

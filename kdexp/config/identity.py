@@ -52,6 +52,11 @@ def run_fingerprint(config: Mapping[str, Any]) -> str:
     return control_fingerprint(config) if is_control(config) else _fingerprint_without(config, RUN_ONLY)
 
 
+def without_run_only(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that say what is computed, by the keys that they have in older files, too."""
+    return before({key: value for key, value in config.items() if key not in RUN_ONLY})
+
+
 def control_fingerprint(config: Mapping[str, Any]) -> str:
     """Identifies the control of a run: the same student, data, recipe and seed, without a teacher.
 

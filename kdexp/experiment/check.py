@@ -14,7 +14,7 @@ from kdexp.data.settings import check_classes
 from kdexp.experiment.members import has_no_place_for_teachers, named_teachers, teachers
 from kdexp.experiment.settings import check_tracking
 from kdexp.robustness import configured
-from kdexp.schemes.configured import scheme_of
+from kdexp.schemes.base import scheme_of
 from kdexp.teacher.settings import CACHE_MODES, check_teacher
 from kdexp.training.settings import PRECISIONS, check_distillation, check_monitor, check_rate, check_trainer
 

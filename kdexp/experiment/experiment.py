@@ -12,18 +12,15 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from kdexp.config.compose import compose, plain
-from kdexp.config.identity import is_control
 from kdexp.contracts import Pair
 from kdexp.experiment import losses, networks
 from kdexp.experiment.data import Data
 from kdexp.experiment.distillers import build_distiller
-from kdexp.experiment.keys import input_statistics
 from kdexp.experiment.members import has_soft_term, teachers
 from kdexp.experiment.teacher_memory import TeacherMemory
 from kdexp.experiment.teacher_outputs import teacher_cache
 from kdexp.experiment.teachers import Teachers
-from kdexp.schemes.base import Parts, Scheme
-from kdexp.schemes.configured import scheme_of
+from kdexp.schemes.base import Parts, Scheme, scheme_of_run
 from kdexp.teacher.cached_outputs import TeacherOutputCache
 from kdexp.teacher.teacher import Teacher
 from kdexp.training.distiller import Distiller
@@ -94,7 +91,7 @@ class Experiment:
     @cached_property
     def scheme(self) -> Scheme:
         """The chosen scheme; that of a plain run where none is chosen, and for a control."""
-        return Scheme() if is_control(self.config) else scheme_of(self.values["scheme"])
+        return scheme_of_run(self.values)
 
     @cached_property
     def members(self) -> dict[str, DictConfig]:
@@ -130,7 +127,7 @@ class Experiment:
             built,
             task=self.config.dataset.task,
             data=(list(self.config.dataset.mean), list(self.config.dataset.std)),
-            expects=[input_statistics(*each) for each in zip(self.members.values(), built, strict=True)],
+            expects=every.input_statistics(built),
             precision=self.config.teacher.precision,
         )
 

@@ -14,7 +14,7 @@ from kdexp.config.foreign import check_folder, stored
 from kdexp.config.places import moved
 from kdexp.pace import IMPORTING, said_meanwhile
 from kdexp.robustness import configured
-from kdexp.schemes.configured import steps
+from kdexp.schemes.base import steps
 
 if TYPE_CHECKING:
     import torch

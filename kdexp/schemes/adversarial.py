@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdexp.config.identity import is_control
 from kdexp.config.require import is_number, require
 from kdexp.contracts import Batch, Task, as_batch
 from kdexp.data.settings import Dataset
@@ -21,7 +20,6 @@ from kdexp.metrics.rows import right
 from kdexp.robustness.attacks import PIXELS, Attack, Objective, in_eval_mode
 from kdexp.schemes.base import Parts, Scheme
 from kdexp.training.distiller import Distiller
-from kdexp.training.terms import weighted_term
 
 Terms = dict[str, tuple[float, Tensor]]
 
@@ -70,21 +68,6 @@ class AdversarialScheme(Scheme, ABC):
 
 def _has_images(dataset: Dataset) -> bool:
     return len(dataset.input_shape) == 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class RobustDistillation(AdversarialScheme):
-    """One that learns from a teacher."""
-
-    def check_run(self, config: Any, teachers: Mapping[str, Any]) -> None:
-        """Check that there is a teacher whose outputs are not cached: attacked samples are always new."""
-        super().check_run(config, teachers)
-        if is_control(config):
-            return
-        rule = f"must be one that asks a teacher with scheme={self.name}"
-        require(bool(teachers), "loss", rule, config.loss["_target_"])
-        cache = config.teacher.get("cache", "none")
-        require(cache == "none", "teacher.cache", f"must be none with scheme={self.name}", cache)
 
 
 class AdversarialDistiller(Distiller):
@@ -158,28 +141,6 @@ class AdversarialDistiller(Distiller):
         super().on_validation_epoch_end()
         self.log_epoch("val", {"robust_acc": self._robust_acc.compute()})
         self._robust_acc.reset()
-
-
-class RobustDistiller(AdversarialDistiller):
-    """What those with a teacher share."""
-
-    def teacher_logits(self, inputs: Tensor) -> Tensor:
-        """The teacher's logits, (N, C)."""
-        assert self.teacher is not None
-        return self.teacher(inputs, self.temperature).logits
-
-    def soft_value(self, logits: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
-        """The soft loss of the student's and the teacher's logits; a scalar."""
-        assert self.soft_loss is not None
-        value: Tensor = self.soft_loss(logits, teacher, target)
-        return value
-
-    def distilled_terms(self, clean: Tensor, target: Tensor, soft: Callable[[], Tensor]) -> Terms:
-        """``alpha * CE(clean, target) + (1 - alpha) * soft()``."""
-        return {
-            "hard": weighted_term(self.alpha, self.hard, clean, target),
-            "soft": weighted_term((1 - self.alpha) * self.weights.soft, soft),
-        }
 
 
 def divergence(first: Tensor, second: Tensor, task: Task) -> Tensor:

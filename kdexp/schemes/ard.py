@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from kdexp.contracts import Batch
-from kdexp.schemes.adversarial import AdversarialDistiller, RobustDistillation, RobustDistiller, Terms
+from kdexp.schemes.adversarial import AdversarialDistiller, Terms
+from kdexp.schemes.robust_distillation import RobustDistillation, RobustDistiller
 
 
 @dataclass(frozen=True, kw_only=True)

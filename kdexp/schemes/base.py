@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from kdexp.config import trust
+from kdexp.config.identity import is_control
 from kdexp.config.require import require
 from kdexp.data.settings import Dataset
 
@@ -125,3 +127,45 @@ def check_networks(setting: str, networks: Mapping[str, Mapping[str, Any]], data
     for name, network in networks.items():
         found, wanted = network.get("num_classes"), dataset.num_outputs
         require(found == wanted, f"{setting}.{name}.num_classes", f"must be {wanted}", found)
+
+
+def scheme_of(settings: Mapping[str, Any] | None, setting: str = "scheme") -> Scheme:
+    """The scheme of its settings.
+
+    Args:
+        settings: in plain values; empty or None: no scheme is chosen.
+        setting: where they stand, for messages.
+
+    Raises:
+        ValueError: they name no scheme, or are not its settings.
+    """
+    if not settings:
+        return Scheme()
+    if "_target_" not in settings:
+        raise ValueError(f"{setting}._target_ must be given, as an option of conf/scheme does, got {dict(settings)}")
+    make = trust.find(settings["_target_"], "scheme", f"{setting}.")
+    try:
+        scheme = make(**{key: value for key, value in settings.items() if key != "_target_"})
+    except TypeError as error:  # an argument that it does not have, or lacks
+        raise ValueError(f"{setting}: {error}") from error
+    if not isinstance(scheme, Scheme):
+        raise ValueError(f"{setting}._target_ must be a kdexp.schemes.base.Scheme, got {settings['_target_']}")
+    return scheme
+
+
+def scheme_of_run(values: Mapping[str, Any]) -> Scheme:
+    """The scheme of a run; that of a plain run for a control.
+
+    Args:
+        values: its configuration, in plain values.
+    """
+    return Scheme() if is_control(values) else scheme_of(values["scheme"])
+
+
+def steps(values: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The runs that come before a run, in their order, and at last that: see `Scheme.prior_runs`.
+
+    Args:
+        values: the run's configuration, in plain values.
+    """
+    yield from scheme_of_run(values).prior_runs(values)

@@ -12,7 +12,8 @@ from kdexp.config.require import is_number, require
 from kdexp.contracts import UNLABELED, Batch
 from kdexp.data.settings import Dataset
 from kdexp.losses.outcomes import class_numbers, of_class, outcomes
-from kdexp.schemes.adversarial import AdversarialDistiller, RobustDistillation, RobustDistiller, Terms, divergence
+from kdexp.schemes.adversarial import AdversarialDistiller, Terms, divergence
+from kdexp.schemes.robust_distillation import RobustDistillation, RobustDistiller
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from kdexp.config.require import is_number, require
 from kdexp.contracts import Batch
 from kdexp.data.settings import Dataset
-from kdexp.schemes.adversarial import AdversarialDistiller, RobustDistillation, RobustDistiller, Terms
+from kdexp.schemes.adversarial import AdversarialDistiller, Terms
+from kdexp.schemes.robust_distillation import RobustDistillation, RobustDistiller
 
 
 @dataclass(frozen=True, kw_only=True)

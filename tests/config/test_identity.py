@@ -27,7 +27,7 @@ from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.keys import teacher_key
 from kdexp.experiment.members import teachers
 from kdexp.experiment.robustness_evaluator import RobustnessEvaluator
-from kdexp.schemes.configured import steps
+from kdexp.schemes.base import steps
 from kdexp.weights import state_digest
 
 CONTENT = "0" * 64

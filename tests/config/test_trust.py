@@ -43,7 +43,7 @@ TEXTS = {
     | {"file", "val", "test", "labels", "val_labels", "test_labels", "folder"}
     | {"label", "columns", "drop", "words", "missing", "inputs", "layout", "image"},
     "loss": {"task", "args", "kwargs"},
-    "scheme": {"name", "teacher"},
+    "scheme": {"name", "teacher"} | {"assistants", "attack", "peers", "source"},  # the latter are settings by name
     "axis": {"name", "dataset", "pairs", "kinds"},
     "perturbation": {"applies_to", "family", "large", "operator", "parameter", "small"},
 }
