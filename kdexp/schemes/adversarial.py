@@ -43,6 +43,7 @@ class AdversarialScheme(Scheme, ABC):
     def check(self, setting: str, dataset: Dataset) -> None:
         """Check the attack."""
         super().check(setting, dataset)
+        require(isinstance(self.attack, Mapping), f"{setting}.attack", "must be the settings of an attack", self.attack)
         for key, value in self.attack.items():
             numeric = key in ("eps", "steps", "step_size")
             require(not numeric or is_number(value), f"{setting}.attack.{key}", "must be a number", value)

@@ -124,6 +124,7 @@ def check_networks(setting: str, networks: Mapping[str, Mapping[str, Any]], data
     Raises:
         ValueError: one line with the setting, the rule and the value.
     """
+    require(isinstance(networks, Mapping), setting, "must be networks by name", networks)
     for name, network in networks.items():
         found, wanted = network.get("num_classes"), dataset.num_outputs
         require(found == wanted, f"{setting}.{name}.num_classes", f"must be {wanted}", found)
@@ -142,7 +143,7 @@ def scheme_of(settings: Mapping[str, Any] | None, setting: str = "scheme") -> Sc
     if not settings:
         return Scheme()
     if "_target_" not in settings:
-        raise ValueError(f"{setting}._target_ must be given, as an option of conf/scheme does, got {dict(settings)}")
+        raise ValueError(f"{setting}._target_ must be given, as conf/scheme does, got name={settings.get('name')}")
     make = trust.find(settings["_target_"], "scheme", f"{setting}.")
     try:
         scheme = make(**{key: value for key, value in settings.items() if key != "_target_"})
