@@ -2,15 +2,20 @@
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
+from small_training import CLASSES, network, sgd, train
 
 from kdexp.config.compose import compose, plain
 from kdexp.experiment.check import check
-from kdexp.schemes.base import scheme_of
+from kdexp.losses.kd import KD
+from kdexp.schemes.base import Parts, scheme_of
+from kdexp.teacher.teacher import Teacher
 
 SCHEME = '''
 from dataclasses import dataclass
@@ -90,6 +95,24 @@ def test_a_class_that_is_no_scheme_is_refused_in_one_line(own, monkeypatch):
     monkeypatch.setenv("KDEXP_TRUST", "no_scheme")
     with pytest.raises(ValueError, match=r"^scheme\._target_ must be a kdexp.schemes.base.Scheme, got no_scheme.Sure$"):
         scheme_of(node)
+
+
+def test_the_scheme_of_the_documentation_trains(tmp_path, monkeypatch):
+    text = (Path(__file__).parents[2] / "docs" / "own_training.md").read_text()
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "Scheme" in block]
+    (settings,) = [block for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "my_schemes" in block]
+    (tmp_path / "documented.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("KDEXP_TRUST", "documented")
+    scheme = scheme_of(yaml.safe_load(settings.replace("my_schemes", "documented")))
+    dataset = compose(["experiment=smoke"], output_dir="x").dataset
+    scheme.check("scheme", dataset)
+    make = scheme.distiller(Parts(dataset, Teacher([network(9)])))
+    module = make(network(), sgd, num_outputs=CLASSES, soft_loss=KD(2.0), temperature=2.0)
+    logged = train(module, epochs=1).callback_metrics
+    parts = {"hard": 0.1, "soft": 0.9, "size": 0.01}
+    total = sum(weight * float(logged[f"train/loss_{part}"]) for part, weight in parts.items())
+    assert logged["train/loss"] == pytest.approx(total, rel=1e-5)
 
 
 @pytest.mark.parametrize(

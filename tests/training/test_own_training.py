@@ -52,7 +52,7 @@ def test_the_loop_of_the_documentation_runs():
 
 @pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers", "ignore:The number of training")
 def test_the_trainer_of_the_documentation_runs(tmp_path, monkeypatch):
-    (block,) = [block for block in BLOCKS if "Distiller(" in block]
+    (block,) = [block for block in BLOCKS if "trainer.fit(" in block]
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     exec(block, names)
