@@ -184,7 +184,6 @@ def test_names_with_an_underscore_are_used_in_their_own_module_alone():
 
 MANY_IMPORTS = {
     "kdexp.doctor.run_checks": 16,
-    "kdexp.experiment.distillers": 14,
     "kdexp.experiment.evaluation": 13,
     "kdexp.experiment.experiment": 15,
     "kdexp.experiment.robustness_evaluator": 14,

@@ -620,7 +620,6 @@ def test_a_control_whose_folder_leads_out_is_not_used(attack):
         (["teacher", "recipe"], {}, "KeyError: 'label_noise'"),
         (["augment", "transforms"], [{}], "TypeError: 'dict' object is not callable"),
         (["loss"], {}, "Missing key _target_"),
-        (["scheme"], {"name": "born_again"}, "KeyError: 'generations'"),
         (["student", "num_classes"], 10**12, "RuntimeError: .*allocate"),
         (["student"], TIMM | {"name": "resnet18", "features_only": True, "feature_cls": "os.system"}, "AssertionError"),
     ],
@@ -633,6 +632,13 @@ def test_settings_that_cannot_be_built_are_one_line(attack, names, value, said):
     attack.write()
     rule = rf"^run must have settings that can be built, got {attack.folder}: [^\n]*{said}[^\n]*$"
     with pytest.raises(ValueError, match=rule):
+        measure(compose([f"run={attack.folder}"], "eval"))
+
+
+def test_so_is_a_scheme_that_lacks_a_setting(attack):
+    attack.config["scheme"] = {"name": "born_again"}
+    attack.write()
+    with pytest.raises(ValueError, match=r"^scheme: BornAgain\.__init__\(\) missing 1 [^\n]*'generations'$"):
         measure(compose([f"run={attack.folder}"], "eval"))
 
 

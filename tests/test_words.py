@@ -19,7 +19,7 @@ WORDS = {
     r"ask(s|ed|ing)? (its|the|a) teacher": "run the teacher",
     r"representation (loss|term)": "feature distillation loss",
     r"(wrong|hidden) labels": "noisy labels, unlabeled samples",
-    r"best trial": "best trial",
+    r"chosen point": "best trial",
     r"\brehears": "dry build",
     r"\bexaminations?\b": "robustness evaluation",
     r"\bheeds\b": "depends on",

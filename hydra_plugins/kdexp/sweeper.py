@@ -12,7 +12,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from kdexp.config.compose import plain, release_data
-from kdexp.config.identity import RUN_ONLY, fingerprint, is_control, run_fingerprint, run_key
+from kdexp.config.identity import fingerprint, is_control, run_fingerprint, run_key, without_run_only
 from kdexp.experiment.check import check, check_values
 from kdexp.experiment.metadata import LAUNCH
 from kdexp.pace import IMPORTING, said_meanwhile
@@ -67,7 +67,8 @@ class Sweeper(BasicSweeper):
     def _name(self, config: DictConfig) -> str:
         swept = [key.lstrip("+~") for key in self._swept()]
         fixed: Any = OmegaConf.to_container(config, resolve=False)
-        fixed = {key: value for key, value in fixed.items() if key not in ("hydra", *RUN_ONLY)}
+        fixed = without_run_only(fixed)
+        del fixed["hydra"]
         if not config.quick:  # sweeps that were begun before there was such a setting have none
             del fixed["quick"]
         own = {key for grid in self._grids for key in (*self.params, *grid)}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kdexp.config import trust
+from kdexp.config.renamed import upgrade
 
 VARIABLES = ("KDEXP_DATA_DIR", "KDEXP_STORE_DIR", "HOME")
 """What a configuration may read from the environment: its values are written into results.json and sent to trackers."""
@@ -37,6 +38,7 @@ def stored(config: Mapping[str, Any]) -> dict[str, Any]:
     for setting, text in _texts(config):
         if "${" in text:
             raise ValueError(f"config.{setting} must be a plain value in a file of results, got {text!r}")
+    config = upgrade(config)
     trust.check(config)
     own: dict[str, Any] = _without_downloads(config)
     readers = os.environ.get("KDEXP_STORE_DIR") or str(Path.home() / ".cache" / "kdexp")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kdexp.config import trust
+from kdexp.config.renamed import before
 
 
 def fingerprint(content: Any) -> str:
@@ -51,6 +52,11 @@ def run_fingerprint(config: Mapping[str, Any]) -> str:
     return control_fingerprint(config) if is_control(config) else _fingerprint_without(config, RUN_ONLY)
 
 
+def without_run_only(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that say what is computed, by the keys that they have in older files, too."""
+    return before({key: value for key, value in config.items() if key not in RUN_ONLY})
+
+
 def control_fingerprint(config: Mapping[str, Any]) -> str:
     """Identifies the control of a run: the same student, data, recipe and seed, without a teacher.
 
@@ -60,7 +66,7 @@ def control_fingerprint(config: Mapping[str, Any]) -> str:
 
 
 def _fingerprint_without(config: Mapping[str, Any], ignored: Sequence[str]) -> str:
-    content = {key: value for key, value in as_typed(config).items() if key not in ignored}
+    content = {key: value for key, value in as_typed(before(config)).items() if key not in ignored}
     if not content.get("quick"):  # fingerprints of runs before there was such a setting have none
         content.pop("quick", None)
     content["dataset"] = _without_folder(content["dataset"])
@@ -129,19 +135,21 @@ def _without_folder(dataset: Mapping[str, Any]) -> dict[str, Any]:
     return {**dataset, "source": source}
 
 
-ADVERSARIAL_TRAINING = ("pgd_at", "trades")
-"""Schemes that train on adversarial examples without a teacher; a teacher's own recipe may have one."""
-ROBUST_DISTILLATION = ("ard", "rslad", "iad", "adaad")
-"""Schemes that distill on adversarial examples."""
-
-
 def is_control(config: Any) -> bool:
-    """Whether the student is trained alone: alpha is 1 to the end, no representation is compared, nothing attacks."""
+    """Whether the student is trained alone: alpha is 1 to the end, no representation is compared, nothing attacks.
+
+    A scheme without a teacher (``scheme.teacher=none``) is none: it is another training of the student alone.
+    """
     schedule = config["alpha_schedule"]
     always = config["alpha"] == 1 and (schedule["kind"] == "constant" or schedule["final"] == 1)
-    return bool(always and not config["feature_loss"] and config["scheme"].get("name") not in ADVERSARIAL_TRAINING)
+    return bool(always and not config["feature_loss"] and config["scheme"].get("teacher") != "none")
 
 
 def is_attacked(config: Any) -> bool:
     """Whether the student is trained on adversarial examples."""
-    return not is_control(config) and config["scheme"].get("name") in ADVERSARIAL_TRAINING + ROBUST_DISTILLATION
+    return not is_control(config) and has_attack(config["scheme"])
+
+
+def has_attack(scheme: Mapping[str, Any] | None) -> bool:
+    """Whether a scheme, the run's or that of a teacher's recipe, trains on adversarial examples."""
+    return "attack" in (scheme or {})

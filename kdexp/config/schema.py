@@ -7,6 +7,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from kdexp.config import typed
+from kdexp.config.renamed import upgrade
 from kdexp.data.settings import Augment, Dataset
 from kdexp.experiment.settings import Tracking
 from kdexp.training.settings import Schedule, Trainer
@@ -52,9 +53,9 @@ def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
         config: plain values, of this kdexp or an earlier one.
 
     Returns:
-        The configuration, with the defaults of settings that did not exist when it was written.
+        The configuration, with the defaults of settings that did not exist when it was written, and today's keys.
 
     Raises:
         ValueError: a setting without a default is missing, or one has a value of the wrong type.
     """
-    return typed.complete(config, Config, "config")
+    return upgrade(typed.complete(config, Config, "config"))

@@ -63,6 +63,7 @@ _RECIPE: Mapping[str, Place] = {
     "optimizer": "optimizer",
     "scheduler": "scheduler",
     "augment": {"transforms": {"*": "transform"}},
+    "scheme": "scheme",
 }
 _is_network = _takes("num_classes", "input_shape")
 SLOTS: Mapping[str, Slot] = {
@@ -97,6 +98,14 @@ SLOTS: Mapping[str, Slot] = {
         _is_schedule,
         partial=True,
     ),
+    "scheme": Slot(
+        "a scheme of kdexp.schemes",
+        ("kdexp.schemes",),
+        lambda found: (
+            _is_a("kdexp.schemes.base:Scheme")(found) and not inspect.isabstract(found) and found.__name__ != "Scheme"
+        ),
+        inner={"assistants": {"*": "network"}, "peers": {"*": "network"}, "source": {"source": "source"}},
+    ),
     "axis": Slot(
         "an axis of kdexp.robustness.axes",
         ("kdexp.robustness.axes",),
@@ -116,7 +125,7 @@ EXPERIMENT: Mapping[str, Place] = {
     "teacher": "teacher",
     "loss": "loss",
     "feature_loss": {"*": "feature_loss"},
-    "scheme": {"assistants": {"*": "network"}, "peers": {"*": "network"}, "source": {"source": "source"}},
+    "scheme": "scheme",
     "optimizer": "optimizer",
     "scheduler": "scheduler",
     "augment": {"transforms": {"*": "transform"}},

@@ -8,7 +8,8 @@ from typing import Any
 from kdexp import results
 from kdexp.config.compose import one_line
 from kdexp.experiment.members import teacher_files
-from kdexp.schemes.prior_runs import folder, steps
+from kdexp.schemes.base import steps
+from kdexp.schemes.prior_runs import folder
 
 log = logging.getLogger(__name__)
 

@@ -7,14 +7,14 @@ from omegaconf import OmegaConf
 
 from kdexp.config import trust
 from kdexp.config.compose import plain
-from kdexp.config.identity import ADVERSARIAL_TRAINING, ROBUST_DISTILLATION, is_attacked, is_control
+from kdexp.config.identity import has_attack, is_attacked
 from kdexp.config.objects import target
 from kdexp.config.require import missing_values, require
 from kdexp.data.settings import check_classes
 from kdexp.experiment.members import has_no_place_for_teachers, named_teachers, teachers
 from kdexp.experiment.settings import check_tracking
 from kdexp.robustness import configured
-from kdexp.schemes.settings import check_adversarial
+from kdexp.schemes.base import scheme_of
 from kdexp.teacher.settings import CACHE_MODES, check_teacher
 from kdexp.training.settings import PRECISIONS, check_distillation, check_monitor, check_rate, check_trainer
 
@@ -28,8 +28,7 @@ def check(config: Any) -> None:
     check_values(config)
     for part in trust.EXPERIMENT:
         trust.check(OmegaConf.to_container(config[part], resolve=True), trust.EXPERIMENT[part], part)
-    if config.scheme:
-        _check_scheme(config.scheme, config)
+    _check_schemes(config)
     _check_views(config)
 
 
@@ -78,7 +77,7 @@ def _check_networks(config: Any) -> None:
     members = {} if has_no_place_for_teachers(config) else named_teachers(config)
     for name, teacher in members.items():
         check_teacher(name, teacher)
-        attacked = bool(teacher.recipe.get("scheme"))
+        attacked = has_attack(teacher.recipe.get("scheme"))
         check_monitor(f"{name}.recipe.monitor", teacher.recipe.get("monitor"), dataset, attacked=attacked)
     for name, network in {"student": config.student, **members}.items():
         require(
@@ -89,64 +88,17 @@ def _check_networks(config: Any) -> None:
         )
 
 
-def _check_scheme(scheme: Any, config: Any) -> None:
-    names = (
-        "teacher_assistant",
-        "born_again",
-        "mutual",
-        "ema",
-        "cross_domain",
-        *ADVERSARIAL_TRAINING,
-        *ROBUST_DISTILLATION,
-    )
-    name = scheme.get("name")
-    require(name in names, "scheme.name", f"must be one of {', '.join(names)}", name)
-    if name in ("mutual", "ema"):
-        require(
-            not config.feature_loss,
-            "feature_loss",
-            f"needs a teacher, which scheme={name} does not have",
-            "+".join(config.feature_loss),
-        )
-    if name in ADVERSARIAL_TRAINING + ROBUST_DISTILLATION:
-        check_adversarial("scheme", scheme)
-        require(
-            not config.feature_loss, "feature_loss", f"must be empty with scheme={name}", "+".join(config.feature_loss)
-        )
-    if name in ROBUST_DISTILLATION and not is_control(config):
-        require(
-            bool(teachers(config)),
-            "loss",
-            f"must be one that needs a teacher with scheme={name}",
-            config.loss["_target_"],
-        )
-        require(
-            config.teacher.get("cache", "none") == "none",
-            "teacher.cache",
-            f"must be none with scheme={name}",
-            config.teacher.get("cache"),
-        )
-    if name == "ema":
-        require(0 <= scheme.decay < 1, "scheme.decay", "must be in [0, 1)", scheme.decay)
-    if name == "born_again":
-        require(scheme.generations >= 2, "scheme.generations", "must be at least 2", scheme.generations)
-    members = scheme.get("assistants" if name == "teacher_assistant" else "peers") or {}
-    for member, network in members.items():
-        require(
-            network.num_classes == config.dataset.num_outputs,
-            f"scheme...{member}.num_classes",
-            f"must be {config.dataset.num_outputs}",
-            network.num_classes,
-        )
-    if name == "cross_domain":
-        check_classes("scheme.source", scheme.source)
-        for key in ("task", "num_classes", "input_shape"):
-            require(
-                scheme.source[key] == config.dataset[key],
-                f"scheme.source.{key}",
-                f"must be the target's, {config.dataset[key]}",
-                scheme.source[key],
-            )
+def _check_schemes(config: Any) -> None:
+    """The run's, and those of the recipes by which its teachers are trained."""
+    dataset, members = config.dataset, {} if has_no_place_for_teachers(config) else named_teachers(config)
+    schemes = {"scheme": config.scheme} | {
+        f"{name}.recipe.scheme": each.recipe.get("scheme") for name, each in members.items()
+    }
+    chosen = {setting: scheme_of(plain(scheme), setting) for setting, scheme in schemes.items() if scheme}
+    for setting, scheme in chosen.items():
+        scheme.check(setting, dataset)
+    if "scheme" in chosen:
+        chosen["scheme"].check_run(config, teachers(config))
 
 
 def _check_views(config: Any) -> None:

@@ -10,7 +10,6 @@ from torch import nn
 from kdexp.config.objects import instantiate
 from kdexp.config.suggest import did_you_mean
 from kdexp.experiment.data import new_metrics
-from kdexp.experiment.distillers import ADVERSARIAL, adversarial
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.losses import term
 from kdexp.experiment.members import has_soft_term
@@ -34,15 +33,11 @@ def dry_build(experiment: Experiment) -> None:
         )
     learner = experiment.new_student(pretrained=None)
     _dry_build_recipe(config, "")
-    if config.scheme.get("name") in ADVERSARIAL:
-        adversarial(config.scheme, config.dataset, "scheme")
     if has_soft_term(config):
         _try_loss(term(config.loss).loss, config.dataset)
     for setting, member in experiment.members.items():
         if member.weights == "auto":
             _dry_build_recipe(member.recipe, f"{setting}.recipe.")
-            if member.recipe.get("scheme"):
-                adversarial(member.recipe.scheme, config.dataset, f"{setting}.recipe.scheme")
     if config.feature_loss:
         setting, member = experiment.one_teacher
         frozen = build_network(member, setting, config.dataset)
@@ -62,9 +57,8 @@ def refuse_to_fetch(experiment: Experiment, checkpoints: Path) -> None:
     config = experiment.config
     if not config.resume or any(checkpoints.glob("*.ckpt")):
         return
-    learners = {"student": config.student}
-    if config.scheme.get("name") == "mutual":
-        learners |= {f"scheme.peers.{name}": peer for name, peer in experiment.peer_settings.items()}
+    peers = {f"scheme.peers.{name}": peer for name, peer in experiment.peer_settings.items()}
+    learners = {"student": config.student} | peers
     for name, member in learners.items():
         if member.get("pretrained"):
             raise ValueError(

@@ -18,6 +18,7 @@ from kdexp.config.identity import (
     run_key,
 )
 from kdexp.config.leaves import leaves
+from kdexp.config.renamed import before
 from kdexp.experiment import changes
 from kdexp.experiment.ranks import rank
 
@@ -100,7 +101,7 @@ def _differing(there: dict[str, Any], here: dict[str, Any]) -> list[tuple[str, A
         named = chosen | dict(leaves({key: value for key, value in config.items() if key != "choices"}))
         return {name: value for name, value in named.items() if name.split(".")[0] not in ignored}
 
-    old, new = settings(dict(as_typed(there))), settings(here)
+    old, new = settings(before(as_typed(there))), settings(before(here))
     differing = [
         name
         for name in sorted({**old, **new}, key=lambda name: name.count("."))

@@ -16,11 +16,11 @@ from kdexp.contracts import Pair
 from kdexp.experiment import losses, networks
 from kdexp.experiment.data import Data
 from kdexp.experiment.distillers import build_distiller
-from kdexp.experiment.keys import input_statistics
 from kdexp.experiment.members import has_soft_term, teachers
 from kdexp.experiment.teacher_memory import TeacherMemory
 from kdexp.experiment.teacher_outputs import teacher_cache
 from kdexp.experiment.teachers import Teachers
+from kdexp.schemes.base import Scheme, SchemeContext, scheme_of_run
 from kdexp.teacher.cached_outputs import TeacherOutputCache
 from kdexp.teacher.teacher import Teacher
 from kdexp.training.distiller import Distiller
@@ -89,6 +89,11 @@ class Experiment:
         return networks.device_for(self.config.trainer.accelerator)
 
     @cached_property
+    def scheme(self) -> Scheme:
+        """The chosen scheme; that of a plain run where none is chosen, and for a control."""
+        return scheme_of_run(self.values)
+
+    @cached_property
     def members(self) -> dict[str, DictConfig]:
         """The setting and the configuration of each teacher: none for a control, several for an ensemble."""
         return teachers(self.config)
@@ -122,7 +127,7 @@ class Experiment:
             built,
             task=self.config.dataset.task,
             data=(list(self.config.dataset.mean), list(self.config.dataset.std)),
-            expects=[input_statistics(*each) for each in zip(self.members.values(), built, strict=True)],
+            expects=every.input_statistics(built),
             precision=self.config.teacher.precision,
         )
 
@@ -196,8 +201,8 @@ class Experiment:
 
     @cached_property
     def peers(self) -> dict[str, nn.Module]:
-        """The other students of ``scheme=mutual``; none for a control."""
-        if self.config.scheme.get("name") != "mutual" or not has_soft_term(self.config):
+        """The networks that learn along with the student, as the scheme says."""
+        if not self.peer_settings:
             return {}
         _ = self.student  # first: what is drawn for the losses comes after the peers
         built = self.new_peers()
@@ -205,7 +210,7 @@ class Experiment:
         return built
 
     def new_peers(self) -> dict[str, nn.Module]:
-        """The other students of ``scheme=mutual``, each with initial weights of its own."""
+        """The networks that learn along, each with initial weights of its own."""
         config, built = self.config, {}
         for place, (name, peer) in enumerate(self.peer_settings.items(), start=1):
             torch.manual_seed(config.seed + place)
@@ -216,8 +221,9 @@ class Experiment:
 
     @property
     def peer_settings(self) -> dict[str, DictConfig]:
-        """The configuration of each other student of ``scheme=mutual``, by its name."""
-        return dict(self.config.scheme.peers or {"twin": self.config.student})
+        """The configuration of each network that learns along, by its name."""
+        wanted = self.scheme.peer_settings(self.values["student"])
+        return {name: OmegaConf.create(dict(settings)) for name, settings in wanted.items()}
 
     @cached_property
     def losses(self) -> Losses:
@@ -263,9 +269,8 @@ class Experiment:
     def distiller(self) -> Distiller:
         """The student's training; `cache` is not attached, since it is filled while a student is trained."""
         found = self.losses
-        return build_distiller(
-            self.config, self.student, self.teacher, self.data.student, found.soft, found.features, self.peers
-        )
+        context = SchemeContext(self.config.dataset, self.teacher, found.features, self.peers)
+        return build_distiller(self.config, self.scheme, context, self.student, self.data.student, found.soft)
 
     @cached_property
     def cache(self) -> TeacherOutputCache | None:

@@ -14,7 +14,7 @@ from kdexp.config.compose import one_line
 from kdexp.config.foreign import check_folder, stored
 from kdexp.config.places import moved
 from kdexp.pace import IMPORTING, said_meanwhile
-from kdexp.schemes import prior_runs
+from kdexp.schemes.base import steps
 
 if TYPE_CHECKING:
     import torch
@@ -53,7 +53,7 @@ class FinishedRun:
         check_folder(folder, "run")
         own = moved(stored(self.results["config"]), data_dir=config.data_dir, store_dir=config.store_dir)
         with self.building():
-            *_, (_, last) = prior_runs.steps(own | {"output_dir": str(folder)})
+            *_, (_, last) = steps(own | {"output_dir": str(folder)})
         self._values = last | changed
 
     @cached_property

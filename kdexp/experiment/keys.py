@@ -13,8 +13,9 @@ from torch import nn
 import kdexp
 from kdexp.atomic import sha256
 from kdexp.config.compose import plain
-from kdexp.config.identity import fingerprint
+from kdexp.config.identity import fingerprint, has_attack
 from kdexp.config.objects import target
+from kdexp.config.renamed import before
 from kdexp.experiment.data import Data
 from kdexp.experiment.networks import NETWORK_KEYS, device_for, is_channels_last
 from kdexp.metrics import monitor
@@ -68,9 +69,9 @@ def teacher_key(member: DictConfig, dataset: DictConfig, content: str, mark: Map
 
 def _recipe(member: DictConfig, dataset: DictConfig) -> dict[str, Any]:
     """A teacher's recipe without what decides nothing in it."""
-    recipe: dict[str, Any] = plain(member.recipe)
+    recipe: dict[str, Any] = before(plain(member.recipe))
     if "monitor" in recipe:  # an older kdexp's has none
-        chosen_by, _ = monitor.rule(recipe.pop("monitor"), dataset, attacked=bool(recipe.get("scheme")))
+        chosen_by, _ = monitor.rule(recipe.pop("monitor"), dataset, attacked=has_attack(recipe.get("scheme")))
         recipe |= {"monitor": chosen_by} if recipe["max_epochs"] > 1 else {}
     if not recipe["label_noise"]:
         del recipe["label_noise_kind"]

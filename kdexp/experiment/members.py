@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from kdexp.atomic import sha256
-from kdexp.config.identity import ADVERSARIAL_TRAINING, is_control
+from kdexp.config.identity import is_control
 from kdexp.config.objects import target
 from kdexp.teacher.settings import NO_FILES
 
@@ -25,7 +25,7 @@ def teacher_files(values: Mapping[str, Any]) -> dict[str, str]:
 
 def has_soft_term(config: Any) -> bool:
     """Whether the student's loss has the term of conf/loss."""
-    return not is_control(config) and config["scheme"].get("name") not in ADVERSARIAL_TRAINING
+    return not is_control(config) and config["scheme"].get("teacher") != "none"
 
 
 def teachers(config: Any) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def teachers(config: Any) -> dict[str, Any]:
 
 def has_no_place_for_teachers(config: Any) -> bool:
     """Whether the student is trained alone or by a scheme without a teacher; a loss may need none either."""
-    return is_control(config) or config.scheme.get("name") in ("mutual", "ema", *ADVERSARIAL_TRAINING)
+    return is_control(config) or config.scheme.get("teacher", "trained") != "trained"
 
 
 def named_teachers(config: Any) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from kdexp.experiment.metadata import run_metadata
 from kdexp.experiment.prior_runs import complete_prior_run, recording_on_rank_0
 from kdexp.experiment.ranks import rank
 from kdexp.pace import IMPORTING, said_meanwhile
-from kdexp.schemes import prior_runs
+from kdexp.schemes.base import scheme_of, steps
 
 if TYPE_CHECKING:
     from kdexp.experiment.experiment import Experiment
@@ -94,20 +94,20 @@ def _run(
         from kdexp.report.terminal import show_run
 
     started = time.perf_counter()
-    names = []
+    names: list[str] = []
+    folders: list[Path] = []
     with recording_on_rank_0(folder, run_metadata(values, overrides, earlier)) as record:
-        for name, step in prior_runs.steps(values):
+        for name, step in steps(values):
             if name:
                 names.append(name)
+                folders.append(Path(step["output_dir"]))
                 record["steps"] = names
                 complete_prior_run(step, name, overrides, fingerprint([run_fingerprint(values), name]))
             else:
                 distill((make or Experiment)(OmegaConf.create(step)), folder, record, pruner)
         if rank() == 0:
-            if config.scheme.get("ensemble") and names and pruner is None:
-                record["ensemble"] = ensemble(
-                    Experiment(config), [*(prior_runs.folder(values, name) for name in names), folder]
-                )
+            if scheme_of(values["scheme"]).ensemble and names and pruner is None:
+                record["ensemble"] = ensemble(Experiment(config), [*folders, folder])
             record["cost"]["seconds"]["total"] = time.perf_counter() - started
             if earlier.get("status") == "completed":  # a trial of a search that is chosen: it was trained before
                 record["cost"] = earlier["cost"]

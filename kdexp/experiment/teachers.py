@@ -1,7 +1,7 @@
 """The teacher of an experiment, trained first if need be."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,15 @@ from torch import nn
 from kdexp import run_folder
 from kdexp.config import quick
 from kdexp.config.compose import plain
+from kdexp.config.identity import has_attack
 from kdexp.config.objects import instantiate
 from kdexp.experiment.data import Data
-from kdexp.experiment.distillers import adversarial
-from kdexp.experiment.keys import teacher_key, weights_file
+from kdexp.experiment.keys import input_statistics, teacher_key, weights_file
 from kdexp.experiment.networks import build_network, laid_out
 from kdexp.metrics import monitor
 from kdexp.models.benchmark_names import BENCHMARK_NAMES
+from kdexp.schemes.base import SchemeContext, scheme_of
 from kdexp.teacher.store import load_or_train
-from kdexp.training.distiller import Distiller
 from kdexp.training.fit import fit
 from kdexp.weights import load_weights
 
@@ -49,6 +49,10 @@ class Teachers:
             laid_out(self._network(setting, member), self._trainer.channels_last, self._device)
             for setting, member in self._members.items()
         ]
+
+    def input_statistics(self, built: Sequence[nn.Module]) -> list[tuple[list[float], list[float]]]:
+        """What the inputs of each network were normalised with when it was trained: mean and standard deviation."""
+        return [input_statistics(*each) for each in zip(self._members.values(), built, strict=True)]
 
     def to_be_trained(self) -> dict[str, DictConfig]:
         """Those of the teachers that would have to be trained."""
@@ -104,9 +108,8 @@ class Teachers:
         torch.manual_seed(recipe.seed)
         learner = laid_out(build_network(member, setting, dataset), recipe.channels_last, self._device)
         own = self._data.for_teacher(member, setting)
-        scheme = recipe.get("scheme")
-        kind = adversarial(scheme, dataset, f"{setting}.recipe.scheme") if scheme else Distiller
-        module = kind(
+        scheme = scheme_of(plain(recipe).get("scheme"), f"{setting}.recipe.scheme")
+        module = scheme.distiller(SchemeContext(dataset))(
             learner,
             instantiate(recipe.optimizer, "optimizer"),
             task=dataset.task,
@@ -115,7 +118,9 @@ class Teachers:
             label_smoothing=recipe.label_smoothing,
             seed=recipe.seed,
         )
-        module.monitor, module.tie_breaker = monitor.rule(recipe.get("monitor"), dataset, attacked=bool(scheme))
+        module.monitor, module.tie_breaker = monitor.rule(
+            recipe.get("monitor"), dataset, attacked=has_attack(recipe.get("scheme"))
+        )
         settings = {
             "accelerator": self._trainer.accelerator,
             "devices": 1,

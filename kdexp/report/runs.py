@@ -15,6 +15,7 @@ from kdexp.atomic import atomic_path, read_json
 from kdexp.config.foreign import check_folder, inside
 from kdexp.config.identity import as_typed
 from kdexp.config.leaves import leaves
+from kdexp.config.renamed import before
 
 INDEX = "sweep.json"
 DATA = "data"
@@ -81,7 +82,8 @@ class Run:
 
         Beside them, as `DATA`, the first digits of the digest of the data.
         """
-        config = {key: value for key, value in as_typed(self.results.get("config", {})).items() if key != "choices"}
+        written = before(as_typed(self.results.get("config", {})))  # as older runs have it: new keys are no axes
+        config = {key: value for key, value in written.items() if key != "choices"}
         given = (override.lstrip("+~").partition("=") for override in self.results["overrides"])
         typed = {key.partition("@")[0]: value for key, _, value in given}
         data = {DATA: content[:8]} if (content := self.results.get("data_content")) else {}

@@ -6,9 +6,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from kdexp.config.identity import ADVERSARIAL_TRAINING
 from kdexp.config.require import check_choice_or_auto, is_count, is_number, require
-from kdexp.schemes.settings import check_adversarial
 from kdexp.training.settings import PRECISIONS, check_rate
 
 
@@ -80,12 +78,11 @@ def check_teacher(name: str, teacher: Any) -> None:
     check_choice_or_auto(f"{name}.recipe.channels_last", recipe.channels_last)
     scheme = recipe.get("scheme") or {}
     require(
-        not scheme or scheme.get("name") in ADVERSARIAL_TRAINING,
+        not scheme or scheme.get("teacher") == "none",
         f"{name}.recipe.scheme",
-        f"must be null, {' or '.join(ADVERSARIAL_TRAINING)}",
+        "must be null or a scheme without a teacher (pgd_at, trades)",
         scheme.get("name"),
     )
-    check_adversarial(f"{name}.recipe.scheme", scheme)
 
 
 def _is_pattern(text: Any) -> bool:

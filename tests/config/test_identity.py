@@ -27,7 +27,7 @@ from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.keys import teacher_key
 from kdexp.experiment.members import teachers
 from kdexp.experiment.robustness_evaluator import RobustnessEvaluator
-from kdexp.schemes.prior_runs import steps
+from kdexp.schemes.base import steps
 from kdexp.weights import state_digest
 
 CONTENT = "0" * 64
@@ -330,12 +330,16 @@ SWEEPS = {
     "experiment=smoke +sweep=label_noise dataset.label_noise=0,0.5": "synthetic_distillation_dataset.label_noise_kind_dataset.label_noise_seed-fea450",
     "experiment=article_robustness": "digits_alpha_seed_robustness_dataset.train_fraction_dataset.label_noise-ccdf72",
     "experiment=quickstart tracking=none data_dir=elsewhere": "digits_alpha_seed-478730",
+    "experiment=smoke scheme=ema alpha=0.1,0.5": "synthetic_alpha-fa0564",
+    "experiment=smoke scheme=ard scheme@teacher.recipe.scheme=pgd_at alpha=0.1,0.5": "synthetic_alpha-492c1f",
 }
 SWEPT = (
     "experiment=smoke alpha=0.1,0.5 temperature=1,4",
     "experiment=smoke +sweep=label_noise dataset.label_noise=0,0.5",
     "experiment=article_robustness",
     "experiment=quickstart tracking=none data_dir=elsewhere",
+    "experiment=smoke scheme=ema alpha=0.1,0.5",
+    "experiment=smoke scheme=ard scheme@teacher.recipe.scheme=pgd_at alpha=0.1,0.5",
 )
 
 

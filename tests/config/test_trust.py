@@ -28,6 +28,7 @@ NAMED = {
     "feature_loss": (("feature_loss",), None),
     "optimizer": (("optimizer",), None),
     "scheduler": (("scheduler",), None),
+    "scheme": (("scheme",), None),
     "axis": (("robustness",), ""),
     "perturbation": (("corruption", "robustness"), None),
     "operator": (("corruption", "robustness"), "operator"),
@@ -42,6 +43,7 @@ TEXTS = {
     | {"file", "val", "test", "labels", "val_labels", "test_labels", "folder"}
     | {"label", "columns", "drop", "words", "missing", "inputs", "layout", "image"},
     "loss": {"task", "args", "kwargs"},
+    "scheme": {"name", "teacher"} | {"assistants", "attack", "peers", "source"},  # the latter are settings by name
     "axis": {"name", "dataset", "pairs", "kinds"},
     "perturbation": {"applies_to", "family", "large", "operator", "parameter", "small"},
 }

@@ -17,7 +17,12 @@ from kdexp.experiment.run import run
 from kdexp.losses.kd import KD
 from kdexp.losses.rslad import rslad as rslad_loss
 from kdexp.robustness.attacks import Attack, Normalized, of_labels
-from kdexp.schemes.adversarial import ARD, IAD, RSLAD, TRADES, AdaAD, PGDTraining
+from kdexp.schemes.adaad import AdaADDistiller
+from kdexp.schemes.ard import ARDDistiller
+from kdexp.schemes.iad import IADDistiller
+from kdexp.schemes.pgd_at import PGDDistiller
+from kdexp.schemes.rslad import RSLADDistiller
+from kdexp.schemes.trades import TRADESDistiller
 from kdexp.teacher.teacher import Teacher
 from kdexp.weights import load_weights
 
@@ -67,7 +72,7 @@ def wrong(student):
 
 def test_pgd_training_learns_from_the_attacked_inputs_alone():
     student, copy = network(), network()
-    found = terms(made(PGDTraining, student, teacher=False))
+    found = terms(made(PGDDistiller, student, teacher=False))
     moved = by_hand(copy, BATCH.inputs, wrong(copy))
     assert set(found) == {"hard"}
     assert found["hard"][0] == 1
@@ -78,9 +83,9 @@ def test_pgd_training_learns_from_the_attacked_inputs_alone():
 def test_trades_adds_what_an_attack_changes():
     student, copy = network(), network()
     attack = Attack("linf", EPS, 2, 0.2, bounds=None)  # at the clean input the divergence has no gradient
-    found = terms(made(TRADES, student, attack, teacher=False, beta=6.0))
+    found = terms(made(TRADESDistiller, student, attack, teacher=False, beta=6.0))
     fixed = copy.eval()(BATCH.inputs).detach()
-    attacker = made(TRADES, copy, attack, teacher=False, beta=6.0)
+    attacker = made(TRADESDistiller, copy, attack, teacher=False, beta=6.0)
     moved = attacker.attacked(lambda x: kl(fixed, copy(x)).sum(), BATCH)
     copy.train()
     clean = copy(BATCH.inputs)
@@ -94,7 +99,7 @@ def test_trades_adds_what_an_attack_changes():
 
 def test_ard_compares_the_attacked_student_with_the_teacher_of_the_clean_input():
     copy = network()
-    found = terms(made(ARD, alpha=0.25, temperature=3.0))
+    found = terms(made(ARDDistiller, alpha=0.25, temperature=3.0))
     moved = by_hand(copy, BATCH.inputs, wrong(copy))
     clean, attacked, teacher = copy(BATCH.inputs), copy(moved), TEACHER(BATCH.inputs)
     torch.testing.assert_close(found["hard"], (0.25, F.cross_entropy(clean, BATCH.target)))
@@ -103,7 +108,7 @@ def test_ard_compares_the_attacked_student_with_the_teacher_of_the_clean_input()
 
 def test_rslad_attacks_the_soft_labels_and_weighs_both_inputs():
     copy = network()
-    found = terms(made(RSLAD, adversarial_weight=5 / 6))
+    found = terms(made(RSLADDistiller, adversarial_weight=5 / 6))
     teacher = TEACHER(BATCH.inputs)
     moved = by_hand(copy, BATCH.inputs, lambda x: kl(teacher, copy(x)).sum())
     clean, attacked = copy(BATCH.inputs), copy(moved)
@@ -116,7 +121,7 @@ def test_rslad_attacks_the_soft_labels_and_weighs_both_inputs():
 @pytest.mark.parametrize("weight", [1.0, 0.5])
 def test_adaad_asks_the_teacher_about_what_the_student_sees(weight):
     copy = network()
-    found = terms(made(AdaAD, adversarial_weight=weight))
+    found = terms(made(AdaADDistiller, adversarial_weight=weight))
     moved = by_hand(copy, BATCH.inputs, lambda x: kl(TEACHER(x), copy(x)).sum())
     clean, attacked = copy(BATCH.inputs), copy(moved)
     expected = weight * kl(TEACHER(moved), attacked).mean() + (1 - weight) * kl(TEACHER(BATCH.inputs), clean).mean()
@@ -127,7 +132,7 @@ def test_adaad_asks_the_teacher_about_what_the_student_sees(weight):
 
 def test_iad_trusts_the_teacher_as_far_as_it_knows_the_truth():
     student, copy = network(), network()
-    module = made(IAD, student, temperature=2.0, beta=0.1, begin=0.5)
+    module = made(IADDistiller, student, temperature=2.0, beta=0.1, begin=0.5)
     module.set_weights(epoch=5, epochs=10)
     found = terms(module)
     moved = by_hand(copy, BATCH.inputs, wrong(copy))
@@ -135,18 +140,18 @@ def test_iad_trusts_the_teacher_as_far_as_it_knows_the_truth():
     trust = TEACHER(moved).softmax(1)[torch.arange(8), BATCH.target] ** 0.1
     distilled = 4 * kl(teacher / 2, attacked / 2).mean()
     torch.testing.assert_close(found["soft"], (1.0, distilled + ((1 - trust) * kl(clean, attacked)).mean()))
-    early = made(IAD, network(), temperature=2.0, beta=0.1, begin=0.5)
+    early = made(IADDistiller, network(), temperature=2.0, beta=0.1, begin=0.5)
     early.set_weights(epoch=4, epochs=10)
     torch.testing.assert_close(terms(early)["soft"], (1.0, distilled))
 
 
 KINDS = [
-    (PGDTraining, {"teacher": False}),
-    (TRADES, {"teacher": False, "beta": 6.0}),
-    (ARD, {}),
-    (RSLAD, {"adversarial_weight": 5 / 6}),
-    (IAD, {"beta": 0.1, "begin": 0.0}),
-    (AdaAD, {"adversarial_weight": 1.0}),
+    (PGDDistiller, {"teacher": False}),
+    (TRADESDistiller, {"teacher": False, "beta": 6.0}),
+    (ARDDistiller, {}),
+    (RSLADDistiller, {"adversarial_weight": 5 / 6}),
+    (IADDistiller, {"beta": 0.1, "begin": 0.0}),
+    (AdaADDistiller, {"adversarial_weight": 1.0}),
 ]
 
 
@@ -197,7 +202,7 @@ def test_all_of_them_train_save_the_student_alone_and_choose_by_accuracy_under_a
 
 def test_accuracy_under_attack_is_that_of_the_validation_split():
     student = network()
-    module = made(PGDTraining, student, teacher=False)
+    module = made(PGDDistiller, student, teacher=False)
     logged = train(module, epochs=1).callback_metrics
     student.eval()
     hits = 0
@@ -224,7 +229,7 @@ def test_samples_without_a_label_feed_the_soft_term_alone():
 
 def test_the_attack_starts_from_numbers_of_seed_epoch_and_sample():
     attack = Attack("linf", EPS, 1, 1e-6, bounds=None)
-    one, other = made(PGDTraining, attack=attack, teacher=False), made(PGDTraining, attack=attack, teacher=False)
+    one, other = made(PGDDistiller, attack=attack, teacher=False), made(PGDDistiller, attack=attack, teacher=False)
     zero = lambda x: x.sum()  # noqa: E731
     whole = one.attacked(zero, BATCH)
     part = Batch(BATCH.inputs[2:5], BATCH.target[2:5], BATCH.index[2:5])
@@ -271,7 +276,10 @@ def test_a_teacher_may_be_robust_and_is_another_teacher_then(tmp_path, store):
     second = run(compose([*SMOKE, *robust], output_dir=tmp_path / "b", store_dir=store))
     assert first["teacher"]["test"] != second["teacher"]["test"]
     config = compose([*SMOKE, "scheme@teacher.recipe.scheme=ard"], output_dir=tmp_path, store_dir=store)
-    with pytest.raises(ValueError, match=r"^teacher.recipe.scheme must be null, pgd_at or trades, got None$"):
+    with pytest.raises(
+        ValueError,
+        match=r"^teacher.recipe.scheme must be null or a scheme without a teacher \(pgd_at, trades\), got None$",
+    ):
         check(config)
 
 

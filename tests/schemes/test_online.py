@@ -4,7 +4,8 @@ from small_training import CLASSES, batches, network, same, sgd, train
 from torch.nn import functional as F
 
 from kdexp.losses.kd import KD
-from kdexp.schemes.online import EMADistiller, MutualDistiller
+from kdexp.schemes.ema import EMADistiller
+from kdexp.schemes.mutual import MutualDistiller
 
 
 def test_the_average_follows_the_student_and_its_logits_are_the_soft_targets():

@@ -8,7 +8,7 @@ from kdexp.config.compose import compose, plain
 from kdexp.experiment import finished_run
 from kdexp.experiment.check import check
 from kdexp.experiment.run import run
-from kdexp.schemes.prior_runs import steps
+from kdexp.schemes.base import steps
 
 SMOKE = ["experiment=smoke", "tracking=none", "trainer.max_epochs=1", "teacher.recipe.max_epochs=1"]
 

@@ -32,7 +32,7 @@ from kdexp.hooked import HookedLoss
 from kdexp.losses.kd import KD
 from kdexp.losses.label_smoothing import LabelSmoothing
 from kdexp.robustness.attacks import Attack
-from kdexp.schemes.adversarial import PGDTraining
+from kdexp.schemes.pgd_at import PGDDistiller
 from kdexp.training.distiller import Distiller
 from kdexp.training.terms import Term
 
@@ -52,7 +52,7 @@ def test_the_loop_of_the_documentation_runs():
 
 @pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers", "ignore:The number of training")
 def test_the_trainer_of_the_documentation_runs(tmp_path, monkeypatch):
-    (block,) = [block for block in BLOCKS if "Distiller(" in block]
+    (block,) = [block for block in BLOCKS if "trainer.fit(" in block]
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     exec(block, names)
@@ -318,7 +318,7 @@ def test_the_teacher_is_compared_on_the_samples_of_each_epoch(trainer):
 def attacked() -> Distiller:
     attack = Attack(norm="linf", eps=0.1, steps=1, step_size=0.1, random_start=True, bounds=None)
     sgd = partial(torch.optim.SGD, lr=0.05)
-    return PGDTraining(Own(4), sgd, num_outputs=CLASSES, mean=[0.0], std=[1.0], attack=attack)
+    return PGDDistiller(Own(4), sgd, num_outputs=CLASSES, mean=[0.0], std=[1.0], attack=attack)
 
 
 NEEDS_INDEX = r"^a batch must be \(x, y, index\), .* for {}, got \(x, y\)$"

@@ -1,15 +1,43 @@
-"""Distillation without a trained teacher: from the student's own average, or among students that learn together."""
+"""Distillation from the student's own moving average."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from kdexp.config.require import is_number, require
 from kdexp.contracts import Batch, Outputs
+from kdexp.data.settings import Dataset
+from kdexp.schemes.base import Scheme, SchemeContext
 from kdexp.teacher.teacher import Teacher
 from kdexp.training.distiller import Distiller
+
+
+@dataclass(frozen=True, kw_only=True)
+class EMA(Scheme):
+    """The student learns from the moving average of its own weights: see `EMADistiller`.
+
+    Attributes:
+        decay: of the average, per step, in [0, 1).
+    """
+
+    decay: float
+
+    needs: ClassVar[str] = "own"
+
+    def check(self, setting: str, dataset: Dataset) -> None:
+        """Check the decay."""
+        super().check(setting, dataset)
+        holds = is_number(self.decay) and 0 <= self.decay < 1
+        require(holds, f"{setting}.decay", "must be in [0, 1)", self.decay)
+
+    def distiller(self, context: SchemeContext) -> Callable[..., Distiller]:
+        """See `EMADistiller`."""
+        return partial(EMADistiller, decay=self.decay)
 
 
 class EMADistiller(Distiller):
@@ -57,45 +85,3 @@ class EMADistiller(Distiller):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Continue with the average as it was."""
         self.average.load_state_dict(checkpoint["average"])
-
-
-class MutualDistiller(Distiller):
-    """Students that learn from the labels and from each other at the same time, with no teacher.
-
-    Zhang et al. 2018, "Deep Mutual Learning" (arXiv 1706.00384): each of the K networks has the loss ``alpha * L_hard +
-    (1 - alpha) * mean over the others of L_soft``, in which the others' logits are constants: equation 8, with the
-    chosen soft loss for KL. The paper updates one network after another, each against the others' fresh predictions;
-    here all take their step at once from one forward pass, which costs 1 / K of that.
-
-    The student and its metrics are those of any run; a peer's terms are logged as ``hard_NAME`` and ``soft_NAME``.
-
-    Args:
-        student: see `Distiller`; `Distiller` takes all other arguments but teacher and feature_losses.
-        peers: name -> network that learns along.
-        settings: see `Distiller`.
-    """
-
-    _has_peers = True
-
-    def __init__(self, student: nn.Module, *args: Any, peers: Mapping[str, nn.Module], **settings: Any) -> None:
-        super().__init__(student, *args, **settings)
-        self.peers = nn.ModuleDict(peers)
-
-    def training_terms(self, batch: Batch) -> tuple[Tensor, dict[str, tuple[float, Tensor]]]:
-        """The student's logits, and the terms of everybody."""
-        logits = self.student(batch.inputs)
-        everyone = {"": logits} | {f"_{name}": peer(batch.inputs) for name, peer in self.peers.items()}
-        terms: dict[str, tuple[float, Tensor]] = {}
-        for suffix, own in everyone.items():
-            others = [other.detach() for name, other in everyone.items() if name != suffix]
-            terms |= {f"{part}{suffix}": term for part, term in self._among(own, others, batch.target).items()}
-        return logits, terms
-
-    def validation_terms(self, logits: Tensor, batch: Batch, batch_idx: int) -> dict[str, tuple[float, Tensor]]:
-        """The student's own terms; its peers are its teachers."""
-        return self._among(logits, [peer(batch.inputs) for peer in self.peers.values()], batch.target)
-
-    def _among(self, own: Tensor, others: Sequence[Tensor], target: Tensor) -> dict[str, tuple[float, Tensor]]:
-        each = [self.logit_terms(own, Outputs(other), target) for other in others]
-        weight, _ = each[0]["soft"]
-        return {"hard": each[0]["hard"], "soft": (weight, torch.stack([terms["soft"][1] for terms in each]).mean())}

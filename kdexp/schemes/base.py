@@ -1,0 +1,172 @@
+"""What a scheme decides: the runs before a run, the networks that learn along, and the kind of training.
+
+A scheme is one file and one yaml in conf/scheme. Its settings are its constructor's arguments.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from kdexp.config import trust
+from kdexp.config.identity import is_control
+from kdexp.config.require import require
+from kdexp.data.settings import Dataset
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from kdexp.teacher.teacher import Teacher
+    from kdexp.training.distiller import Distiller
+    from kdexp.training.terms import Term
+
+
+@dataclass(frozen=True)
+class SchemeContext:
+    """What a scheme's training is made of.
+
+    Attributes:
+        dataset: the settings of the data set.
+        teacher: the frozen teacher; None where there is none.
+        features: feature distillation losses by name.
+        peers: the networks that learn along, by name: see `Scheme.peer_settings`.
+    """
+
+    dataset: Dataset
+    teacher: "Teacher | None" = None
+    features: "Mapping[str, Term]" = field(default_factory=dict)
+    peers: "Mapping[str, nn.Module]" = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scheme:
+    """A way to train a student. This one, where no scheme is chosen: one run that learns from a trained teacher.
+
+    Attributes:
+        name: the option of conf/scheme.
+        teacher: ``trained``: the student learns from the configured teacher; ``own``: the scheme makes the soft targets
+            itself; ``none``: there are none. It stands in the yaml, since whether a run is a control is to be known before
+            the scheme's file is imported; it must be the class's `needs`.
+        ensemble: whether the mean of the probabilities of all runs' students is measured.
+    """
+
+    name: str = ""
+    teacher: str = "trained"
+    ensemble: bool = False
+
+    needs: ClassVar[str] = "trained"
+
+    def check(self, setting: str, dataset: Dataset) -> None:
+        """Check the scheme's own settings, also in a teacher's recipe.
+
+        Args:
+            setting: where they stand, for messages: ``scheme``, or ``teacher.recipe.scheme``.
+            dataset: the settings of the data set.
+
+        Raises:
+            ValueError: one line with the setting, the rule and the value.
+        """
+        require(bool(self.name) and isinstance(self.name, str), f"{setting}.name", "must be a name", self.name)
+        require(self.teacher == self.needs, f"{setting}.teacher", f"must be {self.needs}", self.teacher)
+
+    def check_run(self, config: Any, teachers: Mapping[str, Any]) -> None:
+        """Check what else is configured for a run of this scheme.
+
+        Args:
+            config: the run's.
+            teachers: the settings of the teachers that the run learns from; empty for a control.
+
+        Raises:
+            ValueError: one line with the setting, the rule and the value.
+        """
+        holds = not (config.feature_loss and self.needs == "own")
+        rule = f"needs a teacher, which scheme={self.name} does not have"
+        require(holds, "feature_loss", rule, "+".join(config.feature_loss))
+
+    def prior_runs(self, values: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The runs that come before the run itself, in their order, and at last that.
+
+        Args:
+            values: the run's configuration, in plain values.
+
+        Yields:
+            (name, configuration): for each run before; then ("", the run itself). See `kdexp.schemes.prior_runs`.
+        """
+        yield "", dict(values)
+
+    def peer_settings(self, student: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+        """The settings of the networks that learn along with the student, by their names.
+
+        Args:
+            student: the settings of the student.
+        """
+        return {}
+
+    def distiller(self, context: SchemeContext) -> "Callable[..., Distiller]":
+        """What makes the training of the student and of the arguments that every `Distiller` takes.
+
+        Args:
+            context: what only some trainings take.
+        """
+        from kdexp.training.distiller import Distiller  # here: settings are checked before torch is imported
+
+        return partial(Distiller, teacher=context.teacher, feature_losses=context.features)
+
+
+def check_networks(setting: str, networks: Mapping[str, Mapping[str, Any]], dataset: Dataset) -> None:
+    """Refuse networks of a scheme that do not have the data set's outputs.
+
+    Args:
+        setting: where they stand.
+        networks: the settings of each, by its name.
+        dataset: the settings of the data set.
+
+    Raises:
+        ValueError: one line with the setting, the rule and the value.
+    """
+    require(isinstance(networks, Mapping), setting, "must be networks by name", networks)
+    for name, network in networks.items():
+        found, wanted = network.get("num_classes"), dataset.num_outputs
+        require(found == wanted, f"{setting}.{name}.num_classes", f"must be {wanted}", found)
+
+
+def scheme_of(settings: Mapping[str, Any] | None, setting: str = "scheme") -> Scheme:
+    """The scheme of its settings.
+
+    Args:
+        settings: in plain values; empty or None: no scheme is chosen.
+        setting: where they stand, for messages.
+
+    Raises:
+        ValueError: they name no scheme, or are not its settings.
+    """
+    if not settings:
+        return Scheme()
+    if "_target_" not in settings:
+        raise ValueError(f"{setting}._target_ must be given, as conf/scheme does, got name={settings.get('name')}")
+    make = trust.find(settings["_target_"], "scheme", f"{setting}.")
+    try:
+        scheme = make(**{key: value for key, value in settings.items() if key != "_target_"})
+    except TypeError as error:  # an argument that it does not have, or lacks
+        raise ValueError(f"{setting}: {error}") from error
+    if not isinstance(scheme, Scheme):
+        raise ValueError(f"{setting}._target_ must be a kdexp.schemes.base.Scheme, got {settings['_target_']}")
+    return scheme
+
+
+def scheme_of_run(values: Mapping[str, Any]) -> Scheme:
+    """The scheme of a run; that of a plain run for a control.
+
+    Args:
+        values: its configuration, in plain values.
+    """
+    return Scheme() if is_control(values) else scheme_of(values["scheme"])
+
+
+def steps(values: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The runs that come before a run, in their order, and at last that: see `Scheme.prior_runs`.
+
+    Args:
+        values: the run's configuration, in plain values.
+    """
+    yield from scheme_of_run(values).prior_runs(values)

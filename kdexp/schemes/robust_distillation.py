@@ -1,0 +1,49 @@
+"""What schemes share in which a teacher teaches on adversarial examples."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from kdexp.config.identity import is_control
+from kdexp.config.require import require
+from kdexp.schemes.adversarial import AdversarialDistiller, AdversarialScheme, Terms
+from kdexp.training.terms import weighted_term
+
+
+@dataclass(frozen=True, kw_only=True)
+class RobustDistillation(AdversarialScheme):
+    """One that learns from a teacher."""
+
+    def check_run(self, config: Any, teachers: Mapping[str, Any]) -> None:
+        """Check that there is a teacher whose outputs are not cached: attacked samples are always new."""
+        super().check_run(config, teachers)
+        if is_control(config):
+            return
+        rule = f"must be one that needs a teacher with scheme={self.name}"
+        require(bool(teachers), "loss", rule, config.loss["_target_"])
+        cache = config.teacher.get("cache", "none")
+        require(cache == "none", "teacher.cache", f"must be none with scheme={self.name}", cache)
+
+
+class RobustDistiller(AdversarialDistiller):
+    """What those with a teacher share."""
+
+    def teacher_logits(self, inputs: Tensor) -> Tensor:
+        """The teacher's logits, (N, C)."""
+        assert self.teacher is not None
+        return self.teacher(inputs, self.temperature).logits
+
+    def soft_value(self, logits: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
+        """The soft loss of the student's and the teacher's logits; a scalar."""
+        assert self.soft_loss is not None
+        value: Tensor = self.soft_loss(logits, teacher, target)
+        return value
+
+    def distilled_terms(self, clean: Tensor, target: Tensor, soft: Callable[[], Tensor]) -> Terms:
+        """``alpha * CE(clean, target) + (1 - alpha) * soft()``."""
+        return {
+            "hard": weighted_term(self.alpha, self.hard, clean, target),
+            "soft": weighted_term((1 - self.alpha) * self.weights.soft, soft),
+        }
