@@ -45,8 +45,8 @@ class Scheme:
     Attributes:
         name: the option of conf/scheme.
         teacher: ``trained``: the student learns from the configured teacher; ``own``: the scheme makes the soft targets
-            itself; ``none``: there are none. It stands in the yaml, since whether a run is a control is to be known before
-            the scheme's file is imported; it must be the class's `needs`.
+            itself; ``none``: there are none. It stands in the yaml, since whether a run is a control must be known
+            before the scheme's file is imported; it must be the class's `needs`.
         ensemble: whether the mean of the probabilities of all runs' students is measured.
     """
 
