@@ -159,6 +159,18 @@ def read(folder: Path, setting: str) -> dict[str, Any]:
     return results
 
 
+def read_or_nothing(folder: Path) -> dict[str, Any]:
+    """The results of a job of a sweep; nothing where there are none, or the file is damaged.
+
+    Args:
+        folder: its run folder.
+    """
+    try:
+        return read(folder, "sweep")
+    except ValueError:
+        return {}
+
+
 def _read(path: Path, setting: str) -> dict[str, Any]:
     try:
         results = read_json(path)

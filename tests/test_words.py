@@ -21,7 +21,7 @@ WORDS = {
     r"(wrong|hidden) labels": "noisy labels, unlabeled samples",
     r"chosen point": "best trial",
     r"\brehears": "dry build",
-    r"\bexaminations?\b": "robustness evaluation",
+    r"\bexamin": "evaluate",
     r"\bheeds\b": "depends on",
     r"\bsurety\b": "significance",
     r"not finite": "NaN or Inf",

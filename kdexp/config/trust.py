@@ -14,7 +14,9 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
+
+T = TypeVar("T")
 
 Place: TypeAlias = "str | Mapping[str, Place]"
 """What may stand somewhere: the name of a slot, or what may stand under each key; ``*``: under every other key."""
@@ -224,6 +226,30 @@ def find(target: Any, slot: str, prefix: str = "") -> Any:
 
 def _is_yours(path: Any) -> bool:
     return any(f"{path}.".startswith(f"{package}.") for package in packages())
+
+
+def made(settings: Mapping[str, Any], slot: str, setting: str, kind: type[T], *args: object) -> T:
+    """What a class makes of settings that are its constructor's arguments as they are: what they name is not built.
+
+    Args:
+        settings: plain values, one of them the `_target_`.
+        slot: where they stand, a name of `SLOTS`.
+        setting: the name of theirs, for messages.
+        kind: what it must be.
+        args: come before the settings.
+
+    Raises:
+        ValueError: see `find`; or the settings are not the constructor's, or it makes something else.
+    """
+    make = find(settings["_target_"], slot, f"{setting}.")
+    try:
+        found = make(*args, **{key: value for key, value in settings.items() if key != "_target_"})
+    except TypeError as error:  # an argument that it does not have, or lacks
+        raise ValueError(f"{setting}: {error}") from error
+    if not isinstance(found, kind):
+        rule = f"must be a {kind.__module__}.{kind.__qualname__}"
+        raise ValueError(f"{setting}._target_ {rule}, got {settings['_target_']}")
+    return found
 
 
 def build(node: Mapping[str, Any], slot: str, *args: Any) -> Any:

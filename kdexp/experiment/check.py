@@ -11,7 +11,7 @@ from kdexp.config.identity import has_attack, is_attacked
 from kdexp.config.objects import target
 from kdexp.config.require import missing_values, require
 from kdexp.data.settings import check_classes
-from kdexp.experiment.members import has_no_place_for_teachers, named_teachers, teachers
+from kdexp.experiment.members import possible_teachers, teachers
 from kdexp.experiment.settings import check_tracking
 from kdexp.robustness import configured
 from kdexp.schemes.base import scheme_of
@@ -72,9 +72,7 @@ def check_values(config: Any) -> None:
 
 
 def _check_networks(config: Any) -> None:
-    """Of teachers whatever the loss: whether it needs one is known when it is imported."""
-    dataset = config.dataset
-    members = {} if has_no_place_for_teachers(config) else named_teachers(config)
+    dataset, members = config.dataset, possible_teachers(config)
     for name, teacher in members.items():
         check_teacher(name, teacher)
         attacked = has_attack(teacher.recipe.get("scheme"))
@@ -90,13 +88,12 @@ def _check_networks(config: Any) -> None:
 
 def _check_schemes(config: Any) -> None:
     """The run's, and those of the recipes by which its teachers are trained."""
-    dataset, members = config.dataset, {} if has_no_place_for_teachers(config) else named_teachers(config)
     schemes = {"scheme": config.scheme} | {
-        f"{name}.recipe.scheme": each.recipe.get("scheme") for name, each in members.items()
+        f"{name}.recipe.scheme": each.recipe.get("scheme") for name, each in possible_teachers(config).items()
     }
     chosen = {setting: scheme_of(plain(scheme), setting) for setting, scheme in schemes.items() if scheme}
     for setting, scheme in chosen.items():
-        scheme.check(setting, dataset)
+        scheme.check(setting, config.dataset)
     if "scheme" in chosen:
         chosen["scheme"].check_run(config, teachers(config))
 

@@ -75,7 +75,7 @@ class Experiment:
         Raises:
             ValueError: an unknown option or key, or a value of the wrong type.
         """
-        return cls(compose(overrides, **{"output_dir": output_dir, **places}))
+        return cls(compose(overrides, output_dir=output_dir, **places))
 
     @cached_property
     def values(self) -> dict[str, Any]:

@@ -30,20 +30,19 @@ def has_soft_term(config: Any) -> bool:
 
 def teachers(config: Any) -> dict[str, Any]:
     """The setting of each teacher and its configuration: none, the one, or the members of an ensemble."""
-    if has_no_place_for_teachers(config):
+    found = possible_teachers(config)
+    if not found or not (config.feature_loss or getattr(target(config.loss, "loss"), "needs_teacher", True)):
         return {}
-    if not (config.feature_loss or getattr(target(config.loss, "loss"), "needs_teacher", True)):
+    return found
+
+
+def possible_teachers(config: Any) -> dict[str, Any]:
+    """The same whatever the loss, which may need none: to know that, its file is imported.
+
+    None for a student that is trained alone, or by a scheme that has no teacher.
+    """
+    if is_control(config) or config.scheme.get("teacher", "trained") != "trained":
         return {}
-    return named_teachers(config)
-
-
-def has_no_place_for_teachers(config: Any) -> bool:
-    """Whether the student is trained alone or by a scheme without a teacher; a loss may need none either."""
-    return is_control(config) or config.scheme.get("teacher", "trained") != "trained"
-
-
-def named_teachers(config: Any) -> dict[str, Any]:
-    """The setting of each teacher and its configuration, whether or not the run needs them."""
     members = config.teacher.get("members")
     if members:
         return {f"teacher.members.{name}": member for name, member in members.items()}

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from types import ModuleType
 
 
 def rank() -> int:
@@ -11,7 +12,19 @@ def rank() -> int:
 
 def barrier() -> None:
     """Wait for the other ranks of this job, if there are any."""
-    if "torch.distributed" in sys.modules:
-        distributed = sys.modules["torch.distributed"]
-        if distributed.is_available() and distributed.is_initialized():
-            distributed.barrier()
+    if (distributed := _initialized()) is not None:
+        distributed.barrier()
+
+
+def leave_group() -> None:
+    """Leave the other ranks of this job, if there are any."""
+    if (distributed := _initialized()) is not None:
+        distributed.destroy_process_group()
+
+
+def _initialized() -> ModuleType | None:
+    """torch.distributed in a process that is a rank; it is not imported for that."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is None or not distributed.is_available() or not distributed.is_initialized():
+        return None
+    return distributed

@@ -24,15 +24,7 @@ def _axis(name: str, settings: object) -> Axis:
     setting = f"robustness.{name}"
     if not isinstance(settings, Mapping) or "_target_" not in settings:
         raise ValueError(f"{setting} must be the settings of an axis, with a _target_, got {settings}")
-    arguments = {key: value for key, value in settings.items() if key != "_target_"}
-    make = trust.find(settings["_target_"], "axis", f"{setting}.")
-    try:
-        axis = make(name, **arguments)
-    except TypeError as error:  # an argument that it does not have, or lacks
-        raise ValueError(f"{setting}: {error}") from error
-    if not isinstance(axis, Axis):
-        raise ValueError(f"{setting}._target_ must be a kdexp.robustness.axes.base.Axis, got {settings['_target_']}")
-    return axis
+    return trust.made(settings, "axis", setting, Axis, name)
 
 
 def check(settings: Mapping[str, object]) -> None:

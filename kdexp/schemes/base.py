@@ -144,14 +144,7 @@ def scheme_of(settings: Mapping[str, Any] | None, setting: str = "scheme") -> Sc
         return Scheme()
     if "_target_" not in settings:
         raise ValueError(f"{setting}._target_ must be given, as conf/scheme does, got name={settings.get('name')}")
-    make = trust.find(settings["_target_"], "scheme", f"{setting}.")
-    try:
-        scheme = make(**{key: value for key, value in settings.items() if key != "_target_"})
-    except TypeError as error:  # an argument that it does not have, or lacks
-        raise ValueError(f"{setting}: {error}") from error
-    if not isinstance(scheme, Scheme):
-        raise ValueError(f"{setting}._target_ must be a kdexp.schemes.base.Scheme, got {settings['_target_']}")
-    return scheme
+    return trust.made(settings, "scheme", setting, Scheme)
 
 
 def scheme_of_run(values: Mapping[str, Any]) -> Scheme:

@@ -9,8 +9,6 @@ from typing import Any
 
 from filelock import BaseFileLock, FileLock, Timeout
 
-from kdexp.sweeps import gpus
-
 
 def spread_over_gpus(trainer: Any) -> None:
     """Several jobs on a machine with several GPUs: let each see as many as it uses, and those that are least used."""
@@ -25,7 +23,7 @@ def spread_over_gpus(trainer: Any) -> None:
     visible = given.split(",") if given else [str(number) for number in range(torch.cuda.device_count())]
     if trainer.devices < len(visible):
         folder = Path(tempfile.gettempdir(), f"kdexp-gpus-{os.getuid()}")
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus.take_gpus(trainer.devices, visible, folder))
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(take_gpus(trainer.devices, visible, folder))
 
 
 def take_gpus(count: int, visible: Sequence[str], folder: Path) -> list[str]:

@@ -16,7 +16,7 @@ from kdexp import recording, results, run_folder, signals
 from kdexp.config.compose import one_line
 from kdexp.config.exits import FAILED, WRONG_INPUT, leave
 from kdexp.experiment.metadata import LAUNCH
-from kdexp.experiment.ranks import rank
+from kdexp.experiment.ranks import leave_group, rank
 from kdexp.metrics import monitor
 from kdexp.sweeps.sweep import stop_file
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 TRIAL = "KDEXP_TRIAL"  # environment variable: which trial of a search a job is, by its id in the study
 
 log = logging.getLogger(__name__)
-
 traceback_log = logging.getLogger("kdexp.traceback")
 
 
@@ -66,7 +65,7 @@ def run_job(config: DictConfig, run: Callable[..., Mapping[str, Any]]) -> Mappin
             leave(WRONG_INPUT, one_line(error))
         leave(WRONG_INPUT if _is_wrong_input(error) else FAILED, explain(error, folder / results.LOG))
     finally:
-        _leave_group()
+        leave_group()
 
 
 def trial() -> int | None:
@@ -128,13 +127,6 @@ def _is_wrong_input(error: Exception) -> bool:
     return isinstance(error, ValueError | FileNotFoundError) or type(error).__name__ == "MisconfigurationException"
 
 
-def _leave_group() -> None:
-    if "torch.distributed" in sys.modules:
-        distributed = sys.modules["torch.distributed"]
-        if distributed.is_available() and distributed.is_initialized():
-            distributed.destroy_process_group()
-
-
 @dataclass(frozen=True)
 class Job:
     """A job of a sweep, ready to be run.
@@ -172,17 +164,10 @@ class Job:
 
     def has_ended(self) -> bool:
         """Whether it is done, or got in this launch to an end that it could tell of itself."""
-        found = self._results()
+        found = results.read_or_nothing(self.folder)
         ended = found.get("status") not in (None, "running", "killed") and found.get("launch") == self.launch
         return found.get("status") == "completed" or ended
 
     def value(self) -> float | None:
         """See `job`."""
-        return value_of(self._results())
-
-    def _results(self) -> Mapping[str, Any]:
-        """Its results; nothing where there are none, or the file is damaged: then it said so, and is failed."""
-        try:
-            return results.read(self.folder, "sweep")
-        except ValueError:
-            return {}
+        return value_of(results.read_or_nothing(self.folder))

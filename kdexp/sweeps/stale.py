@@ -35,7 +35,7 @@ def marked_stale(folder: Path, jobs: Sequence[Job], configs: Sequence[DictConfig
 
     marked, changes = [], Counter[str]()
     for job, config in zip(jobs, configs, strict=True):
-        before = _results_before(folder / job.folder)
+        before = results.read_or_nothing(folder / job.folder)
         values = plain(config) | {"output_dir": str(folder / job.folder)}
         changed = what_changed(before, values, digest) if before else ""
         marked.append(replace(job, stale=before["wandb_id"]) if changed else job)
@@ -56,7 +56,7 @@ def refuse_other_data(sweep: Sweep, config: DictConfig) -> None:
     Raises:
         ValueError: it was not.
     """
-    trials = [_results_before(sweep.folder / state.job.folder) for state in sweep.states()]
+    trials = [results.read_or_nothing(sweep.folder / state.job.folder) for state in sweep.states()]
     trials = [trial for trial in trials if trial.get("data_content")]
     if trials:
         now = data_digest(plain(config))
@@ -67,11 +67,3 @@ def refuse_other_data(sweep: Sweep, config: DictConfig) -> None:
                 f"sweep_name must be a search on the same data, got {sweep.folder}, with {others} trials on data that "
                 "have changed since; choose another sweep_name, or rerun=all to set them aside"
             )
-
-
-def _results_before(folder: Path) -> Mapping[str, Any]:
-    """What a run left in its folder; nothing where there is none, or it cannot be read."""
-    try:
-        return results.read(folder, "sweep")
-    except ValueError:
-        return {}

@@ -154,7 +154,7 @@ def test_every_distilled_run_of_a_sweep_is_examined_beside_its_control(sweep, qu
     assert rows["noise_dose", "gaussian_noise area"]["difference"]["verdict"] == "too few seeds"
 
 
-def test_what_a_search_left_unmeasured_on_test_is_not_examined(sweep, store, tmp_path):
+def test_what_a_search_left_unmeasured_on_test_is_not_evaluated(sweep, store, tmp_path):
     trials = shutil.copytree(sweep, tmp_path / "trials")
     saved = results.read(trials / "1", "run")
     del saved["metrics"]["test"]

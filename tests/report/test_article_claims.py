@@ -22,7 +22,7 @@ def evidence(claim):
     return {one.what: one for one in claim.evidence}
 
 
-def examined(folder, write_report, seeds=6, **settings):
+def evaluated(folder, write_report, seeds=6, **settings):
     """Reports of the runs with all the data."""
     for seed in range(seeds):
         probe = {"teacher": 0.9, "control": 0.7, "student": 0.72 + seed / 1000}
@@ -34,7 +34,7 @@ def test_each_claim_has_its_numbers_and_its_verdict(tmp_path, write_run, write_r
     wrong_labels(tmp_path, write_run)
     # Under noise the control keeps a half of 0.8, the student four tenths of 0.85: it loses more.
     noisy = {"teacher": 0.5, "control": 0.5, "student": 0.4}
-    examined(tmp_path, write_report, noisy=noisy)
+    evaluated(tmp_path, write_report, noisy=noisy)
     comparison = compared(tmp_path)
     data, features, noise = article_claims(comparison, comparison.reports)
 
@@ -65,7 +65,7 @@ def test_each_claim_has_its_numbers_and_its_verdict(tmp_path, write_run, write_r
 
 def test_a_student_that_gains_nothing_has_no_claim_confirmed(tmp_path, write_run, write_report):
     few_data(tmp_path, write_run, gains=(-0.1, -0.05, -0.02))
-    examined(tmp_path, write_report, student=0.8)
+    evaluated(tmp_path, write_report, student=0.8)
     comparison = compared(tmp_path)
     data, _, noise = article_claims(comparison, comparison.reports)
     assert data.verdict == "does not hold"
@@ -90,7 +90,7 @@ def test_two_seeds_are_too_few_and_what_was_not_run_was_not_measured(tmp_path, w
 def test_the_claims_are_a_section_a_page_and_words(tmp_path, write_run, write_report, monkeypatch, capsys):
     monkeypatch.setattr(page, "_packed_plotly", str)
     few_data(tmp_path, write_run)
-    examined(tmp_path, write_report)
+    evaluated(tmp_path, write_report)
     written = dict(write(compared(tmp_path), tmp_path, source=[]))
     text = written["claims"].read_text()
     assert "## 1. A distilled student needs less training data: holds" in text
