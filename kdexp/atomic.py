@@ -1,12 +1,13 @@
 """Files that are either the old one or the new one, never half of it, and that are made by one process only."""
 
+import csv
 import hashlib
 import json
 import logging
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,20 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
         raise
     _flush(path.parent)
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """A CSV file with a column for each name in the rows, whole or not at all.
+
+    Args:
+        path: the file.
+        rows: name -> value; a name that a row lacks is left empty there.
+    """
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 _STAGED = re.compile(r"\.[^/]+\.kdexp-[a-z0-9_]{8}(\.\w+)?")  # as `atomic_path` names them: nobody else's

@@ -1,8 +1,6 @@
 """What a few real training steps show: each term of the loss, its gradients, the logits, time and memory."""
 
 import math
-import resource
-import sys
 import tempfile
 import time
 import warnings
@@ -20,6 +18,7 @@ from torch.optim import Optimizer
 from kdexp.contracts import Batch
 from kdexp.data.loading import DataModule
 from kdexp.training.distiller import Distiller
+from kdexp.training.fit import peak_memory, quiet_lightning
 from kdexp.training.settings import Trainer
 
 CHECKED_BATCHES = 5
@@ -200,11 +199,7 @@ class InspectionCallback(pl.Callback):
         self._stop_clock()
         state = (value for values in trainer.optimizers[0].state.values() for value in values.values())
         self.cost.optimizer_bytes = sum(value.nbytes for value in state if isinstance(value, Tensor))
-        if self.cost.on_gpu:
-            self.cost.peak_bytes = torch.cuda.max_memory_allocated(self._device)
-        else:  # ru_maxrss is in KiB on Linux and in bytes on macOS
-            unit = 1 if sys.platform == "darwin" else 1024
-            self.cost.peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        self.cost.peak_bytes = peak_memory(self._device)
 
     def teacher_seconds(self, distiller: Distiller) -> float:
         """Duration of the teacher's forward pass of the last checked batch."""
@@ -237,6 +232,7 @@ def take_steps(
         Why the training stopped by itself; empty when it did not.
     """
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(action="ignore"):
+        quiet_lightning()
         trainer = pl.Trainer(
             accelerator=settings.accelerator,
             devices=1,

@@ -1,6 +1,5 @@
 """All checks of one experiment, in the order of the table."""
 
-import logging
 from collections.abc import Iterator
 from typing import cast
 
@@ -36,8 +35,6 @@ def run_checks(experiment: Experiment) -> Iterator[Finding]:
         ValueError: a value with which the experiment cannot be built.
         FileNotFoundError: data or weights are not where the configuration says.
     """
-    for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
-        logging.getLogger(name).setLevel(logging.WARNING)
     config, caught = cast(Config, experiment.config), list[str]()
     with caught_warnings(caught):
         dry_build.dry_build(experiment)

@@ -99,8 +99,7 @@ def refuse_single_samples(experiment: Experiment) -> None:
     counted = isinstance(trainer.devices, int) and not trainer.sync_batchnorm
     ranks = trainer.devices * trainer.num_nodes if counted else 1
     if data.student.smallest_batch // ranks <= 1:
-        learners = {"student": experiment.new_student(pretrained=None)}
-        learners |= experiment.new_peers() if config.scheme.get("name") == "mutual" else {}
+        learners = {"student": experiment.new_student(pretrained=None)} | experiment.new_peers()
         for learner in learners.values():
             _refuse_single_samples(learner, "dataset.batch_size", config.dataset.batch_size, config.dataset)
     for setting, member in experiment.teachers_to_be_trained().items():

@@ -25,7 +25,7 @@ from kdexp.robustness import settings as robustness
 from kdexp.robustness.aggregate import Summary
 from kdexp.robustness.attacks import Network, Normalized
 from kdexp.robustness.axes.base import Axis
-from kdexp.robustness.bootstrap import CONTROL, STUDENT, TEACHER, Bootstrap
+from kdexp.robustness.bootstrap import Bootstrap
 from kdexp.robustness.grid import Cell, Measured, Networks
 
 log = logging.getLogger(__name__)
@@ -89,14 +89,14 @@ class RobustnessEvaluator:
         """Measure what has not been measured yet, and write robustness.json, robustness.csv and the figures.
 
         Args:
-            subjects: by role, see `kdexp.robustness.bootstrap.ROLES`.
+            subjects: by role, see `kdexp.robustness.settings.ROLES`.
             folder: where they are written.
 
         Returns:
             The content of robustness.json.
         """
         started = time.perf_counter()
-        ordered = {role: subjects[role] for role in (TEACHER, CONTROL, STUDENT) if role in subjects}
+        ordered = {role: subjects[role] for role in robustness.ROLES if role in subjects}
         measured = [self.measured(cell, ordered) for cell in _watched(self.cells)]
         summary = self._summary(measured)
         notes = [
@@ -106,7 +106,6 @@ class RobustnessEvaluator:
             for note in one.notes
         ]
         report = {
-            "schema_version": robustness_json.SCHEMA_VERSION,
             "dataset": self._config.dataset.name,
             "samples": self._bed.grid.samples,
             "sample_counts": self._bed.sample_counts,
@@ -119,8 +118,7 @@ class RobustnessEvaluator:
             "cells": summary.rows(),
             "seconds": time.perf_counter() - started,
         }
-        robustness_json.write(report, folder)
-        return report
+        return robustness_json.write(report, folder)
 
     def _summary(self, measured: Sequence[Mapping[str, Measured]]) -> Summary:
         settings, (clean, *others) = robustness.of_report(self._settings), measured
@@ -136,10 +134,10 @@ class RobustnessEvaluator:
             cell: one of `cells`.
             subjects: by role, the teacher first.
         """
-        teacher = subjects.get(TEACHER)
+        teacher = subjects.get(robustness.TEACHER)
         files = {}
         for role, own in subjects.items():
-            guide = teacher.digest if teacher is not None and role != TEACHER else None
+            guide = teacher.digest if teacher is not None and role != robustness.TEACHER else None
             files[role] = own.folder / f"{self.key(cell, own.digest, guide)}.safetensors"
         known = {role: kept for role, file in files.items() if (kept := read_cell(file)) is not None}
         if cell.positions is not None:
@@ -148,7 +146,7 @@ class RobustnessEvaluator:
             known = {role: kept for role, kept in known.items() if len(kept.samples["right"]) == n}
         unknown = [role for role in subjects if role not in known]
         if unknown:
-            needed = {role: own for role, own in subjects.items() if role in unknown or role == TEACHER}
+            needed = {role: own for role, own in subjects.items() if role in unknown or role == robustness.TEACHER}
             for role, one in cell.measure(self._networks(needed)).items():
                 if role in unknown:
                     known[role] = one
@@ -158,7 +156,11 @@ class RobustnessEvaluator:
     def _networks(self, subjects: Mapping[str, Subject]) -> Networks:
         return Networks(
             {role: self._network(own.network) for role, own in subjects.items()},
-            {role: TEACHER for role in subjects if role != TEACHER and TEACHER in subjects},
+            {
+                role: robustness.TEACHER
+                for role in subjects
+                if role != robustness.TEACHER and robustness.TEACHER in subjects
+            },
             {role: self._network(own.represent) for role, own in subjects.items() if own.represent is not None},
         )
 

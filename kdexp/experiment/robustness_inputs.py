@@ -1,7 +1,7 @@
 """The data of a run as a robustness report needs them: images in [0, 1] or features, samples of a split, other sets."""
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -163,9 +163,9 @@ class TestBed:
             seed=config.robustness.seed,
         )
 
-    def other(self, axis: axes.Axis, dataset: str, pairs: Mapping[str, str]) -> Dataset | None:
+    def other(self, axis: axes.OtherDataAxis) -> Dataset | None:
         """Another data set; None where auto finds none."""
-        name = pairs.get(self.own.name) if dataset == "auto" else dataset
+        name = axis.pairs.get(self.own.name) if axis.dataset == "auto" else axis.dataset
         if name is None or not self.grid.is_image:
             self.notes.append(
                 f"{axis.name} left out: no data set is paired with {self.own.name} ({axis.setting}.dataset=NAME)"
@@ -176,7 +176,7 @@ class TestBed:
         try:
             data = Data(config)
         except FileNotFoundError as error:
-            if dataset != "auto":
+            if axis.dataset != "auto":
                 raise
             self.notes.append(f"{axis.name} left out: {error}")
             return None

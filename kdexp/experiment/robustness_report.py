@@ -10,7 +10,7 @@ from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.networks import penultimate
 from kdexp.experiment.robustness_evaluator import Subject
 from kdexp.features import Reader
-from kdexp.robustness.bootstrap import CONTROL, STUDENT, TEACHER
+from kdexp.robustness.settings import CONTROL, STUDENT, TEACHER
 from kdexp.teacher.teacher import Teacher
 from kdexp.weights import state_digest
 

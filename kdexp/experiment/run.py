@@ -69,7 +69,7 @@ def _run(
     earlier = find_earlier(config, folder)
     if earlier.get("status") == "completed" and (pruner is not None or "test" in earlier["metrics"]):
         log.info("this run is complete already: %s", folder)
-        if config.robustness and not config.resume and not (folder / "robustness.json").is_file():
+        if config.robustness and not config.resume and not (folder / results.ROBUSTNESS).is_file():
             log.warning(
                 "warning: it has no robustness report: kdexp-eval %s robustness=... makes one",
                 results.argument("run", folder),

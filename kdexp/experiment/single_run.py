@@ -1,15 +1,12 @@
 """One training: from the data to results.json."""
 
 import logging
-import resource
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig
 
 from kdexp import recording
@@ -29,7 +26,7 @@ from kdexp.report.robustness_terminal import show
 from kdexp.report.runs import control_folder, find_control
 from kdexp.training.auto_compile import compile_in_place, pays
 from kdexp.training.checkpoints import refuse_foreign
-from kdexp.training.fit import Fitted, Judge, Pruned, fit
+from kdexp.training.fit import Fitted, Judge, Pruned, fit, peak_memory
 
 log = logging.getLogger(__name__)
 
@@ -220,8 +217,4 @@ def _compile(experiment: Experiment) -> None:
 
 def _cost(record: dict[str, Any], fitted: Fitted, samples: int) -> None:
     record["cost"]["samples_per_second"] = samples * len(fitted.seconds) / max(sum(fitted.seconds), 1e-9)
-    if fitted.device.type == "cuda":
-        record["cost"]["peak_memory_bytes"] = torch.cuda.max_memory_allocated(fitted.device)
-    else:  # ru_maxrss is in KiB on Linux and in bytes on macOS; it is the whole process's
-        unit = 1 if sys.platform == "darwin" else 1024
-        record["cost"]["peak_memory_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    record["cost"]["peak_memory_bytes"] = peak_memory(fitted.device)

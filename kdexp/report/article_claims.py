@@ -8,7 +8,6 @@ import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from kdexp.report.comparison import Comparison
@@ -66,15 +65,14 @@ class Claim:
         return next((verdict for verdict in (TOO_FEW, NOT_TESTED) if verdict in found), "not significant")
 
 
-def article_claims(comparison: Comparison, reports: Mapping[Path, Report]) -> list[Claim]:
+def article_claims(comparison: Comparison) -> list[Claim]:
     """The claims, as far as anything was measured of at least two of them; else none.
 
     Args:
         comparison: the runs. The student is that of the chosen configuration; all its data are looked at.
-        reports: by run folder.
     """
     along = {curve.axis: sides for curve in condition_curves(comparison) if (sides := _sides(curve, comparison))}
-    evaluated = _evaluated(comparison, reports)
+    evaluated = _evaluated(comparison)
     found = [
         _less_data(*along["dataset.train_fraction"]) if "dataset.train_fraction" in along else _nothing(_LESS_DATA),
         _better_features(evaluated) if evaluated else _nothing(_BETTER_FEATURES, _EXAMINE),
@@ -109,9 +107,9 @@ def _sides(curve: ConditionCurve, comparison: Comparison) -> tuple[ConditionLine
     return control, student
 
 
-def _evaluated(comparison: Comparison, reports: Mapping[Path, Report]) -> dict[int, Report]:
+def _evaluated(comparison: Comparison) -> dict[int, Report]:
     """Seed -> report, of the configuration with most reports of student and control; the chosen one first."""
-    found = []
+    found, reports = [], comparison.reports
     for group in sorted(comparison.distilled, key=lambda group: group is not comparison.winner):
         own = {run.seed: reports[run.folder] for run in group.runs if run.folder in reports}
         found.append({seed: one for seed, one in own.items() if {"student", "control"} <= set(one["models"])})
@@ -241,14 +239,14 @@ def _under_noise(report: Report, role: str) -> float | None:
     return statistics.fmean(known) if known else None
 
 
-def _lost_to_noise(report: Report, role: str) -> float | None:
-    clean, noisy = _of("clean", "acc")(report, role), _under_noise(report, role)
-    return None if clean is None or noisy is None else clean - noisy
+def _lost(under: Value) -> Value:
+    """The accuracy on clean data less that under something."""
 
+    def value(report: Report, role: str) -> float | None:
+        clean, left = _of("clean", "acc")(report, role), under(report, role)
+        return None if clean is None or left is None else clean - left
 
-def _lost_to_corruptions(report: Report, role: str) -> float | None:
-    clean, error = _of("clean", "acc")(report, role), _of("corruptions_lite", "mce_raw")(report, role)
-    return None if clean is None or error is None else clean - (1 - error)
+    return value
 
 
 def _corrupted(report: Report, role: str) -> float | None:
@@ -260,9 +258,9 @@ def _less_noise(noisy: tuple[ConditionLine, ConditionLine] | None, evaluated: Ma
     evidence: list[Evidence] = []
     noises = sorted({name for one in evaluated.values() for name in one["measures"].get("noise_dose", {})})
     kinds = ", ".join(name.replace("_", " ") for name in noises)
-    evidence += _evidence(f"accuracy lost to noise in the inputs ({kinds})", evaluated, _lost_to_noise, sign=-1)
+    evidence += _evidence(f"accuracy lost to noise in the inputs ({kinds})", evaluated, _lost(_under_noise), sign=-1)
     evidence += _evidence("accuracy under that noise", evaluated, _under_noise, decides=False)
-    evidence += _evidence("accuracy lost to corruptions", evaluated, _lost_to_corruptions, sign=-1)
+    evidence += _evidence("accuracy lost to corruptions", evaluated, _lost(_corrupted), sign=-1)
     evidence += _evidence("accuracy under corruptions", evaluated, _corrupted, decides=False)
     remarks = [] if evaluated else [_EXAMINE]
     if noisy is not None:
@@ -304,12 +302,13 @@ def sentence(claim: Claim) -> str:
 
 
 def _number(one: Evidence) -> str:
-    interval = ""
-    if one.gain.interval:
-        low, high = (f"{100 * end:+.2f}" for end in one.gain.interval)
-        interval = f" [{low}, {high}]"
-    gain = f"{100 * one.gain.mean:+.2f}{interval}"
-    return f"{100 * one.control:.2f} control, {100 * one.student:.2f} student, gain {gain} ({significance(one.gain)})"
+    numbers = f"{100 * one.control:.2f} control, {100 * one.student:.2f} student, gain {_gain(one.gain)}"
+    return f"{numbers} ({significance(one.gain)})"
+
+
+def _gain(gain: Paired) -> str:
+    ends = f" [{', '.join(f'{100 * end:+.2f}' for end in gain.interval)}]" if gain.interval else ""
+    return f"{100 * gain.mean:+.2f}{ends}"
 
 
 def significance(gain: Paired) -> str:
@@ -333,12 +332,10 @@ def markdown(found: Sequence[Claim], title: str) -> str:
         if claim.evidence:
             lines += ["| | control | student | gain | |", "|---|---|---|---|---|"]
             for one in claim.evidence:
-                low, high = one.gain.interval or (math.nan, math.nan)
-                interval = f" [{100 * low:+.2f}, {100 * high:+.2f}]" if one.gain.interval else ""
                 what = f"**{one.what}**" if one.decides else one.what
                 lines.append(
                     f"| {what} | {100 * one.control:.2f} | {100 * one.student:.2f} "
-                    f"| {100 * one.gain.mean:+.2f}{interval} | {significance(one.gain)} |"
+                    f"| {_gain(one.gain)} | {significance(one.gain)} |"
                 )
             lines.append("")
         lines += [" ".join(claim.remarks)] if claim.remarks else []

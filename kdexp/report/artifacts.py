@@ -38,16 +38,13 @@ def write(
         name = _picture("-".join(["curve", curve.axis.rpartition(".")[2], *curve.where.replace("=", "-").split()]))
         written.append(("plot", out / name))
         condition.condition(curve, out / name)
-    chosen = comparison.winner or comparison.control
-    reports = (
-        [comparison.reports[run.folder] for run in chosen.runs if run.folder in comparison.reports] if chosen else []
-    )
+    reports = comparison.reports_of(comparison.winner or comparison.control)
     for axis in dict.fromkeys(row["axis"] for report in reports[:1] for row in report["cells"]):
         if is_of_corruptions(axis):
             name = _picture(f"curve-{axis}")
             written.append(("plot", out / name))
             robustness.severities(reports, axis, out / name)
-    found = article_claims.article_claims(comparison, comparison.reports)
+    found = article_claims.article_claims(comparison)
     if found:
         written.append(("claims", out / CLAIMS))
         with atomic_path(out / CLAIMS) as temporary:

@@ -162,6 +162,10 @@ class Comparison:
         """The robustness reports of the completed runs that have one, by run folder."""
         return read_reports(run.folder for run in self.completed)
 
+    def reports_of(self, group: RunGroup | None) -> list[Record]:
+        """The robustness reports of a group's runs, as far as they have one."""
+        return [self.reports[run.folder] for run in group.runs if run.folder in self.reports] if group else []
+
     @cached_property
     def teachers(self) -> dict[str, Record]:
         """The teachers' names and what they can do: the winner's first."""

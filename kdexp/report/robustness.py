@@ -12,6 +12,7 @@ from kdexp.report import glossary
 from kdexp.report.run_group import RunGroup
 from kdexp.report.runs import Record
 from kdexp.report.statistics import Estimate, Paired, Point, paired, t_interval
+from kdexp.robustness.settings import ROLES
 
 Report = Record
 """The content of a robustness.json."""
@@ -137,11 +138,7 @@ def measures_over_seeds(reports: Reports) -> Iterator[MeasureOverSeeds]:
     entries = [{(axis, name): entry for axis, name, entry in flat(report["measures"])} for report in reports]
     for axis, name in entries[0]:
         found = [one[axis, name] for one in entries if (axis, name) in one]
-        values = {
-            role: known
-            for role in ("teacher", "control", "student")
-            if (known := [one[role] for one in found if one.get(role) is not None])
-        }
+        values = {role: known for role in ROLES if (known := [one[role] for one in found if one.get(role) is not None])}
         differences = [one["difference"]["value"] for one in found if "difference" in one]
         gain = paired([value for value in differences if value is not None])
         yield MeasureOverSeeds(axis, name, values, gain)

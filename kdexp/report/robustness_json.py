@@ -1,36 +1,36 @@
 """robustness.json, of a run and of a sweep, with robustness.csv and the figures beside it."""
 
-import csv
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kdexp.atomic import atomic_path
+from kdexp import results
+from kdexp.atomic import atomic_path, write_rows
 from kdexp.report.png_figures import robustness as figures
 
-FILE = "robustness.json"
-SCHEMA_VERSION = 1
 
+def write(report: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """A run's robustness.json, the cells as robustness.csv, and the figures, each of them whole or not at all.
 
-def write(report: Mapping[str, Any], folder: Path) -> None:
-    """A run's robustness.json, the cells as robustness.csv, and the figures, each of them whole or not at all."""
-    _write(report, folder)
-    names = list(dict.fromkeys(name for row in report["cells"] for name in row))
-    with atomic_path(folder / "robustness.csv") as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows(report["cells"])
+    Returns:
+        The content of robustness.json.
+    """
+    content = _write(report, folder)
+    write_rows(folder / "robustness.csv", report["cells"])
     figures.corruptions(report, folder / "figures" / "robustness_corruptions.png")
     figures.levels(report, folder / "figures" / "robustness_doses.png")
     figures.reliability(report, folder / "figures" / "reliability.png")
+    return content
 
 
-def write_together(together: Mapping[str, object], folder: Path) -> None:
+def write_together(together: Mapping[str, Any], folder: Path) -> None:
     """A sweep's robustness.json: see `kdexp.report.robustness.over_seeds`."""
-    _write({"schema_version": SCHEMA_VERSION, **together}, folder)
+    _write(together, folder)
 
 
-def _write(content: Mapping[str, object], folder: Path) -> None:
-    with atomic_path(folder / FILE) as temporary:
+def _write(found: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    content = {"schema_version": results.ROBUSTNESS_VERSION, **found}
+    with atomic_path(folder / results.ROBUSTNESS) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n")
+    return content

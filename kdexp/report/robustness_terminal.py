@@ -6,10 +6,12 @@ from pathlib import Path
 from rich.box import SIMPLE
 from rich.table import Table
 
+from kdexp import results
 from kdexp.report import glossary
 from kdexp.report.robustness import Report, Summary, flat
 from kdexp.report.robustness_text import UNITS, answer, answer_over_seeds, sample_counts
 from kdexp.report.statistics import with_p
+from kdexp.robustness.settings import ROLES
 from kdexp.terminal import screen
 
 
@@ -32,7 +34,7 @@ def show(report: Report, folder: Path) -> None:
         console.print(f"attacks: all {len(report['attack_checks'])} checks against masked gradients hold")
     for note in report["notes"]:
         console.print(f"note: {note}", soft_wrap=True)
-    console.print(f"report        {folder / 'robustness.json'}", soft_wrap=True)
+    console.print(f"report        {folder / results.ROBUSTNESS}", soft_wrap=True)
     console.print(f"cells         {folder / 'robustness.csv'}", soft_wrap=True)
     console.print(f"figures       {folder / 'figures'}", soft_wrap=True)
 
@@ -66,11 +68,11 @@ def show_sweep(together: Summary, folder: Path) -> None:
     for group in together["settings"]:
         table = Table(box=SIMPLE, title=f"{group['label']}  (seeds {', '.join(map(str, group['seeds']))})")
         table.add_column("", no_wrap=True)
-        for role in ("teacher", "control", "student", "student - control, 95 % t interval over seeds", ""):
+        for role in (*ROLES, "student - control, 95 % t interval over seeds", ""):
             table.add_column(role, justify="right")
         for row in group["measures"]:
             measure = glossary.known(row["measure"])
-            means = [measure.number(row["mean"].get(role)) for role in ("teacher", "control", "student")]
+            means = [measure.number(row["mean"].get(role)) for role in ROLES]
             gain = row["difference"]
             said = [_difference(measure, _ends(gain)), with_p(gain["verdict"], gain["p"])] if gain else ["", ""]
             table.add_row(glossary.label(row["axis"], row["measure"]), *means, *said)
@@ -78,7 +80,7 @@ def show_sweep(together: Summary, folder: Path) -> None:
         console.print(table)
     for line in glossary.explained(names):
         console.print(line, highlight=False, soft_wrap=True)
-    console.print(f"report        {folder / 'robustness.json'}", soft_wrap=True)
+    console.print(f"report        {folder / results.ROBUSTNESS}", soft_wrap=True)
 
 
 def _ends(gain: Summary) -> dict[str, float | None]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kdexp import results, run_folder
-from kdexp.atomic import atomic_path, read_json
+from kdexp.atomic import read_json, write_rows
 from kdexp.config.foreign import check_folder, inside
 from kdexp.config.identity import as_typed
 from kdexp.config.leaves import leaves
@@ -181,8 +181,8 @@ def read_reports(folders: Iterable[Path]) -> dict[Path, Record]:
     found: dict[Path, Record] = {}
     for folder in folders:
         with suppress(ValueError):  # most runs have none; one that cannot be read is no reason to show nothing
-            report = read_json(inside(folder, "robustness.json"))
-            if isinstance(report, dict) and report.get("schema_version") == 1:
+            report = read_json(inside(folder, results.ROBUSTNESS))
+            if isinstance(report, dict) and report.get("schema_version") == results.ROBUSTNESS_VERSION:
                 found[folder] = report
     return found
 
@@ -231,12 +231,7 @@ def write_csv(runs: Sequence[Run], path: Path, *, chosen: Sequence[Run] = ()) ->
         path: the CSV file.
         chosen: those of the chosen setting.
     """
-    rows = [_row(run, run in chosen) for run in runs]
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(path, [_row(run, run in chosen) for run in runs])
 
 
 def _row(run: Run, is_chosen: bool) -> dict[str, object]:
@@ -297,7 +292,4 @@ def look_for_control(run: Record, folder: Path) -> tuple[Run | None, list[str]]:
 
 def cells(folder: Path) -> list[list[str]]:
     """The overrides of each job in a sweep's index; none without one."""
-    try:
-        return [list(entry["overrides"]) for entry in read_json(folder / INDEX)["jobs"]]
-    except (ValueError, LookupError, TypeError):
-        return []
+    return [list(job["overrides"]) for job in _index(folder)]

@@ -103,7 +103,7 @@ def _show_groups(console: Console, comparison: Comparison) -> None:
         console.print(f"{_LEGEND}; mean ± std over n seeds")
         console.print(_table(comparison.teachers, comparison.groups, console.width, comparison.marked))
         _judge_teacher(console, comparison.teachers, comparison.controls)
-    found = article_claims.article_claims(comparison, comparison.reports)
+    found = article_claims.article_claims(comparison)
     for sentence in [*answer(comparison), *map(article_claims.sentence, found)]:
         console.print(sentence, highlight=False, soft_wrap=True)
 

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kdexp.robustness.axes.base import Axis
-from kdexp.robustness.bootstrap import CONTROL, STUDENT, Bootstrap
+from kdexp.robustness.bootstrap import Bootstrap
 from kdexp.robustness.grid import Found
+from kdexp.robustness.settings import CONTROL, STUDENT
 
 
 class Summary:

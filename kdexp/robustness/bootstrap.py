@@ -13,14 +13,12 @@ from torch import Tensor
 
 from kdexp.metrics.ranking import of_two
 from kdexp.robustness.grid import Measured
+from kdexp.robustness.settings import CONTROL, ROLES, STUDENT
 
 Array = np.ndarray
 
 Resampled = np.ndarray
 """(1 + resamples, ...): of the test set, then of its bootstrap samples."""
-
-ROLES = TEACHER, CONTROL, STUDENT = "teacher", "control", "student"
-"""Of the networks in a report; the control is the baseline, the same student trained without a teacher."""
 
 
 class Bootstrap:
@@ -33,7 +31,7 @@ class Bootstrap:
         confidence: of the intervals, in (0, 1).
 
     Attributes:
-        roles: of the networks, in the order of `ROLES`.
+        roles: of the networks, in the order of `kdexp.robustness.settings.ROLES`.
     """
 
     def __init__(self, clean: Mapping[str, Measured], *, seed: int, resamples: int, confidence: float) -> None:

@@ -6,6 +6,9 @@ from typing import Any
 
 from kdexp.config.require import is_count, is_number, require
 
+ROLES = TEACHER, CONTROL, STUDENT = "teacher", "control", "student"
+"""Of the networks in a report; the control is the baseline, the same student trained without a teacher."""
+
 _BEFORE_TARGETS = {
     "corruptions": "kdexp.robustness.axes.corruptions.Corruptions",
     "noise_dose": "kdexp.robustness.axes.noise_levels.NoiseLevels",

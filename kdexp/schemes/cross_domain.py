@@ -53,8 +53,8 @@ class CrossDomain(Scheme):
                 "precision": recipe["precision"],
                 "gradient_clip_val": recipe["gradient_clip_val"],
                 "channels_last": recipe["channels_last"],
-                **{key: recipe[key] for key in ("monitor",) if key in recipe},
-            },  # an older kdexp's has none
+                **({"monitor": recipe["monitor"]} if "monitor" in recipe else {}),  # an older kdexp's has none
+            },
             alpha=1.0,
             alpha_schedule={"kind": "constant", "final": None},
             feature_loss={},

@@ -52,7 +52,7 @@ class CachedOutputs:
     Args:
         folder: made if need be.
         card: written when the folder is new; plain values.
-        record: see `Record`.
+        record: see `OutputCodec`.
         index: (n,) int64, the ids of the split's samples.
         compute: gives the outputs for a view (None: samples as they are) of a range of positions, in batches.
 
@@ -165,7 +165,7 @@ class CachedOutputs:
         Args:
             index: (N,) int64, ids of samples of the split.
             view: which of their views; None: as they are.
-            temperature: at which they will be softened; see `Record`.
+            temperature: at which they will be softened; see `OutputCodec`.
 
         Returns:
             Outputs on the device of index, float32.

@@ -20,7 +20,7 @@ def cached_views(mode: str) -> int | None:
 CACHE_MODES = r"none|exact|static|views:[1-9]\d*"
 NO_FILES = ("auto", "pretrained", "built")
 """Values of a teacher's ``weights`` that are no paths."""
-# Keys of a teacher besides its network: how it is trained, run and cached. Members of an ensemble have the first four.
+# Keys of a teacher besides its network: how it is trained, run and cached. Members of an ensemble have the first six.
 TEACHER_KEYS = (
     "weights",
     "weights_key",

@@ -1,4 +1,4 @@
-"""The frozen teacher: read or trained once, always in eval, never part of what is trained or saved."""
+"""The frozen teacher: always in eval, never part of what is trained or saved."""
 
 import math
 import os

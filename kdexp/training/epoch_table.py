@@ -11,7 +11,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
-from kdexp.atomic import atomic_path
+from kdexp.atomic import write_rows
 from kdexp.pace import EVERY_SECONDS, duration
 from kdexp.training.distiller import Distiller
 
@@ -116,11 +116,7 @@ class EpochTable(Checkpoint):
             self._say(trainer)
 
     def _write(self) -> None:
-        names = list(dict.fromkeys(name for row in self.rows for name in row))
-        with atomic_path(self._path) as temporary, temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, names)
-            writer.writeheader()
-            writer.writerows(self.rows)
+        write_rows(self._path, self.rows)
 
     def _say(self, trainer: pl.Trainer) -> None:
         if self._say_every is None:

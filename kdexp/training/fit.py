@@ -1,6 +1,7 @@
 """One training, of a student or of a teacher: Trainer, checkpoints, resume, the table of epochs, what is shown."""
 
 import logging
+import resource
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -132,8 +133,7 @@ def _trainer(
     *,
     on_terminal: bool,
 ) -> pl.Trainer:
-    for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    quiet_lightning()
     single = settings["devices"] == 1 and settings.get("num_nodes", 1) == 1
     return pl.Trainer(
         **settings,
@@ -147,6 +147,20 @@ def _trainer(
         num_sanity_val_steps=0,
         enable_model_summary=False,
     )
+
+
+def quiet_lightning() -> None:
+    """Let Lightning log warnings alone."""
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes at most so far: of tensors on a GPU, else of the whole process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in KiB on Linux and in bytes on macOS
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def ignore_known_warnings() -> None:

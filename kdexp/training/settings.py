@@ -149,7 +149,7 @@ def check_trainer(trainer: Any, optimizer: Any) -> None:
 
 
 def check_monitor(name: str, monitor: Any, dataset: Any, *, attacked: bool) -> None:
-    """A configuration of an older kdexp has none."""
+    """Refuse a metric that cannot choose the best epoch; a configuration of an older kdexp has none."""
     absent = {"val/robust_acc"} if not attacked else set()
     absent |= {"val/acc_top5"} if dataset.task != "multiclass" or dataset.num_classes <= 5 else set()
     known = [AUTO, *(metric for metric in DIRECTIONS if metric not in absent)]

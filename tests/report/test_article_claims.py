@@ -36,7 +36,7 @@ def test_each_claim_has_its_numbers_and_its_verdict(tmp_path, write_run, write_r
     noisy = {"teacher": 0.5, "control": 0.5, "student": 0.4}
     evaluated(tmp_path, write_report, noisy=noisy)
     comparison = compared(tmp_path)
-    data, features, noise = article_claims(comparison, comparison.reports)
+    data, features, noise = article_claims(comparison)
 
     assert (data.verdict, features.verdict, noise.verdict) == ("holds", "holds", "holds in part")
     (few,) = [one for one in data.evidence if one.decides]
@@ -67,7 +67,7 @@ def test_a_student_that_gains_nothing_has_no_claim_confirmed(tmp_path, write_run
     few_data(tmp_path, write_run, gains=(-0.1, -0.05, -0.02))
     evaluated(tmp_path, write_report, student=0.8)
     comparison = compared(tmp_path)
-    data, _, noise = article_claims(comparison, comparison.reports)
+    data, _, noise = article_claims(comparison)
     assert data.verdict == "does not hold"
     assert "does not reach that with any fraction" in data.remarks[0]
     assert noise.verdict == "not significant"
@@ -77,10 +77,10 @@ def test_a_student_that_gains_nothing_has_no_claim_confirmed(tmp_path, write_run
 def test_two_seeds_are_too_few_and_what_was_not_run_was_not_measured(tmp_path, write_run, write_report):
     few_data(tmp_path, write_run, seeds=2)
     comparison = compared(tmp_path)
-    assert article_claims(comparison, comparison.reports) == []  # one claim alone is the curve's business
+    assert article_claims(comparison) == []  # one claim alone is the curve's business
     wrong_labels(tmp_path, write_run, seeds=2)
     comparison = compared(tmp_path)
-    data, features, noise = article_claims(comparison, comparison.reports)
+    data, features, noise = article_claims(comparison)
     told = "too few seeds"
     assert (data.verdict, features.verdict, noise.verdict) == (told, "not measured", told)
     assert "kdexp-eval sweep=FOLDER robustness=article" in features.remarks[0]

@@ -61,7 +61,6 @@ def _mean(group: RunGroup, values: np.ndarray, color: str) -> Plot:
         "mode": "lines" if values.shape[1] > 1 else "markers",
         "name": wrapped(group.label, 34) if is_named else "next best on val",
         "legendgroup": group.label if is_named else "others",
-        "showlegend": is_named,
         "x": _epochs(values),
         "y": [round(float(value), 4) for value in values.mean(0)],
         "line": {"color": color, "width": 2.5 if is_named else 1.2},

@@ -27,7 +27,7 @@ _COLUMNS = [
 
 def sections(comparison: Comparison) -> Iterator[Section]:
     """The claims that these runs say anything of."""
-    found = article_claims(comparison, comparison.reports)
+    found = article_claims(comparison)
     if found:
         lead = "\n".join([METHOD, *(" ".join([sentence(claim), *claim.remarks]) for claim in found)])
         rows = [_Row(claim.name, evidence) for claim in found for evidence in claim.evidence]

@@ -66,7 +66,7 @@ def sections(comparison: Comparison) -> Iterator[Section]:
     """The robustness reports of all runs that have one; of a comparison without students those of the controls."""
     found: dict[RunGroup, Reports] = {}
     for group in comparison.distilled or comparison.controls:
-        reports = [comparison.reports[run.folder] for run in group.runs if run.folder in comparison.reports]
+        reports = comparison.reports_of(group)
         if reports:
             found[group] = reports
     if not found:

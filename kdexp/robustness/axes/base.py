@@ -2,7 +2,7 @@
 
 An axis is a class in a file of its own and a yaml in conf/robustness that names it as `_target_`; its settings are the
 arguments of the constructor. A user's own stands outside kdexp: ``--config-dir`` finds its yaml, KDEXP_TRUST allows its
-module. Nothing else knows how many axes there are.
+module. What measures knows no axis by name; figures and sentences know kdexp's own.
 
 Settings are checked before torch is imported, so an axis imports what needs torch inside the methods that measure.
 """
@@ -81,6 +81,19 @@ class Axis:
         return {}
 
 
+@dataclass(frozen=True)
+class OtherDataAxis(Axis):
+    """An axis that takes another data set.
+
+    Attributes:
+        dataset: its option; auto: the one in pairs, if there is one and its files are there.
+        pairs: data set -> the other one for it.
+    """
+
+    dataset: str
+    pairs: Mapping[str, str]
+
+
 class Dataset(Protocol):
     """A data set of which an axis takes samples, brought to the shape of the grid.
 
@@ -131,13 +144,11 @@ class TestBed(Protocol):
     data_dir: str
     notes: list[str]
 
-    def other(self, axis: Axis, dataset: str, pairs: Mapping[str, str]) -> Dataset | None:
-        """Another data set.
+    def other(self, axis: OtherDataAxis) -> Dataset | None:
+        """The other data set of an axis.
 
         Args:
             axis: that wants it.
-            dataset: the name of its option; auto: the one that the run's is paired with, if its files are there.
-            pairs: data set -> the one for it.
 
         Returns:
             None where auto finds none, which is noted.

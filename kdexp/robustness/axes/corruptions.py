@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from kdexp.config.require import require
 from kdexp.robustness.axes.base import Axis, TestBed, applicable, check_kinds, operator_path
+from kdexp.robustness.settings import CONTROL
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -116,13 +117,13 @@ def _errors(found: Found, bootstrap: Bootstrap) -> dict[str, object]:
     said: dict[str, object] = {
         "mce_raw": bootstrap.entry({role: mce_unnormalized(own, names) for role, own in wrong.items()})
     }
-    if "control" in wrong:
-        alone, clean = wrong["control"], {role: 1 - own for role, own in bootstrap.clean_accuracy().items()}
+    if CONTROL in wrong:
+        alone, clean = wrong[CONTROL], {role: 1 - own for role, own in bootstrap.clean_accuracy().items()}
         said["mce_vs_control"] = bootstrap.entry(
             {role: mce_relative_to(own, alone, names) for role, own in wrong.items()}
         )
         said["relative_mce"] = bootstrap.entry(
-            {role: relative_mce(own, clean[role], alone, clean["control"], names) for role, own in wrong.items()}
+            {role: relative_mce(own, clean[role], alone, clean[CONTROL], names) for role, own in wrong.items()}
         )
     for family in dict.fromkeys(cell.family for cell, _ in found):
         part = [place for place, (cell, _) in enumerate(found) if cell.family == family]

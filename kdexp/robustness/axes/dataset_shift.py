@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from kdexp.config.require import require
-from kdexp.robustness.axes.base import Axis, Dataset, TestBed
+from kdexp.robustness.axes.base import Dataset, OtherDataAxis, TestBed
 
 if TYPE_CHECKING:
     from kdexp.robustness.bootstrap import Bootstrap, Resampled
@@ -15,21 +14,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class DatasetShift(Axis):
-    """The test split of another data set with the same classes.
+class DatasetShift(OtherDataAxis):
+    """The test split of another data set with the same classes."""
 
-    Attributes:
-        dataset: its option; auto: the one in pairs, if there is one and its files are there.
-        pairs: data set -> the other one for it.
-    """
-
-    dataset: str
-    pairs: Mapping[str, str]
     place: ClassVar[int] = 40
 
     def cells(self, grid: Grid, bed: TestBed) -> list[Cell]:
         """One cell."""
-        other = bed.other(self, self.dataset, self.pairs)
+        other = bed.other(self)
         if other is None:
             return []
         self._check_classes(bed.own, other)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from kdexp.robustness.axes.base import Axis, TestBed
+from kdexp.robustness.axes.base import OtherDataAxis, TestBed
 
 if TYPE_CHECKING:
     from kdexp.robustness.attacks import Network
@@ -15,21 +15,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class OutOfDistribution(Axis):
-    """The test split of a data set whose classes are others.
+class OutOfDistribution(OtherDataAxis):
+    """The test split of a data set whose classes are others."""
 
-    Attributes:
-        dataset: its option; auto: the one in pairs, if there is one and its files are there.
-        pairs: data set -> the other one for it.
-    """
-
-    dataset: str
-    pairs: Mapping[str, str]
     place: ClassVar[int] = 50
 
     def cells(self, grid: Grid, bed: TestBed) -> list[Cell]:
         """One cell."""
-        other = bed.other(self, self.dataset, self.pairs)
+        other = bed.other(self)
         return [] if other is None else [detected(grid, self.name, other.name, other.test.batches).on(other.test)]
 
     def summarize(self, found: Found, bootstrap: Bootstrap) -> dict[str, object]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from kdexp.config.require import is_count, require
-from kdexp.robustness.axes.base import Axis, TestBed
+from kdexp.robustness.axes.base import OtherDataAxis, TestBed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,18 +25,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Representations(Axis):
+class Representations(OtherDataAxis):
     """The representations on the run's own data set and on another.
 
     Attributes:
-        dataset: the other's option; auto: the one in pairs, if there is one and its files are there.
-        pairs: data set -> the other one for it.
         train_samples: to fit on at most, stratified by class.
         neighbours: how many nearest neighbors vote.
     """
 
-    dataset: str
-    pairs: Mapping[str, str]
     train_samples: int
     neighbours: int
     place: ClassVar[int] = 70
@@ -54,7 +50,7 @@ class Representations(Axis):
             return []
         part = bed.own.val_part(f"{self.name} train", self.train_samples)
         cells = [self._cell(grid, bed.own.name, part.batches, grid.batches).on(part)]
-        other = bed.other(self, self.dataset, self.pairs)
+        other = bed.other(self)
         if other is not None:
             part = other.train_part(f"{self.name} {other.name} train", self.train_samples)
             cells.append(self._cell(grid, other.name, part.batches, other.test.batches).on(part, other.test))
