@@ -111,7 +111,9 @@ SLOTS: Mapping[str, Slot] = {
     "axis": Slot(
         "an axis of kdexp.robustness.axes",
         ("kdexp.robustness.axes",),
-        lambda found: _is_a("kdexp.robustness.axes.base:Axis")(found) and found.__name__ != "Axis",
+        lambda found: (
+            _is_a("kdexp.robustness.axes.base:Axis")(found) and found.__module__ != "kdexp.robustness.axes.base"
+        ),
         inner={"kinds": {"*": "perturbation"}},
     ),
     "perturbation": Slot(
