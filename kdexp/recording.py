@@ -87,7 +87,7 @@ def last_word(status: str, error: str) -> None:
                 _note(folder, status, error)
 
 
-def note_death(folder: Path, status: str, error: str) -> None:
+def mark_dead(folder: Path, status: str, error: str) -> None:
     """Say how a run ended that could not say so itself; nothing when it did, or when it was taken up again."""
     with suppress(ValueError), alone(folder):
         if (folder / FILE).is_file():

@@ -28,13 +28,13 @@ from kdexp.schemes.base import scheme_of, steps
 
 if TYPE_CHECKING:
     from kdexp.experiment.experiment import Experiment
-    from kdexp.training.fit import Judge
+    from kdexp.training.fit import Pruner
 
 log = logging.getLogger(__name__)
 
 
 def run(
-    config: DictConfig, make: "Callable[[DictConfig], Experiment] | None" = None, pruner: "Judge | None" = None
+    config: DictConfig, make: "Callable[[DictConfig], Experiment] | None" = None, pruner: "Pruner | None" = None
 ) -> dict[str, Any]:
     """Run one experiment: the whole of it, from the data to results.json.
 
@@ -64,7 +64,7 @@ def _run(
     config: DictConfig,
     folder: Path,
     make: "Callable[[DictConfig], Experiment] | None",
-    pruner: "Judge | None",
+    pruner: "Pruner | None",
 ) -> dict[str, Any]:
     earlier = find_earlier(config, folder)
     if earlier.get("status") == "completed" and (pruner is not None or "test" in earlier["metrics"]):

@@ -29,7 +29,7 @@ from kdexp.report.robustness_terminal import show
 from kdexp.report.runs import control_folder, find_control
 from kdexp.training.auto_compile import compile_in_place, pays
 from kdexp.training.checkpoints import refuse_foreign
-from kdexp.training.fit import Fitted, Judge, Pruned, fit
+from kdexp.training.fit import FitResult, Pruner, TrialPruned, fit
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def distill(
     experiment: Experiment,
     folder: Path,
     record: dict[str, Any],
-    pruner: Judge | None = None,
+    pruner: Pruner | None = None,
     owner: str | None = None,
 ) -> None:
     """Train, evaluate, export and draw; every rank calls it, rank 0 alone evaluates and writes.
@@ -77,14 +77,14 @@ def distill(
     module, settings = experiment.distiller, _trainer_settings(experiment.config)
     module.cache, module.teacher_on_val = experiment.cache, experiment.teacher_memory.on_val
     if rank() != 0:
-        fit(module, experiment.batches, folder, settings, owner=owner, judge=pruner)
+        fit(module, experiment.batches, folder, settings, owner=owner, pruner=pruner)
         return
     seconds = record["cost"]["seconds"]
     tracker = begin_tracking(experiment.config, folder, record)
     try:
         with _timed(seconds, "fit"):
             fitted = fit(
-                module, experiment.batches, folder, settings, owner=owner, loggers=tracker.loggers, judge=pruner
+                module, experiment.batches, folder, settings, owner=owner, loggers=tracker.loggers, pruner=pruner
             )
         _cost(record, fitted, len(experiment.data.student.splits.train))
         record["cost"] |= experiment.cost()
@@ -102,7 +102,7 @@ def distill(
                 report = _robustness(evaluator, experiment, record, folder)
             tracker.robustness(report)
     except BaseException as error:
-        tracker.finish(0 if isinstance(error, Pruned) else 1)
+        tracker.finish(0 if isinstance(error, TrialPruned) else 1)
         raise
     tracker.finish(0)
 
@@ -218,7 +218,7 @@ def _compile(experiment: Experiment) -> None:
     compile_in_place(networks)
 
 
-def _cost(record: dict[str, Any], fitted: Fitted, samples: int) -> None:
+def _cost(record: dict[str, Any], fitted: FitResult, samples: int) -> None:
     record["cost"]["samples_per_second"] = samples * len(fitted.seconds) / max(sum(fitted.seconds), 1e-9)
     if fitted.device.type == "cuda":
         record["cost"]["peak_memory_bytes"] = torch.cuda.max_memory_allocated(fitted.device)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from kdexp.contracts import Batch, Outputs
 from kdexp.metrics.classification import Metrics
-from kdexp.metrics.roc import Curves
+from kdexp.metrics.roc import RocAndConfusionMetric
 from kdexp.pace import paced
 
 
@@ -16,7 +16,7 @@ def evaluate(
     batches: Iterable[Batch],
     metrics: Metrics,
     teacher: Callable[[Tensor], Outputs] | None = None,
-    curves: Curves | None = None,
+    curves: RocAndConfusionMetric | None = None,
     loss_fn: Callable[[Tensor, Tensor | None, Tensor], Tensor] | None = None,
     what: str = "evaluating",
 ) -> dict[str, float]:
