@@ -12,7 +12,7 @@ from typing import Any
 
 from kdexp import signals
 from kdexp.atomic import read_json, remove_staged
-from kdexp.config.foreign import without_password
+from kdexp.config.untrusted import without_password
 from kdexp.results import FILE, SCHEMA_VERSION, status_of, write
 from kdexp.run_folder import ROOM, alone
 

@@ -17,8 +17,8 @@ from kdexp.experiment import losses, networks
 from kdexp.experiment.data import Data
 from kdexp.experiment.distillers import build_distiller
 from kdexp.experiment.members import has_soft_term, teachers
-from kdexp.experiment.teacher_memory import TeacherMemory
-from kdexp.experiment.teacher_outputs import teacher_cache
+from kdexp.experiment.teacher_cache import teacher_cache
+from kdexp.experiment.teacher_eval_outputs import TeacherMemory
 from kdexp.experiment.teachers import Teachers
 from kdexp.schemes.base import Scheme, SchemeContext, scheme_of_run
 from kdexp.teacher.cached_outputs import TeacherOutputCache

@@ -16,13 +16,13 @@ from kdexp import recording
 from kdexp.config.compose import plain
 from kdexp.config.identity import with_class_names
 from kdexp.experiment import dry_build, teacher_measures
-from kdexp.experiment.evaluation import EVALUATED, evaluate_student
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.metadata import run_metadata
 from kdexp.experiment.ranks import rank
 from kdexp.experiment.robustness_evaluator import RobustnessEvaluator
 from kdexp.experiment.robustness_report import run_subject, subjects
 from kdexp.experiment.run_tracking import begin_tracking, final
+from kdexp.experiment.student_evaluation import EVALUATED, evaluate_student
 from kdexp.models.complexity import macs, parameters
 from kdexp.report.png_figures.run import draw_run
 from kdexp.report.robustness_terminal import show

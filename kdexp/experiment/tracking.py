@@ -14,10 +14,10 @@ import wandb
 from matplotlib.image import imread
 from pytorch_lightning.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
-from kdexp.config.foreign import without_password
+from kdexp.config.untrusted import without_password
 from kdexp.experiment.wandb_server import decide_mode, problem_of_server, say_offline, wanted_mode
 from kdexp.metrics.monitor import DIRECTIONS
-from kdexp.metrics.roc import RocAndConfusion
+from kdexp.metrics.roc_and_confusion import RocAndConfusion
 from kdexp.report.robustness import flat
 
 log = logging.getLogger(__name__)

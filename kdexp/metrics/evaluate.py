@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from kdexp.contracts import Batch, Outputs
 from kdexp.metrics.classification import Metrics
-from kdexp.metrics.roc import RocAndConfusionMetric
-from kdexp.pace import paced
+from kdexp.metrics.roc_and_confusion import RocAndConfusionMetric
+from kdexp.progress_log import paced
 
 
 def evaluate(

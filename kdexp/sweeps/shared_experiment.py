@@ -15,10 +15,10 @@ from torch import Tensor
 from kdexp.config.compose import plain
 from kdexp.config.identity import fingerprint
 from kdexp.contracts import Batch, Outputs
-from kdexp.data.loading import DataModule
+from kdexp.data.data_module import DataModule
 from kdexp.experiment.data import Data
 from kdexp.experiment.experiment import Experiment
-from kdexp.experiment.teacher_memory import TeacherMemory
+from kdexp.experiment.teacher_eval_outputs import TeacherMemory
 from kdexp.sweeps.shared_process import BatchFeed, RoundRobin, SharedBatches
 from kdexp.sweeps.step_backends import Backend
 from kdexp.teacher.cached_outputs import TeacherOutputCache

@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
 from kdexp.atomic import atomic_path
-from kdexp.pace import EVERY_SECONDS, duration
+from kdexp.progress_log import EVERY_SECONDS, duration
 from kdexp.training.distiller import Distiller
 
 log = logging.getLogger(__name__)

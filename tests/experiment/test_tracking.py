@@ -16,7 +16,7 @@ from kdexp.config.compose import compose
 from kdexp.experiment import tracking, wandb_server
 from kdexp.experiment.run import run
 from kdexp.experiment.tracking import Tracker, _with_password
-from kdexp.metrics.roc import RocAndConfusionMetric
+from kdexp.metrics.roc_and_confusion import RocAndConfusionMetric
 
 # MLflow's tables: https://github.com/mlflow/mlflow/blob/v3.17.2/mlflow/store/tracking/dbmodels/models.py#L4665
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")

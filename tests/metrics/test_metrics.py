@@ -14,7 +14,7 @@ from kdexp.metrics.calibration import brier as brier_score
 from kdexp.metrics.calibration import predictions, reliability
 from kdexp.metrics.classification import Metrics
 from kdexp.metrics.evaluate import evaluate
-from kdexp.metrics.roc import RocAndConfusionMetric
+from kdexp.metrics.roc_and_confusion import RocAndConfusionMetric
 from kdexp.metrics.rows import right
 
 TASKS = ["multiclass", "binary", "multilabel"]

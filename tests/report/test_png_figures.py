@@ -3,7 +3,7 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from kdexp.metrics.roc import RocAndConfusion, RocAndConfusionMetric
+from kdexp.metrics.roc_and_confusion import RocAndConfusion, RocAndConfusionMetric
 from kdexp.report.png_figures import confusion, roc, training_curves
 
 

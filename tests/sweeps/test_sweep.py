@@ -18,8 +18,8 @@ from hydra.utils import instantiate
 
 from kdexp import recording, results, run_folder
 from kdexp.config.compose import HYDRA_VERSION_BASE, compose, plain
-from kdexp.config.foreign import check_folder
 from kdexp.config.identity import code_version, is_control, run_fingerprint, run_key
+from kdexp.config.untrusted import check_folder
 from kdexp.experiment.check import check
 from kdexp.experiment.run import run as run_experiment
 from kdexp.sweeps import gpus

@@ -9,7 +9,7 @@ from kdexp.report.png_figures.roc import roc
 from kdexp.report.png_figures.training_curves import training_curves
 
 if TYPE_CHECKING:
-    from kdexp.metrics.roc import RocAndConfusion  # not at run time: pictures of results need no torch
+    from kdexp.metrics.roc_and_confusion import RocAndConfusion  # not at run time: pictures of results need no torch
 
 
 def draw_run(

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torchmetrics import ConfusionMatrix
 
 from kdexp.contracts import Task
+from kdexp.metrics.auc import FALSE_POSITIVE_RATES, Ranking
 from kdexp.metrics.classification import shared_options
-from kdexp.metrics.ranking import FALSE_POSITIVE_RATES, Ranking
 from kdexp.metrics.rows import decisions, labels, rows
 
 KEPT_CURVES = 20

@@ -14,8 +14,8 @@ from kdexp.experiment.data import new_curves, new_metrics
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.networks import deployed, description
 from kdexp.metrics.evaluate import evaluate
-from kdexp.metrics.roc import RocAndConfusion
-from kdexp.pace import paced
+from kdexp.metrics.roc_and_confusion import RocAndConfusion
+from kdexp.progress_log import paced
 from kdexp.teacher.cached_outputs import SplitName, TeacherOutputCache
 from kdexp.teacher.teacher import Teacher
 from kdexp.training.fit import FitResult
