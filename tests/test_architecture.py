@@ -18,8 +18,8 @@ def name_of(path: Path) -> str:
 MODULES = {name_of(path): path for path in PATHS}
 
 LAYERS = [
-    "contracts features hooked_loss atomic results recording run_folder weights schedules signals progress_log terminal naming"
-    " config",
+    "contracts features hooked_loss atomic results recording run_folder weights schedules signals progress_log terminal"
+    " naming config",
     "losses feature_losses models metrics data",
     "teacher robustness",
     "training report",
