@@ -46,13 +46,22 @@ def test_the_loop_of_ones_own_runs():
 
 @pytest.mark.slow
 def test_the_whole_experiment_as_a_library_runs(tmp_path, monkeypatch, store, capsys):
-    (block,) = [block for block in BLOCKS if "kdexp.cli.train" in block]
+    (block,) = [block for block in BLOCKS if "results = run(" in block]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KDEXP_STORE_DIR", str(store))
     names: dict = {}
     exec(block, names)
     assert names["results"]["status"] == "completed"
     assert (tmp_path / "my_run" / "results.json").exists()
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(tmp_path, monkeypatch, store, capsys):
+    (block,) = [block for block in BLOCKS if "Experiment.compose(" in block]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KDEXP_STORE_DIR", str(store))
+    exec(block, {})
+    assert "DKD()" in capsys.readouterr().out
 
 
 # Every command of the documentation, as it is typed.

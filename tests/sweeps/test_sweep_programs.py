@@ -448,7 +448,7 @@ def test_the_articles_claims_are_one_command(command, tmp_path):
     assert "A distilled student needs less training data: too few seeds." in done.stdout
     text = (folder / "claims.md").read_text()
     for words in ("accuracy lost to noise in the inputs (gaussian noise, impulse noise, uniform noise)",
-                  "accuracy lost to 30 % of wrong training labels", "synthetic (labels that did not train it)",
+                  "accuracy lost to 30 % of noisy training labels", "synthetic (labels that did not train it)",
                   "The teacher was trained on the same noisy labels."):  # fmt: skip
         assert words in text
     assert "6 completed before" in command(*sweep).stdout
