@@ -82,7 +82,7 @@ def _flush(path: Path) -> None:
 
 
 @contextmanager
-def trained_by_one(lock: Path, what: str) -> Iterator[None]:
+def training_lock(lock: Path, what: str) -> Iterator[None]:
     """Let no other process train the same meanwhile; one that comes later waits, and says so.
 
     Args:

@@ -85,7 +85,7 @@ class Outputs(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Layers:
+class FeatureLayers:
     """Where a network's representations are read: module paths (see `kdexp.features`).
 
     Attributes:
@@ -102,7 +102,7 @@ class Layers:
 
 
 @dataclass(frozen=True)
-class Side:
+class NetworkFeatures:
     """What a feature loss is told of the student or of the teacher when it is built.
 
     Attributes:
@@ -113,36 +113,37 @@ class Side:
     """
 
     network: nn.Module
-    layers: Layers
+    layers: FeatureLayers
     shapes: Mapping[str, Sequence[int]]
 
 
 @dataclass(frozen=True)
-class Pair:
+class TeacherStudentPair:
     """What a feature loss is built from.
 
     Attributes:
-        student: see `Side`.
-        teacher: see `Side`.
+        student: see `NetworkFeatures`.
+        teacher: see `NetworkFeatures`.
         target: (samples,) int64, or (samples, C) for multi-label data: the label of each training sample at the place
             of its `Batch.index`; ``UNLABELED`` where it is hidden or the sample is not in the training split; (0,)
             where nobody said it.
         num_outputs: C.
     """
 
-    student: Side
-    teacher: Side
+    student: NetworkFeatures
+    teacher: NetworkFeatures
     target: Tensor
     num_outputs: int
 
 
 class FeatureLoss(Protocol):
-    """A feature distillation loss: an `nn.Module` with these, built from a `Pair` and its own settings.
+    """A feature distillation loss: an `nn.Module` with these, built from a `TeacherStudentPair` and its own settings.
 
     It may also have ``on_epoch(epoch: int)``, called before each epoch, ``alone: bool``, set before each epoch to
     whether the term stands alone (see `kdexp.training.terms.Term`), and a static
-    ``deployed(student: Side, teacher: Side) -> nn.Module``: the network that is trained, evaluated and exported in the
-    student's place; the loss is then built from a `Pair` whose student is that network.
+    ``deployed(student: NetworkFeatures, teacher: NetworkFeatures) -> nn.Module``: the network that is trained,
+    evaluated and exported in the student's place; the loss is then built from a `TeacherStudentPair` whose student is
+    that network.
 
     Attributes:
         student_paths: the modules of the student whose outputs the loss reads.
@@ -161,8 +162,8 @@ class FeatureLoss(Protocol):
             batch: what both networks saw; only some losses need it, and refuse None.
 
         Raises:
-            ValueError: features of other channels or numbers of dimensions than in the `Pair`, or of other samples
-                than each other.
+            ValueError: features of other channels or numbers of dimensions than in the pair, or of other samples than
+                each other.
         """
         ...
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdexp.contracts import Layers, Outputs, Pair, Side
+from kdexp.contracts import FeatureLayers, NetworkFeatures, Outputs, TeacherStudentPair
 
 _INPUT, _CHANNELS_LAST = ":input", ":channels_last"
 
@@ -97,7 +97,7 @@ def find(network: nn.Module, path: str) -> nn.Module:
     return module
 
 
-def side(network: nn.Module, layers: Layers | None, inputs: Tensor) -> Side:
+def side(network: nn.Module, layers: FeatureLayers | None, inputs: Tensor) -> NetworkFeatures:
     """See what a network's representations look like.
 
     Args:
@@ -111,7 +111,7 @@ def side(network: nn.Module, layers: Layers | None, inputs: Tensor) -> Side:
     """
     if layers is None:
         own = getattr(network, "layers", None)
-        layers = own if isinstance(own, Layers) else discover(network, inputs)
+        layers = own if isinstance(own, FeatureLayers) else discover(network, inputs)
     paths = [*layers.stages, *layers.preact, layers.penultimate]
     find(network, layers.classifier)
     features = _run(network, paths, inputs).features
@@ -119,7 +119,7 @@ def side(network: nn.Module, layers: Layers | None, inputs: Tensor) -> Side:
         if not isinstance(features.get(path), Tensor):
             found = type(features.get(path)).__name__
             raise ValueError(f"a layer must give a tensor when the network runs, got {path!r}, which gives {found}")
-    return Side(network, layers, {path: tuple(feature.shape) for path, feature in features.items()})
+    return NetworkFeatures(network, layers, {path: tuple(feature.shape) for path, feature in features.items()})
 
 
 def pair_of(
@@ -128,9 +128,9 @@ def pair_of(
     inputs: Tensor,
     *,
     target: Tensor | None = None,
-    student_layers: Layers | None = None,
-    teacher_layers: Layers | None = None,
-) -> Pair:
+    student_layers: FeatureLayers | None = None,
+    teacher_layers: FeatureLayers | None = None,
+) -> TeacherStudentPair:
     """What a feature loss is built from, for two networks of one's own.
 
         loss = FitNet(pair_of(student, teacher, images))
@@ -150,7 +150,9 @@ def pair_of(
     probe = inputs.new_zeros(2, *inputs.shape[1:])
     num_outputs = _run(student, (), probe).logits.shape[1]
     target = torch.empty(0, dtype=torch.int64) if target is None else target
-    return Pair(side(student, student_layers, probe), side(teacher, teacher_layers, probe), target, num_outputs)
+    return TeacherStudentPair(
+        side(student, student_layers, probe), side(teacher, teacher_layers, probe), target, num_outputs
+    )
 
 
 def _run(network: nn.Module, paths: Iterable[str], inputs: Tensor) -> Outputs:
@@ -167,7 +169,7 @@ def _run(network: nn.Module, paths: Iterable[str], inputs: Tensor) -> Outputs:
             module.training = was
 
 
-def discover(network: nn.Module, inputs: Tensor) -> Layers:
+def discover(network: nn.Module, inputs: Tensor) -> FeatureLayers:
     """Find the layers of any classifier, for networks whose yaml says ``feature_layers: auto``.
 
     The classifier is the last linear layer that runs, and the penultimate features are what it gets. The stages are
@@ -187,7 +189,7 @@ def discover(network: nn.Module, inputs: Tensor) -> Layers:
     if not stages:
         raise ValueError(f"the layers of {_name(network)} must be given: no stages were found, got auto")
     preacts = _activations(network, stages, inputs)
-    return Layers(
+    return FeatureLayers(
         stages=[_marked(stage, ran) for stage in stages],
         preact=[f"{preacts[stage]}{_INPUT}" if stage in preacts else _marked(stage, ran) for stage in stages],
         penultimate=f"{classifier}{_INPUT}",

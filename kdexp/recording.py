@@ -12,7 +12,7 @@ from typing import Any
 
 from kdexp import signals
 from kdexp.atomic import read_json, remove_staged
-from kdexp.config.foreign import without_password
+from kdexp.config.untrusted import without_password
 from kdexp.results import FILE, SCHEMA_VERSION, status_of, write
 from kdexp.run_folder import ROOM, alone
 
@@ -87,7 +87,7 @@ def last_word(status: str, error: str) -> None:
                 _note(folder, status, error)
 
 
-def note_death(folder: Path, status: str, error: str) -> None:
+def mark_dead(folder: Path, status: str, error: str) -> None:
     """Say how a run ended that could not say so itself; nothing when it did, or when it was taken up again."""
     with suppress(ValueError), alone(folder):
         if (folder / FILE).is_file():

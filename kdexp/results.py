@@ -12,9 +12,9 @@ from typing import Any
 
 from kdexp import signals
 from kdexp.atomic import atomic_path, read_json
-from kdexp.config.foreign import inside
 from kdexp.config.schema import with_defaults
 from kdexp.config.typed import complete
+from kdexp.config.untrusted import inside
 
 SCHEMA_VERSION = 1
 FILE = "results.json"

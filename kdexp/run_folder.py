@@ -13,7 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from kdexp.atomic import read_json, sha256
-from kdexp.config.foreign import inside
+from kdexp.config.untrusted import inside
 from kdexp.results import FILE, LOCK, LOG, SUPERSEDED, WEIGHTS
 
 _TAIL_LINES = 20  # of a log, that are shown of a run that is not completed

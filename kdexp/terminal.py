@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from kdexp.config.foreign import printable
+from kdexp.config.untrusted import printable
 
 
 class Screen(Console):

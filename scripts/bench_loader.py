@@ -20,7 +20,7 @@ from torchvision.transforms import Compose, Normalize, RandomCrop, RandomHorizon
 from kdexp.contracts import Split, Splits
 from kdexp.data.augment import HorizontalFlip
 from kdexp.data.augment import RandomCrop as BatchedCrop
-from kdexp.data.loading import DataModule
+from kdexp.data.data_module import DataModule
 
 MEAN, STD, BATCH, SAMPLES = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26), 128, 5120
 

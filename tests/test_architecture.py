@@ -18,8 +18,8 @@ def name_of(path: Path) -> str:
 MODULES = {name_of(path): path for path in PATHS}
 
 LAYERS = [
-    "contracts features hooked atomic results recording run_folder weights schedules signals pace terminal naming"
-    " config",
+    "contracts features hooked_loss atomic results recording run_folder weights schedules signals progress_log terminal"
+    " naming config",
     "losses feature_losses models metrics data",
     "teacher robustness",
     "training report",
@@ -184,7 +184,7 @@ def test_names_with_an_underscore_are_used_in_their_own_module_alone():
 
 MANY_IMPORTS = {
     "kdexp.doctor.run_checks": 16,
-    "kdexp.experiment.evaluation": 13,
+    "kdexp.experiment.student_evaluation": 13,
     "kdexp.experiment.experiment": 15,
     "kdexp.experiment.robustness_evaluator": 14,
     "kdexp.experiment.run": 20,

@@ -1,6 +1,6 @@
 import threading
 
-from kdexp.atomic import trained_by_one
+from kdexp.atomic import training_lock
 
 
 def test_who_comes_later_says_that_it_waits_and_goes_on_when_the_first_is_done(tmp_path, monkeypatch, caplog):
@@ -9,11 +9,11 @@ def test_who_comes_later_says_that_it_waits_and_goes_on_when_the_first_is_done(t
     monkeypatch.setattr(caplog.handler, "emit", lambda record: (order.append(record.getMessage()), waits.set()))
 
     def later():
-        with trained_by_one(tmp_path / "new" / "lock", "assistant"):
+        with training_lock(tmp_path / "new" / "lock", "assistant"):
             order.append("the second")
 
     thread = threading.Thread(target=later)
-    with caplog.at_level("INFO", "kdexp.atomic"), trained_by_one(tmp_path / "new" / "lock", "assistant"):
+    with caplog.at_level("INFO", "kdexp.atomic"), training_lock(tmp_path / "new" / "lock", "assistant"):
         thread.start()
         assert waits.wait(10)
         order.append("the first")

@@ -7,7 +7,7 @@ from torch import nn
 from torchvision import models
 
 from kdexp.config.compose import compose, plain
-from kdexp.contracts import Layers
+from kdexp.contracts import FeatureLayers
 from kdexp.experiment.networks import build_network
 from kdexp.features import Reader, discover, find, input_of_classifier, side
 
@@ -72,7 +72,7 @@ def test_looking_at_a_network_leaves_it_as_it_was():
     assert not network[1].training
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
-    assert found.layers == Layers(stages=["1"], preact=["1"], penultimate="4:input", classifier="4")
+    assert found.layers == FeatureLayers(stages=["1"], preact=["1"], penultimate="4:input", classifier="4")
     assert found.shapes == {"1": (2, 2, 4, 4), "4:input": (2, 2)}
 
 
@@ -80,7 +80,7 @@ def test_looking_at_a_network_leaves_it_as_it_was():
 def test_the_layers_of_every_family_are_what_their_names_say(name):
     dataset = compose([f"student={name}", "dataset=synthetic", "dataset.input_shape=[3,32,32]"], output_dir="unused")
     built = build_network(dataset.student, "student", dataset.dataset)
-    layers = Layers(**plain(dataset.student)["feature_layers"])
+    layers = FeatureLayers(**plain(dataset.student)["feature_layers"])
     found = side(built, layers, torch.zeros(2, 3, 32, 32))
     classifier = find(built, layers.classifier)
     assert isinstance(classifier, nn.Linear)

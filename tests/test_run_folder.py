@@ -576,7 +576,7 @@ def test_a_checkpoint_of_another_teacher_is_refused(tmp_path):
     for store, seed in ((a, 1), (b, 2)):
         keep = pytest.MonkeyPatch()
         # Leaves the training's folder.
-        keep.setattr("kdexp.teacher.store.shutil.rmtree", lambda *arguments, **more: None)
+        keep.setattr("kdexp.teacher.trained_teachers.shutil.rmtree", lambda *arguments, **more: None)
         run(compose([*settings, f"teacher.recipe.seed={seed}"], output_dir=tmp_path / f"run{seed}", store_dir=store))
         keep.undo()
     (own,), (other,) = (list((store / "teachers").iterdir()) for store in (a, b))

@@ -12,7 +12,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from kdexp.config.require import is_count
-from kdexp.sweeps.jobs import gathered, run_gathered
+from kdexp.sweeps.jobs import collect_jobs, run_collected
 from kdexp.sweeps.subprocess_runner import THREADS
 
 BACKENDS = ("auto", "loop", "streams", "vmap")
@@ -63,9 +63,9 @@ class ParallelLauncher(BasicLauncher):
         preparing = threading.Lock()  # Hydra knows one job at a time
 
         def run(number: int, overrides: Sequence[str]) -> JobReturn:
-            with preparing, gathered() as jobs:
+            with preparing, collect_jobs() as jobs:
                 (done,) = super(ParallelLauncher, self).launch([overrides], number)
-            for accuracy in run_gathered(jobs).values():
+            for accuracy in run_collected(jobs).values():
                 done.return_value = accuracy
             return done
 
@@ -99,9 +99,9 @@ class FusedLauncher(BasicLauncher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Let Hydra prepare all the jobs, and then run them, those together that can be."""
-        with gathered() as jobs:
+        with collect_jobs() as jobs:
             returns = super().launch(job_overrides, initial_job_idx)
-        accuracies = run_gathered(jobs, backend=self._backend, max_students=self._most)
+        accuracies = run_collected(jobs, backend=self._backend, max_students=self._most)
         for done in returns:
             assert done.hydra_cfg is not None
             done.return_value = accuracies.get(done.hydra_cfg.hydra.runtime.output_dir)

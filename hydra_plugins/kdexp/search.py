@@ -16,9 +16,9 @@ from hydra_plugins.kdexp.sweeper import Sweeper
 from kdexp import results
 from kdexp.config.require import is_count
 from kdexp.report.runs import Run, command_of
+from kdexp.sweeps.changed_data import refuse_other_data
 from kdexp.sweeps.job import TRIAL
 from kdexp.sweeps.launch import Stop
-from kdexp.sweeps.stale import refuse_other_data
 from kdexp.sweeps.sweep import Job, Sweep
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ from kdexp.config.compose import plain, release_data
 from kdexp.config.identity import fingerprint, is_control, run_fingerprint, run_key, without_run_only
 from kdexp.experiment.check import check, check_values
 from kdexp.experiment.metadata import LAUNCH
-from kdexp.pace import IMPORTING, said_meanwhile
+from kdexp.progress_log import IMPORTING, said_meanwhile
 from kdexp.sweeps import launch, subprocess_runner
+from kdexp.sweeps.changed_data import marked_stale
 from kdexp.sweeps.names import name_job, name_sweep
-from kdexp.sweeps.stale import marked_stale
 from kdexp.sweeps.sweep import Job, Sweep, placed
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from omegaconf.errors import OmegaConfBaseException
 from kdexp.cli import program
 from kdexp.config import exits
 from kdexp.config.compose import HYDRA_VERSION_BASE, one_line, plain
-from kdexp.config.foreign import check_folder, printable, stored
 from kdexp.config.require import is_count
+from kdexp.config.untrusted import check_folder, printable, stored
 from kdexp.experiment.check import check
 from kdexp.schemes.base import steps
 
@@ -66,7 +66,7 @@ def caches(config: DictConfig) -> list[Path]:
     Raises:
         ValueError: there is none of that key.
     """
-    from kdexp.teacher.cache_store import folders
+    from kdexp.teacher.cache_folders import folders
 
     store = Path(config.store_dir) / "teacher-outputs"
     found = folders(store)
@@ -83,7 +83,7 @@ def show(config: DictConfig) -> None:
     from rich.box import SIMPLE
     from rich.table import Table
 
-    from kdexp.teacher.cache_store import filled_views, read_card, used
+    from kdexp.teacher.cache_folders import filled_views, read_card, used
     from kdexp.terminal import screen
 
     table = Table(box=SIMPLE)
@@ -125,7 +125,7 @@ def verify(config: DictConfig) -> Iterator[tuple[str, bool, str]]:
     if not is_count(config.samples):
         raise ValueError(f"samples must be at least 1, got {config.samples}")
     from kdexp.experiment.experiment import Experiment
-    from kdexp.teacher.cache_store import read_card
+    from kdexp.teacher.cache_folders import read_card
 
     for folder in caches(config):
         try:
@@ -179,7 +179,7 @@ def clean(config: DictConfig) -> None:
     Raises:
         ValueError: it was not said which.
     """
-    from kdexp.teacher.cache_store import used
+    from kdexp.teacher.cache_folders import used
 
     if config.key is None:
         raise ValueError("key must be one that kdexp-cache list shows, or all, got nothing")

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from kdexp.cli import program
 from kdexp.config import exits
 from kdexp.config.compose import HYDRA_VERSION_BASE, one_line
-from kdexp.config.foreign import printable
+from kdexp.config.untrusted import printable
 
 
 def run(config: DictConfig) -> list[tuple[str, Path]]:

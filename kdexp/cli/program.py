@@ -15,7 +15,7 @@ from kdexp import __version__, results, signals
 from kdexp.config import loader
 from kdexp.config.compose import one_line
 from kdexp.config.exits import WRONG_INPUT, PlainRecord, leave
-from kdexp.config.foreign import check_folder
+from kdexp.config.untrusted import check_folder
 from kdexp.experiment.ranks import rank
 
 _WRONG = (HydraException, ConfigCompositionException, OmegaConfBaseException, YAMLError, ValueError, OSError)

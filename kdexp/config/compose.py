@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
-from kdexp.config import foreign
+from kdexp.config import untrusted
 from kdexp.config.loader import Loader
 from kdexp.config.require import missing_values, require
 from kdexp.config.schema import Config
@@ -31,7 +31,7 @@ OmegaConf.register_new_resolver(
 OmegaConf.register_new_resolver("kdexp.views", lambda mode: cached_views(mode), replace=True)
 OmegaConf.register_new_resolver("kdexp.augment_seed", lambda mode, seed: seed if mode == "none" else 0, replace=True)
 OmegaConf.register_new_resolver("kdexp.epochs", lambda epochs, share: round(epochs / max(share, 0.1)), replace=True)
-OmegaConf.register_new_resolver("kdexp.tracking_server", foreign.tracking_server, replace=True)
+OmegaConf.register_new_resolver("kdexp.tracking_server", untrusted.tracking_server, replace=True)
 OmegaConf.register_new_resolver("kdexp.inferred", lambda name, _parent_: _inferred(name, _parent_), replace=True)
 OmegaConf.register_new_resolver("kdexp.names", lambda group: "+".join(group) or "none", replace=True)
 

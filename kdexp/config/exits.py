@@ -4,7 +4,7 @@ import logging
 import sys
 from typing import NoReturn
 
-from kdexp.config.foreign import printable
+from kdexp.config.untrusted import printable
 
 FAILED, WRONG_INPUT = 1, 2  # exit codes
 

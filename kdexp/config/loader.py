@@ -18,8 +18,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from kdexp.config import quick
-from kdexp.config.foreign import check_passwords, check_texts
 from kdexp.config.suggest import did_you_mean, nearest
+from kdexp.config.untrusted import check_passwords, check_texts
 
 _SWEEPER = ("params", "grids", "trials", "metric", "pruner", "seed", "seeds", "max_batch_size")
 
@@ -48,7 +48,7 @@ class Loader(ConfigLoaderImpl):
 
         Raises:
             ValueError: there is no such setting or option, and the nearest is named; a value has to be quoted; see
-                `check_hydra` and `kdexp.config.foreign.check_texts`.
+                `check_hydra` and `kdexp.config.untrusted.check_texts`.
         """
         try:
             config = super().load_configuration(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)

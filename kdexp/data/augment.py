@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdexp.contracts import UNLABELED, Batch
-from kdexp.data.stateless_rng import Stream, uniform
+from kdexp.data.stateless_rng import RngStream, uniform
 
 
 class RandomCrop:
@@ -35,7 +35,7 @@ class RandomCrop:
     def __call__(self, batch: Batch, *, seed: int, epoch: int) -> Batch:
         """Shift each image by its own whole number of pixels."""
         images = _images(self, batch)
-        offset = (uniform(seed, epoch, batch.index, 2, Stream.CROP) * (2 * self.padding + 1)).long()
+        offset = (uniform(seed, epoch, batch.index, 2, RngStream.CROP) * (2 * self.padding + 1)).long()
         n, c, h, w = images.shape
         padded = F.pad(images, [self.padding] * 4)
         # Rows of w pixels that lie together, wherever they begin: copied a row at a time, which is fastest on a CPU.
@@ -54,7 +54,7 @@ class HorizontalFlip:
     def __call__(self, batch: Batch, *, seed: int, epoch: int) -> Batch:
         """Mirror each image or leave it."""
         images = _images(self, batch)
-        mirrored = uniform(seed, epoch, batch.index, 1, Stream.FLIP)[:, 0] < 0.5
+        mirrored = uniform(seed, epoch, batch.index, 1, RngStream.FLIP)[:, 0] < 0.5
         chosen = torch.arange(len(images), device=images.device) + len(images) * mirrored
         return replace(batch, inputs=torch.cat([images, images.flip(3)]).index_select(0, chosen))
 
@@ -75,7 +75,7 @@ class Cutout:
     def __call__(self, batch: Batch, *, seed: int, epoch: int) -> Batch:
         """Cover one square of each image."""
         images = _images(self, batch)
-        u = uniform(seed, epoch, batch.index, 2, Stream.CUTOUT)
+        u = uniform(seed, epoch, batch.index, 2, RngStream.CUTOUT)
 
         def covered(axis: int) -> Tensor:
             length = images.shape[2 + axis]
@@ -102,7 +102,7 @@ class RandomResizedCrop:
     def __call__(self, batch: Batch, *, seed: int, epoch: int) -> Batch:
         """Cut a part out of each image."""
         images = _images(self, batch)
-        u = uniform(seed, epoch, batch.index, 4, Stream.RESIZED_CROP)
+        u = uniform(seed, epoch, batch.index, 4, RngStream.RESIZED_CROP)
         area = self.scale[0] + u[:, 0] * (self.scale[1] - self.scale[0])
         low, high = (math.log(bound) for bound in self.ratio)
         stretch = torch.exp((low + u[:, 1] * (high - low)) / 2)
@@ -138,7 +138,7 @@ class Mixup:
 
     def __call__(self, batch: Batch, *, seed: int, epoch: int) -> Batch:
         """Mix the batch with itself, rolled by one."""
-        share = symmetric_beta(uniform(seed, epoch, batch.index, 2, Stream.MIXUP), self.alpha)
+        share = symmetric_beta(uniform(seed, epoch, batch.index, 2, RngStream.MIXUP), self.alpha)
 
         def mixed(x: Tensor) -> Tensor:
             weight = share.to(x.dtype).view(-1, *[1] * (x.dim() - 1))

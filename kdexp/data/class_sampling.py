@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from kdexp.contracts import UNLABELED, Task
-from kdexp.data.stateless_rng import Stream, order
+from kdexp.data.stateless_rng import RngStream, order
 
 
 def class_shares(resample: Any, *, task: Task, num_classes: int) -> list[float] | None:
@@ -63,7 +63,7 @@ def resampled_order(target: Tensor, shares: Sequence[float], seed: int, epoch: i
     Raises:
         ValueError: a class has no labelled sample to draw.
     """
-    shuffled = order(seed, epoch, len(target), Stream.RESAMPLED)
+    shuffled = order(seed, epoch, len(target), RngStream.RESAMPLED)
     labels = target[shuffled]
     counts = torch.bincount(target - UNLABELED, minlength=len(shares) + 1).tolist()
     unlabeled, *classes = torch.split(shuffled[labels.argsort(stable=True)], counts)

@@ -15,7 +15,7 @@ from torch import Tensor
 from kdexp.atomic import atomic_path, sha256
 from kdexp.contracts import Source
 from kdexp.data.inferred import peek
-from kdexp.pace import EVERY_SECONDS, duration
+from kdexp.progress_log import EVERY_SECONDS, duration
 
 log = logging.getLogger(__name__)
 

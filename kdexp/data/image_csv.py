@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from kdexp.contracts import Source
-from kdexp.data import own, table, table_file
+from kdexp.data import csv_file, own, table
 from kdexp.data.image_folder import ImageFiles, are_images, split_off_test
 
 log = logging.getLogger(__name__)
@@ -45,10 +45,10 @@ def load(
     labels = [label] if isinstance(label, str) else list(label)
     given = {"file": file, "val": val, "test": test}
     paths = {part: own.located(f"dataset.source.{part}", path, data_dir) for part, path in given.items() if path}
-    header = table_file.header_of(paths["file"])
+    header = csv_file.header_of(paths["file"])
     for setting, names in (("image", [image]), ("label", labels)):
         own.check_columns(f"dataset.source.{setting}", names, header, paths["file"])
-    files = {part: table_file.read(path, [], [image, *labels], []) for part, path in paths.items()}
+    files = {part: csv_file.read(path, [], [image, *labels], []) for part, path in paths.items()}
     targets, classes = table.targets_of(files, labels, several=not isinstance(label, str))
     place = own.located("dataset.source.folder", folder, data_dir) if folder else None
     parts: dict[str, tuple[ImageFiles, Tensor]] = {
@@ -63,7 +63,7 @@ def load(
     return Source(*parts["train"], *parts["test"], val=parts.get("val"), classes=own.names_worth_telling(classes))
 
 
-def _images(file: table_file.File, image: str, folder: Path, size: int) -> ImageFiles:
+def _images(file: csv_file.File, image: str, folder: Path, size: int) -> ImageFiles:
     column = file.columns[image]
     at = [f"line {line} of {file.path.name}" for line in column.lines]
     if column.is_missing.any():

@@ -69,7 +69,7 @@ def _received(*arrays: np.ndarray) -> _ReadBatch:
     return _ReadBatch(*map(torch.from_numpy, arrays))
 
 
-class SampleStream(Dataset[Batch | ValueError]):
+class StreamedDataset(Dataset[Batch | ValueError]):
     """A split that is read sample by sample; its items are whole batches, or what is wrong with a sample."""
 
     def __init__(self, split: Split) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kdexp.data.splits import held_out
-from kdexp.data.stateless_rng import Stream
+from kdexp.data.stateless_rng import RngStream
 
 Folders = str | Sequence[str]
 """Where a relative path is looked for: the first that has it counts."""
@@ -93,7 +93,7 @@ def split_off_test(target: Tensor, fraction: float, setting: str) -> list[Tensor
     """
     if not 0 < fraction < 1:
         raise ValueError(f"{setting} must be in (0, 1), got {fraction}")
-    parts = list(held_out(target, fraction, 0, Stream.TEST))
+    parts = list(held_out(target, fraction, 0, RngStream.TEST))
     if not all(len(part) for part in parts):
         raise ValueError(f"{setting} must leave samples for train and test, got {fraction} of {len(target)} samples")
     if target.dim() == 1:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdexp.contracts import UNLABELED, Images, Source, Split, Splits, Task
-from kdexp.data.stateless_rng import Stream, order, uniform
+from kdexp.data.stateless_rng import RngStream, order, uniform
 
 _NAMED = 10  # of the classes in the data, in a message
 
@@ -69,7 +69,7 @@ def make_splits(
     target, index = train.target[chosen], train.index[chosen]
 
     # Which labels are hidden is chosen by the true ones.
-    hidden = stratified_order(target, subset_seed, Stream.HIDDEN)[: round(unlabeled_fraction * len(target))]
+    hidden = stratified_order(target, subset_seed, RngStream.HIDDEN)[: round(unlabeled_fraction * len(target))]
     _make_wrong(target, task, num_classes, label_noise, label_noise_kind, subset_seed)
     target[hidden] = UNLABELED
     return Splits(Split(train.inputs, target, index), val, _whole(source.test_inputs, source.test_target))
@@ -80,7 +80,7 @@ def _subset(
 ) -> Tensor:
     """Positions of the samples that are trained on, in ascending order."""
     keep = round(train_fraction * len(target))
-    chosen = stratified_order(target, seed, Stream.SUBSET)[:keep]
+    chosen = stratified_order(target, seed, RngStream.SUBSET)[:keep]
     _check_complete("train_fraction", train_fraction, "train", target[chosen], task, num_classes)
     if imbalance_ratio > 1:
         chosen = chosen[_long_tail(target[chosen], num_classes, imbalance_ratio)]
@@ -109,7 +109,7 @@ def stratified_order(target: Tensor, seed: int, stream: int) -> Tensor:
         target: (N,) int64 class numbers, ``UNLABELED`` being one more class; or (N, C) multi-label rows, which are put
             in plain random order.
         seed: of the order.
-        stream: see `Stream`.
+        stream: see `RngStream`.
 
     Returns:
         (N,) int64 permutation.
@@ -140,7 +140,7 @@ def few_of_each_class(split: Split, count: int) -> Split:
             their labels.
         count: how many, >= 1; more than there are: all.
     """
-    shuffled = order(0, 0, len(split), Stream.SAMPLE)
+    shuffled = order(0, 0, len(split), RngStream.SAMPLE)
     if split.target.dim() == 1:
         shuffled = shuffled[_rank_in_class(split.target[shuffled] - UNLABELED).argsort(stable=True)]
     chosen = shuffled[:count].sort().values
@@ -160,7 +160,7 @@ def stratified_sample(target: Tensor, count: int | None, seed: int) -> Tensor:
     """
     if count is None or count >= len(target):
         return torch.arange(len(target))
-    return stratified_order(target, seed, Stream.SAMPLE)[:count].sort().values
+    return stratified_order(target, seed, RngStream.SAMPLE)[:count].sort().values
 
 
 def samples_per_class(target: Tensor, task: Task, num_classes: int) -> Tensor:
@@ -182,7 +182,7 @@ def train_and_val_index(target: Tensor, val_fraction: float, split_seed: int) ->
         Two int64 tensors of positions, ascending.
     """
     _check(0 < val_fraction < 1, "val_fraction", "must be in (0, 1)", val_fraction)
-    return held_out(target, val_fraction, split_seed, Stream.VAL)
+    return held_out(target, val_fraction, split_seed, RngStream.VAL)
 
 
 def held_out(target: Tensor, fraction: float, seed: int, stream: int) -> tuple[Tensor, Tensor]:
@@ -192,7 +192,7 @@ def held_out(target: Tensor, fraction: float, seed: int, stream: int) -> tuple[T
         target: (N,) int64 or (N, C).
         fraction: in [0, 1], the fraction held out, rounded to whole samples.
         seed: of the choice.
-        stream: see `Stream`.
+        stream: see `RngStream`.
 
     Returns:
         Positions of the rest and of what is held out, int64, ascending.
@@ -234,14 +234,14 @@ def _make_wrong(target: Tensor, task: Task, num_classes: int, rate: float, kind:
     """Replace labels in place."""
     if task == "multilabel":
         _check(kind == "symmetric" or rate == 0, "label_noise_kind", "must be symmetric with task=multilabel", kind)
-        entries = order(seed, 0, target.numel(), Stream.NOISY)[: round(rate * target.numel())]
+        entries = order(seed, 0, target.numel(), RngStream.NOISY)[: round(rate * target.numel())]
         flat = target.view(-1)
         flat[entries] = torch.where(flat[entries] == UNLABELED, flat[entries], 1 - flat[entries])
         return
-    wrong = stratified_order(target, seed, Stream.NOISY)[: round(rate * len(target))]
+    wrong = stratified_order(target, seed, RngStream.NOISY)[: round(rate * len(target))]
     step = torch.ones_like(wrong)
     if kind == "symmetric":
-        step += (uniform(seed, 0, wrong, 1, Stream.WRONG_CLASS).squeeze(1) * (num_classes - 1)).long()
+        step += (uniform(seed, 0, wrong, 1, RngStream.WRONG_CLASS).squeeze(1) * (num_classes - 1)).long()
     target[wrong] = (target[wrong] + step) % num_classes
 
 

@@ -18,7 +18,7 @@ _MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 _WORD = (1 << 64) - 1
 
 
-class Stream(IntEnum):
+class RngStream(IntEnum):
     """Who draws. Different streams are independent; transforms of your own take numbers from 1000 on."""
 
     ORDER = 0
@@ -60,7 +60,7 @@ def uniform(seed: int, epoch: int, index: Tensor, draws: int, stream: int) -> Te
         epoch: any integer.
         index: (N,) int64, the samples' ids.
         draws: how many numbers for each sample; part of what the numbers depend on.
-        stream: see `Stream`.
+        stream: see `RngStream`.
 
     Returns:
         (N, draws) float32 in [0, 1), multiples of 2^-24, on the device of index.
@@ -88,7 +88,7 @@ def normal(seed: int, epoch: int, index: Tensor, draws: int, stream: int) -> Ten
     return torch.cat((radius * angle.cos(), radius * angle.sin()), 1)[:, :draws]
 
 
-def order(seed: int, epoch: int, n: int, stream: int = Stream.ORDER) -> Tensor:
+def order(seed: int, epoch: int, n: int, stream: int = RngStream.ORDER) -> Tensor:
     """A random permutation of 0..n-1, as (n,) int64 on the CPU; a function of the arguments alone."""
     # The mix is a bijection, so no two of the keys are alike.
     return _words(seed, epoch, torch.arange(n), 1, stream).squeeze(1).argsort()

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from kdexp.contracts import Source
 from kdexp.data import own
+from kdexp.data.csv_file import MOST_WORDS, Column, File, as_number, header_of, read
 from kdexp.data.splits import train_and_val_index
-from kdexp.data.table_file import MOST_WORDS, Column, File, as_number, header_of, read
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from kdexp.contracts import Batch
-from kdexp.data.loading import DataModule
+from kdexp.data.data_module import DataModule
 from kdexp.training.distiller import Distiller
 from kdexp.training.fit import peak_memory, quiet_lightning
 from kdexp.training.settings import Trainer

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kdexp.contracts import UNLABELED, Batch, Outputs
-from kdexp.data.loading import DataModule
+from kdexp.data.data_module import DataModule
 from kdexp.data.splits import stratified_sample
 from kdexp.models.complexity import macs, parameters
 from kdexp.teacher.teacher import Teacher

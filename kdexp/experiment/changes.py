@@ -9,7 +9,7 @@ from kdexp import results
 from kdexp.config.compose import one_line
 from kdexp.experiment.members import teacher_files
 from kdexp.schemes.base import steps
-from kdexp.schemes.prior_runs import folder
+from kdexp.schemes.prior_run_settings import folder
 
 log = logging.getLogger(__name__)
 

@@ -15,11 +15,11 @@ from kdexp.config.objects import instantiate
 from kdexp.contracts import UNLABELED, Source, Splits
 from kdexp.data.class_sampling import class_shares
 from kdexp.data.content import of_source
+from kdexp.data.data_module import DataModule
 from kdexp.data.inferred import take
-from kdexp.data.loading import DataModule
 from kdexp.data.splits import few_of_each_class, make_splits, samples_per_class
 from kdexp.metrics.classification import Metrics
-from kdexp.metrics.roc import Curves
+from kdexp.metrics.roc_and_confusion import RocAndConfusionMetric
 
 # What a student's data have from the data set, and a teacher's from its recipe.
 _OF_SUBSET = (
@@ -169,6 +169,8 @@ def new_metrics(
     )
 
 
-def new_curves(dataset: DictConfig, module: DataModule) -> Curves:
+def new_curves(dataset: DictConfig, module: DataModule) -> RocAndConfusionMetric:
     """ROC curves and confusion matrix of the test split, for an evaluation that only one rank does."""
-    return Curves(dataset.task, dataset.num_outputs, samples=len(module.splits.test), sync_on_compute=False)
+    return RocAndConfusionMetric(
+        dataset.task, dataset.num_outputs, samples=len(module.splits.test), sync_on_compute=False
+    )

@@ -5,7 +5,7 @@ from torch import nn
 
 from kdexp.config.identity import is_attacked
 from kdexp.config.objects import instantiate
-from kdexp.data.loading import DataModule
+from kdexp.data.data_module import DataModule
 from kdexp.experiment.data import new_metrics
 from kdexp.experiment.losses import annealed
 from kdexp.metrics import monitor

@@ -12,13 +12,13 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from kdexp.config.compose import compose, plain
-from kdexp.contracts import Pair
+from kdexp.contracts import TeacherStudentPair
 from kdexp.experiment import losses, networks
 from kdexp.experiment.data import Data
 from kdexp.experiment.distillers import build_distiller
 from kdexp.experiment.members import has_soft_term, teachers
-from kdexp.experiment.teacher_memory import TeacherMemory
-from kdexp.experiment.teacher_outputs import teacher_cache
+from kdexp.experiment.teacher_cache import teacher_cache
+from kdexp.experiment.teacher_eval_outputs import TeacherMemory
 from kdexp.experiment.teachers import Teachers
 from kdexp.schemes.base import Scheme, SchemeContext, scheme_of_run
 from kdexp.teacher.cached_outputs import TeacherOutputCache
@@ -254,7 +254,7 @@ class Experiment:
         Args:
             learner: the student.
             frozen: the teacher's network.
-            labels: see `kdexp.contracts.Pair`.
+            labels: see `kdexp.contracts.TeacherStudentPair`.
         """
         setting, member = self.one_teacher
         shape = self.config.dataset.input_shape
@@ -262,7 +262,7 @@ class Experiment:
             networks.side_of("student", self.config.student, learner, shape),
             networks.side_of(setting, member, frozen, shape),
         )
-        pair = Pair(*sides, labels, self.config.dataset.num_outputs)
+        pair = TeacherStudentPair(*sides, labels, self.config.dataset.num_outputs)
         return {name: losses.term(loss, pair) for name, loss in self.config.feature_loss.items()}
 
     @cached_property

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from kdexp.config.compose import plain
 from kdexp.experiment.finished_run import FinishedRun
-from kdexp.pace import IMPORTING, said_meanwhile
+from kdexp.progress_log import IMPORTING, said_meanwhile
 from kdexp.robustness import configured
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from omegaconf import DictConfig
 
 from kdexp import results
 from kdexp.config.compose import one_line
-from kdexp.config.foreign import check_folder, stored
-from kdexp.config.places import moved
-from kdexp.pace import IMPORTING, said_meanwhile
+from kdexp.config.moved_folders import moved
+from kdexp.config.untrusted import check_folder, stored
+from kdexp.progress_log import IMPORTING, said_meanwhile
 from kdexp.schemes.base import steps
 
 if TYPE_CHECKING:

@@ -126,7 +126,7 @@ _CODE_OF_OUTPUTS = (
     "teacher/output_codec.py",
     "teacher/cached_outputs.py",
     "data/loaders.py",
-    "data/loading.py",
+    "data/data_module.py",
     "data/stateless_rng.py",
 )
 """Our own files that a teacher's cached outputs depend on."""

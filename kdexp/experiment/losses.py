@@ -7,13 +7,13 @@ from torch import Tensor
 
 from kdexp.config.compose import plain
 from kdexp.config.objects import instantiate
-from kdexp.contracts import UNLABELED, Pair, Splits
+from kdexp.contracts import UNLABELED, Splits, TeacherStudentPair
 from kdexp.schedules import anneal
 from kdexp.training.settings import TERM_KEYS
 from kdexp.training.terms import Term
 
 
-def term(loss: DictConfig, pair: Pair | None = None) -> Term:
+def term(loss: DictConfig, pair: TeacherStudentPair | None = None) -> Term:
     """A soft loss with its weights; with the pair of networks that it compares, a feature loss."""
     settings = plain(loss)
     weights = {key: settings.pop(key) for key in TERM_KEYS if key in settings}

@@ -6,7 +6,7 @@ from typing import Any
 
 from kdexp.config import quick
 from kdexp.config.identity import code_version, control_fingerprint, is_attacked, is_control, run_fingerprint, run_key
-from kdexp.config.places import anchored
+from kdexp.config.moved_folders import anchored
 from kdexp.experiment.members import teacher_files
 from kdexp.metrics import monitor
 

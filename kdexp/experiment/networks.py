@@ -14,7 +14,7 @@ from kdexp import __version__, run_folder
 from kdexp.config import trust
 from kdexp.config.compose import plain
 from kdexp.config.objects import instantiate, target
-from kdexp.contracts import Layers, Side
+from kdexp.contracts import FeatureLayers, NetworkFeatures
 from kdexp.features import input_of_classifier, side
 from kdexp.models.pretrained_stem import resizing
 from kdexp.models.timm_models import without_sources
@@ -114,9 +114,11 @@ def description(
     }
 
 
-def deployed(loss: DictConfig) -> Callable[[Side, Side], nn.Module] | None:
+def deployed(loss: DictConfig) -> Callable[[NetworkFeatures, NetworkFeatures], nn.Module] | None:
     """What makes the network that a feature loss puts in the student's place; most leave it where it is."""
-    found: Callable[[Side, Side], nn.Module] | None = getattr(target(loss, "feature_loss"), "deployed", None)
+    found: Callable[[NetworkFeatures, NetworkFeatures], nn.Module] | None = getattr(
+        target(loss, "feature_loss"), "deployed", None
+    )
     return found
 
 
@@ -132,7 +134,7 @@ def with_weights(network: nn.Module, weights: Path, setting: str) -> nn.Module:
     return network
 
 
-def side_of(setting: str, member: DictConfig, built: nn.Module, input_shape: Sequence[int]) -> Side:
+def side_of(setting: str, member: DictConfig, built: nn.Module, input_shape: Sequence[int]) -> NetworkFeatures:
     """A network with the layers where its features are read.
 
     Args:
@@ -142,20 +144,20 @@ def side_of(setting: str, member: DictConfig, built: nn.Module, input_shape: Seq
         input_shape: of one sample, without N.
     """
     own = getattr(built, "layers", None)  # of a network that is deployed in the student's place
-    layers = own if isinstance(own, Layers) else _layers(setting, member)
+    layers = own if isinstance(own, FeatureLayers) else _layers(setting, member)
     try:
         return side(built, layers, torch.zeros(2, *input_shape))
     except ValueError as error:
         raise ValueError(f"{setting}.feature_layers: {error}") from error
 
 
-def _layers(setting: str, member: DictConfig) -> Layers | None:
+def _layers(setting: str, member: DictConfig) -> FeatureLayers | None:
     """Where features are read in a network of conf/student or conf/teacher; None: they are to be found."""
     given = plain(member)["feature_layers"]
     if given == "auto":
         return None
     try:
-        return Layers(**given)
+        return FeatureLayers(**given)
     except TypeError as error:
         rule = "must be auto, or have stages, penultimate, classifier and perhaps preact"
         raise ValueError(f"{setting}.feature_layers {rule}, got {given}") from error
@@ -170,7 +172,7 @@ def penultimate(setting: str, member: DictConfig, built: nn.Module, input_shape:
         built: the network.
         input_shape: of one sample, without N.
     """
-    if isinstance(getattr(built, "layers", None), Layers) or _layers(setting, member) is not None:
+    if isinstance(getattr(built, "layers", None), FeatureLayers) or _layers(setting, member) is not None:
         return side_of(setting, member, built, input_shape).layers.penultimate
     return input_of_classifier(built, torch.zeros(2, *input_shape))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kdexp import recording, results, run_folder
-from kdexp.atomic import trained_by_one
+from kdexp.atomic import training_lock
 from kdexp.config.identity import run_key
 from kdexp.experiment import changes
 from kdexp.experiment.metadata import run_metadata
@@ -30,7 +30,7 @@ def complete_prior_run(values: dict[str, Any], name: str, overrides: list[str], 
     if _is_there(folder, kept if shares else None, values):
         log.info("%s: complete already: %s", name, folder)
     else:
-        with trained_by_one(kept.with_suffix(".lock"), name) if shares else nullcontext():
+        with training_lock(kept.with_suffix(".lock"), name) if shares else nullcontext():
             if not _is_there(folder, kept if shares else None, values):  # nor did another process train it meanwhile
                 log.info("%s: %s", name, folder)
                 earlier = results.read(folder, "resume") if (folder / results.FILE).is_file() else {}

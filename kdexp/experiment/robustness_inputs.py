@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kdexp.config.compose import dataset_option
 from kdexp.contracts import Batch, Split
-from kdexp.data.loading import DataModule
+from kdexp.data.data_module import DataModule
 from kdexp.data.settings import Dataset as DatasetSettings
 from kdexp.data.splits import stratified_sample
 from kdexp.experiment.data import Data

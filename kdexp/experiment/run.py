@@ -14,27 +14,27 @@ from omegaconf import DictConfig, OmegaConf
 from kdexp import results, run_folder
 from kdexp.config import quick
 from kdexp.config.compose import plain
-from kdexp.config.foreign import check_folder, stored
 from kdexp.config.identity import fingerprint, run_fingerprint
-from kdexp.config.places import moved
+from kdexp.config.moved_folders import moved
+from kdexp.config.untrusted import check_folder, stored
 from kdexp.experiment import changes
 from kdexp.experiment.check import check
-from kdexp.experiment.earlier_run import find_earlier
 from kdexp.experiment.metadata import run_metadata
 from kdexp.experiment.prior_runs import complete_prior_run, recording_on_rank_0
 from kdexp.experiment.ranks import rank
-from kdexp.pace import IMPORTING, said_meanwhile
+from kdexp.experiment.same_run import find_earlier
+from kdexp.progress_log import IMPORTING, said_meanwhile
 from kdexp.schemes.base import scheme_of, steps
 
 if TYPE_CHECKING:
     from kdexp.experiment.experiment import Experiment
-    from kdexp.training.fit import Judge
+    from kdexp.training.fit import Pruner
 
 log = logging.getLogger(__name__)
 
 
 def run(
-    config: DictConfig, make: "Callable[[DictConfig], Experiment] | None" = None, pruner: "Judge | None" = None
+    config: DictConfig, make: "Callable[[DictConfig], Experiment] | None" = None, pruner: "Pruner | None" = None
 ) -> dict[str, Any]:
     """Run one experiment: the whole of it, from the data to results.json.
 
@@ -64,7 +64,7 @@ def _run(
     config: DictConfig,
     folder: Path,
     make: "Callable[[DictConfig], Experiment] | None",
-    pruner: "Judge | None",
+    pruner: "Pruner | None",
 ) -> dict[str, Any]:
     earlier = find_earlier(config, folder)
     if earlier.get("status") == "completed" and (pruner is not None or "test" in earlier["metrics"]):
@@ -88,9 +88,9 @@ def _run(
     overrides = earlier.get("overrides", _overrides())
     # Imported here: --help and shell completion must not wait for torch.
     with said_meanwhile(IMPORTING):
-        from kdexp.experiment.evaluation import ensemble
         from kdexp.experiment.experiment import Experiment
         from kdexp.experiment.single_run import distill
+        from kdexp.experiment.student_evaluation import ensemble
         from kdexp.report.terminal import show_run
 
     started = time.perf_counter()

@@ -13,20 +13,20 @@ from kdexp import recording
 from kdexp.config.compose import plain
 from kdexp.config.identity import with_class_names
 from kdexp.experiment import dry_build, teacher_measures
-from kdexp.experiment.evaluation import EVALUATED, evaluate_student
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.metadata import run_metadata
 from kdexp.experiment.ranks import rank
 from kdexp.experiment.robustness_evaluator import RobustnessEvaluator
 from kdexp.experiment.robustness_report import run_subject, subjects
 from kdexp.experiment.run_tracking import begin_tracking, final
+from kdexp.experiment.student_evaluation import EVALUATED, evaluate_student
 from kdexp.models.complexity import macs, parameters
 from kdexp.report.png_figures.run import draw_run
 from kdexp.report.robustness_terminal import show
 from kdexp.report.runs import control_folder, find_control
 from kdexp.training.auto_compile import compile_in_place, pays
 from kdexp.training.checkpoints import refuse_foreign
-from kdexp.training.fit import Fitted, Judge, Pruned, fit, peak_memory
+from kdexp.training.fit import FitResult, Pruner, TrialPruned, fit, peak_memory
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def distill(
     experiment: Experiment,
     folder: Path,
     record: dict[str, Any],
-    pruner: Judge | None = None,
+    pruner: Pruner | None = None,
     owner: str | None = None,
 ) -> None:
     """Train, evaluate, export and draw; every rank calls it, rank 0 alone evaluates and writes.
@@ -74,14 +74,14 @@ def distill(
     module, settings = experiment.distiller, _trainer_settings(experiment.config)
     module.cache, module.teacher_on_val = experiment.cache, experiment.teacher_memory.on_val
     if rank() != 0:
-        fit(module, experiment.batches, folder, settings, owner=owner, judge=pruner)
+        fit(module, experiment.batches, folder, settings, owner=owner, pruner=pruner)
         return
     seconds = record["cost"]["seconds"]
     tracker = begin_tracking(experiment.config, folder, record)
     try:
         with _timed(seconds, "fit"):
             fitted = fit(
-                module, experiment.batches, folder, settings, owner=owner, loggers=tracker.loggers, judge=pruner
+                module, experiment.batches, folder, settings, owner=owner, loggers=tracker.loggers, pruner=pruner
             )
         _cost(record, fitted, len(experiment.data.student.splits.train))
         record["cost"] |= experiment.cost()
@@ -99,7 +99,7 @@ def distill(
                 report = _robustness(evaluator, experiment, record, folder)
             tracker.robustness(report)
     except BaseException as error:
-        tracker.finish(0 if isinstance(error, Pruned) else 1)
+        tracker.finish(0 if isinstance(error, TrialPruned) else 1)
         raise
     tracker.finish(0)
 
@@ -215,6 +215,6 @@ def _compile(experiment: Experiment) -> None:
     compile_in_place(networks)
 
 
-def _cost(record: dict[str, Any], fitted: Fitted, samples: int) -> None:
+def _cost(record: dict[str, Any], fitted: FitResult, samples: int) -> None:
     record["cost"]["samples_per_second"] = samples * len(fitted.seconds) / max(sum(fitted.seconds), 1e-9)
     record["cost"]["peak_memory_bytes"] = peak_memory(fitted.device)

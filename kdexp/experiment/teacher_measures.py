@@ -33,8 +33,8 @@ def teacher_measures(experiment: Experiment) -> dict[str, Any]:
         experiment: one with a teacher.
 
     Returns:
-        ``val`` and ``test``: metrics; ``curves``: of test (see `kdexp.metrics.roc.CurveData.compact`); ``model``: its
-        parameters and multiply-accumulates a sample, all members of an ensemble together.
+        ``val`` and ``test``: metrics; ``curves``: of test (`kdexp.metrics.roc_and_confusion.RocAndConfusion.compact`);
+        ``model``: its parameters and multiply-accumulates a sample, all members of an ensemble together.
     """
     config, data, frozen = experiment.config, experiment.data, experiment.teacher
     assert frozen is not None

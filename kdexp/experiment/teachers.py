@@ -21,7 +21,7 @@ from kdexp.experiment.networks import build_network, laid_out
 from kdexp.metrics import monitor
 from kdexp.models.benchmark_names import BENCHMARK_NAMES
 from kdexp.schemes.base import SchemeContext, scheme_of
-from kdexp.teacher.store import load_or_train
+from kdexp.teacher.trained_teachers import load_or_train
 from kdexp.training.fit import fit
 from kdexp.weights import load_weights
 

@@ -14,10 +14,10 @@ import wandb
 from matplotlib.image import imread
 from pytorch_lightning.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
-from kdexp.config.foreign import without_password
+from kdexp.config.untrusted import without_password
 from kdexp.experiment.wandb_server import decide_mode, problem_of_server, say_offline, wanted_mode
 from kdexp.metrics.monitor import DIRECTIONS
-from kdexp.metrics.roc import CurveData
+from kdexp.metrics.roc_and_confusion import RocAndConfusion
 from kdexp.report.robustness import flat
 
 log = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ class Tracker:
         if logger is not None:
             self._attempt(lambda: call(logger))
 
-    def summarize(self, metrics: Mapping[str, float], curves: CurveData, classes: Sequence[str]) -> None:
+    def summarize(self, metrics: Mapping[str, float], curves: RocAndConfusion, classes: Sequence[str]) -> None:
         """Add the final metrics, and ROC and confusion matrix as the tool can show them.
 
         Args:
@@ -123,7 +123,7 @@ class Tracker:
         """
         self._attempt(lambda: self._summarize(metrics, curves, classes))
 
-    def _summarize(self, metrics: Mapping[str, float], curves: CurveData, classes: Sequence[str]) -> None:
+    def _summarize(self, metrics: Mapping[str, float], curves: RocAndConfusion, classes: Sequence[str]) -> None:
         if self._run is not None:
             self._run.summary.update(dict(metrics))
             self._run.log(_charts(curves, classes))
@@ -307,7 +307,7 @@ def _wandb_run(
     return run
 
 
-def _charts(curves: CurveData, classes: Sequence[str]) -> dict[str, Any]:
+def _charts(curves: RocAndConfusion, classes: Sequence[str]) -> dict[str, Any]:
     charts: dict[str, Any] = {}
     if curves.confusion is not None:
         cells = [

@@ -6,7 +6,7 @@
 import torch
 from torch import Tensor, nn
 
-from kdexp.contracts import Batch, Outputs, Pair
+from kdexp.contracts import Batch, Outputs, TeacherStudentPair
 from kdexp.feature_losses.adapters import Connector, matched_preacts
 from kdexp.feature_losses.maps import Compared, as_maps
 from kdexp.losses.dtype import at_least_fp32
@@ -47,14 +47,14 @@ class AB(nn.Module):
     of 270. It leaves the student in eval mode in that stage, the authors do not.
 
     Args:
-        pair: see `kdexp.contracts.Pair`; both sides need `preact` layers.
+        pair: see `kdexp.contracts.TeacherStudentPair`; both sides need `preact` layers.
         margin: see `ab`.
 
     Raises:
         ValueError: margin <= 0, or a side without layers before the activation.
     """
 
-    def __init__(self, pair: Pair, *, margin: float = 1.0) -> None:
+    def __init__(self, pair: TeacherStudentPair, *, margin: float = 1.0) -> None:
         super().__init__()
         if not margin > 0:
             raise ValueError(f"feature_loss.ab.margin must be > 0, got {margin}")

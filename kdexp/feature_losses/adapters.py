@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdexp.contracts import Pair, Side
+from kdexp.contracts import NetworkFeatures, TeacherStudentPair
 from kdexp.feature_losses.maps import as_maps, layer_pattern, map_shape, resized
 from kdexp.losses.shapes import check_shapes
 
@@ -73,12 +73,12 @@ class Connector(nn.Module):
         return maps
 
 
-def matched_preacts(method: str, pair: Pair) -> list[tuple[str, str]]:
+def matched_preacts(method: str, pair: TeacherStudentPair) -> list[tuple[str, str]]:
     """(student path, teacher path) of the stages before their activations, matched from the output on.
 
     Args:
         method: for the message.
-        pair: see `kdexp.contracts.Pair`.
+        pair: see `kdexp.contracts.TeacherStudentPair`.
 
     Raises:
         ValueError: a network whose layers before the activation are not known.
@@ -88,11 +88,11 @@ def matched_preacts(method: str, pair: Pair) -> list[tuple[str, str]]:
     return list(zip(student[-both:], teacher[-both:], strict=True))
 
 
-def _sides(pair: Pair) -> tuple[tuple[str, Side], tuple[str, Side]]:
+def _sides(pair: TeacherStudentPair) -> tuple[tuple[str, NetworkFeatures], tuple[str, NetworkFeatures]]:
     return ("student", pair.student), ("teacher", pair.teacher)
 
 
-def _preact(method: str, name: str, side: Side) -> Sequence[str]:
+def _preact(method: str, name: str, side: NetworkFeatures) -> Sequence[str]:
     if not side.layers.preact:
         raise ValueError(f"feature_loss={method} needs feature_layers.preact of the {name}, got none")
     return side.layers.preact

@@ -6,7 +6,7 @@
 import torch
 from torch import Tensor, nn
 
-from kdexp.contracts import Batch, Outputs, Pair
+from kdexp.contracts import Batch, Outputs, TeacherStudentPair
 from kdexp.feature_losses.maps import Compared, as_maps, check_positions, resized, stages_with_positions, unit
 from kdexp.losses.dtype import at_least_fp32
 from kdexp.losses.shapes import check_scalars, check_shapes
@@ -53,14 +53,14 @@ class AT(nn.Module):
     """The sum of `at` over all matched stages that have at least two positions.
 
     Args:
-        pair: see `kdexp.contracts.Pair`.
+        pair: see `kdexp.contracts.TeacherStudentPair`.
         power: see `at`.
 
     Raises:
         ValueError: power < 1, which has an infinite gradient where a feature is 0; or no stage with positions.
     """
 
-    def __init__(self, pair: Pair, *, power: float = 2.0) -> None:
+    def __init__(self, pair: TeacherStudentPair, *, power: float = 2.0) -> None:
         super().__init__()
         if not power >= 1:
             raise ValueError(f"feature_loss.at.power must be >= 1, got {power}")

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from kdexp.contracts import Batch, Outputs, Pair
+from kdexp.contracts import Batch, Outputs, TeacherStudentPair
 from kdexp.feature_losses.maps import Compared, need_vectors, unit
 from kdexp.losses.all_gather import gather
 from kdexp.losses.dtype import at_least_fp32
@@ -63,7 +63,7 @@ class CC(nn.Module):
     they are the training's own.
 
     Args:
-        pair: see `kdexp.contracts.Pair`.
+        pair: see `kdexp.contracts.TeacherStudentPair`.
         gamma: see `cc`.
         order: see `cc`.
 
@@ -71,7 +71,7 @@ class CC(nn.Module):
         ValueError: gamma <= 0 or order < 1, or penultimate features that are not vectors.
     """
 
-    def __init__(self, pair: Pair, *, gamma: float = 0.4, order: int = 2) -> None:
+    def __init__(self, pair: TeacherStudentPair, *, gamma: float = 0.4, order: int = 2) -> None:
         super().__init__()
         if not gamma > 0:
             raise ValueError(f"feature_loss.cc.gamma must be > 0, got {gamma}")

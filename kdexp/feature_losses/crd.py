@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdexp.contracts import UNLABELED, Batch, Outputs, Pair
+from kdexp.contracts import UNLABELED, Batch, Outputs, TeacherStudentPair
 from kdexp.feature_losses.maps import Compared, need_vectors, unit
 from kdexp.losses.all_gather import gather
 from kdexp.losses.dtype import at_least_fp32
@@ -49,7 +49,7 @@ class Negatives(nn.Module):
     that have one. Where there are not two labels, all other samples are noise.
 
     Args:
-        target: (samples,) or (samples, C): see `kdexp.contracts.Pair`.
+        target: (samples,) or (samples, C): see `kdexp.contracts.TeacherStudentPair`.
         negatives: K, at most; no more are drawn than there are to choose from.
 
     Attributes:
@@ -120,7 +120,7 @@ class CRD(nn.Module):
     the step through the noise; it is not 0 where the student's features equal the teacher's.
 
     Args:
-        pair: see `kdexp.contracts.Pair`.
+        pair: see `kdexp.contracts.TeacherStudentPair`.
         negatives: K, >= 1; reduced to the samples with another label where there are fewer.
         temperature: of the similarities, > 0.
         momentum: of the memory, in [0, 1).
@@ -132,7 +132,7 @@ class CRD(nn.Module):
 
     def __init__(
         self,
-        pair: Pair,
+        pair: TeacherStudentPair,
         *,
         negatives: int = 16384,
         temperature: float = 0.07,
@@ -149,7 +149,7 @@ class CRD(nn.Module):
         if dimension < 1:
             raise ValueError(f"feature_loss.crd.dimension must be at least 1, got {dimension}")
         if not len(pair.target):
-            rule = "needs the label of each training sample, in the order of their indices (Pair.target)"
+            rule = "needs the label of each training sample, in the order of their indices (TeacherStudentPair.target)"
             raise ValueError(f"feature_loss=crd {rule}, got none")
         self._temperature, self._momentum = temperature, momentum
         self.student_paths = [pair.student.layers.penultimate]

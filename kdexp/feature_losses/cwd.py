@@ -5,7 +5,7 @@
 
 from torch import Tensor, nn
 
-from kdexp.contracts import Batch, Outputs, Pair
+from kdexp.contracts import Batch, Outputs, TeacherStudentPair
 from kdexp.feature_losses.maps import Compared, as_maps, check_positions, resized, stages_with_positions, to_channels
 from kdexp.losses.dtype import at_least_fp32
 from kdexp.losses.kl import kl
@@ -45,14 +45,14 @@ class CWD(nn.Module):
     norm and a ReLU to it, and keep it where they agree. Where the sizes differ, the student's map is resized.
 
     Args:
-        pair: see `kdexp.contracts.Pair`.
+        pair: see `kdexp.contracts.TeacherStudentPair`.
         temperature: T > 0, of this term alone.
 
     Raises:
         ValueError: temperature <= 0, or no stage with positions.
     """
 
-    def __init__(self, pair: Pair, *, temperature: float = 4.0) -> None:
+    def __init__(self, pair: TeacherStudentPair, *, temperature: float = 4.0) -> None:
         super().__init__()
         if not temperature > 0:
             raise ValueError(f"feature_loss.cwd.temperature must be > 0, got {temperature}")

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdexp.contracts import Batch, Outputs, Pair
+from kdexp.contracts import Batch, Outputs, TeacherStudentPair
 from kdexp.feature_losses.maps import Compared, Regressor, as_maps, matched_stages
 from kdexp.losses.dtype import at_least_fp32
 from kdexp.losses.shapes import check_shapes
@@ -44,7 +44,7 @@ class FitNet(nn.Module):
     the benchmark adds the term to the others in every epoch, and so does the default here.
 
     Args:
-        pair: see `kdexp.contracts.Pair`.
+        pair: see `kdexp.contracts.TeacherStudentPair`.
         stage: which of the matched stages, from 0 at the input; None: the middle one, as published (hint layer 2 of
             the benchmark is the second of three).
 
@@ -52,7 +52,7 @@ class FitNet(nn.Module):
         ValueError: a stage that is not there.
     """
 
-    def __init__(self, pair: Pair, *, stage: int | None = None) -> None:
+    def __init__(self, pair: TeacherStudentPair, *, stage: int | None = None) -> None:
         super().__init__()
         stages = matched_stages(pair)
         chosen = len(stages) // 2 if stage is None else stage

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdexp.contracts import Batch, Outputs, Pair
+from kdexp.contracts import Batch, Outputs, TeacherStudentPair
 from kdexp.feature_losses.maps import Compared, as_maps, check_stages, matched_stages, resized, to_channels
 from kdexp.losses.dtype import at_least_fp32
 
@@ -61,13 +61,13 @@ class FSP(nn.Module):
     follow.
 
     Args:
-        pair: see `kdexp.contracts.Pair`.
+        pair: see `kdexp.contracts.TeacherStudentPair`.
 
     Raises:
         ValueError: fewer than two matched stages.
     """
 
-    def __init__(self, pair: Pair) -> None:
+    def __init__(self, pair: TeacherStudentPair) -> None:
         super().__init__()
         stages = matched_stages(pair)
         if len(stages) < 2:

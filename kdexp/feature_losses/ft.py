@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdexp.contracts import Batch, Outputs, Pair
+from kdexp.contracts import Batch, Outputs, TeacherStudentPair
 from kdexp.feature_losses.maps import Compared, as_maps, map_shape, resized, unit
 from kdexp.losses.dtype import at_least_fp32
 from kdexp.losses.shapes import check_shapes
@@ -48,7 +48,7 @@ class FT(nn.Module):
     student's features equal the teacher's: the translator is another network than the paraphraser.
 
     Args:
-        pair: see `kdexp.contracts.Pair`.
+        pair: see `kdexp.contracts.TeacherStudentPair`.
         rate: channels of the factor as a fraction of the teacher's; published: 0.5 (and 0.75).
 
     Attributes:
@@ -58,7 +58,7 @@ class FT(nn.Module):
         ValueError: rate <= 0.
     """
 
-    def __init__(self, pair: Pair, *, rate: float = 0.5) -> None:
+    def __init__(self, pair: TeacherStudentPair, *, rate: float = 0.5) -> None:
         super().__init__()
         if not rate > 0:
             raise ValueError(f"feature_loss.ft.rate must be > 0, got {rate}")

@@ -6,7 +6,7 @@
 import torch
 from torch import Tensor, nn
 
-from kdexp.contracts import Batch, Outputs, Pair
+from kdexp.contracts import Batch, Outputs, TeacherStudentPair
 from kdexp.feature_losses.maps import Compared, as_maps, matched_stages, to_channels, unit
 from kdexp.losses.dtype import at_least_fp32
 from kdexp.losses.shapes import check_shapes
@@ -50,10 +50,10 @@ class ICKD(nn.Module):
     vectors is a map of one position.
 
     Args:
-        pair: see `kdexp.contracts.Pair`.
+        pair: see `kdexp.contracts.TeacherStudentPair`.
     """
 
-    def __init__(self, pair: Pair) -> None:
+    def __init__(self, pair: TeacherStudentPair) -> None:
         super().__init__()
         own, goal = matched_stages(pair)[-1]
         self.student_paths, self.teacher_paths = [own], [goal]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdexp.contracts import Batch, Outputs, Pair
+from kdexp.contracts import Batch, Outputs, TeacherStudentPair
 from kdexp.feature_losses.maps import Compared, as_maps, check_stages, map_shape, matched_stages, to_channels
 from kdexp.losses.dtype import at_least_fp32
 
@@ -142,7 +142,7 @@ class KDSVD(nn.Module):
     is in memory for each two consecutive stages.
 
     Args:
-        pair: see `kdexp.contracts.Pair`.
+        pair: see `kdexp.contracts.TeacherStudentPair`.
         k: see `kdsvd`.
 
     Raises:
@@ -150,7 +150,7 @@ class KDSVD(nn.Module):
             positions of a stage.
     """
 
-    def __init__(self, pair: Pair, *, k: int = 1) -> None:
+    def __init__(self, pair: TeacherStudentPair, *, k: int = 1) -> None:
         super().__init__()
         stages = matched_stages(pair)
         if len(stages) < 2:

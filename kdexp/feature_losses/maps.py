@@ -7,13 +7,13 @@ from functools import cache
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdexp.contracts import Outputs, Pair, Side
+from kdexp.contracts import NetworkFeatures, Outputs, TeacherStudentPair
 from kdexp.losses.shapes import check_shapes
 
 log = logging.getLogger(__name__)
 
 
-def matched_stages(pair: Pair) -> list[tuple[str, str]]:
+def matched_stages(pair: TeacherStudentPair) -> list[tuple[str, str]]:
     """(student path, teacher path) of the stages that correspond, from input to output.
 
     Networks with different numbers of stages are matched from the output on: their last stages correspond, and so on
@@ -24,7 +24,7 @@ def matched_stages(pair: Pair) -> list[tuple[str, str]]:
     return list(zip(student[-both:], teacher[-both:], strict=True))
 
 
-def stages_with_positions(method: str, pair: Pair) -> list[tuple[str, str]]:
+def stages_with_positions(method: str, pair: TeacherStudentPair) -> list[tuple[str, str]]:
     """The `matched_stages` that have positions to compare; the others are left out, and named once.
 
     Args:
@@ -78,7 +78,7 @@ class Compared:
         teacher_paths: of the teacher's.
     """
 
-    def __init__(self, pair: Pair, student_paths: Sequence[str], teacher_paths: Sequence[str]) -> None:
+    def __init__(self, pair: TeacherStudentPair, student_paths: Sequence[str], teacher_paths: Sequence[str]) -> None:
         self._student_paths, self._teacher_paths = student_paths, teacher_paths
         self._patterns = {("student", path): layer_pattern(pair.student.shapes[path]) for path in student_paths}
         self._patterns |= {("teacher", path): layer_pattern(pair.teacher.shapes[path]) for path in teacher_paths}
@@ -160,7 +160,7 @@ def map_shape(shape: Sequence[int]) -> tuple[int, int, int, int]:
     return n, channels, height, width
 
 
-def need_vectors(method: str, *sides: Side) -> None:
+def need_vectors(method: str, *sides: NetworkFeatures) -> None:
     """Refuse penultimate features that are not one vector a sample, for a method that compares vectors.
 
     Raises:

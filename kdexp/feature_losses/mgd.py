@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from kdexp.contracts import Batch, Outputs, Pair
+from kdexp.contracts import Batch, Outputs, TeacherStudentPair
 from kdexp.feature_losses.maps import Compared, as_maps, map_shape, matched_stages, resized, to_channels
 from kdexp.losses.dtype import at_least_fp32
 from kdexp.losses.shapes import check_scalars, check_shapes
@@ -49,14 +49,14 @@ class MGD(nn.Module):
     sizes; here the student's map is resized. A stage that gives vectors is a map of one position.
 
     Args:
-        pair: see `kdexp.contracts.Pair`.
+        pair: see `kdexp.contracts.TeacherStudentPair`.
         mask_ratio: see `mgd`.
 
     Raises:
         ValueError: mask_ratio outside [0, 1).
     """
 
-    def __init__(self, pair: Pair, *, mask_ratio: float = 0.15) -> None:
+    def __init__(self, pair: TeacherStudentPair, *, mask_ratio: float = 0.15) -> None:
         super().__init__()
         if not 0 <= mask_ratio < 1:
             raise ValueError(f"feature_loss.mgd.mask_ratio must be in [0, 1), got {mask_ratio}")

@@ -6,7 +6,7 @@
 import torch
 from torch import Tensor, nn
 
-from kdexp.contracts import Batch, Outputs, Pair
+from kdexp.contracts import Batch, Outputs, TeacherStudentPair
 from kdexp.feature_losses.maps import Compared, as_maps, check_positions, resized, stages_with_positions, unit
 from kdexp.losses.dtype import at_least_fp32
 from kdexp.losses.shapes import check_shapes
@@ -55,13 +55,13 @@ class NST(nn.Module):
     """The sum of `nst` over all matched stages that have at least two positions.
 
     Args:
-        pair: see `kdexp.contracts.Pair`.
+        pair: see `kdexp.contracts.TeacherStudentPair`.
 
     Raises:
         ValueError: no stage has positions.
     """
 
-    def __init__(self, pair: Pair) -> None:
+    def __init__(self, pair: TeacherStudentPair) -> None:
         super().__init__()
         stages = stages_with_positions("nst", pair)
         self.student_paths, self.teacher_paths = ([*paths] for paths in zip(*stages, strict=True))

@@ -6,7 +6,7 @@
 import torch
 from torch import Tensor, nn
 
-from kdexp.contracts import Batch, Outputs, Pair
+from kdexp.contracts import Batch, Outputs, TeacherStudentPair
 from kdexp.feature_losses.adapters import Connector, matched_preacts
 from kdexp.feature_losses.maps import Compared, as_maps, map_shape
 from kdexp.losses.all_gather import gather
@@ -81,13 +81,13 @@ class OFD(nn.Module):
     224. It is not 0 where the student's features equal the teacher's: connectors and margin stand between.
 
     Args:
-        pair: see `kdexp.contracts.Pair`; both sides need `preact` layers.
+        pair: see `kdexp.contracts.TeacherStudentPair`; both sides need `preact` layers.
 
     Raises:
         ValueError: a side without layers before the activation.
     """
 
-    def __init__(self, pair: Pair) -> None:
+    def __init__(self, pair: TeacherStudentPair) -> None:
         super().__init__()
         stages = matched_preacts("ofd", pair)
         self.student_paths, self.teacher_paths = ([*paths] for paths in zip(*stages, strict=True))

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdexp.contracts import Batch, Outputs, Pair
+from kdexp.contracts import Batch, Outputs, TeacherStudentPair
 from kdexp.feature_losses.maps import Compared, need_vectors, unit
 from kdexp.losses.dtype import at_least_fp32
 from kdexp.losses.shapes import check_shapes
@@ -59,7 +59,7 @@ class _Penultimate(nn.Module):
 
     _name: ClassVar[str]  # of the method, for messages
 
-    def __init__(self, pair: Pair) -> None:
+    def __init__(self, pair: TeacherStudentPair) -> None:
         super().__init__()
         need_vectors(self._name, pair.student, pair.teacher)
         self.student_paths = [pair.student.layers.penultimate]
@@ -82,7 +82,7 @@ class Cosine(_Penultimate):
     teacher and needs none. Its published weights are 5 for the soft term, 2 for the hard term and 1 for this.
 
     Args:
-        pair: see `kdexp.contracts.Pair`.
+        pair: see `kdexp.contracts.TeacherStudentPair`.
     """
 
     _name = "cosine"
@@ -100,7 +100,7 @@ class FeatureMSE(_Penultimate):
     of all its layers in this way, each with weight 1; here it is what the classifier reads.
 
     Args:
-        pair: see `kdexp.contracts.Pair`.
+        pair: see `kdexp.contracts.TeacherStudentPair`.
     """
 
     _name = "feature_mse"

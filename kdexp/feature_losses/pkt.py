@@ -6,7 +6,7 @@
 import torch
 from torch import Tensor, nn
 
-from kdexp.contracts import Batch, Outputs, Pair
+from kdexp.contracts import Batch, Outputs, TeacherStudentPair
 from kdexp.feature_losses.maps import Compared, need_vectors, unit
 from kdexp.losses.all_gather import gather
 from kdexp.losses.dtype import at_least_fp32
@@ -56,13 +56,13 @@ class PKT(nn.Module):
     Under DDP the batch is that of all processes.
 
     Args:
-        pair: see `kdexp.contracts.Pair`.
+        pair: see `kdexp.contracts.TeacherStudentPair`.
 
     Raises:
         ValueError: penultimate features that are not vectors.
     """
 
-    def __init__(self, pair: Pair) -> None:
+    def __init__(self, pair: TeacherStudentPair) -> None:
         super().__init__()
         self.student_paths = [pair.student.layers.penultimate]
         self.teacher_paths = [pair.teacher.layers.penultimate]

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdexp.contracts import Batch, Outputs, Pair, Side
+from kdexp.contracts import Batch, NetworkFeatures, Outputs, TeacherStudentPair
 from kdexp.feature_losses.adapters import BatchNorm
 from kdexp.feature_losses.maps import Compared, as_maps, map_shape
 from kdexp.losses.dtype import at_least_fp32
@@ -108,10 +108,10 @@ class ReviewKD(nn.Module):
     it as 1 / 20.) It is not 0 where the student's features equal the teacher's: they are fused first.
 
     Args:
-        pair: see `kdexp.contracts.Pair`.
+        pair: see `kdexp.contracts.TeacherStudentPair`.
     """
 
-    def __init__(self, pair: Pair) -> None:
+    def __init__(self, pair: TeacherStudentPair) -> None:
         super().__init__()
         own = _with_penultimate(pair.student, pair.student.layers.stages)
         goal = _with_penultimate(pair.teacher, pair.teacher.layers.preact or pair.teacher.layers.stages)
@@ -138,6 +138,6 @@ class ReviewKD(nn.Module):
         return torch.stack(terms).sum()
 
 
-def _with_penultimate(side: Side, stages: Sequence[str]) -> list[str]:
+def _with_penultimate(side: NetworkFeatures, stages: Sequence[str]) -> list[str]:
     # The last hidden layer of an MLP is its last stage and its penultimate features.
     return [*stages] if side.layers.penultimate in side.layers.stages else [*stages, side.layers.penultimate]

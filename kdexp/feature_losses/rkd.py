@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdexp.contracts import Batch, Outputs, Pair
+from kdexp.contracts import Batch, Outputs, TeacherStudentPair
 from kdexp.feature_losses.maps import Compared, need_vectors
 from kdexp.losses.all_gather import gather
 from kdexp.losses.dtype import at_least_fp32
@@ -66,7 +66,7 @@ class RKD(nn.Module):
     Under DDP the batch is that of all processes.
 
     Args:
-        pair: see `kdexp.contracts.Pair`.
+        pair: see `kdexp.contracts.TeacherStudentPair`.
         distance_weight: see `rkd`.
         angle_weight: see `rkd`.
 
@@ -74,7 +74,7 @@ class RKD(nn.Module):
         ValueError: a weight below 0, or penultimate features that are not vectors.
     """
 
-    def __init__(self, pair: Pair, *, distance_weight: float = 25.0, angle_weight: float = 50.0) -> None:
+    def __init__(self, pair: TeacherStudentPair, *, distance_weight: float = 25.0, angle_weight: float = 50.0) -> None:
         super().__init__()
         for name, weight in (("distance", distance_weight), ("angle", angle_weight)):
             if not weight >= 0:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdexp.contracts import Batch, Outputs, Pair
+from kdexp.contracts import Batch, Outputs, TeacherStudentPair
 from kdexp.feature_losses.adapters import BatchNorm
 from kdexp.feature_losses.maps import Compared, as_maps, map_shape, resized, unit
 from kdexp.losses.all_gather import gather
@@ -99,10 +99,10 @@ class SemCKD(nn.Module):
     not 0 where the student's features equal the teacher's.
 
     Args:
-        pair: see `kdexp.contracts.Pair`.
+        pair: see `kdexp.contracts.TeacherStudentPair`.
     """
 
-    def __init__(self, pair: Pair) -> None:
+    def __init__(self, pair: TeacherStudentPair) -> None:
         super().__init__()
         self.student_paths, self.teacher_paths = [*pair.student.layers.stages], [*pair.teacher.layers.stages]
         self._compared = Compared(pair, self.student_paths, self.teacher_paths)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdexp.contracts import Batch, Layers, Outputs, Pair, Side
+from kdexp.contracts import Batch, FeatureLayers, NetworkFeatures, Outputs, TeacherStudentPair
 from kdexp.feature_losses.adapters import BatchNorm
 from kdexp.feature_losses.maps import Compared, need_vectors, resized
 from kdexp.features import Reader, find
@@ -59,9 +59,9 @@ class ReusedClassifier(nn.Module):
         ValueError: penultimate features that are to be read, and are not vectors.
     """
 
-    def __init__(self, student: Side, teacher: Side) -> None:
+    def __init__(self, student: NetworkFeatures, teacher: NetworkFeatures) -> None:
         super().__init__()
-        self.layers = Layers(stages=["projector"], penultimate="classifier:input", classifier="classifier")
+        self.layers = FeatureLayers(stages=["projector"], penultimate="classifier:input", classifier="classifier")
         self.backbone = _without_classifier(student)
         own, goal = (side.shapes[side.layers.stages[-1]] for side in (student, teacher))
         need_vectors("simkd", teacher)
@@ -90,7 +90,7 @@ class ReusedClassifier(nn.Module):
         return logits
 
 
-def _without_classifier(student: Side) -> nn.Module:
+def _without_classifier(student: NetworkFeatures) -> nn.Module:
     backbone = copy.deepcopy(student.network)
     classifier = find(backbone, student.layers.classifier)
     path = next(path for path, module in backbone.named_modules() if module is classifier)
@@ -127,7 +127,7 @@ class SimKD(nn.Module):
         ValueError: it is another one.
     """
 
-    def __init__(self, pair: Pair) -> None:
+    def __init__(self, pair: TeacherStudentPair) -> None:
         super().__init__()
         network = pair.student.network
         if not isinstance(network, ReusedClassifier):
@@ -143,7 +143,7 @@ class SimKD(nn.Module):
         self._seen = False
 
     @staticmethod
-    def deployed(student: Side, teacher: Side) -> nn.Module:
+    def deployed(student: NetworkFeatures, teacher: NetworkFeatures) -> nn.Module:
         """The network that is trained, evaluated and exported in the student's place."""
         return ReusedClassifier(student, teacher)
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdexp.contracts import Batch, Outputs, Pair
+from kdexp.contracts import Batch, Outputs, TeacherStudentPair
 from kdexp.feature_losses.adapters import BatchNorm, convolution
 from kdexp.feature_losses.maps import Compared, as_maps, map_shape, need_vectors
 from kdexp.features import find
@@ -50,13 +50,13 @@ class SRRL(nn.Module):
     parts (ImageNet).
 
     Args:
-        pair: see `kdexp.contracts.Pair`.
+        pair: see `kdexp.contracts.TeacherStudentPair`.
 
     Raises:
         ValueError: penultimate features of the teacher that are not vectors.
     """
 
-    def __init__(self, pair: Pair) -> None:
+    def __init__(self, pair: TeacherStudentPair) -> None:
         super().__init__()
         own, goal = pair.student.layers.stages[-1], pair.teacher.layers.penultimate
         self.student_paths, self.teacher_paths = [own], [goal]

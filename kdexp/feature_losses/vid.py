@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdexp.contracts import Batch, Outputs, Pair
+from kdexp.contracts import Batch, Outputs, TeacherStudentPair
 from kdexp.feature_losses.maps import Compared, as_maps, map_shape, matched_stages, resized
 from kdexp.losses.dtype import at_least_fp32
 from kdexp.losses.shapes import check_shapes
@@ -50,14 +50,14 @@ class VID(nn.Module):
     their first value; here they are parameters. Stages that give vectors are maps of one position.
 
     Args:
-        pair: see `kdexp.contracts.Pair`.
+        pair: see `kdexp.contracts.TeacherStudentPair`.
         initial_variance: of all channels; published: 5.
 
     Raises:
         ValueError: initial_variance <= 1e-5.
     """
 
-    def __init__(self, pair: Pair, *, initial_variance: float = 5.0) -> None:
+    def __init__(self, pair: TeacherStudentPair, *, initial_variance: float = 5.0) -> None:
         super().__init__()
         if not initial_variance > _LEAST_VARIANCE:
             raise ValueError(f"feature_loss.vid.initial_variance must be > {_LEAST_VARIANCE}, got {initial_variance}")

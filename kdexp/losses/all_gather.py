@@ -26,8 +26,8 @@ def gather(values: Tensor) -> Tensor:
     check_shapes("N *", values=values)
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return values
-    gathered: Tensor = _Gather.apply(values)
-    return gathered
+    collect_jobs: Tensor = _Gather.apply(values)
+    return collect_jobs
 
 
 class _Gather(torch.autograd.Function):

@@ -9,9 +9,9 @@ from torchmetrics import Metric, StatScores
 
 from kdexp.contracts import UNLABELED, Task
 from kdexp.losses.kd import kd
+from kdexp.metrics.auc import Ranking
 from kdexp.metrics.calibration import CalibrationError, log_loss
 from kdexp.metrics.mean import Mean
-from kdexp.metrics.ranking import Ranking
 from kdexp.metrics.rows import decisions, labels, rows
 
 
@@ -25,7 +25,7 @@ class Metrics(nn.Module):
       that has no true positive scores 0. Binary: of class 1.
     - ``auc``: area under the ROC curve, one class against the rest, mean over the classes that have both positive and
       negative samples. Binary: of class 1. Classes are ranked by their log odds, which do not saturate. Exact but for
-      splits so large that their scores do not fit in memory (see `kdexp.metrics.ranking.EXACT_BYTES`): their scores are
+      splits so large that their scores do not fit in memory (see `kdexp.metrics.auc.EXACT_BYTES`): their scores are
       binned, and ``auc_error`` is there too, how far from the exact value ``auc`` is at most.
     - ``nll``: negative log likelihood in nats, mean over samples (sigmoid tasks: and labels).
     - ``ece``: expected calibration error (Guo et al. 2017, equation 3; 15 bins of equal width, each with its upper end)

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from kdexp.contracts import Batch, Outputs
 from kdexp.metrics.classification import Metrics
-from kdexp.metrics.roc import Curves
-from kdexp.pace import paced
+from kdexp.metrics.roc_and_confusion import RocAndConfusionMetric
+from kdexp.progress_log import paced
 
 
 def evaluate(
@@ -16,7 +16,7 @@ def evaluate(
     batches: Iterable[Batch],
     metrics: Metrics,
     teacher: Callable[[Tensor], Outputs] | None = None,
-    curves: Curves | None = None,
+    curves: RocAndConfusionMetric | None = None,
     loss_fn: Callable[[Tensor, Tensor | None, Tensor], Tensor] | None = None,
     what: str = "evaluating",
 ) -> dict[str, float]:

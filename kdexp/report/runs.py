@@ -12,10 +12,10 @@ from typing import Any
 
 from kdexp import results, run_folder
 from kdexp.atomic import read_json, write_rows
-from kdexp.config.foreign import check_folder, inside
 from kdexp.config.identity import as_typed
 from kdexp.config.leaves import leaves
 from kdexp.config.renamed import before
+from kdexp.config.untrusted import check_folder, inside
 
 INDEX = "sweep.json"
 DATA = "data"

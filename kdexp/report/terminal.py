@@ -13,7 +13,7 @@ from rich.table import Table
 
 from kdexp import results
 from kdexp.config import quick
-from kdexp.config.foreign import inside
+from kdexp.config.untrusted import inside
 from kdexp.report import article_claims
 from kdexp.report.artifacts import write
 from kdexp.report.comparison import Comparison

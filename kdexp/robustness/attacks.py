@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdexp.contracts import Task
-from kdexp.data.stateless_rng import Stream, normal, uniform
+from kdexp.data.stateless_rng import RngStream, normal, uniform
 from kdexp.losses.dtype import at_least_fp32
 
 Objective = Callable[[Tensor], Tensor]
@@ -90,10 +90,10 @@ class Attack:
     def _start(self, inputs: Tensor, index: Tensor, seed: int, epoch: int) -> Tensor:
         count = inputs[0].numel()
         if self.norm == "linf":
-            delta = (2 * uniform(seed, epoch, index, count, Stream.ATTACK) - 1) * self.eps
+            delta = (2 * uniform(seed, epoch, index, count, RngStream.ATTACK) - 1) * self.eps
         else:
-            direction = normal(seed, epoch, index, count, Stream.ATTACK)
-            share = uniform(seed, epoch, index, 1, Stream.ATTACK) ** (1 / count)
+            direction = normal(seed, epoch, index, count, RngStream.ATTACK)
+            share = uniform(seed, epoch, index, 1, RngStream.ATTACK) ** (1 / count)
             delta = self.eps * share * direction / direction.norm(dim=1, keepdim=True)
         return self._projected(inputs + delta.view_as(inputs).to(inputs.dtype), inputs)
 
@@ -118,7 +118,7 @@ def _of_sample(values: Tensor, like: Tensor) -> Tensor:
     return values.view(-1, *[1] * (like.dim() - 1))
 
 
-def of_labels(network: Network, target: Tensor, task: Task) -> Objective:
+def untargeted_loss(network: Network, target: Tensor, task: Task) -> Objective:
     """The attacker's usual objective, to be wrong: `log_cross_entropy` with the true labels.
 
     Args:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdexp.data.stateless_rng import Stream, uniform
+from kdexp.data.stateless_rng import RngStream, uniform
 
 
 def gaussian_blur(images: Tensor, index: Tensor, *, seed: int, sigma: float) -> Tensor:
@@ -49,7 +49,7 @@ def motion_blur(images: Tensor, index: Tensor, *, seed: int, radius: int, sigma:
     """
     weights = torch.exp(-0.5 * (torch.arange(2 * radius + 1) / sigma) ** 2)
     weights = weights[weights > 1e-7 * weights.sum()]  # less is lost in float32
-    angle = (uniform(seed, 0, index, 1, Stream.MOTION_BLUR).squeeze(1) - 0.5) * (math.pi / 2)
+    angle = (uniform(seed, 0, index, 1, RngStream.MOTION_BLUR).squeeze(1) - 0.5) * (math.pi / 2)
     reach = len(weights) - 1
     windows = _windows(images, reach)
     sample = torch.arange(len(images), device=images.device)
@@ -146,7 +146,7 @@ def _shuffled(images: Tensor, index: Tensor, seed: int, delta: int, iterations: 
     """Which pixel, (N, H W) int64, each pixel of a sample gets its values from."""
     n, _, h, w = images.shape
     place = torch.arange(h * w, device=images.device).repeat(n, 1)
-    u = uniform(seed, 0, index, iterations * 2 * h * w, Stream.GLASS_BLUR).view(n, iterations, 2, h, w)
+    u = uniform(seed, 0, index, iterations * 2 * h * w, RngStream.GLASS_BLUR).view(n, iterations, 2, h, w)
     offsets = (u * (2 * delta)).long() - delta
     # Only pixels from which every partner lies inside the image.
     rows, columns = (torch.arange(delta, size - delta + 1, device=images.device) for size in (h, w))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdexp.metrics.ranking import of_two
+from kdexp.metrics.auc import of_two
 from kdexp.robustness.grid import Measured
 from kdexp.robustness.settings import CONTROL, ROLES, STUDENT
 

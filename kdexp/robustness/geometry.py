@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdexp.data.stateless_rng import Stream, uniform
+from kdexp.data.stateless_rng import RngStream, uniform
 from kdexp.robustness.blur import smoothed
 
 
@@ -58,7 +58,7 @@ def elastic_transform(images: Tensor, index: Tensor, *, seed: int, alpha: float,
     """
     n, _, h, w = images.shape
     side = min(h, w)
-    u = 2 * uniform(seed, 0, index, 6 + 2 * h * w, Stream.ELASTIC) - 1
+    u = 2 * uniform(seed, 0, index, 6 + 2 * h * w, RngStream.ELASTIC) - 1
     field = side * alpha * smoothed(u[:, 6:].view(n, 2, h, w), side * sigma, truncate=3.0)
     reach = side // 3
     before = torch.tensor([[w // 2, h // 2]], device=images.device) + torch.tensor(
@@ -74,7 +74,7 @@ def elastic_transform(images: Tensor, index: Tensor, *, seed: int, alpha: float,
 
 def _signs(index: Tensor, seed: int) -> Tensor:
     """(N, 2) of -1 and 1."""
-    return torch.where(uniform(seed, 0, index, 2, Stream.AFFINE) < 0.5, -1.0, 1.0)
+    return torch.where(uniform(seed, 0, index, 2, RngStream.AFFINE) < 0.5, -1.0, 1.0)
 
 
 def _affine(images: Tensor, matrix: Tensor, moved: Tensor | None = None) -> Tensor:

@@ -8,27 +8,27 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from kdexp.data.stateless_rng import Stream, normal, uniform
+from kdexp.data.stateless_rng import RngStream, normal, uniform
 
 
 def gaussian_noise(images: Tensor, index: Tensor, *, seed: int, sigma: float) -> Tensor:
     """Add normal noise of standard deviation sigma: light that is too low."""
-    return (images + sigma * _normal_like(images, index, seed, Stream.GAUSSIAN_NOISE)).clamp_(0, 1)
+    return (images + sigma * _normal_like(images, index, seed, RngStream.GAUSSIAN_NOISE)).clamp_(0, 1)
 
 
 def speckle_noise(images: Tensor, index: Tensor, *, seed: int, sigma: float) -> Tensor:
     """Add normal noise of standard deviation sigma times the pixel's own value."""
-    return (images + sigma * images * _normal_like(images, index, seed, Stream.SPECKLE_NOISE)).clamp_(0, 1)
+    return (images + sigma * images * _normal_like(images, index, seed, RngStream.SPECKLE_NOISE)).clamp_(0, 1)
 
 
 def uniform_noise(images: Tensor, index: Tensor, *, seed: int, width: float) -> Tensor:
     """Add noise that is uniform in [-width, width)."""
-    return (images + width * (2 * _uniform_like(images, index, seed, Stream.UNIFORM_NOISE) - 1)).clamp_(0, 1)
+    return (images + width * (2 * _uniform_like(images, index, seed, RngStream.UNIFORM_NOISE) - 1)).clamp_(0, 1)
 
 
 def impulse_noise(images: Tensor, index: Tensor, *, seed: int, amount: float) -> Tensor:
     """Salt and pepper: a fraction of the values, amount, becomes 0 or 1, evenly: defective pixels."""
-    u = _uniform_like(images, index, seed, Stream.IMPULSE_NOISE)
+    u = _uniform_like(images, index, seed, RngStream.IMPULSE_NOISE)
     return images.masked_fill(u < amount / 2, 0).masked_fill_(u >= 1 - amount / 2, 1)
 
 
@@ -40,7 +40,7 @@ def shot_noise(images: Tensor, index: Tensor, *, seed: int, photons: float) -> T
     """
     cumulative = _poisson_table(photons).to(images.device)
     levels, counts = cumulative.shape
-    u = _uniform_like(images, index, seed, Stream.SHOT_NOISE).double()
+    u = _uniform_like(images, index, seed, RngStream.SHOT_NOISE).double()
     level = (images * (levels - 1)).round().to(torch.int64)
     # One sorted sequence of all levels' distributions, one after the other: row r lies in (r, r + 1].
     at = torch.searchsorted(cumulative.flatten(), level + u, right=True)
@@ -58,9 +58,9 @@ def _poisson_table(photons: float) -> Tensor:
     return cumulative + torch.arange(256, dtype=torch.float64).unsqueeze(1)
 
 
-def _normal_like(images: Tensor, index: Tensor, seed: int, stream: Stream) -> Tensor:
+def _normal_like(images: Tensor, index: Tensor, seed: int, stream: RngStream) -> Tensor:
     return normal(seed, 0, index, images[0].numel(), stream).view_as(images)
 
 
-def _uniform_like(images: Tensor, index: Tensor, seed: int, stream: Stream) -> Tensor:
+def _uniform_like(images: Tensor, index: Tensor, seed: int, stream: RngStream) -> Tensor:
     return uniform(seed, 0, index, images[0].numel(), stream).view_as(images)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kdexp.contracts import Task
 from kdexp.losses.dtype import at_least_fp32
-from kdexp.metrics.ranking import of_two
+from kdexp.metrics.auc import of_two
 
 
 def scores(logits: Tensor, task: Task) -> Mapping[str, Tensor]:

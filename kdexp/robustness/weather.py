@@ -5,7 +5,7 @@ Arguments and result are those of `kdexp.robustness`.
 
 from torch import Tensor
 
-from kdexp.data.stateless_rng import Stream, normal, uniform
+from kdexp.data.stateless_rng import RngStream, normal, uniform
 from kdexp.robustness.blur import smoothed
 
 _WATER = (175 / 255, 238 / 255, 238 / 255)
@@ -25,7 +25,7 @@ def fog(images: Tensor, index: Tensor, *, seed: int, amount: float, decay: float
     """
     brightest = images.amax((1, 2, 3), keepdim=True)
     size = 1 << (max(images.shape[2:]) - 1).bit_length()
-    cloud = _plasma(uniform(seed, 0, index, size * size, Stream.FOG), size, decay)
+    cloud = _plasma(uniform(seed, 0, index, size * size, RngStream.FOG), size, decay)
     cloud = cloud[:, None, : images.shape[2], : images.shape[3]]
     return ((images + amount * cloud) * (brightest / (brightest + amount))).clamp_(0, 1)
 
@@ -93,7 +93,7 @@ def spatter(
         mud: or water.
     """
     n, _, h, w = images.shape
-    noise = normal(seed, 0, index, h * w, Stream.SPATTER).view(n, 1, h, w)
+    noise = normal(seed, 0, index, h * w, RngStream.SPATTER).view(n, 1, h, w)
     liquid = smoothed(loc + scale * noise, sigma)
     liquid = liquid.masked_fill(liquid < threshold, 0)
     if not mud:

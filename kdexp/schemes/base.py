@@ -90,7 +90,7 @@ class Scheme:
             values: the run's configuration, in plain values.
 
         Yields:
-            (name, configuration): for each run before; then ("", the run itself). See `kdexp.schemes.prior_runs`.
+            (name, configuration): for each run before; then ("", the run itself).
         """
         yield "", dict(values)
 

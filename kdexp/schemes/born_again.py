@@ -7,7 +7,7 @@ from typing import Any
 from kdexp.config.require import is_count, require
 from kdexp.data.settings import Dataset
 from kdexp.schemes.base import Scheme
-from kdexp.schemes.prior_runs import as_teacher, prior_run
+from kdexp.schemes.prior_run_settings import as_teacher, prior_run
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from kdexp.config.require import require
 from kdexp.data.settings import Dataset, check_classes
 from kdexp.schemes.base import Scheme
-from kdexp.schemes.prior_runs import as_teacher, prior_run
+from kdexp.schemes.prior_run_settings import as_teacher, prior_run
 from kdexp.teacher.settings import TEACHER_KEYS
 
 

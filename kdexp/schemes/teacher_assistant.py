@@ -6,7 +6,7 @@ from typing import Any
 
 from kdexp.data.settings import Dataset
 from kdexp.schemes.base import Scheme, check_networks
-from kdexp.schemes.prior_runs import as_teacher, prior_run
+from kdexp.schemes.prior_run_settings import as_teacher, prior_run
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,10 +23,10 @@ def spread_over_gpus(trainer: Any) -> None:
     visible = given.split(",") if given else [str(number) for number in range(torch.cuda.device_count())]
     if trainer.devices < len(visible):
         folder = Path(tempfile.gettempdir(), f"kdexp-gpus-{os.getuid()}")
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(take_gpus(trainer.devices, visible, folder))
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(reserve_gpus(trainer.devices, visible, folder))
 
 
-def take_gpus(count: int, visible: Sequence[str], folder: Path) -> list[str]:
+def reserve_gpus(count: int, visible: Sequence[str], folder: Path) -> list[str]:
     """Choose GPUs that the fewest other jobs are on, and hold them until this process ends.
 
     Args:

@@ -21,7 +21,7 @@ from kdexp.metrics import monitor
 from kdexp.sweeps.sweep import stop_file
 
 if TYPE_CHECKING:
-    from kdexp.training.fit import Judge
+    from kdexp.training.fit import Pruner
 
 TRIAL = "KDEXP_TRIAL"  # environment variable: which trial of a search a job is, by its id in the study
 
@@ -73,14 +73,14 @@ def trial() -> int | None:
     return int(os.environ[TRIAL]) if TRIAL in os.environ else None
 
 
-def pruner_of(config: DictConfig) -> "Judge | None":
+def pruner_of(config: DictConfig) -> "Pruner | None":
     """What may end this run early, when it is a trial of a search."""
     number = trial()
     if number is None:
         return None
     from kdexp.sweeps import optuna_study  # here: optuna is an extra
 
-    return optuna_study.Judge(Path(config.sweep_dir or "."), number, config.trainer.max_epochs)
+    return optuna_study.EpochPruner(Path(config.sweep_dir or "."), number, config.trainer.max_epochs)
 
 
 def _stamp(folder: Path) -> int | None:

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf, open_dict, read_write
 
 from kdexp import results, run_folder, signals
 from kdexp.config.exits import PlainRecord
-from kdexp.config.foreign import stored
+from kdexp.config.untrusted import stored
 from kdexp.experiment.ranks import rank
 from kdexp.sweeps.gpus import spread_over_gpus
 from kdexp.sweeps.job import Job, explain, last_word, pruner_of, run_job, traceback_log

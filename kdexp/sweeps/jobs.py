@@ -39,28 +39,28 @@ def job(config: DictConfig, run: Callable[..., Mapping[str, Any]], program: str)
     return value_of(run_job(config, run))
 
 
-_gathered: list[Job] | None = None
+_collected: list[Job] | None = None
 
 
 @contextmanager
-def gathered() -> Iterator[list[Job]]:
-    """Meanwhile the jobs of a sweep are only made ready, for `run_gathered`."""
-    global _gathered
-    jobs = _gathered = []
+def collect_jobs() -> Iterator[list[Job]]:
+    """Meanwhile the jobs of a sweep are only made ready, for `run_collected`."""
+    global _collected
+    jobs = _collected = []
     try:
         yield jobs
     finally:
-        _gathered = None
+        _collected = None
 
 
-def run_gathered(jobs: Sequence[Job], **settings: Any) -> dict[str, float | None]:
+def run_collected(jobs: Sequence[Job], **settings: Any) -> dict[str, float | None]:
     """Run jobs of a sweep, those of them in one process that can share what they need.
 
     When that process dies, each of its jobs goes on in one of its own: so that what ends a process, as memory that runs
     out, ends one job alone after all.
 
     Args:
-        jobs: from `gathered`.
+        jobs: from `collect_jobs`.
         settings: see `kdexp.sweeps.shared_experiment.run_together`; for several jobs alone.
 
     Returns:
@@ -83,12 +83,12 @@ def _in_sweep(config: DictConfig, run: Callable[..., Mapping[str, Any]], program
     config.sweep_dir = hydra.sweep.dir
     # Without the types of its parts: Hydra's search for plugins loads theirs anew, and pickle takes that amiss.
     whole: Any = OmegaConf.create(OmegaConf.to_container(HydraConfig.instance().cfg))
-    key = fusion_key(plain(config)) if _gathered is not None else None
+    key = fusion_key(plain(config)) if _collected is not None else None
     one = Job(run, program, config, whole, Path(hydra.runtime.output_dir), dict(os.environ), key)
     if one.is_left_alone():
         return None
-    if _gathered is not None:
-        _gathered.append(one)
+    if _collected is not None:
+        _collected.append(one)
         return None
     _supervise([one])
     return one.value() if rank() == 0 else None
@@ -114,13 +114,13 @@ def _supervise(jobs: Sequence[Job], settings: Mapping[str, Any] | None = None) -
     left = [one for one in jobs if not one.has_ended()]
     for one in left:
         if one.is_to_stop():
-            recording.note_death(one.folder, "interrupted", "stopped before it could say so")
+            recording.mark_dead(one.folder, "interrupted", "stopped before it could say so")
         elif code < 0:
             name = signal.Signals(-code).name
             hint = " (what the system does when memory runs out)" if name == "SIGKILL" else ""
-            recording.note_death(one.folder, "killed", f"killed by {name}{hint}")
+            recording.mark_dead(one.folder, "killed", f"killed by {name}{hint}")
         else:
-            recording.note_death(one.folder, "failed", f"its process ended with exit code {code} and no word")
+            recording.mark_dead(one.folder, "failed", f"its process ended with exit code {code} and no word")
     if len(jobs) == 1 and not (first.folder / results.FILE).is_file() and not first.is_to_stop():
         print(f"error: a job ended before it began, with exit code {code}; log: {log_file}", file=sys.stderr)
     return left

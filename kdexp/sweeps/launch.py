@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdexp import signals
 from kdexp.config import exits, quick
-from kdexp.config.foreign import check_folder
+from kdexp.config.untrusted import check_folder
 from kdexp.experiment.ranks import rank
 from kdexp.sweeps import subprocess_runner
 from kdexp.sweeps.jobs import track_gains

@@ -203,7 +203,7 @@ class Study:
                 self._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
 
 
-class Judge:
+class EpochPruner:
     """What a trial asks, in the process that trains it, after each of its epochs.
 
     Args:

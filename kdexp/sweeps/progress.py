@@ -18,9 +18,9 @@ from rich.table import Table
 from rich.text import Text
 
 from kdexp import results
-from kdexp.config.foreign import printable
+from kdexp.config.untrusted import printable
 from kdexp.naming import job_names
-from kdexp.pace import EVERY_SECONDS, duration
+from kdexp.progress_log import EVERY_SECONDS, duration
 from kdexp.report.comparison import order_of_choice
 from kdexp.sweeps.sweep import State
 from kdexp.terminal import Screen, screen

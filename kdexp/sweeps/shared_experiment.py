@@ -15,11 +15,11 @@ from torch import Tensor
 from kdexp.config.compose import plain
 from kdexp.config.identity import fingerprint
 from kdexp.contracts import Batch, Outputs
-from kdexp.data.loading import DataModule
+from kdexp.data.data_module import DataModule
 from kdexp.experiment.data import Data
 from kdexp.experiment.experiment import Experiment
-from kdexp.experiment.teacher_memory import TeacherMemory
-from kdexp.sweeps.shared_process import BatchStream, RoundRobin, SharedBatches
+from kdexp.experiment.teacher_eval_outputs import TeacherMemory
+from kdexp.sweeps.shared_process import BatchFeed, RoundRobin, SharedBatches
 from kdexp.sweeps.step_backends import Backend
 from kdexp.teacher.cached_outputs import TeacherOutputCache
 from kdexp.teacher.teacher import Teacher
@@ -66,7 +66,7 @@ class Shared:
 
     turns: RoundRobin
     data: dict[str, Data] = field(default_factory=dict)
-    streams: dict[DataModule, BatchStream] = field(default_factory=dict)
+    streams: dict[DataModule, BatchFeed] = field(default_factory=dict)
     teacher: Teacher | None = None
     caches: dict[bytes, TeacherOutputCache | None] = field(default_factory=dict)
     memory: TeacherMemory = field(default_factory=TeacherMemory)
@@ -125,7 +125,7 @@ class SharedExperiment(Experiment):
 class _SharedTeacher(Teacher):
     """Runs once on a training batch, however many students it feeds."""
 
-    def __init__(self, streams: "Mapping[DataModule, BatchStream]", *args: Any, **more: Any) -> None:
+    def __init__(self, streams: "Mapping[DataModule, BatchFeed]", *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
         self._streams = streams
 
@@ -141,14 +141,14 @@ class _SharedTeacher(Teacher):
 class _Fed(pl.LightningDataModule):
     """The data of one job: the training batches are those that the others are given, too."""
 
-    def __init__(self, data: DataModule, turns: RoundRobin, streams: "dict[DataModule, BatchStream]") -> None:
+    def __init__(self, data: DataModule, turns: RoundRobin, streams: "dict[DataModule, BatchFeed]") -> None:
         super().__init__()
         self._data, self._turns, self._streams = data, turns, streams
 
     def train_dataloader(self) -> "SharedBatches":
         assert self.trainer is not None
         if self._data not in self._streams:
-            self._streams[self._data] = BatchStream(self._data.epochs(self.trainer.strategy.root_device))
+            self._streams[self._data] = BatchFeed(self._data.epochs(self.trainer.strategy.root_device))
         return SharedBatches(self.trainer, self._turns, self._streams[self._data])
 
     def val_dataloader(self) -> Any:

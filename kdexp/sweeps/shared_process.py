@@ -125,7 +125,7 @@ class SharedBatches:
         place: of the batch that the job waits for.
     """
 
-    def __init__(self, trainer: pl.Trainer, turns: RoundRobin, stream: "BatchStream") -> None:
+    def __init__(self, trainer: pl.Trainer, turns: RoundRobin, stream: "BatchFeed") -> None:
         self._trainer, self._turns, self._stream = trainer, turns, stream
         self.place: Place = 0, 0
 
@@ -155,7 +155,7 @@ class SharedBatches:
             yield self.next()
 
 
-class BatchStream:
+class BatchFeed:
     """The training batches in one order; that of the latest place is remembered.
 
     Attributes:

@@ -17,7 +17,7 @@ from filelock import FileLock
 
 from kdexp import results, run_folder
 from kdexp.atomic import atomic_path, read_json
-from kdexp.config.foreign import inside
+from kdexp.config.untrusted import inside
 from kdexp.metrics.monitor import score
 
 log = logging.getLogger(__name__)

@@ -24,10 +24,10 @@ from torch import Tensor
 
 from kdexp.atomic import writing_to_store
 from kdexp.contracts import Outputs
-from kdexp.data.loading import DataModule
+from kdexp.data.data_module import DataModule
 from kdexp.data.splits import stratified_sample
-from kdexp.teacher import cache_store
-from kdexp.teacher.cache_store import ANSWERS, CARD, CHECKSUMS, DIGEST, LOCK, filled_views, keep_card, used
+from kdexp.teacher import cache_folders
+from kdexp.teacher.cache_folders import ANSWERS, CARD, CHECKSUMS, DIGEST, LOCK, filled_views, keep_card, used
 from kdexp.teacher.output_codec import OutputCodec
 from kdexp.teacher.teacher import Teacher
 
@@ -70,7 +70,7 @@ class CachedOutputs:
     ) -> None:
         self.folder, self.record = folder, record
         self.samples, self._compute = len(index), compute
-        self._shards = -(-len(index) // cache_store.SHARD)
+        self._shards = -(-len(index) // cache_folders.SHARD)
         # From a sample's id to its position.
         self._position = torch.full((int(index.max()) + 1,), -1, dtype=torch.int64)
         self._position[index] = torch.arange(len(index))
@@ -109,7 +109,7 @@ class CachedOutputs:
         return True
 
     def _range(self, shard: int) -> range:
-        return range(shard * cache_store.SHARD, min((shard + 1) * cache_store.SHARD, self.samples))
+        return range(shard * cache_folders.SHARD, min((shard + 1) * cache_folders.SHARD, self.samples))
 
     def _offset(self, slot: int, position: int) -> int:
         return (slot * self.samples + position) * int(self.record.dtype.itemsize)

@@ -19,7 +19,7 @@ from kdexp.training.distiller import Distiller
 log = logging.getLogger(__name__)
 
 
-class SafeCheckpoints(TorchCheckpointIO):
+class AtomicCheckpointIO(TorchCheckpointIO):
     """Checkpoints that are whole or absent.
 
     Lightning stages a checkpoint in the system's temporary folder and moves it over, which is a copy when that folder
@@ -96,7 +96,7 @@ def checkpoint_content(checkpoint: Path) -> dict[str, Any]:
     return content
 
 
-class Keeper(Checkpoint):
+class BestAndLastCheckpoint(Checkpoint):
     """best.ckpt, of the epoch with the best validation metric, and last.ckpt, of the last epoch.
 
     (Lightning's ModelCheckpoint writes last.ckpt only when it writes best.ckpt too, and forgets the best score when
@@ -107,6 +107,11 @@ class Keeper(Checkpoint):
         folder: of both.
         owner: see `refuse_foreign`.
     """
+
+    @property
+    def state_key(self) -> str:
+        """Where checkpoints have its state: under the name that the class had when the first ones were written."""
+        return "Keeper"
 
     def __init__(self, folder: Path, owner: str) -> None:
         self.best, self.last = folder / "best.ckpt", folder / "last.ckpt"

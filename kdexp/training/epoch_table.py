@@ -12,13 +12,13 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
 from kdexp.atomic import write_rows
-from kdexp.pace import EVERY_SECONDS, duration
+from kdexp.progress_log import EVERY_SECONDS, duration
 from kdexp.training.distiller import Distiller
 
 log = logging.getLogger(__name__)
 
 
-class EpochTable(Checkpoint):
+class MetricsCSVCallback(Checkpoint):
     """metrics.csv, one row an epoch, and a line on the console now and then.
 
     The file is rewritten whole, so that it is never half a table. (Lightning's CSVLogger deletes the rows of an
@@ -26,6 +26,11 @@ class EpochTable(Checkpoint):
     file besides them. A `Checkpoint` only in name: Lightning calls those after the module's own epoch end, when the
     epoch's metrics are there.
     """
+
+    @property
+    def state_key(self) -> str:
+        """Where checkpoints have its state: under the name that the class had when the first ones were written."""
+        return "EpochTable"
 
     def __init__(self, path: Path, title: str, say_every_seconds: float | None) -> None:
         self.rows: list[dict[str, float]] = []

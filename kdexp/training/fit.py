@@ -16,26 +16,32 @@ from pytorch_lightning.callbacks import Checkpoint, RichProgressBar
 from pytorch_lightning.loggers import Logger
 
 from kdexp import signals
-from kdexp.training.checkpoints import Keeper, SafeCheckpoints, checkpoint_content, newest_good, refuse_foreign
+from kdexp.training.checkpoints import (
+    AtomicCheckpointIO,
+    BestAndLastCheckpoint,
+    checkpoint_content,
+    newest_good,
+    refuse_foreign,
+)
 from kdexp.training.distiller import Distiller
-from kdexp.training.epoch_table import EpochTable
+from kdexp.training.epoch_table import MetricsCSVCallback
 from kdexp.training.lightning_internals import use_child_ranks, use_fast_epoch_loop
 from kdexp.training.step_watch import Diverged
 
 log = logging.getLogger(__name__)
 
-Judge = Callable[[Sequence[Mapping[str, float]]], str | None]
+Pruner = Callable[[Sequence[Mapping[str, float]]], str | None]
 """Is shown the table of epochs, and says why the training is not worth going on, or None."""
 
 
-class Pruned(Exception):
+class TrialPruned(Exception):
     """A training was not worth going on."""
 
     status = "pruned"  # in results.json
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FitResult:
     """What a training left behind.
 
     Attributes:
@@ -70,8 +76,8 @@ def fit(
     owner: str,
     loggers: Sequence[Logger] = (),
     title: str = "student",
-    judge: Judge | None = None,
-) -> Fitted:
+    pruner: Pruner | None = None,
+) -> FitResult:
     """Train to the end, or from the last good checkpoint in the folder to the end.
 
     Args:
@@ -82,13 +88,13 @@ def fit(
         owner: identifies the training, see `refuse_foreign`.
         loggers: where metrics go besides metrics.csv.
         title: what the progress display calls it.
-        judge: asked after each epoch, once that is saved, by rank 0; either every rank has one or none.
+        pruner: asked after each epoch, once that is saved, by rank 0; either every rank has one or none.
 
     Returns:
         Where the results are. Under several processes every rank returns.
 
     Raises:
-        Pruned: the judge said so.
+        TrialPruned: the pruner said so.
         Diverged: a loss, a weight or a validation metric became NaN or Inf; the checkpoints are of the epoch before.
         ValueError: the checkpoints are another training's.
     """
@@ -96,11 +102,11 @@ def fit(
     resumed = newest_good(checkpoints)
     refuse_foreign(checkpoints, owner)
     on_terminal = sys.stdout.isatty()
-    table = EpochTable(folder / "metrics.csv", title, say_every_seconds=None if on_terminal else 5.0)
-    keeper = Keeper(checkpoints, owner)
+    table = MetricsCSVCallback(folder / "metrics.csv", title, say_every_seconds=None if on_terminal else 5.0)
+    keeper = BestAndLastCheckpoint(checkpoints, owner)
     with warnings.catch_warnings():
         ignore_known_warnings()
-        callbacks = [table, keeper, *([Judged(judge, table)] if judge is not None else [])]
+        callbacks = [table, keeper, *([PruningCallback(pruner, table)] if pruner is not None else [])]
         trainer = _trainer(settings, folder, callbacks, loggers, on_terminal=on_terminal)
         use_fast_epoch_loop(trainer)
         use_child_ranks(trainer)
@@ -112,7 +118,7 @@ def fit(
                 trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
         except Diverged as error:  # data with NaN or Inf were refused before
             raise Diverged(f"{title}: {error}; no sample held in memory has NaN or Inf") from error
-    return Fitted(
+    return FitResult(
         best=keeper.best,
         last=keeper.last,
         monitor=keeper.monitor or module.monitor,
@@ -142,7 +148,7 @@ def _trainer(
         enable_progress_bar=on_terminal,
         logger=list(loggers),
         # A teacher trains on one device, also inside a launched rank: it is not one of the rank's peers.
-        plugins=[SafeCheckpoints(), *([LightningEnvironment()] if single else [])],
+        plugins=[AtomicCheckpointIO(), *([LightningEnvironment()] if single else [])],
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
         enable_model_summary=False,
@@ -180,11 +186,11 @@ def ignore_known_warnings() -> None:
         warnings.filterwarnings("ignore", message=message)
 
 
-class Judged(Checkpoint):
+class PruningCallback(Checkpoint):
     """Ends a training that is not worth going on. A `Checkpoint` only in name: it comes after those that save."""
 
-    def __init__(self, judge: Judge, table: "EpochTable") -> None:
-        self._judge, self._table = judge, table
+    def __init__(self, pruner: Pruner, table: "MetricsCSVCallback") -> None:
+        self._judge, self._table = pruner, table
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """A training that is continued may have been judged when it was killed."""
@@ -196,4 +202,4 @@ class Judged(Checkpoint):
         reason = self._judge(self._table.rows) if trainer.is_global_zero else None
         reason = trainer.strategy.broadcast(reason)
         if reason is not None:
-            raise Pruned(reason)
+            raise TrialPruned(reason)

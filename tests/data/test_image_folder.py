@@ -13,8 +13,8 @@ from kdexp.atomic import sha256
 from kdexp.config.compose import compose
 from kdexp.contracts import Splits
 from kdexp.data import content
+from kdexp.data.data_module import DataModule
 from kdexp.data.image_folder import load
-from kdexp.data.loading import DataModule
 from kdexp.data.splits import make_splits
 
 PARTS = ("train", "val", "test")

@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy import stats
 
-from kdexp.data.stateless_rng import Stream, _words, order, uniform
+from kdexp.data.stateless_rng import RngStream, _words, order, uniform
 
 MASK = 2**64 - 1
 
@@ -46,18 +46,18 @@ def test_numbers_are_those_of_splitmix64_started_at_the_hash_of_seed_epoch_and_s
 
 
 def test_numbers_of_a_sample_do_not_depend_on_the_rest_of_the_batch():
-    whole = uniform(1, 2, torch.arange(100), 3, Stream.CROP)
+    whole = uniform(1, 2, torch.arange(100), 3, RngStream.CROP)
     some = torch.tensor([93, 5, 5, 17])
-    assert torch.equal(uniform(1, 2, some, 3, Stream.CROP), whole[some])
+    assert torch.equal(uniform(1, 2, some, 3, RngStream.CROP), whole[some])
 
 
 def test_numbers_are_uniform_over_samples_draws_epochs_and_seeds():
     index = torch.arange(20_000)
     for sequence in (
-        uniform(0, 0, index, 1, Stream.FLIP).flatten(),
-        uniform(0, 0, index[:5_000], 4, Stream.RESIZED_CROP).flatten(),
-        torch.cat([uniform(0, epoch, index[:1], 1, Stream.FLIP).flatten() for epoch in range(4_000)]),
-        torch.cat([uniform(seed, 0, index[:1], 1, Stream.FLIP).flatten() for seed in range(4_000)]),
+        uniform(0, 0, index, 1, RngStream.FLIP).flatten(),
+        uniform(0, 0, index[:5_000], 4, RngStream.RESIZED_CROP).flatten(),
+        torch.cat([uniform(0, epoch, index[:1], 1, RngStream.FLIP).flatten() for epoch in range(4_000)]),
+        torch.cat([uniform(seed, 0, index[:1], 1, RngStream.FLIP).flatten() for seed in range(4_000)]),
     ):
         assert stats.kstest(sequence.numpy(), "uniform").pvalue > 0.001
         assert sequence.min() >= 0
@@ -91,7 +91,7 @@ def test_an_order_is_a_permutation_that_seed_epoch_and_length_decide():
 
 
 def test_an_order_sorts_by_the_signed_words_of_splitmix64():
-    start = first(first(first(3) + 1) + Stream.ORDER)
+    start = first(first(first(3) + 1) + RngStream.ORDER)
     words = [first(start + i * 0x9E3779B97F4A7C15) for i in range(50)]
     signed = [word - 2**64 if word >= 2**63 else word for word in words]
     assert order(3, 1, 50).tolist() == sorted(range(50), key=lambda i: signed[i])

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from kdexp.contracts import Split, Splits
-from kdexp.data.loading import DataModule
+from kdexp.data.data_module import DataModule
 from kdexp.doctor.inspection import CHECKED_BATCHES, InspectionCallback, caught_warnings, take_steps
 from kdexp.losses.kd import KD
 from kdexp.training.distiller import Distiller

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from kdexp.contracts import UNLABELED, Batch, Outputs, Split, Splits
-from kdexp.data.loading import DataModule
+from kdexp.data.data_module import DataModule
 from kdexp.doctor.measurements import (
     Moments,
     NetworkSize,

@@ -16,7 +16,7 @@ from kdexp.config.compose import compose
 from kdexp.experiment import tracking, wandb_server
 from kdexp.experiment.run import run
 from kdexp.experiment.tracking import Tracker, _with_password
-from kdexp.metrics.roc import Curves
+from kdexp.metrics.roc_and_confusion import RocAndConfusionMetric
 
 # MLflow's tables: https://github.com/mlflow/mlflow/blob/v3.17.2/mlflow/store/tracking/dbmodels/models.py#L4665
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
@@ -55,7 +55,7 @@ def begin(tool, folder, **settings):
         {"alpha": 0.1, "optimizer": {"lr": 0.5}},
         "0123abcd",
     )
-    curves = Curves("multiclass", 2)
+    curves = RocAndConfusionMetric("multiclass", 2)
     curves.update(torch.tensor([[2.0, 1.0], [0.0, 1.0], [1.0, 0.0]]), torch.tensor([0, 1, 1]))
     return tracker, ({"test/acc": 2 / 3}, curves.compute(), ["no", "yes"])
 

@@ -4,25 +4,27 @@ from dataclasses import replace
 
 import torch
 
-from kdexp.contracts import Batch, Layers, Outputs, Pair
+from kdexp.contracts import Batch, FeatureLayers, Outputs, TeacherStudentPair
 from kdexp.features import Reader, side
 
 CLASSES, SAMPLES, SHAPE = 5, 40, (1, 8, 8)
-CNN = Layers(
+CNN = FeatureLayers(
     stages=["stage1", "stage2", "stage3"],
     preact=["stage1.-2", "stage2.-2", "stage3.-2"],
     penultimate="pool",
     classifier="classifier",
 )
-RNN = Layers(stages=["recurrent"], penultimate="pool", classifier="classifier")
-MLP = Layers(stages=["hidden"], preact=["hidden.-3"], penultimate="hidden", classifier="classifier")
+RNN = FeatureLayers(stages=["recurrent"], penultimate="pool", classifier="classifier")
+MLP = FeatureLayers(stages=["hidden"], preact=["hidden.-3"], penultimate="hidden", classifier="classifier")
 
 
 def make_pair(student, teacher, student_layers=CNN, teacher_layers=CNN, shape=SHAPE, seed=0):
     """What a feature loss is built from; the labels of all samples are known."""
     probe = torch.zeros(2, *shape)
     target = torch.randint(CLASSES, (SAMPLES,), generator=torch.Generator().manual_seed(seed))
-    return Pair(side(student, student_layers, probe), side(teacher, teacher_layers, probe), target, CLASSES)
+    return TeacherStudentPair(
+        side(student, student_layers, probe), side(teacher, teacher_layers, probe), target, CLASSES
+    )
 
 
 def deployed(loss_class, pair):

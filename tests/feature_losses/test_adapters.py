@@ -5,7 +5,7 @@ import torch
 from pairs import CNN, SHAPE, make_pair
 from torch import nn
 
-from kdexp.contracts import Layers
+from kdexp.contracts import FeatureLayers
 from kdexp.feature_losses.adapters import BatchNorm, Connector, matched_preacts
 from kdexp.models.cnn import cnn
 from kdexp.models.vgg_cifar import vgg8
@@ -59,14 +59,14 @@ def test_connector_is_a_product_over_channels_in_units_of_each_channels_spread()
 
 def test_preactivations_are_matched_from_the_output_on(pair):
     assert matched_preacts("ab", pair) == [(f"stage{i}.-2", f"stage{i}.-2") for i in (1, 2, 3)]
-    vgg = Layers([f"stage{i}" for i in range(1, 6)], "pool", "classifier", [f"stage{i}.-2" for i in range(1, 6)])
+    vgg = FeatureLayers([f"stage{i}" for i in range(1, 6)], "pool", "classifier", [f"stage{i}.-2" for i in range(1, 6)])
     deeper = make_pair(cnn(5, SHAPE, width=4), vgg8(5, SHAPE), CNN, vgg)
     assert matched_preacts("ab", deeper) == [(f"stage{i}.-2", f"stage{i + 2}.-2") for i in (1, 2, 3)]
 
 
 @pytest.mark.parametrize(("student", "teacher", "who"), [(False, True, "student"), (True, False, "teacher")])
 def test_a_side_without_preactivations_is_named(student, teacher, who):
-    bare = Layers(CNN.stages, CNN.penultimate, CNN.classifier)
+    bare = FeatureLayers(CNN.stages, CNN.penultimate, CNN.classifier)
     layers = [CNN if has else bare for has in (student, teacher)]
     networks = cnn(5, SHAPE, width=4), cnn(5, SHAPE, width=4)
     with pytest.raises(ValueError, match=rf"^feature_loss=ofd needs feature_layers.preact of the {who}, got none$"):

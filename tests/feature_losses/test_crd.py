@@ -6,7 +6,7 @@ import torch
 from pairs import CLASSES, SAMPLES, make_batch, make_pair, outputs_of
 from scipy.stats import chisquare
 
-from kdexp.contracts import UNLABELED, Batch, Outputs, Pair
+from kdexp.contracts import UNLABELED, Batch, Outputs, TeacherStudentPair
 from kdexp.feature_losses.crd import CRD, Negatives, nce
 from kdexp.models.cnn import cnn
 
@@ -242,7 +242,7 @@ def test_bad_settings_are_refused(pair, setting, value, rule):
 
 def test_the_published_number_of_negatives_is_kept_where_there_are_enough():
     pair = make_pair(cnn(CLASSES, (1, 8, 8), width=4), cnn(CLASSES, (1, 8, 8), width=4))
-    large = Pair(pair.student, pair.teacher, torch.arange(40000) % CLASSES, CLASSES)
+    large = TeacherStudentPair(pair.student, pair.teacher, torch.arange(40000) % CLASSES, CLASSES)
     loss, batch = CRD(large), make_batch(4)
     assert loss.negatives(batch.index, loss.step).shape == (4, 16384)
     loss(*outputs_of(loss, pair, batch), batch).backward()

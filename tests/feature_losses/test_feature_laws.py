@@ -13,7 +13,7 @@ from torch import nn
 
 from kdexp.config.compose import compose, plain
 from kdexp.config.objects import target
-from kdexp.contracts import Batch, Layers, Outputs
+from kdexp.contracts import Batch, FeatureLayers, Outputs
 from kdexp.experiment.losses import term
 from kdexp.models.cnn import cnn
 from kdexp.models.mlp import mlp
@@ -22,13 +22,13 @@ from kdexp.models.rnn import rnn
 from kdexp.models.vgg_cifar import vgg8
 
 FEATURE_LOSSES = sorted(path.stem for path in (Path(__file__).parents[2] / "conf" / "feature_loss").glob("*.yaml"))
-RESNET = Layers(
+RESNET = FeatureLayers(
     stages=["stage1", "stage2", "stage3"],
     preact=[f"stage{i}.-1.preact" for i in (1, 2, 3)],
     penultimate="pool",
     classifier="classifier",
 )
-VGG = Layers(
+VGG = FeatureLayers(
     stages=[f"stage{i}" for i in range(1, 6)],
     preact=[f"stage{i}.-2" for i in range(1, 6)],
     penultimate="pool",
@@ -276,7 +276,7 @@ def _gradient(name, share):
     return torch.cat([p.grad.flatten() if p.grad is not None else torch.zeros(p.numel()) for p in learned.parameters()])
 
 
-PLAIN = Layers(stages=["1", "4", "7"], preact=["0", "3", "6"], penultimate="9", classifier="10")
+PLAIN = FeatureLayers(stages=["1", "4", "7"], preact=["0", "3", "6"], penultimate="9", classifier="10")
 
 
 def _plain(width):

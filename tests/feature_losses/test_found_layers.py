@@ -9,7 +9,7 @@ import torch
 from pairs import outputs_of
 
 from kdexp.config.compose import compose
-from kdexp.contracts import Batch, Pair
+from kdexp.contracts import Batch, TeacherStudentPair
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.networks import build_network
 from kdexp.features import side
@@ -51,7 +51,7 @@ def test_every_feature_loss_trains_a_network_whose_layers_are_found(feature_loss
     index = torch.arange(4)
     batch = Batch(torch.randn(4, 3, 32, 32), labels[index], index)
     found = [side(network, getattr(network, "layers", None), batch.inputs[:2]) for network in (student, teacher)]
-    value = term.loss(*outputs_of(term.loss, Pair(*found, labels, 10), batch), batch)
+    value = term.loss(*outputs_of(term.loss, TeacherStudentPair(*found, labels, 10), batch), batch)
     value.backward()
     assert value.isfinite()
     assert any(weight.grad is not None and weight.grad.any() for weight in student.parameters())

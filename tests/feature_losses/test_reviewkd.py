@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from pairs import CNN, SHAPE, make_batch, make_pair, outputs_of
 
-from kdexp.contracts import Layers
+from kdexp.contracts import FeatureLayers
 from kdexp.feature_losses.reviewkd import Fusion, ReviewKD, hcl
 from kdexp.models.cnn import cnn
 from kdexp.models.rnn import rnn
@@ -109,14 +109,14 @@ def test_channels_in_the_middle_are_the_deepest_stages_and_at_most_512(pair):
 
 
 def test_other_numbers_of_stages_are_matched_from_the_output_on():
-    vgg = Layers([f"stage{i}" for i in range(1, 6)], "pool", "classifier")
+    vgg = FeatureLayers([f"stage{i}" for i in range(1, 6)], "pool", "classifier")
     loss = ReviewKD(make_pair(cnn(5, SHAPE, width=4), vgg8(5, SHAPE), CNN, vgg))
     assert loss.student_paths == ["stage1", "stage2", "stage3", "pool"]
     assert loss.teacher_paths == ["stage3", "stage4", "stage5", "pool"]
 
 
 def test_sequences_and_vectors_train_also_in_a_batch_of_one(vector_pair):
-    layers = Layers(["recurrent"], "pool", "classifier")
+    layers = FeatureLayers(["recurrent"], "pool", "classifier")
     sequences = make_pair(rnn(5, SHAPE, hidden=6), rnn(5, SHAPE, hidden=8), layers, layers)
     for pair in (vector_pair, sequences):
         loss = ReviewKD(pair)

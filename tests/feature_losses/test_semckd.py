@@ -4,12 +4,12 @@ import torch
 from pairs import CNN, SHAPE, make_batch, make_pair, outputs_of
 from scipy.special import softmax
 
-from kdexp.contracts import Batch, Layers, Outputs
+from kdexp.contracts import Batch, FeatureLayers, Outputs
 from kdexp.feature_losses.semckd import SemCKD, profile, semckd
 from kdexp.models.cnn import cnn
 from kdexp.models.vgg_cifar import vgg8
 
-VGG = Layers([f"stage{i}" for i in range(1, 6)], "pool", "classifier")
+VGG = FeatureLayers([f"stage{i}" for i in range(1, 6)], "pool", "classifier")
 
 
 def test_is_the_attended_error_of_all_pairs_sample_by_sample():

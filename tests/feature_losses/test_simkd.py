@@ -8,7 +8,7 @@ import torch
 from pairs import CNN, MLP, SHAPE, make_batch, make_pair, outputs_of
 from torch import nn
 
-from kdexp.contracts import Layers, Outputs, Pair
+from kdexp.contracts import FeatureLayers, Outputs, TeacherStudentPair
 from kdexp.feature_losses.simkd import SimKD, simkd
 from kdexp.features import side
 from kdexp.models.cnn import cnn
@@ -16,15 +16,15 @@ from kdexp.models.mlp import mlp
 from kdexp.models.rnn import rnn
 from kdexp.models.vgg_cifar import vgg8
 
-RNN = Layers(["recurrent"], "pool", "classifier")
-VGG = Layers([f"stage{i}" for i in range(1, 6)], "pool", "classifier")
+RNN = FeatureLayers(["recurrent"], "pool", "classifier")
+VGG = FeatureLayers([f"stage{i}" for i in range(1, 6)], "pool", "classifier")
 
 
 def deploy(pair):
     """The loss and the pair it is built from, as an experiment does it."""
     network = SimKD.deployed(pair.student, pair.teacher)
     student = side(network, network.layers, torch.zeros(2, *SHAPE))
-    pair = Pair(student, pair.teacher, pair.target, pair.num_outputs)
+    pair = TeacherStudentPair(student, pair.teacher, pair.target, pair.num_outputs)
     return SimKD(pair), pair
 
 
@@ -172,7 +172,7 @@ def test_a_teacher_with_more_than_a_mean_before_its_classifier_is_refused(batch)
     for name, module in islice(layers, 6):
         teacher.add_module(name, module)
     teacher.add_module("head", nn.Sequential(nn.LayerNorm(16), nn.Linear(16, 5)))
-    own = Layers(["stage3"], "head.0", "head.1")
+    own = FeatureLayers(["stage3"], "head.0", "head.1")
     loss, pair = deploy(make_pair(cnn(5, SHAPE, width=4), teacher, CNN, own))
     outputs = outputs_of(loss, pair, batch)
     with pytest.raises(ValueError, match=r"^feature_loss=simkd needs a teacher whose classifier reads .*, got stage"):
@@ -182,7 +182,7 @@ def test_a_teacher_with_more_than_a_mean_before_its_classifier_is_refused(batch)
 def test_a_classifier_in_a_list_is_replaced_by_what_leaves_features_as_they_are(batch):
     torch.manual_seed(0)
     student = nn.Sequential(nn.Flatten(), nn.Sequential(nn.Linear(64, 7), nn.ReLU()), nn.Linear(7, 5))
-    layers = Layers(["1"], "-1:input", "-1")
+    layers = FeatureLayers(["1"], "-1:input", "-1")
     pair = make_pair(student, mlp(5, SHAPE, hidden=[9]), layers, MLP)
     network = SimKD.deployed(pair.student, pair.teacher)
     torch.testing.assert_close(network.backbone(batch.inputs), student[:2](batch.inputs))

@@ -9,7 +9,7 @@ import torch.multiprocessing as multiprocessing
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from kdexp.contracts import Layers, Outputs, Pair, Side
+from kdexp.contracts import FeatureLayers, NetworkFeatures, Outputs, TeacherStudentPair
 from kdexp.feature_losses.cc import CC
 from kdexp.feature_losses.pkt import PKT
 from kdexp.feature_losses.rkd import RKD
@@ -24,8 +24,8 @@ SAMPLES = [8, 7]  # of the global batch; the ranks' fractions of seven are four 
 
 def of_features(method):
     """A feature distillation loss of two tensors, read from one layer."""
-    side = Side(nn.Identity(), Layers(["layer"], "layer", "layer"), {"layer": (2, FEATURES)})
-    loss = method(Pair(side, side, torch.zeros(8), 2))
+    side = NetworkFeatures(nn.Identity(), FeatureLayers(["layer"], "layer", "layer"), {"layer": (2, FEATURES)})
+    loss = method(TeacherStudentPair(side, side, torch.zeros(8), 2))
     return lambda student, teacher: loss(
         Outputs(student, {"layer": student}), Outputs(teacher, {"layer": teacher}), None
     )
@@ -67,8 +67,8 @@ def process(rank, folder):
     for samples in SAMPLES:
         inputs, teacher = (x[rank::RANKS] for x in data(samples))
         found |= {(name, samples): learn(model, loss, inputs, teacher) for name, loss in LOSSES.items()}
-        found["gathered", samples] = gather(inputs)
-    # What is gathered is one of two terms, whose gradients are one tensor.
+        found["collect_jobs", samples] = gather(inputs)
+    # What is collect_jobs is one of two terms, whose gradients are one tensor.
     values = torch.full((2, 3), float(rank), requires_grad=True)
     other = torch.zeros(4, 3, requires_grad=True)
     (other * 1 + gather(values)).backward(torch.ones(4, 3))
@@ -93,7 +93,7 @@ def found(tmp_path_factory):
 def test_every_process_gets_the_shares_of_all(found, samples):
     inputs, _ = data(samples)
     for each in found:
-        assert torch.equal(each["gathered", samples], torch.cat([inputs[rank::RANKS] for rank in range(RANKS)]))
+        assert torch.equal(each["collect_jobs", samples], torch.cat([inputs[rank::RANKS] for rank in range(RANKS)]))
 
 
 @pytest.mark.parametrize("samples", SAMPLES)

@@ -14,7 +14,7 @@ from kdexp.metrics.calibration import brier as brier_score
 from kdexp.metrics.calibration import predictions, reliability
 from kdexp.metrics.classification import Metrics
 from kdexp.metrics.evaluate import evaluate
-from kdexp.metrics.roc import Curves
+from kdexp.metrics.roc_and_confusion import RocAndConfusionMetric
 from kdexp.metrics.rows import right
 
 TASKS = ["multiclass", "binary", "multilabel"]
@@ -217,7 +217,7 @@ def test_the_auc_of_a_certain_network_is_that_of_its_order(kind, samples):
     found = measure(task, logits, target, samples=samples)
     tolerance = 1e-6 if samples == 0 else 1e-4
     assert found["auc"] == pytest.approx(np.mean(expected), abs=tolerance)
-    curves = Curves(task, logits.shape[1], samples=samples)
+    curves = RocAndConfusionMetric(task, logits.shape[1], samples=samples)
     curves.update(logits, target)
     assert curves.compute().auc == pytest.approx(dict(zip(classes, expected, strict=True)), abs=10 * tolerance)
 
@@ -276,7 +276,7 @@ def test_labels_that_are_never_known_or_always_alike_are_left_out(samples):
     everything = (y != UNLABELED).ravel()
     assert found["nll"] == pytest.approx(sk.log_loss(y.ravel()[everything], p.ravel()[everything]), rel=1e-6)
     assert found["ece"] == pytest.approx(numpy_ece(p.ravel()[everything], y.ravel()[everything]), rel=1e-5)
-    curves = Curves("multilabel", 7, samples=samples)
+    curves = RocAndConfusionMetric("multilabel", 7, samples=samples)
     curves.update(logits, target)
     assert list(curves.compute().roc) == [0, 1, 3, 6]
 
@@ -376,7 +376,7 @@ def test_two_ranks_give_the_values_of_one(tmp_path):
 @pytest.mark.parametrize("task", TASKS)
 def test_curves_are_scikit_learns(task, samples):
     logits, _, target = make_batch(task, samples=300)
-    curves = Curves(task, logits.shape[1], samples=samples)
+    curves = RocAndConfusionMetric(task, logits.shape[1], samples=samples)
     for part in (slice(0, 100), slice(100, 300)):
         curves.update(logits[part], target[part])
     data = curves.compute()
@@ -403,7 +403,7 @@ def test_curves_are_scikit_learns(task, samples):
 def test_confusion_matrix_is_scikit_learns_with_true_classes_in_rows(task, labels):
     logits, _, target = make_batch(task)
     target[:5] = UNLABELED
-    curves = Curves(task, logits.shape[1])
+    curves = RocAndConfusionMetric(task, logits.shape[1])
     curves.update(logits, target)
     predicted = logits.argmax(1) if task == "multiclass" else logits[:, 0] > 0
     assert curves.compute().confusion == sk.confusion_matrix(target[5:], predicted[5:], labels=labels).tolist()
@@ -412,7 +412,7 @@ def test_confusion_matrix_is_scikit_learns_with_true_classes_in_rows(task, label
 def test_curves_leave_out_classes_without_both_kinds_of_samples():
     logits, _, target = make_batch("multiclass")
     target[target == 3] = 2
-    curves = Curves("multiclass", 7)
+    curves = RocAndConfusionMetric("multiclass", 7)
     curves.update(logits, target)
     assert list(curves.compute().roc) == [0, 1, 2, 4, 5, 6]
     curves.reset()
@@ -426,7 +426,7 @@ def test_what_is_kept_of_curves_has_four_digits_and_no_more_classes_than_can_be_
         generator = torch.Generator().manual_seed(0)
         logits = torch.randn(samples, classes, generator=generator)
         target = torch.arange(samples) % classes
-        curves = Curves("multiclass", classes)
+        curves = RocAndConfusionMetric("multiclass", classes)
         curves.update(logits, target)
         return curves.compute().compact(), logits, target
 
@@ -450,7 +450,7 @@ def test_evaluating_needs_no_gradient_and_leaves_the_modes_as_they_were():
     generator = torch.Generator().manual_seed(0)
     inputs, target = torch.randn(64, 4, generator=generator), torch.randint(0, 7, (64,), generator=generator)
     batches = [Batch(inputs[i : i + 24], target[i : i + 24], torch.arange(64)[i : i + 24]) for i in (0, 24, 48)]
-    curves = Curves("multiclass", 7)
+    curves = RocAndConfusionMetric("multiclass", 7)
     metrics = Metrics("multiclass", 7, fidelity=True)
     metrics.update(-torch.ones(3, 7), torch.zeros(3, dtype=torch.int64), teacher_logits=torch.ones(3, 7))
     found = evaluate(

@@ -3,7 +3,7 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from kdexp.metrics.roc import CurveData, Curves
+from kdexp.metrics.roc_and_confusion import RocAndConfusion, RocAndConfusionMetric
 from kdexp.report.png_figures import confusion, roc, training_curves
 
 
@@ -13,7 +13,7 @@ def make_curves(task, classes, target=None):
     if target is None:
         size = (400, classes) if task == "multilabel" else (400,)
         target = torch.randint(0, 2 if task == "multilabel" else classes, size, generator=generator)
-    curves = Curves(task, logits.shape[1])
+    curves = RocAndConfusionMetric(task, logits.shape[1])
     curves.update(logits, target.float() if task == "multilabel" else target)
     return curves.compute()
 
@@ -105,6 +105,6 @@ def test_a_run_of_one_epoch_without_validation_is_drawn(tmp_path):
 @pytest.mark.parametrize("classes", [["cat", "dog"], ["0", "1", "2"], [str(number) for number in range(10)]])
 def test_nothing_of_a_confusion_matrix_is_cut_off(tmp_path, classes):
     counts = [[50 if row == column else 1 for column in range(len(classes))] for row in range(len(classes))]
-    confusion.confusion(CurveData({}, {}, None, None, counts), classes, tmp_path / "confusion.png")
+    confusion.confusion(RocAndConfusion({}, {}, None, None, counts), classes, tmp_path / "confusion.png")
     drawn = imread(tmp_path / "confusion.png")[..., :3]
     assert all(edge.min() == 1 for edge in (drawn[0], drawn[-1], drawn[:, 0], drawn[:, -1]))

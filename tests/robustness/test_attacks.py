@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from kdexp.robustness.attacks import Attack, Normalized, autoattack, in_eval_mode, log_cross_entropy, of_labels
+from kdexp.robustness.attacks import Attack, Normalized, autoattack, in_eval_mode, log_cross_entropy, untargeted_loss
 
 INDEX = torch.arange(64)
 IMAGES = torch.rand(64, 1, 4, 4, generator=torch.Generator().manual_seed(0)) * 0.4 + 0.3
@@ -32,7 +32,7 @@ def pgd(norm, eps, steps=20, **settings):
 
 
 def attacked(attack, network, target=TARGET, task="multiclass", images=IMAGES):
-    return attack(of_labels(network, target, task), images, INDEX, seed=0)
+    return attack(untargeted_loss(network, target, task), images, INDEX, seed=0)
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
@@ -77,7 +77,7 @@ def test_the_whole_of_eps_is_used_and_no_more_and_pixels_stay_pixels(norm):
 
 def test_each_step_raises_the_objective_and_more_steps_and_eps_more():
     network = curved().requires_grad_(False)
-    objective = of_labels(network, TARGET, "multiclass")
+    objective = untargeted_loss(network, TARGET, "multiclass")
     losses = [float(objective(IMAGES))]
     losses += [float(objective(attacked(pgd("linf", eps), network))) for eps in (0.05, 0.1, 0.2)]
     assert losses == sorted(losses)

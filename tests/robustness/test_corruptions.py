@@ -12,7 +12,7 @@ from scipy import ndimage, stats
 from skimage import color
 from skimage.transform import AffineTransform, warp
 
-from kdexp.data.stateless_rng import Stream, normal, uniform
+from kdexp.data.stateless_rng import RngStream, normal, uniform
 from kdexp.robustness import blur, colour, digital, geometry, noise, tabular, weather
 
 INDEX = torch.tensor([5, 3, 100, 7])
@@ -59,7 +59,7 @@ def test_shot_noise_is_the_quantile_of_poissons_distribution():
     x = four()
     for photons in (500, 60, 3):
         found = noise.shot_noise(x, INDEX, seed=SEED, photons=photons)
-        u = uniform(SEED, 0, INDEX, 3 * 32 * 32, Stream.SHOT_NOISE).view_as(x).double()
+        u = uniform(SEED, 0, INDEX, 3 * 32 * 32, RngStream.SHOT_NOISE).view_as(x).double()
         expected = stats.poisson.ppf(u.numpy(), (x * 255).round().double().numpy() / 255 * photons).clip(min=0)
         # u is a multiple of 2^-24, so that it can lie on a step of the distribution; as good as never.
         np.testing.assert_allclose(found, np.clip(expected / photons, 0, 1), atol=1e-6)
@@ -97,7 +97,7 @@ def test_defocus_is_the_average_over_a_softened_disk(radius, softness):
 def test_motion_blur_is_the_published_loop_over_shifted_images():
     x = four()
     found = blur.motion_blur(x, INDEX, seed=SEED, radius=6, sigma=2.0)
-    angles = uniform(SEED, 0, INDEX, 1, Stream.MOTION_BLUR).squeeze(1).double().numpy() * 90 - 45
+    angles = uniform(SEED, 0, INDEX, 1, RngStream.MOTION_BLUR).squeeze(1).double().numpy() * 90 - 45
     expected = []
     for sample, angle in zip(x.double().numpy(), angles, strict=True):
         width = 13
@@ -210,7 +210,7 @@ def test_fog_is_the_published_fractal():
     x = four(3, 20)
     found = weather.fog(x, INDEX, seed=SEED, amount=0.75, decay=2.5)
     expected = []
-    for sample, u in zip(x.double().numpy(), uniform(SEED, 0, INDEX, 32 * 32, Stream.FOG), strict=True):
+    for sample, u in zip(x.double().numpy(), uniform(SEED, 0, INDEX, 32 * 32, RngStream.FOG), strict=True):
         numbers = iter(u.double().numpy())
         cloud = plasma(32, 2.5, lambda n, numbers=numbers: np.array([next(numbers) for _ in range(n)]))
         brightest = sample.max()
@@ -225,7 +225,7 @@ def test_spatter_lies_where_smoothed_noise_is_high(mud):
     settings = {"loc": 0.62, "scale": 0.3, "sigma": 0.7, "threshold": 0.7, "mix": 0.5}
     found = weather.spatter(x, INDEX, seed=SEED, mud=mud, **settings)
     expected = []
-    for sample, z in zip(x.double().numpy(), normal(SEED, 0, INDEX, 1024, Stream.SPATTER).double(), strict=True):
+    for sample, z in zip(x.double().numpy(), normal(SEED, 0, INDEX, 1024, RngStream.SPATTER).double(), strict=True):
         liquid = ndimage.gaussian_filter(0.62 + 0.3 * z.numpy().reshape(32, 32), 0.7, mode="nearest")
         liquid[liquid < 0.7] = 0
         assert 0.1 < (liquid > 0).mean() < 0.6
@@ -271,7 +271,7 @@ def test_jpeg_is_pillows(channels):
 
 
 def signs():
-    return np.where(uniform(SEED, 0, INDEX, 2, Stream.AFFINE).numpy() < 0.5, -1, 1)
+    return np.where(uniform(SEED, 0, INDEX, 2, RngStream.AFFINE).numpy() < 0.5, -1, 1)
 
 
 def warped(x, maps):
@@ -317,7 +317,7 @@ def test_turned_slanted_shrunk_and_moved_images_are_scikit_images():
 def test_elastic_is_an_affine_map_and_a_smooth_displacement(alpha, sigma, affine):
     x = four(1)
     found = geometry.elastic_transform(x, INDEX, seed=SEED, alpha=alpha, sigma=sigma, affine=affine)
-    for mine, sample, u in zip(found, x.double(), uniform(SEED, 0, INDEX, 6 + 2048, Stream.ELASTIC), strict=True):
+    for mine, sample, u in zip(found, x.double(), uniform(SEED, 0, INDEX, 6 + 2048, RngStream.ELASTIC), strict=True):
         u = 2 * u.double().numpy() - 1
         before = np.array([[26, 26], [26, 6], [6, 6]], dtype=float)
         after = before + 32 * affine * u[:6].reshape(3, 2)

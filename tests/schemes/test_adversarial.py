@@ -16,7 +16,7 @@ from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.run import run
 from kdexp.losses.kd import KD
 from kdexp.losses.rslad import rslad as rslad_loss
-from kdexp.robustness.attacks import Attack, Normalized, of_labels
+from kdexp.robustness.attacks import Attack, Normalized, untargeted_loss
 from kdexp.schemes.adaad import AdaADDistiller
 from kdexp.schemes.ard import ARDDistiller
 from kdexp.schemes.iad import IADDistiller
@@ -333,7 +333,7 @@ def test_adversarial_training_withstands_what_plain_training_does_not(tmp_path, 
         for batch in data.student.eval_batches("test", "cpu"):
             pixels = (batch.inputs * config.dataset.std[0] + config.dataset.mean[0]).clamp(0, 1)
             attack = Attack("linf", 0.15, 20, 0.04)
-            moved = attack(of_labels(network, batch.target, "multiclass"), pixels, batch.index, seed=0)
+            moved = attack(untargeted_loss(network, batch.target, "multiclass"), pixels, batch.index, seed=0)
             right += int((network(moved).argmax(1) == batch.target).sum())
             count += len(moved)
         robust[name] = right / count

@@ -23,7 +23,7 @@ from functools import partial
 
 from kdexp.config.require import require
 from kdexp.schemes.base import Scheme
-from kdexp.schemes.prior_runs import as_teacher, prior_run
+from kdexp.schemes.prior_run_settings import as_teacher, prior_run
 from kdexp.training.distiller import Distiller
 from kdexp.training.terms import weighted_term
 

@@ -23,7 +23,7 @@ from kdexp.report.runs import command_of, control_folder, find
 from kdexp.sweeps.job import TRIAL, pruner_of
 from kdexp.sweeps.progress import show_trials
 from kdexp.sweeps.sweep import Job, Sweep
-from kdexp.training.fit import Pruned
+from kdexp.training.fit import TrialPruned
 
 optuna = pytest.importorskip("optuna", reason="optuna is not installed: pip install kdexp[search]")
 Plugins.instance()  # its search for plugins loads the class anew that ours are made of
@@ -31,7 +31,7 @@ Plugins.instance()  # its search for plugins loads the class anew that ours are 
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution  # noqa: E402
 
 from hydra_plugins.kdexp.search import Search, _distribution  # noqa: E402
-from kdexp.sweeps.optuna_study import Judge, Study, ends, typed  # noqa: E402
+from kdexp.sweeps.optuna_study import EpochPruner, Study, ends, typed  # noqa: E402
 
 SPACE = {"alpha": FloatDistribution(0, 1), "temperature": FloatDistribution(1, 16, log=True)}
 SCRIPTS = Path(sys.executable).parent
@@ -239,7 +239,7 @@ def test_the_median_pruner_ends_what_falls_behind(tmp_path, accuracies, ended):
     for curve in FIVE:
         tell(known, "l", *curve)
     (trial,) = known.ask(1, 100, "l")
-    judge = Judge(tmp_path, trial.id, epochs=10)
+    judge = EpochPruner(tmp_path, trial.id, epochs=10)
     said = [judge(epochs(*accuracies[:done])) for done in range(1, 6)]
     first = next((done for done, reason in enumerate(said, 1) if reason), None)
     assert first == ended
@@ -268,13 +268,13 @@ def test_a_pruned_trial_is_no_failure_and_no_result(tmp_path, smoke):
     for _ in range(5):
         tell(known, "l", 1.0, 1.0)
     (trial,) = known.ask(1, 100, "l")
-    with pytest.raises(Pruned, match=r"^pruned after epoch 1 of 2: val/acc 0\.\d{4}$"):
+    with pytest.raises(TrialPruned, match=r"^pruned after epoch 1 of 2: val/acc 0\.\d{4}$"):
         smoke(trial.id)
     record = results.read(tmp_path / "run", "run")
     assert record["status"] == "pruned"
     assert "metrics" not in record
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
-    with pytest.raises(Pruned, match="after epoch 1"):
+    with pytest.raises(TrialPruned, match="after epoch 1"):
         smoke(trial.id)  # continued, it is judged at once
     job = Job(("alpha=0.3",), "run", record["key"], 2, trial=trial.number)
     sweep = Sweep(tmp_path, [job], "kdexp-train")

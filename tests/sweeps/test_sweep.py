@@ -18,8 +18,8 @@ from hydra.utils import instantiate
 
 from kdexp import recording, results, run_folder
 from kdexp.config.compose import HYDRA_VERSION_BASE, compose, plain
-from kdexp.config.foreign import check_folder
 from kdexp.config.identity import code_version, is_control, run_fingerprint, run_key
+from kdexp.config.untrusted import check_folder
 from kdexp.experiment.check import check
 from kdexp.experiment.run import run as run_experiment
 from kdexp.sweeps import gpus
@@ -212,10 +212,10 @@ def test_a_run_is_running_while_its_process_lives_and_killed_after(tmp_path, run
 
 def test_how_a_run_died_is_noted_unless_it_said_so_itself(tmp_path):
     run(tmp_path / "a", "running")
-    recording.note_death(tmp_path / "a", "killed", "killed by SIGSEGV")
+    recording.mark_dead(tmp_path / "a", "killed", "killed by SIGSEGV")
     assert results.read(tmp_path / "a", "run")["error"] == "killed by SIGSEGV"
     run(tmp_path / "b", "diverged", error="nan")
-    recording.note_death(tmp_path / "b", "killed", "killed by SIGSEGV")
+    recording.mark_dead(tmp_path / "b", "killed", "killed by SIGSEGV")
     assert results.read(tmp_path / "b", "run")["status"] == "diverged"
 
 
@@ -378,7 +378,7 @@ def test_a_move_that_was_cut_short_is_completed(tmp_path, monkeypatch):
 
 
 def take(count: int, visible: list[str], folder: Path, taken) -> None:
-    taken.put(gpus.take_gpus(count, visible, folder))
+    taken.put(gpus.reserve_gpus(count, visible, folder))
     time.sleep(60)
 
 

@@ -17,13 +17,13 @@ from kdexp.cli import cache
 from kdexp.config.compose import compose, plain
 from kdexp.config.identity import control_fingerprint
 from kdexp.contracts import Outputs
-from kdexp.experiment import teacher_outputs
+from kdexp.experiment import teacher_cache
 from kdexp.experiment.data import Data
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.networks import build_network
 from kdexp.experiment.run import run
-from kdexp.teacher import cache_store, cached_outputs
-from kdexp.teacher.cache_store import filled_views, folders, make_room, used
+from kdexp.teacher import cache_folders, cached_outputs
+from kdexp.teacher.cache_folders import filled_views, folders, make_room, used
 from kdexp.teacher.cached_outputs import CachedOutputs
 from kdexp.teacher.output_codec import OutputCodec
 from kdexp.teacher.teacher import Teacher
@@ -55,7 +55,7 @@ class Asked:
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
-    monkeypatch.setattr(cache_store, "SHARD", SHARD)
+    monkeypatch.setattr(cache_folders, "SHARD", SHARD)
 
 
 CARD = {"samples": SAMPLES, "key": {"weights": "w"}, "made_for": {}, "split": "train", "config": {}}
@@ -143,7 +143,7 @@ def test_a_job_that_is_killed_while_it_asks_leaves_nothing_that_counts(tmp_path)
 
 
 def fill(folder: Path) -> None:
-    cache_store.SHARD = SHARD
+    cache_folders.SHARD = SHARD
     kept = answers(folder / "answers", Asked(folder))
     for view in range(8):
         kept.prepare(view)
@@ -292,9 +292,7 @@ def test_a_cache_is_shared_by_what_does_not_change_the_answers_and_by_nothing_el
         teacher = Teacher([build_network(config.teacher, "teacher", config.dataset)])
         kept = {
             each.folder
-            for each in teacher_outputs.teacher_cache(
-                config, {"teacher": config.teacher}, teacher, data
-            ).splits.values()
+            for each in teacher_cache.teacher_cache(config, {"teacher": config.teacher}, teacher, data).splits.values()
         }
         count = len(kept - seen)
         seen.update(kept)

@@ -18,8 +18,8 @@ from kdexp.models.resnet_cifar import resnet8
 from kdexp.models.rnn import rnn
 from kdexp.models.shufflenetv2 import shufflenetv2
 from kdexp.models.vgg_cifar import vgg8
-from kdexp.teacher.store import load_or_train
 from kdexp.teacher.teacher import Teacher
+from kdexp.teacher.trained_teachers import load_or_train
 
 
 def with_batch_norm() -> nn.Module:

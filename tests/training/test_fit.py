@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from kdexp.training.checkpoints import SafeCheckpoints, newest_good
+from kdexp.training.checkpoints import AtomicCheckpointIO, newest_good
 
 
 def save(folder: Path, name: str, value: float) -> Path:
     path = folder / name
-    SafeCheckpoints().save_checkpoint({"weight": torch.full((1000,), value)}, path)
+    AtomicCheckpointIO().save_checkpoint({"weight": torch.full((1000,), value)}, path)
     return path
 
 
@@ -61,10 +61,10 @@ def test_a_kill_at_any_moment_leaves_a_loadable_checkpoint(tmp_path):
     code = """
         import sys, torch
         from pathlib import Path
-        from kdexp.training.fit import SafeCheckpoints
+        from kdexp.training.fit import AtomicCheckpointIO
         print("ready", flush=True)
         for value in range(10**6):
-            SafeCheckpoints().save_checkpoint({"weight": torch.full((200_000,), float(value))}, Path(sys.argv[1]))
+            AtomicCheckpointIO().save_checkpoint({"weight": torch.full((200_000,), float(value))}, Path(sys.argv[1]))
     """
     for attempt in range(5):
         command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "last.ckpt")]

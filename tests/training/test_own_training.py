@@ -28,7 +28,7 @@ from kdexp.feature_losses.pkt import pkt
 from kdexp.feature_losses.rkd import RKD, rkd
 from kdexp.feature_losses.simkd import ReusedClassifier, SimKD
 from kdexp.features import Reader, pair_of
-from kdexp.hooked import HookedLoss
+from kdexp.hooked_loss import HookedLoss
 from kdexp.losses.kd import KD
 from kdexp.losses.label_smoothing import LabelSmoothing
 from kdexp.robustness.attacks import Attack

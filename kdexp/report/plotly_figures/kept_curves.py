@@ -8,7 +8,7 @@ from kdexp.report.colors import CONTROL, TEACHER, WINNER
 from kdexp.report.comparison import Comparison
 from kdexp.report.runs import Record
 
-Curves = Record
+RocAndConfusionMetric = Record
 """``curves`` of a results.json: ``fpr``, ``roc`` and ``auc`` by class, ``confusion`` where it is kept."""
 
 
@@ -26,7 +26,7 @@ class NetworkCurves:
     name: str
     color: str
     is_teacher: bool
-    runs: Sequence[Curves]
+    runs: Sequence[RocAndConfusionMetric]
 
 
 def kept_curves(comparison: Comparison) -> list[NetworkCurves]:

@@ -12,19 +12,19 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from kdexp.report.png_figures.drawing import NAMED_CLASSES, new_figure, save, shortened
 
 if TYPE_CHECKING:
-    from kdexp.metrics.roc import CurveData  # not at run time: pictures of results need no torch
+    from kdexp.metrics.roc_and_confusion import RocAndConfusion  # not at run time: pictures of results need no torch
 
 _SQRT = PowerNorm(0.5, vmin=0, vmax=1)  # a rare confusion is still seen beside a frequent one
 _WRITTEN_CLASSES = 20  # more rows than these get no names and no counts
 
 
-def confusion(curves: "CurveData", classes: Sequence[str], path: Path) -> None:
+def confusion(curves: "RocAndConfusion", classes: Sequence[str], path: Path) -> None:
     """Draw the confusion matrix, each row as fractions of its true class; multilabel data have none, and get no file.
 
     Up to twenty classes have their names and counts written; above, only the picture and a few class numbers are.
 
     Args:
-        curves: see `kdexp.metrics.roc.Curves`.
+        curves: see `kdexp.metrics.roc_and_confusion.RocAndConfusionMetric`.
         classes: names of the classes, by number.
         path: the PNG file.
     """

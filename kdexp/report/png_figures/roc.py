@@ -8,14 +8,14 @@ from kdexp.report.colors import GRAY
 from kdexp.report.png_figures.drawing import NAMED_CLASSES, new_figure, save, shortened
 
 if TYPE_CHECKING:
-    from kdexp.metrics.roc import CurveData  # not at run time: pictures of results need no torch
+    from kdexp.metrics.roc_and_confusion import RocAndConfusion  # not at run time: pictures of results need no torch
 
 
-def roc(curves: "CurveData", classes: Sequence[str], path: Path) -> None:
+def roc(curves: "RocAndConfusion", classes: Sequence[str], path: Path) -> None:
     """Draw the ROC curves: the macro mean over all classes, and each class's own (named up to ten classes).
 
     Args:
-        curves: see `kdexp.metrics.roc.Curves`.
+        curves: see `kdexp.metrics.roc_and_confusion.RocAndConfusionMetric`.
         classes: names of the classes, by number.
         path: the PNG file.
     """

@@ -9,10 +9,12 @@ from kdexp.report.png_figures.roc import roc
 from kdexp.report.png_figures.training_curves import training_curves
 
 if TYPE_CHECKING:
-    from kdexp.metrics.roc import CurveData  # not at run time: pictures of results need no torch
+    from kdexp.metrics.roc_and_confusion import RocAndConfusion  # not at run time: pictures of results need no torch
 
 
-def draw_run(epochs: Sequence[Mapping[str, float]], curves: "CurveData", classes: Sequence[str], folder: Path) -> None:
+def draw_run(
+    epochs: Sequence[Mapping[str, float]], curves: "RocAndConfusion", classes: Sequence[str], folder: Path
+) -> None:
     """Draw training.png, roc.png and, but for multilabel data, confusion.png.
 
     Args:

@@ -175,11 +175,11 @@ def _check_kind(setting: str, kind: Kind) -> None:
 
 def attacked(grid: Grid, axis: str, name: str, attack: Attack) -> Cell:
     """The test data under an attack, on each network for itself."""
-    from kdexp.robustness.attacks import of_labels
+    from kdexp.robustness.attacks import untargeted_loss
     from kdexp.robustness.grid import Cell
 
     def perturb(batch: Batch, network: Network) -> Tensor:
-        objective = of_labels(network, batch.target, grid.task)
+        objective = untargeted_loss(network, batch.target, grid.task)
         return attack(objective, batch.inputs, batch.index, seed=grid.seed)
 
     return Cell(axis, name, attack.eps, partial(grid.measure, white_box=perturb), asdict(attack), attack.norm)

@@ -20,13 +20,10 @@ EXACT_BYTES = 2**28
 
 These are 67 million scores: 6.7 million rows of 10 classes, 67,000 of 1,000.
 """
-
 BINS_BYTES = 2**26
 """What the counts of binned scores may take, for all classes together."""
-
 FALSE_POSITIVE_RATES = torch.arange(201, dtype=torch.float64) / 200
 """Where a curve is read: (201,), from 0 to 1."""
-
 # A bin is (|score| + least) / 2^bits wide at most: narrow about zero, and not too wide where scores are large.
 # Scores beyond the largest are in one bin.
 _LEAST, _LARGEST = 2.0**-8, 2.0**16

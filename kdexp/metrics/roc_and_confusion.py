@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torchmetrics import ConfusionMatrix
 
 from kdexp.contracts import Task
+from kdexp.metrics.auc import FALSE_POSITIVE_RATES, Ranking
 from kdexp.metrics.classification import shared_options
-from kdexp.metrics.ranking import FALSE_POSITIVE_RATES, Ranking
 from kdexp.metrics.rows import decisions, labels, rows
 
 KEPT_CURVES = 20
@@ -20,7 +20,7 @@ KEPT_CLASSES = 100
 
 
 @dataclass(frozen=True)
-class CurveData:
+class RocAndConfusion:
     """ROC curves and a confusion matrix as plain numbers.
 
     A curve is (fpr, tpr): the origin, and then the true positive rates at 201 evenly spaced false positive rates from 0
@@ -64,7 +64,7 @@ class CurveData:
         return kept
 
 
-class Curves(nn.Module):
+class RocAndConfusionMetric(nn.Module):
     """The ROC curves and the confusion matrix of a split.
 
     Args:
@@ -87,7 +87,7 @@ class Curves(nn.Module):
         self._ranking.update(logits, label)
         self._confusion.update(decisions(logits, self._task), label)
 
-    def compute(self) -> CurveData:
+    def compute(self) -> RocAndConfusion:
         """The curves of all that was added since the last reset."""
         area, _, curves = self._ranking.compute()
         assert curves is not None
@@ -96,7 +96,7 @@ class Curves(nn.Module):
         fpr = _from_origin(FALSE_POSITIVE_RATES)
         tpr = {number: _from_origin(curves[place]) for number, place in defined.items()}
         auc = {number: float(area.view(-1)[place]) for number, place in defined.items()}
-        return CurveData(
+        return RocAndConfusion(
             roc={number: (fpr.tolist(), curve.tolist()) for number, curve in tpr.items()},
             auc=auc,
             macro=(fpr.tolist(), torch.stack(list(tpr.values())).mean(0).tolist()) if tpr else None,

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from kdexp.atomic import atomic_path, read_json, remove_staged, sha256, trained_by_one
+from kdexp.atomic import atomic_path, read_json, remove_staged, sha256, training_lock
 from kdexp.weights import save_weights
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ def load_or_train(folder: Path, description: Mapping[str, Any], train: Callable[
     weights, card = folder / "teacher.safetensors", folder / "teacher.json"
     if _is_whole(weights, card):  # a store of somebody else's need not be written to
         return
-    with trained_by_one(folder / "lock", "teacher"):
+    with training_lock(folder / "lock", "teacher"):
         if not _is_whole(weights, card):
             if card.exists():
                 log.warning("teacher: %s is damaged; training it again", weights)

@@ -6,8 +6,8 @@ import torch
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from kdexp.contracts import UNLABELED
-from kdexp.metrics import ranking
-from kdexp.metrics.ranking import Ranking, Steps, of_two, one_vs_rest, steps
+from kdexp.metrics import auc
+from kdexp.metrics.auc import Ranking, Steps, of_two, one_vs_rest, steps
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_bins_are_in_the_order_of_the_scores(center, spread, generator):
 
 @pytest.mark.parametrize("task", ["multiclass", "multilabel", "binary"])
 def test_coarse_bins_are_off_by_no_more_than_they_say(task, monkeypatch, generator):
-    monkeypatch.setattr(ranking, "BINS_BYTES", 2**12)
+    monkeypatch.setattr(auc, "BINS_BYTES", 2**12)
     classes = 1 if task == "binary" else 5
     logits = 3 * torch.randn(2000, classes, generator=generator)
     if task == "multiclass":

@@ -4,7 +4,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from kdexp.contracts import Batch, FeatureLoss, Outputs, Pair
+from kdexp.contracts import Batch, FeatureLoss, Outputs, TeacherStudentPair
 from kdexp.features import Reader
 
 _LOGITS = ""  # the path of the network itself
@@ -34,7 +34,7 @@ class HookedLoss(nn.Module):
         pair: see `kdexp.features.pair_of`. Its networks get the hooks; they are no part of this module.
     """
 
-    def __init__(self, loss: nn.Module, pair: Pair) -> None:
+    def __init__(self, loss: nn.Module, pair: TeacherStudentPair) -> None:
         super().__init__()
         self.loss = loss
         reads = cast(FeatureLoss, loss)

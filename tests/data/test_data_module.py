@@ -16,8 +16,8 @@ from kdexp.contracts import UNLABELED, Batch, Split, Splits
 from kdexp.data import loaders
 from kdexp.data.augment import Cutout, HorizontalFlip, RandomCrop
 from kdexp.data.batch_order import BatchOrder
+from kdexp.data.data_module import DataModule
 from kdexp.data.loaders import TensorLoader
-from kdexp.data.loading import DataModule
 
 # Lightning tells us that our in-memory batches could be loaded by workers, and that this run is short.
 pytestmark = [
@@ -271,7 +271,7 @@ def test_a_batch_that_is_larger_than_the_shared_memory_is_read(tmp_path):
     code = (
         "import torch\n"
         "from kdexp.contracts import Split, Splits\n"
-        "from kdexp.data.loading import DataModule\n"
+        "from kdexp.data.data_module import DataModule\n"
         "class Images(list):\n"
         "    def __getitem__(self, index): return torch.full((3, 512, 512), index, dtype=torch.uint8)\n"
         "split = Split(Images(range(16)), torch.arange(16) % 2, torch.arange(16))\n"

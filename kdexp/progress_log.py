@@ -12,7 +12,6 @@ log = logging.getLogger(__name__)
 EVERY_SECONDS = 10.0
 _PATIENCE_SECONDS = 6.0  # a program has needed two or three before it can say a word
 IMPORTING = "importing PyTorch and Lightning"
-
 Item = TypeVar("Item")
 
 

@@ -5,7 +5,7 @@ import copy
 import pytest
 from omegaconf import OmegaConf
 
-from kdexp.config import foreign
+from kdexp.config import untrusted
 from kdexp.config.compose import compose, plain
 
 SECRET = "hunter2"
@@ -30,7 +30,7 @@ def changed(config, setting, value):
 def test_a_stored_configuration_keeps_what_was_computed_and_where_the_data_lie(config, tmp_path):
     (tmp_path / "store" / "teachers").mkdir(parents=True)
     before = copy.deepcopy(config)
-    assert foreign.stored(config) == config == before
+    assert untrusted.stored(config) == config == before
 
 
 @pytest.mark.parametrize("text", ["${oc.env:SECRET}", "a ${seed} b", "${", "\\${oc.env:SECRET}"])
@@ -38,7 +38,7 @@ def test_a_stored_configuration_keeps_what_was_computed_and_where_the_data_lie(c
 def test_an_interpolation_in_a_stored_configuration_is_refused_and_not_resolved(config, monkeypatch, setting, text):
     monkeypatch.setenv("SECRET", SECRET)
     with pytest.raises(ValueError, match=rf"^config\.{setting}(\.0)? must be a plain value in a file of") as caught:
-        foreign.stored(changed(config, setting, [text] if setting == "tracking.tags" else text))
+        untrusted.stored(changed(config, setting, [text] if setting == "tracking.tags" else text))
     assert SECRET not in str(caught.value)
 
 
@@ -46,16 +46,16 @@ def test_nothing_is_downloaded_for_a_stored_configuration(config):
     source = {"_target_": "kdexp.data.mnist.load", "data_dir": "/data", "download": True}
     config = changed(config, "dataset.source", source)
     config = changed(config, "scheme", {"name": "cross_domain", "source": {"source": dict(source)}})
-    found = foreign.stored(config)
+    found = untrusted.stored(config)
     assert found["dataset"]["source"] == source | {"download": False} == found["scheme"]["source"]["source"]
 
 
 def test_a_store_that_is_not_here_is_not_made_but_the_readers_own_is_used(config, tmp_path, monkeypatch):
     monkeypatch.setenv("KDEXP_STORE_DIR", "/my/store")
-    assert foreign.stored(changed(config, "store_dir", str(tmp_path)))["store_dir"] == "/my/store"
+    assert untrusted.stored(changed(config, "store_dir", str(tmp_path)))["store_dir"] == "/my/store"
     monkeypatch.delenv("KDEXP_STORE_DIR")
     monkeypatch.setenv("HOME", "/home/me")
-    assert foreign.stored(config)["store_dir"] == "/home/me/.cache/kdexp"
+    assert untrusted.stored(config)["store_dir"] == "/home/me/.cache/kdexp"
 
 
 def test_trackers_are_the_readers_own(config, monkeypatch):
@@ -68,12 +68,12 @@ def test_trackers_are_the_readers_own(config, monkeypatch):
         "project": "p",
         "name": "n",
     }
-    found = foreign.stored(changed(config, "tracking", theirs))["tracking"]
+    found = untrusted.stored(changed(config, "tracking", theirs))["tracking"]
     assert found == theirs | {"wandb": "auto", "uri": "http://mine:5000", "entity": None}
-    quiet = foreign.stored(changed(config, "tracking", theirs | {"wandb": "disabled"}))["tracking"]
+    quiet = untrusted.stored(changed(config, "tracking", theirs | {"wandb": "disabled"}))["tracking"]
     assert quiet["wandb"] == "disabled"
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    assert foreign.stored(config)["tracking"]["uri"] == "sqlite:///mlflow.db"
+    assert untrusted.stored(config)["tracking"]["uri"] == "sqlite:///mlflow.db"
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_a_configuration_reads_no_other_variables_of_the_environment(place, text
     for key in reversed(above):
         node = [node] if key.isdigit() else {key: node}
     with pytest.raises(ValueError, match=rf"^{place.replace('.', '[.]')} must read no environment variable but KDEXP_"):
-        foreign.check_texts(node)
+        untrusted.check_texts(node)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_a_configuration_reads_no_other_variables_of_the_environment(place, text
     ],
 )
 def test_other_interpolations_and_texts_are_fine(text):
-    foreign.check_texts({"a": [text]})
+    untrusted.check_texts({"a": [text]})
 
 
 @pytest.mark.parametrize(
@@ -134,9 +134,9 @@ def test_other_interpolations_and_texts_are_fine(text):
     ],
 )
 def test_a_password_in_an_address_is_refused_in_settings_and_never_shown(text, shown):
-    assert foreign.without_password(f"see {text} and {text}") == f"see {shown} and {shown}"
+    assert untrusted.without_password(f"see {text} and {text}") == f"see {shown} and {shown}"
     with pytest.raises(ValueError, match=r"^tracking\.uri must hold no password, .* got ") as caught:
-        foreign.check_texts({"tracking": {"uri": text}})
+        untrusted.check_texts({"tracking": {"uri": text}})
     assert SECRET not in str(caught.value)
 
 
@@ -162,18 +162,18 @@ def test_what_a_file_names_lies_in_its_folder(tmp_path, name):
     (folder / "link").symlink_to(tmp_path)
     (folder / "loop").symlink_to(folder / "loop")
     with pytest.raises(ValueError, match="must hold what its files name, got ") as caught:
-        foreign.inside(folder, name)
+        untrusted.inside(folder, name)
     assert "\n" not in str(caught.value)
     (folder / "shortcut").symlink_to("own")
     for fine in ("own", "own/new", "new", "shortcut", "own/../own", ""):
-        assert foreign.inside(folder, fine) == folder / fine
+        assert untrusted.inside(folder, fine) == folder / fine
 
 
 def test_a_folder_that_is_reached_by_a_link_is_the_users_own_choice(tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "chosen").symlink_to(tmp_path / "real")
-    assert foreign.inside(tmp_path / "chosen", "run") == tmp_path / "chosen" / "run"
-    foreign.check_folder(tmp_path / "chosen", "run")
+    assert untrusted.inside(tmp_path / "chosen", "run") == tmp_path / "chosen" / "run"
+    untrusted.check_folder(tmp_path / "chosen", "run")
 
 
 @pytest.mark.parametrize(
@@ -185,10 +185,10 @@ def test_a_link_out_of_a_run_folder_is_refused(tmp_path, place):
     (folder / "wandb" / "offline-run" / "logs").mkdir(parents=True)
     (folder / "wandb" / "latest-run").symlink_to("offline-run")  # W&B makes such, and the next one, too
     (folder / "wandb" / "offline-run" / "logs" / "debug-core.log").symlink_to(tmp_path / "core.log")
-    foreign.check_folder(folder, "run")
+    untrusted.check_folder(folder, "run")
     (folder / place).symlink_to(tmp_path)
     with pytest.raises(ValueError, match=rf"^run must hold no link to what is outside, got {folder / place}$"):
-        foreign.check_folder(folder, "run")
+        untrusted.check_folder(folder, "run")
 
 
 @pytest.mark.parametrize("name", ["wandb", ".wandb"])
@@ -196,12 +196,12 @@ def test_settings_of_wandb_in_a_run_folder_are_refused(tmp_path, name):
     (tmp_path / name).mkdir()
     (tmp_path / name / "settings").write_text("[default]\nbase_url = http://theirs\n")
     with pytest.raises(ValueError, match=r"^resume must hold no settings of W&B, got "):
-        foreign.check_folder(tmp_path, "resume")
+        untrusted.check_folder(tmp_path, "resume")
 
 
 def test_what_a_terminal_would_obey_is_written_out():
     hostile = "a\x1b]0;title\x07b\x1b[2Jc\rd\x9b1md\u202ee\x00 http://me:hunter2@host"
-    shown = foreign.printable(hostile)
+    shown = untrusted.printable(hostile)
     assert shown == r"a\x1b]0;title\x07b\x1b[2Jc\rd\x9b1md\u202ee\x00 http://me:***@host"
     kept = "tabs\tand\nlines, ü, 漢, ±, 😀"
-    assert foreign.printable(kept) == kept
+    assert untrusted.printable(kept) == kept

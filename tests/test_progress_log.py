@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from kdexp import pace
+from kdexp import progress_log
 from kdexp.config.compose import compose
 from kdexp.experiment.run import run
 from kdexp.sweeps import progress
@@ -20,12 +20,12 @@ from kdexp.training import epoch_table
 def clock(monkeypatch):
     """Four seconds pass between two looks at the clock."""
     seconds = iter(range(0, 4000, 4))
-    monkeypatch.setattr(pace, "time", SimpleNamespace(monotonic=lambda: float(next(seconds))))
+    monkeypatch.setattr(progress_log, "time", SimpleNamespace(monotonic=lambda: float(next(seconds))))
 
 
 def test_a_line_every_ten_seconds_with_how_many_are_done(clock, caplog):
     caplog.set_level(logging.INFO, "kdexp")
-    assert list(pace.paced(range(10), "measuring")) == list(range(10))
+    assert list(progress_log.paced(range(10), "measuring")) == list(range(10))
     assert caplog.messages == [f"measuring: {done} batches" for done in (2, 5, 8)]
 
 
@@ -33,7 +33,7 @@ def test_a_line_every_ten_seconds_with_how_many_are_done(clock, caplog):
     ("seconds", "said"), [(4.24, "4.2 s"), (200, "3 min 20 s"), (7500, "2 h 5 min"), (59.7, "1 min 0 s")]
 )
 def test_a_time_for_people(seconds, said):
-    assert pace.duration(seconds) == said
+    assert progress_log.duration(seconds) == said
 
 
 def test_inside_a_long_epoch_a_training_says_how_far_it_is(tmp_path, caplog, monkeypatch):
@@ -66,10 +66,10 @@ def test_a_sweep_says_what_its_jobs_do_where_nothing_else_is_said(tmp_path, caps
 
 def test_what_takes_long_is_said_and_what_is_quick_is_not(monkeypatch, caplog):
     caplog.set_level(logging.INFO, "kdexp")
-    with pace.said_meanwhile("quick"):
+    with progress_log.said_meanwhile("quick"):
         pass
-    monkeypatch.setattr(pace, "_PATIENCE_SECONDS", 0.01)
-    with pace.said_meanwhile("long"):
+    monkeypatch.setattr(progress_log, "_PATIENCE_SECONDS", 0.01)
+    with progress_log.said_meanwhile("long"):
         while not caplog.messages:
             time.sleep(0.01)
     assert set(caplog.messages) == {"long"}

@@ -11,9 +11,9 @@ from torch import Tensor
 from kdexp.contracts import Batch, Split, Splits
 from kdexp.data import loaders
 from kdexp.data.batch_order import ALONE, BatchOrder
-from kdexp.data.loaders import Epochs, Prepared, SampleStream, StreamLoader, TensorLoader, move_to
+from kdexp.data.loaders import Epochs, Prepared, StreamedDataset, StreamLoader, TensorLoader, move_to
 from kdexp.data.splits import stratified_order
-from kdexp.data.stateless_rng import Stream
+from kdexp.data.stateless_rng import RngStream
 
 Transform = Callable[..., Batch]
 """See `kdexp.data.augment`."""
@@ -108,7 +108,7 @@ class DataModule(pl.LightningDataModule):
         limit = trainer.limit_val_batches
         if isinstance(limit, float) and limit == 1:  # all of them; an int is a number of batches
             return None
-        return stratified_order(self.splits.val.target, 0, Stream.SAMPLE)
+        return stratified_order(self.splits.val.target, 0, RngStream.SAMPLE)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Bring a batch to the device."""
@@ -210,7 +210,7 @@ class DataModule(pl.LightningDataModule):
             "generator": torch.Generator(),
         }
         # With batch_size=None the sampler's items, here whole batches, are what the dataset is asked for.
-        return StreamLoader(SampleStream(split), sampler=batches, batch_size=None, **options)
+        return StreamLoader(StreamedDataset(split), sampler=batches, batch_size=None, **options)
 
     def _on(self, inputs: Tensor, device: torch.device) -> Tensor:
         """The samples on a device, brought there once for all splits and loaders."""

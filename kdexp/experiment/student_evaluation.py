@@ -14,11 +14,11 @@ from kdexp.experiment.data import new_curves, new_metrics
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.networks import deployed, description
 from kdexp.metrics.evaluate import evaluate
-from kdexp.metrics.roc import CurveData
-from kdexp.pace import paced
+from kdexp.metrics.roc_and_confusion import RocAndConfusion
+from kdexp.progress_log import paced
 from kdexp.teacher.cached_outputs import SplitName, TeacherOutputCache
 from kdexp.teacher.teacher import Teacher
-from kdexp.training.fit import Fitted
+from kdexp.training.fit import FitResult
 from kdexp.weights import load_weights, save_weights
 
 _Evaluated = Literal["val", "test"]
@@ -26,8 +26,8 @@ EVALUATED: tuple[_Evaluated, ...] = ("val", "test")
 
 
 def evaluate_student(
-    experiment: Experiment, record: dict[str, Any], fitted: Fitted, folder: Path, splits: Sequence[_Evaluated]
-) -> CurveData | None:
+    experiment: Experiment, record: dict[str, Any], fitted: FitResult, folder: Path, splits: Sequence[_Evaluated]
+) -> RocAndConfusion | None:
     """Metrics of the best and of the last epoch on each split, in full precision, by this process alone.
 
     Args:

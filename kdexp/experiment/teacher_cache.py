@@ -13,7 +13,7 @@ from kdexp.config.compose import plain
 from kdexp.config.identity import fingerprint
 from kdexp.experiment.data import Data
 from kdexp.experiment.keys import outputs_key
-from kdexp.teacher.cache_store import folder_of, make_room
+from kdexp.teacher.cache_folders import folder_of, make_room
 from kdexp.teacher.cached_outputs import SplitName, TeacherOutputCache
 from kdexp.teacher.output_codec import ALL_CLASSES, TOP_K, OutputCodec
 from kdexp.teacher.teacher import Teacher
