@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 
 from kdexp.config import trust
 from kdexp.config.compose import plain
-from kdexp.config.identity import has_attack, is_attacked
+from kdexp.config.identity import Identity, has_attack
 from kdexp.config.objects import target
 from kdexp.config.require import missing_values, require
 from kdexp.data.settings import check_classes
@@ -45,7 +45,9 @@ def check_values(config: Any) -> None:
     check_distillation(config)
     check_trainer(config.trainer, config.optimizer)
     check_rate("optimizer", config.optimizer)
-    check_monitor("trainer.monitor", config.trainer.get("monitor"), config.dataset, attacked=is_attacked(config))
+    check_monitor(
+        "trainer.monitor", config.trainer.get("monitor"), config.dataset, attacked=Identity(config).is_attacked
+    )
     dataset = config.dataset
     require(
         dataset.task in ("multiclass", "binary", "multilabel"),

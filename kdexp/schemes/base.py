@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdexp.config import trust
-from kdexp.config.identity import is_control
+from kdexp.config.identity import Identity
 from kdexp.config.require import require
 from kdexp.data.settings import Dataset
 
@@ -153,7 +153,7 @@ def scheme_of_run(values: Mapping[str, Any]) -> Scheme:
     Args:
         values: its configuration, in plain values.
     """
-    return Scheme() if is_control(values) else scheme_of(values["scheme"])
+    return Scheme() if Identity(values).is_control else scheme_of(values["scheme"])
 
 
 def steps(values: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

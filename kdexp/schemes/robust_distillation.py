@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from kdexp.config.identity import is_control
+from kdexp.config.identity import Identity
 from kdexp.config.require import require
 from kdexp.schemes.adversarial import AdversarialDistiller, AdversarialScheme, Terms
 from kdexp.training.terms import weighted_term
@@ -19,7 +19,7 @@ class RobustDistillation(AdversarialScheme):
     def check_run(self, config: Any, teachers: Mapping[str, Any]) -> None:
         """Check that there is a teacher whose outputs are not cached: attacked samples are always new."""
         super().check_run(config, teachers)
-        if is_control(config):
+        if Identity(config).is_control:
             return
         rule = f"must be one that needs a teacher with scheme={self.name}"
         require(bool(teachers), "loss", rule, config.loss["_target_"])
