@@ -26,6 +26,8 @@ STATUSES = ("running", "completed", "pruned", "failed", "oom", "diverged", "inte
 """In the file ``running`` stays behind when a process dies without a chance to say so; `read` calls that ``killed``."""
 Record: TypeAlias = Mapping[str, Any]
 """What a JSON file holds, or a part of it: a results.json, a robustness.json, a job in a sweep's index."""
+Results: TypeAlias = dict[str, Any]
+"""What results.json will hold, while a run adds to it."""
 _LINE_BREAK = re.compile(r"\n\s*")
 LOCK = ".lock"
 

@@ -156,8 +156,8 @@ def train(settings: Sequence[str], seed: int) -> list[dict[str, float]]:
     from omegaconf import OmegaConf
 
     from kdexp.config.compose import compose, plain
-    from kdexp.experiment.data import new_metrics
     from kdexp.experiment.experiment import Experiment
+    from kdexp.experiment.new_metrics import new_metrics
     from kdexp.metrics.evaluate import evaluate
     from kdexp.training.fit import ignore_known_warnings
     from kdexp.training.lightning_internals import use_fast_epoch_loop
@@ -183,7 +183,7 @@ def train(settings: Sequence[str], seed: int) -> list[dict[str, float]]:
                     for name, value in evaluate(
                         module.student,
                         data.student.eval_batches(split, "cpu"),
-                        new_metrics(config.dataset, data.student, split),
+                        new_metrics(data, split),
                     ).items()
                 }
                 for split in ("val", "test")

@@ -14,7 +14,6 @@ import torch
 from torch.nn import functional as F
 
 from kdexp.config.compose import compose
-from kdexp.experiment.data import Data
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.networks import build_network, is_channels_last
 from kdexp.teacher.teacher import Teacher
@@ -81,7 +80,7 @@ class Work:
             f"dataset.source.train_samples={samples}", f"dataset.val_fraction={val / samples}", *settings,
         ]  # fmt: skip
         self.config = self.composed()
-        self.data = Data(self.config)
+        self.data = Experiment(self.config).data
         torch.manual_seed(0)
         networks = [build_network(self.config.teacher, "teacher", self.config.dataset)]
         self.teacher = Teacher(networks, task="multiclass")
@@ -93,7 +92,7 @@ class Work:
     def kdexp(self, *more: str, alone: bool = False) -> float:
         """Seconds from the first step to the last, of one epoch unless more are set; a cache is filled before."""
         config = self.composed(*more, *(["alpha=1"] if alone else []))
-        data = Data(config) if more else self.data
+        data = Experiment(config).data if more else self.data
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
         teacher = None if alone else self.teacher
         experiment = Experiment(config)

@@ -135,11 +135,13 @@ def one_line(error: BaseException) -> str:
 
 
 def plain(node: object) -> Any:
-    """A configuration or a part of it as plain dicts, lists and numbers, resolved.
+    """A configuration or a part of it as plain dicts, lists and numbers, resolved; such are returned as they are.
 
     Raises:
         ValueError: a value that must be given is missing, or an interpolation does not resolve.
     """
+    if isinstance(node, dict | list):
+        return node
     try:
         return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:

@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from kdexp.config import trust
 from kdexp.config.compose import plain
 from kdexp.config.require import Values
@@ -12,7 +10,7 @@ from kdexp.config.require import Values
 
 def instantiate(node: Values, slot: str, *args: object) -> Any:
     """Call what a part of a configuration names: see `kdexp.config.trust.build`."""
-    return trust.build(plain(node) if OmegaConf.is_config(node) else node, slot, *args)
+    return trust.build(plain(node), slot, *args)
 
 
 def target(node: Values, slot: str) -> Callable[..., object]:

@@ -1,20 +1,21 @@
 """Whether a run's data and files are still what they were."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from kdexp import results
 from kdexp.config.compose import one_line
+from kdexp.config.require import Values
 from kdexp.experiment.members import teacher_files
+from kdexp.results import Record
 from kdexp.schemes.base import steps
 from kdexp.schemes.prior_run_settings import folder
 
 log = logging.getLogger(__name__)
 
 
-def data_digest(values: Mapping[str, Any]) -> str:
+def data_digest(values: Values) -> str:
     """Digest of the data that an experiment would load now, see `kdexp.data.content.of_settings`.
 
     Args:
@@ -25,9 +26,7 @@ def data_digest(values: Mapping[str, Any]) -> str:
     return of_settings(values["dataset"]["source"], Path(values["store_dir"]))
 
 
-def what_changed(
-    found: Mapping[str, Any], values: Mapping[str, Any], digest: Callable[[Mapping[str, Any]], str] = data_digest
-) -> str:
+def what_changed(found: Record, values: Values, digest: Callable[[Values], str] = data_digest) -> str:
     """What a run was made of that is another thing now, though its settings are the same: files may be replaced.
 
     Args:
@@ -60,8 +59,6 @@ def what_changed(
     return ""
 
 
-def _has_other_data(
-    found: Mapping[str, Any], values: Mapping[str, Any], digest: Callable[[Mapping[str, Any]], str]
-) -> bool:
+def _has_other_data(found: Record, values: Values, digest: Callable[[Values], str]) -> bool:
     # An older kdexp's run has no digest, nor has one that ended before it had read its data.
     return found.get("data_content") is not None and results.has_other_data(found, digest(values))

@@ -77,8 +77,8 @@ def _check_networks(config: Any) -> None:
     dataset, members = config.dataset, possible_teachers(config)
     for name, teacher in members.items():
         check_teacher(name, teacher)
-        attacked = has_attack(teacher.recipe.get("scheme"))
-        check_monitor(f"{name}.recipe.monitor", teacher.recipe.get("monitor"), dataset, attacked=attacked)
+        attacked = has_attack(teacher["recipe"].get("scheme"))
+        check_monitor(f"{name}.recipe.monitor", teacher["recipe"].get("monitor"), dataset, attacked=attacked)
     for name, network in {"student": config.student, **members}.items():
         require(
             network.num_classes == dataset.num_outputs,
@@ -91,7 +91,7 @@ def _check_networks(config: Any) -> None:
 def _check_schemes(config: Any) -> None:
     """The run's, and those of the recipes by which its teachers are trained."""
     schemes = {"scheme": config.scheme} | {
-        f"{name}.recipe.scheme": each.recipe.get("scheme") for name, each in possible_teachers(config).items()
+        f"{name}.recipe.scheme": each["recipe"].get("scheme") for name, each in possible_teachers(config).items()
     }
     chosen = {setting: scheme_of(plain(scheme), setting) for setting, scheme in schemes.items() if scheme}
     for setting, scheme in chosen.items():

@@ -1,25 +1,25 @@
-"""An experiment's data, and metrics that fit them."""
+"""An experiment's data."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from omegaconf import DictConfig
 from torch import Tensor
 
 from kdexp.config import quick
 from kdexp.config.compose import plain
 from kdexp.config.objects import instantiate
-from kdexp.contracts import UNLABELED, Source, Splits
+from kdexp.config.require import Values
+from kdexp.contracts import UNLABELED, Source, Splits, Task
 from kdexp.data.class_sampling import class_shares
 from kdexp.data.content import of_source
 from kdexp.data.data_module import DataModule
 from kdexp.data.inferred import take
+from kdexp.data.settings import Augment, Dataset
 from kdexp.data.splits import few_of_each_class, make_splits, samples_per_class
-from kdexp.metrics.classification import Metrics
-from kdexp.metrics.roc_and_confusion import RocAndConfusionMetric
 
 # What a student's data have from the data set, and a teacher's from its recipe.
 _OF_SUBSET = (
@@ -37,34 +37,52 @@ class Data:
     """The data set of an experiment, loaded once and split as the student or a teacher's recipe needs it.
 
     Args:
-        config: the experiment's.
+        dataset: its settings.
+        augment: the student's.
+        limit_train_batches: the student's, a number of them or a fraction.
+        seed: the student's.
+        store_dir: where the digest of its content is remembered.
+        is_quick: whether few samples are taken.
         like: the same data set, loaded for an experiment with another order or augmentation.
+
+    Attributes:
+        task: what the targets mean.
+        num_outputs: of a network for them.
+        student: the data as the student sees them.
     """
 
-    def __init__(self, config: DictConfig, like: "Data | None" = None) -> None:
-        self._config, self._store_dir = config.dataset, config.store_dir
-        self._is_quick = bool(config.quick)
-        self._like = like
-        self._source: Source = like._source if like is not None else take(plain(config.dataset.source))
-        dataset = config.dataset
+    def __init__(
+        self,
+        dataset: Dataset,
+        augment: Augment,
+        *,
+        limit_train_batches: int | float | None,
+        seed: int,
+        store_dir: str,
+        is_quick: bool,
+        like: "Data | None" = None,
+    ) -> None:
+        self._dataset, self._store_dir, self._is_quick, self._like = dataset, store_dir, is_quick, like
+        self.task, self.num_outputs = cast(Task, dataset.task), dataset.num_outputs  # as they were checked
+        self._source: Source = like._source if like is not None else take(plain(dataset.source))
         self._check_classes()
-        limit = config.trainer.limit_train_batches
-        shares = class_shares(dataset.resample, task=dataset.task, num_classes=dataset.num_classes)
+        limit = limit_train_batches
+        shares = class_shares(dataset.resample, task=self.task, num_classes=dataset.num_classes)
         self.student = self._module(
-            dataset,
             self._splits(),
-            config.augment,
+            augment.transforms,
+            (dataset.mean, dataset.std),
             dataset.batch_size,
-            config.seed,
-            shares=shares,
-            views=config.augment.views,
-            augment_seed=config.augment.seed,
+            seed,
             batches=max(quick.TRAIN_BATCHES, limit if isinstance(limit, int) else 0),
+            shares=shares,
+            views=augment.views,
+            augment_seed=augment.seed,
         )
         if like is not None:
             self.student.resident = like.student.resident
 
-    def for_teacher(self, teacher: DictConfig, setting: str = "teacher") -> DataModule:
+    def for_teacher(self, teacher: Values, setting: str = "teacher") -> DataModule:
         """The data as a teacher's recipe sees them: the same val and test, its own share, noise and augmentation.
 
         A sample whose label is hidden from the teacher has nothing to teach it and is left out.
@@ -82,28 +100,30 @@ class Data:
             named = re.sub(rf"^dataset\.(?=({'|'.join(_OF_RECIPE)})\b)", f"{setting}.recipe.", str(error))
             raise ValueError(re.sub(r"^dataset\.(?=(mean|std)\b)", f"{setting}.", named)) from error
 
-    def _for_teacher(self, teacher: DictConfig) -> DataModule:
-        recipe = teacher.recipe
+    def _for_teacher(self, teacher: Values) -> DataModule:
+        recipe = teacher["recipe"]
         splits = self._splits(**{name: recipe[name] for name in _OF_SUBSET})
         labels = splits.train.target
         known = labels.view(len(labels), -1)[:, 0] != UNLABELED
         train = replace(splits.train, target=labels[known], index=splits.train.index[known])
         splits = replace(splits, train=train)
-        return self._module(teacher, splits, recipe.get("augment"), recipe.batch_size, recipe.seed)
+        transforms = recipe["augment"]["transforms"] if recipe.get("augment") else []
+        statistics = (teacher["mean"], teacher["std"])
+        return self._module(splits, transforms, statistics, recipe["batch_size"], recipe["seed"])
 
     @property
     def classes(self) -> list[str] | None:
         """Names of the classes by number: the data's own, or those of the configuration; None where neither has any."""
-        names = self._source.classes or self._config.classes
+        names = self._source.classes or self._dataset.classes
         return None if names is None else list(names)
 
     def samples_per_class(self, target: Tensor) -> dict[str, int]:
         """How many of these samples each class has, by its name; of multi-label data, how many each label has."""
-        counts = samples_per_class(target, self._config.task, self._config.num_classes).tolist()
+        counts = samples_per_class(target, self.task, self._dataset.num_classes).tolist()
         return dict(zip(self.classes or map(str, range(len(counts))), counts, strict=True))
 
     def _check_classes(self) -> None:
-        own, typed = self._source.classes, self._config.classes
+        own, typed = self._source.classes, self._dataset.classes
         if own is not None and typed is not None and list(own) != list(typed):
             raise ValueError(f"dataset.classes must be null or the names in the data, {list(own)}, got {list(typed)}")
 
@@ -115,62 +135,48 @@ class Data:
         return of_source(self._source, Path(self._store_dir))
 
     def _splits(self, **changed: Any) -> Splits:
-        given = {name: self._config[name] for name in _OF_SUBSET} | changed
+        given = {name: getattr(self._dataset, name) for name in _OF_SUBSET} | changed
         return make_splits(
             self._source,
-            task=self._config.task,
-            num_classes=self._config.num_classes,
-            input_shape=list(self._config.input_shape),
-            val_fraction=self._config.val_fraction,
-            split_seed=self._config.split_seed,
+            task=self.task,
+            num_classes=self._dataset.num_classes,
+            input_shape=list(self._dataset.input_shape),
+            val_fraction=self._dataset.val_fraction,
+            split_seed=self._dataset.split_seed,
             **given,
         )
 
     def _module(
         self,
-        statistics: Any,
         splits: Splits,
-        augment: Any,
+        transforms: Sequence[Values],
+        statistics: tuple[Sequence[float], Sequence[float]],
         batch_size: int,
         seed: int,
+        *,
         batches: int = quick.TRAIN_BATCHES,
-        **more: Any,
+        shares: Sequence[float] | None = None,
+        views: int | None = None,
+        augment_seed: int | None = None,
     ) -> DataModule:
+        mean, std = statistics
         if self._is_quick:
             most = batches * batch_size
-            if self._config.resample:  # it wants every class, and what has no label counts as one
-                most = max(most, self._config.num_classes + 1)
+            if self._dataset.resample:  # it wants every class, and what has no label counts as one
+                most = max(most, self._dataset.num_classes + 1)
             counts = {"train": most, "val": quick.EVALUATED, "test": quick.EVALUATED}
             splits = Splits(**{name: few_of_each_class(getattr(splits, name), n) for name, n in counts.items()})
         return DataModule(
             splits,
-            augment=[instantiate(transform, "transform") for transform in (augment.transforms if augment else [])],
-            mean=list(statistics.mean),
-            std=list(statistics.std),
+            augment=[instantiate(transform, "transform") for transform in transforms],
+            mean=list(mean),
+            std=list(std),
             batch_size=batch_size,
-            eval_batch_size=self._config.eval_batch_size,
-            drop_last=self._config.drop_last,
+            eval_batch_size=self._dataset.eval_batch_size,
+            drop_last=self._dataset.drop_last,
             seed=seed,
-            num_workers=self._config.num_workers,
-            **more,
+            augment_seed=augment_seed,
+            views=views,
+            num_workers=self._dataset.num_workers,
+            shares=shares,
         )
-
-
-def new_metrics(
-    dataset: DictConfig, module: DataModule, split: str, *, fidelity: bool = False, alone: bool = True
-) -> Metrics:
-    """Metrics for one split; ``alone`` for an evaluation that only one rank does."""
-    return Metrics(
-        dataset.task,
-        dataset.num_outputs,
-        samples=len(getattr(module.splits, split)),
-        fidelity=fidelity,
-        sync_on_compute=not alone,
-    )
-
-
-def new_curves(dataset: DictConfig, module: DataModule) -> RocAndConfusionMetric:
-    """ROC curves and confusion matrix of the test split, for an evaluation that only one rank does."""
-    return RocAndConfusionMetric(
-        dataset.task, dataset.num_outputs, samples=len(module.splits.test), sync_on_compute=False
-    )

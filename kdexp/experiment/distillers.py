@@ -5,9 +5,9 @@ from torch import nn
 
 from kdexp.config.identity import Identity
 from kdexp.config.objects import instantiate
-from kdexp.data.data_module import DataModule
-from kdexp.experiment.data import new_metrics
+from kdexp.experiment.data import Data
 from kdexp.experiment.losses import annealed
+from kdexp.experiment.new_metrics import new_metrics
 from kdexp.metrics import monitor
 from kdexp.metrics.classification import Metrics
 from kdexp.schemes.base import Scheme, SchemeContext
@@ -20,7 +20,7 @@ def build_distiller(
     scheme: Scheme,
     context: SchemeContext,
     learner: nn.Module,
-    data: DataModule,
+    data: Data,
     soft_loss: Term | None,
 ) -> Distiller:
     """The student's training as configured.
@@ -30,25 +30,25 @@ def build_distiller(
         scheme: the experiment's.
         context: what only some schemes' training takes.
         learner: the student.
-        data: the student's.
-        soft_loss: see `kdexp.experiment.experiment.Losses`.
+        data: the experiment's.
+        soft_loss: see `kdexp.experiment.losses.Losses`.
     """
     training = scheme.distiller(context)(
         learner,
         instantiate(config.optimizer, "optimizer"),
-        task=config.dataset.task,
-        num_outputs=config.dataset.num_outputs,
+        task=data.task,
+        num_outputs=data.num_outputs,
         soft_loss=soft_loss,
         alpha=annealed(config.alpha, config.alpha_schedule),
         temperature=annealed(config.temperature, config.temperature_schedule),
         scheduler=instantiate(config.scheduler, "scheduler"),
         label_smoothing=config.label_smoothing,
         seed=config.seed,
-        val_metrics=new_metrics(config.dataset, data, "val", fidelity=context.teacher is not None, alone=False),
+        val_metrics=new_metrics(data, "val", fidelity=context.teacher is not None, alone=False),
         train_metrics=Metrics(
-            config.dataset.task,
-            config.dataset.num_outputs,
-            samples=len(data.splits.train),
+            data.task,
+            data.num_outputs,
+            samples=len(data.student.splits.train),
             accuracy_only=not config.trainer.full_train_metrics,
         ),
         gradient_stats_every_n_steps=config.trainer.gradient_stats_every_n_steps,

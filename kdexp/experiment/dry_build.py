@@ -3,17 +3,18 @@
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig
 from pytorch_lightning.strategies import StrategyRegistry
 from torch import nn
 
 from kdexp.config.objects import instantiate
+from kdexp.config.require import Values
 from kdexp.config.suggest import did_you_mean
-from kdexp.experiment.data import new_metrics
+from kdexp.data.settings import Dataset
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.losses import term
 from kdexp.experiment.members import has_soft_term
 from kdexp.experiment.networks import build_network
+from kdexp.experiment.new_metrics import new_metrics
 
 
 def dry_build(experiment: Experiment) -> None:
@@ -32,12 +33,13 @@ def dry_build(experiment: Experiment) -> None:
             f"{did_you_mean(config.trainer.strategy, strategies)}"
         )
     learner = experiment.new_student(pretrained=None)
-    _dry_build_recipe(config, "")
+    _dry_build_recipe(config.optimizer, config.scheduler, "")
     if has_soft_term(config):
         _try_loss(term(config.loss).loss, config.dataset)
     for setting, member in experiment.members.items():
-        if member.weights == "auto":
-            _dry_build_recipe(member.recipe, f"{setting}.recipe.")
+        if member["weights"] == "auto":
+            recipe = member["recipe"]
+            _dry_build_recipe(recipe["optimizer"], recipe["scheduler"], f"{setting}.recipe.")
     if config.feature_loss:
         setting, member = experiment.one_teacher
         frozen = build_network(member, setting, config.dataset)
@@ -74,17 +76,17 @@ def refuse_undefined_monitor(experiment: Experiment) -> None:
         ValueError: an AUC where a single class occurs.
     """
     chosen_by = {"trainer.monitor": experiment.config.trainer.get("monitor")}
-    chosen_by |= {f"{name}.recipe.monitor": each.recipe.get("monitor") for name, each in experiment.members.items()}
+    chosen_by |= {f"{name}.recipe.monitor": each["recipe"].get("monitor") for name, each in experiment.members.items()}
     for setting, value in chosen_by.items():
         if value == "val/auc" and not _has_auc(experiment):
             raise ValueError(f"{setting} must be defined on val, got val/auc, and only one class there")
 
 
 def _has_auc(experiment: Experiment) -> bool:
-    dataset, module = experiment.config.dataset, experiment.data.student
-    any_logits = new_metrics(dataset, module, "val")
-    for part in torch.split(module.splits.val.target, 4096):
-        any_logits.update(torch.zeros(len(part), dataset.num_outputs), part)
+    data = experiment.data
+    any_logits = new_metrics(data, "val")
+    for part in torch.split(data.student.splits.val.target, 4096):
+        any_logits.update(torch.zeros(len(part), data.num_outputs), part)
     return "auc" in any_logits.compute()
 
 
@@ -105,10 +107,11 @@ def refuse_single_samples(experiment: Experiment) -> None:
     for setting, member in experiment.teachers_to_be_trained().items():
         if data.for_teacher(member, setting).smallest_batch <= 1:
             built = build_network(member, setting, config.dataset)
-            _refuse_single_samples(built, f"{setting}.recipe.batch_size", member.recipe.batch_size, config.dataset)
+            size = member["recipe"]["batch_size"]
+            _refuse_single_samples(built, f"{setting}.recipe.batch_size", size, config.dataset)
 
 
-def _refuse_single_samples(built: nn.Module, setting: str, size: int, dataset: DictConfig) -> None:
+def _refuse_single_samples(built: nn.Module, setting: str, size: int, dataset: Dataset) -> None:
     try:
         with torch.no_grad():
             built.train()(torch.zeros(1, *dataset.input_shape))
@@ -117,7 +120,7 @@ def _refuse_single_samples(built: nn.Module, setting: str, size: int, dataset: D
         raise ValueError(f"{setting} {rule}, got {size}") from error
 
 
-def _try_loss(soft_loss: nn.Module, dataset: DictConfig) -> None:
+def _try_loss(soft_loss: nn.Module, dataset: Dataset) -> None:
     """Call a loss once: what it refuses or warns of (two classes, say) is known now."""
     logits = torch.randn(2, 4, dataset.num_outputs)
     target = torch.zeros(4, dtype=torch.int64)
@@ -126,11 +129,11 @@ def _try_loss(soft_loss: nn.Module, dataset: DictConfig) -> None:
     soft_loss(logits[0], logits[1], target)
 
 
-def _dry_build_recipe(recipe: DictConfig, prefix: str) -> None:
+def _dry_build_recipe(optimizer: Values, scheduler: Values, prefix: str) -> None:
     setting = f"{prefix}optimizer"
     try:
-        optimizer = instantiate(recipe.optimizer, "optimizer")([nn.Parameter(torch.zeros(1))])
+        built = instantiate(optimizer, "optimizer")([nn.Parameter(torch.zeros(1))])
         setting = f"{prefix}scheduler"
-        instantiate(recipe.scheduler, "scheduler")(optimizer, total_steps=10)
+        instantiate(scheduler, "scheduler")(built, total_steps=10)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{setting}: {error}") from error

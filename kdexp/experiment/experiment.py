@@ -1,10 +1,9 @@
 """What a configuration becomes: data, teacher, student, losses, the training; each made when it is first wanted."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -12,40 +11,19 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from kdexp.config.compose import compose, plain
-from kdexp.contracts import TeacherStudentPair
-from kdexp.experiment import losses, networks
+from kdexp.config.require import Values
+from kdexp.data.settings import Dataset
+from kdexp.experiment import networks
 from kdexp.experiment.data import Data
 from kdexp.experiment.distillers import build_distiller
+from kdexp.experiment.losses import Losses, feature_terms, term, train_labels
 from kdexp.experiment.members import has_soft_term, teachers
-from kdexp.experiment.teacher_cache import teacher_cache
-from kdexp.experiment.teacher_eval_outputs import TeacherMemory
+from kdexp.experiment.teacher_cache import TeacherMemory, teacher_cache
 from kdexp.experiment.teachers import Teachers
 from kdexp.schemes.base import Scheme, SchemeContext, scheme_of_run
 from kdexp.teacher.cached_outputs import TeacherOutputCache
 from kdexp.teacher.teacher import Teacher
 from kdexp.training.distiller import Distiller
-from kdexp.training.terms import Term
-
-
-@dataclass(frozen=True)
-class Losses:
-    """The terms of the student's loss besides the hard one.
-
-    Attributes:
-        soft: that of conf/loss; None for a control and for training on adversarial examples alone.
-        features: feature distillation losses by name, with their adapters.
-    """
-
-    soft: Term | None = None
-    features: dict[str, Term] = field(default_factory=dict)
-
-    @property
-    def teacher_paths(self) -> list[str]:
-        """Module paths of the teacher's features that the losses read."""
-        paths: list[str] = []
-        for term in self.features.values():
-            paths += cast(Sequence[str], term.loss.teacher_paths)
-        return paths
 
 
 class Experiment:
@@ -58,13 +36,13 @@ class Experiment:
         may_train_teacher: whether a teacher that is to be trained, and is not in the store yet, is trained now.
     """
 
-    def __init__(self, config: Mapping[str, Any] | DictConfig, *, may_train_teacher: bool = True) -> None:
+    def __init__(self, config: Values, *, may_train_teacher: bool = True) -> None:
         self.config = config if isinstance(config, DictConfig) else OmegaConf.create(dict(config))
         self._may_train_teacher = may_train_teacher
         self._state_of_losses: torch.Tensor | None = None
 
     @classmethod
-    def compose(cls, *overrides: str, output_dir: str | Path = "outputs", **places: Any) -> "Experiment":
+    def compose(cls, *overrides: str, output_dir: str | Path = "outputs", **places: str | Path) -> "Experiment":
         """The experiment that ``kdexp-train OVERRIDES`` would run.
 
         Args:
@@ -75,12 +53,12 @@ class Experiment:
         Raises:
             ValueError: an unknown option or key, or a value of the wrong type.
         """
-        return cls(compose(overrides, output_dir=output_dir, **places))
+        return cls(compose(overrides, "train", output_dir=output_dir, **places))
 
     @cached_property
-    def values(self) -> dict[str, Any]:
+    def values(self) -> Values:
         """The configuration as plain values."""
-        found: dict[str, Any] = plain(self.config)
+        found: Values = plain(self.config)
         return found
 
     @cached_property
@@ -94,14 +72,32 @@ class Experiment:
         return scheme_of_run(self.values)
 
     @cached_property
-    def members(self) -> dict[str, DictConfig]:
+    def members(self) -> dict[str, Values]:
         """The setting and the configuration of each teacher: none for a control, several for an ensemble."""
         return teachers(self.config)
 
     @cached_property
     def data(self) -> Data:
         """The data set, loaded and split."""
-        return Data(self.config)
+        return self.new_data(self.config.dataset)
+
+    def new_data(self, dataset: Dataset, like: Data | None = None) -> Data:
+        """A data set, loaded, split and augmented as the student's.
+
+        Args:
+            dataset: its settings.
+            like: the same data set, loaded for an experiment with another order or augmentation.
+        """
+        config = self.config
+        return Data(
+            dataset,
+            config.augment,
+            limit_train_batches=config.trainer.limit_train_batches,
+            seed=config.seed,
+            store_dir=config.store_dir,
+            is_quick=config.quick,
+            like=like,
+        )
 
     @cached_property
     def teacher(self) -> Teacher | None:
@@ -125,7 +121,7 @@ class Experiment:
         built = every.networks()
         return kind(
             built,
-            task=self.config.dataset.task,
+            task=self.data.task,
             data=(list(self.config.dataset.mean), list(self.config.dataset.std)),
             expects=every.input_statistics(built),
             precision=self.config.teacher.precision,
@@ -133,9 +129,12 @@ class Experiment:
 
     @cached_property
     def _teachers(self) -> Teachers:
-        return Teachers(self.config, self.members, self.data, self.device)
+        config = self.config
+        return Teachers(
+            self.members, self.data, config.dataset, config.trainer, config.store_dir, config.quick, self.device
+        )
 
-    def teachers_to_be_trained(self) -> dict[str, DictConfig]:
+    def teachers_to_be_trained(self) -> dict[str, Values]:
         """The setting and the configuration of each teacher that is to be trained and is not in the store yet."""
         return self._teachers.to_be_trained()
 
@@ -189,7 +188,7 @@ class Experiment:
         return networks.with_weights(self.new_student(), weights, setting)
 
     @property
-    def one_teacher(self) -> tuple[str, DictConfig]:
+    def one_teacher(self) -> tuple[str, Values]:
         """The setting and the configuration of the one teacher that feature losses read.
 
         Raises:
@@ -220,10 +219,9 @@ class Experiment:
         return built
 
     @property
-    def peer_settings(self) -> dict[str, DictConfig]:
+    def peer_settings(self) -> Mapping[str, Values]:
         """The configuration of each network that learns along, by its name."""
-        wanted = self.scheme.peer_settings(self.values["student"])
-        return {name: OmegaConf.create(dict(settings)) for name, settings in wanted.items()}
+        return self.scheme.peer_settings(self.values["student"])
 
     @cached_property
     def losses(self) -> Losses:
@@ -233,22 +231,21 @@ class Experiment:
         learner, _ = self.student, self.peers
         assert self._state_of_losses is not None
         torch.set_rng_state(self._state_of_losses)
-        features = {}
+        found = Losses()
         if frozen is not None:
-            labels = losses.train_labels(self.data.student.splits)
-            features = self.new_feature_losses(learner, frozen.networks[0], labels)
-        soft = losses.term(self.config.loss) if has_soft_term(self.config) else None
-        return Losses(soft, features)
+            labels = train_labels(self.data.student.splits)
+            found = self.new_feature_losses(learner, frozen.networks[0], labels)
+        return replace(found, soft=term(self.config.loss)) if has_soft_term(self.config) else found
 
     def _losses_of_shapes(self) -> Losses:
         """`losses`, or others of the same shapes where the student is not wanted: nothing is downloaded for it."""
         if "losses" in vars(self):
             return self.losses
         assert self.teacher is not None
-        learner, labels = self.new_student(self.teacher), losses.train_labels(self.data.student.splits)
-        return Losses(features=self.new_feature_losses(learner, self.teacher.networks[0], labels))
+        learner, labels = self.new_student(self.teacher), train_labels(self.data.student.splits)
+        return self.new_feature_losses(learner, self.teacher.networks[0], labels)
 
-    def new_feature_losses(self, learner: nn.Module, frozen: nn.Module, labels: torch.Tensor) -> dict[str, Term]:
+    def new_feature_losses(self, learner: nn.Module, frozen: nn.Module, labels: torch.Tensor) -> Losses:
         """The feature losses, with their adapters and weights.
 
         Args:
@@ -262,15 +259,15 @@ class Experiment:
             networks.side_of("student", self.config.student, learner, shape),
             networks.side_of(setting, member, frozen, shape),
         )
-        pair = TeacherStudentPair(*sides, labels, self.config.dataset.num_outputs)
-        return {name: losses.term(loss, pair) for name, loss in self.config.feature_loss.items()}
+        terms = feature_terms(self.config.feature_loss, sides, labels, self.config.dataset.num_outputs)
+        return Losses(features=terms)
 
     @cached_property
     def distiller(self) -> Distiller:
         """The student's training; `cache` is not attached, since it is filled while a student is trained."""
         found = self.losses
         context = SchemeContext(self.config.dataset, self.teacher, found.features, self.peers)
-        return build_distiller(self.config, self.scheme, context, self.student, self.data.student, found.soft)
+        return build_distiller(self.config, self.scheme, context, self.student, self.data, found.soft)
 
     @cached_property
     def cache(self) -> TeacherOutputCache | None:
@@ -297,11 +294,11 @@ class Experiment:
 
     def control(self) -> "Experiment":
         """The control: the same student, data, recipe and seed, without a teacher."""
-        alone = OmegaConf.create(self.values)
+        alone = OmegaConf.create(dict(self.values))
         alone.alpha, alone.alpha_schedule.kind, alone.alpha_schedule.final = 1.0, "constant", None
         alone.feature_loss, alone.scheme = {}, {}
         return Experiment(alone)
 
-    def cost(self) -> dict[str, Any]:
+    def cost(self) -> dict[str, object]:
         """What there is to say of the run's cost besides its seconds and bytes."""
         return {}

@@ -2,14 +2,17 @@
 
 import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
 from kdexp.config.compose import plain
-from kdexp.experiment.finished_run import FinishedRun
+from kdexp.config.require import Values
+from kdexp.experiment.finished_run import FinishedRun, Machine
 from kdexp.progress_log import IMPORTING, said_meanwhile
+from kdexp.results import Record
 from kdexp.robustness import configured
 
 if TYPE_CHECKING:
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def robustness(config: DictConfig) -> Iterator[tuple[Path, dict[str, Any]]]:
+def robustness(config: DictConfig) -> Iterator[tuple[Path, Record]]:
     """Evaluate the robustness of teacher, control and student of a run, or of each run of a sweep.
 
     Args:
@@ -36,75 +39,98 @@ def robustness(config: DictConfig) -> Iterator[tuple[Path, dict[str, Any]]]:
     if config.control not in ("auto", "find", "none"):
         raise ValueError(f"control must be auto, find or none, got {config.control}")
     configured.check(plain(config.robustness))
+    machine = Machine(config.accelerator, config.data_dir, config.store_dir)
+    reports = _Reports(machine, config.robustness, config.control, in_sweep=bool(config.sweep_dir))
     if config.run is not None:
         folder = Path(config.run)
-        yield folder, _report(config, folder)
+        yield folder, reports.of_run(folder)
     else:
-        yield from _of_sweep(config, Path(config.sweep_dir))
+        yield from reports.of_sweep(Path(config.sweep_dir))
 
 
-def _of_sweep(config: DictConfig, sweep: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    from kdexp.report.comparison import of_sweep
-    from kdexp.report.robustness import over_seeds  # here: --help must not wait for tables and figures
-    from kdexp.report.robustness_json import write_together
+@dataclass(frozen=True)
+class _Reports:
+    """Makes the reports of finished runs.
 
-    comparison = of_sweep(sweep)
-    if not comparison.groups:
-        raise ValueError(f"sweep must be a folder with completed runs in it, got {sweep}")
-    groups = comparison.distilled or comparison.controls  # a control is measured with those it is for
-    reports: dict[Path, dict[str, Any]] = {}
-    for folder in (run.folder for group in groups for run in group.runs):
-        log.info("%s", folder)
-        reports[folder] = _report(config, folder)
-        yield folder, reports[folder]
-    together = over_seeds(groups, reports)
-    write_together(together, sweep)
-    yield sweep, together
+    Attributes:
+        machine: where they are evaluated.
+        settings: conf/robustness.
+        control: what becomes of a control that is not there: auto, find or none.
+        in_sweep: whether the runs are of a sweep.
+    """
 
+    machine: Machine
+    settings: Values
+    control: str
+    in_sweep: bool
 
-def _report(config: DictConfig, folder: Path) -> dict[str, Any]:
-    finished = FinishedRun(folder, config, robustness=config.robustness)
-    experiment, device = finished.experiment, finished.device
-    with said_meanwhile(IMPORTING):
-        from kdexp.experiment.robustness_evaluator import RobustnessEvaluator  # here: --help must not wait for torch
-        from kdexp.experiment.robustness_report import run_subject, subjects
-        from kdexp.experiment.run_tracking import track_robustness
+    def of_sweep(self, sweep: Path) -> Iterator[tuple[Path, Record]]:
+        """Those of its runs, and at last what they say together."""
+        from kdexp.report.comparison import of_sweep
+        from kdexp.report.robustness import over_seeds  # here: --help must not wait for tables and figures
+        from kdexp.report.robustness_json import write_together
 
-    with finished.building():
-        finished.warn_of_other_data()
-        evaluator = RobustnessEvaluator(experiment, device)
-        own = run_subject(experiment, folder, device)
-    is_control, control = finished.results["is_control"], None
-    if not is_control and config.control != "none":
-        control = _control(config, finished)
-    with finished.building():
-        compared = subjects(experiment, own, device, is_control=is_control, control=control)
-    report = evaluator.report(compared, folder)
-    track_robustness(experiment.config, folder, finished.results, report)
-    return report
+        comparison = of_sweep(sweep)
+        if not comparison.groups:
+            raise ValueError(f"sweep must be a folder with completed runs in it, got {sweep}")
+        groups = comparison.distilled or comparison.controls  # a control is measured with those it is for
+        reports: dict[Path, Record] = {}
+        for folder in (run.folder for group in groups for run in group.runs):
+            log.info("%s", folder)
+            reports[folder] = self.of_run(folder)
+            yield folder, reports[folder]
+        together = over_seeds(groups, reports)
+        write_together(together, sweep)
+        yield sweep, together
 
+    def of_run(self, folder: Path) -> Record:
+        """That of one run."""
+        finished = FinishedRun(folder, self.machine, robustness=self.settings)
+        experiment, device = finished.experiment, finished.device
+        with said_meanwhile(IMPORTING):
+            from kdexp.experiment.robustness_evaluator import (
+                RobustnessEvaluator,
+            )  # here: --help must not wait for torch
+            from kdexp.experiment.robustness_report import run_subject, subjects
+            from kdexp.experiment.run_tracking import track_robustness
 
-def _control(config: DictConfig, distilled: FinishedRun) -> "Subject":
-    from kdexp.experiment.robustness_report import run_subject
-    from kdexp.experiment.single_run import train_control
-    from kdexp.report.runs import control_folder
+        with finished.building():
+            finished.warn_of_other_data()
+            evaluator = RobustnessEvaluator(experiment, device)
+            own = run_subject(experiment, folder, device)
+        is_control, control = finished.results["is_control"], None
+        if not is_control and self.control != "none":
+            control = self._control_of(finished)
+        with finished.building():
+            compared = subjects(experiment, own, device, is_control=is_control, control=control)
+        report = evaluator.report(compared, folder)
+        track_robustness(experiment.values["tracking"], folder, finished.results, report)
+        return report
 
-    # One that control=auto trained lies in the folder of its run, and serves the sweep's other runs of that seed.
-    folder = distilled.folder
-    places = [folder.parent, folder, *(sorted(folder.parent.iterdir()) if config.sweep_dir else [])]
-    found = next((there for place in places if (there := control_folder(distilled.results, place)) is not None), None)
-    if found is None:
-        if config.control == "find":
-            raise ValueError(
-                f"control must be found beside the run, got none in {folder.parent}: control=auto trains it, "
-                "control=none does without"
-            )
-        found = folder / "control"
-        log.info(
-            "control (baseline: the same student without a teacher): none beside the run, training it in %s, %d epochs",
-            found,
-            distilled.experiment.config.trainer.max_epochs,
+    def _control_of(self, distilled: FinishedRun) -> "Subject":
+        from kdexp.experiment.control_run import train_control
+        from kdexp.experiment.robustness_report import run_subject
+        from kdexp.report.runs import control_folder
+
+        # One that control=auto trained lies in the folder of its run, and serves the sweep's other runs of that seed.
+        folder = distilled.folder
+        places = [folder.parent, folder, *(sorted(folder.parent.iterdir()) if self.in_sweep else [])]
+        found = next(
+            (there for place in places if (there := control_folder(distilled.results, place)) is not None), None
         )
-        train_control(distilled.experiment, found)
-    own = FinishedRun(found, config, setting="control")
-    return run_subject(own.experiment, found, distilled.device)
+        if found is None:
+            if self.control == "find":
+                raise ValueError(
+                    f"control must be found beside the run, got none in {folder.parent}: control=auto trains it, "
+                    "control=none does without"
+                )
+            found = folder / "control"
+            log.info(
+                "control (baseline: the same student without a teacher): none beside the run, training it in %s, "
+                "%d epochs",
+                found,
+                distilled.experiment.config.trainer.max_epochs,
+            )
+            train_control(distilled.experiment, found)
+        own = FinishedRun(found, self.machine, setting="control")
+        return run_subject(own.experiment, found, distilled.device)

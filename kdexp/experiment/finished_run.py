@@ -3,9 +3,10 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
@@ -27,12 +28,27 @@ log = logging.getLogger(__name__)
 TOLERANCE = 1e-5
 
 
+@dataclass(frozen=True)
+class Machine:
+    """Where finished runs are evaluated.
+
+    Attributes:
+        accelerator: auto, cpu or gpu.
+        data_dir: of the data sets; None: where the run says.
+        store_dir: of the teachers; None: where the run says.
+    """
+
+    accelerator: str
+    data_dir: str | None
+    store_dir: str | None
+
+
 class FinishedRun:
     """A completed run, which may have been moved, on this machine. What needs torch is built when it is first wanted.
 
     Args:
         folder: of the run.
-        config: conf/eval.yaml: accelerator, data_dir, store_dir.
+        machine: where it is evaluated.
         setting: the setting that named the folder, for messages.
         changed: keys of the configuration that are others now.
 
@@ -44,14 +60,14 @@ class FinishedRun:
         results: what results.json has.
     """
 
-    def __init__(self, folder: Path, config: DictConfig, *, setting: str = "run", **changed: Any) -> None:
+    def __init__(self, folder: Path, machine: Machine, *, setting: str = "run", **changed: object) -> None:
         self.folder = folder
         self.results = _completed(folder, setting)
-        if config.accelerator not in ("auto", "cpu", "gpu"):
-            raise ValueError(f"accelerator must be auto, cpu or gpu, got {config.accelerator}")
-        self._accelerator = config.accelerator
+        if machine.accelerator not in ("auto", "cpu", "gpu"):
+            raise ValueError(f"accelerator must be auto, cpu or gpu, got {machine.accelerator}")
+        self._accelerator = machine.accelerator
         check_folder(folder, "run")
-        own = moved(stored(self.results["config"]), data_dir=config.data_dir, store_dir=config.store_dir)
+        own = moved(stored(self.results["config"]), data_dir=machine.data_dir, store_dir=machine.store_dir)
         with self.building():
             *_, (_, last) = steps(own | {"output_dir": str(folder)})
         self._values = last | changed
@@ -109,10 +125,10 @@ def run(config: DictConfig) -> dict[str, float]:
         raise ValueError(f"robustness must be given with sweep, got sweep={config.sweep_dir} alone")
     if config.run is None:
         raise ValueError("run must be the folder of a finished run, got nothing")
-    finished = FinishedRun(Path(config.run), config)
+    finished = FinishedRun(Path(config.run), Machine(config.accelerator, config.data_dir, config.store_dir))
     experiment, device = finished.experiment, finished.device
 
-    from kdexp.experiment.data import new_metrics
+    from kdexp.experiment.new_metrics import new_metrics
     from kdexp.metrics.evaluate import evaluate  # here: --help must not wait for torch
 
     with finished.building():
@@ -121,11 +137,11 @@ def run(config: DictConfig) -> dict[str, float]:
         frozen = experiment.teacher
     if frozen is not None:
         frozen.to(device)
-    module = experiment.data.student
+    data = experiment.data
     return evaluate(
         student.to(device),
-        module.eval_batches("test", device),
-        new_metrics(experiment.config.dataset, module, "test", fidelity=frozen is not None).to(device),
+        data.student.eval_batches("test", device),
+        new_metrics(data, "test", fidelity=frozen is not None).to(device),
         teacher=frozen,
     )
 

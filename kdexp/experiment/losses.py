@@ -1,23 +1,61 @@
 """The terms of the loss."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import cast
 
-from omegaconf import DictConfig
 from torch import Tensor
 
 from kdexp.config.compose import plain
 from kdexp.config.objects import instantiate
-from kdexp.contracts import UNLABELED, Splits, TeacherStudentPair
+from kdexp.config.require import Values
+from kdexp.contracts import UNLABELED, NetworkFeatures, Splits, TeacherStudentPair
 from kdexp.schedules import anneal
-from kdexp.training.settings import TERM_KEYS
+from kdexp.training.settings import TERM_KEYS, Schedule
 from kdexp.training.terms import Term
 
 
-def term(loss: DictConfig, pair: TeacherStudentPair | None = None) -> Term:
+@dataclass(frozen=True)
+class Losses:
+    """The terms of the student's loss besides the hard one.
+
+    Attributes:
+        soft: that of conf/loss; None for a control and for training on adversarial examples alone.
+        features: feature distillation losses by name, with their adapters.
+    """
+
+    soft: Term | None = None
+    features: Mapping[str, Term] = field(default_factory=dict)
+
+    @property
+    def teacher_paths(self) -> list[str]:
+        """Module paths of the teacher's features that the losses read."""
+        paths: list[str] = []
+        for each in self.features.values():
+            paths += cast(Sequence[str], each.loss.teacher_paths)
+        return paths
+
+
+def feature_terms(
+    settings: Mapping[str, Values], sides: tuple[NetworkFeatures, NetworkFeatures], labels: Tensor, outputs: int
+) -> dict[str, Term]:
+    """The feature losses by name, with their adapters and weights.
+
+    Args:
+        settings: of each.
+        sides: the student and the teacher.
+        labels: see `kdexp.contracts.TeacherStudentPair`.
+        outputs: of each network.
+    """
+    pair = TeacherStudentPair(*sides, labels, outputs)
+    return {name: term(loss, pair) for name, loss in settings.items()}
+
+
+def term(loss: Values, pair: TeacherStudentPair | None = None) -> Term:
     """A soft loss with its weights; with the pair of networks that it compares, a feature loss."""
-    settings = plain(loss)
-    weights = {key: settings.pop(key) for key in TERM_KEYS if key in settings}
-    settings.pop("published", None)
+    given = plain(loss)
+    settings = {key: value for key, value in given.items() if key not in (*TERM_KEYS, "published")}
+    weights = {key: given[key] for key in TERM_KEYS if key in given}
     built = instantiate(settings, "loss") if pair is None else instantiate(settings, "feature_loss", pair)
     return Term(built, **weights)
 
@@ -30,8 +68,10 @@ def train_labels(splits: Splits) -> Tensor:
     return labels
 
 
-def annealed(start: float, schedule: DictConfig) -> float | Callable[[float], float]:
+def annealed(start: float, schedule: Schedule) -> float | Callable[[float], float]:
     """A number, or what gives it for the progress in [0, 1] of a training."""
-    if schedule.kind == "constant":
+    kind, final = schedule.kind, schedule.final
+    if kind == "constant":
         return start
-    return lambda progress: anneal(start, schedule.final, progress, schedule.kind)
+    assert final is not None  # as it was checked
+    return lambda progress: anneal(start, final, progress, kind)

@@ -1,8 +1,7 @@
 """What is known of a run before it begins."""
 
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from kdexp.config import quick
 from kdexp.config.identity import Identity, code_version
@@ -10,11 +9,12 @@ from kdexp.config.moved_folders import anchored
 from kdexp.config.require import Values
 from kdexp.experiment.members import teacher_files
 from kdexp.metrics import monitor
+from kdexp.results import Record, Results
 
 LAUNCH = "KDEXP_LAUNCH"  # environment variable: which launch of a sweep a job belongs to
 
 
-def run_metadata(values: Values, overrides: Sequence[str], earlier: Mapping[str, Any]) -> dict[str, Any]:
+def run_metadata(values: Values, overrides: Sequence[str], earlier: Record) -> Results:
     """What is known of a run before it begins, for results.json.
 
     Args:

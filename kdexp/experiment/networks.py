@@ -4,17 +4,17 @@ import inspect
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from omegaconf import DictConfig
 from torch import nn
 
 from kdexp import __version__, run_folder
 from kdexp.config import trust
 from kdexp.config.compose import plain
 from kdexp.config.objects import instantiate, target
+from kdexp.config.require import Group, Values
 from kdexp.contracts import FeatureLayers, NetworkFeatures
+from kdexp.data.settings import Dataset
 from kdexp.features import input_of_classifier, side
 from kdexp.models.pretrained_stem import resizing
 from kdexp.models.timm_models import without_sources
@@ -25,9 +25,7 @@ from kdexp.weights import load_weights
 NETWORK_KEYS = ("feature_layers", "members", *TEACHER_KEYS)
 
 
-def build_network(
-    member: DictConfig, setting: str, dataset: DictConfig, *, pretrained: bool | None = None
-) -> nn.Module:
+def build_network(member: Values, setting: str, dataset: Dataset, *, pretrained: bool | None = None) -> nn.Module:
     """Build a network and see that it takes the data set's inputs and gives its outputs.
 
     Args:
@@ -67,9 +65,7 @@ def build_network(
     return built.train()
 
 
-def _arguments(
-    member: DictConfig, setting: str, dataset: DictConfig, pretrained: bool | None
-) -> tuple[dict[str, Any], int | None]:
+def _arguments(member: Values, setting: str, dataset: Dataset, pretrained: bool | None) -> tuple[Group, int | None]:
     """What a network's constructor gets, with its ``_target_``; and the size that images are resized to before it."""
     arguments = {key: value for key, value in plain(member).items() if key not in NETWORK_KEYS}
     if pretrained is not None and "pretrained" in arguments:
@@ -84,8 +80,8 @@ def _arguments(
 
 
 def description(
-    member: DictConfig, setting: str, dataset: DictConfig, deployed_by: Sequence[str], classes: Sequence[str] | None
-) -> dict[str, Any]:
+    member: Values, setting: str, dataset: Dataset, deployed_by: Sequence[str], classes: Sequence[str] | None
+) -> Values:
     """What a file of weights says of its network, so that it can be built and used without anything else.
 
     Args:
@@ -110,11 +106,11 @@ def description(
         "deployed_by": list(deployed_by),
         "task": dataset.task,
         "classes": classes,
-        **{key: list(dataset[key]) for key in ("input_shape", "mean", "std")},
+        **{key: list(getattr(dataset, key)) for key in ("input_shape", "mean", "std")},
     }
 
 
-def deployed(loss: DictConfig) -> Callable[[NetworkFeatures, NetworkFeatures], nn.Module] | None:
+def deployed(loss: Values) -> Callable[[NetworkFeatures, NetworkFeatures], nn.Module] | None:
     """What makes the network that a feature loss puts in the student's place; most leave it where it is."""
     found: Callable[[NetworkFeatures, NetworkFeatures], nn.Module] | None = getattr(
         target(loss, "feature_loss"), "deployed", None
@@ -134,7 +130,7 @@ def with_weights(network: nn.Module, weights: Path, setting: str) -> nn.Module:
     return network
 
 
-def side_of(setting: str, member: DictConfig, built: nn.Module, input_shape: Sequence[int]) -> NetworkFeatures:
+def side_of(setting: str, member: Values, built: nn.Module, input_shape: Sequence[int]) -> NetworkFeatures:
     """A network with the layers where its features are read.
 
     Args:
@@ -151,7 +147,7 @@ def side_of(setting: str, member: DictConfig, built: nn.Module, input_shape: Seq
         raise ValueError(f"{setting}.feature_layers: {error}") from error
 
 
-def _layers(setting: str, member: DictConfig) -> FeatureLayers | None:
+def _layers(setting: str, member: Values) -> FeatureLayers | None:
     """Where features are read in a network of conf/student or conf/teacher; None: they are to be found."""
     given = plain(member)["feature_layers"]
     if given == "auto":
@@ -163,7 +159,7 @@ def _layers(setting: str, member: DictConfig) -> FeatureLayers | None:
         raise ValueError(f"{setting}.feature_layers {rule}, got {given}") from error
 
 
-def penultimate(setting: str, member: DictConfig, built: nn.Module, input_shape: Sequence[int]) -> str | None:
+def penultimate(setting: str, member: Values, built: nn.Module, input_shape: Sequence[int]) -> str | None:
     """The path of what a network's classifier gets (see `kdexp.features`); None of one without a linear layer.
 
     Args:

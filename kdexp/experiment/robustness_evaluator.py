@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,11 +14,11 @@ from safetensors.torch import save_file
 
 from kdexp.atomic import atomic_path
 from kdexp.config import quick
-from kdexp.config.compose import plain
 from kdexp.config.identity import fingerprint
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.robustness_inputs import TestBed
 from kdexp.report import robustness_json
+from kdexp.results import Record
 from kdexp.robustness import configured
 from kdexp.robustness import settings as robustness
 from kdexp.robustness.aggregate import Summary
@@ -70,8 +69,8 @@ class RobustnessEvaluator:
     def __init__(self, experiment: Experiment, device: torch.device) -> None:
         config = experiment.config
         self._config, self._data, self._device = config, experiment.data, device
-        self._settings: dict[str, Any] = plain(config.robustness)
-        self._bed = TestBed(config, experiment.data, device)
+        self._settings = experiment.values["robustness"]
+        self._bed = TestBed(experiment, device)
         self.notes = self._bed.notes
         sample = self._bed.own.test
         self._by_axis: list[tuple[Axis, list[Cell]]] = []
@@ -85,7 +84,7 @@ class RobustnessEvaluator:
                 f"got nothing: {'; '.join(self.notes) or 'no axis'}"
             )
 
-    def report(self, subjects: Mapping[str, Subject], folder: Path) -> dict[str, Any]:
+    def report(self, subjects: Mapping[str, Subject], folder: Path) -> Record:
         """Measure what has not been measured yet, and write robustness.json, robustness.csv and the figures.
 
         Args:

@@ -7,7 +7,6 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from omegaconf import DictConfig
 from torch import Tensor
 
 from kdexp.config.compose import dataset_option
@@ -16,6 +15,7 @@ from kdexp.data.data_module import DataModule
 from kdexp.data.settings import Dataset as DatasetSettings
 from kdexp.data.splits import stratified_sample
 from kdexp.experiment.data import Data
+from kdexp.experiment.experiment import Experiment
 from kdexp.robustness.axes import base as axes
 from kdexp.robustness.grid import Batches, Grid, Part
 
@@ -137,8 +137,7 @@ class TestBed:
     """The data of a run for the axes of its report, see `kdexp.robustness.axes.base.TestBed`.
 
     Args:
-        config: the run's.
-        data: the run's.
+        experiment: the run's.
         device: where batches are to be.
 
     Attributes:
@@ -146,8 +145,9 @@ class TestBed:
         grid: of the samples of the run's test split.
     """
 
-    def __init__(self, config: DictConfig, data: Data, device: torch.device) -> None:
-        self._config = config
+    def __init__(self, experiment: Experiment, device: torch.device) -> None:
+        config, data = experiment.config, experiment.data
+        self._experiment = experiment
         shape = list(config.dataset.input_shape)
         self.sample_counts: dict[str, dict[str, object]] = {}
         self._sampling = Sampling(config.robustness.seed, device, shape, self.sample_counts)
@@ -171,13 +171,13 @@ class TestBed:
                 f"{axis.name} left out: no data set is paired with {self.own.name} ({axis.setting}.dataset=NAME)"
             )
             return None
-        config = copy.deepcopy(self._config)
-        config.dataset = dataset_option(name, config.data_dir)
+        dataset = dataset_option(name, self.data_dir)
         try:
-            data = Data(config)
+            data = self._experiment.new_data(dataset)
         except FileNotFoundError as error:
             if axis.dataset != "auto":
                 raise
             self.notes.append(f"{axis.name} left out: {error}")
             return None
-        return Dataset(config.dataset, data, self._sampling, f"{axis.name} {name}", self._config.robustness.samples)
+        samples = self._experiment.config.robustness.samples
+        return Dataset(dataset, data, self._sampling, f"{axis.name} {name}", samples)

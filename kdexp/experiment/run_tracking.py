@@ -1,42 +1,49 @@
 """What a run sends to its tracker: names, final metrics, its gain over the control."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from kdexp.config.compose import plain
+from kdexp.config.require import Values
 from kdexp.experiment.settings import MOST_OF_TAG
 from kdexp.experiment.tracking import Tracker
 from kdexp.naming import job_names
 from kdexp.report.runs import cells
+from kdexp.results import Record, Results
 
 _LONGEST_NAME = 128
 """W&B refuses longer names of runs."""
 
 
-def track_robustness(config: Any, folder: Path, saved: Mapping[str, Any], report: Mapping[str, Any]) -> None:
+def track_robustness(tracking: Values, folder: Path, saved: Record, report: Record) -> None:
     """Add a robustness report to the W&B run of a finished run, if it has one."""
     if saved.get("tracking", {}).get("tool") == "wandb" and saved["tracking"]["location"]:
-        tracker = begin_tracking(config, folder, dict(saved))
+        tracker = begin_tracking(tracking, folder, dict(saved))
         tracker.robustness(report)
         tracker.finish(0)
 
 
-def track_gain(config: Any, folder: Path, saved: Mapping[str, Any], control: Mapping[str, Any]) -> None:
+def track_gain(tracking: Values, folder: Path, saved: Record, control: Record) -> None:
     """Add to the tracker of a finished run what it gained over its control, which was not done then."""
-    tracker = begin_tracking(config, folder, dict(saved))
+    tracker = begin_tracking(tracking, folder, dict(saved))
     tracker.add(_gain(saved, control))
     tracker.finish(0)
 
 
-def begin_tracking(config: Any, folder: Path, record: dict[str, Any]) -> Tracker:
-    """Begin a run's tracking, and note in its results where it is tracked."""
-    choices, tracking = plain(config.choices), plain(config.tracking)
+def begin_tracking(tracking: Values, folder: Path, record: Results) -> Tracker:
+    """Begin a run's tracking, and note in its results where it is tracked.
+
+    Args:
+        tracking: conf/tracking.
+        folder: of the run.
+        record: its results.
+    """
+    choices, sweep = record["config"]["choices"], record["config"]["sweep_dir"]
     kind = "control" if record["is_control"] else "distill"
-    settings = tracking | {
-        "group": tracking["group"] or (Path(config.sweep_dir).name if config.sweep_dir else None),
+    settings = {
+        **tracking,
+        "group": tracking["group"] or (Path(sweep).name if sweep else None),
         "job_type": kind,
-        "name": (tracking["name"] or _run_name(config, record["overrides"]) or kind)[:_LONGEST_NAME],
+        "name": (tracking["name"] or _run_name(sweep, record["overrides"]) or kind)[:_LONGEST_NAME],
         "tags": list(dict.fromkeys([*tracking["tags"], *(option[:MOST_OF_TAG] for option in choices.values())])),
     }
     shown = {key: value for key, value in record["config"].items() if key not in ("tracking", "choices")}
@@ -48,15 +55,15 @@ def begin_tracking(config: Any, folder: Path, record: dict[str, Any]) -> Tracker
     return tracker
 
 
-def _run_name(config: Any, overrides: Sequence[str]) -> str:
+def _run_name(sweep: str | None, overrides: Sequence[str]) -> str:
     """Of a job in a sweep what it differs in from the others; of another run all that was overridden."""
-    among = cells(Path(config.sweep_dir)) if config.sweep_dir else []
+    among = cells(Path(sweep)) if sweep else []
     if list(overrides) not in among:
         return " ".join(overrides)
     return job_names(among, _LONGEST_NAME)[among.index(list(overrides))]
 
 
-def final(record: Mapping[str, Any], control: Mapping[str, Any] | None) -> dict[str, float]:
+def final(record: Record, control: Record | None) -> dict[str, float]:
     """``test/acc`` (best epoch by validation), ``test_last/acc``, ``teacher/test/acc``, ... for the tracker's summary.
 
     Where the control of this seed is done already, what `_gain` says, too.
@@ -68,7 +75,7 @@ def final(record: Mapping[str, Any], control: Mapping[str, Any] | None) -> dict[
     return flat | (_gain(record, control) if control is not None and not record["is_control"] else {})
 
 
-def _gain(record: Mapping[str, Any], control: Mapping[str, Any]) -> dict[str, float]:
+def _gain(record: Record, control: Record) -> dict[str, float]:
     """``control/test/acc``, ... and ``gain/acc``, ...: the run's test metrics less its control's."""
     own, alone = (run["metrics"]["test"]["best"] for run in (record, control))
     known = {name: value for name, value in alone.items() if None not in (value, own.get(name))}

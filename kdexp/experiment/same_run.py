@@ -2,7 +2,6 @@
 
 import logging
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig
 
@@ -11,6 +10,7 @@ from kdexp.config.compose import plain
 from kdexp.config.identity import DISTILLATION_ONLY, RUN_ONLY, Identity, as_typed, code_version
 from kdexp.config.leaves import leaves
 from kdexp.config.renamed import before
+from kdexp.config.require import Values
 from kdexp.experiment import changes
 from kdexp.experiment.ranks import rank
 
@@ -84,14 +84,14 @@ _SHOWN = 3
 """So many of the settings in which two runs differ are named."""
 
 
-def _differing(there: dict[str, Any], here: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+def _differing(there: Values, here: Values) -> list[tuple[str, object, object]]:
     """The settings in which two runs differ, with both values: the general ones first, not what they bring."""
     ignored = set(RUN_ONLY) - {"choices"}
     ignored |= set(DISTILLATION_ONLY) if Identity(there).is_control and Identity(here).is_control else set()
 
-    def settings(config: dict[str, Any]) -> dict[str, Any]:
-        chosen = config.get("choices", {})
-        named = chosen | dict(leaves({key: value for key, value in config.items() if key != "choices"}))
+    def settings(values: Values) -> dict[str, object]:
+        chosen = values.get("choices", {})
+        named = chosen | dict(leaves({key: value for key, value in values.items() if key != "choices"}))
         return {name: value for name, value in named.items() if name.split(".")[0] not in ignored}
 
     old, new = settings(before(as_typed(there))), settings(before(here))

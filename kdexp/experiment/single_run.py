@@ -2,54 +2,35 @@
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from omegaconf import DictConfig
-
-from kdexp import recording
-from kdexp.config.compose import plain
 from kdexp.config.identity import with_class_names
 from kdexp.experiment import dry_build, teacher_measures
 from kdexp.experiment.experiment import Experiment
-from kdexp.experiment.metadata import run_metadata
 from kdexp.experiment.ranks import rank
 from kdexp.experiment.robustness_evaluator import RobustnessEvaluator
 from kdexp.experiment.robustness_report import run_subject, subjects
 from kdexp.experiment.run_tracking import begin_tracking, final
 from kdexp.experiment.student_evaluation import EVALUATED, evaluate_student
+from kdexp.experiment.trainer_settings import trainer_settings
 from kdexp.models.complexity import macs, parameters
 from kdexp.report.png_figures.run import draw_run
 from kdexp.report.robustness_terminal import show
 from kdexp.report.runs import control_folder, find_control
+from kdexp.results import Record, Results
 from kdexp.training.auto_compile import compile_in_place, pays
 from kdexp.training.checkpoints import refuse_foreign
 from kdexp.training.fit import FitResult, Pruner, TrialPruned, fit, peak_memory
 
 log = logging.getLogger(__name__)
 
-_TRAINER_KEYS = (
-    "accelerator",
-    "devices",
-    "num_nodes",
-    "strategy",
-    "precision",
-    "max_epochs",
-    "limit_train_batches",
-    "limit_val_batches",
-    "accumulate_grad_batches",
-    "gradient_clip_val",
-    "sync_batchnorm",
-    "log_every_n_steps",
-)
-
 
 def distill(
     experiment: Experiment,
     folder: Path,
-    record: dict[str, Any],
+    record: Results,
     pruner: Pruner | None = None,
     owner: str | None = None,
 ) -> None:
@@ -71,13 +52,14 @@ def distill(
     owner = owner or str(record["fingerprint"])
     refuse_foreign(folder / "checkpoints", owner)
     evaluator = _prepare(experiment, folder, record, is_measured=rank() == 0 and pruner is None)
-    module, settings = experiment.distiller, _trainer_settings(experiment.config)
+    config = experiment.config
+    module, settings = experiment.distiller, trainer_settings(config.trainer, config.feature_loss)
     module.cache, module.teacher_on_val = experiment.cache, experiment.teacher_memory.on_val
     if rank() != 0:
         fit(module, experiment.batches, folder, settings, owner=owner, pruner=pruner)
         return
     seconds = record["cost"]["seconds"]
-    tracker = begin_tracking(experiment.config, folder, record)
+    tracker = begin_tracking(experiment.values["tracking"], folder, record)
     try:
         with _timed(seconds, "fit"):
             fitted = fit(
@@ -89,7 +71,7 @@ def distill(
             curves = evaluate_student(experiment, record, fitted, folder, EVALUATED[: 2 if pruner is None else 1])
         if curves is not None:
             with _timed(seconds, "figures"):
-                names = experiment.data.classes or list(map(str, range(experiment.config.dataset.num_classes)))
+                names = experiment.data.classes or list(map(str, range(config.dataset.num_classes)))
                 draw_run(fitted.epochs, curves, names, folder / "figures")
             control = find_control(record, folder.parent)
             tracker.summarize(final(record, control), curves, names)
@@ -104,9 +86,7 @@ def distill(
     tracker.finish(0)
 
 
-def _prepare(
-    experiment: Experiment, folder: Path, record: dict[str, Any], *, is_measured: bool
-) -> RobustnessEvaluator | None:
+def _prepare(experiment: Experiment, folder: Path, record: Results, *, is_measured: bool) -> RobustnessEvaluator | None:
     """Make everything that the training needs, and refuse what makes no sense before anything is trained.
 
     Args:
@@ -147,33 +127,7 @@ def _prepare(
     return evaluator
 
 
-def _trainer_settings(config: DictConfig) -> dict[str, Any]:
-    settings = {key: value for key, value in plain(config.trainer).items() if key in _TRAINER_KEYS}
-    several = settings["strategy"] == "ddp" or (
-        settings["strategy"] == "auto" and settings["devices"] not in (1, "auto")
-    )
-    if several and any(loss.get("alone") for loss in config.feature_loss.values()):
-        # While a term trains alone, what the others train has no gradient, and DDP would wait for it.
-        settings["strategy"] = "ddp_find_unused_parameters_true"
-    return settings
-
-
-def train_control(experiment: Experiment, folder: Path) -> None:
-    """Train a run's control in a run folder of its own: the same student, data, recipe and seed, without a teacher.
-
-    Args:
-        experiment: the run's.
-        folder: of the control.
-    """
-    control = experiment.control()
-    control.config.output_dir, control.config.robustness = str(folder), {}
-    with recording.recording(folder, run_metadata(control.values, ["alpha=1"], {})) as record:
-        distill(control, folder, record)
-
-
-def _robustness(
-    evaluator: RobustnessEvaluator, experiment: Experiment, record: Mapping[str, Any], folder: Path
-) -> dict[str, Any]:
+def _robustness(evaluator: RobustnessEvaluator, experiment: Experiment, record: Record, folder: Path) -> Record:
     """The robustness of the run that has just been trained; next to its control when that is there already."""
     device = experiment.device
     own, control = run_subject(experiment, folder, device), None
@@ -215,6 +169,6 @@ def _compile(experiment: Experiment) -> None:
     compile_in_place(networks)
 
 
-def _cost(record: dict[str, Any], fitted: FitResult, samples: int) -> None:
+def _cost(record: Results, fitted: FitResult, samples: int) -> None:
     record["cost"]["samples_per_second"] = samples * len(fitted.seconds) / max(sum(fitted.seconds), 1e-9)
     record["cost"]["peak_memory_bytes"] = peak_memory(fitted.device)

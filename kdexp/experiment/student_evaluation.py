@@ -3,16 +3,16 @@
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor
 
 from kdexp import results
 from kdexp.atomic import sha256
 from kdexp.contracts import Batch, Outputs
-from kdexp.experiment.data import new_curves, new_metrics
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.networks import deployed, description
+from kdexp.experiment.new_metrics import new_curves, new_metrics
 from kdexp.metrics.evaluate import evaluate
 from kdexp.metrics.roc_and_confusion import RocAndConfusion
 from kdexp.progress_log import paced
@@ -26,7 +26,7 @@ EVALUATED: tuple[_Evaluated, ...] = ("val", "test")
 
 
 def evaluate_student(
-    experiment: Experiment, record: dict[str, Any], fitted: FitResult, folder: Path, splits: Sequence[_Evaluated]
+    experiment: Experiment, record: results.Results, fitted: FitResult, folder: Path, splits: Sequence[_Evaluated]
 ) -> RocAndConfusion | None:
     """Metrics of the best and of the last epoch on each split, in full precision, by this process alone.
 
@@ -40,16 +40,16 @@ def evaluate_student(
     Returns:
         ROC curves and confusion matrix on test; None when that is not among the splits.
     """
-    config, frozen, module = experiment.config, experiment.teacher, experiment.data.student
+    config, frozen, data = experiment.config, experiment.teacher, experiment.data
     learner = experiment.new_student().to(fitted.device)
     found: dict[str, dict[str, dict[str, float]]] = {split: {} for split in splits}
-    curves = new_curves(config.dataset, module).to(fitted.device)
+    curves = new_curves(data).to(fitted.device)
     # A frozen teacher gives the same outputs for the last epoch's batches as for the best's: they are computed once.
     outputs: dict[str, list[Outputs]] = {}
     if frozen is not None:
         for split in splits:
             compute = partial(
-                _teacher_outputs, split, module.eval_batches(split, fitted.device), frozen, experiment.cache
+                _teacher_outputs, split, data.student.eval_batches(split, fitted.device), frozen, experiment.cache
             )
             outputs[split] = experiment.teacher_memory.outputs(split, compute)
     for which, checkpoint in (("last", fitted.last), ("best", fitted.best)):
@@ -57,13 +57,13 @@ def evaluate_student(
         for split in splits:
             found[split][which] = evaluate(
                 learner,
-                module.eval_batches(split, fitted.device),
-                new_metrics(config.dataset, module, split, fidelity=frozen is not None).to(fitted.device),
+                data.student.eval_batches(split, fitted.device),
+                new_metrics(data, split, fidelity=frozen is not None).to(fitted.device),
                 teacher=_replaying(outputs[split]) if frozen is not None else None,
                 curves=curves if (split, which) == ("test", "best") else None,
                 what=f"student: evaluating the {which} epoch on {split}",
             )
-    classes = experiment.data.classes
+    classes = data.classes
     for name, peer in (experiment.new_peers() if experiment.peers else {}).items():
         load_weights(peer, fitted.best, "checkpoint", prefix=f"peers.{name}.")
         record.setdefault("peers", {})[name] = _measure(experiment, peer.to(fitted.device), splits)
@@ -100,12 +100,12 @@ def _teacher_outputs(
 def _measure(
     experiment: Experiment, network: Callable[[Tensor], Tensor], splits: Sequence[_Evaluated] = EVALUATED
 ) -> dict[str, dict[str, float]]:
-    module, place = experiment.data.student, experiment.device
+    data, place = experiment.data, experiment.device
     return {
         split: evaluate(
             network,
-            module.eval_batches(split, place),
-            new_metrics(experiment.config.dataset, module, split).to(place),
+            data.student.eval_batches(split, place),
+            new_metrics(data, split).to(place),
         )
         for split in splits
     }
@@ -119,7 +119,7 @@ def ensemble(experiment: Experiment, folders: Sequence[Path]) -> dict[str, dict[
         folders: with a student.safetensors each, all of one architecture.
     """
     networks = [experiment.trained_student(folder / results.WEIGHTS, "scheme") for folder in folders]
-    average = Teacher(networks, task=experiment.config.dataset.task).to(experiment.device)
+    average = Teacher(networks, task=experiment.data.task).to(experiment.device)
     return _measure(experiment, lambda inputs: average(inputs).logits)
 
 

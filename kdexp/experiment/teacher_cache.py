@@ -1,18 +1,20 @@
-"""The cached outputs of an experiment's teacher."""
+"""The cached outputs of an experiment's teacher, in the store and in this process."""
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from omegaconf import DictConfig
 
 from kdexp.config.compose import plain
 from kdexp.config.identity import fingerprint
+from kdexp.config.require import Values
+from kdexp.contracts import Outputs
 from kdexp.experiment.data import Data
-from kdexp.experiment.keys import outputs_key
+from kdexp.experiment.outputs_key import OutputsKey
+from kdexp.results import Record
 from kdexp.teacher.cache_folders import folder_of, make_room
 from kdexp.teacher.cached_outputs import SplitName, TeacherOutputCache
 from kdexp.teacher.output_codec import ALL_CLASSES, TOP_K, OutputCodec
@@ -21,9 +23,7 @@ from kdexp.teacher.teacher import Teacher
 log = logging.getLogger(__name__)
 
 
-def teacher_cache(
-    config: DictConfig, members: Mapping[str, DictConfig], frozen: Teacher, data: Data
-) -> TeacherOutputCache:
+def teacher_cache(config: DictConfig, members: Mapping[str, Values], frozen: Teacher, data: Data) -> TeacherOutputCache:
     """The cached outputs of a teacher.
 
     Args:
@@ -40,10 +40,11 @@ def teacher_cache(
     shape = probe[0].logits.shape[1:]
     top_k = config.teacher.cache_top_k or (TOP_K if shape[0] > ALL_CLASSES else shape[0])
     features = {path: feature.shape[1:] for path, feature in probe[0].features.items()}
-    kept: dict[SplitName, tuple[Path, dict[str, Any], OutputCodec]] = {}
+    kept: dict[SplitName, tuple[Path, Record, OutputCodec]] = {}
     wanted: dict[Path, int] = {}
     views = config.trainer.max_epochs if config.augment.views is None else max(config.augment.views, 1)
     splits: tuple[SplitName, ...] = ("train", "val", "test")
+    keys = OutputsKey(config.dataset, config.augment, config.trainer, config.teacher.precision, members, frozen, data)
     for split in splits:
         record = OutputCodec(
             len(frozen.networks),
@@ -52,18 +53,19 @@ def teacher_cache(
             config.teacher.cache_precision,
             top_k if top_k < shape[0] else None,
         )
-        key = outputs_key(config, members, frozen, data, split, str(record.dtype))
+        key = keys.of(split, str(record.dtype))
+        samples = len(getattr(module.splits, split))
         card = {
             "made_for": plain(config.choices),
             "split": split,
-            "samples": len(getattr(module.splits, split)),
+            "samples": samples,
             "bytes_per_sample": record.dtype.itemsize,
             "key": key,
             "config": plain(config),
         }
         folder = folder_of(config.store_dir, fingerprint(key))
         kept[split] = folder, card, record
-        wanted[folder] = card["samples"] * record.dtype.itemsize * (views if split == "train" else 1)
+        wanted[folder] = samples * record.dtype.itemsize * (views if split == "train" else 1)
     make_room(folder.parent, wanted, config.teacher.cache_max_gb)
     cache = TeacherOutputCache(frozen, module, kept, views)
     _check_and_log(cache, views, len(module.splits.train))
@@ -92,3 +94,26 @@ def _check_and_log(cache: TeacherOutputCache, views: int, samples: int) -> None:
         filled,
         train.folder,
     )
+
+
+class TeacherMemory:
+    """What the teacher gave for the batches of a split in their fixed order, computed once.
+
+    Attributes:
+        on_val: see `kdexp.training.distiller.Distiller`.
+    """
+
+    def __init__(self) -> None:
+        self.on_val: list[Outputs] = []
+        self._outputs: dict[SplitName, list[Outputs]] = {}
+
+    def outputs(self, split: SplitName, compute: Callable[[], list[Outputs]]) -> list[Outputs]:
+        """The teacher's outputs (at T = 1), a batch each.
+
+        Args:
+            split: of the data.
+            compute: gives them the first time.
+        """
+        if split not in self._outputs:
+            self._outputs[split] = compute()
+        return self._outputs[split]

@@ -3,7 +3,6 @@
 import json
 import logging
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,11 +12,12 @@ from kdexp.config import quick
 from kdexp.config.identity import fingerprint
 from kdexp.contracts import Task
 from kdexp.data.splits import samples_per_class
-from kdexp.experiment.data import new_curves, new_metrics
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.keys import input_statistics
+from kdexp.experiment.new_metrics import new_curves, new_metrics
 from kdexp.metrics.evaluate import evaluate
 from kdexp.models.complexity import macs, parameters
+from kdexp.results import Record
 from kdexp.weights import state_digest
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 _MEASURES_VERSION = 2
 
 
-def teacher_measures(experiment: Experiment) -> dict[str, Any]:
+def teacher_measures(experiment: Experiment) -> Record:
     """What the teacher itself can do and costs, measured the first time and remembered in the store.
 
     Args:
@@ -56,12 +56,12 @@ def teacher_measures(experiment: Experiment) -> dict[str, Any]:
     if not remembered:
         place = experiment.device
         frozen.to(place)
-        module, drawn = data.student, new_curves(config.dataset, data.student).to(place)
-        found: dict[str, Any] = {
+        module, drawn = data.student, new_curves(data).to(place)
+        found: dict[str, object] = {
             split: evaluate(
                 lambda inputs: frozen(inputs).logits,
                 module.eval_batches(split, place),
-                new_metrics(config.dataset, module, split).to(place),
+                new_metrics(data, split).to(place),
                 curves=drawn if split == "test" else None,
                 what=f"teacher: evaluating on {split}",
             )
@@ -82,7 +82,7 @@ def teacher_measures(experiment: Experiment) -> dict[str, Any]:
     return remembered
 
 
-def _remembered(path: Path) -> dict[str, Any]:
+def _remembered(path: Path) -> Record:
     """What was measured before; nothing where it was not, or the file is damaged."""
     try:
         found = read_json(path)
@@ -124,7 +124,6 @@ def near_chance(accuracy: float, counts: Tensor, samples: int, task: Task, auc: 
 def teacher_on_val(experiment: Experiment) -> tuple[float, Tensor, int, Task, float | None]:
     """What `near_chance` needs to know of the teacher on val."""
     measured, target = teacher_measures(experiment)["val"], experiment.data.student.splits.val.target
-    dataset = experiment.config.dataset
-    task: Task = dataset.task
-    counts = samples_per_class(target, task, dataset.num_classes)
+    task = experiment.data.task
+    counts = samples_per_class(target, task, experiment.config.dataset.num_classes)
     return measured["acc"], counts, len(target), task, measured.get("auc")

@@ -2,12 +2,11 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from omegaconf import DictConfig
 from torch import nn
 
 from kdexp import run_folder
@@ -15,6 +14,8 @@ from kdexp.config import quick
 from kdexp.config.compose import plain
 from kdexp.config.identity import has_attack
 from kdexp.config.objects import instantiate
+from kdexp.config.require import Values
+from kdexp.data.settings import Dataset
 from kdexp.experiment.data import Data
 from kdexp.experiment.keys import input_statistics, teacher_key, weights_file
 from kdexp.experiment.networks import build_network, laid_out
@@ -23,56 +24,64 @@ from kdexp.models.benchmark_names import BENCHMARK_NAMES
 from kdexp.schemes.base import SchemeContext, scheme_of
 from kdexp.teacher.trained_teachers import load_or_train
 from kdexp.training.fit import fit
+from kdexp.training.settings import Trainer
 from kdexp.weights import load_weights
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
 class Teachers:
     """The networks of an experiment's teachers, each with its weights.
 
-    Args:
-        config: the experiment's.
+    Attributes:
         members: the configuration of each teacher, by its setting.
         data: the experiment's.
+        dataset: its settings.
+        trainer: the student's.
+        store_dir: where trained teachers are kept.
+        is_quick: whether they are trained on few samples.
         device: where work that needs no Trainer is done.
     """
 
-    def __init__(self, config: DictConfig, members: Mapping[str, DictConfig], data: Data, device: torch.device) -> None:
-        self._members, self._data, self._device = members, data, device
-        self._dataset, self._trainer, self._store_dir = config.dataset, config.trainer, config.store_dir
-        self._mark = quick.mark(config.quick)
+    members: Mapping[str, Values]
+    data: Data
+    dataset: Dataset
+    trainer: Trainer
+    store_dir: str
+    is_quick: bool
+    device: torch.device
 
     def networks(self) -> list[nn.Module]:
         """The networks; those that are to be trained and are not in the store yet are trained."""
         return [
-            laid_out(self._network(setting, member), self._trainer.channels_last, self._device)
-            for setting, member in self._members.items()
+            laid_out(self._network(setting, member), self.trainer.channels_last, self.device)
+            for setting, member in self.members.items()
         ]
 
     def input_statistics(self, built: Sequence[nn.Module]) -> list[tuple[list[float], list[float]]]:
         """What the inputs of each network were normalised with when it was trained: mean and standard deviation."""
-        return [input_statistics(*each) for each in zip(self._members.values(), built, strict=True)]
+        return [input_statistics(*each) for each in zip(self.members.values(), built, strict=True)]
 
-    def to_be_trained(self) -> dict[str, DictConfig]:
+    def to_be_trained(self) -> dict[str, Values]:
         """Those of the teachers that would have to be trained."""
         return {
             setting: member
-            for setting, member in self._members.items()
-            if member.weights == "auto" and not weights_file(member, self._store_dir, self._key(member)).is_file()
+            for setting, member in self.members.items()
+            if member["weights"] == "auto" and not weights_file(member, self.store_dir, self._key(member)).is_file()
         }
 
-    def _key(self, member: DictConfig) -> dict[str, Any]:
-        return teacher_key(member, self._dataset, self._data.content, self._mark)
+    def _key(self, member: Values) -> Values:
+        return teacher_key(member, self.dataset, self.data.content, quick.mark(self.is_quick))
 
-    def _network(self, setting: str, member: DictConfig) -> nn.Module:
-        if member.weights == "pretrained":
-            return _pretrained(member, setting, self._dataset)
-        if member.weights == "built":
-            return build_network(member, setting, self._dataset)
+    def _network(self, setting: str, member: Values) -> nn.Module:
+        if member["weights"] == "pretrained":
+            return _pretrained(member, setting, self.dataset)
+        if member["weights"] == "built":
+            return build_network(member, setting, self.dataset)
         # Before it is said what becomes of it.
-        built = build_network(member, setting, self._dataset, pretrained=False)
-        weights = self._trained(setting, member) if member.weights == "auto" else Path(member.weights)
+        built = build_network(member, setting, self.dataset, pretrained=False)
+        weights = self._trained(setting, member) if member["weights"] == "auto" else Path(member["weights"])
         words = load_weights(
             built,
             run_folder.verified(weights, f"{setting}.weights"),
@@ -85,14 +94,14 @@ class Teachers:
             log.info("%s.weights %s: %s", setting, weights, words)
         return built
 
-    def _trained(self, setting: str, member: DictConfig) -> Path:
+    def _trained(self, setting: str, member: Values) -> Path:
         """The file of the trained teacher in the store; trained now if it is not there."""
         key = self._key(member)
-        weights = weights_file(member, self._store_dir, key)
-        name = member.get("name") or member._target_.rsplit(".", 1)[-1]
+        weights = weights_file(member, self.store_dir, key)
+        name = member.get("name") or member["_target_"].rsplit(".", 1)[-1]
         state = "reused from" if weights.is_file() else "training it now; later runs reuse it from"
         log.info("%s %s: %s %s", setting, name, state, weights.parent)
-        limit = self._trainer.limit_train_batches
+        limit = self.trainer.limit_train_batches
         if limit is not None and not weights.is_file():
             log.info(
                 "%s is trained on all its batches: trainer.limit_train_batches=%s limits the student alone "
@@ -103,40 +112,42 @@ class Teachers:
         load_or_train(weights.parent, key, partial(self._train, setting, member, weights.parent.name))
         return weights
 
-    def _train(self, setting: str, member: DictConfig, key: str, folder: Path) -> nn.Module:
-        recipe, dataset = member.recipe, self._dataset
-        torch.manual_seed(recipe.seed)
-        learner = laid_out(build_network(member, setting, dataset), recipe.channels_last, self._device)
-        own = self._data.for_teacher(member, setting)
+    def _train(self, setting: str, member: Values, key: str, folder: Path) -> nn.Module:
+        recipe, dataset = member["recipe"], self.dataset
+        torch.manual_seed(recipe["seed"])
+        learner = laid_out(build_network(member, setting, dataset), recipe["channels_last"], self.device)
+        own = self.data.for_teacher(member, setting)
         scheme = scheme_of(plain(recipe).get("scheme"), f"{setting}.recipe.scheme")
         module = scheme.distiller(SchemeContext(dataset))(
             learner,
-            instantiate(recipe.optimizer, "optimizer"),
+            instantiate(recipe["optimizer"], "optimizer"),
             task=dataset.task,
             num_outputs=dataset.num_outputs,
-            scheduler=instantiate(recipe.scheduler, "scheduler"),
-            label_smoothing=recipe.label_smoothing,
-            seed=recipe.seed,
+            scheduler=instantiate(recipe["scheduler"], "scheduler"),
+            label_smoothing=recipe["label_smoothing"],
+            seed=recipe["seed"],
         )
         module.monitor, module.tie_breaker = monitor.rule(
-            recipe.get("monitor"), dataset, attacked=has_attack(recipe.get("scheme"))
+            recipe.get("monitor"),
+            {"task": dataset.task, "num_classes": dataset.num_classes},
+            attacked=has_attack(recipe.get("scheme")),
         )
         settings = {
-            "accelerator": self._trainer.accelerator,
+            "accelerator": self.trainer.accelerator,
             "devices": 1,
-            "precision": recipe.precision,
-            "max_epochs": recipe.max_epochs,
-            "gradient_clip_val": recipe.gradient_clip_val,
+            "precision": recipe["precision"],
+            "max_epochs": recipe["max_epochs"],
+            "gradient_clip_val": recipe["gradient_clip_val"],
         }
         fitted = fit(module, own, folder, settings, owner=key, title="teacher")
         load_weights(learner, fitted.best, "teacher.weights")
         return learner.cpu()
 
 
-def _pretrained(member: DictConfig, setting: str, dataset: DictConfig) -> nn.Module:
+def _pretrained(member: Values, setting: str, dataset: Dataset) -> nn.Module:
     if "pretrained" not in member:
         rule = "must be auto or a file for a network that nobody publishes weights of"
-        raise ValueError(f"{setting}.weights {rule}, got pretrained for {member._target_}")
+        raise ValueError(f"{setting}.weights {rule}, got pretrained for {member['_target_']}")
     fresh = build_network(member, setting, dataset, pretrained=False)  # before anything is downloaded
     published = getattr(fresh, "pretrained_cfg", {}).get("num_classes", 1000)  # timm says it; torchvision's: ImageNet
     if dataset.num_outputs != published:

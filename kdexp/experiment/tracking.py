@@ -14,11 +14,13 @@ import wandb
 from matplotlib.image import imread
 from pytorch_lightning.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
+from kdexp.config.require import Values
 from kdexp.config.untrusted import without_password
 from kdexp.experiment.wandb_server import decide_mode, problem_of_server, say_offline, wanted_mode
 from kdexp.metrics.monitor import DIRECTIONS
 from kdexp.metrics.roc_and_confusion import RocAndConfusion
 from kdexp.report.robustness import flat
+from kdexp.results import Record
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +30,7 @@ _MLFLOW = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES
 _ENDS = ("value", "low", "high")  # of a difference and its interval
 
 
-def warm_up(settings: Mapping[str, Any]) -> None:
+def warm_up(settings: Values) -> None:
     """Start W&B's own process, where it will be needed, in the background: it takes a fifth of a second to answer.
 
     Args:
@@ -51,12 +53,12 @@ class Tracker:
     Args:
         settings: conf/tracking, and ``name``, ``group``, ``job_type`` and ``tags`` of the run.
         folder: the run folder; all but MLflow write below it.
-        config: plain values, resolved; shown as the run's hyper-parameters.
+        shown: plain values, as the run's hyper-parameters.
         run_id: identifies the run, so that a resumed job continues it.
     """
 
-    def __init__(self, settings: Mapping[str, Any], folder: Path, config: Mapping[str, Any], run_id: str) -> None:
-        self._folder, self._config = folder, dict(config)
+    def __init__(self, settings: Values, folder: Path, shown: Values, run_id: str) -> None:
+        self._folder, self._shown = folder, dict(shown)
         self._tool = settings["tool"]
         self._run: wandb.Run | None = None
         self._logger: Logger | None = None
@@ -64,12 +66,12 @@ class Tracker:
         """Where it can be looked at: a folder, MLflow's store, or the address of an online W&B run."""
         self._attempt(lambda: self._begin(settings, run_id))
 
-    def _begin(self, settings: Mapping[str, Any], run_id: str) -> None:
+    def _begin(self, settings: Values, run_id: str) -> None:
         folder = self._folder
         if self._tool == "wandb":
             mode = decide_mode(settings["wandb"])
             if mode != "disabled":
-                self._run = _wandb_run(mode, settings, folder, self._config, run_id)
+                self._run = _wandb_run(mode, settings, folder, self._shown, run_id)
                 self._logger = WandbLogger(experiment=self._run)
                 where = str(Path(self._run.dir).parent) if self._run.offline else self._run.url
                 self.location = without_password(where or "")
@@ -83,7 +85,7 @@ class Tracker:
             self._logger = CSVLogger(folder, name="csv")
             self.location = str(folder / "csv")
         if self._logger is not None and self._run is None:
-            self._logger.log_hyperparams(self._config)
+            self._logger.log_hyperparams(self._shown)
 
     def _attempt(self, send: Callable[[], object]) -> None:
         """Send something, unless the tool has failed before."""
@@ -128,7 +130,7 @@ class Tracker:
             self._run.summary.update(dict(metrics))
             self._run.log(_charts(curves, classes))
         elif isinstance(self._logger, TensorBoardLogger):
-            self._logger.log_hyperparams(self._config, dict(metrics))  # together they make the HPARAMS table
+            self._logger.log_hyperparams(self._shown, dict(metrics))  # together they make the HPARAMS table
             for figure in sorted((self._folder / "figures").glob("*.png")):
                 self._logger.experiment.add_image(f"test/{figure.stem}", imread(figure), dataformats="HWC")
         elif self._logger is not None:
@@ -150,7 +152,7 @@ class Tracker:
         elif self._logger is not None:
             self._logger.log_metrics(dict(metrics))
 
-    def robustness(self, report: Mapping[str, Any]) -> None:
+    def robustness(self, report: Record) -> None:
         """Add a robustness report: the student's measures, and in W&B the tables of all measures and cells.
 
         Args:
@@ -158,7 +160,7 @@ class Tracker:
         """
         self._attempt(lambda: self._robustness(report))
 
-    def _robustness(self, report: Mapping[str, Any]) -> None:
+    def _robustness(self, report: Record) -> None:
         roles = list(report["models"])
         measures = list(flat(report["measures"]))
         of_student = ((f"robustness/{axis}/{name}", entry.get(roles[-1])) for axis, name, entry in measures)
@@ -213,7 +215,7 @@ class _Forwarding(Logger):
         """Forward."""
         self._tracker.forward(lambda logger: logger.log_metrics(metrics, step))
 
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: object, **kwargs: object) -> None:
         """Forward."""
         self._tracker.forward(lambda logger: logger.log_hyperparams(params, *args, **kwargs))
 
@@ -226,7 +228,7 @@ class _Forwarding(Logger):
         self._tracker.forward(lambda logger: logger.finalize(status))
 
 
-def _mlflow_run(settings: Mapping[str, Any], run_id: str) -> MLFlowLogger:
+def _mlflow_run(settings: Values, run_id: str) -> MLFlowLogger:
     """The MLflow run of this id: found again by its tag, or a new one."""
     for name, value in _MLFLOW.items():
         os.environ.setdefault(name, value)
@@ -264,9 +266,9 @@ def _with_password(uri: str) -> str:
 
 def _wandb_run(
     mode: Literal["online", "offline"],
-    settings: Mapping[str, Any],
+    settings: Values,
     folder: Path,
-    config: Mapping[str, Any],
+    shown: Values,
     run_id: str,
 ) -> wandb.Run:
     own = wandb.Settings(
@@ -287,7 +289,7 @@ def _wandb_run(
             id=run_id,
             resume="allow",
             reinit="create_new",  # fused jobs have several at once
-            config=dict(config),
+            config=dict(shown),
             settings=own,
             **{key: settings[key] for key in ("project", "entity", "group", "job_type", "name", "tags")},
         )
@@ -307,8 +309,8 @@ def _wandb_run(
     return run
 
 
-def _charts(curves: RocAndConfusion, classes: Sequence[str]) -> dict[str, Any]:
-    charts: dict[str, Any] = {}
+def _charts(curves: RocAndConfusion, classes: Sequence[str]) -> dict[str, object]:
+    charts: dict[str, object] = {}
     if curves.confusion is not None:
         cells = [
             [classes[i], classes[j], int(count)]

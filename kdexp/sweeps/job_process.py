@@ -13,10 +13,11 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import configure_log, setup_globals
-from omegaconf import OmegaConf, open_dict, read_write
+from omegaconf import open_dict, read_write
 
 from kdexp import results, run_folder, signals
 from kdexp.config.exits import PlainRecord
+from kdexp.config.require import Values
 from kdexp.config.untrusted import stored
 from kdexp.experiment.ranks import rank
 from kdexp.sweeps.gpus import spread_over_gpus
@@ -39,7 +40,7 @@ def run_in_child(one: Job) -> None:
     run_job(one.config, one.run)
 
 
-def run_fused_in_child(jobs: Sequence[Job], settings: Mapping[str, Any]) -> None:
+def run_fused_in_child(jobs: Sequence[Job], settings: Values) -> None:
     """Run several jobs in this process; each has its own log."""
     from kdexp.sweeps.shared_experiment import run_together
 
@@ -57,7 +58,7 @@ def run_fused_in_child(jobs: Sequence[Job], settings: Mapping[str, Any]) -> None
     run_together([partial(_run_fused, one) for one in jobs], **settings)
 
 
-def track_gains_in_child(late: Mapping[Path, Path], tracking: Mapping[str, Any]) -> None:
+def track_gains_in_child(late: Mapping[Path, Path], tracking: Values) -> None:
     """See `kdexp.sweeps.jobs.track_gains`."""
     from kdexp.experiment.run_tracking import track_gain
 
@@ -65,8 +66,8 @@ def track_gains_in_child(late: Mapping[Path, Path], tracking: Mapping[str, Any])
         with suppress(ValueError), run_folder.alone(folder):  # in use: another launch does it
             saved, control = results.read(folder, "sweep"), results.read(place, "control")
             if saved["tracking"]["control"] is None:
-                config = OmegaConf.create(stored(saved["config"]) | {"tracking": dict(tracking)})
-                track_gain(config, folder, saved, control)
+                stored(saved["config"])  # raises what is wrong with it
+                track_gain(tracking, folder, saved, control)
                 saved["tracking"]["control"] = control["wandb_id"]
                 results.write(folder, saved)
 

@@ -9,23 +9,23 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from omegaconf import DictConfig
 from torch import Tensor
 
 from kdexp.config.compose import plain
 from kdexp.config.identity import fingerprint
+from kdexp.config.require import Values
 from kdexp.contracts import Batch, Outputs
 from kdexp.data.data_module import DataModule
 from kdexp.experiment.data import Data
 from kdexp.experiment.experiment import Experiment
-from kdexp.experiment.teacher_eval_outputs import TeacherMemory
+from kdexp.experiment.teacher_cache import TeacherMemory
 from kdexp.sweeps.shared_process import BatchFeed, RoundRobin, SharedBatches
 from kdexp.sweeps.step_backends import Backend
 from kdexp.teacher.cached_outputs import TeacherOutputCache
 from kdexp.teacher.teacher import Teacher
 from kdexp.training.fit import ignore_known_warnings
 
-Make = Callable[[DictConfig], Experiment]
+Make = Callable[[Values], Experiment]
 """What makes an experiment of a configuration."""
 
 
@@ -80,7 +80,7 @@ class SharedExperiment(Experiment):
         shared: the parts.
     """
 
-    def __init__(self, config: DictConfig, shared: Shared) -> None:
+    def __init__(self, config: Values, shared: Shared) -> None:
         super().__init__(config)
         self._shared = shared
         self.teacher_memory = shared.memory
@@ -91,7 +91,7 @@ class SharedExperiment(Experiment):
         config, known = self.config, self._shared.data
         order = fingerprint([config.seed, config.dataset.subset_seed, plain(config.augment)])
         if order not in known:
-            known[order] = Data(config, like=next(iter(known.values()), None))
+            known[order] = self.new_data(config.dataset, like=next(iter(known.values()), None))
         return known[order]
 
     @cached_property
@@ -116,7 +116,7 @@ class SharedExperiment(Experiment):
         """See `Experiment`."""
         return _Fed(self.data.student, self._shared.turns, self._shared.streams)
 
-    def cost(self) -> dict[str, Any]:
+    def cost(self) -> dict[str, object]:
         """See `Experiment`."""
         turns = self._shared.turns
         return {"fused": {"students": turns.together, "backend": turns.backend.chosen or "loop"}}

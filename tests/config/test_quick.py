@@ -13,6 +13,7 @@ from kdexp.config.identity import Identity
 from kdexp.contracts import UNLABELED, Split
 from kdexp.data.splits import few_of_each_class
 from kdexp.experiment.data import Data
+from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.keys import teacher_key, weights_file
 from kdexp.experiment.networks import build_network
 from kdexp.experiment.run import run
@@ -63,13 +64,13 @@ def test_fingerprints_of_old_runs_stay_and_a_quick_run_has_its_own(kind):
 
 
 def data_of(*overrides: str) -> Data:
-    return Data(composed("dataset=digits", *overrides))
+    return Experiment(composed("dataset=digits", *overrides)).data
 
 
 def test_the_data_are_cut_alike_for_student_control_and_teacher():
     config = composed("quick=true", "teacher.recipe.batch_size=32")
-    own, alone = Data(config).student.splits, data_of("quick=true", "alpha=1", "seed=1").student.splits
-    teachers = Data(config).for_teacher(config.teacher).splits
+    own, alone = Experiment(config).data.student.splits, data_of("quick=true", "alpha=1", "seed=1").student.splits
+    teachers = Experiment(config).data.for_teacher(config.teacher).splits
     assert [len(part) for part in (own.train, own.val, own.test)] == [2 * 64, 64, 64]
     assert len(teachers.train) == 2 * 32
     whole = data_of().student.splits
@@ -89,7 +90,7 @@ def test_a_quick_teacher_is_not_the_real_one():
             weights_file(
                 config.teacher,
                 config.store_dir,
-                teacher_key(config.teacher, config.dataset, Data(config).content, quick.mark(config.quick)),
+                teacher_key(config.teacher, config.dataset, Experiment(config).data.content, quick.mark(config.quick)),
             ).parent.name
         )
     assert len(keys) == 2
@@ -189,6 +190,6 @@ def test_quick_runs_are_left_out_beside_real_ones(tmp_path, store, caplog):
 
 def test_typed_training_batches_stay(tmp_path):
     config = compose(["dataset=digits", "quick=true", "trainer.limit_train_batches=5"], output_dir=tmp_path)
-    data = Data(config)
+    data = Experiment(config).data
     assert len(data.student.splits.train) == 5 * config.dataset.batch_size
     assert len(data.for_teacher(config.teacher).splits.train) == 2 * config.teacher.recipe.batch_size

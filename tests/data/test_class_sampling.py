@@ -8,7 +8,7 @@ from scipy.stats import chisquare
 from kdexp.config.compose import compose
 from kdexp.contracts import UNLABELED
 from kdexp.data.class_sampling import class_shares, resampled_order
-from kdexp.experiment.data import Data
+from kdexp.experiment.experiment import Experiment
 
 
 def labels(*counts, unlabeled=0):
@@ -148,7 +148,7 @@ def classes_of_an_epoch(module):
 def test_the_setting_reaches_the_students_epochs_and_not_the_teachers(tmp_path):
     given = "[4,1,1,1,1,1,1,1,1,1]"  # of 460 labelled samples: 141.5 and 35.4
     config = composed(tmp_path, f"dataset.resample={given}", "dataset.batch_size=92", "teacher.recipe.batch_size=46")
-    data = Data(config)
+    data = Experiment(config).data
     assert len(data.student.splits.train) == 461
     # One of 461 is left out of five batches of 92.
     found = classes_of_an_epoch(data.student)
@@ -160,6 +160,6 @@ def test_the_setting_reaches_the_students_epochs_and_not_the_teachers(tmp_path):
 
 def test_a_wrong_setting_is_refused_before_anything_is_trained(tmp_path):
     with pytest.raises(ValueError, match=r"^dataset.resample must be .* list of 10 positive numbers"):
-        Data(composed(tmp_path, "dataset.resample=[1,2]"))
+        _ = Experiment(composed(tmp_path, "dataset.resample=[1,2]")).data
     with pytest.raises(ValueError, match=r"^dataset.resample must be null with task=multilabel"):
-        Data(composed(tmp_path, "dataset.resample=balanced", "dataset.task=multilabel"))
+        _ = Experiment(composed(tmp_path, "dataset.resample=balanced", "dataset.task=multilabel")).data

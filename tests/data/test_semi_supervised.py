@@ -11,7 +11,7 @@ from kdexp.config.compose import compose
 from kdexp.contracts import UNLABELED
 from kdexp.data import digits, splits
 from kdexp.experiment.check import check
-from kdexp.experiment.data import Data
+from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.run import run
 
 SHORT = ["tracking=none", "trainer.max_epochs=2", "teacher.recipe.max_epochs=2"]
@@ -33,7 +33,7 @@ def composed(folder, *overrides, **settings):
 def test_the_teacher_is_trained_on_exactly_the_samples_that_the_student_has_labels_of(tmp_path, overrides):
     config = composed(tmp_path, *overrides)
     check(config)
-    data = Data(config)
+    data = Experiment(config).data
     student, teacher = data.student.splits.train, data.for_teacher(config.teacher).splits.train
     labelled = student.target != UNLABELED
     hidden = round(config.dataset.unlabeled_fraction * len(student))
@@ -44,14 +44,14 @@ def test_the_teacher_is_trained_on_exactly_the_samples_that_the_student_has_labe
 
 def test_the_default_preset_has_65_labels_of_all_ten_classes(tmp_path):
     config = composed(tmp_path)
-    teacher = Data(config).for_teacher(config.teacher).splits.train
+    teacher = Experiment(config).data.for_teacher(config.teacher).splits.train
     assert len(teacher) == 65
     assert (teacher.target.bincount(minlength=10) >= 6).all()
 
 
 def test_a_teacher_sees_all_labels_by_default_and_its_seed_chooses_what_its_recipe_leaves_out(tmp_path):
     config = compose(["teacher=ensemble", "dataset.unlabeled_fraction=0.5"], output_dir=tmp_path)
-    data = Data(config)
+    data = Experiment(config).data
     assert [member.recipe.subset_seed for member in config.teacher.members.values()] == [0, 1, 2]
     for member in config.teacher.members.values():
         assert len(data.for_teacher(member).splits.train) == len(data.student.splits.train)
@@ -64,7 +64,7 @@ def test_a_teacher_sees_all_labels_by_default_and_its_seed_chooses_what_its_reci
 def test_multilabel_rows_that_are_hidden_from_a_teacher_are_left_out(tmp_path):
     config = compose(["experiment=smoke", "dataset.task=multilabel", "teacher.recipe.unlabeled_fraction=0.5"],
                      output_dir=tmp_path)  # fmt: skip
-    data = Data(config)
+    data = Experiment(config).data
     target = data.for_teacher(config.teacher).splits.train.target
     assert len(target) == len(data.student.splits.train) - round(0.5 * len(data.student.splits.train))
     assert set(target.flatten().tolist()) == {0.0, 1.0}
@@ -91,8 +91,8 @@ def permuted(monkeypatch, tmp_path):
 
     def permute(*overrides):
         config = composed(tmp_path / "any", *overrides)
-        train = Data(config).student.splits.train
-        Data(config).for_teacher(config.teacher)
+        train = Experiment(config).data.student.splits.train
+        Experiment(config).data.for_teacher(config.teacher)
         hidden = train.index[train.target == UNLABELED]
 
         @wraps(load)

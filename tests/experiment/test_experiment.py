@@ -8,7 +8,6 @@ from kdexp.config import quick
 from kdexp.config.compose import compose
 from kdexp.data import digits
 from kdexp.experiment import teachers
-from kdexp.experiment.data import Data
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.keys import teacher_key, weights_file
 from kdexp.experiment.networks import build_network, is_channels_last
@@ -17,11 +16,11 @@ from kdexp.experiment.networks import build_network, is_channels_last
 @pytest.mark.parametrize("part", ["train_inputs", "train_target", "test_inputs", "test_target"])
 def test_a_change_of_any_part_of_the_data_changes_their_digest(tmp_path, part):
     config = compose(["experiment=smoke"], output_dir=tmp_path)
-    data, changed = Data(config), Data(config)
+    data, changed = Experiment(config).data, Experiment(config).data
     tensor = getattr(changed._source, part).clone()
     tensor[0] = (tensor[0] + 1) % 10
     changed._source = replace(changed._source, **{part: tensor})
-    assert data.content == Data(config).content
+    assert data.content == Experiment(config).data.content
     assert data.content != changed.content
 
 
@@ -34,7 +33,7 @@ def test_a_change_of_any_part_of_the_data_changes_their_digest(tmp_path, part):
 )
 def test_data_of_another_shape_than_the_networks_are_built_for_are_refused(tmp_path, override, message):
     with pytest.raises(ValueError, match=f"^dataset.input_shape {message}"):
-        Data(compose(["dataset=digits", override], output_dir=tmp_path))
+        _ = Experiment(compose(["dataset=digits", override], output_dir=tmp_path)).data
 
 
 def test_a_source_that_is_none_is_refused(tmp_path, monkeypatch):
@@ -44,7 +43,7 @@ def test_a_source_that_is_none_is_refused(tmp_path, monkeypatch):
 
     monkeypatch.setattr(digits, "load", load)
     with pytest.raises(ValueError, match=r"^dataset.source must give a kdexp.contracts.Source, got Tensor$"):
-        Data(compose(["dataset=digits"], output_dir=tmp_path))
+        _ = Experiment(compose(["dataset=digits"], output_dir=tmp_path)).data
 
 
 @pytest.fixture
@@ -63,24 +62,24 @@ def named(monkeypatch):
 
 def test_classes_have_the_names_that_the_data_bring_or_those_that_are_typed(tmp_path, named, monkeypatch):
     config = compose(["dataset=digits", "dataset.classes=null"], output_dir=tmp_path)
-    assert Data(config).classes == named
+    assert Experiment(config).data.classes == named
     config.dataset.classes = named
-    assert Data(config).classes == named
+    assert Experiment(config).data.classes == named
     config.dataset.classes = [*named[1:], named[0]]
     with pytest.raises(
         ValueError, match=r"^dataset.classes must be null or the names in the data, \['digit 0', .*, got"
     ):
-        Data(config)
+        _ = Experiment(config).data
     monkeypatch.undo()
-    assert Data(config).classes == [*named[1:], named[0]]
+    assert Experiment(config).data.classes == [*named[1:], named[0]]
     config.dataset.classes = None
-    assert Data(config).classes is None
+    assert Experiment(config).data.classes is None
 
 
 def trained(tmp_path, *recipe):
     """Where the teacher of this recipe is kept, and the labels that it learns from."""
     config = compose(["experiment=smoke", *(f"teacher.recipe.{word}" for word in recipe)], output_dir=tmp_path)
-    data = Data(config)
+    data = Experiment(config).data
     labels = data.for_teacher(config.teacher).splits.train.target
     return weights_file(
         config.teacher,
@@ -174,7 +173,9 @@ def test_a_teacher_trained_without_the_last_batch_is_another(tmp_path):
                 weights_file(
                     config.teacher,
                     config.store_dir,
-                    teacher_key(config.teacher, config.dataset, Data(config).content, quick.mark(config.quick)),
+                    teacher_key(
+                        config.teacher, config.dataset, Experiment(config).data.content, quick.mark(config.quick)
+                    ),
                 )
                 for config in configs
             }

@@ -20,7 +20,6 @@ from kdexp.cli.eval import show as show_metrics
 from kdexp.config.compose import compose, plain
 from kdexp.config.identity import Identity
 from kdexp.experiment import robustness_evaluator, robustness_inputs
-from kdexp.experiment.data import Data
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.finished_robustness import robustness
 from kdexp.experiment.finished_run import run as measure
@@ -169,7 +168,7 @@ def test_features_are_probed_from_val_to_test_and_held_against_the_teachers(swee
     folder = sweep / "1"
     (report,) = examine(store, "robustness=features", run=folder).values()
     config = compose([*SMOKE, "alpha=0.1"], output_dir=folder, store_dir=store)
-    data = Data(config)
+    data = Experiment(config).data
     learner = Experiment(config).new_student(pretrained=None)
     load_weights(learner, folder / "student.safetensors", "run")
     teacher = Experiment(config, may_train_teacher=False).teacher.networks[0]

@@ -47,7 +47,7 @@ def test_every_feature_loss_trains_a_network_whose_layers_are_found(feature_loss
     teacher = build_network(config.teacher, "teacher", config.dataset)
     student = Experiment(config).new_student(pretrained=None)
     labels = torch.randint(10, (40,))
-    (term,) = Experiment(config).new_feature_losses(student, teacher, labels).values()
+    (term,) = Experiment(config).new_feature_losses(student, teacher, labels).features.values()
     index = torch.arange(4)
     batch = Batch(torch.randn(4, 3, 32, 32), labels[index], index)
     found = [side(network, getattr(network, "layers", None), batch.inputs[:2]) for network in (student, teacher)]

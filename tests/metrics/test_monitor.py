@@ -11,7 +11,6 @@ from kdexp.config.compose import compose, plain
 from kdexp.contracts import Source
 from kdexp.experiment import keys
 from kdexp.experiment.check import check
-from kdexp.experiment.data import Data
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.metadata import run_metadata
 from kdexp.experiment.run import run
@@ -164,7 +163,7 @@ def test_the_best_epoch_of_a_rare_class_is_not_the_first_for_student_control_and
 
 def test_the_old_rule_is_that_of_a_configuration_without_one_and_its_teacher_has_its_old_key(tmp_path, store):
     config = compose([*SMOKE], output_dir=tmp_path, store_dir=store)
-    data = Data(config)
+    data = Experiment(config).data
     new = keys.teacher_key(config.teacher, config.dataset, data.content, quick.mark(config.quick))
     assert new["recipe"]["monitor"] == "val/acc"
     values = plain(config)

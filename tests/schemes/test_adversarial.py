@@ -11,7 +11,6 @@ from kdexp.config.compose import compose, plain
 from kdexp.config.identity import Identity
 from kdexp.contracts import UNLABELED, Batch
 from kdexp.experiment.check import check
-from kdexp.experiment.data import Data
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.run import run
 from kdexp.losses.kd import KD
@@ -325,7 +324,7 @@ def test_adversarial_training_withstands_what_plain_training_does_not(tmp_path, 
     for name, scheme in (("plain", ["alpha=1"]), ("robust", attacked)):
         config = compose([*settings, *scheme], output_dir=tmp_path / name, store_dir=store)
         run(config)
-        data = Data(config)
+        data = Experiment(config).data
         learner = Experiment(config).new_student(pretrained=None).eval()
         load_weights(learner, tmp_path / name / "student.safetensors", "student")
         network = Normalized(learner, config.dataset.mean, config.dataset.std)

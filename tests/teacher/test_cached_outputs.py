@@ -18,7 +18,6 @@ from kdexp.config.compose import compose, plain
 from kdexp.config.identity import Identity
 from kdexp.contracts import Outputs
 from kdexp.experiment import teacher_cache
-from kdexp.experiment.data import Data
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.networks import build_network
 from kdexp.experiment.run import run
@@ -287,7 +286,7 @@ def test_a_cache_is_shared_by_what_does_not_change_the_answers_and_by_nothing_el
         config = compose(
             [*IMAGES, "teacher.cache=views:1", *overrides], output_dir=tmp_path, store_dir=tmp_path / "store"
         )
-        data = Data(config)
+        data = Experiment(config).data
         torch.manual_seed(config.teacher.recipe.seed)
         teacher = Teacher([build_network(config.teacher, "teacher", config.dataset)])
         kept = {
@@ -403,7 +402,7 @@ def test_a_cache_is_built_listed_verified_and_cleaned_from_the_command_line(comm
 def test_verify_asks_for_different_samples_of_every_class(tmp_path):
     config = compose([*IMAGES, "teacher.cache=views:2"], output_dir=tmp_path, store_dir=tmp_path / "store")
     kept = Experiment(config).cache
-    target = Data(config).student.splits.test.target
+    target = Experiment(config).data.student.splits.test.target
     sample = kept.sample("test", 20, 3)
     assert target[sample].bincount().tolist() == [2] * 10
     assert len(set(sample)) == 20

@@ -1,0 +1,91 @@
+"""What identifies a teacher's cached outputs."""
+
+import hashlib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+import kdexp
+from kdexp.atomic import sha256
+from kdexp.config.compose import plain
+from kdexp.config.objects import target
+from kdexp.config.require import Values
+from kdexp.data.settings import Augment, Dataset
+from kdexp.experiment.data import Data
+from kdexp.experiment.keys import input_statistics
+from kdexp.experiment.networks import NETWORK_KEYS, device_for, is_channels_last
+from kdexp.teacher.cached_outputs import SplitName
+from kdexp.teacher.teacher import Teacher
+from kdexp.training.settings import Trainer
+from kdexp.weights import state_digest
+
+
+@dataclass(frozen=True)
+class OutputsKey:
+    """All that a teacher's outputs depend on; temperature, alpha and the student do not matter.
+
+    Attributes:
+        dataset: the experiment's.
+        augment: the experiment's.
+        trainer: the experiment's.
+        precision: of the teacher.
+        members: the configuration of each teacher.
+        frozen: the teacher.
+        data: its data.
+    """
+
+    dataset: Dataset
+    augment: Augment
+    trainer: Trainer
+    precision: str
+    members: Mapping[str, Values]
+    frozen: Teacher
+    data: Data
+
+    def of(self, split: SplitName, record: str) -> Values:
+        """The key of its outputs for a split.
+
+        Args:
+            split: of the data.
+            record: what is cached of a sample, see `kdexp.teacher.output_codec.OutputCodec`.
+        """
+        augmented = split == "train" and self.augment.views != 0
+        transforms = plain(self.augment.transforms) if augmented else []
+        index = getattr(self.data.student.splits, split).index
+        place = device_for(self.trainer.accelerator)
+        every, networks = list(self.members.values()), self.frozen.networks
+        called = [*(target(member, "network") for member in every), *(target(each, "transform") for each in transforms)]
+        code = [Path(inspect.getfile(one)) for one in called]
+        code += [Path(kdexp.__file__).parent / name for name in _CODE_OF_OUTPUTS]
+        return {
+            "weights": [state_digest(network) for network in networks],
+            "networks": [{k: v for k, v in plain(member).items() if k not in NETWORK_KEYS} for member in every],
+            "statistics": [input_statistics(member, net) for member, net in zip(every, networks, strict=True)],
+            "task": self.dataset.task,
+            "precision": self.precision,
+            "features": list(self.frozen.paths) if split == "train" else [],
+            "record": record,
+            "content": self.data.content,
+            "split": [split, hashlib.sha256(index.numpy().tobytes()).hexdigest()],
+            "normalised": [list(self.dataset.mean), list(self.dataset.std)],
+            "channels_last": [is_channels_last(net, self.trainer.channels_last, place) for net in networks],
+            "augment": [transforms, self.augment.seed if augmented else None],
+            "device": place.type if place.type == "cpu" else torch.cuda.get_device_name(place),
+            "versions": [torch.__version__, kdexp.__version__, torch.backends.cpu.get_cpu_capability()],
+            "code": [sha256(file) for file in code],
+        }
+
+
+_CODE_OF_OUTPUTS = (
+    "features.py",
+    "teacher/teacher.py",
+    "teacher/output_codec.py",
+    "teacher/cached_outputs.py",
+    "data/loaders.py",
+    "data/data_module.py",
+    "data/stateless_rng.py",
+)
+"""Our own files that a teacher's cached outputs depend on."""
