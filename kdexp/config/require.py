@@ -1,6 +1,10 @@
 """The refusal of a setting in one line: its name, the rule and the value."""
 
-from typing import Any, TypeGuard
+from collections.abc import Mapping
+from typing import Any, TypeAlias, TypeGuard
+
+Values: TypeAlias = Mapping[str, Any]
+"""A configuration or a part of it, as plain values."""
 
 
 def missing_values(node: Any, path: str) -> list[str]:
