@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from kdexp import signals
 from kdexp.atomic import atomic_path, read_json
@@ -24,6 +24,8 @@ SUPERSEDED = "superseded"
 ROBUSTNESS, ROBUSTNESS_VERSION = "robustness.json", 1
 STATUSES = ("running", "completed", "pruned", "failed", "oom", "diverged", "interrupted", "killed")
 """In the file ``running`` stays behind when a process dies without a chance to say so; `read` calls that ``killed``."""
+Record: TypeAlias = Mapping[str, Any]
+"""What a JSON file holds, or a part of it: a results.json, a robustness.json, a job in a sweep's index."""
 _LINE_BREAK = re.compile(r"\n\s*")
 LOCK = ".lock"
 
@@ -108,7 +110,7 @@ def is_in_use(folder: Path) -> bool:
     return False
 
 
-def has_other_data(run: Mapping[str, Any], digest: str | None) -> bool:
+def has_other_data(run: Record, digest: str | None) -> bool:
     """Whether a run is known to have had other data than those of a digest, whatever its settings say."""
     return None not in (known := run.get("data_content"), digest) and known != digest
 
@@ -129,7 +131,7 @@ def argument(key: str, folder: Path) -> str:
     return f"{key}={path}" if re.fullmatch(r"[\w./-]+", path) else shlex.quote(f"{key}='{path}'")
 
 
-def write(folder: Path, results: Mapping[str, Any]) -> None:
+def write(folder: Path, results: Record) -> None:
     """Write results.json, atomically."""
     text = json.dumps(results, indent=2, default=str)
     # A list of numbers or words (a curve, a row of a matrix) is one line. A line break is never part of a JSON string.
@@ -138,7 +140,7 @@ def write(folder: Path, results: Mapping[str, Any]) -> None:
         temporary.write_text(text + "\n")
 
 
-def read(folder: Path, setting: str) -> dict[str, Any]:
+def read(folder: Path, setting: str) -> Record:
     """Read the results of a run. A run that says ``running`` while no process runs in its folder was ``killed``.
 
     Args:
@@ -156,11 +158,11 @@ def read(folder: Path, setting: str) -> dict[str, Any]:
         # Looked at in this order, a run that ended in between would seem to have been killed.
         results = _read(path, setting)
         if results["status"] == "running":
-            results |= {"status": "killed", "error": "killed without a chance to say why"}
+            return {**results, "status": "killed", "error": "killed without a chance to say why"}
     return results
 
 
-def read_or_nothing(folder: Path) -> dict[str, Any]:
+def read_or_nothing(folder: Path) -> Record:
     """The results of a job of a sweep; nothing where there are none, or the file is damaged.
 
     Args:
@@ -172,7 +174,7 @@ def read_or_nothing(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def _read(path: Path, setting: str) -> dict[str, Any]:
+def _read(path: Path, setting: str) -> Record:
     try:
         results = read_json(path)
     except ValueError as error:
@@ -183,7 +185,7 @@ def _read(path: Path, setting: str) -> dict[str, Any]:
         raise ValueError(f"{setting} must hold the {FILE} of a run, got {path}: {error}") from error
 
 
-def _complete(results: Any) -> dict[str, Any]:
+def _complete(results: Record) -> Record:
     complete(results, _Version, "")
     if results["schema_version"] != SCHEMA_VERSION:
         raise ValueError(f"schema_version must be {SCHEMA_VERSION}, got {results['schema_version']}")
@@ -205,7 +207,7 @@ def _complete(results: Any) -> dict[str, Any]:
     return {**results, "config": config}
 
 
-def _check_curves(curves: Mapping[str, Any], classes: int, name: str) -> None:
+def _check_curves(curves: Record, classes: int, name: str) -> None:
     known = {"macro", *map(str, range(classes))}
     points, areas, counts = curves["fpr"], curves["auc"], curves["confusion"]
     for number, rates in curves["roc"].items():

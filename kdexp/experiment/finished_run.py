@@ -130,7 +130,7 @@ def run(config: DictConfig) -> dict[str, float]:
     )
 
 
-def _completed(folder: Path, setting: str) -> dict[str, Any]:
+def _completed(folder: Path, setting: str) -> results.Record:
     saved = results.read(folder, setting)
     if saved["status"] != "completed":
         raise ValueError(f"{setting} must be completed, got {folder} with status {saved['status']}")

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 def run(
     config: DictConfig, make: "Callable[[DictConfig], Experiment] | None" = None, pruner: "Pruner | None" = None
-) -> dict[str, Any]:
+) -> results.Record:
     """Run one experiment: the whole of it, from the data to results.json.
 
     Args:
@@ -65,7 +65,7 @@ def _run(
     folder: Path,
     make: "Callable[[DictConfig], Experiment] | None",
     pruner: "Pruner | None",
-) -> dict[str, Any]:
+) -> results.Record:
     earlier = find_earlier(config, folder)
     if earlier.get("status") == "completed" and (pruner is not None or "test" in earlier["metrics"]):
         log.info("this run is complete already: %s", folder)

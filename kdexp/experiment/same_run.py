@@ -25,7 +25,7 @@ from kdexp.experiment.ranks import rank
 log = logging.getLogger(__name__)
 
 
-def find_earlier(config: DictConfig, folder: Path) -> dict[str, Any]:
+def find_earlier(config: DictConfig, folder: Path) -> results.Record:
     """What the folder has of the same run: of ``resume=``, or of an earlier launch.
 
     What it has of another one is set aside in a sweep or with ``rerun=all``, and else not touched.
@@ -50,7 +50,7 @@ def find_earlier(config: DictConfig, folder: Path) -> dict[str, Any]:
     return {}
 
 
-def _same(config: DictConfig, folder: Path) -> dict[str, Any]:
+def _same(config: DictConfig, folder: Path) -> results.Record:
     """What a folder has of a run, which must be this one."""
     ways = "; choose another output_dir, or rerun=all to set it aside"
     if not (folder / results.FILE).is_file():

@@ -10,8 +10,9 @@ from typing import Any
 from kdexp.config.identity import DISTILLATION_ONLY, RUN_ONLY, control_fingerprint, run_fingerprint
 from kdexp.naming import short_values
 from kdexp.report.run_group import RunGroup
-from kdexp.report.runs import DATA, Record, Run, find, read_reports
+from kdexp.report.runs import DATA, Run, find, read_reports
 from kdexp.report.statistics import Estimate, Paired, paired, wilson
+from kdexp.results import Record
 
 log = logging.getLogger(__name__)
 

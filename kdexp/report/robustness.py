@@ -10,8 +10,8 @@ import numpy as np
 
 from kdexp.report import glossary
 from kdexp.report.run_group import RunGroup
-from kdexp.report.runs import Record
 from kdexp.report.statistics import Estimate, Paired, Point, paired, t_interval
+from kdexp.results import Record
 from kdexp.robustness.settings import ROLES
 
 Report = Record

@@ -3,7 +3,7 @@
 import csv
 import os
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,11 +16,10 @@ from kdexp.config.identity import as_typed
 from kdexp.config.leaves import leaves
 from kdexp.config.renamed import before
 from kdexp.config.untrusted import check_folder, inside
+from kdexp.results import Record
 
 INDEX = "sweep.json"
 DATA = "data"
-Record = Mapping[str, Any]
-"""What a JSON file holds, or a part of it: a results.json, a robustness.json, a job in a sweep's index."""
 _JOB = {"folder", "overrides", "key", "status", "error"}
 
 

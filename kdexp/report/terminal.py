@@ -18,8 +18,9 @@ from kdexp.report import article_claims
 from kdexp.report.artifacts import write
 from kdexp.report.comparison import Comparison
 from kdexp.report.run_group import RunGroup
-from kdexp.report.runs import Record, Run, find, look_for_control
+from kdexp.report.runs import Run, find, look_for_control
 from kdexp.report.summary_text import answer, headline, interval
+from kdexp.results import Record
 from kdexp.terminal import screen
 
 # Column -> metric, split and epoch.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from kdexp.report.colors import CONTROL, TEACHER, WINNER
 from kdexp.report.comparison import Comparison
-from kdexp.report.runs import Record
+from kdexp.results import Record
 
 RocAndConfusionMetric = Record
 """``curves`` of a results.json: ``fpr``, ``roc`` and ``auc`` by class, ``confusion`` where it is kept."""
