@@ -192,7 +192,7 @@ class Distiller(pl.LightningModule):
             self._train_metrics.add(logits.detach(), batch.target)
         return loss
 
-    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+    def backward(self, loss: Tensor, *args: object, **kwargs: object) -> None:
         """Give the trained parameters their gradients."""
         if self.ahead is None:
             loss.backward(*args, **kwargs)  # type: ignore[no-untyped-call]
@@ -371,7 +371,7 @@ class Distiller(pl.LightningModule):
         self.log_epoch("val", self._val_metrics.compute())
         self._val_metrics.reset()
 
-    def log_epoch(self, split: str, values: Mapping[str, Any]) -> None:
+    def log_epoch(self, split: str, values: Mapping[str, float | Tensor]) -> None:
         """Log metrics of an epoch as ``SPLIT/NAME``, and note them in `epoch_metrics`."""
         named = {f"{split}/{name}": float(value) for name, value in values.items()}
         self.epoch_metrics |= named
