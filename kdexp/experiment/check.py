@@ -58,7 +58,7 @@ def check_values(config: Any) -> None:
     require(dataset.num_workers >= 0, "dataset.num_workers", "must be at least 0", dataset.num_workers)
     fewest = 1 if dataset.task == "multilabel" else 2
     require(dataset.num_classes >= fewest, "dataset.num_classes", f"must be at least {fewest}", dataset.num_classes)
-    check_classes("dataset", dataset)
+    check_classes("dataset", dataset.classes, dataset.num_classes)
     shape = list(dataset.input_shape)
     require(shape and min(shape) >= 1, "dataset.input_shape", "must be sizes of at least 1, one or more", shape)
     require(0 <= config.seed < 2**63, "seed", "must be in [0, 2^63)", config.seed)

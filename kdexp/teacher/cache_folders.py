@@ -18,7 +18,7 @@ ANSWERS, CHECKSUMS, CARD, LOCK = "answers.bin", "checksums.bin", "card.json", "l
 DIGEST = hashlib.sha256().digest_size
 
 
-def keep_card(path: Path, card: Mapping[str, Any]) -> None:
+def keep_card(path: Path, card: Mapping[str, object]) -> None:
     """Write what the outputs depend on, where that is not there yet, or the file is damaged."""
     text = json.dumps(card, indent=2, default=str)
     try:
