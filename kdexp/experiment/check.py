@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 
 from kdexp.config import trust
 from kdexp.config.compose import plain
-from kdexp.config.identity import has_attack, is_attacked
+from kdexp.config.identity import has_attack, is_attacked, is_control
 from kdexp.config.objects import target
 from kdexp.config.require import missing_values, require
 from kdexp.data.settings import check_classes
@@ -16,7 +16,15 @@ from kdexp.experiment.settings import check_tracking
 from kdexp.robustness import configured
 from kdexp.schemes.base import scheme_of
 from kdexp.teacher.settings import CACHE_MODES, check_teacher
-from kdexp.training.settings import PRECISIONS, check_distillation, check_monitor, check_rate, check_trainer
+from kdexp.training.settings import (
+    PRECISIONS,
+    check_monitor,
+    check_rate,
+    check_schedules,
+    check_terms,
+    check_trainer,
+    check_weights,
+)
 
 
 def check(config: Any) -> None:
@@ -42,7 +50,9 @@ def check_values(config: Any) -> None:
     for part in ("dataset", "teacher", "student", "trainer"):
         missing = missing_values(OmegaConf.to_container(config[part]), part)
         require(not missing, ", ".join(missing), "must be given", "nothing")
-    check_distillation(config)
+    check_weights(config.alpha, config.temperature, config.label_smoothing)
+    check_schedules(config.alpha_schedule, config.temperature_schedule)
+    check_terms(config.alpha, config.loss, config.feature_loss)
     check_trainer(config.trainer, config.optimizer)
     check_rate("optimizer", config.optimizer)
     check_monitor("trainer.monitor", config.trainer.get("monitor"), config.dataset, attacked=is_attacked(config))
@@ -95,7 +105,10 @@ def _check_schemes(config: Any) -> None:
     for setting, scheme in chosen.items():
         scheme.check(setting, config.dataset)
     if "scheme" in chosen:
-        chosen["scheme"].check_run(config, teachers(config))
+        chosen["scheme"].check_feature_loss(config.feature_loss)
+        if not is_control(config):
+            cache = config.teacher.get("cache", "none")
+            chosen["scheme"].check_teachers(teachers(config), config.loss.get("_target_"), cache)
 
 
 def _check_views(config: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from kdexp import recording, results, run_folder
 from kdexp.atomic import training_lock
 from kdexp.config.identity import run_key
+from kdexp.config.require import Values
 from kdexp.experiment import changes
 from kdexp.experiment.metadata import run_metadata
 from kdexp.experiment.ranks import barrier, rank
@@ -16,7 +17,7 @@ from kdexp.training.settings import is_one_process
 log = logging.getLogger(__name__)
 
 
-def complete_prior_run(values: dict[str, Any], name: str, overrides: list[str], owner: str) -> None:
+def complete_prior_run(values: Values, name: str, overrides: list[str], owner: str) -> None:
     """A run that comes before the run itself: found complete in its folder or in the store, else trained and kept.
 
     A copy in the store serves other runs that need the same: those of a sweep, a source domain's teacher above all.
@@ -45,14 +46,14 @@ def complete_prior_run(values: dict[str, Any], name: str, overrides: list[str], 
     barrier()
 
 
-def _is_there(folder: Path, kept: Path | None, values: dict[str, Any]) -> bool:
+def _is_there(folder: Path, kept: Path | None, values: Values) -> bool:
     """Whether a run is complete in its folder, if need be as a copy of the one that is kept."""
     if not _is_complete(folder, values) and kept is not None and _is_complete(kept, values):
         run_folder.copy(kept, folder)
     return _is_complete(folder, values)
 
 
-def _is_complete(folder: Path, values: dict[str, Any]) -> bool:
+def _is_complete(folder: Path, values: Values) -> bool:
     try:
         found = results.read(folder, "resume")
     except ValueError:  # nothing is there, or it is damaged
