@@ -24,7 +24,7 @@ from rich.progress import track
 
 from kdexp import results
 from kdexp.config.compose import compose, plain
-from kdexp.config.identity import run_fingerprint
+from kdexp.config.identity import Identity
 
 ROOT = Path(__file__).parents[1]
 TABLE = ROOT / "docs" / "method_table.md"
@@ -96,7 +96,7 @@ def train(choice: Sequence[str], given: Sequence[str], seed: int, folder: Path) 
         earlier = results.read(folder, "out")
     except ValueError:
         earlier = {}
-    if earlier.get("status") == "completed" and earlier["fingerprint"] == run_fingerprint(plain(config)):
+    if earlier.get("status") == "completed" and earlier["fingerprint"] == Identity(plain(config)).fingerprint:
         return
     with folder.with_suffix(".log").open("w") as log, redirect_stdout(log):
         run(config)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kdexp import results
-from kdexp.config.identity import control_fingerprint, run_fingerprint
+from kdexp.config.identity import Identity
 from kdexp.report.artifacts import write
 from kdexp.report.comparison import Comparison
 from kdexp.report.runs import find
@@ -109,8 +109,8 @@ def test_fingerprints_in_the_files_are_those_that_their_configurations_have_now(
     assert paths
     for path in paths:
         written, config = json.loads(path.read_text()), results.read(path.parent, "run")["config"]
-        assert run_fingerprint(config) == written["fingerprint"]
-        assert control_fingerprint(config) == written["control_fingerprint"]
+        assert Identity(config).fingerprint == written["fingerprint"]
+        assert Identity(config).control_fingerprint == written["control_fingerprint"]
 
 
 def test_one_with_prior_runs_is_compared_with_its_control(prior_runs, tmp_path):

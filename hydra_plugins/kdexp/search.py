@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.types import HydraContext, TaskFunction
@@ -14,7 +14,8 @@ from omegaconf import DictConfig
 
 from hydra_plugins.kdexp.sweeper import Sweeper
 from kdexp import results
-from kdexp.config.require import is_count
+from kdexp.config.compose import plain
+from kdexp.config.require import Values, is_count
 from kdexp.report.runs import Run, command_of
 from kdexp.sweeps.changed_data import refuse_other_data
 from kdexp.sweeps.job import TRIAL
@@ -53,7 +54,7 @@ class Search(Sweeper):
         pruner: str,
         seed: int,
         seeds: list[int] | None,
-        grids: Sequence[Mapping[str, Any]] = (),
+        grids: Sequence[Values] = (),
     ) -> None:
         super().__init__(max_batch_size, params)
         self.batch, self.grids = max_batch_size, grids
@@ -82,7 +83,7 @@ class Search(Sweeper):
         _require(self.seeds is None or are_seeds, "seeds", "must be null or at least one", self.seeds)
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
-    def _rules(self) -> list[Any]:
+    def _rules(self) -> list[Values]:
         from kdexp.sweeps.optuna_study import describe
 
         return [describe(self._space(), metric=self.metric, pruner=self.pruner, seed=self.seed)]
@@ -113,7 +114,7 @@ class Search(Sweeper):
             sweep.set_aside()
         self._study = study = optuna_study.Study(folder, space, metric=self.metric, pruner=self.pruner, seed=self.seed)
         self._recall(sweep)
-        refuse_other_data(sweep, config)
+        refuse_other_data(sweep, plain(config))
         opening = f"search {folder}: {self.trials} trials over {', '.join(space)}"
         return sweep, Progress(folder, opening, lambda: max(self.trials - len(study.trials()), 0))
 
@@ -145,7 +146,7 @@ class Search(Sweeper):
     def _job_at(self, point: Mapping[str, str], *, alone: bool = False) -> Job:
         cell = self._cell(point, alone=alone)
         typed = [override.partition("=")[0] for override in cell]
-        return self._job(cell, [key for key in typed if key in {*point, "alpha", "seed"}], self._compose(cell))
+        return self._job(cell, [key for key in typed if key in {*point, "alpha", "seed"}], plain(self._compose(cell)))
 
     def _more(self, job: Job) -> list[str]:
         return [] if job.trial is None else [f"+hydra.job.env_set.{TRIAL}={self._ids[job.folder]}"]
@@ -243,6 +244,6 @@ def _distribution(override: Override) -> "BaseDistribution":
     return FloatDistribution(low, high, step=step, log=is_log)
 
 
-def _require(rule_holds: object, setting: str, rule: str, value: Any) -> None:
+def _require(rule_holds: object, setting: str, rule: str, value: object) -> None:
     if not rule_holds:
         raise ValueError(f"hydra.sweeper.{setting} {rule}, got {value}")

@@ -1,7 +1,7 @@
 """Hydra's grid of values as a sweep that finishes, resumes and compares."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from kdexp.config.compose import plain, release_data
-from kdexp.config.identity import fingerprint, is_control, run_fingerprint, run_key, without_run_only
+from kdexp.config.identity import Identity, fingerprint, without_run_only
+from kdexp.config.require import Values
 from kdexp.experiment.check import check, check_values
 from kdexp.experiment.metadata import LAUNCH
 from kdexp.progress_log import IMPORTING, said_meanwhile
@@ -43,7 +44,7 @@ class Sweeper(BasicSweeper):
         self,
         max_batch_size: int | None,
         params: dict[str, str] | None = None,
-        grids: Sequence[Mapping[str, Any]] = (),
+        grids: Sequence[Values] = (),
     ) -> None:
         super().__init__(max_batch_size, params)
         self._grids = list(grids) or [{}]
@@ -58,18 +59,20 @@ class Sweeper(BasicSweeper):
             given = parser.parse_overrides([*words, *config.hydra.overrides.task])
             self._given.append({override.get_key_element(): override for override in given})
         with read_write(config), open_dict(config):
-            name = config.sweep_name or self._name(config)
+            written: Any = OmegaConf.to_container(config, resolve=False)
+            dataset = config.hydra.runtime.choices.dataset
+            name = config.sweep_name or self._name(written, dataset, is_quick=config.quick)
             config.sweep_name = f"quick_{name}" if config.quick else name
             config.hydra.sweep.dir = str(Path(config.hydra.sweep.dir).absolute())
             config.hydra.overrides.hydra.append(f"hydra.sweep.dir={_quoted(config.hydra.sweep.dir)}")
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
-    def _name(self, config: DictConfig) -> str:
+    def _name(self, written: Values, dataset: str, *, is_quick: bool) -> str:
+        """The sweep's own name: of the data set, of what is swept, and a digest of what is fixed, as it is written."""
         swept = [key.lstrip("+~") for key in self._swept()]
-        fixed: Any = OmegaConf.to_container(config, resolve=False)
-        fixed = without_run_only(fixed)
+        fixed = without_run_only(written)
         del fixed["hydra"]
-        if not config.quick:  # sweeps that were begun before there was such a setting have none
+        if not is_quick:  # sweeps that were begun before there was such a setting have none
             del fixed["quick"]
         own = {key for grid in self._grids for key in (*self.params, *grid)}
         lines = [
@@ -80,9 +83,9 @@ class Sweeper(BasicSweeper):
         ]
         lines = list(dict.fromkeys(lines))
         identity = fingerprint([fixed, sorted(swept), lines, *self._rules()])
-        return name_sweep(config.hydra.runtime.choices.dataset, swept, identity)
+        return name_sweep(dataset, swept, identity)
 
-    def _rules(self) -> list[Any]:
+    def _rules(self) -> list[Values]:
         """What makes it another sweep besides what is fixed and what is swept."""
         return []
 
@@ -180,7 +183,7 @@ class Sweeper(BasicSweeper):
         configs = []
         for cell in composing(cells):
             configs.append(self._compose(cell))
-            job = self._job(cell, swept, configs[-1])
+            job = self._job(cell, swept, plain(configs[-1]))
             jobs.setdefault(job.key, (job, configs[-1]))
         release_data(samples_only=True)  # each job loads its own
         self._check_all(configs)
@@ -212,18 +215,18 @@ class Sweeper(BasicSweeper):
         check_values(config)
         return config
 
-    def _job(self, cell: Sequence[str], named: Sequence[str], config: DictConfig) -> Job:
+    def _job(self, cell: Sequence[str], named: Sequence[str], values: Values) -> Job:
         """The job of a combination of values, named after these settings, which not every grid of a sweep has."""
-        values = plain(config)
         typed = dict(override.split("=", 1) for override in cell)
+        identity = Identity(values)
         name = name_job(
             values,
             {key: typed.get(key, "") for key in named},
-            is_control=is_control(values),
-            fingerprint=run_fingerprint(values),
+            is_control=identity.is_control,
+            fingerprint=identity.fingerprint,
         )
-        job = Job(tuple(cell), name, run_key(values), values["trainer"]["max_epochs"])
-        if is_control(values):
+        job = Job(tuple(cell), name, identity.key, values["trainer"]["max_epochs"])
+        if identity.is_control:
             self._controls.add(job.key)
         return job
 

@@ -20,6 +20,7 @@ from kdexp.config import untrusted
 from kdexp.config.loader import Loader
 from kdexp.config.require import missing_values, require
 from kdexp.config.schema import Config
+from kdexp.data.settings import Dataset
 from kdexp.teacher.settings import cached_views
 
 # Hydra 1.4 will warn about any explicit value: this is the one line to change then.
@@ -36,7 +37,7 @@ OmegaConf.register_new_resolver("kdexp.inferred", lambda name, _parent_: _inferr
 OmegaConf.register_new_resolver("kdexp.names", lambda group: "+".join(group) or "none", replace=True)
 
 
-def compose(overrides: Sequence[str] = (), config_name: str = "train", **settings: Any) -> DictConfig:
+def compose(overrides: Sequence[str] = (), config_name: str = "train", **settings: object) -> DictConfig:
     """The configuration that ``kdexp-train OVERRIDES`` would run, for use from Python.
 
     Args:
@@ -67,14 +68,13 @@ def compose(overrides: Sequence[str] = (), config_name: str = "train", **setting
     return config
 
 
-def _inferred(name: str, dataset: Any) -> Any:
+def _inferred(name: str, dataset: Dataset) -> object:
     """What the data say of a setting of conf/dataset that is left to them: see `kdexp.data.inferred`."""
     from kdexp.data.inferred import inferred  # here: --help must not wait for torch
 
     missing = missing_values(OmegaConf.to_container(dataset.source), "dataset.source")
     require(not missing, ", ".join(missing), "must be given", "nothing")
-    split = {key: dataset[key] for key in ("val_fraction", "split_seed")}
-    return inferred(name, plain(dataset.source), **split)
+    return inferred(name, plain(dataset.source), val_fraction=dataset.val_fraction, split_seed=dataset.split_seed)
 
 
 def release_data(*, samples_only: bool = False) -> None:
@@ -84,7 +84,7 @@ def release_data(*, samples_only: bool = False) -> None:
         inferred.forget(samples_only=samples_only)
 
 
-def dataset_option(name: str, data_dir: str) -> Any:
+def dataset_option(name: str, data_dir: str) -> Dataset:
     """The configuration of another data set by the name of its option; a running program's ``--config-dir`` counts.
 
     Raises:
@@ -92,13 +92,15 @@ def dataset_option(name: str, data_dir: str) -> Any:
     """
     require(re.fullmatch(r"[\w/-]+", name), "dataset", "must be the name of an option", name)
     if not GlobalHydra().is_initialized():
-        return compose([f"dataset={name}"], data_dir=data_dir, output_dir="").dataset
+        found: Dataset = compose([f"dataset={name}"], data_dir=data_dir, output_dir="").dataset
+        return found
     loader = GlobalHydra.instance().config_loader()
     overrides = [f"dataset={name}", f"data_dir={json.dumps(data_dir)}"]
     try:
-        return OmegaConf.create(plain(loader.load_configuration("train", overrides, RunMode.RUN).dataset))
+        found = OmegaConf.create(plain(loader.load_configuration("train", overrides, RunMode.RUN).dataset))
     except HydraException as error:
         raise ValueError(one_line(error)) from error
+    return found
 
 
 _RAISED_IN_RESOLVER = re.compile(r"^\w*Error raised while resolving interpolation: ")
@@ -132,13 +134,13 @@ def one_line(error: BaseException) -> str:
     return "; ".join(kept).replace(":; ", ": ").replace("':;", "':")
 
 
-def plain(config: Any) -> Any:
-    """The configuration as plain dicts, lists and numbers, resolved.
+def plain(node: object) -> Any:
+    """A configuration or a part of it as plain dicts, lists and numbers, resolved.
 
     Raises:
         ValueError: a value that must be given is missing, or an interpolation does not resolve.
     """
     try:
-        return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise ValueError(one_line(error)) from error

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -11,9 +12,10 @@ from typing import Any
 
 from kdexp.config import trust
 from kdexp.config.renamed import before
+from kdexp.config.require import Values
 
 
-def fingerprint(content: Any) -> str:
+def fingerprint(content: object) -> str:
     """First 16 hex digits of the SHA-256 of the content's canonical JSON."""
     text = json.dumps(content, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -44,59 +46,86 @@ DISTILLATION_ONLY = (
 )
 
 
-def run_fingerprint(config: Mapping[str, Any]) -> str:
-    """Identifies what a run computes; config as `plain` gives it.
-
-    A control's is `control_fingerprint`: at ``alpha == 1`` the same run comes out at every temperature.
-    """
-    return control_fingerprint(config) if is_control(config) else _fingerprint_without(config, RUN_ONLY)
-
-
-def without_run_only(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that say what is computed, by the keys that they have in older files, too."""
-    return before({key: value for key, value in config.items() if key not in RUN_ONLY})
-
-
-def control_fingerprint(config: Mapping[str, Any]) -> str:
-    """Identifies the control of a run: the same student, data, recipe and seed, without a teacher.
-
-    A run and its control have the same value; the control is the one with ``alpha == 1``.
-    """
-    return _fingerprint_without(config, (*RUN_ONLY, *DISTILLATION_ONLY, "alpha"))
-
-
-def _fingerprint_without(config: Mapping[str, Any], ignored: Sequence[str]) -> str:
-    content = {key: value for key, value in as_typed(before(config)).items() if key not in ignored}
-    if not content.get("quick"):  # fingerprints of runs before there was such a setting have none
-        content.pop("quick", None)
-    content["dataset"] = _without_folder(content["dataset"])
-    source = (content.get("scheme") or {}).get("source") or {}
-    if source.get("source", {}).get("download"):  # not left out as above: fingerprints of earlier runs have it as false
-        source = {**source, "source": {**source["source"], "download": False}}
-        content["scheme"] = {**content["scheme"], "source": source}
-    return fingerprint(content)
-
-
 _NAMED_BY_DATA = "classes_from_data"  # a mark in the configuration of results.json, no setting
 
 
-def with_class_names(config: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """The configuration for results.json when ``dataset.classes`` is null and the data have names of their own."""
-    return {**config, "dataset": {**config["dataset"], "classes": list(names), _NAMED_BY_DATA: True}}
+@dataclass(frozen=True)
+class Identity:
+    """What a run is known by.
+
+    Attributes:
+        values: its configuration; for all but `is_control` and `is_attacked` as `plain` gives it.
+    """
+
+    values: Values
+
+    @property
+    def is_control(self) -> bool:
+        """Whether the student is trained alone: alpha is 1 to the end, no representation is compared, nothing attacks.
+
+        A scheme without a teacher (``scheme.teacher=none``) is none: it is another training of the student alone.
+        """
+        schedule = self.values["alpha_schedule"]
+        always = self.values["alpha"] == 1 and (schedule["kind"] == "constant" or schedule["final"] == 1)
+        return bool(always and not self.values["feature_loss"] and self.values["scheme"].get("teacher") != "none")
+
+    @property
+    def is_attacked(self) -> bool:
+        """Whether the student is trained on adversarial examples."""
+        return not self.is_control and has_attack(self.values["scheme"])
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies what the run computes.
+
+        A control's is `control_fingerprint`: at ``alpha == 1`` the same run comes out at every temperature.
+        """
+        return self.control_fingerprint if self.is_control else self._fingerprint_without(RUN_ONLY)
+
+    @property
+    def control_fingerprint(self) -> str:
+        """Identifies the run's control: the same student, data, recipe and seed, without a teacher.
+
+        A run and its control have the same value; the control is the one with ``alpha == 1``.
+        """
+        return self._fingerprint_without((*RUN_ONLY, *DISTILLATION_ONLY, "alpha"))
+
+    @property
+    def key(self) -> str:
+        """Identifies the run's outcome: what it computes, and the code that computes it."""
+        return fingerprint([self.fingerprint, code_version()])
+
+    def _fingerprint_without(self, ignored: Sequence[str]) -> str:
+        content = {key: value for key, value in as_typed(before(self.values)).items() if key not in ignored}
+        if not content.get("quick"):  # fingerprints of runs before there was such a setting have none
+            content.pop("quick", None)
+        content["dataset"] = _without_folder(content["dataset"])
+        source = (content.get("scheme") or {}).get("source") or {}
+        if source.get("source", {}).get(
+            "download"
+        ):  # kept, unlike above: fingerprints of earlier runs have it as false
+            source = {**source, "source": {**source["source"], "download": False}}
+            content["scheme"] = {**content["scheme"], "source": source}
+        return fingerprint(content)
 
 
-def as_typed(config: Mapping[str, Any]) -> Mapping[str, Any]:
+def without_run_only(values: Values) -> dict[str, Any]:
+    """The settings that say what is computed, by the keys that they have in older files, too."""
+    return before({key: value for key, value in values.items() if key not in RUN_ONLY})
+
+
+def with_class_names(dataset: Values, names: Sequence[str]) -> Values:
+    """conf/dataset for results.json when its ``classes`` is null and the data have names of their own."""
+    return {**dataset, "classes": list(names), _NAMED_BY_DATA: True}
+
+
+def as_typed(values: Values) -> Values:
     """A configuration without what `with_class_names` added: it is no setting, and has no part in a fingerprint."""
-    dataset = config.get("dataset", {})
+    dataset = values.get("dataset", {})
     if _NAMED_BY_DATA not in dataset:
-        return config
+        return values
     settings = {key: value for key, value in dataset.items() if key != _NAMED_BY_DATA}
-    return {**config, "dataset": settings | {"classes": None}}
-
-
-def run_key(config: Mapping[str, Any]) -> str:
-    """Identifies a run's outcome: what it computes, and the code that computes it."""
-    return fingerprint([run_fingerprint(config), code_version()])
+    return {**values, "dataset": settings | {"classes": None}}
 
 
 @cache
@@ -130,26 +159,11 @@ def _sources(package: str) -> list[Path]:
     return sorted(path for folder in spec.submodule_search_locations for path in Path(folder).rglob("*.py"))
 
 
-def _without_folder(dataset: Mapping[str, Any]) -> dict[str, Any]:
+def _without_folder(dataset: Values) -> Values:
     source = {key: value for key, value in dataset["source"].items() if key not in ("data_dir", "download")}
     return {**dataset, "source": source}
 
 
-def is_control(config: Any) -> bool:
-    """Whether the student is trained alone: alpha is 1 to the end, no representation is compared, nothing attacks.
-
-    A scheme without a teacher (``scheme.teacher=none``) is none: it is another training of the student alone.
-    """
-    schedule = config["alpha_schedule"]
-    always = config["alpha"] == 1 and (schedule["kind"] == "constant" or schedule["final"] == 1)
-    return bool(always and not config["feature_loss"] and config["scheme"].get("teacher") != "none")
-
-
-def is_attacked(config: Any) -> bool:
-    """Whether the student is trained on adversarial examples."""
-    return not is_control(config) and has_attack(config["scheme"])
-
-
-def has_attack(scheme: Mapping[str, Any] | None) -> bool:
+def has_attack(scheme: Values | None) -> bool:
     """Whether a scheme, the run's or that of a teacher's recipe, trains on adversarial examples."""
     return "attack" in (scheme or {})

@@ -1,10 +1,11 @@
 """Settings by their dotted names."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+
+from kdexp.config.require import Values
 
 
-def leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(node: Values, prefix: str = "") -> Iterator[tuple[str, object]]:
     """The values in nested mappings, named ``a.b.c``."""
     for key, value in node.items():
         if isinstance(value, Mapping):

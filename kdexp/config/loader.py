@@ -171,7 +171,7 @@ def _key(override: str) -> str:
     return re.split("[=@]", override.lstrip("+~"), maxsplit=1)[0]
 
 
-def _names(node: Any, above: str) -> Iterator[str]:
+def _names(node: object, above: str) -> Iterator[str]:
     """The settings in a configuration, whole parts among them."""
     for key, value in node.items() if isinstance(node, dict) else []:
         name = f"{above}.{key}" if above else str(key)
@@ -180,13 +180,13 @@ def _names(node: Any, above: str) -> Iterator[str]:
             yield from _names(value, name)
 
 
-def _untyped(node: Any, above: str = "") -> Iterator[str]:
+def _untyped(node: object, above: str = "") -> Iterator[str]:
     """Keys of a part that has a dataclass, which do not stand in it."""
     kind = OmegaConf.get_type(node)
-    if not is_dataclass(kind):
+    if not isinstance(node, DictConfig) or not is_dataclass(kind):
         return
     known = {field.name for field in fields(kind)}
-    for key in node:
+    for key in map(str, node):
         name = f"{above}{key}"
         if key in known:
             yield from _untyped(node._get_node(key), f"{name}.")
@@ -206,7 +206,7 @@ def _not_parsed(error: OverrideParseException) -> str:
     return f"{key} must be in two pairs of quotes, the shell's and Hydra's, with characters like these: {quoted}"
 
 
-def check_hydra(part: Any, file: str) -> None:
+def check_hydra(part: object, file: str) -> None:
     """See that a file says of Hydra's own part nothing but what is swept, and numbers for the launcher.
 
     Args:
@@ -225,7 +225,7 @@ def check_hydra(part: Any, file: str) -> None:
             )
 
 
-def _not_a_files(key: str, value: Any) -> list[str]:
+def _not_a_files(key: str, value: object) -> list[str]:
     """What a file may not say under a key of hydra's; an empty name: anything."""
     if key == "mode":
         return []

@@ -1,18 +1,20 @@
 """Where a configuration becomes objects."""
 
+from collections.abc import Callable
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from kdexp.config import trust
 from kdexp.config.compose import plain
+from kdexp.config.require import Values
 
 
-def instantiate(config: Any, slot: str, *args: Any) -> Any:
+def instantiate(node: Values, slot: str, *args: object) -> Any:
     """Call what a part of a configuration names: see `kdexp.config.trust.build`."""
-    return trust.build(plain(config) if OmegaConf.is_config(config) else config, slot, *args)
+    return trust.build(plain(node) if OmegaConf.is_config(node) else node, slot, *args)
 
 
-def target(config: Any, slot: str) -> Any:
-    """What a configuration's `_target_` names, without calling it: see `kdexp.config.trust.find`."""
-    return trust.find(config["_target_"], slot)
+def target(node: Values, slot: str) -> Callable[..., object]:
+    """What the `_target_` of a part of a configuration names, without calling it: see `kdexp.config.trust.find`."""
+    return trust.find(node["_target_"], slot)

@@ -29,9 +29,9 @@ _SETTINGS: dict[str, int | str] = {
 """Pattern of settings -> the most that a quick run takes; `*` is any text, also several levels."""
 
 
-def mark(config: Any) -> dict[str, Any]:
+def mark(is_quick: bool) -> dict[str, list[int]]:
     """What the key of something in the store has of a quick run, so that it is not taken for that of the whole data."""
-    return {"quick": [TRAIN_BATCHES, EVALUATED]} if config.quick else {}
+    return {"quick": [TRAIN_BATCHES, EVALUATED]} if is_quick else {}
 
 
 def shorten(config: DictConfig, typed: Collection[str]) -> None:
@@ -50,5 +50,5 @@ def shorten(config: DictConfig, typed: Collection[str]) -> None:
                 OmegaConf.update(config, name, most)
 
 
-def _is_within(value: Any, most: int | str) -> bool:
+def _is_within(value: object, most: int | str) -> bool:
     return isinstance(value, int) and isinstance(most, int) and value <= most

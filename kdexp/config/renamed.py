@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from kdexp.config.require import Values
+
 _SCHEMES: Mapping[str, Mapping[str, str]] = {
     "teacher_assistant": {"_target_": "kdexp.schemes.teacher_assistant.TeacherAssistant"},
     "born_again": {"_target_": "kdexp.schemes.born_again.BornAgain"},
@@ -19,7 +21,7 @@ _SCHEMES: Mapping[str, Mapping[str, str]] = {
 """The schemes that files know by their name alone: those that are older than `_target_`. Newer ones are not added."""
 
 
-def upgrade(values: Mapping[str, Any]) -> dict[str, Any]:
+def upgrade(values: Values) -> dict[str, Any]:
     """A configuration from a file with the keys of today; one of today is returned as it is.
 
     Args:
@@ -28,7 +30,7 @@ def upgrade(values: Mapping[str, Any]) -> dict[str, Any]:
     return _with_schemes(values, lambda scheme: scheme if "_target_" in scheme else {**_added(scheme), **scheme})
 
 
-def before(values: Mapping[str, Any]) -> dict[str, Any]:
+def before(values: Values) -> dict[str, Any]:
     """A configuration without the keys that `upgrade` adds: what fingerprints and teachers' keys are made of.
 
     Args:
@@ -37,17 +39,17 @@ def before(values: Mapping[str, Any]) -> dict[str, Any]:
     return _with_schemes(values, _older)
 
 
-def _older(scheme: Mapping[str, Any]) -> Mapping[str, Any]:
+def _older(scheme: Values) -> Values:
     added = _added(scheme)
     is_upgraded = all(scheme.get(key) == value for key, value in added.items())
     return {key: value for key, value in scheme.items() if key not in added} if is_upgraded else scheme
 
 
-def _added(scheme: Mapping[str, Any]) -> Mapping[str, str]:
+def _added(scheme: Values) -> Mapping[str, str]:
     return _SCHEMES.get(str(scheme.get("name")), {})
 
 
-def _with_schemes(node: Mapping[str, Any], change: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> dict[str, Any]:
+def _with_schemes(node: Values, change: Callable[[Values], Values]) -> dict[str, Any]:
     """A copy with each scheme changed: the run's, and those of teachers' recipes."""
     found: dict[str, Any] = {}
     for key, value in node.items():

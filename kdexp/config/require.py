@@ -4,17 +4,20 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias, TypeGuard
 
 Values: TypeAlias = Mapping[str, Any]
-"""A configuration or a part of it, as plain values."""
+"""A configuration or a part of it, to read: plain values above all."""
+
+Group: TypeAlias = dict[str, Any]
+"""A part of the configuration whose keys its option decides: a network's, a loss's, an optimizer's settings."""
 
 
-def missing_values(node: Any, path: str) -> list[str]:
+def missing_values(node: object, path: str) -> list[str]:
     """Paths of the values below a node that must be given and are not."""
     if isinstance(node, dict):
         return [name for key, value in node.items() for name in missing_values(value, f"{path}.{key}")]
     return [path] if node == "???" else []
 
 
-def check_choice_or_auto(name: str, value: Any) -> None:
+def check_choice_or_auto(name: str, value: object) -> None:
     """Refuse what is neither true, false nor auto."""
     require(value in (True, False, "auto"), name, "must be true, false or auto", value)
 

@@ -1,6 +1,5 @@
 """The settings of all packages together."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,6 +7,7 @@ from omegaconf import MISSING
 
 from kdexp.config import typed
 from kdexp.config.renamed import upgrade
+from kdexp.config.require import Group, Values
 from kdexp.data.settings import Augment, Dataset
 from kdexp.experiment.settings import Tracking
 from kdexp.training.settings import Schedule, Trainer
@@ -18,16 +18,16 @@ class Config:
     """Everything `kdexp.experiment.run.run` reads. The groups' own keys (networks, losses, optimizers) are free."""
 
     dataset: Dataset = MISSING
-    teacher: dict[str, Any] = MISSING
-    student: dict[str, Any] = MISSING
-    loss: dict[str, Any] = MISSING
-    feature_loss: dict[str, Any] = field(default_factory=dict)
-    scheme: dict[str, Any] = field(default_factory=dict)
-    optimizer: dict[str, Any] = MISSING
-    scheduler: dict[str, Any] = MISSING
+    teacher: Group = MISSING
+    student: Group = MISSING
+    loss: Group = MISSING
+    feature_loss: Group = field(default_factory=dict)
+    scheme: Group = field(default_factory=dict)
+    optimizer: Group = MISSING
+    scheduler: Group = MISSING
     trainer: Trainer = MISSING
     tracking: Tracking = MISSING
-    robustness: dict[str, Any] = field(default_factory=dict)
+    robustness: Group = field(default_factory=dict)
     augment: Augment = field(default_factory=Augment)
     alpha: float = MISSING
     temperature: float = MISSING
@@ -46,11 +46,11 @@ class Config:
     choices: dict[str, str] = field(default_factory=dict)
 
 
-def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+def with_defaults(values: Values) -> dict[str, Any]:
     """A configuration from a file, with what every reader takes for granted, whoever wrote it.
 
     Args:
-        config: plain values, of this kdexp or an earlier one.
+        values: plain, of this kdexp or an earlier one.
 
     Returns:
         The configuration, with the defaults of settings that did not exist when it was written, and today's keys.
@@ -58,4 +58,4 @@ def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: a setting without a default is missing, or one has a value of the wrong type.
     """
-    return upgrade(typed.complete(config, Config, "config"))
+    return upgrade(typed.complete(values, Config, "config"))

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
+from kdexp.config.require import Values
+
 T = TypeVar("T")
 
 Place: TypeAlias = "str | Mapping[str, Place]"
@@ -36,27 +38,27 @@ class Slot:
 
     what: str
     packages: tuple[str, ...]
-    is_kind: Callable[[Any], bool]
+    is_kind: Callable[[Callable[..., object]], bool]
     partial: bool = False
     inner: Mapping[str, Place] = field(default_factory=dict)
 
 
-def _takes(*names: str) -> Callable[[Any], bool]:
+def _takes(*names: str) -> Callable[[Callable[..., object]], bool]:
     """Whether these are the first parameters."""
     return lambda found: list(inspect.signature(found).parameters)[: len(names)] == list(names)
 
 
-def _is_a(base: str) -> Callable[[Any], bool]:
+def _is_a(base: str) -> Callable[[object], bool]:
     """Whether it is a class that is derived from this one; named, so that torch is imported only when needed."""
     return lambda found: inspect.isclass(found) and issubclass(found, pkgutil.resolve_name(base))
 
 
-def _is_operator(found: Any) -> bool:
+def _is_operator(found: Callable[..., object]) -> bool:
     parameters = list(inspect.signature(found).parameters)
     return inspect.isfunction(found) and parameters[1:2] == ["index"] and "seed" in parameters
 
 
-def _is_schedule(found: Any) -> bool:
+def _is_schedule(found: Callable[..., object]) -> bool:
     is_class = _is_a("torch.optim.lr_scheduler:LRScheduler")
     return (inspect.isfunction(found) or is_class(found)) and _takes("optimizer")(found)
 
@@ -144,7 +146,7 @@ def packages() -> tuple[str, ...]:
     return tuple(name.strip() for name in os.environ.get("KDEXP_TRUST", "").split(",") if name.strip())
 
 
-def check(node: Any, place: "Place | None" = EXPERIMENT, setting: str = "") -> None:
+def check(node: object, place: "Place | None" = EXPERIMENT, setting: str = "") -> None:
     """See that every `_target_` stands in a slot, and is one that the slot takes; nothing is called.
 
     Args:
@@ -170,7 +172,7 @@ def check(node: Any, place: "Place | None" = EXPERIMENT, setting: str = "") -> N
             check(value, _of_items(place), f"{prefix}{number}")
 
 
-def _inner(node: Mapping[str, Any], place: "Place | None") -> Mapping[str, Place]:
+def _inner(node: Values, place: "Place | None") -> Mapping[str, Place]:
     """What may stand under a node's keys. A user's own constructor may be given what its slot takes."""
     if not isinstance(place, str):
         return place or {}
@@ -183,7 +185,7 @@ def _of_items(place: "Place | None") -> "Place | None":
     return place if isinstance(place, str) else (place or {}).get("*")
 
 
-def _check_call(node: Mapping[str, Any], place: "Place | None", prefix: str) -> None:
+def _check_call(node: Values, place: "Place | None", prefix: str) -> None:
     if not isinstance(place, str):
         raise ValueError(f"{prefix}_target_ must not be set: nothing is called there, got {node['_target_']!r}")
     find(node["_target_"], place, prefix)
@@ -192,7 +194,7 @@ def _check_call(node: Mapping[str, Any], place: "Place | None", prefix: str) -> 
             raise ValueError(f"{prefix}{key} must not be set, got {node[key]!r}")
 
 
-def find(target: Any, slot: str, prefix: str = "") -> Any:
+def find(target: object, slot: str, prefix: str = "") -> Callable[..., object]:
     """The class or function that a `_target_` names.
 
     Args:
@@ -208,7 +210,9 @@ def find(target: Any, slot: str, prefix: str = "") -> Any:
     is_ours = any(f"{module}.".startswith(f"{package}.") for package in SLOTS[slot].packages)
     if is_public and (is_ours or _is_yours(target)):
         try:
-            found = pkgutil.resolve_name(target if _is_yours(target) else f"{module}:{name}")
+            found: Callable[..., object] = pkgutil.resolve_name(
+                str(target) if _is_yours(target) else f"{module}:{name}"
+            )
         except Exception as error:  # whatever a module does when it is imported
             reason = (str(error) or type(error).__name__).splitlines()[0]
             rule = "must name something that can be imported"
@@ -226,11 +230,11 @@ def find(target: Any, slot: str, prefix: str = "") -> Any:
     )
 
 
-def _is_yours(path: Any) -> bool:
+def _is_yours(path: object) -> bool:
     return any(f"{path}.".startswith(f"{package}.") for package in packages())
 
 
-def made(settings: Mapping[str, Any], slot: str, setting: str, kind: type[T], *args: object) -> T:
+def made(settings: Values, slot: str, setting: str, kind: type[T], *args: object) -> T:
     """What a class makes of settings that are its constructor's arguments as they are: what they name is not built.
 
     Args:
@@ -254,7 +258,7 @@ def made(settings: Mapping[str, Any], slot: str, setting: str, kind: type[T], *a
     return found
 
 
-def build(node: Mapping[str, Any], slot: str, *args: Any) -> Any:
+def build(node: Values, slot: str, *args: object) -> Any:
     """Call what a part of a configuration names, with the values beside it.
 
     What is checked is what is called: no other code reads the values in between.
@@ -274,7 +278,7 @@ def build(node: Mapping[str, Any], slot: str, *args: Any) -> Any:
     return _built(node, slot, args)
 
 
-def _built(node: Any, place: "Place | None", args: tuple[Any, ...] = ()) -> Any:
+def _built(node: object, place: "Place | None", args: tuple[object, ...] = ()) -> object:
     """A checked node, with what its slots name in their place."""
     if isinstance(node, list | tuple):
         return [_built(value, _of_items(place)) for value in node]

@@ -10,7 +10,7 @@ UNSET = "???"
 """A default that says that there is none, as OmegaConf writes it."""
 
 
-def complete(content: Any, kind: Any, name: str) -> dict[str, Any]:
+def complete(content: object, kind: Any, name: str) -> dict[str, Any]:
     """Nested values, with the defaults of what is not among them.
 
     Args:
@@ -23,7 +23,7 @@ def complete(content: Any, kind: Any, name: str) -> dict[str, Any]:
     """
     if not isinstance(content, Mapping):
         raise ValueError(f"{name} must have settings, got {content!r:.50}")
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for one, its_type in _fields(kind):
         its_name = f"{name}.{one.name}" if name else one.name
         if one.name not in content and one.default in (MISSING, UNSET) and one.default_factory is MISSING:
@@ -41,12 +41,12 @@ def complete(content: Any, kind: Any, name: str) -> dict[str, Any]:
 
 
 @cache
-def _fields(kind: Any) -> list[tuple[Field[Any], Any]]:
+def _fields(kind: Any) -> list[tuple[Field[object], Any]]:
     types = get_type_hints(kind)
     return [(one, types[one.name]) for one in fields(kind)]
 
 
-def _has_type(value: Any, kind: Any) -> bool:
+def _has_type(value: object, kind: Any) -> bool:
     if kind is Any:
         return True
     if isinstance(kind, UnionType):
@@ -60,7 +60,7 @@ def _has_type(value: Any, kind: Any) -> bool:
     return isinstance(value, int | float if kind is float else kind)
 
 
-def _have_type(values: Collection[Any], kind: Any) -> bool:
+def _have_type(values: Collection[object], kind: Any) -> bool:
     if get_origin(kind) is None or isinstance(kind, UnionType):  # of no containers: one value of each type is enough
         values = {type(value): value for value in values}.values()
     return all(_has_type(value, kind) for value in values)

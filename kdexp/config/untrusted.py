@@ -11,6 +11,7 @@ from typing import Any
 
 from kdexp.config import trust
 from kdexp.config.renamed import upgrade
+from kdexp.config.require import Values
 
 VARIABLES = ("KDEXP_DATA_DIR", "KDEXP_STORE_DIR", "HOME")
 """What a configuration may read from the environment: its values are written into results.json and sent to trackers."""
@@ -23,24 +24,24 @@ _PASSWORD = re.compile(
 _OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
-def stored(config: Mapping[str, Any]) -> dict[str, Any]:
+def stored(values: Values) -> dict[str, Any]:
     """A configuration from a file of results as this machine takes it; every such configuration goes through here.
 
     It keeps what was computed, and where the data lie. Nothing is downloaded; the store is the reader's own unless the
     run's is here; trackers are the reader's own, too: only which tool it was, and the run's labels in it, are kept.
 
     Args:
-        config: plain values, as JSON gives them.
+        values: plain, as JSON gives them.
 
     Raises:
         ValueError: it holds an interpolation, or calls what a configuration may not call.
     """
-    for setting, text in _texts(config):
+    for setting, text in _texts(values):
         if "${" in text:
             raise ValueError(f"config.{setting} must be a plain value in a file of results, got {text!r}")
-    config = upgrade(config)
-    trust.check(config)
-    own: dict[str, Any] = _without_downloads(config)
+    values = upgrade(values)
+    trust.check(values)
+    own: dict[str, Any] = {key: _without_downloads(key, value) for key, value in values.items()}
     readers = os.environ.get("KDEXP_STORE_DIR") or str(Path.home() / ".cache" / "kdexp")
     store = Path(own["store_dir"])
     if not any((store / name).is_dir() for name in _STORED):
@@ -52,13 +53,15 @@ def stored(config: Mapping[str, Any]) -> dict[str, Any]:
     return own | {"tracking": {**tracking, "wandb": kept, "entity": None, "uri": tracking_server()}}
 
 
-def _without_downloads(node: Any) -> Any:
+def _without_downloads(name: str, node: object) -> object:
+    if name == "download":
+        return False
     if isinstance(node, Mapping):
-        return {key: False if key == "download" else _without_downloads(value) for key, value in node.items()}
-    return [_without_downloads(value) for value in node] if isinstance(node, list) else node
+        return {key: _without_downloads(key, value) for key, value in node.items()}
+    return [_without_downloads("", value) for value in node] if isinstance(node, list) else node
 
 
-def _texts(node: Any, setting: str = "") -> Iterator[tuple[str, str]]:
+def _texts(node: object, setting: str = "") -> Iterator[tuple[str, str]]:
     """Every string in nested values, with its place."""
     if isinstance(node, Mapping):
         for key, value in node.items():
@@ -70,17 +73,17 @@ def _texts(node: Any, setting: str = "") -> Iterator[tuple[str, str]]:
         yield setting, node
 
 
-def check_texts(config: Mapping[str, Any]) -> None:
-    """See that a configuration gives nothing away: it is written into the run folder and sent to trackers.
+def check_texts(settings: Values) -> None:
+    """See that settings give nothing away: they are written into the run folder and sent to trackers.
 
     Args:
-        config: its values, with interpolations that are not resolved yet.
+        settings: its values, with interpolations that are not resolved yet.
 
     Raises:
         ValueError: an interpolation that reads another environment variable than `VARIABLES` (or might, being put
             together or decoded when it is resolved); a password in an address.
     """
-    for setting, text in _texts(config):
+    for setting, text in _texts(settings):
         for found in re.finditer(r"\$\{\s*([^:}]*)(?::\s*(\w*)\s*[,}])?", text):
             name, argument = found[1].strip(), found[2]
             reads = name == "oc.env" and argument not in VARIABLES
@@ -89,16 +92,16 @@ def check_texts(config: Mapping[str, Any]) -> None:
                     f"{setting} must read no environment variable but {', '.join(VARIABLES)}, because "
                     f"settings are written into results, got {text}"
                 )
-    check_passwords(config)
+    check_passwords(settings)
 
 
-def check_passwords(config: Mapping[str, Any]) -> None:
-    """See that no address in a configuration has a password.
+def check_passwords(settings: Values) -> None:
+    """See that no address in settings has a password.
 
     Raises:
         ValueError: one has.
     """
-    for setting, text in _texts(config):
+    for setting, text in _texts(settings):
         if without_password(text) != text:
             raise ValueError(
                 f"{setting} must hold no password, because settings are written into results (MLflow's: "

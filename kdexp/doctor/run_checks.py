@@ -4,20 +4,19 @@ from collections.abc import Iterator
 from typing import cast
 
 import torch
-from torch import nn
 
-from kdexp.config.identity import is_control
-from kdexp.config.schema import Config
+from kdexp.config.identity import Identity
 from kdexp.contracts import Batch, Task
+from kdexp.data.settings import Dataset
 from kdexp.doctor import data_checks, loss_checks, teacher_checks, training_checks
 from kdexp.doctor.finding import Finding
 from kdexp.doctor.inspection import InspectionCallback, caught_warnings, take_steps
 from kdexp.doctor.measurements import batch_dependence, input_moments, network_size, teacher_state, val_inputs
 from kdexp.experiment import dry_build, teacher_measures
-from kdexp.experiment.data import Data
 from kdexp.experiment.experiment import Experiment
 from kdexp.teacher.teacher import Teacher
 from kdexp.training.distiller import Distiller
+from kdexp.training.settings import Trainer
 
 
 def run_checks(experiment: Experiment) -> Iterator[Finding]:
@@ -35,7 +34,7 @@ def run_checks(experiment: Experiment) -> Iterator[Finding]:
         ValueError: a value with which the experiment cannot be built.
         FileNotFoundError: data or weights are not where the configuration says.
     """
-    config, caught = cast(Config, experiment.config), list[str]()
+    config, caught = experiment.config, list[str]()
     with caught_warnings(caught):
         dry_build.dry_build(experiment)
     early = len(caught)
@@ -44,15 +43,16 @@ def run_checks(experiment: Experiment) -> Iterator[Finding]:
     task = cast(Task, config.dataset.task)
     yield from data_checks.class_counts(data.student.splits, task, config.dataset.num_classes)
     yield from training_checks.batch_and_ranks(config.dataset, config.trainer, experiment.new_student(pretrained=None))
-    teacher, student = experiment.teacher, experiment.student
+    teacher = experiment.teacher
     yield from _inputs(experiment)
     if teacher is not None:
         yield teacher_checks.teacher_accuracy(*teacher_measures.teacher_on_val(experiment))
-    yield _sizes(config, student, teacher)
+    yield _sizes(experiment)
     with caught_warnings(caught):
         distiller = experiment.distiller
     inspection = InspectionCallback(caught, val_inputs(data.student))
-    val_batches = _val_batches(config, data)
+    batches = -(-len(data.student.splits.val) // int(config.dataset.eval_batch_size))
+    val_batches = _limited(batches, config.trainer.limit_val_batches)
     stopped = take_steps(distiller, data.student, config.trainer, inspection, val_batches=val_batches)
     if not inspection.terms:
         yield Finding("first step", stopped, "error", "kdexp-train would fail with this")
@@ -62,16 +62,17 @@ def run_checks(experiment: Experiment) -> Iterator[Finding]:
         yield from _teacher_state(teacher, inspection)
     yield from _logits(task, distiller, inspection)
     if "soft" in inspection.terms:
-        yield _alpha(config)
+        published = (config.loss.get("published") or {}).get("alpha")
+        yield loss_checks.alpha_convention(config.alpha, config.alpha_schedule, published)
     yield from loss_checks.term_findings(inspection.terms, degenerate=bool(caught))
     yield from map(loss_checks.loss_warning, caught[early:])
     if len(inspection.terms) > 1:
-        yield _batch_dependent(config, distiller, inspection.batch)
+        yield _batch_dependent(config.dataset, config.trainer, distiller, inspection.batch)
     yield _nan_or_inf(distiller, inspection, stopped)
     in_stages = any(loss.get("alone") for loss in config.feature_loss.values())
     yield training_checks.unused_parameters(inspection.unused, config.trainer, in_stages=in_stages)
     if not stopped:
-        yield from _cost(config, distiller, inspection, val_batches)
+        yield from _cost(config.trainer, config.dataset.batch_size, distiller, inspection, val_batches)
 
 
 def _inputs(experiment: Experiment) -> list[Finding]:
@@ -82,19 +83,19 @@ def _inputs(experiment: Experiment) -> list[Finding]:
     return data_checks.inputs(student.compute(), [moments.compute() for moments in teachers])
 
 
-def _sizes(config: Config, student: nn.Module, teacher: Teacher | None) -> Finding:
+def _sizes(experiment: Experiment) -> Finding:
+    config, teacher = experiment.config, experiment.teacher
     shape, scheme = list(config.dataset.input_shape), config.scheme.get("name")
+    why = "the control" if Identity(config).is_control else f"scheme={scheme}" if scheme else "the loss needs none"
     return training_checks.network_sizes(
-        network_size([student], shape),
+        network_size([experiment.student], shape),
         None if teacher is None else network_size(teacher.networks, shape),
-        why_no_teacher="the control" if is_control(config) else f"scheme={scheme}" if scheme else "the loss needs none",
+        why_no_teacher=why,
     )
 
 
-def _val_batches(config: Config, data: Data) -> int:
-    """Batches of a validation of the run."""
-    batches = -(-len(data.student.splits.val) // int(config.dataset.eval_batch_size))
-    limit: int | float | None = config.trainer.limit_val_batches
+def _limited(batches: int, limit: int | float | None) -> int:
+    """Batches of a validation of the run, as ``trainer.limit_val_batches`` limits them."""
     if limit is None:
         return batches
     return int(batches * limit) if isinstance(limit, float) else min(batches, limit)
@@ -113,17 +114,12 @@ def _logits(task: Task, distiller: Distiller, inspection: InspectionCallback) ->
     return findings
 
 
-def _alpha(config: Config) -> Finding:
-    published = (config.loss.get("published") or {}).get("alpha")
-    return loss_checks.alpha_convention(config.alpha, config.alpha_schedule, published)
-
-
-def _batch_dependent(config: Config, distiller: Distiller, batch: Batch) -> Finding:
+def _batch_dependent(dataset: Dataset, trainer: Trainer, distiller: Distiller, batch: Batch) -> Finding:
     return loss_checks.batch_dependent(
         batch_dependence(distiller, batch),
-        ranks=training_checks.ranks(config.trainer),
-        batch_size=config.dataset.batch_size,
-        num_classes=config.dataset.num_classes,
+        ranks=training_checks.ranks(trainer),
+        batch_size=dataset.batch_size,
+        num_classes=dataset.num_classes,
     )
 
 
@@ -135,13 +131,15 @@ def _nan_or_inf(distiller: Distiller, inspection: InspectionCallback, stopped: s
     return training_checks.nan_or_inf(tensors, steps=inspection.cost.steps, stopped=stopped)
 
 
-def _cost(config: Config, distiller: Distiller, inspection: InspectionCallback, val_batches: int) -> list[Finding]:
+def _cost(
+    trainer: Trainer, batch_size: int, distiller: Distiller, inspection: InspectionCallback, val_batches: int
+) -> list[Finding]:
     cost = inspection.cost
     return [
         *training_checks.speed(
             cost,
-            config.trainer,
-            batch_size=config.dataset.batch_size,
+            trainer,
+            batch_size=batch_size,
             val_batches=val_batches,
             teacher_seconds=inspection.teacher_seconds(distiller) if inspection.teacher_logits else None,
         ),

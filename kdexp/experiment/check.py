@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 
 from kdexp.config import trust
 from kdexp.config.compose import plain
-from kdexp.config.identity import has_attack, is_attacked, is_control
+from kdexp.config.identity import Identity, has_attack
 from kdexp.config.objects import target
 from kdexp.config.require import missing_values, require
 from kdexp.data.settings import check_classes
@@ -55,7 +55,9 @@ def check_values(config: Any) -> None:
     check_terms(config.alpha, config.loss, config.feature_loss)
     check_trainer(config.trainer, config.optimizer)
     check_rate("optimizer", config.optimizer)
-    check_monitor("trainer.monitor", config.trainer.get("monitor"), config.dataset, attacked=is_attacked(config))
+    check_monitor(
+        "trainer.monitor", config.trainer.get("monitor"), config.dataset, attacked=Identity(config).is_attacked
+    )
     dataset = config.dataset
     require(
         dataset.task in ("multiclass", "binary", "multilabel"),
@@ -106,7 +108,7 @@ def _check_schemes(config: Any) -> None:
         scheme.check(setting, config.dataset)
     if "scheme" in chosen:
         chosen["scheme"].check_feature_loss(config.feature_loss)
-        if not is_control(config):
+        if not Identity(config).is_control:
             cache = config.teacher.get("cache", "none")
             chosen["scheme"].check_teachers(teachers(config), config.loss.get("_target_"), cache)
 

@@ -3,7 +3,7 @@
 from omegaconf import DictConfig
 from torch import nn
 
-from kdexp.config.identity import is_attacked
+from kdexp.config.identity import Identity
 from kdexp.config.objects import instantiate
 from kdexp.data.data_module import DataModule
 from kdexp.experiment.data import new_metrics
@@ -55,6 +55,6 @@ def build_distiller(
         log_every_n_steps=config.trainer.log_every_n_steps,
     )
     training.monitor, training.tie_breaker = monitor.rule(
-        config.trainer.get("monitor"), config.dataset, attacked=is_attacked(config)
+        config.trainer.get("monitor"), config.dataset, attacked=Identity(config).is_attacked
     )
     return training

@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from kdexp.atomic import sha256
-from kdexp.config.identity import is_control
+from kdexp.config.identity import Identity
 from kdexp.config.objects import target
 from kdexp.teacher.settings import NO_FILES
 
@@ -25,7 +25,7 @@ def teacher_files(values: Mapping[str, Any]) -> dict[str, str]:
 
 def has_soft_term(config: Any) -> bool:
     """Whether the student's loss has the term of conf/loss."""
-    return not is_control(config) and config["scheme"].get("teacher") != "none"
+    return not Identity(config).is_control and config["scheme"].get("teacher") != "none"
 
 
 def teachers(config: Any) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def possible_teachers(config: Any) -> dict[str, Any]:
 
     None for a student that is trained alone, or by a scheme that has no teacher.
     """
-    if is_control(config) or config.scheme.get("teacher", "trained") != "trained":
+    if Identity(config).is_control or config.scheme.get("teacher", "trained") != "trained":
         return {}
     members = config.teacher.get("members")
     if members:

@@ -5,15 +5,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kdexp.config import quick
-from kdexp.config.identity import code_version, control_fingerprint, is_attacked, is_control, run_fingerprint, run_key
+from kdexp.config.identity import Identity, code_version
 from kdexp.config.moved_folders import anchored
+from kdexp.config.require import Values
 from kdexp.experiment.members import teacher_files
 from kdexp.metrics import monitor
 
 LAUNCH = "KDEXP_LAUNCH"  # environment variable: which launch of a sweep a job belongs to
 
 
-def run_metadata(values: Mapping[str, Any], overrides: Sequence[str], earlier: Mapping[str, Any]) -> dict[str, Any]:
+def run_metadata(values: Values, overrides: Sequence[str], earlier: Mapping[str, Any]) -> dict[str, Any]:
     """What is known of a run before it begins, for results.json.
 
     Args:
@@ -21,19 +22,20 @@ def run_metadata(values: Mapping[str, Any], overrides: Sequence[str], earlier: M
         overrides: what was typed.
         earlier: the results of the run that is continued, or nothing.
     """
-    chosen_by, _ = monitor.rule(values["trainer"].get("monitor"), values["dataset"], attacked=is_attacked(values))
+    identity = Identity(values)
+    chosen_by, _ = monitor.rule(values["trainer"].get("monitor"), values["dataset"], attacked=identity.is_attacked)
     return {
         "choices": values["choices"],
         "overrides": overrides,
         "alpha": values["alpha"],
         "temperature": values["temperature"],
         "seed": values["seed"],
-        "fingerprint": run_fingerprint(values),
+        "fingerprint": identity.fingerprint,
         "code_version": code_version(),
-        "key": run_key(values),
+        "key": identity.key,
         "launch": os.environ.get(LAUNCH),
-        "control_fingerprint": control_fingerprint(values),
-        "is_control": is_control(values),
+        "control_fingerprint": identity.control_fingerprint,
+        "is_control": identity.is_control,
         "epochs": {"monitor": chosen_by},
         "wandb_id": earlier.get("wandb_id", os.urandom(4).hex()),
         "data_content": earlier.get("data_content"),

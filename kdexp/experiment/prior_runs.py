@@ -7,7 +7,7 @@ from typing import Any
 
 from kdexp import recording, results, run_folder
 from kdexp.atomic import training_lock
-from kdexp.config.identity import run_key
+from kdexp.config.identity import Identity
 from kdexp.config.require import Values
 from kdexp.experiment import changes
 from kdexp.experiment.metadata import run_metadata
@@ -26,7 +26,7 @@ def complete_prior_run(values: Values, name: str, overrides: list[str], owner: s
     from kdexp.experiment.experiment import Experiment  # here: --help must not wait for torch
     from kdexp.experiment.single_run import distill
 
-    folder, kept = Path(values["output_dir"]), Path(values["store_dir"]) / "steps" / run_key(values)
+    folder, kept = Path(values["output_dir"]), Path(values["store_dir"]) / "steps" / Identity(values).key
     shares = is_one_process(values["trainer"])  # ranks that begin at once might find different things
     if _is_there(folder, kept if shares else None, values):
         log.info("%s: complete already: %s", name, folder)

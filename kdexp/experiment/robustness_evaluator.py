@@ -194,7 +194,7 @@ class RobustnessEvaluator:
                 "data": {key: dataset[key] for key in ("name", "task", "mean", "std", "val_fraction", "split_seed")},
                 "content": self._data.content,
                 "samples": [grid.seed, grid.samples],
-                **quick.mark(self._config),
+                **quick.mark(self._config.quick),
             }
         )
 

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from kdexp import results, run_folder
 from kdexp.config import quick
 from kdexp.config.compose import plain
-from kdexp.config.identity import fingerprint, run_fingerprint
+from kdexp.config.identity import Identity, fingerprint
 from kdexp.config.moved_folders import moved
 from kdexp.config.untrusted import check_folder, stored
 from kdexp.experiment import changes
@@ -102,7 +102,7 @@ def _run(
                 names.append(name)
                 folders.append(Path(step["output_dir"]))
                 record["steps"] = names
-                complete_prior_run(step, name, overrides, fingerprint([run_fingerprint(values), name]))
+                complete_prior_run(step, name, overrides, fingerprint([Identity(values).fingerprint, name]))
             else:
                 distill((make or Experiment)(OmegaConf.create(dict(step))), folder, record, pruner)
         if rank() == 0:

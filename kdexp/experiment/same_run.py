@@ -8,15 +8,7 @@ from omegaconf import DictConfig
 
 from kdexp import results, run_folder
 from kdexp.config.compose import plain
-from kdexp.config.identity import (
-    DISTILLATION_ONLY,
-    RUN_ONLY,
-    as_typed,
-    code_version,
-    is_control,
-    run_fingerprint,
-    run_key,
-)
+from kdexp.config.identity import DISTILLATION_ONLY, RUN_ONLY, Identity, as_typed, code_version
 from kdexp.config.leaves import leaves
 from kdexp.config.renamed import before
 from kdexp.experiment import changes
@@ -42,7 +34,7 @@ def find_earlier(config: DictConfig, folder: Path) -> results.Record:
     if config.sweep_dir is not None and (folder / results.FILE).is_file():
         found = results.read(folder, "sweep")
         values = plain(config)
-        if found.get("key") == run_key(values) and not changes.what_changed(found, values):
+        if found.get("key") == Identity(values).key and not changes.what_changed(found, values):
             return found
     if rank() == 0:
         log.info("setting aside what %s holds: %s", folder, folder.parent / results.SUPERSEDED)
@@ -60,7 +52,8 @@ def _same(config: DictConfig, folder: Path) -> results.Record:
     except ValueError as error:
         raise ValueError(f"{error}{ways}") from error
     values = plain(config)
-    is_same = found.get("key") == run_key(values)
+    identity = Identity(values)
+    is_same = found.get("key") == identity.key
     differing = [] if is_same else _differing(found["config"], values)
     follow_data = all(name.rpartition(".")[2] in _OF_DATA for name, _, _ in differing)
     changed = changes.what_changed(found, values) if follow_data else ""
@@ -72,7 +65,7 @@ def _same(config: DictConfig, folder: Path) -> results.Record:
         raise ValueError(
             f"output_dir must hold a run of the same data and files, got {folder}, {found['status']}: {changed}{ways}"
         )
-    if found.get("fingerprint") == run_fingerprint(values):
+    if found.get("fingerprint") == identity.fingerprint:
         code = f"{found.get('code_version')} (now {code_version()})"
         raise ValueError(
             f"output_dir must hold a run of the same code, got {folder}, {found['status']}, of {code}{ways}"
@@ -94,7 +87,7 @@ _SHOWN = 3
 def _differing(there: dict[str, Any], here: dict[str, Any]) -> list[tuple[str, Any, Any]]:
     """The settings in which two runs differ, with both values: the general ones first, not what they bring."""
     ignored = set(RUN_ONLY) - {"choices"}
-    ignored |= set(DISTILLATION_ONLY) if is_control(there) and is_control(here) else set()
+    ignored |= set(DISTILLATION_ONLY) if Identity(there).is_control and Identity(here).is_control else set()
 
     def settings(config: dict[str, Any]) -> dict[str, Any]:
         chosen = config.get("choices", {})

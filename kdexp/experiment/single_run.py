@@ -127,7 +127,7 @@ def _prepare(
         data = experiment.data
     record["data_content"] = data.content
     if data.classes is not None and config.dataset.classes is None:
-        record["config"] = with_class_names(record["config"], data.classes)
+        record["config"]["dataset"] = with_class_names(record["config"]["dataset"], data.classes)
     evaluator = None
     if config.robustness and is_measured:
         evaluator = RobustnessEvaluator(experiment, experiment.device)

@@ -48,7 +48,7 @@ def teacher_measures(experiment: Experiment) -> dict[str, Any]:
             ],
             "data": {k: config.dataset[k] for k in ("name", "task", "val_fraction", "split_seed", "mean", "std")},
             "content": data.content,
-            **quick.mark(config),
+            **quick.mark(config.quick),
         }
     )
     path = Path(config.store_dir) / "teacher-measures" / f"{key}.json"

@@ -41,7 +41,7 @@ class Teachers:
     def __init__(self, config: DictConfig, members: Mapping[str, DictConfig], data: Data, device: torch.device) -> None:
         self._members, self._data, self._device = members, data, device
         self._dataset, self._trainer, self._store_dir = config.dataset, config.trainer, config.store_dir
-        self._mark = quick.mark(config)
+        self._mark = quick.mark(config.quick)
 
     def networks(self) -> list[nn.Module]:
         """The networks; those that are to be trained and are not in the store yet are trained."""

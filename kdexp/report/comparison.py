@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from kdexp.config.identity import DISTILLATION_ONLY, RUN_ONLY, control_fingerprint, run_fingerprint
+from kdexp.config.identity import DISTILLATION_ONLY, RUN_ONLY, Identity
 from kdexp.naming import short_values
 from kdexp.report.run_group import RunGroup
 from kdexp.report.runs import DATA, Run, find, read_reports
@@ -57,10 +57,10 @@ class Comparison:
         groups: dict[tuple[str, str], dict[int, Run]] = {}
         self.repeated: list[Run] = []
         seedless = [_without(run.results["config"], seeded) for run in self.completed]
-        of_settings = [control_fingerprint(config) for config in seedless]
+        of_settings = [Identity(config).control_fingerprint for config in seedless]
         families = _by_data(self.completed, of_settings)
         for run, config, family in zip(self.completed, seedless, families, strict=True):
-            key = "control" if run.is_control else run_fingerprint(config)
+            key = "control" if run.is_control else Identity(config).fingerprint
             seeds = groups.setdefault((family, key), {})
             if run.seed in seeds:
                 self.repeated.append(seeds[run.seed])

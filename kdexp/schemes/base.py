@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from kdexp.config import trust
-from kdexp.config.identity import is_control
+from kdexp.config.identity import Identity
 from kdexp.config.require import Values, require
 from kdexp.data.settings import Dataset
 
@@ -163,7 +163,7 @@ def scheme_of_run(values: Values) -> Scheme:
     Args:
         values: its configuration, in plain values.
     """
-    return Scheme() if is_control(values) else scheme_of(values["scheme"])
+    return Scheme() if Identity(values).is_control else scheme_of(values["scheme"])
 
 
 def steps(values: Values) -> Iterator[tuple[str, Values]]:

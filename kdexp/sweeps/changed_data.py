@@ -2,16 +2,16 @@
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig
 
 from kdexp import results
 from kdexp.config.compose import plain, release_data
 from kdexp.config.identity import fingerprint
+from kdexp.config.require import Values
 from kdexp.experiment.changes import data_digest, what_changed
 from kdexp.sweeps.sweep import Job, Sweep
 
@@ -28,7 +28,7 @@ def marked_stale(folder: Path, jobs: Sequence[Job], configs: Sequence[DictConfig
     """
     digests: dict[str, str] = {}
 
-    def digest(values: Mapping[str, Any]) -> str:
+    def digest(values: Values) -> str:
         source = fingerprint([values["dataset"]["source"], values["store_dir"]])
         digests[source] = digests.get(source) or data_digest(values)
         return digests[source]
@@ -46,12 +46,12 @@ def marked_stale(folder: Path, jobs: Sequence[Job], configs: Sequence[DictConfig
     return marked
 
 
-def refuse_other_data(sweep: Sweep, config: DictConfig) -> None:
+def refuse_other_data(sweep: Sweep, values: Values) -> None:
     """See that what earlier trials of a search found was found on these data: files may have changed where they lie.
 
     Args:
         sweep: the search's.
-        config: of one of its trials.
+        values: the configuration of one of its trials.
 
     Raises:
         ValueError: it was not.
@@ -59,7 +59,7 @@ def refuse_other_data(sweep: Sweep, config: DictConfig) -> None:
     trials = [results.read_or_nothing(sweep.folder / state.job.folder) for state in sweep.states()]
     trials = [trial for trial in trials if trial.get("data_content")]
     if trials:
-        now = data_digest(plain(config))
+        now = data_digest(values)
         release_data(samples_only=True)
         others = sum(results.has_other_data(trial, now) for trial in trials)
         if others:

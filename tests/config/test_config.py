@@ -6,7 +6,7 @@ import yaml
 from own_data import example
 
 from kdexp.config.compose import compose, plain
-from kdexp.config.identity import control_fingerprint, is_control, run_fingerprint
+from kdexp.config.identity import Identity
 from kdexp.config.schema import Config
 from kdexp.config.suggest import nearest
 from kdexp.experiment.check import check
@@ -236,10 +236,10 @@ def test_the_nearest_name(typed, names, found):
 
 
 def test_a_control_is_known_by_alpha_alone(tmp_path):
-    assert is_control(composed(tmp_path, "alpha=1"))
-    assert is_control(composed(tmp_path, "distillation=control"))
-    assert not is_control(composed(tmp_path, "alpha=1", "alpha_schedule={kind:linear,final:0}"))
-    assert not is_control(composed(tmp_path, "alpha=0.99"))
+    assert Identity(composed(tmp_path, "alpha=1")).is_control
+    assert Identity(composed(tmp_path, "distillation=control")).is_control
+    assert not Identity(composed(tmp_path, "alpha=1", "alpha_schedule={kind:linear,final:0}")).is_control
+    assert not Identity(composed(tmp_path, "alpha=0.99")).is_control
 
 
 def test_fingerprints_ignore_where_a_run_lies_and_see_what_it_computes(tmp_path):
@@ -248,10 +248,14 @@ def test_fingerprints_ignore_where_a_run_lies_and_see_what_it_computes(tmp_path)
     warmer = plain(composed(tmp_path, "temperature=8"))
     alone = plain(composed(tmp_path, "alpha=1", "temperature=1", "teacher=cnn"))
     seeded = plain(composed(tmp_path, "seed=1"))
-    assert run_fingerprint(base) == run_fingerprint(moved)
-    assert len({run_fingerprint(c) for c in (base, warmer, alone, seeded)}) == 4
-    assert control_fingerprint(base) == control_fingerprint(warmer) == control_fingerprint(alone)
-    assert control_fingerprint(base) != control_fingerprint(seeded)
+    assert Identity(base).fingerprint == Identity(moved).fingerprint
+    assert len({Identity(c).fingerprint for c in (base, warmer, alone, seeded)}) == 4
+    assert (
+        Identity(base).control_fingerprint
+        == Identity(warmer).control_fingerprint
+        == Identity(alone).control_fingerprint
+    )
+    assert Identity(base).control_fingerprint != Identity(seeded).control_fingerprint
 
 
 def test_whether_a_source_domain_may_be_fetched_is_in_no_fingerprint(tmp_path):
@@ -260,7 +264,7 @@ def test_whether_a_source_domain_may_be_fetched_is_in_no_fingerprint(tmp_path):
         for more in (["scheme.source.source.download=true"], [])
     )
     assert fetched["scheme"] != local["scheme"]
-    assert run_fingerprint(fetched) == run_fingerprint(local)
+    assert Identity(fetched).fingerprint == Identity(local).fingerprint
 
 
 def test_teachers_and_students_offer_the_same_networks():

@@ -22,7 +22,7 @@ from torch import nn
 
 from kdexp.config import quick
 from kdexp.config.compose import HYDRA_VERSION_BASE, compose, plain
-from kdexp.config.identity import control_fingerprint, fingerprint, run_fingerprint
+from kdexp.config.identity import Identity, fingerprint
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.keys import teacher_key
 from kdexp.experiment.members import teachers
@@ -177,13 +177,13 @@ FINGERPRINTS = [
 )
 def test_fingerprints(overrides, run, control):
     values = composed(overrides)
-    assert (run_fingerprint(values), control_fingerprint(values)) == (run, control)
+    assert (Identity(values).fingerprint, Identity(values).control_fingerprint) == (run, control)
 
 
 def test_what_a_run_does_not_compute_is_in_no_fingerprint():
     overrides = "robustness=all robustness.samples=7 tracking=wandb tracking.project=other sweep_name=mine rerun=all"
     values = composed(overrides)
-    assert (run_fingerprint(values), control_fingerprint(values)) == FINGERPRINTS[0][2:]
+    assert (Identity(values).fingerprint, Identity(values).control_fingerprint) == FINGERPRINTS[0][2:]
 
 
 # The members of an ensemble have a key each.
@@ -207,7 +207,7 @@ def teacher_keys(overrides: str) -> dict[str, str]:
     config = OmegaConf.create(composed(overrides))
     data: Any = SimpleNamespace(content=CONTENT)
     return {
-        name: fingerprint(teacher_key(member, config.dataset, data.content, quick.mark(config)))
+        name: fingerprint(teacher_key(member, config.dataset, data.content, quick.mark(config.quick)))
         for name, member in teachers(config).items()
     }
 
@@ -255,7 +255,7 @@ def prior_runs() -> dict[str, list[tuple[str, str]]]:
     """Names and fingerprints of the runs that come before a run, and of the run itself."""
     schemes = ("teacher_assistant", "born_again", "cross_domain", "mutual")
     return {
-        scheme: [(name, run_fingerprint(values)) for name, values in steps(composed(f"scheme={scheme}"))]
+        scheme: [(name, Identity(values).fingerprint) for name, values in steps(composed(f"scheme={scheme}"))]
         for scheme in schemes
     }
 

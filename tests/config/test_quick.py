@@ -9,7 +9,7 @@ import torch
 
 from kdexp.config import quick
 from kdexp.config.compose import compose, plain
-from kdexp.config.identity import control_fingerprint, run_fingerprint
+from kdexp.config.identity import Identity
 from kdexp.contracts import UNLABELED, Split
 from kdexp.data.splits import few_of_each_class
 from kdexp.experiment.data import Data
@@ -50,8 +50,11 @@ def test_without_it_nothing_changes():
     assert (left["trainer"]["max_epochs"], left["teacher"]["recipe"]["max_epochs"]) == (30, 30)
 
 
-@pytest.mark.parametrize("identity", [run_fingerprint, control_fingerprint])
-def test_fingerprints_of_old_runs_stay_and_a_quick_run_has_its_own(identity):
+@pytest.mark.parametrize("kind", ["fingerprint", "control_fingerprint"])
+def test_fingerprints_of_old_runs_stay_and_a_quick_run_has_its_own(kind):
+    def identity(values):
+        return getattr(Identity(values), kind)
+
     real, asked = plain(composed()), plain(composed("quick=true"))
     before = {key: value for key, value in real.items() if key != "quick"}  # an older kdexp's
     assert identity(before) == identity(real)
@@ -86,7 +89,7 @@ def test_a_quick_teacher_is_not_the_real_one():
             weights_file(
                 config.teacher,
                 config.store_dir,
-                teacher_key(config.teacher, config.dataset, Data(config).content, quick.mark(config)),
+                teacher_key(config.teacher, config.dataset, Data(config).content, quick.mark(config.quick)),
             ).parent.name
         )
     assert len(keys) == 2

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from kdexp.config.compose import compose, plain
-from kdexp.config.identity import is_attacked, is_control, run_fingerprint
+from kdexp.config.identity import Identity
 from kdexp.config.renamed import before, upgrade
 from kdexp.config.schema import with_defaults
 from kdexp.report.runs import Run
@@ -23,9 +23,12 @@ def test_a_scheme_of_a_file_that_knows_it_by_its_name_is_that_of_today(name):
     old = before(today)
     assert old["scheme"] == {key: v for key, v in today["scheme"].items() if key not in ("_target_", "teacher")}
     assert with_defaults(old)["scheme"] == upgrade(old)["scheme"] == today["scheme"] == upgrade(today)["scheme"]
-    assert run_fingerprint(upgrade(old)) == run_fingerprint(today)
-    assert (is_control(upgrade(old)), is_attacked(upgrade(old))) == (is_control(today), is_attacked(today))
-    assert is_control(today) == (name not in ("pgd_at", "trades"))
+    assert Identity(upgrade(old)).fingerprint == Identity(today).fingerprint
+    assert (Identity(upgrade(old)).is_control, Identity(upgrade(old)).is_attacked) == (
+        Identity(today).is_control,
+        Identity(today).is_attacked,
+    )
+    assert Identity(today).is_control == (name not in ("pgd_at", "trades"))
     settings = Run(Path("x"), {"config": today, "overrides": []}, "completed").settings
     assert settings["scheme.name"] == name
     assert not {"scheme._target_", "scheme.teacher"} & settings.keys()
@@ -50,4 +53,4 @@ def test_a_scheme_of_ones_own_is_known_by_its_target():
     for own in (one, other):
         assert before(own) == own == upgrade(own)
     another = {**other, "scheme": {**other["scheme"], "_target_": "mine.B"}}
-    assert run_fingerprint(another) != run_fingerprint(other) != run_fingerprint(values)
+    assert Identity(another).fingerprint != Identity(other).fingerprint != Identity(values).fingerprint

@@ -12,7 +12,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from kdexp.config.compose import compose, plain
-from kdexp.config.identity import run_fingerprint
+from kdexp.config.identity import Identity
 from kdexp.contracts import Source
 from kdexp.data.inferred import take
 from kdexp.data.splits import make_splits
@@ -119,7 +119,7 @@ def test_a_fingerprint_has_the_name_of_the_file_and_not_where_one_stands(tmp_pat
         config = plain(compose(["dataset=csv", "dataset.source.file=my.csv", "dataset.source.label=risk"],
                                output_dir=tmp_path))  # fmt: skip
         assert config["dataset"]["source"]["data_dir"][0] == str(tmp_path / name)
-        found.append(run_fingerprint(config))
+        found.append(Identity(config).fingerprint)
     assert found[0] == found[1]
 
 

@@ -83,7 +83,9 @@ def trained(tmp_path, *recipe):
     data = Data(config)
     labels = data.for_teacher(config.teacher).splits.train.target
     return weights_file(
-        config.teacher, config.store_dir, teacher_key(config.teacher, config.dataset, data.content, quick.mark(config))
+        config.teacher,
+        config.store_dir,
+        teacher_key(config.teacher, config.dataset, data.content, quick.mark(config.quick)),
     ), tuple(labels.tolist())
 
 
@@ -172,7 +174,7 @@ def test_a_teacher_trained_without_the_last_batch_is_another(tmp_path):
                 weights_file(
                     config.teacher,
                     config.store_dir,
-                    teacher_key(config.teacher, config.dataset, Data(config).content, quick.mark(config)),
+                    teacher_key(config.teacher, config.dataset, Data(config).content, quick.mark(config.quick)),
                 )
                 for config in configs
             }

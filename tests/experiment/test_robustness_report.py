@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from kdexp import results
 from kdexp.cli.eval import show as show_metrics
 from kdexp.config.compose import compose, plain
-from kdexp.config.identity import control_fingerprint, run_fingerprint
+from kdexp.config.identity import Identity
 from kdexp.experiment import robustness_evaluator, robustness_inputs
 from kdexp.experiment.data import Data
 from kdexp.experiment.experiment import Experiment
@@ -379,11 +379,11 @@ def test_a_curve_of_attacks_begins_with_the_clean_accuracy_of_the_attacked_sampl
 def test_the_names_of_the_folders_are_the_classes_of_the_run_and_leave_its_identity_alone(folder_run):
     saved = results.read(folder_run, "run")
     assert saved["config"]["dataset"]["classes"] == NAMES
-    assert saved["fingerprint"] == run_fingerprint(saved["config"])
+    assert saved["fingerprint"] == Identity(saved["config"]).fingerprint
     nobody_named = {**saved["config"], "dataset": {**saved["config"]["dataset"], "classes": None}}
     del nobody_named["dataset"]["classes_from_data"]
-    assert saved["fingerprint"] == run_fingerprint(nobody_named)
-    assert saved["control_fingerprint"] == control_fingerprint(nobody_named)
+    assert saved["fingerprint"] == Identity(nobody_named).fingerprint
+    assert saved["control_fingerprint"] == Identity(nobody_named).control_fingerprint
     (found,), _ = find([folder_run])
     assert found.settings["dataset.classes"] is None
     assert "dataset.classes_from_data" not in found.settings

@@ -6,7 +6,7 @@ import pytest
 
 from kdexp import results
 from kdexp.config.compose import compose, plain
-from kdexp.config.identity import control_fingerprint, is_control, run_fingerprint
+from kdexp.config.identity import Identity
 
 BASE = plain(compose(output_dir=""))
 METRICS = ("acc", "precision", "recall", "f1", "auc")
@@ -81,10 +81,10 @@ def _write_run(
         "seed": seed,
         "temperature": config["temperature"],
         "key": key,
-        "is_control": is_control(config),
+        "is_control": Identity(config).is_control,
         "config": config,
-        "fingerprint": run_fingerprint(config),
-        "control_fingerprint": control_fingerprint(config),
+        "fingerprint": Identity(config).fingerprint,
+        "control_fingerprint": Identity(config).control_fingerprint,
         "overrides": [f"{name}={value}" for name, value in typed.items() if name != "feature_loss"],
     }
     if status == "completed":

@@ -8,7 +8,7 @@ from small_training import CLASSES, FEATURES, batches, network, sgd, train
 from torch.nn import functional as F
 
 from kdexp.config.compose import compose, plain
-from kdexp.config.identity import control_fingerprint, is_control
+from kdexp.config.identity import Identity
 from kdexp.contracts import UNLABELED, Batch
 from kdexp.experiment.check import check
 from kdexp.experiment.data import Data
@@ -264,10 +264,10 @@ def test_every_scheme_is_a_run(tmp_path, store, scheme):
 def test_a_robust_scheme_and_a_plain_one_have_the_same_control(tmp_path, store):
     plainly = [plain(compose([*SMOKE, *scheme], output_dir=tmp_path, store_dir=store))
                for scheme in ([], ["scheme=ard"], ["scheme=pgd_at"], ["alpha=1"])]  # fmt: skip
-    assert len({control_fingerprint(config) for config in plainly}) == 1
-    assert [is_control(config) for config in plainly] == [False, False, False, True]
+    assert len({Identity(config).control_fingerprint for config in plainly}) == 1
+    assert [Identity(config).is_control for config in plainly] == [False, False, False, True]
     alone = compose([*SMOKE, "scheme=trades", "alpha=1"], output_dir=tmp_path, store_dir=store)
-    assert not is_control(alone), "a student that is attacked is none, even without a teacher"
+    assert not Identity(alone).is_control, "a student that is attacked is none, even without a teacher"
 
 
 def test_a_teacher_may_be_robust_and_is_another_teacher_then(tmp_path, store):

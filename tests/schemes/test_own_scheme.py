@@ -145,11 +145,12 @@ def test_what_a_run_is_without_a_teacher_is_known_without_its_scheme():
     code = (
         "import json, sys\n"
         "from omegaconf import OmegaConf\n"
-        "from kdexp.config.identity import is_attacked, is_control, run_fingerprint\n"
+        "from kdexp.config.identity import Identity\n"
         "from kdexp.experiment.members import has_soft_term, teachers\n"
         "values = json.loads(sys.stdin.read())\n"
-        "run_fingerprint(values)\n"
-        "assert is_attacked(values) and not is_control(values) and not has_soft_term(values)\n"
+        "identity = Identity(values)\n"
+        "assert identity.fingerprint and identity.is_attacked and not identity.is_control\n"
+        "assert not has_soft_term(values)\n"
         "assert teachers(OmegaConf.create(values)) == {}\n"
         "assert not {'torch', 'kdexp.schemes.base'} & sys.modules.keys()\n"
     )

@@ -18,7 +18,7 @@ from hydra.utils import instantiate
 
 from kdexp import recording, results, run_folder
 from kdexp.config.compose import HYDRA_VERSION_BASE, compose, plain
-from kdexp.config.identity import code_version, is_control, run_fingerprint, run_key
+from kdexp.config.identity import Identity, code_version
 from kdexp.config.untrusted import check_folder
 from kdexp.experiment.check import check
 from kdexp.experiment.run import run as run_experiment
@@ -54,7 +54,7 @@ def run(folder: Path, status: str = "completed", key: str = "k", **more) -> None
 
 def named(cell: dict[str, str], *overrides: str) -> str:
     values = plain(compose(["experiment=smoke", *overrides, *(f"{k}={v}" for k, v in cell.items())], output_dir="x"))
-    return name_job(values, cell, is_control=is_control(values), fingerprint=run_fingerprint(values))
+    return name_job(values, cell, is_control=Identity(values).is_control, fingerprint=Identity(values).fingerprint)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_the_key_of_a_run_changes_with_ones_own_code(tmp_path, monkeypatch):
                           ("other.py", "")]:  # fmt: skip
         (tmp_path / path).write_text(content)
         code_version.cache_clear()
-        keys.append(run_key(values))
+        keys.append(Identity(values).key)
     code_version.cache_clear()
     assert len(set(keys)) == 3
     assert keys[2] == keys[3], "not a package that is trusted"

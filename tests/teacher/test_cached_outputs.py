@@ -15,7 +15,7 @@ from scipy.special import log_softmax, logsumexp
 
 from kdexp.cli import cache
 from kdexp.config.compose import compose, plain
-from kdexp.config.identity import control_fingerprint
+from kdexp.config.identity import Identity
 from kdexp.contracts import Outputs
 from kdexp.experiment import teacher_cache
 from kdexp.experiment.data import Data
@@ -320,10 +320,10 @@ def test_a_control_has_the_views_of_the_runs_it_is_compared_with(tmp_path, store
         plain(compose([*IMAGES, "teacher.cache=views:2", alpha], output_dir=tmp_path, store_dir=store))
         for alpha in ("alpha=1", "alpha=0.1")
     ]
-    assert control_fingerprint(both[0]) == control_fingerprint(both[1])
+    assert Identity(both[0]).control_fingerprint == Identity(both[1]).control_fingerprint
     assert both[0]["augment"]["views"] == 2
     fresh = plain(compose([*IMAGES, "alpha=1"], output_dir=tmp_path, store_dir=store))
-    assert control_fingerprint(fresh) != control_fingerprint(both[0])
+    assert Identity(fresh).control_fingerprint != Identity(both[0]).control_fingerprint
     nowhere = tmp_path / "nowhere"
     for name, views in (("cached", "teacher.cache=views:1"), ("same views", "augment.views=1")):
         train(tmp_path / name, nowhere, "alpha=1", views)
