@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from kdexp.config.require import require
+from kdexp.config.require import Group, require
 
 
 @dataclass
@@ -14,7 +14,7 @@ class Dataset:
     """See conf/dataset/base.yaml."""
 
     name: str = MISSING
-    source: dict[str, Any] = MISSING
+    source: Group = MISSING
     task: str = "multiclass"
     num_classes: int = MISSING
     num_outputs: int = MISSING

@@ -25,8 +25,8 @@ def gather(values: Tensor) -> Tensor:
     check_shapes("N *", values=values)
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return values
-    collect_jobs: Tensor = _Gather.apply(values)
-    return collect_jobs
+    gathered: Tensor = _Gather.apply(values)
+    return gathered
 
 
 class _Share(FunctionCtx):

@@ -6,9 +6,9 @@ import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from kdexp.atomic import atomic_path, read_json, writing_to_store
+from kdexp.results import Record
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def folder_of(store_dir: str | Path, key: str) -> Path:
     return Path(store_dir) / "teacher-outputs" / key
 
 
-def read_card(folder: Path) -> dict[str, Any]:
+def read_card(folder: Path) -> Record:
     """What the outputs in a folder depend on, and which experiment they were made for.
 
     Raises:
