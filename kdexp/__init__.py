@@ -2,7 +2,7 @@
 
 import os
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kdexp.config.compose import compose
@@ -31,7 +31,7 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """The public names, imported when they are first used: `import kdexp` needs no torch."""
     if name not in _MODULES:
         raise AttributeError(f"module kdexp has no attribute {name}")

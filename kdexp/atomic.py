@@ -143,7 +143,7 @@ def read_json(path: Path) -> Any:
     return content
 
 
-def _is_deep(content: Any) -> bool:
+def _is_deep(content: object) -> bool:
     level = [content]
     for _ in range(_DEEPEST_JSON + 1):
         nodes = [node for node in level if isinstance(node, dict | list)]

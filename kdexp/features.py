@@ -7,17 +7,18 @@ what it gives; ``PATH:channels_last`` reads maps (N, H, W, C), as a Swin Transfo
 
 import math
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import dropwhile
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from kdexp.contracts import FeatureLayers, NetworkFeatures, Outputs, TeacherStudentPair
 
+Given = TypeVar("Given")
 _INPUT, _CHANNELS_LAST = ":input", ":channels_last"
 
 
@@ -56,15 +57,15 @@ class Reader:
         is_last, of_input = path.endswith(_CHANNELS_LAST), path.removesuffix(_CHANNELS_LAST).endswith(_INPUT)
         module = find(self._network, path.removesuffix(_CHANNELS_LAST).removesuffix(_INPUT))
 
-        def keep(by: nn.Module, features: Any) -> None:
+        def keep(by: nn.Module, features: Tensor) -> None:
             if by is module:  # and not a copy of the network, an average of its weights say, which has the hooks too
                 self._seen.features[path] = features.movedim(-1, 1) if is_last else features
 
-        def before(by: nn.Module, inputs: tuple[Any, ...]) -> None:
+        def before(by: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             # An activation that works in place is about to overwrite what it gets.
             keep(by, inputs[0].clone() if getattr(by, "inplace", False) else inputs[0])
 
-        def after(by: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        def after(by: nn.Module, inputs: tuple[Tensor, ...], output: Tensor | tuple[Tensor, ...]) -> None:
             keep(by, _first(output))
 
         return module.register_forward_pre_hook(before) if of_input else module.register_forward_hook(after)
@@ -231,7 +232,7 @@ def _trace(network: nn.Module, inputs: Tensor) -> list[_Ran]:
     ran: list[_Ran] = []
     channels = 0
 
-    def after(path: str, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def after(path: str, module: nn.Module, output: Tensor) -> None:
         nonlocal channels
         channels = _channels(module) or channels
         ran.append(_Ran(path, module, tuple(output.shape), channels))
@@ -242,13 +243,14 @@ def _trace(network: nn.Module, inputs: Tensor) -> list[_Ran]:
 
 
 @contextmanager
-def _hooked(network: nn.Module, after: Any) -> Iterator[None]:
-    """Meanwhile call ``after(path, module, inputs, output)`` for every module below the network that gives a tensor."""
+def _hooked(network: nn.Module, after: Callable[[str, nn.Module, Tensor], None]) -> Iterator[None]:
+    """Meanwhile call ``after(path, module, output)`` for every module below the network that gives a tensor."""
 
-    def hook(path: str) -> Any:
-        def call(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            if isinstance(_first(output), Tensor):
-                after(path, module, inputs, _first(output))
+    def hook(path: str) -> Callable[[nn.Module, object, object], None]:
+        def call(module: nn.Module, inputs: object, output: object) -> None:
+            given = _first(output)
+            if isinstance(given, Tensor):
+                after(path, module, given)
 
         return call
 
@@ -260,7 +262,7 @@ def _hooked(network: nn.Module, after: Any) -> Iterator[None]:
             handle.remove()
 
 
-def _first(output: Any) -> Any:
+def _first(output: Given | tuple[Given, ...]) -> Given:
     """What a module gives; of a recurrent layer, which gives (states, last states), the states."""
     return output[0] if isinstance(output, tuple) else output
 
@@ -347,7 +349,7 @@ def _activations(network: nn.Module, stages: Iterable[str], inputs: Tensor) -> d
     found: dict[str, str] = {}
     last: tuple[str, Tensor | None] = "", None
 
-    def after(path: str, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def after(path: str, module: nn.Module, output: Tensor) -> None:
         nonlocal last
         if _is_activation(module):
             last = path, output

@@ -3,24 +3,23 @@
 import os
 import platform
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from kdexp import signals
 from kdexp.atomic import read_json, remove_staged
 from kdexp.config.untrusted import without_password
-from kdexp.results import FILE, SCHEMA_VERSION, status_of, write
+from kdexp.results import FILE, SCHEMA_VERSION, Record, status_of, write
 from kdexp.run_folder import ROOM, alone
 
 _ROOM_BYTES = 2**18  # some times what a run's results.json has
 
 
 @contextmanager
-def recording(folder: Path, metadata: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def recording(folder: Path, metadata: Record) -> Iterator[dict[str, object]]:
     """Keep results.json true while a run lasts.
 
     Args:
@@ -33,7 +32,7 @@ def recording(folder: Path, metadata: Mapping[str, Any]) -> Iterator[dict[str, A
     Raises:
         ValueError: another process runs in the folder.
     """
-    results: dict[str, Any] = {
+    results: dict[str, object] = {
         "schema_version": SCHEMA_VERSION,
         "status": "running",
         **metadata,
@@ -62,13 +61,13 @@ _running: set[Path] = set()
 _ending = threading.Lock()
 
 
-def _end(folder: Path, results: dict[str, Any], status: str, **more: str) -> None:
+def _end(folder: Path, results: dict[str, object], status: str, **more: str) -> None:
     results |= {"status": status, **more, "ended": _now()}
     with _ending:
         _write_last(folder, results)
 
 
-def _write_last(folder: Path, results: Mapping[str, Any]) -> None:
+def _write_last(folder: Path, results: Record) -> None:
     """Write how a run ended; on a full disk into the room that was kept for it."""
     (folder / ROOM).unlink(missing_ok=True)
     write(folder, results)

@@ -5,16 +5,15 @@ import os
 import shutil
 import stat
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
 from kdexp.atomic import read_json, sha256
 from kdexp.config.untrusted import inside
-from kdexp.results import FILE, LOCK, LOG, SUPERSEDED, WEIGHTS
+from kdexp.results import FILE, LOCK, LOG, SUPERSEDED, WEIGHTS, Record
 
 _TAIL_LINES = 20  # of a log, that are shown of a run that is not completed
 ROOM = ".room"
@@ -67,7 +66,7 @@ def set_aside(folder: Path) -> None:
             (folder / FILE).rename(place / FILE)
 
 
-def restore_hydra(folder: Path, run: Mapping[str, Any]) -> None:
+def restore_hydra(folder: Path, run: Record) -> None:
     """Say in ``.hydra`` what a run's settings were: Hydra has written those of whoever opened the folder.
 
     Args:
@@ -134,7 +133,7 @@ def is_altered(weights: Path) -> bool:
     return weights.name == WEIGHTS and not (weights.is_file() and sha256(weights) == expected)
 
 
-def _content(folder: Path) -> dict[str, Any]:
+def _content(folder: Path) -> Record:
     """Of results.json; nothing where it is missing or cannot be read."""
     with suppress(ValueError):
         found = read_json(folder / FILE)

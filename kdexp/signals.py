@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from types import FrameType
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 """What tells a process to end. SLURM announces the end of a job's time with SIGUSR1 or 2, whichever was chosen."""
@@ -112,7 +112,7 @@ def ctrl_c_kept() -> Iterator[None]:
             signal.signal(signal.SIGINT, before)
 
 
-def _terminate(number: int, frame: Any) -> None:
+def _terminate(number: int, frame: FrameType | None) -> None:
     if not _state.is_ending:  # once: what the process does on its way out is not disturbed
         _state.is_ending = True
         _tell(number)

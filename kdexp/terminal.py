@@ -12,8 +12,8 @@ from kdexp.config.untrusted import printable
 class Screen(Console):
     """A console to which a string is no markup, and which shows what a terminal would obey (see `printable`)."""
 
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(markup=False, emoji=False, **settings)
+    def __init__(self, width: int | None = None) -> None:
+        super().__init__(markup=False, emoji=False, width=width)
 
     def render_str(self, text: str, **settings: Any) -> Text:
         """Turn a string (printed, in a table, a title) into what is shown."""

@@ -6,7 +6,7 @@ import json
 import pickle
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ def state_digest(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def save_weights(network: nn.Module, path: Path, description: Mapping[str, Any] | None = None) -> None:
+def save_weights(network: nn.Module, path: Path, description: Mapping[str, object] | None = None) -> None:
     """Write a network's state as .safetensors, atomically.
 
     Args:
@@ -147,12 +147,12 @@ class _Fit:
         return ", ".join(words)
 
 
-def _read(path: Path, setting: str) -> Mapping[str, Any]:
+def _read(path: Path, setting: str) -> Mapping[str, object]:
     if not path.is_file():
         raise FileNotFoundError(f"{setting} must be an existing file, got {path}")
     try:
         if path.suffix == ".safetensors":
-            content: Any = load_file(path)
+            content: object = load_file(path)
         else:
             with torch.serialization.safe_globals(_plain_globals()):
                 content = torch.load(path, "cpu", weights_only=True)
@@ -168,7 +168,7 @@ def _read(path: Path, setting: str) -> Mapping[str, Any]:
     return content
 
 
-def _plain_globals() -> list[Any]:
+def _plain_globals() -> list[Callable[..., object] | tuple[Callable[..., object], str]]:
     """What a pickle of plain values may name besides what torch allows: NumPy's numbers and argparse's namespaces."""
     numbers = [np.dtype(code) for code in np.typecodes["AllInteger"] + np.typecodes["AllFloat"] + "?"]
     scalar: Any = np.float64(0).__reduce__()[0]
@@ -176,34 +176,33 @@ def _plain_globals() -> list[Any]:
     return [argparse.Namespace, np.dtype, *{type(number) for number in numbers}, *((scalar, name) for name in names)]
 
 
-def _levels(content: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+def _levels(content: Mapping[str, object]) -> dict[str, Mapping[str, object]]:
     """The entry's name -> mappings that may hold the weights, the likeliest first."""
 
     def place(name: str) -> tuple[bool, int]:
         return "ema" in name, _LEVELS.index(name) if name in _LEVELS else len(_LEVELS)
 
-    named = [name for name, value in content.items() if isinstance(name, str) and isinstance(value, Mapping)]
-    entries = sorted(named, key=place)
-    return {"": content, **{name: content[name] for name in entries}}
+    entries = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Mapping)}
+    return {"": content, **{name: entries[name] for name in sorted(entries, key=place)}}
 
 
-def _entry(content: Mapping[str, Any], key: str, path: Path, setting: str) -> Mapping[str, Any]:
-    entry: Any = content
+def _entry(content: Mapping[str, object], key: str, path: Path, setting: str) -> Mapping[str, object]:
+    entry = content
     names = key.split(".")
     for depth, name in enumerate(names):
-        if not isinstance(entry, Mapping) or not isinstance(entry.get(name), Mapping):
-            named = entry if isinstance(entry, Mapping) else {}
+        inner = entry.get(name)
+        if not isinstance(inner, Mapping):
             prefix = ".".join(names[depth:]) + "."
-            inside = {text.removeprefix(prefix): named[text] for text in named if str(text).startswith(prefix)}
+            inside = {text.removeprefix(prefix): entry[text] for text in entry if str(text).startswith(prefix)}
             if inside:
                 return inside
-            has = ", ".join(map(str, list(named)[:_SHOWN])) or "no entries"
+            has = ", ".join(map(str, list(entry)[:_SHOWN])) or "no entries"
             raise ValueError(f"{setting}_key must name an entry with weights, got {key!r} for {path}, which has {has}")
-        entry = entry[name]
+        entry = inner
     return dict(entry)
 
 
-def _renamed(state: Mapping[str, Any], rules: Rules) -> dict[str, Tensor]:
+def _renamed(state: Mapping[str, object], rules: Rules) -> dict[str, Tensor]:
     """The tensors of an entry, by their names after the rules."""
     renamed = {}
     for name, tensor in state.items():
@@ -255,7 +254,10 @@ def _preference(prefix: str) -> int:
 
 
 def _names(
-    content: Mapping[str, Any], levels: Mapping[str, Mapping[str, Tensor]], wanted: Mapping[str, Tensor], setting: str
+    content: Mapping[str, object],
+    levels: Mapping[str, Mapping[str, Tensor]],
+    wanted: Mapping[str, Tensor],
+    setting: str,
 ) -> str:
     """Why nothing in a file has the names of a network, with the first names of both sides."""
     names = list(dict.fromkeys(name for state in levels.values() for name in state))

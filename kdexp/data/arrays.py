@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,6 +11,9 @@ from torch import Tensor
 
 from kdexp.contracts import Source
 from kdexp.data import own
+
+if TYPE_CHECKING:
+    from pyarrow import ChunkedArray
 
 log = logging.getLogger(__name__)
 
@@ -223,7 +226,7 @@ def _of_parquet(path: Path, inputs: str | Sequence[str] | None, labels: str | Se
     return _Part(x[0] if x[0].ndim > 1 else np.column_stack(x), np.column_stack(y), targets, str(path))
 
 
-def _column(path: Path, name: str, column: Any) -> np.ndarray:
+def _column(path: Path, name: str, column: "ChunkedArray") -> np.ndarray:
     values = column.to_pylist() if str(column.type).startswith(("list", "fixed_size_list", "large_list")) else None
     try:
         array = column.to_numpy() if values is None else np.array(values)

@@ -1,7 +1,6 @@
 """Epochs in which the classes have other shares than in the data: balanced, or shifted on purpose."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,7 +9,7 @@ from kdexp.contracts import UNLABELED, Task
 from kdexp.data.stateless_rng import RngStream, order
 
 
-def class_shares(resample: Any, *, task: Task, num_classes: int) -> list[float] | None:
+def class_shares(resample: object, *, task: Task, num_classes: int) -> list[float] | None:
     """The fraction of each class in an epoch, as ``dataset.resample`` gives it.
 
     Args:
@@ -31,14 +30,14 @@ def class_shares(resample: Any, *, task: Task, num_classes: int) -> list[float] 
         raise ValueError(f"dataset.resample {rule}, got {resample}")
     if resample == "balanced":
         return [1 / num_classes] * num_classes
-    numbers = not isinstance(resample, str) and isinstance(resample, Sequence)
-    if not (numbers and len(resample) == num_classes and all(_is_positive(share) for share in resample)):
+    shares = resample if isinstance(resample, Sequence) and not isinstance(resample, str) else ()
+    if len(shares) != num_classes or not all(_is_positive(share) for share in shares):
         rule = f"must be null, balanced or a list of {num_classes} positive numbers, one for each class"
         raise ValueError(f"dataset.resample {rule}, got {resample}")
-    return [share / sum(resample) for share in resample]
+    return [share / sum(shares) for share in shares]
 
 
-def _is_positive(share: Any) -> bool:
+def _is_positive(share: object) -> bool:
     return isinstance(share, int | float) and not isinstance(share, bool) and 0 < share < float("inf")
 
 

@@ -4,15 +4,16 @@ import hashlib
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from torch import Tensor
 
 from kdexp.atomic import atomic_path, sha256
+from kdexp.config.require import Values
 from kdexp.contracts import Source
 from kdexp.data.inferred import peek
 from kdexp.progress_log import EVERY_SECONDS, duration
@@ -24,7 +25,7 @@ _READERS, _AT_ONCE = 16, 1024  # threads: on a slow disk most of them wait
 Result = TypeVar("Result")
 
 
-def of_settings(settings: Mapping[str, Any], store: Path) -> str:
+def of_settings(settings: Values, store: Path) -> str:
     """Hex digest of the data that these settings load now; what is read for it is there for whoever loads them.
 
     Args:

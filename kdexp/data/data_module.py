@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 import pytorch_lightning as pl
 import torch
@@ -201,16 +201,17 @@ class DataModule(pl.LightningDataModule):
         batches = self._order(split, place, training=training)
         if isinstance(split.inputs, Tensor):
             return TensorLoader(replace(split, inputs=self._on(split.inputs, device)), batches).to(device)
-        options: dict[str, Any] = {
-            "num_workers": self._num_workers,
-            "persistent_workers": self._num_workers > 0,
-            "timeout": loaders.PATIENCE if self._num_workers else 0,
-            "pin_memory": device.type == "cuda",
+        return StreamLoader(
+            StreamedDataset(split),
+            sampler=batches,
+            batch_size=None,  # the sampler's items, here whole batches, are what the dataset is asked for
+            num_workers=self._num_workers,
+            persistent_workers=self._num_workers > 0,
+            timeout=loaders.PATIENCE if self._num_workers else 0,
+            pin_memory=device.type == "cuda",
             # Its own, because a loader draws a number at each start, and dropout must not depend on that.
-            "generator": torch.Generator(),
-        }
-        # With batch_size=None the sampler's items, here whole batches, are what the dataset is asked for.
-        return StreamLoader(StreamedDataset(split), sampler=batches, batch_size=None, **options)
+            generator=torch.Generator(),
+        )
 
     def _on(self, inputs: Tensor, device: torch.device) -> Tensor:
         """The samples on a device, brought there once for all splits and loaders."""

@@ -4,19 +4,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
 from filelock import FileLock
 from torch import Tensor
-from torchvision.datasets import MNIST
+from torchvision.datasets import MNIST, VisionDataset
 from torchvision.datasets.mnist import read_sn3_pascalvincent_tensor
 from torchvision.datasets.utils import check_integrity
 
 from kdexp.contracts import Source
 
 
-def load_torchvision(dataset: Callable[..., Any], data_dir: str, *, download: bool) -> Source:
+def load_torchvision(dataset: type[VisionDataset], data_dir: str, *, download: bool) -> Source:
     """Load one of torchvision's image data sets of the MNIST or CIFAR kind into memory.
 
     Args:
@@ -70,7 +70,7 @@ def damaged(path: Path, advice: str = "delete it and fetch it again") -> ValueEr
     return ValueError(f"dataset.source must find whole files, got the damaged {path}: {advice}")
 
 
-def _explanation(dataset: Any, data_dir: Path, download: bool, error: Exception) -> Exception:
+def _explanation(dataset: type[VisionDataset], data_dir: Path, download: bool, error: Exception) -> Exception:
     files = list(_files(dataset, data_dir))
     for path, is_whole in files:
         if path.is_file() and not is_whole(path):
@@ -80,7 +80,7 @@ def _explanation(dataset: Any, data_dir: Path, download: bool, error: Exception)
     return missing(dataset.__name__, next((path for path, _ in files if not path.is_file()), data_dir))
 
 
-def _files(dataset: Any, data_dir: Path) -> Iterator[tuple[Path, Callable[[Path], bool]]]:
+def _files(dataset: type[VisionDataset], data_dir: Path) -> Iterator[tuple[Path, Callable[[Path], bool]]]:
     if issubclass(dataset, MNIST):
         for name, _ in dataset.resources:
             yield data_dir / dataset.__name__ / "raw" / name.removesuffix(".gz"), _is_idx
@@ -97,6 +97,6 @@ def _is_idx(path: Path) -> bool:
     return True
 
 
-def _images(data: Any) -> Tensor:
+def _images(data: Tensor | np.ndarray) -> Tensor:
     images = torch.as_tensor(data)
     return images.unsqueeze(1) if images.dim() == 3 else images.permute(0, 3, 1, 2).contiguous()

@@ -5,14 +5,14 @@ before a network is built. The data that were loaded for it are those that are t
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from kdexp.config import trust
+from kdexp.config.require import Values
 from kdexp.contracts import Source, Task
 from kdexp.data.splits import check_source, train_and_val_index
 
@@ -29,13 +29,13 @@ class _Read:
     """
 
     source: Source | None
-    found: dict[Any, Any] = field(default_factory=dict)
+    found: dict[object, object] = field(default_factory=dict)
 
 
 _read: dict[str, _Read] = {}
 
 
-def inferred(name: str, settings: Mapping[str, Any], *, val_fraction: float, split_seed: int) -> Any:
+def inferred(name: str, settings: Values, *, val_fraction: float, split_seed: int) -> object:
     """What the data say of a setting of conf/dataset.
 
     Args:
@@ -63,7 +63,7 @@ def inferred(name: str, settings: Mapping[str, Any], *, val_fraction: float, spl
     return read.found[wanted]
 
 
-def loaded(settings: Mapping[str, Any]) -> Source:
+def loaded(settings: Values) -> Source:
     """A data set, loaded now.
 
     Args:
@@ -80,7 +80,7 @@ def loaded(settings: Mapping[str, Any]) -> Source:
     return source
 
 
-def peek(settings: Mapping[str, Any]) -> Source:
+def peek(settings: Values) -> Source:
     """The data set, loaded now unless it was before; it is kept for whoever takes it, and no other one is."""
     key = _key(settings)
     read = _read.get(key)
@@ -91,7 +91,7 @@ def peek(settings: Mapping[str, Any]) -> Source:
     return read.source
 
 
-def take(settings: Mapping[str, Any]) -> Source:
+def take(settings: Values) -> Source:
     """The data set, as it was loaded to fill in settings; it is not kept here any longer. Else see `loaded`."""
     read = _read.get(_key(settings))
     if read is None or read.source is None:
@@ -108,11 +108,11 @@ def forget(*, samples_only: bool = False) -> None:
         _read.clear()
 
 
-def _key(settings: Mapping[str, Any]) -> str:
+def _key(settings: Values) -> str:
     return json.dumps(settings, sort_keys=True, default=str)
 
 
-def _load(settings: Mapping[str, Any]) -> _Read:
+def _load(settings: Values) -> _Read:
     source = peek(settings)
     target = source.train_target
     if not isinstance(target, Tensor) or target.dim() not in (1, 2) or len(source.train_inputs) == 0:

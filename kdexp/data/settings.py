@@ -1,11 +1,12 @@
 """Settings of conf/dataset and of augmentation."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from omegaconf import MISSING
 
-from kdexp.config.require import require
+from kdexp.config.require import Group, require
 
 
 @dataclass
@@ -13,7 +14,7 @@ class Dataset:
     """See conf/dataset/base.yaml."""
 
     name: str = MISSING
-    source: dict[str, Any] = MISSING
+    source: Group = MISSING
     task: str = "multiclass"
     num_classes: int = MISSING
     num_outputs: int = MISSING
@@ -33,7 +34,7 @@ class Dataset:
     label_noise: float = 0.0
     label_noise_kind: str = "symmetric"
     unlabeled_fraction: float = 0.0
-    resample: Any = None
+    resample: Any = None  # a word or a list of numbers: OmegaConf has no such union
 
 
 @dataclass
@@ -45,10 +46,9 @@ class Augment:
     seed: int = 0
 
 
-def check_classes(setting: str, dataset: Any) -> None:
+def check_classes(setting: str, names: Sequence[str] | None, wanted: int) -> None:
     """Refuse names of classes that are not as many as the classes, or not different."""
-    names = dataset.classes
-    wanted, found = dataset.num_classes, len(set(names or ()))
+    found = len(set(names or ()))
     holds = names is None or found == len(names) == wanted
     rule = f"must have as many different names as {setting}.num_classes={wanted} says"
     require(holds, f"{setting}.classes", rule, f"{found} in {list(names or ())}")

@@ -16,7 +16,15 @@ from kdexp.experiment.settings import check_tracking
 from kdexp.robustness import configured
 from kdexp.schemes.base import scheme_of
 from kdexp.teacher.settings import CACHE_MODES, check_teacher
-from kdexp.training.settings import PRECISIONS, check_distillation, check_monitor, check_rate, check_trainer
+from kdexp.training.settings import (
+    PRECISIONS,
+    check_monitor,
+    check_rate,
+    check_schedules,
+    check_terms,
+    check_trainer,
+    check_weights,
+)
 
 
 def check(config: Any) -> None:
@@ -42,7 +50,9 @@ def check_values(config: Any) -> None:
     for part in ("dataset", "teacher", "student", "trainer"):
         missing = missing_values(OmegaConf.to_container(config[part]), part)
         require(not missing, ", ".join(missing), "must be given", "nothing")
-    check_distillation(config)
+    check_weights(config.alpha, config.temperature, config.label_smoothing)
+    check_schedules(config.alpha_schedule, config.temperature_schedule)
+    check_terms(config.alpha, config.loss, config.feature_loss)
     check_trainer(config.trainer, config.optimizer)
     check_rate("optimizer", config.optimizer)
     check_monitor(
@@ -60,7 +70,7 @@ def check_values(config: Any) -> None:
     require(dataset.num_workers >= 0, "dataset.num_workers", "must be at least 0", dataset.num_workers)
     fewest = 1 if dataset.task == "multilabel" else 2
     require(dataset.num_classes >= fewest, "dataset.num_classes", f"must be at least {fewest}", dataset.num_classes)
-    check_classes("dataset", dataset)
+    check_classes("dataset", dataset.classes, dataset.num_classes)
     shape = list(dataset.input_shape)
     require(shape and min(shape) >= 1, "dataset.input_shape", "must be sizes of at least 1, one or more", shape)
     require(0 <= config.seed < 2**63, "seed", "must be in [0, 2^63)", config.seed)
@@ -97,7 +107,10 @@ def _check_schemes(config: Any) -> None:
     for setting, scheme in chosen.items():
         scheme.check(setting, config.dataset)
     if "scheme" in chosen:
-        chosen["scheme"].check_run(config, teachers(config))
+        chosen["scheme"].check_feature_loss(config.feature_loss)
+        if not Identity(config).is_control:
+            cache = config.teacher.get("cache", "none")
+            chosen["scheme"].check_teachers(teachers(config), config.loss.get("_target_"), cache)
 
 
 def _check_views(config: Any) -> None:

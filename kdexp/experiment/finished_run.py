@@ -69,8 +69,8 @@ class FinishedRun:
         check_folder(folder, "run")
         own = moved(stored(self.results["config"]), data_dir=machine.data_dir, store_dir=machine.store_dir)
         with self.building():
-            *_, (_, last) = steps(own | {"output_dir": str(folder)})
-        self._values = last | changed
+            *_, (_, last) = steps({**own, "output_dir": str(folder)})
+        self._values = {**last, **changed}
 
     @cached_property
     def experiment(self) -> "Experiment":

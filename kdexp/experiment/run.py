@@ -104,7 +104,7 @@ def _run(
                 record["steps"] = names
                 complete_prior_run(step, name, overrides, fingerprint([Identity(values).fingerprint, name]))
             else:
-                distill((make or Experiment)(OmegaConf.create(step)), folder, record, pruner)
+                distill((make or Experiment)(OmegaConf.create(dict(step))), folder, record, pruner)
         if rank() == 0:
             if scheme_of(values["scheme"]).ensemble and names and pruner is None:
                 record["ensemble"] = ensemble(Experiment(config), [*folders, folder])

@@ -5,10 +5,10 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 
 from kdexp.contracts import Batch, Outputs, TeacherStudentPair
 from kdexp.feature_losses.maps import Compared, as_maps, check_stages, map_shape, matched_stages, to_channels
@@ -94,11 +94,17 @@ def _right_singular(maps: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return vectors[:, :, :count], values[:, :count]
 
 
+class _Vectors(FunctionCtx):
+    """What the backward pass has of the forward one: left and right vectors, values."""
+
+    saved_tensors: tuple[Tensor, Tensor, Tensor]
+
+
 class _RightSingular(torch.autograd.Function):
     """Right singular vectors with a gradient that stays finite; none for the values."""
 
     @staticmethod
-    def forward(ctx: Any, matrix: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: _Vectors, matrix: Tensor) -> tuple[Tensor, Tensor]:
         """(N, P, C) of energy 1 to (N, C, min(P, C)) vectors and (N, min(P, C)) values, from the largest."""
         with torch.autocast(matrix.device.type, enabled=False):  # it would do the products in half precision
             wide = matrix.shape[1] < matrix.shape[2]
@@ -115,7 +121,7 @@ class _RightSingular(torch.autograd.Function):
         return right, values
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> Tensor:
+    def backward(ctx: _Vectors, gradient: Tensor, _: Tensor) -> Tensor:
         """To the matrix X: ``dv_i = sum_j v_j (v_j' dM v_i) / (s_i^2 - s_j^2)`` with ``M = X'X``, over all j."""
         left, right, values = ctx.saved_tensors
         with torch.autocast(gradient.device.type, enabled=False):

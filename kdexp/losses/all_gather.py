@@ -1,10 +1,9 @@
 """The global batch of all DDP ranks, for losses that compare the samples of a batch with each other."""
 
-from typing import Any
-
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.autograd.function import FunctionCtx
 
 from kdexp.losses.shapes import check_shapes
 
@@ -26,13 +25,20 @@ def gather(values: Tensor) -> Tensor:
     check_shapes("N *", values=values)
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return values
-    collect_jobs: Tensor = _Gather.apply(values)
-    return collect_jobs
+    gathered: Tensor = _Gather.apply(values)
+    return gathered
+
+
+class _Share(FunctionCtx):
+    """What a rank's share of a batch is: where it begins, and how many samples it has."""
+
+    first: int
+    samples: int
 
 
 class _Gather(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:
+    def forward(ctx: _Share, values: Tensor) -> Tensor:
         ranks = range(dist.get_world_size())
         own = torch.tensor([len(values)], device=values.device)
         counts = [torch.empty_like(own) for _ in ranks]
@@ -47,7 +53,7 @@ class _Gather(torch.autograd.Function):
         return torch.cat([share[:size] for share, size in zip(shares, samples, strict=True)])
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+    def backward(ctx: _Share, gradient: Tensor) -> Tensor:
         total = gradient.clone(memory_format=torch.contiguous_format)  # others may hold the gradient that came
         dist.all_reduce(total)
         return total[ctx.first : ctx.first + ctx.samples]

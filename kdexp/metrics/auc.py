@@ -6,7 +6,7 @@ it is exactly 1 for a logit that is 17 above the others, and so equal for sample
 """
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -162,7 +162,9 @@ class Ranking(Metric):
     labels: list[Tensor]
     counts: Tensor
 
-    def __init__(self, task: Task, num_classes: int, *, samples: int = 0, curves: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self, task: Task, num_classes: int, *, samples: int = 0, curves: bool = False, **kwargs: object
+    ) -> None:
         super().__init__(**kwargs)
         self._task: Task = task
         self._num_classes, self._curves = num_classes, curves

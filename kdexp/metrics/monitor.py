@@ -1,7 +1,9 @@
 """Which epoch of a training is the best one: by which metric on val, and which direction of it is better."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
+
+from kdexp.config.require import Values
 
 DIRECTIONS: Mapping[str, Literal["max", "min"]] = {
     **dict.fromkeys(("val/acc", "val/acc_top5", "val/precision", "val/recall", "val/f1", "val/auc"), "max"),
@@ -13,7 +15,7 @@ AUTO = "auto"
 TIE_BREAKER = "val/nll"
 
 
-def rule(setting: str | None, dataset: Mapping[str, Any], *, attacked: bool) -> tuple[str, str | None]:
+def rule(setting: str | None, dataset: Values, *, attacked: bool) -> tuple[str, str | None]:
     """What chooses the best epoch of a training, and what decides between equal ones; both as `score` takes them.
 
     Args:

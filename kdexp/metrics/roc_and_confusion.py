@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +40,7 @@ class RocAndConfusion:
     macro_auc: float | None
     confusion: list[list[int]] | None
 
-    def compact(self) -> dict[str, Any]:
+    def compact(self) -> dict[str, object]:
         """What results.json keeps of them.
 
         Returns:
@@ -54,7 +53,7 @@ class RocAndConfusion:
         if len(self.roc) <= KEPT_CURVES:
             curves |= {str(number): curve for number, curve in self.roc.items()}
             areas |= {str(number): area for number, area in self.auc.items()}
-        kept: dict[str, Any] = {}
+        kept: dict[str, object] = {}
         if curves:
             kept["fpr"] = [round(rate, 4) for rate in next(iter(curves.values()))[0]]
             kept["roc"] = {name: [round(rate, 4) for rate in tpr] for name, (_, tpr) in curves.items()}

@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import nn
@@ -28,7 +27,7 @@ def macs(model: nn.Module, input_shape: Sequence[int]) -> int:
     return int(counter.get_total_flops()) // 2
 
 
-def dry_run(model: nn.Module, input_shape: Sequence[int]) -> Any:
+def dry_run(model: nn.Module, input_shape: Sequence[int]) -> object:
     """What the network in eval mode returns for one sample, as meta tensors: shapes without values.
 
     No device's fused kernel (cuDNN's LSTM, for one) hides its matrix products here.

@@ -3,7 +3,6 @@
 import difflib
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -27,7 +26,7 @@ def check_name(library: str, name: str, known: Iterable[str]) -> None:
         )
 
 
-def replace_convolution(model: nn.Module, path: str, conv: nn.Conv2d, **changes: Any) -> None:
+def replace_convolution(model: nn.Module, path: str, conv: nn.Conv2d, **changes: int) -> None:
     """Put a new convolution in the place of `conv` at `path`: the same but for `changes`."""
     own = {key: getattr(conv, key) for key in ("in_channels", "out_channels", "kernel_size", "stride", "padding")}
     model.set_submodule(path, nn.Conv2d(**{**own, "bias": conv.bias is not None, **changes}))

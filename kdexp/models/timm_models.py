@@ -79,7 +79,7 @@ def _check_sources(options: Mapping[str, Any]) -> None:
         )
 
 
-def without_sources(options: Mapping[str, Any]) -> dict[str, Any]:
+def without_sources(options: Mapping[str, object]) -> dict[str, object]:
     """The options of a network that gets all its weights from a file of ours: nothing of where others are."""
     overlay = options.get("pretrained_cfg_overlay")
     others = (*_OVERLAY_SOURCES, "file", "custom_load")

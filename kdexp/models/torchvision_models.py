@@ -1,7 +1,6 @@
 """Every classifier of torchvision, by name."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
@@ -27,7 +26,7 @@ def torchvision_model(
     pretrained: bool = False,
     stem: str = "keep",
     resize: int | None = None,
-    **options: Any,
+    **options: object,
 ) -> nn.Module:
     """A classifier of torchvision, with torchvision's module paths (``layer1``, ``avgpool``, ``fc``, ...).
 
@@ -61,14 +60,14 @@ def torchvision_model(
     return model
 
 
-def _fresh(name: str, num_classes: int, options: dict[str, Any]) -> nn.Module:
+def _fresh(name: str, num_classes: int, options: Mapping[str, object]) -> nn.Module:
     if name in _WITH_AUXILIARY:
         options = {"aux_logits": False, "init_weights": True, **options}
     model: nn.Module = models.get_model(name, weights=None, num_classes=num_classes, **options)
     return model
 
 
-def _pretrained(name: str, num_classes: int, options: dict[str, Any]) -> nn.Module:
+def _pretrained(name: str, num_classes: int, options: Mapping[str, object]) -> nn.Module:
     try:
         model: nn.Module = models.get_model(name, weights="DEFAULT", progress=False, **options)
     except OSError as error:

@@ -8,7 +8,6 @@ import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from kdexp.report.comparison import Comparison
 from kdexp.report.condition_curves import ConditionCurve, ConditionLine, condition_curves
@@ -225,7 +224,7 @@ def _better_features(evaluated: Mapping[int, Report]) -> Claim:
 
 def _of(*path: str) -> Value:
     def value(report: Report, role: str) -> float | None:
-        node: Any = report["measures"]
+        node: object = report["measures"]
         for key in (*path, role):
             node = node.get(key, {}) if isinstance(node, Mapping) else {}
         return node if isinstance(node, float | int) else None

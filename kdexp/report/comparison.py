@@ -5,7 +5,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from kdexp.config.identity import DISTILLATION_ONLY, RUN_ONLY, Identity
 from kdexp.naming import short_values
@@ -247,10 +246,10 @@ def _following_the_seed(runs: Sequence[Run]) -> set[str]:
     return {name for name in names if all(run.settings.get(name, run.seed) == run.seed for run in runs)}
 
 
-def _without(config: Record, names: set[str], prefix: str = "") -> dict[str, Any]:
+def _without(node: Record, names: set[str], prefix: str = "") -> Record:
     return {
         key: _without(value, names, f"{prefix}{key}.") if isinstance(value, Mapping) else value
-        for key, value in config.items()
+        for key, value in node.items()
         if f"{prefix}{key}" not in names
     }
 
@@ -297,7 +296,7 @@ def is_for_controls(name: str) -> bool:
     return name.split(".")[0] not in ("alpha", *DISTILLATION_ONLY)
 
 
-def _described(runs: Sequence[Run], axes: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _described(runs: Sequence[Run], axes: Sequence[str]) -> Iterator[tuple[str, Mapping[str, object]]]:
     """A label and the values on the axes for the first run of each group."""
     controls = [run for run in runs if run.is_control]
     texts = {

@@ -4,7 +4,6 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -22,9 +21,6 @@ Reports = Sequence[Report]
 
 Row = Record
 """An entry of a report's ``cells``: one network's accuracy under one condition."""
-
-Summary = dict[str, Any]
-"""What several seeds say together, as it stands in a sweep's robustness.json."""
 
 
 def over_severity(reports: Reports, axis: str, role: str) -> list[Point]:
@@ -97,7 +93,7 @@ class MeasureOverSeeds:
             return {"better": "worse", "worse": "better"}.get(self.gain.verdict, self.gain.verdict)
         return self.gain.verdict
 
-    def as_json(self) -> Summary:
+    def as_json(self) -> Record:
         """As it stands in a sweep's robustness.json."""
         return {
             "axis": self.axis,
@@ -108,7 +104,7 @@ class MeasureOverSeeds:
         }
 
 
-def over_seeds(groups: Sequence[RunGroup], reports: Mapping[Path, Report]) -> Summary:
+def over_seeds(groups: Sequence[RunGroup], reports: Mapping[Path, Report]) -> dict[str, object]:
     """What several runs' reports say together: every measure over the seeds of each configuration.
 
     Args:
@@ -144,7 +140,7 @@ def measures_over_seeds(reports: Reports) -> Iterator[MeasureOverSeeds]:
         yield MeasureOverSeeds(axis, name, values, gain)
 
 
-def accuracy_over_seeds(reports: Reports) -> Iterator[Summary]:
+def accuracy_over_seeds(reports: Reports) -> Iterator[Record]:
     """The accuracy under each condition: the difference of student and control, paired by seed, and its t test."""
     found: dict[str, list[float]] = {}
     for report in reports:

@@ -1,16 +1,15 @@
 """robustness.json, of a run and of a sweep, with robustness.csv and the figures beside it."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from kdexp import results
 from kdexp.atomic import atomic_path, write_rows
 from kdexp.report.png_figures import robustness as figures
+from kdexp.results import Record
 
 
-def write(report: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def write(report: Record, folder: Path) -> dict[str, object]:
     """A run's robustness.json, the cells as robustness.csv, and the figures, each of them whole or not at all.
 
     Returns:
@@ -24,12 +23,12 @@ def write(report: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     return content
 
 
-def write_together(together: Mapping[str, Any], folder: Path) -> None:
+def write_together(together: Record, folder: Path) -> None:
     """A sweep's robustness.json: see `kdexp.report.robustness.over_seeds`."""
     _write(together, folder)
 
 
-def _write(found: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def _write(found: Record, folder: Path) -> dict[str, object]:
     content = {"schema_version": results.ROBUSTNESS_VERSION, **found}
     with atomic_path(folder / results.ROBUSTNESS) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n")

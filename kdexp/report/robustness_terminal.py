@@ -8,9 +8,10 @@ from rich.table import Table
 
 from kdexp import results
 from kdexp.report import glossary
-from kdexp.report.robustness import Report, Summary, flat
+from kdexp.report.robustness import Report, flat
 from kdexp.report.robustness_text import UNITS, answer, answer_over_seeds, sample_counts
 from kdexp.report.statistics import with_p
+from kdexp.results import Record
 from kdexp.robustness.settings import ROLES
 from kdexp.terminal import screen
 
@@ -57,7 +58,7 @@ def _table(report: Report) -> Table:
     return table
 
 
-def show_sweep(together: Summary, folder: Path) -> None:
+def show_sweep(together: Record, folder: Path) -> None:
     """Print each configuration of a sweep against its control: the answer, means over seeds, paired differences."""
     console = screen()
     names: dict[str, None] = {}
@@ -83,7 +84,7 @@ def show_sweep(together: Summary, folder: Path) -> None:
     console.print(f"report        {folder / results.ROBUSTNESS}", soft_wrap=True)
 
 
-def _ends(gain: Summary) -> dict[str, float | None]:
+def _ends(gain: Record) -> dict[str, float | None]:
     low, high = gain["interval"] or (None, None)
     return {"value": gain["mean"], "low": low, "high": high}
 

@@ -4,8 +4,9 @@ import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from kdexp.report.robustness import Report, Summary
+from kdexp.report.robustness import Report
 from kdexp.report.statistics import FEWEST_SEEDS, NOT_TESTED, TOO_FEW
+from kdexp.results import Record
 from kdexp.robustness.axes.corruptions import is_of_corruptions
 
 # Up to so many classes each one's count is written out.
@@ -107,7 +108,7 @@ def sample_counts(report: Report) -> Iterator[str]:
         yield f"samples, {name}: {counts['samples']} ({found})"
 
 
-def answer_over_seeds(who: str, rows: Sequence[Summary]) -> str:
+def answer_over_seeds(who: str, rows: Sequence[Record]) -> str:
     """The same as `answer` of a configuration that was run with several seeds, by the paired t test over them.
 
     Args:

@@ -4,10 +4,10 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 from kdexp.report.runs import Run
 from kdexp.report.statistics import Estimate, Interval, Paired, paired, t_interval, wilson
+from kdexp.results import Record
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +23,7 @@ class RunGroup:
     """
 
     label: str
-    axes: Mapping[str, Any]
+    axes: Record
     runs: Sequence[Run]
     family: str = ""
     controls: Mapping[int, Run] = field(default_factory=dict)

@@ -8,7 +8,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from kdexp import results, run_folder
 from kdexp.atomic import read_json, write_rows
@@ -76,7 +75,7 @@ class Run:
         return own
 
     @cached_property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Record:
         """Every setting by its name on the command line: ``alpha``, ``loss`` (the chosen option), ``optimizer.lr``.
 
         Beside them, as `DATA`, the first digits of the digest of the data.

@@ -1,10 +1,9 @@
 """From the cells of all axes to what a report says: rows, measures of each network, accuracy under each condition."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from kdexp.robustness.axes.base import Axis
-from kdexp.robustness.bootstrap import Bootstrap
+from kdexp.robustness.bootstrap import Bootstrap, Resampled
 from kdexp.robustness.grid import Found
 from kdexp.robustness.settings import CONTROL, STUDENT
 
@@ -67,7 +66,7 @@ class Summary:
 
     def accuracy_under(self) -> dict[str, object]:
         """Condition -> accuracy under it, with the difference of student and control, as in `measures`."""
-        found: dict[str, Mapping[str, Any]] = {"clean": self._bootstrap.clean_accuracy()}
+        found: dict[str, Mapping[str, Resampled]] = {"clean": self._bootstrap.clean_accuracy()}
         for axis, cells in self._by_axis:
             found |= axis.accuracy(cells, self._bootstrap)
         return {condition: self._bootstrap.entry(values) for condition, values in found.items()}

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor
 
@@ -38,7 +38,7 @@ class Corruption:
         """What speaks against this corruption for samples of a shape; None: nothing."""
         return _why_not(self.applies_to, shape)
 
-    def parameters(self, severity: int, shape: Sequence[int]) -> dict[str, Any]:
+    def parameters(self, severity: int, shape: Sequence[int]) -> dict[str, float]:
         """The operator's parameters.
 
         Raises:

@@ -4,11 +4,11 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from kdexp.config.require import Values
 from kdexp.contracts import Batch, Task
 from kdexp.metrics.classification import Metrics
 from kdexp.metrics.rows import right
@@ -92,7 +92,7 @@ class Cell:
     name: str
     level: float
     measure: Callable[[Networks], Mapping[str, Measured]]
-    settings: Mapping[str, Any]
+    settings: Values
     family: str = ""
     positions: Tensor | None = None
 
@@ -136,7 +136,7 @@ class Grid:
         """The test set as it is."""
         return self.perturbed("clean", "clean", 0, "", lambda batch: batch.inputs)
 
-    def perturbed(self, axis: str, name: str, level: float, family: str, perturb: Perturb, **settings: Any) -> Cell:
+    def perturbed(self, axis: str, name: str, level: float, family: str, perturb: Perturb, **settings: object) -> Cell:
         """The test set, perturbed once for all networks; arguments as of `Cell`."""
         return Cell(axis, name, level, partial(self.measure, perturb=perturb), settings, family)
 

@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
 
-from kdexp.config.require import is_count, is_number, require
+from kdexp.config.require import Values, is_count, is_number, require
 
 ROLES = TEACHER, CONTROL, STUDENT = "teacher", "control", "student"
 """Of the networks in a report; the control is the baseline, the same student trained without a teacher."""
@@ -57,7 +56,7 @@ _OWN = [field.name for field in fields(Robustness)]
 
 def of_report(settings: Mapping[str, object]) -> Robustness:
     """The settings that are no axis's own, of the configuration's ``robustness`` in plain values."""
-    values: dict[str, Any] = {name: settings.get(name) for name in _OWN}
+    values: Values = {name: settings.get(name) for name in _OWN}
     return Robustness(**values)
 
 

@@ -1,7 +1,7 @@
 """What schemes share that train on adversarial examples, which are made inside the step."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdexp.config.require import is_number, require
+from kdexp.config.require import Values, is_number, require
 from kdexp.contracts import Batch, Task, as_batch
 from kdexp.data.settings import Dataset
 from kdexp.losses.cross_entropy import cross_entropy
@@ -19,7 +19,7 @@ from kdexp.metrics.mean import Mean
 from kdexp.metrics.rows import right
 from kdexp.robustness.attacks import PIXELS, Attack, Objective, in_eval_mode
 from kdexp.schemes.base import Scheme, SchemeContext
-from kdexp.training.distiller import Distiller
+from kdexp.training.distiller import Distiller, OptimizerFactory
 
 Terms = dict[str, tuple[float, Tensor]]
 
@@ -34,7 +34,7 @@ class AdversarialScheme(Scheme, ABC):
         attack: the settings of `kdexp.robustness.attacks.Attack`, less ``bounds``.
     """
 
-    attack: Mapping[str, Any]
+    attack: Values
 
     @abstractmethod
     def kind(self) -> Callable[..., "AdversarialDistiller"]:
@@ -52,9 +52,8 @@ class AdversarialScheme(Scheme, ABC):
         except (TypeError, ValueError) as error:
             raise ValueError(f"{setting}.attack: {error}") from error
 
-    def check_run(self, config: Any, teachers: Mapping[str, Any]) -> None:
-        """Check that there is no feature loss."""
-        losses = config.feature_loss
+    def check_feature_loss(self, losses: Collection[str]) -> None:
+        """Check that there is none."""
         require(not losses, "feature_loss", f"must be empty with scheme={self.name}", "+".join(losses))
 
     def distiller(self, context: SchemeContext) -> Callable[..., Distiller]:
@@ -95,13 +94,14 @@ class AdversarialDistiller(Distiller):
     def __init__(
         self,
         student: nn.Module,
-        *args: Any,
+        optimizer: OptimizerFactory,
+        *,
         attack: Attack,
         mean: Sequence[float],
         std: Sequence[float],
         **settings: Any,
     ) -> None:
-        super().__init__(student, *args, **settings)
+        super().__init__(student, optimizer, **settings)
         self._attack = attack
         trailing = [1, 1] if attack.bounds is not None else []
         self.register_buffer("_mean", torch.tensor(mean).view(-1, *trailing), persistent=False)

@@ -3,14 +3,14 @@
 A scheme is one file and one yaml in conf/scheme. Its settings are its constructor's arguments.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from kdexp.config import trust
 from kdexp.config.identity import Identity
-from kdexp.config.require import require
+from kdexp.config.require import Values, require
 from kdexp.data.settings import Dataset
 
 if TYPE_CHECKING:
@@ -69,21 +69,31 @@ class Scheme:
         require(bool(self.name) and isinstance(self.name, str), f"{setting}.name", "must be a name", self.name)
         require(self.teacher == self.needs, f"{setting}.teacher", f"must be {self.needs}", self.teacher)
 
-    def check_run(self, config: Any, teachers: Mapping[str, Any]) -> None:
-        """Check what else is configured for a run of this scheme.
+    def check_feature_loss(self, losses: Collection[str]) -> None:
+        """Check the feature losses of a run of this scheme.
 
         Args:
-            config: the run's.
-            teachers: the settings of the teachers that the run learns from; empty for a control.
+            losses: their names.
 
         Raises:
             ValueError: one line with the setting, the rule and the value.
         """
-        holds = not (config.feature_loss and self.needs == "own")
         rule = f"needs a teacher, which scheme={self.name} does not have"
-        require(holds, "feature_loss", rule, "+".join(config.feature_loss))
+        require(not (losses and self.needs == "own"), "feature_loss", rule, "+".join(losses))
 
-    def prior_runs(self, values: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    def check_teachers(self, teachers: Mapping[str, Values], loss: str, cache: str) -> None:
+        """Check what a run of this scheme learns from; not of a control, which learns from the labels alone.
+
+        Args:
+            teachers: the settings of each teacher, by where they stand; empty: the loss needs none.
+            loss: the `_target_` of the soft loss.
+            cache: ``teacher.cache``.
+
+        Raises:
+            ValueError: one line with the setting, the rule and the value.
+        """
+
+    def prior_runs(self, values: Values) -> Iterator[tuple[str, Values]]:
         """The runs that come before the run itself, in their order, and at last that.
 
         Args:
@@ -94,7 +104,7 @@ class Scheme:
         """
         yield "", dict(values)
 
-    def peer_settings(self, student: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+    def peer_settings(self, student: Values) -> Mapping[str, Values]:
         """The settings of the networks that learn along with the student, by their names.
 
         Args:
@@ -113,7 +123,7 @@ class Scheme:
         return partial(Distiller, teacher=context.teacher, feature_losses=context.features)
 
 
-def check_networks(setting: str, networks: Mapping[str, Mapping[str, Any]], dataset: Dataset) -> None:
+def check_networks(setting: str, networks: Mapping[str, Values], dataset: Dataset) -> None:
     """Refuse networks of a scheme that do not have the data set's outputs.
 
     Args:
@@ -130,7 +140,7 @@ def check_networks(setting: str, networks: Mapping[str, Mapping[str, Any]], data
         require(found == wanted, f"{setting}.{name}.num_classes", f"must be {wanted}", found)
 
 
-def scheme_of(settings: Mapping[str, Any] | None, setting: str = "scheme") -> Scheme:
+def scheme_of(settings: Values | None, setting: str = "scheme") -> Scheme:
     """The scheme of its settings.
 
     Args:
@@ -147,7 +157,7 @@ def scheme_of(settings: Mapping[str, Any] | None, setting: str = "scheme") -> Sc
     return trust.made(settings, "scheme", setting, Scheme)
 
 
-def scheme_of_run(values: Mapping[str, Any]) -> Scheme:
+def scheme_of_run(values: Values) -> Scheme:
     """The scheme of a run; that of a plain run for a control.
 
     Args:
@@ -156,7 +166,7 @@ def scheme_of_run(values: Mapping[str, Any]) -> Scheme:
     return Scheme() if Identity(values).is_control else scheme_of(values["scheme"])
 
 
-def steps(values: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+def steps(values: Values) -> Iterator[tuple[str, Values]]:
     """The runs that come before a run, in their order, and at last that: see `Scheme.prior_runs`.
 
     Args:

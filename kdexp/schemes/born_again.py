@@ -1,10 +1,9 @@
 """Generations of students of one architecture, each the teacher of the next."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
-from kdexp.config.require import is_count, require
+from kdexp.config.require import Values, is_count, require
 from kdexp.data.settings import Dataset
 from kdexp.schemes.base import Scheme
 from kdexp.schemes.prior_run_settings import as_teacher, prior_run
@@ -28,7 +27,7 @@ class BornAgain(Scheme):
         count = self.generations
         require(is_count(count) and count >= 2, f"{setting}.generations", "must be at least 2", count)
 
-    def prior_runs(self, values: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    def prior_runs(self, values: Values) -> Iterator[tuple[str, Values]]:
         """A run for each generation but the last, which has the run's own seed: it is paired with that control."""
         teacher = values["teacher"]
         for generation in range(1, self.generations):

@@ -1,12 +1,11 @@
 """From one domain to another."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from omegaconf import OmegaConf
 
-from kdexp.config.require import require
+from kdexp.config.require import Values, require
 from kdexp.data.settings import Dataset, check_classes
 from kdexp.schemes.base import Scheme
 from kdexp.schemes.prior_run_settings import as_teacher, prior_run
@@ -21,18 +20,18 @@ class CrossDomain(Scheme):
         source: the settings of the source, a data set with the target's classes and shapes.
     """
 
-    source: Mapping[str, Any]
+    source: Values
 
     def check(self, setting: str, dataset: Dataset) -> None:
         """Check that the source is like the target."""
         super().check(setting, dataset)
         setting, source = f"{setting}.source", OmegaConf.create(dict(self.source))
-        check_classes(setting, source)
+        check_classes(setting, source.classes, source.num_classes)
         for key in ("task", "num_classes", "input_shape"):
             wanted = getattr(dataset, key)
             require(source[key] == wanted, f"{setting}.{key}", f"must be the target's, {wanted}", source[key])
 
-    def prior_runs(self, values: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    def prior_runs(self, values: Values) -> Iterator[tuple[str, Values]]:
         """The teacher's training on the source, by its recipe; its seeds, too: it is the same for all students."""
         teacher, source = values["teacher"], self.source
         recipe = teacher["recipe"]

@@ -14,7 +14,7 @@ from kdexp.contracts import Batch, Outputs
 from kdexp.data.settings import Dataset
 from kdexp.schemes.base import Scheme, SchemeContext
 from kdexp.teacher.teacher import Teacher
-from kdexp.training.distiller import Distiller
+from kdexp.training.distiller import Distiller, OptimizerFactory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,15 +54,19 @@ class EMADistiller(Distiller):
         settings: see `Distiller`.
     """
 
-    def __init__(self, student: nn.Module, *args: Any, decay: float, **settings: Any) -> None:
-        def move(averages: Any, current: Any, updates: Tensor | int) -> None:
+    def __init__(self, student: nn.Module, optimizer: OptimizerFactory, *, decay: float, **settings: Any) -> None:
+        def move(
+            averages: list[Tensor] | tuple[Tensor, ...],
+            current: list[Tensor] | tuple[Tensor, ...],
+            updates: Tensor | int,
+        ) -> None:
             if averages[0].is_floating_point():
                 torch._foreach_lerp_(averages, current, 1 - min(1 - 1 / (int(updates) + 1), decay))
             else:  # batch norm's count of batches
                 torch._foreach_copy_(averages, current)
 
         average = AveragedModel(student, multi_avg_fn=move, use_buffers=True)
-        super().__init__(student, *args, teacher=Teacher([average]), **settings)
+        super().__init__(student, optimizer, teacher=Teacher([average]), **settings)
         self._averaged = [average]  # in a list: not a module of this one, like any teacher
 
     @property
@@ -74,11 +78,11 @@ class EMADistiller(Distiller):
         """The average's outputs, by a forward pass."""
         return self.teacher_outputs(batch.inputs)  # it moves: nothing is remembered
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+    def on_train_batch_end(self, outputs: object, batch: Batch, batch_idx: int) -> None:
         """Move the average."""
         self.average.update_parameters(self.student)
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """Save the average with the student."""
         checkpoint["average"] = self.average.state_dict()
 

@@ -14,6 +14,7 @@ from kdexp.data.settings import Dataset
 from kdexp.losses.outcomes import class_numbers, of_class, outcomes
 from kdexp.schemes.adversarial import AdversarialDistiller, Terms, divergence
 from kdexp.schemes.robust_distillation import RobustDistillation, RobustDistiller
+from kdexp.training.distiller import OptimizerFactory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +55,11 @@ class IADDistiller(RobustDistiller):
         settings: see `AdversarialDistiller`.
     """
 
-    def __init__(self, student: nn.Module, *args: Any, beta: float, begin: float, **settings: Any) -> None:
+    def __init__(
+        self, student: nn.Module, optimizer: OptimizerFactory, *, beta: float, begin: float, **settings: Any
+    ) -> None:
         self._beta, self._begin = beta, begin
-        super().__init__(student, *args, **settings)
+        super().__init__(student, optimizer, **settings)
 
     def set_weights(self, epoch: int, epochs: int) -> None:
         """As ever; and whether the epoch is after the first ones."""

@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from kdexp.config.require import Values
 from kdexp.contracts import Batch, Outputs
 from kdexp.data.settings import Dataset
 from kdexp.schemes.base import Scheme, SchemeContext, check_networks
-from kdexp.training.distiller import Distiller
+from kdexp.training.distiller import Distiller, OptimizerFactory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,7 @@ class Mutual(Scheme):
         peers: the settings of each peer's network, by its name; empty: a twin of the student.
     """
 
-    peers: Mapping[str, Mapping[str, Any]] | None = None
+    peers: Mapping[str, Values] | None = None
 
     needs: ClassVar[str] = "own"
 
@@ -31,7 +32,7 @@ class Mutual(Scheme):
         super().check(setting, dataset)
         check_networks(f"{setting}.peers", self.peers or {}, dataset)
 
-    def peer_settings(self, student: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+    def peer_settings(self, student: Values) -> Mapping[str, Values]:
         """The peers, or a twin of the student."""
         return self.peers or {"twin": student}
 
@@ -58,8 +59,10 @@ class MutualDistiller(Distiller):
 
     _has_peers = True
 
-    def __init__(self, student: nn.Module, *args: Any, peers: Mapping[str, nn.Module], **settings: Any) -> None:
-        super().__init__(student, *args, **settings)
+    def __init__(
+        self, student: nn.Module, optimizer: OptimizerFactory, *, peers: Mapping[str, nn.Module], **settings: Any
+    ) -> None:
+        super().__init__(student, optimizer, **settings)
         self.peers = nn.ModuleDict(peers)
 
     def training_terms(self, batch: Batch) -> tuple[Tensor, dict[str, tuple[float, Tensor]]]:

@@ -1,15 +1,14 @@
 """What the runs before a run have of it."""
 
 import copy
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from kdexp import results
+from kdexp.config.require import Values
 from kdexp.teacher.settings import TEACHER_KEYS
 
 
-def prior_run(values: Mapping[str, Any], name: str, **changed: Any) -> tuple[str, dict[str, Any]]:
+def prior_run(values: Values, name: str, **changed: object) -> tuple[str, Values]:
     """A run that comes before a run: (name, configuration), in ``output_dir/steps/NAME``.
 
     Args:
@@ -30,7 +29,7 @@ def prior_run(values: Mapping[str, Any], name: str, **changed: Any) -> tuple[str
     )
 
 
-def as_teacher(values: Mapping[str, Any], name: str, network: Mapping[str, Any]) -> dict[str, Any]:
+def as_teacher(values: Values, name: str, network: Values) -> Values:
     """The student of a prior run as a teacher.
 
     Args:
@@ -40,11 +39,11 @@ def as_teacher(values: Mapping[str, Any], name: str, network: Mapping[str, Any])
     """
     weights = str(folder(values, name) / results.WEIGHTS)
     taught = {key: values["teacher"][key] for key in TEACHER_KEYS if key in values["teacher"]}
-    own: dict[str, Any] = {"weights": weights, "weights_key": None, "rename": {}}
+    own: Values = {"weights": weights, "weights_key": None, "rename": {}}
     statistics = {key: values["dataset"][key] for key in ("mean", "std")}
     return {**network, **taught, **statistics, **own}
 
 
-def folder(values: Mapping[str, Any], name: str) -> Path:
+def folder(values: Values, name: str) -> Path:
     """The run folder of a prior run."""
     return Path(values["output_dir"]) / "steps" / name

@@ -2,12 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
-from kdexp.config.identity import Identity
-from kdexp.config.require import require
+from kdexp.config.require import Values, require
 from kdexp.schemes.adversarial import AdversarialDistiller, AdversarialScheme, Terms
 from kdexp.training.terms import weighted_term
 
@@ -16,14 +14,10 @@ from kdexp.training.terms import weighted_term
 class RobustDistillation(AdversarialScheme):
     """One that learns from a teacher."""
 
-    def check_run(self, config: Any, teachers: Mapping[str, Any]) -> None:
+    def check_teachers(self, teachers: Mapping[str, Values], loss: str, cache: str) -> None:
         """Check that there is a teacher whose outputs are not cached: attacked samples are always new."""
-        super().check_run(config, teachers)
-        if Identity(config).is_control:
-            return
         rule = f"must be one that needs a teacher with scheme={self.name}"
-        require(bool(teachers), "loss", rule, config.loss["_target_"])
-        cache = config.teacher.get("cache", "none")
+        require(bool(teachers), "loss", rule, loss)
         require(cache == "none", "teacher.cache", f"must be none with scheme={self.name}", cache)
 
 

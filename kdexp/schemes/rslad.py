@@ -12,6 +12,7 @@ from kdexp.contracts import Batch
 from kdexp.data.settings import Dataset
 from kdexp.schemes.adversarial import AdversarialDistiller, Terms
 from kdexp.schemes.robust_distillation import RobustDistillation, RobustDistiller
+from kdexp.training.distiller import OptimizerFactory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +49,10 @@ class RSLADDistiller(RobustDistiller):
         settings: see `AdversarialDistiller`.
     """
 
-    def __init__(self, student: nn.Module, *args: Any, adversarial_weight: float, **settings: Any) -> None:
-        super().__init__(student, *args, **settings)
+    def __init__(
+        self, student: nn.Module, optimizer: OptimizerFactory, *, adversarial_weight: float, **settings: Any
+    ) -> None:
+        super().__init__(student, optimizer, **settings)
         self._adversarial_weight = adversarial_weight
 
     def training_terms(self, batch: Batch) -> tuple[Tensor, Terms]:

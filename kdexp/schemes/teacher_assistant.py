@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from kdexp.config.require import Values
 from kdexp.data.settings import Dataset
 from kdexp.schemes.base import Scheme, check_networks
 from kdexp.schemes.prior_run_settings import as_teacher, prior_run
@@ -19,14 +19,14 @@ class TeacherAssistant(Scheme):
         assistants: the settings of each assistant's network, by its name, in their order.
     """
 
-    assistants: Mapping[str, Mapping[str, Any]]
+    assistants: Mapping[str, Values]
 
     def check(self, setting: str, dataset: Dataset) -> None:
         """Check the assistants' outputs."""
         super().check(setting, dataset)
         check_networks(f"{setting}.assistants", self.assistants, dataset)
 
-    def prior_runs(self, values: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    def prior_runs(self, values: Values) -> Iterator[tuple[str, Values]]:
         """A run for each assistant, with the student's recipe."""
         teacher = values["teacher"]
         for name, network in self.assistants.items():

@@ -13,6 +13,7 @@ from kdexp.contracts import Batch
 from kdexp.data.settings import Dataset
 from kdexp.robustness.attacks import in_eval_mode
 from kdexp.schemes.adversarial import AdversarialDistiller, AdversarialScheme, Terms, divergence
+from kdexp.training.distiller import OptimizerFactory
 from kdexp.training.terms import weighted_term
 
 
@@ -49,8 +50,8 @@ class TRADESDistiller(AdversarialDistiller):
         settings: see `AdversarialDistiller`.
     """
 
-    def __init__(self, student: nn.Module, *args: Any, beta: float, **settings: Any) -> None:
-        super().__init__(student, *args, **settings)
+    def __init__(self, student: nn.Module, optimizer: OptimizerFactory, *, beta: float, **settings: Any) -> None:
+        super().__init__(student, optimizer, **settings)
         self._beta = beta
 
     def training_terms(self, batch: Batch) -> tuple[Tensor, Terms]:

@@ -6,9 +6,9 @@ import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from kdexp.atomic import atomic_path, read_json, writing_to_store
+from kdexp.results import Record
 
 log = logging.getLogger(__name__)
 
@@ -18,7 +18,7 @@ ANSWERS, CHECKSUMS, CARD, LOCK = "answers.bin", "checksums.bin", "card.json", "l
 DIGEST = hashlib.sha256().digest_size
 
 
-def keep_card(path: Path, card: Mapping[str, Any]) -> None:
+def keep_card(path: Path, card: Mapping[str, object]) -> None:
     """Write what the outputs depend on, where that is not there yet, or the file is damaged."""
     text = json.dumps(card, indent=2, default=str)
     try:
@@ -42,7 +42,7 @@ def folder_of(store_dir: str | Path, key: str) -> Path:
     return Path(store_dir) / "teacher-outputs" / key
 
 
-def read_card(folder: Path) -> dict[str, Any]:
+def read_card(folder: Path) -> Record:
     """What the outputs in a folder depend on, and which experiment they were made for.
 
     Raises:

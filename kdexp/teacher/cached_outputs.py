@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -63,7 +63,7 @@ class CachedOutputs:
     def __init__(
         self,
         folder: Path,
-        card: Mapping[str, Any],
+        card: Mapping[str, object],
         record: OutputCodec,
         index: Tensor,
         compute: Callable[[int | None, range], Iterable[Sequence[Outputs]]],
@@ -186,7 +186,7 @@ class CachedOutputs:
         content = os.pread(self._outputs, self.bytes_per_view, self._offset(slot, 0))
         return _fields(np.frombuffer(content, self.record.dtype), device)
 
-    def _mapped(self, slot: int) -> NDArray[Any]:
+    def _mapped(self, slot: int) -> NDArray[np.void]:
         end = self._offset(slot + 1, 0)
         if self._map is None or len(self._map) < end:
             self._map = mmap.mmap(self._outputs, 0, prot=mmap.PROT_READ)
@@ -250,7 +250,7 @@ def _open(owner: object, path: Path) -> int:
     return descriptor
 
 
-def _fields(records: NDArray[Any], device: torch.device) -> dict[str, Tensor]:
+def _fields(records: NDArray[np.void], device: torch.device) -> dict[str, Tensor]:
     # Copied: the fields of records lie apart, and what was read from a file must not be written to.
     return {name: torch.from_numpy(records[name].copy()).to(device) for name in records.dtype.names or ()}
 
@@ -273,7 +273,7 @@ class TeacherOutputCache:
         self,
         teacher: Teacher,
         data: DataModule,
-        kept: Mapping[SplitName, tuple[Path, Mapping[str, Any], OutputCodec]],
+        kept: Mapping[SplitName, tuple[Path, Mapping[str, object], OutputCodec]],
         views: int,
     ) -> None:
         self.device = torch.device("cpu")

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -51,7 +50,7 @@ class OutputCodec:
         fields += [(name, kind, tuple(features[path])) for name, path in self.paths.items()]
         self.dtype = np.dtype(fields)
 
-    def encode(self, members: Sequence[Outputs]) -> NDArray[Any]:
+    def encode(self, members: Sequence[Outputs]) -> NDArray[np.void]:
         """(N,) records of a batch's outputs.
 
         Raises:

@@ -2,11 +2,10 @@
 
 import re
 from collections.abc import Callable
-from typing import Any
 
 from omegaconf import OmegaConf
 
-from kdexp.config.require import check_choice_or_auto, is_count, is_number, require
+from kdexp.config.require import Values, check_choice_or_auto, is_count, is_number, require
 from kdexp.training.settings import PRECISIONS, check_rate
 
 
@@ -36,9 +35,9 @@ TEACHER_KEYS = (
 )
 
 
-def check_teacher(name: str, teacher: Any) -> None:
+def check_teacher(name: str, teacher: Values) -> None:
     """Refuse settings of one teacher: its weights, its recipe."""
-    weights, recipe = teacher.weights, teacher.recipe
+    weights, recipe = teacher["weights"], teacher["recipe"]
     require(isinstance(weights, str), f"{name}.weights", "must be auto, pretrained, built or a file", weights)
     key, rename = teacher.get("weights_key"), teacher.get("rename") or {}
     require(key is None or isinstance(key, str), f"{name}.weights_key", "must be null or the name of an entry", key)
@@ -74,8 +73,8 @@ def check_teacher(name: str, teacher: Any) -> None:
         require(value is None or (is_number(value) and holds(value)), f"{name}.recipe.{setting}", rule, value)
     precision = recipe.get("precision", "32-true")
     require(precision in PRECISIONS, f"{name}.recipe.precision", f"must be one of {', '.join(PRECISIONS)}", precision)
-    check_rate(f"{name}.recipe.optimizer", recipe.optimizer)
-    check_choice_or_auto(f"{name}.recipe.channels_last", recipe.channels_last)
+    check_rate(f"{name}.recipe.optimizer", recipe["optimizer"])
+    check_choice_or_auto(f"{name}.recipe.channels_last", recipe["channels_last"])
     scheme = recipe.get("scheme") or {}
     require(
         not scheme or scheme.get("teacher") == "none",
@@ -85,7 +84,7 @@ def check_teacher(name: str, teacher: Any) -> None:
     )
 
 
-def _is_pattern(text: Any) -> bool:
+def _is_pattern(text: str) -> bool:
     try:
         re.compile(text)
     except (re.error, TypeError):

@@ -6,9 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from functools import cache, partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -126,19 +124,19 @@ class Teacher:
                 torch.set_num_threads(threads)
         return [_joined(parts, len(inputs)) for parts in zip(*outputs, strict=True)]
 
-    def _forward_and_time(self, inputs: Tensor, autocast: Callable[[], AbstractContextManager[Any]]) -> list[Outputs]:
+    def _forward_and_time(self, inputs: Tensor, autocast: Callable[[], torch.autocast]) -> list[Outputs]:
         started = time.perf_counter()
         outputs = self._forward(inputs, autocast)
         self._seconds = min(self._seconds, time.perf_counter() - started)
         return outputs
 
     @torch.no_grad()
-    def _forward(self, inputs: Tensor, autocast: Callable[[], AbstractContextManager[Any]]) -> list[Outputs]:
+    def _forward(self, inputs: Tensor, autocast: Callable[[], torch.autocast]) -> list[Outputs]:
         with autocast():
             found = [read(convert(inputs)) for read, convert in zip(self._readers, self._conversions, strict=True)]
         return [Outputs(outputs.logits.float(), outputs.features) for outputs in found]
 
-    def _autocast(self, device: str) -> Callable[[], AbstractContextManager[Any]]:
+    def _autocast(self, device: str) -> Callable[[], torch.autocast]:
         if self._precision is not None:
             wanted = PRECISIONS[self._precision]
             return partial(torch.autocast, device, dtype=wanted, enabled=wanted is not None)

@@ -5,7 +5,6 @@ import logging
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -15,7 +14,7 @@ from kdexp.weights import save_weights
 log = logging.getLogger(__name__)
 
 
-def load_or_train(folder: Path, description: Mapping[str, Any], train: Callable[[Path], nn.Module]) -> None:
+def load_or_train(folder: Path, description: Mapping[str, object], train: Callable[[Path], nn.Module]) -> None:
     """See to it that a folder holds a network's trained weights: train them the first time, find them ever after.
 
     Several processes may call it at once: one trains, the others wait. Weights whose checksum does not fit (a truncated

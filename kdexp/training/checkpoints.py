@@ -28,7 +28,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     renamed.
     """
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, object], path: str | Path, storage_options: object = None) -> None:
         """Write the checkpoint.
 
         Raises:
@@ -136,7 +136,7 @@ class BestAndLastCheckpoint(Checkpoint):
             trainer.save_checkpoint(self.best)
         trainer.save_checkpoint(self.last)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Goes into the checkpoints."""
         return {
             "monitor": self.monitor,

@@ -5,7 +5,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
 
 import pytorch_lightning as pl
 from lightning_fabric.utilities.distributed import _set_num_threads_if_needed
@@ -40,7 +39,9 @@ class _NoSignals(_SignalConnector):
 class _Ranks(_SubprocessScriptLauncher):
     """Starts a process for each further rank on this node, as Lightning's own does, and watches them."""
 
-    def launch(self, function: Callable[..., Any], *args: Any, trainer: pl.Trainer | None = None, **kwargs: Any) -> Any:
+    def launch(
+        self, function: Callable[..., object], *args: object, trainer: pl.Trainer | None = None, **kwargs: object
+    ) -> object:
         """Start the ranks, and run a function that all of them run.
 
         Raises:

@@ -21,6 +21,9 @@ from kdexp.training.epoch_means import BatchedMetrics, EpochMeans
 from kdexp.training.step_watch import DivergenceWatch, gradient_stats, stop_if_weights_diverged
 from kdexp.training.terms import PrecomputedStep, Term, TermWeights, check_teacher, total_loss, weighted_term
 
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
+"""Makes the optimizer from the parameters to train."""
+
 Schedule = Callable[[float], float]
 """Training progress in [0, 1] (first epoch 0, last epoch 1) -> value."""
 
@@ -38,7 +41,7 @@ class Distiller(pl.LightningModule):
 
     Args:
         student: (N, ...) float inputs to (N, C) logits.
-        optimizer: makes the optimizer from the parameters to train.
+        optimizer: see `OptimizerFactory`.
         task: what the logits and targets mean.
         num_outputs: C.
         teacher: frozen; a network of one's own becomes ``Teacher([network])``. None trains the student alone, or with a
@@ -84,7 +87,7 @@ class Distiller(pl.LightningModule):
     def __init__(
         self,
         student: nn.Module,
-        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        optimizer: OptimizerFactory,
         *,
         task: Task = "multiclass",
         num_outputs: int,
@@ -192,7 +195,7 @@ class Distiller(pl.LightningModule):
             self._train_metrics.add(logits.detach(), batch.target)
         return loss
 
-    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+    def backward(self, loss: Tensor, *args: object, **kwargs: object) -> None:
         """Give the trained parameters their gradients."""
         if self.ahead is None:
             loss.backward(*args, **kwargs)  # type: ignore[no-untyped-call]
@@ -371,7 +374,7 @@ class Distiller(pl.LightningModule):
         self.log_epoch("val", self._val_metrics.compute())
         self._val_metrics.reset()
 
-    def log_epoch(self, split: str, values: Mapping[str, Any]) -> None:
+    def log_epoch(self, split: str, values: Mapping[str, float | Tensor]) -> None:
         """Log metrics of an epoch as ``SPLIT/NAME``, and note them in `epoch_metrics`."""
         named = {f"{split}/{name}": float(value) for name, value in values.items()}
         self.epoch_metrics |= named

@@ -38,7 +38,7 @@ class MetricsCSVCallback(Checkpoint):
         self._path, self._title, self._say_every = path, title, say_every_seconds
         self._said = 0.0
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Goes into the checkpoints."""
         return {"rows": self.rows}
 
@@ -76,7 +76,7 @@ class MetricsCSVCallback(Checkpoint):
         self._started = time.perf_counter()
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         """Say how far a long epoch is."""
         if self._is_silent_for_long(trainer):
@@ -87,8 +87,8 @@ class MetricsCSVCallback(Checkpoint):
         self,
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
+        outputs: object,
+        batch: object,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:

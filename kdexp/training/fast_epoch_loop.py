@@ -7,8 +7,6 @@ bit, where one process trains on one device; every other training goes through L
 that is not a step: epochs, validation, checkpoints, resuming.
 """
 
-from typing import Any
-
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loops.fetchers import _DataFetcher
@@ -83,7 +81,7 @@ class Steps(_TrainingEpochLoop):
         """Whether this is a training that `advance` does itself."""
         trainer = self.trainer
         data, configs = trainer.datamodule, trainer.lr_scheduler_configs
-        plugin: Any = trainer.precision_plugin
+        plugin: object = trainer.precision_plugin
         if not isinstance(trainer.lightning_module, Distiller) or data is None:
             return False
         self._data, self._optimizer = data, trainer.optimizers[0]

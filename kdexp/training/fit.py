@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -16,6 +15,7 @@ from pytorch_lightning.callbacks import Checkpoint, RichProgressBar
 from pytorch_lightning.loggers import Logger
 
 from kdexp import signals
+from kdexp.config.require import Values
 from kdexp.training.checkpoints import (
     AtomicCheckpointIO,
     BestAndLastCheckpoint,
@@ -71,7 +71,7 @@ def fit(
     module: Distiller,
     data: pl.LightningDataModule,
     folder: Path,
-    settings: Mapping[str, Any],
+    settings: Values,
     *,
     owner: str,
     loggers: Sequence[Logger] = (),
@@ -132,7 +132,7 @@ def fit(
 
 
 def _trainer(
-    settings: Mapping[str, Any],
+    settings: Values,
     folder: Path,
     callbacks: Sequence[pl.Callback],
     loggers: Sequence[Logger],

@@ -8,14 +8,13 @@ import inspect
 import logging
 import re
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
 from itertools import zip_longest
 from operator import attrgetter
 from pkgutil import resolve_name
-from typing import Any
 
 import pytorch_lightning as pl
 
@@ -57,8 +56,8 @@ class Assumptions:
             made = (_named(owner) or object)() if ":" in owner else _attribute(trainer, owner)
             missing = [name for name in names.split() if _attribute(made, name) is _MISSING]
             found += [f"attribute: {owner} must have {name}, got nothing" for name in missing]
-        for name, expected in self.calls.items():
-            pairs = zip_longest(expected.split(), _calls(_named(name)), fillvalue="nothing")
+        for name, order in self.calls.items():
+            pairs = zip_longest(order.split(), _calls(_named(name)), fillvalue="nothing")
             changed = [pair for pair in pairs if pair[0] != pair[1]]
             if changed:
                 found.append(f"order of calls: {name} must call {changed[0][0]}, got {changed[0][1]} there")
@@ -85,17 +84,20 @@ def _attribute(owner: object, path: str) -> object:
         return _MISSING
 
 
-def _named(name: str) -> Any:
+def _named(name: str) -> Callable[..., object] | None:
     """A class or function of Lightning's; None where there is none of this name."""
     try:
-        return resolve_name(name)
+        found: Callable[..., object] = resolve_name(name)
     except (ImportError, AttributeError):
         return None
+    return found
 
 
 @cache
-def _calls(function: Any) -> tuple[str, ...]:
+def _calls(function: Callable[..., object] | None) -> tuple[str, ...]:
     """Names of what a function calls, in the order of its source; none where that cannot be read."""
+    if function is None:
+        return ()
     try:
         source = ast.parse(textwrap.dedent(inspect.getsource(function)))
     except (OSError, TypeError):

@@ -7,7 +7,8 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from kdexp.config.require import check_choice_or_auto, is_number, require
+from kdexp.config.require import Values, check_choice_or_auto, is_number, require
+from kdexp.data.settings import Dataset
 from kdexp.metrics.monitor import AUTO, DIRECTIONS
 
 
@@ -21,7 +22,11 @@ class Schedule:
 
 @dataclass
 class Trainer:
-    """See conf/trainer/base.yaml."""
+    """See conf/trainer/base.yaml.
+
+    What is ``Any`` has its rule in `check_trainer`: OmegaConf knows no union with a list, and would refuse a value of
+    another one in words of its own.
+    """
 
     accelerator: str = MISSING
     devices: Any = MISSING
@@ -42,7 +47,7 @@ class Trainer:
     full_train_metrics: bool = False
 
 
-def is_one_process(trainer: Mapping[str, Any]) -> bool:
+def is_one_process(trainer: Values) -> bool:
     """Whether a training is sure to be one process on one device."""
     return (trainer["devices"], trainer["num_nodes"], trainer["strategy"]) == (1, 1, "auto")
 
@@ -51,29 +56,37 @@ def is_one_process(trainer: Mapping[str, Any]) -> bool:
 TERM_KEYS = ("weight", "warmup_epochs", "alone", "after")
 
 
-def check_distillation(config: Any) -> None:
-    """Refuse settings of the equation: alpha, temperature, their schedules, the terms."""
-    require(0 <= config.alpha <= 1, "alpha", "must be in [0, 1]", config.alpha)
-    require(0 < config.temperature < float("inf"), "temperature", "must be > 0", config.temperature)
-    require(0 <= config.label_smoothing < 1, "label_smoothing", "must be in [0, 1)", config.label_smoothing)
-    for name in ("alpha", "temperature"):
-        schedule = config[f"{name}_schedule"]
+def check_weights(alpha: float, temperature: float, label_smoothing: float) -> None:
+    """Refuse numbers of the equation that are outside of their ranges."""
+    require(0 <= alpha <= 1, "alpha", "must be in [0, 1]", alpha)
+    require(0 < temperature < float("inf"), "temperature", "must be > 0", temperature)
+    require(0 <= label_smoothing < 1, "label_smoothing", "must be in [0, 1)", label_smoothing)
+
+
+def check_schedules(alpha: Schedule, temperature: Schedule) -> None:
+    """Refuse schedules that lead nowhere, or out of the range of what they move."""
+    for name, schedule in (("alpha", alpha), ("temperature", temperature)):
         kinds = ("constant", "linear", "cosine")
         require(schedule.kind in kinds, f"{name}_schedule.kind", f"must be one of {', '.join(kinds)}", schedule.kind)
         if schedule.kind == "constant":
             continue
         final = schedule.final
-        require(final is not None, f"{name}_schedule.final", f"is needed by kind={schedule.kind}", final)
+        if final is None:
+            raise ValueError(f"{name}_schedule.final is needed by kind={schedule.kind}, got {final}")
         allowed = 0 <= final <= 1 if name == "alpha" else final > 0
         require(allowed, f"{name}_schedule.final", "must be in [0, 1]" if name == "alpha" else "must be > 0", final)
-    _check_term("loss", config.loss)
-    for name, term in config.feature_loss.items():
+
+
+def check_terms(alpha: float, loss: Values, feature_loss: Mapping[str, Values]) -> None:
+    """Refuse weights of the terms, and an equation without any."""
+    _check_term("loss", loss)
+    for name, term in feature_loss.items():
         _check_term(f"feature_loss.{name}", term)
-    counts = config.alpha > 0 or config.loss.get("weight", 1.0) > 0 or config.feature_loss
-    require(bool(counts), "loss.weight", "must be > 0 when nothing else counts (alpha=0)", config.loss.get("weight"))
+    counts = alpha > 0 or loss.get("weight", 1.0) > 0 or feature_loss
+    require(bool(counts), "loss.weight", "must be > 0 when nothing else counts (alpha=0)", loss.get("weight"))
 
 
-def _check_term(name: str, term: Any) -> None:
+def _check_term(name: str, term: Values) -> None:
     for key in TERM_KEYS:
         value = term.get(key, 0)
         rule = "must be in [0, 1)" if key == "alone" else "must be >= 0"
@@ -81,7 +94,7 @@ def _check_term(name: str, term: Any) -> None:
         require(holds, f"{name}.{key}", rule, value)
 
 
-def check_rate(name: str, optimizer: Any) -> None:
+def check_rate(name: str, optimizer: Values) -> None:
     """Refuse a learning rate that is no number of at least 0."""
     rate = optimizer.get("lr")
     require(rate is None or (is_number(rate) and rate >= 0), f"{name}.lr", "must be a number >= 0", rate)
@@ -92,10 +105,10 @@ MANY_RANKS = "KDEXP_MANY_RANKS"
 """Environment variable: when it is set, a run may have more ranks than the machine has cores."""
 
 
-def check_trainer(trainer: Any, optimizer: Any) -> None:
+def check_trainer(trainer: Trainer, optimizer: Values) -> None:
     """Refuse settings of conf/trainer."""
     for name in ("limit_train_batches", "limit_val_batches"):
-        limit = trainer[name]
+        limit = getattr(trainer, name)
         batches = isinstance(limit, int) and limit >= 1
         share = isinstance(limit, float) and 0 < limit <= 1
         allowed = limit is None or batches or share
@@ -109,7 +122,8 @@ def check_trainer(trainer: Any, optimizer: Any) -> None:
     rule = f"must be at most {most}, the cores of this machine (unless {MANY_RANKS}=1)"
     require(is_few or trainer.accelerator == "gpu", "trainer.devices", rule, devices)
     for name, least in (("num_nodes", 1), ("log_every_n_steps", 1), ("gradient_stats_every_n_steps", 0)):
-        require(trainer[name] >= least, f"trainer.{name}", f"must be at least {least}", trainer[name])
+        number = getattr(trainer, name)
+        require(number >= least, f"trainer.{name}", f"must be at least {least}", number)
     clip = trainer.gradient_clip_val
     require(clip is None or clip > 0, "trainer.gradient_clip_val", "must be null or > 0", clip)
     require(trainer.max_epochs >= 1, "trainer.max_epochs", "must be at least 1", trainer.max_epochs)
@@ -139,7 +153,7 @@ def check_trainer(trainer: Any, optimizer: Any) -> None:
         True,
     )
     for setting in ("channels_last", "compile"):
-        check_choice_or_auto(f"trainer.{setting}", trainer[setting])
+        check_choice_or_auto(f"trainer.{setting}", getattr(trainer, setting))
     require(
         trainer.accumulate_grad_batches >= 1,
         "trainer.accumulate_grad_batches",
@@ -148,7 +162,7 @@ def check_trainer(trainer: Any, optimizer: Any) -> None:
     )
 
 
-def check_monitor(name: str, monitor: Any, dataset: Any, *, attacked: bool) -> None:
+def check_monitor(name: str, monitor: str | None, dataset: Dataset, *, attacked: bool) -> None:
     """Refuse a metric that cannot choose the best epoch; a configuration of an older kdexp has none."""
     absent = {"val/robust_acc"} if not attacked else set()
     absent |= {"val/acc_top5"} if dataset.task != "multiclass" or dataset.num_classes <= 5 else set()

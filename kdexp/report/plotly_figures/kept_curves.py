@@ -8,9 +8,6 @@ from kdexp.report.colors import CONTROL, TEACHER, WINNER
 from kdexp.report.comparison import Comparison
 from kdexp.results import Record
 
-RocAndConfusionMetric = Record
-"""``curves`` of a results.json: ``fpr``, ``roc`` and ``auc`` by class, ``confusion`` where it is kept."""
-
 
 @dataclass(frozen=True)
 class NetworkCurves:
@@ -20,13 +17,14 @@ class NetworkCurves:
         name: of the network.
         color: of its lines.
         is_teacher: else it is a student.
-        runs: of each seed that kept any; at least one.
+        runs: ``curves`` of the results.json of each seed that kept any, at least one: ``fpr``, ``roc`` and ``auc`` by
+            class, ``confusion`` where it is kept.
     """
 
     name: str
     color: str
     is_teacher: bool
-    runs: Sequence[RocAndConfusionMetric]
+    runs: Sequence[Record]
 
 
 def kept_curves(comparison: Comparison) -> list[NetworkCurves]:

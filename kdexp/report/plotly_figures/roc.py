@@ -8,7 +8,8 @@ import numpy as np
 from kdexp.report.colors import AXIS_LINE, CLASSES
 from kdexp.report.comparison import Comparison
 from kdexp.report.plotly_figures.drawing import Plot, shortened
-from kdexp.report.plotly_figures.kept_curves import RocAndConfusionMetric, kept_curves
+from kdexp.report.plotly_figures.kept_curves import kept_curves
+from kdexp.results import Record
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def roc_of_classes(comparison: Comparison, classes: Sequence[str]) -> Plot | Non
     )
 
 
-def _mean(runs: Sequence[RocAndConfusionMetric], name: str) -> _Roc | None:
+def _mean(runs: Sequence[Record], name: str) -> _Roc | None:
     having = [curves for curves in runs if name in curves.get("roc", {})]
     if not having:
         return None

@@ -24,7 +24,7 @@ def confusion(curves: "RocAndConfusion", classes: Sequence[str], path: Path) -> 
     Up to twenty classes have their names and counts written; above, only the picture and a few class numbers are.
 
     Args:
-        curves: see `kdexp.metrics.roc_and_confusion.RocAndConfusionMetric`.
+        curves: see `kdexp.metrics.roc_and_confusion.RocAndConfusion`.
         classes: names of the classes, by number.
         path: the PNG file.
     """

@@ -15,7 +15,7 @@ def roc(curves: "RocAndConfusion", classes: Sequence[str], path: Path) -> None:
     """Draw the ROC curves: the macro mean over all classes, and each class's own (named up to ten classes).
 
     Args:
-        curves: see `kdexp.metrics.roc_and_confusion.RocAndConfusionMetric`.
+        curves: see `kdexp.metrics.roc_and_confusion.RocAndConfusion`.
         classes: names of the classes, by number.
         path: the PNG file.
     """

@@ -18,6 +18,6 @@ def sections(comparison: Comparison) -> Iterator[Section]:
     figures = [Figure("Mean over classes (macro)", macro)]
     if classes:
         figures.append(Figure("The chosen student, class by class", classes))
-    more = "" if classes else " RocAndConfusionMetric of single classes are kept up to 20 classes."
+    more = "" if classes else " Curves of single classes are kept up to 20 classes."
     lead = f"On test at the best epoch by validation, one class against the rest, means over seeds.{more}"
     yield Section("roc", "ROC", lead, {"": figures})
