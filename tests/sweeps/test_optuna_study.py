@@ -258,7 +258,7 @@ def smoke(tmp_path, store, monkeypatch):
             monkeypatch.setenv(TRIAL, str(trial))
         overrides = ["experiment=smoke", "tracking=none", "student.width=2", "alpha=0.3"]
         config = compose(overrides, output_dir=tmp_path / "run", sweep_dir=tmp_path)
-        return run(config, pruner=pruner_of(config))
+        return run(config, pruner=pruner_of(config.sweep_dir, config.trainer.max_epochs))
 
     return start
 

@@ -407,9 +407,8 @@ def test_verify_asks_for_different_samples_of_every_class(tmp_path):
     assert target[sample].bincount().tolist() == [2] * 10
     assert len(set(sample)) == 20
     assert sample != kept.sample("test", 20, 4)
-    card = compose(["command=verify", "samples=0"], config_name="cache", store_dir=tmp_path / "store")
     with pytest.raises(ValueError, match=r"^samples must be at least 1, got 0$"):
-        list(cache.verify(card))
+        list(cache.verify(tmp_path / "store", samples=0, seed=0))
 
 
 def test_answers_that_are_not_the_teachers_are_found_by_asking_again(tmp_path, store):
@@ -422,8 +421,8 @@ def test_answers_that_are_not_the_teachers_are_found_by_asking_again(tmp_path, s
     assert answers.damaged() == 1
     assert answers.largest_difference([0, 1], augmented=False) == 0
     assert answers.largest_difference([len(answers._position[answers._position >= 0]) - 1], augmented=False) > 1
-    card = compose(["command=verify", "samples=3"], config_name="cache", store_dir=tmp_path / "store")
-    assert {(good, "corrupt" in found) for _, good, found in cache.verify(card)} == {(True, False), (False, True)}
+    verified = cache.verify(tmp_path / "store", samples=3, seed=0)
+    assert {(good, "corrupt" in found) for _, good, found in verified} == {(True, False), (False, True)}
 
 
 @pytest.mark.parametrize("content", ["", "{", "[" * 100_000, "[]", '{"key": {}}', json.dumps(CARD | {"key": {"a": 1}})])
@@ -447,15 +446,14 @@ def test_a_damaged_card_does_not_stop_list_verify_or_clean(tmp_path, store, caps
         folder = tmp_path / "store" / "teacher-outputs" / key
         answers(folder, Asked()).prepare(0)
         (folder / "card.json").write_text(content)
-    config = compose(["command=list", "key=all", "samples=3"], config_name="cache", store_dir=tmp_path / "store")
-    cache.show(config)
+    cache.show(tmp_path / "store", "all")
     shown = capsys.readouterr().out
     assert f"{tmp_path / 'store' / 'teacher-outputs' / 'a' / 'card.json'} is damaged: " in shown
     assert "[bold]no split" in shown
-    found = list(cache.verify(config))
+    found = list(cache.verify(tmp_path / "store", samples=3, seed=0))
     assert [good for _, good, _ in found] == [False, False, False]
     assert all("card.json is damaged: " in why for _, _, why in found)
-    cache.clean(config)
+    cache.clean(tmp_path / "store", "all")
     assert not folders(tmp_path / "store" / "teacher-outputs")
 
 
