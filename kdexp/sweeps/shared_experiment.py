@@ -9,11 +9,11 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from omegaconf import DictConfig
 from torch import Tensor
 
 from kdexp.config.compose import plain
 from kdexp.config.identity import fingerprint
-from kdexp.config.require import Values
 from kdexp.contracts import Batch, Outputs
 from kdexp.data.data_module import DataModule
 from kdexp.experiment.data import Data
@@ -25,7 +25,7 @@ from kdexp.teacher.cached_outputs import TeacherOutputCache
 from kdexp.teacher.teacher import Teacher
 from kdexp.training.fit import ignore_known_warnings
 
-Make = Callable[[Values], Experiment]
+Make = Callable[[DictConfig], Experiment]
 """What makes an experiment of a configuration."""
 
 
@@ -80,7 +80,7 @@ class SharedExperiment(Experiment):
         shared: the parts.
     """
 
-    def __init__(self, config: Values, shared: Shared) -> None:
+    def __init__(self, config: DictConfig, shared: Shared) -> None:
         super().__init__(config)
         self._shared = shared
         self.teacher_memory = shared.memory
