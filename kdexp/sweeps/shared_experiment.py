@@ -2,7 +2,7 @@
 
 import hashlib
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
@@ -151,7 +151,7 @@ class _Fed(pl.LightningDataModule):
             self._streams[self._data] = BatchFeed(self._data.epochs(self.trainer.strategy.root_device))
         return SharedBatches(self.trainer, self._turns, self._streams[self._data])
 
-    def val_dataloader(self) -> Any:
+    def val_dataloader(self) -> Iterable[Batch]:
         assert self.trainer is not None
         order = self._data.val_order(self.trainer)
         return self._data.eval_batches("val", self.trainer.strategy.root_device, positions=order)
