@@ -82,11 +82,9 @@ class _Reports:
         """That of one run."""
         finished = FinishedRun(folder, self.machine, robustness=self.settings)
         experiment, device = finished.experiment, finished.device
-        with said_meanwhile(IMPORTING):
+        with said_meanwhile(IMPORTING):  # here: --help must not wait for torch
             from kdexp.experiment.control_run import control_folder
-            from kdexp.experiment.robustness_evaluator import (
-                RobustnessEvaluator,
-            )  # here: --help must not wait for torch
+            from kdexp.experiment.robustness_evaluator import RobustnessEvaluator
             from kdexp.experiment.robustness_report import run_subject, subjects
             from kdexp.experiment.run_tracking import track_robustness
 
