@@ -326,7 +326,7 @@ def test_no_data_are_downloaded_for_a_run_folder(attack, source):
         "download": True,
     }
     attack.write()
-    with pytest.raises(FileNotFoundError, match=r"^data_dir must hold "):
+    with pytest.raises(FileNotFoundError, match=r"^data_dir has no "):
         evaluated(attack)
     assert not attack.elsewhere.exists()
 

@@ -171,8 +171,8 @@ def is_channels_last(built: nn.Module, wanted: bool | str, device: torch.device)
 
     With auto on a CPU, where it makes the network faster, which the widths of its convolutions decide and no clock, so
     that the same settings give the same numbers again: a network with spatial convolutions of fewer than eight channels
-    is slower so, and one of more than 256 hardly gains (scripts/bench_layout.py; docs/benchmarks.md). On a GPU auto is
-    false.
+    is slower so, and one of more than 256 hardly gains (scripts/bench_channels_last.py; docs/benchmarks.md). On a GPU
+    auto is false.
 
     Args:
         built: the network.

@@ -111,15 +111,17 @@ def _supervise(jobs: Sequence[Job], settings: Values | None = None) -> list[Job]
     left = [one for one in jobs if not one.has_ended()]
     for one in left:
         if one.is_to_stop():
-            recording.mark_dead(one.folder, "interrupted", "stopped before it could say so")
+            recording.mark_dead(one.folder, "interrupted", "stopped before it could record that")
         elif code < 0:
             name = signal.Signals(-code).name
             hint = " (what the system does when memory runs out)" if name == "SIGKILL" else ""
             recording.mark_dead(one.folder, "killed", f"killed by {name}{hint}")
         else:
-            recording.mark_dead(one.folder, "failed", f"its process ended with exit code {code} and no word")
+            error = f"the job's process exited with code {code} without reporting an error"
+            recording.mark_dead(one.folder, "failed", error)
     if len(jobs) == 1 and not (first.folder / results.FILE).is_file() and not first.is_to_stop():
-        print(f"error: a job ended before it began, with exit code {code}; log: {log_file}", file=sys.stderr)
+        error = f"a job's process exited with code {code} before its run started"
+        print(f"error: {error}; log: {log_file}", file=sys.stderr)
     return left
 
 

@@ -76,7 +76,7 @@ def test_settings_may_stand_on_both_sides_of_a_flag(command, tmp_path):
     [
         (("alpha=2",), "alpha must be in [0, 1], got 2.0"),
         (("dataset.train_fraction=0.001",), "dataset.train_fraction must leave samples"),
-        (("data_dir=nowhere", "dataset=mnist", "hydra.run.dir=mine/one"), "data_dir must hold MNIST"),
+        (("data_dir=nowhere", "dataset=mnist", "hydra.run.dir=mine/one"), "data_dir has no MNIST"),
         (("-m", "seed=0,1", "alpha=2"), "alpha must be in [0, 1], got 2.0"),
         (("-m", "seed=0,1", "output_dir=x"), "output_dir must be left to a sweep, which has a folder for each job"),
         (("-m", "seeds=0,1"), "there is no setting seeds; did you mean seed?"),
@@ -117,9 +117,9 @@ def test_what_stops_a_continued_run_is_in_its_log(command, tmp_path):
     done = command("kdexp-train", "resume=run", rc=2)
     assert "warning: its data have changed since: the results of this run are of both" in done.stdout + done.stderr
     assert re.search(
-        r"error: dataset.source must find whole files.*\[failed; log: .*/run/train.log\]$", done.stderr.strip()
+        r"error: dataset.source has the corrupt file.*\[failed; log: .*/run/train.log\]$", done.stderr.strip()
     )
-    assert "must find whole files" in (tmp_path / "run" / "train.log").read_text()
+    assert "dataset.source has the corrupt file" in (tmp_path / "run" / "train.log").read_text()
 
 
 @pytest.mark.slow

@@ -232,7 +232,7 @@ def test_an_added_value_runs_the_new_cells_alone_and_rerun_all_sets_everything_a
     assert len(first) == 3
     done = command("kdexp-train", "-m", *SMOKE, "alpha=0.1,1", "temperature=1,4,8")
     second = completed(tmp_path)
-    assert "4 jobs (6 combinations, of which some come to the same), 3 completed before" in done.stdout
+    assert "4 jobs (6 combinations, 2 duplicates skipped), 3 completed before" in done.stdout
     assert len(second) == 4
     assert first.items() <= second.items()
     command("kdexp-train", "-m", *SMOKE, "alpha=0.1,1", "temperature=1,4,8", "rerun=all")

@@ -267,7 +267,7 @@ def test_a_run_with_kept_answers_gives_the_weights_of_the_online_run_to_the_bit(
 
 
 def test_half_precision_answers_give_nearly_the_same_student(tmp_path, store):
-    """Of the loss 1e-3, of the accuracy one sample in a hundred: what docs/speed.md promises."""
+    """Of the loss 1e-3, of the accuracy one sample in a hundred: what docs/teacher_cache.md promises."""
     runs = {}
     for precision in ("fp32", "fp16"):
         runs[precision] = train(
