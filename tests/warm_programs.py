@@ -155,7 +155,7 @@ def _become(request: dict) -> None:
 
 
 def _fork_server_of_jobs(start: Callable[..., int], path: bytes, command: Sequence, fds: Sequence[int]) -> int:
-    """Start a process of multiprocessing's: a sweep's server of jobs by a fork, as this process has its imports already."""
+    """Start a process of multiprocessing's: a sweep's server of jobs by a fork, since this has its imports already."""
     if "multiprocessing.forkserver" not in command[-1]:
         return start(path, command, fds)
     if pid := os.fork():
