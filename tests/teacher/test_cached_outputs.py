@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import warm_programs
 from mounts import read_only
 from scipy.special import log_softmax, logsumexp
 
@@ -463,7 +464,9 @@ def test_a_complete_store_that_cannot_be_written_to_is_used_and_else_it_is_one_l
         settings = ("experiment=smoke", "tracking=none", "teacher.cache=views:2", "robustness=calibration", "alpha=0.3")
         environment = os.environ | {"KDEXP_STORE_DIR": str(tmp_path / "store"), "OMP_NUM_THREADS": "1"}
         command = [*before, SCRIPTS / "kdexp-train", *settings, f"output_dir={tmp_path / folder}", *overrides]
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        if before:
+            return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        return warm_programs.run(command, tmp_path, environment, 300)
 
     assert train("first").returncode == 0
     before = read_only(tmp_path / "store")
