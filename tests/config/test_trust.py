@@ -41,7 +41,8 @@ TEXTS = {
     # Files and folders are read, and nothing in them is run: csv, images, arrays without pickles, parquet.
     "source": {"data_dir", "root", "task"}
     | {"file", "val", "test", "labels", "val_labels", "test_labels", "folder"}
-    | {"label", "columns", "drop", "words", "missing", "inputs", "layout", "image"},
+    | {"label", "columns", "drop", "words", "missing", "inputs", "layout", "image"}
+    | {"classes", "ignore", "preset"},  # of masks: names and numbers; one of kdexp.data.mask_layouts, by its name
     "loss": {"task", "args", "kwargs"},
     "scheme": {"name", "teacher"} | {"assistants", "attack", "peers", "source"},  # the latter are settings by name
     "axis": {"name", "dataset", "pairs", "kinds"},
