@@ -22,6 +22,16 @@ multilabel: (N, C) logits, sigmoid, target (N, C) float32 in {0, 1}.
 UNLABELED = -1
 """The target of a sample whose label is missing: it feeds the soft term alone."""
 
+VOID = -2
+"""The target of a pixel whose label the data set withholds: it is in no metric, and in the soft term only if asked for.
+
+Masks alone have it, as they have `ABSENT`: they are (N, H, W) of class numbers, `UNLABELED`, VOID and `ABSENT`.
+"""
+
+ABSENT = -3
+"""The target of a pixel that does not exist: padding, what lies outside a camera's field of view, a border that a
+rotation invented. It is in no term and in no metric."""
+
 
 @dataclass
 class Batch:
