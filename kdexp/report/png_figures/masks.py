@@ -58,8 +58,8 @@ def masks(examples: Sequence[MaskExample], classes: Sequence[str], path: Path) -
             axes.set_xlabel(_wrong(mask, example.truth))
     for axes, name in zip(panels[0], columns, strict=True):
         axes.set_title(name)
-    named = {name: color for name, color in _legend(classes).items() if name != _NO_LABEL or _has_gaps(examples)}
-    patches = [Patch(facecolor=color, edgecolor=GRAY, label=name) for name, color in named.items()]
+    named = _legend(classes) + ([(_NO_LABEL, GRAY)] if _has_gaps(examples) else [])
+    patches = [Patch(facecolor=color, edgecolor=GRAY, label=name) for name, color in named]
     title = None if len(classes) == 2 else "pale: right; full color: wrong, the class that was predicted"
     figure.legend(handles=patches, loc="outside lower center", ncols=int(width / _NAME), frameon=False, title=title)
     save(figure, path)
@@ -72,6 +72,7 @@ def _image(image: np.ndarray) -> np.ndarray:
 
 def _colored(mask: np.ndarray, truth: np.ndarray, classes: int) -> np.ndarray:
     """(H, W, 3) in [0, 1]."""
+    picture: np.ndarray
     if classes == 2:
         colors = np.array([to_rgb(color) for color in ("black", ORANGE, SKY, "white")])
         picture = colors[2 * (truth == 1) + (mask == 1)]
@@ -92,20 +93,12 @@ def _wrong(mask: np.ndarray, truth: np.ndarray) -> str:
     return f"{100 * np.mean(mask[known] != truth[known]):.1f} % wrong" if known.any() else _NO_LABEL
 
 
-def _legend(classes: Sequence[str]) -> dict[str, str]:
-    """What the colors mean, in words."""
-    if len(classes) == 2:
-        named = {
-            shortened(classes[1]): "white",
-            "false positive": ORANGE,
-            "missed": SKY,
-            shortened(classes[0]): "black",
-        }
-    elif len(classes) <= NAMED_CLASSES:
-        named = {shortened(name): _class_color(number) for number, name in enumerate(classes)}
-    else:
-        named = {}
-    return {**named, _NO_LABEL: GRAY}
+def _legend(classes: Sequence[str]) -> list[tuple[str, str]]:
+    """What the colors mean: in words, and the color."""
+    names = [shortened(name) for name in classes]
+    if len(names) == 2:
+        return [(names[1], "white"), ("false positive", ORANGE), ("missed", SKY), (names[0], "black")]
+    return [(name, _class_color(number)) for number, name in enumerate(names)] if len(names) <= NAMED_CLASSES else []
 
 
 def _has_gaps(examples: Sequence[MaskExample]) -> bool:
