@@ -44,9 +44,11 @@ def masks(examples: Sequence[MaskExample], classes: Sequence[str], path: Path) -
         path: the PNG file.
     """
     columns = ["image", "truth", *examples[0].predictions]
-    height = sum(_PANEL * example.truth.shape[0] / example.truth.shape[1] + 0.3 for example in examples)
+    named = _legend(classes) + ([(_NO_LABEL, GRAY)] if _has_gaps(examples) else [])
     width = _PANEL * len(columns)
-    figure = new_figure(width, height + 0.9)
+    across = int(width / _NAME)
+    height = sum(_PANEL * example.truth.shape[0] / example.truth.shape[1] + 0.3 for example in examples)
+    figure = new_figure(width, height + 0.7 + 0.2 * -(-len(named) // across))
     panels = figure.subplots(len(examples), len(columns), squeeze=False)
     for row, example in zip(panels, examples, strict=True):
         shown = [_image(example.image), _colored(example.truth, example.truth, len(classes))]
@@ -58,10 +60,9 @@ def masks(examples: Sequence[MaskExample], classes: Sequence[str], path: Path) -
             axes.set_xlabel(_wrong(mask, example.truth))
     for axes, name in zip(panels[0], columns, strict=True):
         axes.set_title(name)
-    named = _legend(classes) + ([(_NO_LABEL, GRAY)] if _has_gaps(examples) else [])
     patches = [Patch(facecolor=color, edgecolor=GRAY, label=name) for name, color in named]
     title = None if len(classes) == 2 else "pale: right; full color: wrong, the class that was predicted"
-    figure.legend(handles=patches, loc="outside lower center", ncols=int(width / _NAME), frameon=False, title=title)
+    figure.legend(handles=patches, loc="outside lower center", ncols=across, frameon=False, title=title)
     save(figure, path)
 
 
