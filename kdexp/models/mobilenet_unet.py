@@ -12,8 +12,8 @@ def mobilenet_unet(num_classes: int, input_shape: Sequence[int], width: int = 8,
     """The shape of `kdexp.models.unet.unet` with depthwise-separable convolutions: 0.018M parameters.
 
     A 3x3 convolution becomes a depthwise 3x3 and a 1x1, each with batch norm and ReLU (figure 3 of the paper), but for
-    the first one, which reads the image (its table 1). The decoder doubles the size by repeating pixels, which has no
-    weights.
+    the first one, which reads the image (its table 1). The decoder doubles the size by bilinear interpolation, which
+    has no weights.
 
     Args:
         num_classes: outputs of the network; 1 for a binary task.
@@ -27,7 +27,7 @@ def mobilenet_unet(num_classes: int, input_shape: Sequence[int], width: int = 8,
     Raises:
         ValueError: inputs that are not images, width or depth below 1.
     """
-    return UNet("mobilenet_unet", num_classes, input_shape, width, depth, _first, _later, _repeat)
+    return UNet("mobilenet_unet", num_classes, input_shape, width, depth, _first, _later, _interpolation)
 
 
 def _first(channels: int, out: int) -> nn.Sequential:
@@ -43,5 +43,5 @@ def _separable(channels: int, out: int) -> nn.Sequential:
     return nn.Sequential(*depthwise, nn.ReLU(), *pointwise, nn.ReLU())
 
 
-def _repeat(channels: int) -> tuple[nn.Module, int]:
-    return nn.Upsample(scale_factor=2, mode="nearest"), channels
+def _interpolation(channels: int) -> tuple[nn.Module, int]:
+    return nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False), channels

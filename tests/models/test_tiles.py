@@ -80,17 +80,18 @@ def test_a_network_whose_logits_have_another_size_is_refused():
         tiled(lambda seen: F.avg_pool2d(seen, 2), torch.zeros(1, 1, 20, 20), 8, 2)
 
 
-@pytest.mark.parametrize(("depth", "reach"), [(1, 9), (2, 23), (3, 51)])
-def test_a_unet_sees_as_far_as_is_said(depth, reach):
-    whole = unet(1, (1, 8, 8), width=1, depth=depth).eval().double()
-    for layer in whole.modules():  # every pixel counts
-        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.ones_(layer.weight)
-    whole.shrink = nn.AvgPool2d(2)
-    found = 0
-    for place in range(128, 128 + 2**depth):
-        inputs = torch.ones(1, 1, 256, 2**depth, dtype=torch.double, requires_grad=True)
-        (gradient,) = torch.autograd.grad(whole(inputs)[0, 0, place, 0], inputs)
-        seen = gradient.abs().sum((0, 1, 3)).nonzero()[:, 0]
-        found = max(found, place - int(seen.min()), int(seen.max()) - place)
-    assert found == reach
+@pytest.mark.parametrize(("family", "reaches"), [(unet, (9, 23, 51)), (mobilenet_unet, (10, 26, 58))])
+def test_a_unet_sees_as_far_as_is_said(family, reaches):
+    for depth, reach in enumerate(reaches, start=1):
+        whole = family(1, (1, 8, 8), width=1, depth=depth).eval().double()
+        whole.shrink = nn.AvgPool2d(2)  # and all weights are 1: every pixel counts
+        for layer in whole.modules():
+            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+                nn.init.ones_(layer.weight)
+        found = 0
+        for place in range(128, 128 + 2**depth):
+            inputs = torch.ones(1, 1, 256, 2**depth, dtype=torch.double, requires_grad=True)
+            (gradient,) = torch.autograd.grad(whole(inputs)[0, 0, place, 0], inputs)
+            seen = gradient.abs().sum((0, 1, 3)).nonzero()[:, 0]
+            found = max(found, place - int(seen.min()), int(seen.max()) - place)
+        assert found == reach
