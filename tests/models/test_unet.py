@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from kdexp.feature_losses.at import AT
+from kdexp.feature_losses.cc import CC
 from kdexp.feature_losses.fitnet import FitNet
 from kdexp.features import Reader, pair_of
 from kdexp.models.complexity import parameters
@@ -128,6 +129,12 @@ def test_feature_losses_compare_stages_of_equal_stride(make):
     term.backward()
     assert term > 0
     assert student.encoder[0][0].weight.grad.abs().sum() > 0
+
+
+def test_a_loss_of_vectors_refuses_the_maps_that_the_head_reads():
+    pair = pair_of(unet(2, (3, 16, 16)), unet(2, (3, 16, 16)), images(2, 3, 16, 16))
+    with pytest.raises(ValueError, match=r"^feature_loss=cc needs vectors .*, got \(16, 16, 16\) from 'head:input'$"):
+        CC(pair)
 
 
 @pytest.mark.parametrize(
