@@ -86,6 +86,26 @@ def test_mobilenets_convolutions_are_depthwise_and_pointwise_but_for_the_first()
 
 
 @BOTH
+def test_every_convolution_of_a_stage_has_batch_norm_and_relu(family):
+    network = family(1, (3, 16, 16))
+    for stage in (*network.encoder, *network.decoder):
+        kinds = [type(layer) for layer in stage]
+        assert kinds == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU] * (len(kinds) // 3)
+
+
+@BOTH
+def test_weights_begin_with_the_papers_deviation(family):
+    torch.manual_seed(0)
+    network = family(1, (3, 16, 16), width=32)
+    inputs = {nn.Conv2d: lambda w: w[0].numel(), nn.ConvTranspose2d: len}  # of a neuron
+    for layer in network.modules():
+        if type(layer) in inputs and layer.weight.numel() > 500:
+            expected = (2 / inputs[type(layer)](layer.weight)) ** 0.5
+            assert layer.weight.std().item() == pytest.approx(expected, rel=0.1)
+            assert layer.bias is None or not layer.bias.any()
+
+
+@BOTH
 def test_every_parameter_has_a_finite_gradient_and_no_hook_sees_what_is_overwritten(family):
     network = family(3, (3, 19, 16), width=4, depth=2)
     seen = []
