@@ -11,9 +11,10 @@ from kdexp.models.unet import UNet
 def mobilenet_unet(num_classes: int, input_shape: Sequence[int], width: int = 8, depth: int = 3) -> nn.Module:
     """The shape of `kdexp.models.unet.unet` with depthwise-separable convolutions: 0.018M parameters.
 
-    A 3x3 convolution becomes a depthwise 3x3 and a 1x1, each with batch norm and ReLU (figure 3 of the paper), but for
-    the first one, which reads the image (its table 1). The decoder doubles the size by bilinear interpolation, which
-    has no weights.
+    A 3x3 convolution becomes a depthwise 3x3 and a 1x1 (MobileNet's figure 3), but for the first one, which reads the
+    image (its table 1). Batch norm and ReLU follow the 1x1 alone: with a ReLU between the two, as MobileNet has it, the
+    few channels of so small a network learn much more slowly (Chollet 2017, "Xception", arXiv 1610.02357, section 4.7,
+    found the same). The decoder doubles the size by bilinear interpolation, which has no weights.
 
     Args:
         num_classes: outputs of the network; 1 for a binary task.
@@ -39,8 +40,8 @@ def _later(channels: int, out: int) -> nn.Sequential:
 
 
 def _separable(channels: int, out: int) -> nn.Sequential:
-    depthwise, pointwise = conv_bn(channels, channels, 3, groups=channels), conv_bn(channels, out)
-    return nn.Sequential(*depthwise, nn.ReLU(), *pointwise, nn.ReLU())
+    depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
+    return nn.Sequential(depthwise, *conv_bn(channels, out), nn.ReLU())
 
 
 def _interpolation(channels: int) -> tuple[nn.Module, int]:
