@@ -14,7 +14,7 @@ def mobilenet_unet(num_classes: int, input_shape: Sequence[int], width: int = 8,
     A 3x3 convolution becomes a depthwise 3x3 and a 1x1 (MobileNet's figure 3), but for the first one, which reads the
     image (its table 1). Batch norm and ReLU follow the 1x1 alone: with a ReLU between the two, as MobileNet has it, the
     few channels of so small a network learn much more slowly (Chollet 2017, "Xception", arXiv 1610.02357, section 4.7,
-    found the same). The decoder doubles the size by bilinear interpolation, which has no weights.
+    found the same). The decoder doubles the size by repeating pixels, which has no weights.
 
     Args:
         num_classes: outputs of the network; 1 for a binary task.
@@ -28,7 +28,7 @@ def mobilenet_unet(num_classes: int, input_shape: Sequence[int], width: int = 8,
     Raises:
         ValueError: inputs that are not images, width or depth below 1.
     """
-    return UNet("mobilenet_unet", num_classes, input_shape, width, depth, _first, _later, _interpolation)
+    return UNet("mobilenet_unet", num_classes, input_shape, width, depth, _first, _later, _repeat)
 
 
 def _first(channels: int, out: int) -> nn.Sequential:
@@ -44,5 +44,5 @@ def _separable(channels: int, out: int) -> nn.Sequential:
     return nn.Sequential(depthwise, *conv_bn(channels, out), nn.ReLU())
 
 
-def _interpolation(channels: int) -> tuple[nn.Module, int]:
-    return nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False), channels
+def _repeat(channels: int) -> tuple[nn.Module, int]:
+    return nn.Upsample(scale_factor=2, mode="nearest"), channels

@@ -16,9 +16,8 @@ def tiled(network: Callable[[Tensor], Tensor], images: Tensor, tile: int, overla
 
     The logits are those of the whole image if a logit depends on no pixel further than ``overlap // 2`` from it, and if
     the network sees the tiles as it sees the image: one that halves it k times needs ``tile`` and ``overlap`` to be
-    multiples of 2^k. (`kdexp.models.unet.unet` sees ``7 * 2^depth - 5`` pixels far, `mobilenet_unet`
-    ``8 * 2^depth - 6``: at depth 3 they need an overlap of 104 and of 120.) With a smaller overlap they are close to
-    them, but for networks that average over the image.
+    multiples of 2^k. (A `kdexp.models.unet.UNet` sees ``7 * 2^depth - 5`` pixels far: depth 3 needs an overlap of 104.)
+    With a smaller overlap they are close to them, but for networks that average over the image.
 
     Args:
         network: (N, C, h, w) to logits (N, classes, h, w), for any size; in eval mode, where images do not depend on

@@ -21,7 +21,7 @@ def network(family, depth):
 
 
 @pytest.mark.parametrize("size", [(150, 83), (40, 131), (64, 64), (20, 30)])
-@pytest.mark.parametrize(("family", "depth", "overlap"), [(unet, 1, 20), (mobilenet_unet, 1, 20), (unet, 2, 48)])
+@pytest.mark.parametrize(("family", "depth", "overlap"), [(unet, 1, 18), (mobilenet_unet, 1, 18), (unet, 2, 48)])
 def test_the_logits_are_those_of_the_whole_image(family, depth, overlap, size):
     whole, inputs = network(family, depth), images(2, 1, *size).double()
     with torch.no_grad():
@@ -80,9 +80,9 @@ def test_a_network_whose_logits_have_another_size_is_refused():
         tiled(lambda seen: F.avg_pool2d(seen, 2), torch.zeros(1, 1, 20, 20), 8, 2)
 
 
-@pytest.mark.parametrize(("family", "reaches"), [(unet, (9, 23, 51)), (mobilenet_unet, (10, 26, 58))])
-def test_a_unet_sees_as_far_as_is_said(family, reaches):
-    for depth, reach in enumerate(reaches, start=1):
+@pytest.mark.parametrize("family", [unet, mobilenet_unet])
+def test_a_unet_sees_as_far_as_is_said(family):
+    for depth, reach in ((1, 9), (2, 23), (3, 51)):
         whole = family(1, (1, 8, 8), width=1, depth=depth).eval().double()
         whole.shrink = nn.AvgPool2d(2)  # and all weights are 1: every pixel counts
         for layer in whole.modules():
