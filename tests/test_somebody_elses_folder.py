@@ -619,7 +619,7 @@ def test_a_control_whose_folder_leads_out_is_not_used(attack):
     [
         (["teacher", "recipe"], {}, "KeyError: 'label_noise'"),
         (["augment", "transforms"], [{}], "TypeError: 'dict' object is not callable"),
-        (["loss"], {}, "Missing key _target_"),
+        (["loss"], {}, "KeyError: '_target_'"),
         (["student", "num_classes"], 10**12, "RuntimeError: .*allocate"),
         (["student"], TIMM | {"name": "resnet18", "features_only": True, "feature_cls": "os.system"}, "AssertionError"),
     ],
