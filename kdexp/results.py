@@ -21,7 +21,7 @@ FILE = "results.json"
 LOG = "train.log"
 WEIGHTS = "student.safetensors"
 SUPERSEDED = "superseded"
-ROBUSTNESS, ROBUSTNESS_VERSION = "robustness.json", 1
+ROBUSTNESS = "robustness.json"
 STATUSES = ("running", "completed", "pruned", "failed", "oom", "diverged", "interrupted", "killed")
 """In the file ``running`` stays behind when a process dies without a chance to say so; `read` calls that ``killed``."""
 Record: TypeAlias = Mapping[str, Any]

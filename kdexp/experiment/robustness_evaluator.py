@@ -18,8 +18,9 @@ from kdexp.config.identity import fingerprint
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.robustness_inputs import TestBed
 from kdexp.report import robustness_json
+from kdexp.report.png_figures.robustness import draw_report
 from kdexp.results import Record
-from kdexp.robustness import configured
+from kdexp.robustness import configured, renamed
 from kdexp.robustness import settings as robustness
 from kdexp.robustness.aggregate import Summary
 from kdexp.robustness.attacks import Network, Normalized
@@ -117,6 +118,7 @@ class RobustnessEvaluator:
             "cells": summary.rows(),
             "seconds": time.perf_counter() - started,
         }
+        draw_report(report, folder / "figures")
         return robustness_json.write(report, folder)
 
     def _summary(self, measured: Sequence[Mapping[str, Measured]]) -> Summary:
@@ -217,8 +219,9 @@ def read_cell(file: Path) -> Measured | None:
         with safe_open(file, "pt") as stored:
             said = stored.metadata()
             samples = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a mapping)
-        return Measured(json.loads(said["values"]), samples, json.loads(said["notes"]))
-    except (SafetensorError, OSError, ValueError, LookupError, TypeError):
+        values, notes = json.loads(said["values"]), json.loads(said["notes"])
+        return Measured(renamed.upgrade(values), renamed.upgrade(samples), notes)
+    except (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
 
 

@@ -249,7 +249,7 @@ def _lost(under: Value) -> Value:
 
 
 def _corrupted(report: Report, role: str) -> float | None:
-    error = _of("corruptions_lite", "mce_raw")(report, role)
+    error = _of("corruptions_lite", "mce_unnormalized")(report, role)
     return None if error is None else 1 - error
 
 

@@ -31,15 +31,15 @@ _MEASURES = {
     "acc_lost": Measure("accuracy lost", lower_is_better=True),
     "area": Measure("accuracy"),
     "halving_dose": Measure("level at half accuracy", unit="level"),
-    "mce_raw": Measure("mean error (unnormalized mCE)", lower_is_better=True),
+    "mce_unnormalized": Measure("mean error (unnormalized mCE)", lower_is_better=True),
     "mce_vs_control": Measure("mCE, control = 100", lower_is_better=True),
     "relative_mce": Measure("relative mCE, control = 100", lower_is_better=True),
     "worst_cell_acc": Measure("accuracy in the worst condition"),
     "auroc": Measure("AUROC"),
     "fpr95": Measure("FPR95", lower_is_better=True),
     "ece": Measure("ECE", lower_is_better=True),
-    "ace": Measure("adaptive ECE", lower_is_better=True),
-    "largest_gap": Measure("maximum calibration error", lower_is_better=True),
+    "ece_adaptive": Measure("adaptive ECE", lower_is_better=True),
+    "max_calibration_error": Measure("maximum calibration error", lower_is_better=True),
     "nll": Measure("NLL", lower_is_better=True, unit="nats"),
     "brier": Measure("Brier score", lower_is_better=True),
     "temperature": Measure("temperature fitted on val", unit="T"),
@@ -51,17 +51,17 @@ _MEASURES = {
 _AXES = {"corruptions_lite": "corruptions", "noise_dose": "noise", "clean": "clean data"}
 
 _EXPLAINED = {
-    ("mce_raw", "mce_vs_control", "relative_mce"): "mCE: errors averaged over corruptions, in % of the control's "
-    "errors under the same corruption; unnormalized: the mean error itself; relative: of what is lost against clean "
-    "data, - where the control loses nothing.",
+    ("mce_unnormalized", "mce_vs_control", "relative_mce"): "mCE: errors averaged over corruptions, in % of the "
+    "control's errors under the same corruption; unnormalized: the mean error itself; relative: of what is lost "
+    "against clean data, - where the control loses nothing.",
     ("area",): "accuracy under noise and attacks: the mean over the levels, from none to the strongest.",
     ("halving_dose",): "level at half accuracy: the noise or attack (eps) that halves the accuracy on clean data; "
     "higher is better, - where none of the levels does.",
     ("auroc", "fpr95"): "AUROC, FPR95: does the confidence (msp: largest probability; max_logit; energy) tell the test "
     "data from data of other classes? AUROC 50 is chance; FPR95: the other data that pass when 95 % of the test data "
     "do.",
-    ("ece", "ace", "largest_gap"): "ECE: the mean gap between confidence and accuracy, over bins of equal width; "
-    "adaptive: over bins of equally many samples; maximum: the largest gap of a bin.",
+    ("ece", "ece_adaptive", "max_calibration_error"): "ECE: the mean gap between confidence and accuracy, over bins of "
+    "equal width; adaptive: over bins of equally many samples; maximum: the largest gap of a bin.",
     ("nll", "brier"): "NLL: negative log-likelihood of the true class, in nats; Brier score: squared distance of the "
     "probabilities from the label.",
     ("temperature",): "scaled: with the logits divided by the temperature that fits val best.",
@@ -71,7 +71,7 @@ _EXPLAINED = {
 
 
 def known(name: str) -> Measure:
-    """A measure by its name in robustness.json, such as ``mce_raw``, ``mnist8 acc``, ``msp_auroc`` or ``ece_scaled``.
+    """A measure by its name in robustness.json: ``mce_unnormalized``, ``mnist8 acc``, ``msp_auroc``, ``ece_scaled``.
 
     One that is not known, of another version of kdexp, is shown under its own name, as it is.
     """

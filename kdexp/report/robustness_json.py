@@ -1,25 +1,27 @@
-"""robustness.json, of a run and of a sweep, with robustness.csv and the figures beside it."""
+"""robustness.json, of a run and of a sweep, with robustness.csv beside it."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from kdexp import results
-from kdexp.atomic import atomic_path, write_rows
-from kdexp.report.png_figures import robustness as figures
+from kdexp.atomic import atomic_path, read_json, write_rows
+from kdexp.config.untrusted import inside
 from kdexp.results import Record
+from kdexp.robustness import renamed
+
+SCHEMA_VERSION = 2
 
 
 def write(report: Record, folder: Path) -> dict[str, object]:
-    """A run's robustness.json, the cells as robustness.csv, and the figures, each of them whole or not at all.
+    """A run's robustness.json, and the cells as robustness.csv, each of them whole or not at all.
 
     Returns:
         The content of robustness.json.
     """
     content = _write(report, folder)
     write_rows(folder / "robustness.csv", report["cells"])
-    figures.corruptions(report, folder / "figures" / "robustness_corruptions.png")
-    figures.levels(report, folder / "figures" / "robustness_doses.png")
-    figures.reliability(report, folder / "figures" / "reliability.png")
     return content
 
 
@@ -29,7 +31,44 @@ def write_together(together: Record, folder: Path) -> None:
 
 
 def _write(found: Record, folder: Path) -> dict[str, object]:
-    content = {"schema_version": results.ROBUSTNESS_VERSION, **found}
+    content = {"schema_version": SCHEMA_VERSION, **found}
     with atomic_path(folder / results.ROBUSTNESS) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n")
     return content
+
+
+def read(folder: Path) -> Record:
+    """A run's robustness.json under today's keys, whichever kdexp wrote it.
+
+    Raises:
+        ValueError: there is none, it cannot be read, or it is a later kdexp's.
+    """
+    path = inside(folder, results.ROBUSTNESS)
+    report = read_json(path)
+    version = report.get("schema_version") if isinstance(report, dict) else None
+    try:
+        if version == 1:
+            return _upgrade(report)
+    except (LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if version != SCHEMA_VERSION:
+        raise ValueError(f"schema_version of {path} must be at most {SCHEMA_VERSION}, got {version}")
+    return dict(report)
+
+
+def _upgrade(report: Record) -> dict[str, Any]:
+    """A report of schema 1 under the keys of today."""
+    return {
+        **report,
+        "schema_version": SCHEMA_VERSION,
+        "measures": {axis: _metrics(found) for axis, found in report["measures"].items()},
+        "cells": [renamed.upgrade(row) for row in report["cells"]],
+    }
+
+
+def _metrics(found: Record) -> dict[str, Any]:
+    """What a report says of an axis: by metric, or by perturbation or data set and metric."""
+    return {
+        renamed.metric(name): renamed.upgrade(entry) if isinstance(entry, Mapping) else entry
+        for name, entry in found.items()
+    }

@@ -15,6 +15,7 @@ from kdexp.config.identity import as_typed
 from kdexp.config.leaves import leaves
 from kdexp.config.renamed import before
 from kdexp.config.untrusted import check_folder, inside
+from kdexp.report import robustness_json
 from kdexp.results import Record
 
 INDEX = "sweep.json"
@@ -179,9 +180,7 @@ def read_reports(folders: Iterable[Path]) -> dict[Path, Record]:
     found: dict[Path, Record] = {}
     for folder in folders:
         with suppress(ValueError):  # most runs have none; one that cannot be read is no reason to show nothing
-            report = read_json(inside(folder, results.ROBUSTNESS))
-            if isinstance(report, dict) and report.get("schema_version") == results.ROBUSTNESS_VERSION:
-                found[folder] = report
+            found[folder] = robustness_json.read(folder)
     return found
 
 

@@ -145,11 +145,11 @@ def test_every_distilled_run_of_a_sweep_is_examined_beside_its_control(sweep, qu
     (setting,) = written["settings"]
     assert setting["seeds"] == [0]
     rows = {(row["axis"], row["measure"]): row for row in setting["measures"]}
-    raw = quick["measures"]["corruptions_lite"]["mce_raw"]
-    assert rows["corruptions_lite", "mce_raw"]["mean"] == {
+    raw = quick["measures"]["corruptions_lite"]["mce_unnormalized"]
+    assert rows["corruptions_lite", "mce_unnormalized"]["mean"] == {
         role: raw[role] for role in ("teacher", "control", "student")
     }
-    assert rows["corruptions_lite", "mce_raw"]["difference"]["mean"] == raw["difference"]["value"]
+    assert rows["corruptions_lite", "mce_unnormalized"]["difference"]["mean"] == raw["difference"]["value"]
     assert rows["noise_dose", "gaussian_noise area"]["difference"]["verdict"] == "too few seeds"
 
 

@@ -191,7 +191,7 @@ def _write_report(folder, *, control=0.8, student=0.85, teacher=0.95, noisy=0.5,
         "cells": cells,
         "measures": {
             "clean": {"acc": entry(clean)},
-            "corruptions_lite": {"mce_raw": entry(error)},
+            "corruptions_lite": {"mce_unnormalized": entry(error)},
             "noise_dose": {"gaussian_noise": {"area": entry(left)}},
             "features": {"digits": {"probe": entry(clean)}, "mnist8": {"probe": entry(probe)}},
         },

@@ -28,7 +28,7 @@ def report(gain, halving=None):
         "accuracy_under": {"clean": entry(0.9, 0.8, 0.8 + gain), "noise_dose": entry(0.5, 0.4, 0.4)},
         "measures": {
             "clean": {"acc": entry(0.9, 0.8, 0.8 + gain)},
-            "corruptions_lite": {"mce_raw": entry(0.2, 0.4, 0.4 - gain)},
+            "corruptions_lite": {"mce_unnormalized": entry(0.2, 0.4, 0.4 - gain)},
             "noise_dose": {"fog": {"area": entry(0.5, 0.4, 0.4), "halving_dose": {"teacher": 1.0, "student": halving}}},
         },
         "attack_checks": [{"model": "student", "check": "more steps", "holds": False, "detail": "1 -> 2"}],
@@ -111,7 +111,7 @@ def test_an_answer_over_seeds_is_that_of_the_paired_t_test():
     ("axis", "name", "label"),
     [
         ("ood", "fashion_mnist max_logit_fpr95", "ood: FPR95, max_logit, fashion_mnist (lower is better)"),
-        ("calibration", "ace_scaled", "calibration: adaptive ECE, scaled (lower is better)"),
+        ("calibration", "ece_adaptive_scaled", "calibration: adaptive ECE, scaled (lower is better)"),
         ("calibration", "nll", "calibration: NLL [nats] (lower is better)"),
         ("corruptions_lite", "error_weather", "corruptions: error, weather (lower is better)"),
         ("noise_dose", "fog area", "noise: accuracy, fog"),
@@ -130,7 +130,7 @@ def test_seeds_are_paired_and_less_error_is_better(tmp_path, capsys):
     (setting,) = together["settings"]
     assert setting["seeds"] == list(range(6))
     rows = {(row["axis"], row["measure"]): row for row in setting["measures"]}
-    clean, errors = rows["clean", "acc"], rows["corruptions_lite", "mce_raw"]
+    clean, errors = rows["clean", "acc"], rows["corruptions_lite", "mce_unnormalized"]
     assert clean["mean"]["student"] == pytest.approx(0.835)
     assert clean["difference"]["mean"] == pytest.approx(0.035)
     assert clean["difference"]["p"] == pytest.approx(ttest_1samp(gains, 0).pvalue)

@@ -66,9 +66,9 @@ def test_mean_corruption_errors_of_a_toy_table_by_hand():
     found = summary(TOY).measures()
     assert found["clean"]["acc"]["student"] == pytest.approx(0.95)
     lite = found["corruptions_lite"]
-    assert lite["mce_raw"]["student"] == pytest.approx((0.3 + 0.55) / 2)
-    assert lite["mce_raw"]["control"] == pytest.approx((0.4 + 0.6) / 2)
-    assert lite["mce_raw"]["difference"]["value"] == pytest.approx(-0.075)
+    assert lite["mce_unnormalized"]["student"] == pytest.approx((0.3 + 0.55) / 2)
+    assert lite["mce_unnormalized"]["control"] == pytest.approx((0.4 + 0.6) / 2)
+    assert lite["mce_unnormalized"]["difference"]["value"] == pytest.approx(-0.075)
     assert lite["mce_vs_control"]["student"] == pytest.approx((0.6 / 0.8 + 1.1 / 1.2) / 2)
     assert lite["mce_vs_control"]["control"] == 1
     assert lite["relative_mce"]["student"] == pytest.approx(((0.6 - 0.1) / (0.8 - 0.2) + (1.1 - 0.1) / (1.2 - 0.2)) / 2)
@@ -114,7 +114,7 @@ def test_two_networks_that_are_the_same_differ_by_nothing():
     for one, measured in TOY:
         twins.append((one, {"control": measured["student"], "student": measured["student"]}))
     lite = summary(twins).measures()["corruptions_lite"]
-    for name in ("mce_raw", "mce_vs_control", "relative_mce", "error_noise", "worst_cell_acc"):
+    for name in ("mce_unnormalized", "mce_vs_control", "relative_mce", "error_noise", "worst_cell_acc"):
         difference = lite[name]["difference"]
         assert difference["value"] == 0
         assert difference["low"] <= 0 <= difference["high"]
@@ -124,8 +124,8 @@ def test_two_networks_that_are_the_same_differ_by_nothing():
 def test_without_a_control_nothing_is_relative_to_it():
     alone = [(one, {"student": measured["student"]}) for one, measured in TOY]
     lite = summary(alone).measures()["corruptions_lite"]
-    assert set(lite) == {"mce_raw", "error_weather", "error_noise", "worst_cell_acc"}
-    assert lite["mce_raw"] == {"student": pytest.approx(0.425)}
+    assert set(lite) == {"mce_unnormalized", "error_weather", "error_noise", "worst_cell_acc"}
+    assert lite["mce_unnormalized"] == {"student": pytest.approx(0.425)}
 
 
 def test_dose_curves_begin_at_the_clean_data_also_of_a_part_of_the_samples():

@@ -113,8 +113,8 @@ def _measured(network: Network, grid: Grid, val: Batches, bins: int) -> Measured
         squared = brier(scaled, target, grid.task)
         found = {
             "ece": equal.error(),
-            "largest_gap": equal.largest(),
-            "ace": reliability(confidence, hits, bins, adaptive=True).error(),
+            "max_calibration_error": equal.largest(),
+            "ece_adaptive": reliability(confidence, hits, bins, adaptive=True).error(),
             "nll": float(nll.mean()),
             "brier": float(squared.mean()),
         }

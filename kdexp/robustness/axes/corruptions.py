@@ -115,7 +115,7 @@ def _errors(found: Found, bootstrap: Bootstrap) -> dict[str, object]:
     right = bootstrap.accuracies([measured for _, measured in found])
     wrong = {role: 1 - own for role, own in right.items()}
     said: dict[str, object] = {
-        "mce_raw": bootstrap.entry({role: mce_unnormalized(own, names) for role, own in wrong.items()})
+        "mce_unnormalized": bootstrap.entry({role: mce_unnormalized(own, names) for role, own in wrong.items()})
     }
     if CONTROL in wrong:
         alone, clean = wrong[CONTROL], {role: 1 - own for role, own in bootstrap.clean_accuracy().items()}

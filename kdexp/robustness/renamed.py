@@ -1,0 +1,24 @@
+"""Names in files of older kdexps: of what was measured in a cell, which its file and robustness.json have alike."""
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
+
+_METRICS = {
+    "ace": "ece_adaptive",
+    "largest_gap": "max_calibration_error",
+    "mce_raw": "mce_unnormalized",
+}
+_SCALED = "_scaled"
+
+
+def metric(name: str) -> str:
+    """Today's name of what was measured; one of today stays."""
+    base = name.removesuffix(_SCALED)
+    return _METRICS.get(base, base) + name.removeprefix(base)
+
+
+def upgrade(measured: Mapping[str, T]) -> dict[str, T]:
+    """What was measured, under today's names."""
+    return {metric(name): value for name, value in measured.items()}

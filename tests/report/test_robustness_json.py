@@ -1,0 +1,66 @@
+"""Reports of older kdexps are read under today's keys."""
+
+import json
+
+import pytest
+
+from kdexp.report import robustness_json
+
+ENTRY = {"student": 0.25, "control": 0.5, "difference": {"value": -0.25, "low": None, "high": None}}
+OLD = {
+    "schema_version": 1,
+    "dataset": "digits",
+    "measures": {
+        "clean": {"acc": ENTRY},
+        "corruptions_lite": {"mce_raw": ENTRY, "error_noise": ENTRY},
+        "calibration": {"ece": ENTRY, "ace": ENTRY, "ace_scaled": ENTRY, "largest_gap": ENTRY},
+    },
+    "cells": [
+        {"axis": "clean", "name": "clean", "family": "", "dose": 0, "model": "student", "acc": 0.25},
+        {"axis": "calibration", "name": "clean", "dose": 0, "model": "student", "ace": 0.5, "largest_gap_scaled": 0.75},
+    ],
+}
+TODAY = {
+    "schema_version": 2,
+    "dataset": "digits",
+    "measures": {
+        "clean": {"acc": ENTRY},
+        "corruptions_lite": {"mce_unnormalized": ENTRY, "error_noise": ENTRY},
+        "calibration": {
+            "ece": ENTRY,
+            "ece_adaptive": ENTRY,
+            "ece_adaptive_scaled": ENTRY,
+            "max_calibration_error": ENTRY,
+        },
+    },
+    "cells": [
+        {"axis": "clean", "name": "clean", "family": "", "dose": 0, "model": "student", "acc": 0.25},
+        {
+            "axis": "calibration", "name": "clean", "dose": 0, "model": "student",
+            "ece_adaptive": 0.5, "max_calibration_error_scaled": 0.75,
+        },
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("written", [OLD, TODAY], ids=["old", "of today"])
+def test_a_report_has_the_keys_of_today(written, tmp_path):
+    (tmp_path / "robustness.json").write_text(json.dumps(written))
+    assert robustness_json.read(tmp_path) == TODAY
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"schema_version": 3}, "schema_version of .*robustness.json must be at most 2, got 3"),
+        ({}, "schema_version of .*robustness.json must be at most 2, got None"),
+        ([], "schema_version of .*robustness.json must be at most 2, got None"),
+        ({"schema_version": 1}, "robustness.json is damaged: 'measures'"),
+        (OLD | {"cells": [7]}, "robustness.json is damaged: "),
+        (OLD | {"measures": {"clean": 7}}, "robustness.json is damaged: "),
+    ],
+)
+def test_what_is_no_report_is_refused(content, message, tmp_path):
+    (tmp_path / "robustness.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=message):
+        robustness_json.read(tmp_path)
