@@ -89,7 +89,7 @@ def test_an_interrupted_one_is_resumed(command, old):
 def test_a_report_on_robustness_is_read(unpacked):
     report = json.loads((unpacked / "runs" / "distilled" / "robustness.json").read_text())
     (found,) = Comparison(find([unpacked / "runs" / "distilled"])[0]).reports.values()
-    assert found["measures"]["clean"]["acc"] == report["measures"]["clean"]["acc"]
+    assert found["metrics"]["clean"]["acc"] == report["measures"]["clean"]["acc"]
 
 
 @pytest.fixture

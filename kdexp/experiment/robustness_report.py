@@ -16,7 +16,7 @@ from kdexp.weights import state_digest
 
 
 def run_subject(experiment: Experiment, folder: Path, device: torch.device) -> Subject:
-    """The student of a finished run, whose cells are kept in its run folder.
+    """The student of a finished run, whose measured conditions are kept in its run folder.
 
     Args:
         experiment: of the run.
@@ -36,7 +36,7 @@ def run_subject(experiment: Experiment, folder: Path, device: torch.device) -> S
 
 
 def teacher_subject(experiment: Experiment, frozen: Teacher) -> Subject:
-    """The teacher, whose cells are kept in the store, for every student of it. It reads its penultimate features."""
+    """The teacher, measured once in a store for every student of it. It reads its penultimate features."""
     digest = fingerprint([state_digest(network) for network in frozen.networks])
     path = None
     if len(frozen.networks) == 1:

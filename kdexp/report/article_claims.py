@@ -208,15 +208,15 @@ def _evidence(
 
 def _better_features(evaluated: Mapping[int, Report]) -> Claim:
     first = next(iter(evaluated.values()))
-    own, names = first["dataset"], list(first["measures"].get("features", {}))
+    own, names = first["dataset"], list(first["metrics"].get("features", {}))
     other = next((name for name in names if name != own), None)
     evidence: list[Evidence] = []
     for name in [*([other] if other else []), *([own] if own in names else [])]:
         place = f"{name} (another data set)" if name == other else f"{name} (labels that did not train it)"
-        for measure, words in (("probe", "a linear classifier"), ("knn", "nearest neighbours")):
-            decides = measure == "probe" and name == (other or own)
+        for metric, words in (("probe", "a linear classifier"), ("knn", "nearest neighbours")):
+            decides = metric == "probe" and name == (other or own)
             what = f"accuracy of {words} on the frozen features, {place}"
-            evidence += _evidence(what, evaluated, _of("features", name, measure), decides=decides)
+            evidence += _evidence(what, evaluated, _of("features", name, metric), decides=decides)
     what = "similarity of the features to the teacher's (CKA)"
     evidence += _evidence(what, evaluated, _of("features", own, "cka_to_teacher"), decides=False)
     return Claim(_BETTER_FEATURES, evidence, ())
@@ -224,7 +224,7 @@ def _better_features(evaluated: Mapping[int, Report]) -> Claim:
 
 def _of(*path: str) -> Value:
     def value(report: Report, role: str) -> float | None:
-        node: object = report["measures"]
+        node: object = report["metrics"]
         for key in (*path, role):
             node = node.get(key, {}) if isinstance(node, Mapping) else {}
         return node if isinstance(node, float | int) else None
@@ -233,7 +233,7 @@ def _of(*path: str) -> Value:
 
 
 def _under_noise(report: Report, role: str) -> float | None:
-    areas = [_of("noise_dose", name, "area")(report, role) for name in report["measures"].get("noise_dose", {})]
+    areas = [_of("noise_dose", name, "area")(report, role) for name in report["metrics"].get("noise_dose", {})]
     known = [area for area in areas if area is not None]
     return statistics.fmean(known) if known else None
 
@@ -255,7 +255,7 @@ def _corrupted(report: Report, role: str) -> float | None:
 
 def _less_noise(noisy: tuple[ConditionLine, ConditionLine] | None, evaluated: Mapping[int, Report]) -> Claim:
     evidence: list[Evidence] = []
-    noises = sorted({name for one in evaluated.values() for name in one["measures"].get("noise_dose", {})})
+    noises = sorted({name for one in evaluated.values() for name in one["metrics"].get("noise_dose", {})})
     kinds = ", ".join(name.replace("_", " ") for name in noises)
     evidence += _evidence(f"accuracy lost to noise in the inputs ({kinds})", evaluated, _lost(_under_noise), sign=-1)
     evidence += _evidence("accuracy under that noise", evaluated, _under_noise, decides=False)
@@ -319,7 +319,7 @@ def significance(gain: Paired) -> str:
 METHOD = (
     "All numbers are in percent or percentage points, of the test data, means over seeds; brackets are 95 % t "
     "intervals over seeds. Better and worse mean p < 0.05 in the paired t test over the same seeds, which takes at "
-    f"least {FEWEST_SEEDS}; the p values are not corrected for the number of measures."
+    f"least {FEWEST_SEEDS}; the p values are not corrected for the number of metrics."
 )
 
 

@@ -15,13 +15,13 @@ SCHEMA_VERSION = 2
 
 
 def write(report: Record, folder: Path) -> dict[str, object]:
-    """A run's robustness.json, and the cells as robustness.csv, each of them whole or not at all.
+    """A run's robustness.json, and the conditions as robustness.csv, each of them whole or not at all.
 
     Returns:
         The content of robustness.json.
     """
     content = _write(report, folder)
-    write_rows(folder / "robustness.csv", report["cells"])
+    write_rows(folder / "robustness.csv", report["conditions"])
     return content
 
 
@@ -58,12 +58,18 @@ def read(folder: Path) -> Record:
 
 def _upgrade(report: Record) -> dict[str, Any]:
     """A report of schema 1 under the keys of today."""
-    return {
-        **report,
+    same = {key: value for key, value in report.items() if key not in ("measures", "cells")}
+    return same | {
         "schema_version": SCHEMA_VERSION,
-        "measures": {axis: _metrics(found) for axis, found in report["measures"].items()},
-        "cells": [renamed.upgrade(row) for row in report["cells"]],
+        "models": {role: _model(found) for role, found in report["models"].items()},
+        "metrics": {axis: _metrics(found) for axis, found in report["measures"].items()},
+        "conditions": [renamed.upgrade(row) for row in report["cells"]],
     }
+
+
+def _model(found: Record) -> dict[str, Any]:
+    """A network of a report: its digest, and where what was measured of it is kept."""
+    return {"conditions" if name == "cells" else name: value for name, value in found.items()}
 
 
 def _metrics(found: Record) -> dict[str, Any]:

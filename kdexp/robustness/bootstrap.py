@@ -1,6 +1,6 @@
 """The paired bootstrap over test samples, and the entries of a report that have its confidence intervals.
 
-Every network, in every cell, is resampled alike, so that two networks that are the same differ by nothing.
+Every network, in every condition, is resampled alike, so that two networks that are the same differ by nothing.
 """
 
 import math
@@ -52,17 +52,17 @@ class Bootstrap:
         """See `resampled_auroc`."""
         return resampled_auroc(own.numpy(), other.numpy(), **self._resample)
 
-    def accuracy(self, cells: Sequence[Mapping[str, Measured]], role: str) -> Resampled:
-        """Accuracy of a network in several cells of the same samples, (1 + resamples, cells)."""
-        return self.means(np.stack([one[role].samples["right"].numpy() for one in cells], 1))
+    def accuracy(self, conditions: Sequence[Mapping[str, Measured]], role: str) -> Resampled:
+        """Accuracy of a network in several conditions of the same samples, (1 + resamples, conditions)."""
+        return self.means(np.stack([one[role].samples["right"].numpy() for one in conditions], 1))
 
-    def accuracies(self, cells: Sequence[Mapping[str, Measured]]) -> dict[str, Resampled]:
+    def accuracies(self, conditions: Sequence[Mapping[str, Measured]]) -> dict[str, Resampled]:
         """The same by role."""
-        return {role: self.accuracy(cells, role) for role in self.roles}
+        return {role: self.accuracy(conditions, role) for role in self.roles}
 
-    def accuracy_in(self, cell: Mapping[str, Measured]) -> dict[str, Resampled]:
-        """Accuracy in one cell by role, (1 + resamples,)."""
-        return {role: self.accuracy([cell], role)[:, 0] for role in self.roles}
+    def accuracy_in(self, condition: Mapping[str, Measured]) -> dict[str, Resampled]:
+        """Accuracy in one condition by role, (1 + resamples,)."""
+        return {role: self.accuracy([condition], role)[:, 0] for role in self.roles}
 
     def clean_accuracy(self) -> dict[str, Resampled]:
         """Accuracy on the clean test set by role, (1 + resamples,)."""
@@ -77,7 +77,7 @@ class Bootstrap:
         }
 
     def entry(self, values: Mapping[str, Resampled]) -> dict[str, object]:
-        """A measure by role, and where both are there the difference of student and control with its interval."""
+        """A metric by role, and where both are there the difference of student and control with its interval."""
         entry: dict[str, object] = {role: number(value[0]) for role, value in values.items()}
         if STUDENT in values and CONTROL in values:
             entry["difference"] = self.difference(values[STUDENT] - values[CONTROL])

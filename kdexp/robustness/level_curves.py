@@ -65,9 +65,9 @@ def _means(levels: Sequence[float], right: dict[str, Resampled]) -> dict[str, Re
 def _curves(found: Found, bootstrap: Bootstrap) -> dict[str, tuple[list[float], dict[str, Resampled]]]:
     """Kind -> its levels, 0 first, and accuracy at each of them by role, (1 + resamples, levels)."""
     curves = {}
-    for name in dict.fromkeys(cell.name for cell, _ in found):
-        curve = [(cell, measured) for cell, measured in found if cell.name == name]
-        levels = [0.0, *(cell.level for cell, _ in curve)]
+    for name in dict.fromkeys(condition.name for condition, _ in found):
+        curve = [(condition, measured) for condition, measured in found if condition.name == name]
+        levels = [0.0, *(condition.level for condition, _ in curve)]
         # Attacks may have been tried on some samples only.
         clean = bootstrap.clean_at(curve[0][0].positions)
         curves[name] = levels, bootstrap.accuracies([clean, *(measured for _, measured in curve)])

@@ -1,4 +1,4 @@
-"""Names in files of older kdexps: of what was measured in a cell, which its file and robustness.json have alike."""
+"""Names in files of older kdexps of what was measured under a condition: its own file and robustness.json."""
 
 from collections.abc import Mapping
 from typing import TypeVar
@@ -9,6 +9,10 @@ _METRICS = {
     "ace": "ece_adaptive",
     "largest_gap": "max_calibration_error",
     "mce_raw": "mce_unnormalized",
+    "worst_cell_acc": "worst_condition_acc",
+    "teacher_at": "worst_condition_teacher",
+    "control_at": "worst_condition_control",
+    "student_at": "worst_condition_student",
 }
 _SCALED = "_scaled"
 

@@ -315,7 +315,7 @@ def measured_cells() -> dict[str, str]:
         experiment = Experiment(config)
         experiment.data.__dict__["content"] = CONTENT
         evaluator = RobustnessEvaluator(experiment, torch.device("cpu"))
-        keys = {f"{cell.axis} {cell.name} {cell.level:g}": evaluator.key(cell, "s", "t") for cell in evaluator.cells}
+        keys = {f"{one.axis} {one.name} {one.level:g}": evaluator.key(one, "s", "t") for one in evaluator.conditions}
         found |= {f"{kind}: {name}": keys[name] for name in CHOSEN[kind]}
         found[f"{kind}: all {len(keys)}"] = fingerprint(keys)
     return found

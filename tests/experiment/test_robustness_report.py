@@ -31,7 +31,7 @@ from kdexp.report.png_figures import run as png_figures
 from kdexp.report.robustness_terminal import show
 from kdexp.report.robustness_text import words
 from kdexp.report.runs import find
-from kdexp.robustness.grid import Cell, Networks
+from kdexp.robustness.grid import Condition, Networks
 from kdexp.robustness.probes import cka
 from kdexp.weights import load_weights
 
@@ -70,7 +70,7 @@ def test_a_quick_look_leaves_a_report_its_cells_and_its_figures(sweep, quick):
     assert {**written, "seconds": 0} == {**quick, "seconds": 0}  # another test may have asked again
     assert list(quick["models"]) == ["teacher", "control", "student"]
     assert quick["samples"] == 60
-    assert set(quick["measures"]) == {"clean", "corruptions_lite", "noise_dose", "attacks", "calibration", "features"}
+    assert set(quick["metrics"]) == {"clean", "corruptions_lite", "noise_dose", "attacks", "calibration", "features"}
     with (folder / "robustness.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["model"] for row in rows[:3]] == ["teacher", "control", "student"]
@@ -89,27 +89,27 @@ def test_a_quick_look_leaves_a_report_its_cells_and_its_figures(sweep, quick):
 def test_the_clean_cell_of_all_samples_is_what_results_json_has(sweep, store):
     report = examine(store, "robustness=calibration", run=sweep / "1")[sweep / "1"]
     saved = results.read(sweep / "1", "run")
-    clean = {row["model"]: row for row in report["cells"] if row["axis"] == "clean"}
+    clean = {row["model"]: row for row in report["conditions"] if row["axis"] == "clean"}
     for name, value in saved["metrics"]["test"]["best"].items():
         assert clean["student"][name] == pytest.approx(value, abs=1e-5), name
     assert clean["teacher"]["acc"] == pytest.approx(saved["teacher"]["test"]["acc"])
     control = results.read(sweep / "0", "control")["metrics"]["test"]["best"]
     assert clean["control"]["acc"] == pytest.approx(control["acc"])
-    assert report["measures"]["calibration"]["ece"]["student"] == pytest.approx(clean["student"]["ece"], abs=1e-6)
+    assert report["metrics"]["calibration"]["ece"]["student"] == pytest.approx(clean["student"]["ece"], abs=1e-6)
 
 
 def test_what_was_measured_is_not_measured_again(sweep, quick, store, monkeypatch):
     def keep(file, measured):
         raise AssertionError("measured again")
 
-    monkeypatch.setattr(robustness_evaluator, "keep_cell", keep)
+    monkeypatch.setattr(robustness_evaluator, "keep_condition", keep)
     again = examine(store, "robustness=quick", *SMALL, run=sweep / "1")[sweep / "1"]
     assert {**again, "seconds": 0} == {**quick, "seconds": 0}
 
 
 def test_a_cut_off_evaluator_goes_on_where_it_was_and_a_damaged_cell_is_measured_anew(copied, store, monkeypatch):
     done = []
-    keep = robustness_evaluator.keep_cell
+    keep = robustness_evaluator.keep_condition
 
     def interrupted(file, measured):
         if len(done) == 4:
@@ -118,7 +118,7 @@ def test_a_cut_off_evaluator_goes_on_where_it_was_and_a_damaged_cell_is_measured
         keep(file, measured)
 
     settings = ("robustness=noise_dose", *SMALL, "robustness.seed=5")
-    monkeypatch.setattr(robustness_evaluator, "keep_cell", interrupted)
+    monkeypatch.setattr(robustness_evaluator, "keep_condition", interrupted)
     with pytest.raises(KeyboardInterrupt):
         examine(store, *settings, run=copied / "1")
     done[0].write_bytes(done[0].read_bytes()[:50])
@@ -128,24 +128,24 @@ def test_a_cut_off_evaluator_goes_on_where_it_was_and_a_damaged_cell_is_measured
         kept.append(file)
         keep(file, measured)
 
-    monkeypatch.setattr(robustness_evaluator, "keep_cell", keeping)
+    monkeypatch.setattr(robustness_evaluator, "keep_condition", keeping)
     report = examine(store, *settings, run=copied / "1")[copied / "1"]
     assert done[0] in kept
     assert not set(done[1:]) & set(kept)
     assert len(kept) + 3 == 3 * (1 + 3 * 5)
-    assert len(report["cells"]) == 3 * (1 + 3 * 5)
+    assert len(report["conditions"]) == 3 * (1 + 3 * 5)
 
 
 def test_every_distilled_run_of_a_sweep_is_examined_beside_its_control(sweep, quick, store):
     found = examine(store, "robustness=quick", *SMALL, sweep_dir=sweep)
     assert list(found) == [sweep / "1", sweep]
-    assert found[sweep / "1"]["measures"] == quick["measures"]
+    assert found[sweep / "1"]["metrics"] == quick["metrics"]
     written = json.loads((sweep / "robustness.json").read_text())
     assert written["settings"] == json.loads(json.dumps(found[sweep]["settings"]))
     (setting,) = written["settings"]
     assert setting["seeds"] == [0]
-    rows = {(row["axis"], row["measure"]): row for row in setting["measures"]}
-    raw = quick["measures"]["corruptions_lite"]["mce_unnormalized"]
+    rows = {(row["axis"], row["metric"]): row for row in setting["metrics"]}
+    raw = quick["metrics"]["corruptions_lite"]["mce_unnormalized"]
     assert rows["corruptions_lite", "mce_unnormalized"]["mean"] == {
         role: raw[role] for role in ("teacher", "control", "student")
     }
@@ -186,13 +186,13 @@ def test_features_are_probed_from_val_to_test_and_held_against_the_teachers(swee
         hook.remove()
         return torch.cat(inputs).numpy(), torch.cat(labels).numpy()
 
-    measures = report["measures"]["features"]["synthetic"]
+    metrics = report["metrics"]["features"]["synthetic"]
     for role, network in (("student", learner), ("teacher", teacher)):
         probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)).fit(*seen(network, "val"))
-        assert measures["probe"][role] == pytest.approx(probe.score(*seen(network, "test")), abs=0.01)
+        assert metrics["probe"][role] == pytest.approx(probe.score(*seen(network, "test")), abs=0.01)
     alike = cka(seen(learner, "test")[0], seen(teacher, "test")[0])
     assert alike < 0.99
-    assert measures["cka_to_teacher"]["student"] == pytest.approx(alike, abs=1e-3)
+    assert metrics["cka_to_teacher"]["student"] == pytest.approx(alike, abs=1e-3)
 
 
 def test_a_control_alone_is_examined_as_a_control(sweep, store):
@@ -234,7 +234,7 @@ def test_tables_and_all_tasks_have_a_quick_look_too_at_the_end_of_a_training(tmp
     result = run(compose([*SMOKE, *table, *quick], output_dir=tmp_path / "b", store_dir=store))
     report = json.loads((tmp_path / "b" / "robustness.json").read_text())
     assert list(report["models"]) == ["teacher", "control", "student"]
-    assert {row["name"] for row in report["cells"] if row["axis"] == "corruptions_lite"} == {
+    assert {row["name"] for row in report["conditions"] if row["axis"] == "corruptions_lite"} == {
         "feature_noise", "missing_values", "feature_shift",
     }  # fmt: skip
     assert result["cost"]["seconds"]["robustness"] > 0
@@ -364,15 +364,15 @@ def test_attacks_and_all_else_are_tried_on_samples_of_every_class_and_the_report
 def test_a_curve_of_attacks_begins_with_the_clean_accuracy_of_the_attacked_samples(folder_run, store):
     config = OmegaConf.create(results.read(folder_run, "run")["config"])
     evaluator = RobustnessEvaluator(Experiment(config), torch.device("cpu"))
-    clean = evaluator.cells[0]
-    (attack,) = {tuple(cell.positions.tolist()) for cell in evaluator.cells[1:]}
+    clean = evaluator.conditions[0]
+    (attack,) = {tuple(cell.positions.tolist()) for cell in evaluator.conditions[1:]}
     subject = {"control": run_subject(Experiment(config), folder_run, torch.device("cpu"))}
     right = evaluator.measured(clean, subject)["control"].samples["right"][list(attack)]
-    under = [evaluator.measured(cell, subject)["control"] for cell in evaluator.cells[1:] if cell.name == "fgsm"]
-    eps = [0, *(cell.level for cell in evaluator.cells if cell.name == "fgsm")]
+    under = [evaluator.measured(cell, subject)["control"] for cell in evaluator.conditions[1:] if cell.name == "fgsm"]
+    eps = [0, *(cell.level for cell in evaluator.conditions if cell.name == "fgsm")]
     wanted = np.trapezoid([float(right.mean()), *(float(one.samples["right"].mean()) for one in under)], eps) / eps[-1]
     report = json.loads((folder_run / "robustness.json").read_text())
-    assert report["measures"]["attacks"]["fgsm"]["area"]["control"] == pytest.approx(wanted)
+    assert report["metrics"]["attacks"]["fgsm"]["area"]["control"] == pytest.approx(wanted)
 
 
 def test_the_names_of_the_folders_are_the_classes_of_the_run_and_leave_its_identity_alone(folder_run):
@@ -395,7 +395,7 @@ def test_the_names_of_the_folders_are_the_classes_of_the_run_and_leave_its_ident
 def cells(*overrides):
     config = compose([*SMOKE, "dataset=digits", "robustness=quick", *overrides], output_dir="", data_dir="/nowhere")
     evaluator = RobustnessEvaluator(Experiment(config), torch.device("cpu"))
-    return {cell.axis: evaluator.key(cell, "student", "teacher") for cell in evaluator.cells}
+    return {cell.axis: evaluator.key(cell, "student", "teacher") for cell in evaluator.conditions}
 
 
 WHOLE = ("robustness.samples=null", "robustness.attacks.samples=null", "robustness.ood.dataset=synthetic",
@@ -432,15 +432,15 @@ def test_an_attack_that_was_measured_on_fewer_samples_is_not_taken_for_one_on_al
     settings = ("robustness=attacks", "robustness.resamples=100", "robustness.attacks.checks=false",
                 "~robustness.attacks.kinds.pgd_l2", "~robustness.attacks.kinds.pgd_linf")  # fmt: skip
     with monkeypatch.context() as before:
-        before.setattr(Cell, "on", lambda cell, *parts: cell)  # the keys were the same for any number
+        before.setattr(Condition, "on", lambda cell, *parts: cell)  # the keys were the same for any number
         examine(store, *settings, "robustness.attacks.samples=30", run=copied / "0")
     (report,) = examine(store, *settings, "robustness.attacks.samples=null", run=copied / "0").values()
     assert report["sample_counts"]["attacks"]["samples"] == report["samples"] == 256
     # Shares of 256 samples, and not of 30.
-    clean, *_ = (row["acc"] for row in report["cells"] if row["axis"] == "clean")
-    first, *_ = (row["acc"] for row in report["cells"] if row["axis"] == "attacks")
+    clean, *_ = (row["acc"] for row in report["conditions"] if row["axis"] == "clean")
+    first, *_ = (row["acc"] for row in report["conditions"] if row["axis"] == "attacks")
     assert all(value * 256 == pytest.approx(round(value * 256), abs=1e-3) for value in (clean, first))
-    assert any(row["acc"] * 30 != pytest.approx(round(row["acc"] * 30), abs=1e-3) for row in report["cells"])
+    assert any(row["acc"] * 30 != pytest.approx(round(row["acc"] * 30), abs=1e-3) for row in report["conditions"])
 
 
 def test_a_wrong_setting_is_heard_before_anything_is_trained(tmp_path, store):
@@ -456,7 +456,7 @@ def test_images_of_another_shape_and_colour_are_brought_to_ones_own(store, sweep
     config = compose([*SMOKE, *colour, "robustness=ood", "robustness.ood.dataset=synthetic", *SMALL],
                      output_dir=tmp_path, store_dir=store)  # fmt: skip
     evaluator = RobustnessEvaluator(Experiment(config), torch.device("cpu"))
-    own, other = evaluator.cells[0], evaluator.cells[1]
+    own, other = evaluator.conditions[0], evaluator.conditions[1]
     seen = []
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(432, 10))
 

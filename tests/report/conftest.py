@@ -167,7 +167,7 @@ def _write_report(folder, *, control=0.8, student=0.85, teacher=0.95, noisy=0.5,
 
     probe = probe or dict.fromkeys(clean, 0.7)
     error = {role: 1 - value for role, value in left.items()}
-    cells = [
+    conditions = [
         {"axis": axis, "name": name, "family": "noise", "dose": dose, "model": role, "acc": values[role]}
         for axis, name, dose, values in (
             ("clean", "clean", 0, clean),
@@ -182,14 +182,14 @@ def _write_report(folder, *, control=0.8, student=0.85, teacher=0.95, noisy=0.5,
     ]
     bins = {"count": [1.0, 2.0], "confidence": [0.3, None], "accuracy": [0.25, None]}
     report = {
-        "schema_version": 1,
+        "schema_version": 2,
         "dataset": "digits",
         "samples": 100,
         "models": {role: {} for role in clean},
         "settings": {"confidence": 0.95},
         "notes": ["shift left out"],
-        "cells": cells,
-        "measures": {
+        "conditions": conditions,
+        "metrics": {
             "clean": {"acc": entry(clean)},
             "corruptions_lite": {"mce_unnormalized": entry(error)},
             "noise_dose": {"gaussian_noise": {"area": entry(left)}},

@@ -26,7 +26,7 @@ def report(gain, halving=None):
         "settings": {"confidence": 0.9},
         "notes": ["shift left out"],
         "accuracy_under": {"clean": entry(0.9, 0.8, 0.8 + gain), "noise_dose": entry(0.5, 0.4, 0.4)},
-        "measures": {
+        "metrics": {
             "clean": {"acc": entry(0.9, 0.8, 0.8 + gain)},
             "corruptions_lite": {"mce_unnormalized": entry(0.2, 0.4, 0.4 - gain)},
             "noise_dose": {"fog": {"area": entry(0.5, 0.4, 0.4), "halving_dose": {"teacher": 1.0, "student": halving}}},
@@ -129,7 +129,7 @@ def test_seeds_are_paired_and_less_error_is_better(tmp_path, capsys):
     together = json.loads(json.dumps(over_seeds([RunGroup("kd", {}, runs)], reports)))
     (setting,) = together["settings"]
     assert setting["seeds"] == list(range(6))
-    rows = {(row["axis"], row["measure"]): row for row in setting["measures"]}
+    rows = {(row["axis"], row["metric"]): row for row in setting["metrics"]}
     clean, errors = rows["clean", "acc"], rows["corruptions_lite", "mce_unnormalized"]
     assert clean["mean"]["student"] == pytest.approx(0.835)
     assert clean["difference"]["mean"] == pytest.approx(0.035)
@@ -150,7 +150,7 @@ def test_seeds_are_paired_and_less_error_is_better(tmp_path, capsys):
 
 def test_what_an_earlier_kdexp_found_is_shown_as_it_stands(tmp_path, capsys):
     gain = {"differences": [0.01, 0.02], "mean": 0.015, "std": 0.007, "interval": [0.01, 0.02], "p": None}
-    row = {"axis": "clean", "measure": "acc", "mean": {"student": 0.9, "control": 0.885}}
+    row = {"axis": "clean", "metric": "acc", "mean": {"student": 0.9, "control": 0.885}}
     old = row | {"difference": gain | {"verdict": "not enough seeds to tell"}}
-    show_sweep({"settings": [{"label": "kd", "seeds": [0, 1], "measures": [old]}]}, tmp_path)
+    show_sweep({"settings": [{"label": "kd", "seeds": [0, 1], "metrics": [old]}]}, tmp_path)
     assert "+1.50 [+1.00, +2.00]  not enough seeds to tell" in re.sub("  +", "  ", capsys.readouterr().out)

@@ -7,12 +7,14 @@ import pytest
 from kdexp.report import robustness_json
 
 ENTRY = {"student": 0.25, "control": 0.5, "difference": {"value": -0.25, "low": None, "high": None}}
+WORST = {"student": 0.25, "difference": ENTRY["difference"], "student_at": "fog 3", "control_at": "fog 5"}
 OLD = {
     "schema_version": 1,
     "dataset": "digits",
+    "models": {"student": {"digest": "d", "cells": "run/robustness"}},
     "measures": {
         "clean": {"acc": ENTRY},
-        "corruptions_lite": {"mce_raw": ENTRY, "error_noise": ENTRY},
+        "corruptions_lite": {"mce_raw": ENTRY, "error_noise": ENTRY, "worst_cell_acc": WORST},
         "calibration": {"ece": ENTRY, "ace": ENTRY, "ace_scaled": ENTRY, "largest_gap": ENTRY},
     },
     "cells": [
@@ -23,9 +25,19 @@ OLD = {
 TODAY = {
     "schema_version": 2,
     "dataset": "digits",
-    "measures": {
+    "models": {"student": {"digest": "d", "conditions": "run/robustness"}},
+    "metrics": {
         "clean": {"acc": ENTRY},
-        "corruptions_lite": {"mce_unnormalized": ENTRY, "error_noise": ENTRY},
+        "corruptions_lite": {
+            "mce_unnormalized": ENTRY,
+            "error_noise": ENTRY,
+            "worst_condition_acc": {
+                "student": 0.25,
+                "difference": ENTRY["difference"],
+                "worst_condition_student": "fog 3",
+                "worst_condition_control": "fog 5",
+            },
+        },
         "calibration": {
             "ece": ENTRY,
             "ece_adaptive": ENTRY,
@@ -33,7 +45,7 @@ TODAY = {
             "max_calibration_error": ENTRY,
         },
     },
-    "cells": [
+    "conditions": [
         {"axis": "clean", "name": "clean", "family": "", "dose": 0, "model": "student", "acc": 0.25},
         {
             "axis": "calibration", "name": "clean", "dose": 0, "model": "student",
@@ -55,7 +67,7 @@ def test_a_report_has_the_keys_of_today(written, tmp_path):
         ({"schema_version": 3}, "schema_version of .*robustness.json must be at most 2, got 3"),
         ({}, "schema_version of .*robustness.json must be at most 2, got None"),
         ([], "schema_version of .*robustness.json must be at most 2, got None"),
-        ({"schema_version": 1}, "robustness.json is damaged: 'measures'"),
+        ({"schema_version": 1}, "robustness.json is damaged: 'models'"),
         (OLD | {"cells": [7]}, "robustness.json is damaged: "),
         (OLD | {"measures": {"clean": 7}}, "robustness.json is damaged: "),
     ],

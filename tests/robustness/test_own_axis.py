@@ -30,7 +30,7 @@ class Darker(Axis):
     def check(self):
         require(all(0 < level < 1 for level in self.levels), f"{self.setting}.levels", "must be in (0, 1)", self.levels)
 
-    def cells(self, grid, bed):
+    def conditions(self, grid, bed):
         bed.notes.append(f"{self.name}: {bed.own.name}")
         return [
             grid.perturbed("darker", "shade", level, "", lambda batch, level=level: batch.inputs * (1 - level))
@@ -111,11 +111,11 @@ def test_an_axis_of_ones_own_is_one_file_and_one_yaml_outside_of_kdexp(own, comm
     assert "robustness.darker.levels must be in (0, 1), got [2]" in wrong.stderr
     command(*train, **trusted)
     report = json.loads((own / "run" / "robustness.json").read_text())
-    assert list(dict.fromkeys(row["axis"] for row in report["cells"])) == ["clean", "darker", "noise_dose"]
+    assert list(dict.fromkeys(row["axis"] for row in report["conditions"])) == ["clean", "darker", "noise_dose"]
     assert report["shades"] == [0.2, 0.999]
     assert report["notes"][0] == "darker: synthetic"
     assert report["settings"]["darker"]["_target_"] == "my_axes.Darker"
-    assert report["accuracy_under"]["darker"]["control"] == report["measures"]["darker"]["worst_acc"]["control"] < 0.5
+    assert report["accuracy_under"]["darker"]["control"] == report["metrics"]["darker"]["worst_acc"]["control"] < 0.5
     shutil.rmtree(own / "run" / "robustness")
     evaluated = command(
         "kdexp-eval", f"--config-dir={own / 'conf'}", f"run={own / 'run'}", "robustness=darker", *small, **trusted

@@ -518,5 +518,5 @@ def test_the_controls_of_soft_labels_train_and_are_calibrated(tmp_path, store):
                 "teacher.recipe.max_epochs=1", "distillation=matched_smoothing"]  # fmt: skip
     found = run_experiment(compose(settings, output_dir=tmp_path, store_dir=store))
     assert (found["choices"]["loss"], found["alpha"]) == ("matched_smoothing", 0.1)
-    measures = json.loads((tmp_path / "robustness.json").read_text())["measures"]
-    assert {"ece", "ece_scaled", "nll_scaled"} <= set(measures["calibration"])
+    metrics = json.loads((tmp_path / "robustness.json").read_text())["metrics"]
+    assert {"ece", "ece_scaled", "nll_scaled"} <= set(metrics["calibration"])

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from kdexp.contracts import Batch
     from kdexp.robustness.attacks import Attack, Network
     from kdexp.robustness.bootstrap import Bootstrap, Resampled
-    from kdexp.robustness.grid import Cell, Found, Grid, Measured, Networks
+    from kdexp.robustness.grid import Condition, Found, Grid, Measured, Networks
 
 MORE_STEPS, UNBOUNDED = "attack_more_steps", "attack_unbounded"
-"""`Cell.axis` of the attacks that are there for the checks alone."""
+"""`Condition.axis` of the attacks that are there for the checks alone."""
 
 
 class Kind(TypedDict):
@@ -73,19 +73,19 @@ class Attacks(Axis):
         for name, kind in self.kinds.items():
             _check_kind(f"{self.setting}.kinds.{name}", kind)
 
-    def cells(self, grid: Grid, bed: TestBed) -> list[Cell]:
-        """A cell for each attack and eps, those of the checks behind them."""
+    def conditions(self, grid: Grid, bed: TestBed) -> list[Condition]:
+        """A condition for each attack and eps, those of the checks behind them."""
         part = bed.own.test_part(self.name, self.samples)
         grid = replace(grid, batches=part.batches, samples=len(part.positions))
-        cells = [cell for name, kind in self.kinds.items() for cell in self._of_kind(name, kind, grid)]
+        conditions = [condition for name, kind in self.kinds.items() for condition in self._of_kind(name, kind, grid)]
         if self.autoattack:
             if grid.is_image and grid.task == "multiclass":
-                cells.append(_autoattack(grid, self.name, **self.autoattack))
+                conditions.append(_autoattack(grid, self.name, **self.autoattack))
             else:
                 bed.notes.append("autoattack is left out: it is for images of several classes")
-        return [replace(cell.on(part), positions=part.positions) for cell in cells]
+        return [replace(condition.on(part), positions=part.positions) for condition in conditions]
 
-    def _of_kind(self, name: str, kind: Kind, grid: Grid) -> Iterator[Cell]:
+    def _of_kind(self, name: str, kind: Kind, grid: Grid) -> Iterator[Condition]:
         curve = [self._attack(name, kind, eps, grid) for eps in kind["eps"]]
         for attack in curve:
             yield attacked(grid, self.name, name, attack)
@@ -122,7 +122,7 @@ class Attacks(Axis):
         return {self.name: mean_over_kinds(self._of_report(found), bootstrap)}
 
     def _of_report(self, found: Found) -> Found:
-        return [(cell, measured) for cell, measured in found if cell.axis == self.name]
+        return [(condition, measured) for condition, measured in found if condition.axis == self.name]
 
     def extra(self, found: Found) -> dict[str, object]:
         """What must hold of attacks that work: each has ``model``, ``check``, ``holds`` and ``detail``.
@@ -131,8 +131,10 @@ class Attacks(Axis):
         2018, arXiv 1802.00420, section 3.1).
         """
         accuracy = {
-            (cell.axis, cell.name, cell.level): {role: one.values["acc"] for role, one in measured.items()}
-            for cell, measured in found
+            (condition.axis, condition.name, condition.level): {
+                role: one.values["acc"] for role, one in measured.items()
+            }
+            for condition, measured in found
         }
         checks = []
         for role in found[0][1]:
@@ -159,7 +161,7 @@ class Attacks(Axis):
 
 
 _Key = tuple[str, str, float]
-"""`Cell.axis`, name and eps of an attack."""
+"""`Condition.axis`, name and eps of an attack."""
 
 
 def _check_kind(setting: str, kind: Kind) -> None:
@@ -173,22 +175,24 @@ def _check_kind(setting: str, kind: Kind) -> None:
     require(isinstance(start, bool), f"{setting}.random_start", "must be true or false", start)
 
 
-def attacked(grid: Grid, axis: str, name: str, attack: Attack) -> Cell:
+def attacked(grid: Grid, axis: str, name: str, attack: Attack) -> Condition:
     """The test data under an attack, on each network for itself."""
     from kdexp.robustness.attacks import untargeted_loss
-    from kdexp.robustness.grid import Cell
+    from kdexp.robustness.grid import Condition
 
     def perturb(batch: Batch, network: Network) -> Tensor:
         objective = untargeted_loss(network, batch.target, grid.task)
         return attack(objective, batch.inputs, batch.index, seed=grid.seed)
 
-    return Cell(axis, name, attack.eps, partial(grid.measure, white_box=perturb), asdict(attack), attack.norm)
+    return Condition(axis, name, attack.eps, partial(grid.measure, white_box=perturb), asdict(attack), attack.norm)
 
 
-def _autoattack(grid: Grid, axis: str, norm: Literal["linf", "l2"], eps: float, attacks: Sequence[str] | None) -> Cell:
+def _autoattack(
+    grid: Grid, axis: str, norm: Literal["linf", "l2"], eps: float, attacks: Sequence[str] | None
+) -> Condition:
     """The test data under AutoAttack, on each network for itself; what its code doubts is noted."""
     from kdexp.robustness.attacks import autoattack
-    from kdexp.robustness.grid import Cell
+    from kdexp.robustness.grid import Condition
 
     def measure(networks: Networks) -> dict[str, Measured]:
         doubts: dict[Network, list[str]] = {network: [] for network in networks.all.values()}
@@ -204,4 +208,4 @@ def _autoattack(grid: Grid, axis: str, norm: Literal["linf", "l2"], eps: float, 
         return {name: replace(one, notes=doubts[networks.all[name]]) for name, one in found.items()}
 
     settings = {"norm": norm, "attacks": "standard" if attacks is None else list(attacks)}
-    return Cell(axis, f"autoattack_{norm}", eps, measure, settings, norm)
+    return Condition(axis, f"autoattack_{norm}", eps, measure, settings, norm)

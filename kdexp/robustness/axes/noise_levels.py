@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from kdexp.contracts import Batch
     from kdexp.robustness.bootstrap import Bootstrap, Resampled
     from kdexp.robustness.corruption import DoseCurve
-    from kdexp.robustness.grid import Cell, Found, Grid
+    from kdexp.robustness.grid import Condition, Found, Grid
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class NoiseLevels(Axis):
         for name, kind in self.kinds.items():
             require_numbers(f"{self.setting}.kinds.{name}.doses", kind.get("doses"))
 
-    def cells(self, grid: Grid, bed: TestBed) -> list[Cell]:
-        """A cell for each noise and level."""
+    def conditions(self, grid: Grid, bed: TestBed) -> list[Condition]:
+        """A condition for each noise and level."""
         kinds = applicable(self, self.kinds, grid.shape, bed.notes)
         return [noisy(grid, self.name, name, curve, level) for name, curve in kinds.items() for level in curve.doses]
 
@@ -53,7 +53,7 @@ class NoiseLevels(Axis):
         return {self.name: mean_over_kinds(found, bootstrap)}
 
 
-def noisy(grid: Grid, axis: str, name: str, curve: DoseCurve, level: float) -> Cell:
+def noisy(grid: Grid, axis: str, name: str, curve: DoseCurve, level: float) -> Condition:
     """The test data with one level of a noise."""
     parameters = {curve.parameter: level}
 
