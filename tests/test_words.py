@@ -33,6 +33,7 @@ WORDS = {
 # Old key of files or of the command line -> today's.
 KEYS = {
     r"\bace\b|\blargest_gap|mce_raw": "ece_adaptive, max_calibration_error, mce_unnormalized",
+    r"acc_minus_control": "acc_gain",
     r"worst_cell|\"cells\"|robustness/(cells|measures)": "worst_condition, conditions, metrics",
 }
 # Where older files are read, and what was renamed is told.

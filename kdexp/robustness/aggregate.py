@@ -25,7 +25,7 @@ class Summary:
     def rows(self) -> list[dict[str, object]]:
         """A row for each condition and network: axis, name, family, dose, model, and every value that is defined.
 
-        The student's rows also have ``acc_minus_control`` with the ends of its interval, ``.._low`` and ``.._high``.
+        The student's rows also have ``acc_gain`` with the ends of its interval, ``.._low`` and ``.._high``.
         """
         gains = self._gains()
         rows = []
@@ -35,8 +35,8 @@ class Summary:
                 rows.append(place_of | {"dose": condition.level, "model": role} | dict(measured[role].values))
             if place in gains:
                 gain = gains[place]
-                rows[-1] |= {"acc_minus_control": gain["value"]}
-                rows[-1] |= {f"acc_minus_control_{end}": gain[end] for end in ("low", "high")}
+                rows[-1] |= {"acc_gain": gain["value"]}
+                rows[-1] |= {f"acc_gain_{end}": gain[end] for end in ("low", "high")}
         return rows
 
     def _gains(self) -> dict[int, dict[str, object]]:

@@ -13,6 +13,9 @@ _METRICS = {
     "teacher_at": "worst_condition_teacher",
     "control_at": "worst_condition_control",
     "student_at": "worst_condition_student",
+    "acc_minus_control": "acc_gain",
+    "acc_minus_control_low": "acc_gain_low",
+    "acc_minus_control_high": "acc_gain_high",
 }
 _SCALED = "_scaled"
 

@@ -18,10 +18,13 @@ OLD = {
         "calibration": {"ece": ENTRY, "ace": ENTRY, "ace_scaled": ENTRY, "largest_gap": ENTRY},
     },
     "cells": [
-        {"axis": "clean", "name": "clean", "family": "", "dose": 0, "model": "student", "acc": 0.25},
+        {
+            "axis": "clean", "name": "clean", "family": "", "dose": 0, "model": "student", "acc": 0.25,
+            "acc_minus_control": -0.25, "acc_minus_control_low": -0.5, "acc_minus_control_high": 0.0,
+        },
         {"axis": "calibration", "name": "clean", "dose": 0, "model": "student", "ace": 0.5, "largest_gap_scaled": 0.75},
     ],
-}
+}  # fmt: skip
 TODAY = {
     "schema_version": 2,
     "dataset": "digits",
@@ -46,7 +49,10 @@ TODAY = {
         },
     },
     "conditions": [
-        {"axis": "clean", "name": "clean", "family": "", "dose": 0, "model": "student", "acc": 0.25},
+        {
+            "axis": "clean", "name": "clean", "family": "", "dose": 0, "model": "student", "acc": 0.25,
+            "acc_gain": -0.25, "acc_gain_low": -0.5, "acc_gain_high": 0.0,
+        },
         {
             "axis": "calibration", "name": "clean", "dose": 0, "model": "student",
             "ece_adaptive": 0.5, "max_calibration_error_scaled": 0.75,

@@ -103,10 +103,10 @@ def test_an_interval_is_as_wide_as_the_samples_allow():
     row = next(row for row in found.rows() if row["name"] == "fog" and row["dose"] == 1 and row["model"] == "student")
     own, alone = (TOY[1][1][role].samples["right"].double().numpy() for role in ("student", "control"))
     error = np.std(own - alone) / N**0.5
-    assert row["acc_minus_control"] == pytest.approx(0.1)
-    assert row["acc_minus_control_low"] == pytest.approx(0.1 - 1.96 * error, abs=0.2 * error)
-    assert row["acc_minus_control_high"] == pytest.approx(0.1 + 1.96 * error, abs=0.2 * error)
-    assert not [row for row in found.rows() if row["model"] != "student" and "acc_minus_control" in row]
+    assert row["acc_gain"] == pytest.approx(0.1)
+    assert row["acc_gain_low"] == pytest.approx(0.1 - 1.96 * error, abs=0.2 * error)
+    assert row["acc_gain_high"] == pytest.approx(0.1 + 1.96 * error, abs=0.2 * error)
+    assert not [row for row in found.rows() if row["model"] != "student" and "acc_gain" in row]
 
 
 def test_two_networks_that_are_the_same_differ_by_nothing():
@@ -118,7 +118,7 @@ def test_two_networks_that_are_the_same_differ_by_nothing():
         difference = lite[name]["difference"]
         assert difference["value"] == 0
         assert difference["low"] <= 0 <= difference["high"]
-    assert all(row["acc_minus_control"] == 0 for row in summary(twins).rows() if row["model"] == "student")
+    assert all(row["acc_gain"] == 0 for row in summary(twins).rows() if row["model"] == "student")
 
 
 def test_without_a_control_nothing_is_relative_to_it():
