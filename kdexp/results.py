@@ -17,7 +17,7 @@ from kdexp.config.schema import with_defaults
 from kdexp.config.typed import complete
 from kdexp.config.untrusted import inside
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 FILE = "results.json"
 LOG = "train.log"
 WEIGHTS = "student.safetensors"
@@ -92,7 +92,7 @@ class _Content:
     cost: _Cost = field(default_factory=_Cost)
     curves: _Curves = field(default_factory=_Curves)
     tracking: dict[str, str | None] = field(default_factory=dict)
-    steps: list[str] = field(default_factory=list)
+    prior_runs: list[str] = field(default_factory=list)
     wandb_id: str = "none"
     error: str = ""
 
@@ -188,10 +188,23 @@ def _read(path: Path, setting: str) -> Record:
         raise ValueError(f"{setting} must hold the {FILE} of a run, got {path}: {error}") from error
 
 
+def _upgrade(results: Record) -> Record:
+    """The content of a results.json under the keys of today.
+
+    Raises:
+        ValueError: it is a later kdexp's, or has no version.
+    """
+    version = complete(results, _Version, "")["schema_version"]
+    if version == 1:
+        names = {"steps": "prior_runs"}
+        return {names.get(key, key): value for key, value in results.items()} | {"schema_version": SCHEMA_VERSION}
+    if version != SCHEMA_VERSION:
+        raise ValueError(f"schema_version must be at most {SCHEMA_VERSION}, got {version}")
+    return results
+
+
 def _complete(results: Record) -> Record:
-    complete(results, _Version, "")
-    if results["schema_version"] != SCHEMA_VERSION:
-        raise ValueError(f"schema_version must be {SCHEMA_VERSION}, got {results['schema_version']}")
+    results = _upgrade(results)
     content = complete(results, _Content, "")
     if content["status"] not in STATUSES:
         raise ValueError(f"status must be one of {', '.join(STATUSES)}, got {content['status']!r:.50}")

@@ -36,6 +36,7 @@ WORDS = {
 KEYS = {
     r"\bace\b|\blargest_gap|mce_raw": "ece_adaptive, max_calibration_error, mce_unnormalized",
     r"acc_minus_control": "acc_gain",
+    r"\bsteps/|/ \"steps\"|\[\"steps\"\] =": "prior_runs, prior run",
     r"worst_cell|\"cells\"|robustness/(cells|measures)": "worst_condition, conditions, metrics",
 }
 # Where older files are read, and what was renamed is told.

@@ -16,7 +16,7 @@ from kdexp.config.compose import HYDRA_VERSION_BASE, one_line, plain
 from kdexp.config.require import is_count
 from kdexp.config.untrusted import check_folder, printable, stored
 from kdexp.experiment.check import check
-from kdexp.schemes.base import steps
+from kdexp.schemes.base import runs_in_order
 
 TOLERANCE = 1e-2
 """Of an output. On the machine that computed them the outputs are equal; on another, or a GPU, they differ by less than
@@ -48,7 +48,7 @@ def build(config: DictConfig) -> None:
     check(config)
     if config.teacher.cache == "none":
         raise ValueError("teacher.cache must be views:K, exact or static for kdexp-cache build, got none")
-    _, values = next(steps(plain(config)))
+    _, values = next(runs_in_order(plain(config)))
 
     from kdexp.experiment.experiment import Experiment  # here: --help must not wait for torch
 

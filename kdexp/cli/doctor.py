@@ -11,7 +11,7 @@ from kdexp.config import exits
 from kdexp.config.compose import HYDRA_VERSION_BASE, one_line, plain
 from kdexp.doctor.finding import Finding
 from kdexp.experiment.check import check
-from kdexp.schemes.base import steps
+from kdexp.schemes.base import runs_in_order
 
 # It takes what kdexp-train takes, and leaves nothing where it is called.
 _OVERRIDES = (
@@ -41,7 +41,7 @@ def run(config: DictConfig) -> Iterator[Finding]:
     if config.resume:
         raise ValueError(f"resume must be null for kdexp-doctor, got {config.resume}")
     check(config)
-    name, values = next(steps(plain(config)))
+    name, values = next(runs_in_order(plain(config)))
 
     from kdexp.doctor.run_checks import run_checks  # here: --help must not wait for torch
     from kdexp.experiment.experiment import Experiment

@@ -76,7 +76,8 @@ def before(values: Values) -> dict[str, Any]:
     Args:
         values: a configuration or a part of one, in plain values.
     """
-    return _with_names(without_added(values), "", lambda names: {new: old for old, new in names.items()})
+    older = _with_names(without_added(values), "", lambda names: {new: old for old, new in names.items()})
+    return _with_older_paths(older)
 
 
 def without_added(values: Values) -> dict[str, Any]:
@@ -149,6 +150,18 @@ def _with_names(node: Values, place: str, turned: Callable[[Mapping[str, str]], 
         elif isinstance(value, str):
             value = turned(_names(_VALUES, where, {})).get(value, value)
         found[names.get(key, key)] = value
+    return found
+
+
+def _with_older_paths(node: Values) -> dict[str, Any]:
+    """A copy with the paths that the students of prior runs had when their folder had another name."""
+    found: dict[str, Any] = {}
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            value = _with_older_paths(value)
+        elif key == "weights" and isinstance(value, str):
+            value = re.sub(r"(^|/)prior_runs(?=/[^/]+/student\.safetensors$)", r"\1steps", value)
+        found[key] = value
     return found
 
 

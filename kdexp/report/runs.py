@@ -67,12 +67,13 @@ class Run:
     def teacher(self) -> Record | None:
         """What was measured of the teacher that `teacher` names; None without one.
 
-        Of a scheme of several steps that is the first step's: the run itself learned from the last step's student.
+        Of a scheme of several runs that is the first one's: the run itself learned from the last prior run's student.
         """
         own: Record | None = self.results.get("teacher") or None
-        for name in self.results.get("steps", [])[:1]:
+        for name in self.results.get("prior_runs", [])[:1]:
             with suppress(ValueError):  # it is gone, or somebody else's
-                return results.read(inside(self.folder / "steps", name), "step").get("teacher") or own
+                place = inside(run_folder.prior_runs(self.folder), name)
+                return results.read(place, "prior run").get("teacher") or own
         return own
 
     @cached_property
@@ -144,7 +145,7 @@ def _places(folder: Path) -> Iterator[tuple[Path, str, Record]]:
         folders.sort(key=lambda name: (len(name), name) if name.isdigit() else (0, name))
         if results.FILE in files:
             yield here, "", {}
-            folders.clear()  # what lies below are steps of this run
+            folders.clear()  # what lies below are prior runs of this one
         elif jobs := _index(here):
             yield from ((here, job["folder"], job) for job in jobs)
             folders.clear()  # what is not in the index is no job, or was set aside

@@ -27,7 +27,7 @@ from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.keys import teacher_key
 from kdexp.experiment.members import teachers
 from kdexp.experiment.robustness_evaluator import RobustnessEvaluator
-from kdexp.schemes.base import steps
+from kdexp.schemes.base import runs_in_order
 from kdexp.weights import state_digest
 
 CONTENT = "0" * 64
@@ -255,7 +255,7 @@ def prior_runs() -> dict[str, list[tuple[str, str]]]:
     """Names and fingerprints of the runs that come before a run, and of the run itself."""
     schemes = ("teacher_assistant", "born_again", "cross_domain", "mutual")
     return {
-        scheme: [(name, Identity(values).fingerprint) for name, values in steps(composed(f"scheme={scheme}"))]
+        scheme: [(name, Identity(values).fingerprint) for name, values in runs_in_order(composed(f"scheme={scheme}"))]
         for scheme in schemes
     }
 

@@ -480,7 +480,7 @@ def test_images_of_another_shape_and_colour_are_brought_to_ones_own(store, sweep
 )
 def test_a_value_that_is_not_a_number_is_not_equal_to_one(tmp_path, stored, said):
     facts = {"config": plain(compose(output_dir="")), "overrides": [], "seed": 0, "is_control": True,
-             "control_fingerprint": "c", "schema_version": 1, "status": "completed"}  # fmt: skip
+             "control_fingerprint": "c", "schema_version": 2, "status": "completed"}  # fmt: skip
     results.write(tmp_path, facts | {"metrics": {"test": {"best": {**stored, "ece": None}}}})
     assert show_metrics(tmp_path, {"acc": 0.5, "auc": 0.7, "ece": 0.1}) is said
     assert not show_metrics(tmp_path, {"acc": 0.5, "auc": math.nan})

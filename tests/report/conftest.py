@@ -74,7 +74,7 @@ def _write_run(
     typed = {k: v for k, v in {**settings, "seed": seed, **choices}.items() if (k, v) not in groups.items()}
     typed |= {f"dataset.{name}": value for name, value in (data or {}).items()}
     record = {
-        "schema_version": 1,
+        "schema_version": 2,
         "status": status,
         "choices": choices,
         "alpha": config["alpha"],

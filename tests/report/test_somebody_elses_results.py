@@ -192,9 +192,9 @@ def test_files_of_a_run_that_are_links_to_others_are_not_read(theirs, outside, t
     assert all(found.epochs == [] for found in found if found.folder == run and file == "metrics.csv")
 
 
-def test_steps_and_controls_are_looked_for_in_the_folder(theirs, write_run, tmp_path, capsys):
+def test_prior_runs_and_controls_are_looked_for_in_the_folder(theirs, write_run, tmp_path, capsys):
     write_run(tmp_path / "outside" / "run", alpha=1.0)
-    changed(theirs / "student", steps=["../../../outside/run"])
+    changed(theirs / "student", prior_runs=["../../../outside/run"])
     with pytest.raises(ValueError, match="must hold what its files name, got "):
         show_run(theirs / "student")
     shutil.rmtree(theirs / "control")

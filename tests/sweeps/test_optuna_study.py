@@ -312,7 +312,7 @@ def test_a_trial_leaves_test_alone_until_it_is_chosen_and_is_not_trained_again_t
 
 def test_a_control_that_was_not_tested_is_not_compared_with(tmp_path):
     config = plain(compose(output_dir=""))
-    facts = {"schema_version": 1, "config": config, "overrides": [], "seed": 0, "is_control": True,
+    facts = {"schema_version": 2, "config": config, "overrides": [], "seed": 0, "is_control": True,
              "control_fingerprint": "c", "status": "completed"}  # fmt: skip
     results.write(tmp_path / "run", facts | {"metrics": {"val": {}}})
     assert control_folder(facts, tmp_path) is None

@@ -48,7 +48,7 @@ def state(number: int, status: str, **known) -> State:
 
 def run(folder: Path, status: str = "completed", key: str = "k", **more) -> None:
     metrics = {split: {"best": {"acc": 0.9}, "last": {"acc": 0.8}} for split in ("val", "test")}
-    record = {"schema_version": 1, **FACTS, "status": status, "key": key, "metrics": metrics, **more}
+    record = {"schema_version": 2, **FACTS, "status": status, "key": key, "metrics": metrics, **more}
     results.write(folder, record)
 
 
