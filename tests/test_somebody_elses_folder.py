@@ -245,8 +245,8 @@ def test_no_code_is_run_from_the_card_of_a_cache(attack, name, monkeypatch):
     kept = attack.place / "store" / "teacher-outputs" / "key"
     kept.mkdir(parents=True)
     made = {"teacher": "t", "dataset": "d"}
-    (kept / "card.json").write_text(
-        json.dumps({"made_for": made, "split": "train", "samples": 1, "key": {}, "config": attack.config})
+    (kept / "metadata.json").write_text(
+        json.dumps({"created_for": made, "split": "train", "samples": 1, "key": {}, "config": attack.config})
     )
     (kept / "checksums.bin").touch()
     before = attack.files()

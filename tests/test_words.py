@@ -37,10 +37,11 @@ KEYS = {
     r"\bace\b|\blargest_gap|mce_raw": "ece_adaptive, max_calibration_error, mce_unnormalized",
     r"acc_minus_control": "acc_gain",
     r"\bsteps/|/ \"steps\"|\[\"steps\"\] =": "prior_runs, prior run",
+    r"answers\.bin|card\.json|made_for|\b(keep|read)_card\b": "outputs.bin, metadata.json, created_for",
     r"worst_cell|\"cells\"|robustness/(cells|measures)": "worst_condition, conditions, metrics",
 }
 # Where older files are read, and what was renamed is told.
-OLD_KEYS = ("renamed.py", "robustness_json.py", "CHANGELOG.md")
+OLD_KEYS = ("renamed.py", "robustness_json.py", "cache_folders.py", "CHANGELOG.md")
 
 
 def found(word: str, texts: list[Path]) -> list[str]:

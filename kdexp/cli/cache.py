@@ -83,7 +83,7 @@ def show(config: DictConfig) -> None:
     from rich.box import SIMPLE
     from rich.table import Table
 
-    from kdexp.teacher.cache_folders import filled_views, read_card, used
+    from kdexp.teacher.cache_folders import filled_views, read_metadata, used
     from kdexp.terminal import screen
 
     table = Table(box=SIMPLE)
@@ -94,19 +94,19 @@ def show(config: DictConfig) -> None:
         size = used(folder)
         total += size
         try:
-            card = read_card(folder)
+            metadata = read_metadata(folder)
         except ValueError as error:
             damaged.append(str(error))
             table.add_row(folder.name, *[""] * 5, f"{size / 1e6:.2f}")
             continue
-        made = card["made_for"]
+        made = metadata["created_for"]
         table.add_row(
             folder.name,
             str(made.get("teacher")),
             str(made.get("dataset")),
-            card["split"],
-            f"{card['samples']:,}",
-            str(len(filled_views(folder, card["samples"]))),
+            metadata["split"],
+            f"{metadata['samples']:,}",
+            str(len(filled_views(folder, metadata["samples"]))),
             f"{size / 1e6:.2f}",
         )
     console = screen(120)
@@ -125,17 +125,17 @@ def verify(config: DictConfig) -> Iterator[tuple[str, bool, str]]:
     if not is_count(config.samples):
         raise ValueError(f"samples must be at least 1, got {config.samples}")
     from kdexp.experiment.experiment import Experiment
-    from kdexp.teacher.cache_folders import read_card
+    from kdexp.teacher.cache_folders import read_metadata
 
     for folder in caches(config):
         try:
-            card = read_card(folder)
+            metadata = read_metadata(folder)
         except ValueError as error:
             yield folder.name, False, f"{error}; {_WRITTEN_AGAIN}"
             continue
         try:
             check_folder(folder, "store_dir")
-            config_of_card = OmegaConf.create(stored(card["config"]))
+            config_then = OmegaConf.create(stored(metadata["config"]))
         except ValueError as error:
             yield folder.name, False, f"not one that kdexp wrote: {error}"
             continue
@@ -143,9 +143,9 @@ def verify(config: DictConfig) -> Iterator[tuple[str, bool, str]]:
             yield folder.name, False, _damaged(folder, error)
             continue
         try:
-            config_of_card.store_dir = config.store_dir
-            config_of_card.dataset.num_workers = 0  # samples are read one at a time
-            experiment = Experiment(config_of_card, may_train_teacher=False)
+            config_then.store_dir = config.store_dir
+            config_then.dataset.num_workers = 0  # samples are read one at a time
+            experiment = Experiment(config_then, may_train_teacher=False)
             kept = experiment.cache
             if kept is not None:
                 kept.device = experiment.device
@@ -155,22 +155,24 @@ def verify(config: DictConfig) -> Iterator[tuple[str, bool, str]]:
         except (OmegaConfBaseException, LookupError, TypeError, AttributeError) as error:
             yield folder.name, False, _damaged(folder, error)
             continue
-        if kept is None or card["split"] not in kept.splits or kept.splits[card["split"]].folder != folder:
+        if kept is None or metadata["split"] not in kept.splits or kept.splits[metadata["split"]].folder != folder:
             yield folder.name, True, "stale: of another version, or its teacher no longer exists; no run reads it"
             continue
-        outputs = kept.splits[card["split"]]
+        outputs = kept.splits[metadata["split"]]
         damaged = outputs.damaged()
         if damaged:
             yield folder.name, False, f"{damaged} corrupt shard(s); the next job recomputes them"
             continue
-        sample = kept.sample(card["split"], config.samples, config.seed)
-        largest = outputs.largest_difference(sample, augmented=kept.augmented(card["split"]))
+        sample = kept.sample(metadata["split"], config.samples, config.seed)
+        largest = outputs.largest_difference(sample, augmented=kept.augmented(metadata["split"]))
         found = f"{len(sample)} samples computed again: largest difference {largest:.1e}"
         yield folder.name, largest <= TOLERANCE, found
 
 
 def _damaged(folder: Path, error: Exception) -> str:
-    return f"{folder / 'card.json'} is damaged: {one_line(error) or type(error).__name__}; {_WRITTEN_AGAIN}"
+    from kdexp.teacher.cache_folders import METADATA, file_in
+
+    return f"{file_in(folder, METADATA)} is damaged: {one_line(error) or type(error).__name__}; {_WRITTEN_AGAIN}"
 
 
 def clean(config: DictConfig) -> None:

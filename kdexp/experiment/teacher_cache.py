@@ -55,8 +55,8 @@ def teacher_cache(config: DictConfig, members: Mapping[str, Values], frozen: Tea
         )
         key = keys.of(split, str(record.dtype))
         samples = len(getattr(module.splits, split))
-        card = {
-            "made_for": plain(config.choices),
+        metadata = {
+            "created_for": plain(config.choices),
             "split": split,
             "samples": samples,
             "bytes_per_sample": record.dtype.itemsize,
@@ -64,7 +64,7 @@ def teacher_cache(config: DictConfig, members: Mapping[str, Values], frozen: Tea
             "config": plain(config),
         }
         folder = folder_of(config.store_dir, fingerprint(key))
-        kept[split] = folder, card, record
+        kept[split] = folder, metadata, record
         wanted[folder] = samples * record.dtype.itemsize * (views if split == "train" else 1)
     make_room(folder.parent, wanted, config.teacher.cache_max_gb)
     cache = TeacherOutputCache(frozen, module, kept, views)

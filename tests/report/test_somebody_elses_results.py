@@ -236,8 +236,8 @@ def test_a_robustness_report_and_a_list_of_caches_show_it_too(tmp_path, write_re
     kept = tmp_path / "teacher-outputs" / "key"
     kept.mkdir(parents=True)
     made = {"teacher": HOSTILE, "dataset": HOSTILE}
-    (kept / "card.json").write_text(
-        json.dumps({"made_for": made, "split": HOSTILE, "samples": 1, "key": {}, "config": {}})
+    (kept / "metadata.json").write_text(
+        json.dumps({"created_for": made, "split": HOSTILE, "samples": 1, "key": {}, "config": {}})
     )
     (kept / "checksums.bin").touch()
     show_caches(compose([], "cache", store_dir=tmp_path))
