@@ -35,6 +35,7 @@ WORDS = {
 # Old key of files or of the command line -> today's.
 KEYS = {
     r"\bace\b|\blargest_gap|mce_raw": "ece_adaptive, max_calibration_error, mce_unnormalized",
+    r"\b[Dd]oses?\b|noise_dose|halving_dose|DoseCurve|_doses\b|\"area\"": "level, noise_levels, level_at_half_acc, mean_acc",
     r"acc_minus_control": "acc_gain",
     r"\bsteps/|/ \"steps\"|\[\"steps\"\] =": "prior_runs, prior run",
     r"answers\.bin|card\.json|made_for|\b(keep|read)_card\b": "outputs.bin, metadata.json, created_for",

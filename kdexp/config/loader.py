@@ -81,7 +81,7 @@ class Loader(ConfigLoaderImpl):
         if not options:
             return str(error).partition("\n")[0]
         elsewhere = [f"{other}={option}" for other in self.list_groups("") if option in self.get_group_options(other)]
-        close = nearest(option, options)
+        close = renamed.new_option(group, option) or nearest(option, options)
         suggested = elsewhere[:1] or ([f"{group}={close}"] if close else [])
         if "timm" in options and not elsewhere:  # which has too many names to be known here
             suggested.append(_of_timm(group, option))

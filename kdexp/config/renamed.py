@@ -48,8 +48,17 @@ _KEYS = (
         owner="kdexp.schedules.",
     ),
     _Renamed(r"\.(loss|feature_loss\.[^.]+)$", {"alone": "init_fraction", "after": "weight_after_init"}),
+    _Renamed(r"^\.robustness$", {"noise_dose": "noise_levels"}),
+    _Renamed(r"^\.robustness\.noise_(dose|levels)\.kinds\.[^.]+$", {"doses": "levels"}, owner="kdexp."),
 )
-_VALUES: tuple[_Renamed, ...] = ()
+_CORRUPTION = "kdexp.robustness.corruption"
+_VALUES: tuple[_Renamed, ...] = (
+    _Renamed(r"^\.(choices\.)?robustness$", {"noise_dose": "noise_levels"}),
+    _Renamed(
+        r"^\.robustness\.noise_(dose|levels)\.kinds\.[^.]+\._target_$",
+        {f"{_CORRUPTION}.DoseCurve": f"{_CORRUPTION}.LevelCurve"},
+    ),
+)
 
 
 def upgrade(values: Values) -> dict[str, Any]:
@@ -66,8 +75,9 @@ def upgrade_override(text: str) -> str:
     """``SETTING=VALUE``, as somebody typed it for an older kdexp, with the names of today."""
     key, equals, value = text.partition("=")
     path = key.lstrip("+~")
-    new = new_name({}, path) or path
-    return key.removesuffix(path) + new + equals + _names(_VALUES, f".{path}", {}).get(value, value)
+    new, words = new_name({}, path) or path, _names(_VALUES, f".{path}", {})
+    value = words.get(value) or re.sub(r"\w+", lambda word: words.get(word[0], word[0]), value)  # a list, or a sweep
+    return key.removesuffix(path) + new + equals + value
 
 
 def before(values: Values) -> dict[str, Any]:
@@ -96,12 +106,18 @@ def new_name(values: Values, setting: str) -> str | None:
         values: the configuration that it is to be a part of.
         setting: its place in it, with dots.
     """
-    above, dot, last = setting.rpartition(".")
     node: Any = values
-    for name in above.split("."):
-        node = node.get(name, {}) if isinstance(node, Mapping) else {}
-    new = _names(_KEYS, f".{above}", node).get(last)
-    return f"{above}{dot}{new}" if new else None
+    place, new = "", ""
+    for name in setting.split("."):
+        today = _names(_KEYS, place, node).get(name, name)
+        place, new = f"{place}.{name}", f"{new}.{today}"
+        node = node.get(today, {}) if isinstance(node, Mapping) else {}
+    return new[1:] if new != place else None
+
+
+def new_option(group: str, option: str) -> str | None:
+    """What an option is called today that somebody calls by its old name; None of all others."""
+    return _names(_VALUES, f".{group}", {}).get(option)
 
 
 def refuse(values: Values, place: str = "") -> None:
@@ -128,10 +144,11 @@ def refuse(values: Values, place: str = "") -> None:
 
 def _names(table: tuple[_Renamed, ...], place: str, node: Any) -> Mapping[str, str]:
     target = str(node.get("_target_", "")) if isinstance(node, Mapping) else ""
+    found: dict[str, str] = {}
     for entry in table:
         if re.search(entry.place, place) and (not target or target.startswith(entry.owner)):
-            return entry.names
-    return {}
+            found |= entry.names
+    return found
 
 
 def _with_names(node: Values, place: str, turned: Callable[[Mapping[str, str]], Mapping[str, str]]) -> dict[str, Any]:

@@ -190,7 +190,7 @@ class RobustnessEvaluator:
         return fingerprint(
             {
                 "version": _CONDITIONS_VERSION,
-                "cell": [condition.axis, condition.name, condition.level, condition.settings],
+                "cell": renamed.identity(condition),
                 "network": [digest, teacher],
                 "data": {key: dataset[key] for key in ("name", "task", "mean", "std", "val_fraction", "split_seed")},
                 "content": self._data.content,

@@ -233,8 +233,8 @@ def _of(*path: str) -> Value:
 
 
 def _under_noise(report: Report, role: str) -> float | None:
-    areas = [_of("noise_dose", name, "area")(report, role) for name in report["metrics"].get("noise_dose", {})]
-    known = [area for area in areas if area is not None]
+    means = [_of("noise_levels", name, "mean_acc")(report, role) for name in report["metrics"].get("noise_levels", {})]
+    known = [mean for mean in means if mean is not None]
     return statistics.fmean(known) if known else None
 
 
@@ -255,7 +255,7 @@ def _corrupted(report: Report, role: str) -> float | None:
 
 def _less_noise(noisy: tuple[ConditionLine, ConditionLine] | None, evaluated: Mapping[int, Report]) -> Claim:
     evidence: list[Evidence] = []
-    noises = sorted({name for one in evaluated.values() for name in one["metrics"].get("noise_dose", {})})
+    noises = sorted({name for one in evaluated.values() for name in one["metrics"].get("noise_levels", {})})
     kinds = ", ".join(name.replace("_", " ") for name in noises)
     evidence += _evidence(f"accuracy lost to noise in the inputs ({kinds})", evaluated, _lost(_under_noise), sign=-1)
     evidence += _evidence("accuracy under that noise", evaluated, _under_noise, decides=False)

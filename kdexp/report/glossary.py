@@ -29,8 +29,8 @@ class Metric:
 _METRICS = {
     "acc": Metric("accuracy"),
     "acc_lost": Metric("accuracy lost", lower_is_better=True),
-    "area": Metric("accuracy"),
-    "halving_dose": Metric("level at half accuracy", unit="level"),
+    "mean_acc": Metric("accuracy"),
+    "level_at_half_acc": Metric("level at half accuracy", unit="level"),
     "mce_unnormalized": Metric("mean error (unnormalized mCE)", lower_is_better=True),
     "mce_vs_control": Metric("mCE, control = 100", lower_is_better=True),
     "relative_mce": Metric("relative mCE, control = 100", lower_is_better=True),
@@ -48,14 +48,14 @@ _METRICS = {
     "cka_to_teacher": Metric("CKA to the teacher"),
 }
 
-_AXES = {"corruptions_lite": "corruptions", "noise_dose": "noise", "clean": "clean data"}
+_AXES = {"corruptions_lite": "corruptions", "noise_levels": "noise", "clean": "clean data"}
 
 _EXPLAINED = {
     ("mce_unnormalized", "mce_vs_control", "relative_mce"): "mCE: errors averaged over corruptions, in % of the "
     "control's errors under the same corruption; unnormalized: the mean error itself; relative: of what is lost "
     "against clean data, - where the control loses nothing.",
-    ("area",): "accuracy under noise and attacks: the mean over the levels, from none to the strongest.",
-    ("halving_dose",): "level at half accuracy: the noise or attack (eps) that halves the accuracy on clean data; "
+    ("mean_acc",): "accuracy under noise and attacks: the mean over the levels, from none to the strongest.",
+    ("level_at_half_acc",): "level at half accuracy: the noise or attack (eps) that halves the accuracy on clean data; "
     "higher is better, - where none of the levels does.",
     ("auroc", "fpr95"): "AUROC, FPR95: does the confidence (msp: largest probability; max_logit; energy) tell the test "
     "data from data of other classes? AUROC 50 is chance; FPR95: the other data that pass when 95 % of the test data "

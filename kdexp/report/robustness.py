@@ -55,10 +55,10 @@ def mean_over_seeds(values: Sequence[float]) -> Estimate:
 
 def accuracy_points(reports: Reports, role: str, wanted: Callable[[Row], bool]) -> list[Point]:
     """The accuracy at each level of a condition, mean over seeds with the t interval over them."""
-    levels = sorted({row["dose"] for row in reports[0]["conditions"] if row["model"] == role and wanted(row)})
+    levels = sorted({row["level"] for row in reports[0]["conditions"] if row["model"] == role and wanted(row)})
 
     def at(level: float) -> list[float]:
-        return by_seed(reports, role, lambda row: wanted(row) and row["dose"] == level)
+        return by_seed(reports, role, lambda row: wanted(row) and row["level"] == level)
 
     return [Point(level, mean_over_seeds(values)) for level in levels if (values := at(level))]
 
@@ -155,7 +155,7 @@ def accuracy_over_seeds(reports: Reports) -> Iterator[Record]:
 
 
 def flat(metrics: Report) -> Iterator[tuple[str, str, Row]]:
-    """Axis, metric (``fog area`` where a metric belongs to one perturbation) and its values by role."""
+    """Axis, metric (``fog mean_acc`` where a metric belongs to one perturbation) and its values by role."""
     for axis, parts in metrics.items():
         for name, part in parts.items():
             if any(isinstance(value, Mapping) and key != "difference" for key, value in part.items()):

@@ -7,6 +7,7 @@ from typing import Any
 
 from kdexp import results
 from kdexp.atomic import atomic_path, read_json, write_rows
+from kdexp.config.renamed import upgrade
 from kdexp.config.untrusted import inside
 from kdexp.results import Record
 from kdexp.robustness import renamed
@@ -59,12 +60,16 @@ def read(folder: Path) -> Record:
 def _upgrade(report: Record) -> dict[str, Any]:
     """A report of schema 1 under the keys of today."""
     same = {key: value for key, value in report.items() if key not in ("measures", "cells")}
-    return same | {
+    found = {
         "schema_version": SCHEMA_VERSION,
-        "models": {role: _model(found) for role, found in report["models"].items()},
-        "metrics": {axis: _metrics(found) for axis, found in report["measures"].items()},
-        "conditions": [renamed.upgrade(row) for row in report["cells"]],
+        "models": {role: _model(own) for role, own in report["models"].items()},
+        "settings": upgrade({"robustness": report["settings"]})["robustness"],
+        "metrics": {renamed.axis(axis): _metrics(own) for axis, own in report["measures"].items()},
+        "conditions": [renamed.upgrade(row) | {"axis": renamed.axis(row["axis"])} for row in report["cells"]],
     }
+    if "accuracy_under" in report:  # the first of them had none
+        found["accuracy_under"] = {renamed.axis(kind): entry for kind, entry in report["accuracy_under"].items()}
+    return same | found
 
 
 def _model(found: Record) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def _where(condition: str) -> str:
     kind, _, name = condition.partition(" ")
     known = {
         "clean": "on clean test data",
-        "noise_dose": "under noise",
+        "noise_levels": "under noise",
         "attacks": "under attacks",
         "corruptions_lite": "under corruptions",
         "shift": f"under distribution shift ({name})",
@@ -137,7 +137,7 @@ def words(reports: Sequence[Report]) -> Iterator[str]:
         accuracies: dict[tuple[str, float], list[float]] = {}
         for row in (row for report in reports for row in report["conditions"]):
             if row["model"] == role and is_of_corruptions(row["axis"]):
-                accuracies.setdefault((row["name"], row["dose"]), []).append(row["acc"])
+                accuracies.setdefault((row["name"], row["level"]), []).append(row["acc"])
         if accuracies:
             (name, severity), accuracy = min(accuracies.items(), key=lambda one: statistics.fmean(one[1]))
             mean = 100 * statistics.fmean(accuracy)

@@ -23,7 +23,7 @@ class Summary:
         self._bootstrap = bootstrap
 
     def rows(self) -> list[dict[str, object]]:
-        """A row for each condition and network: axis, name, family, dose, model, and every value that is defined.
+        """A row for each condition and network: axis, name, family, level, model, and every value that is defined.
 
         The student's rows also have ``acc_gain`` with the ends of its interval, ``.._low`` and ``.._high``.
         """
@@ -32,7 +32,7 @@ class Summary:
         for place, (condition, measured) in enumerate(self._found):
             for role in self._bootstrap.roles:
                 place_of = {"axis": condition.axis, "name": condition.name, "family": condition.family}
-                rows.append(place_of | {"dose": condition.level, "model": role} | dict(measured[role].values))
+                rows.append(place_of | {"level": condition.level, "model": role} | dict(measured[role].values))
             if place in gains:
                 gain = gains[place]
                 rows[-1] |= {"acc_gain": gain["value"]}

@@ -66,27 +66,27 @@ class Corruption:
 
 
 @dataclass(frozen=True)
-class DoseCurve:
-    """A perturbation that is given in rising doses.
+class LevelCurve:
+    """A perturbation at rising levels.
 
     Attributes:
         operator: see `kdexp.robustness`.
-        parameter: the operator's, which is the dose.
-        doses: rising, each > 0; the undisturbed data are dose 0.
+        parameter: the operator's, which is the level.
+        levels: rising, each > 0; the undisturbed data are level 0.
         applies_to: see `Corruption`.
 
     Raises:
-        ValueError: doses that do not rise from above 0.
+        ValueError: levels that do not rise from above 0.
     """
 
     operator: Callable[..., Tensor]
     parameter: str
-    doses: Sequence[float]
+    levels: Sequence[float]
     applies_to: Kind = "images"
 
     def __post_init__(self) -> None:
-        if not self.doses or any(high <= low for low, high in pairwise([0.0, *self.doses])):
-            raise ValueError(f"doses must rise, each > 0, got {list(self.doses)}")
+        if not self.levels or any(high <= low for low, high in pairwise([0.0, *self.levels])):
+            raise ValueError(f"levels must rise, each > 0, got {list(self.levels)}")
 
     def why_not(self, shape: Sequence[int]) -> str | None:
         """What speaks against it for samples of a shape; None: nothing."""

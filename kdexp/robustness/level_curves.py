@@ -42,11 +42,11 @@ def level_at_half_accuracy(levels: Sequence[float], accuracy: Sequence[float]) -
 
 
 def summarize(found: Found, bootstrap: Bootstrap) -> dict[str, object]:
-    """Of each kind of perturbation ``area``, the mean accuracy, and ``halving_dose``, the level at half accuracy."""
+    """Of each kind of perturbation ``mean_acc``, over its levels, and ``level_at_half_acc``."""
     return {
         name: {
-            "area": bootstrap.entry(_means(levels, right)),
-            "halving_dose": {role: level_at_half_accuracy(levels, own[0]) for role, own in right.items()},
+            "mean_acc": bootstrap.entry(_means(levels, right)),
+            "level_at_half_acc": {role: level_at_half_accuracy(levels, own[0]) for role, own in right.items()},
         }
         for name, (levels, right) in _curves(found, bootstrap).items()
     }

@@ -1,7 +1,10 @@
 """Names in files of older kdexps of what was measured under a condition: its own file and robustness.json."""
 
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from kdexp.robustness.grid import Condition
 
 T = TypeVar("T")
 
@@ -13,11 +16,26 @@ _METRICS = {
     "teacher_at": "worst_condition_teacher",
     "control_at": "worst_condition_control",
     "student_at": "worst_condition_student",
+    "area": "mean_acc",
+    "halving_dose": "level_at_half_acc",
+    "dose": "level",
     "acc_minus_control": "acc_gain",
     "acc_minus_control_low": "acc_gain_low",
     "acc_minus_control_high": "acc_gain_high",
 }
 _SCALED = "_scaled"
+_AXES = {"noise_dose": "noise_levels"}
+
+
+def axis(name: str) -> str:
+    """Today's name of an axis; one of today, or of one's own, stays."""
+    return _AXES.get(name, name)
+
+
+def identity(condition: "Condition") -> list[object]:
+    """What a measured condition is known by, under the names that it had at first."""
+    axes = {new: old for old, new in _AXES.items()}
+    return [axes.get(condition.axis, condition.axis), condition.name, condition.level, condition.settings]
 
 
 def metric(name: str) -> str:

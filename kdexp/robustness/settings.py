@@ -10,7 +10,7 @@ ROLES = TEACHER, CONTROL, STUDENT = "teacher", "control", "student"
 
 _BEFORE_TARGETS = {
     "corruptions": "kdexp.robustness.axes.corruptions.Corruptions",
-    "noise_dose": "kdexp.robustness.axes.noise_levels.NoiseLevels",
+    "noise_levels": "kdexp.robustness.axes.noise_levels.NoiseLevels",
     "attacks": "kdexp.robustness.axes.attacks.Attacks",
     "shift": "kdexp.robustness.axes.dataset_shift.DatasetShift",
     "ood": "kdexp.robustness.axes.ood.OutOfDistribution",

@@ -27,6 +27,7 @@ from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.keys import teacher_key
 from kdexp.experiment.members import teachers
 from kdexp.experiment.robustness_evaluator import RobustnessEvaluator
+from kdexp.robustness import renamed
 from kdexp.schemes.base import runs_in_order
 from kdexp.weights import state_digest
 
@@ -315,7 +316,10 @@ def measured_cells() -> dict[str, str]:
         experiment = Experiment(config)
         experiment.data.__dict__["content"] = CONTENT
         evaluator = RobustnessEvaluator(experiment, torch.device("cpu"))
-        keys = {f"{one.axis} {one.name} {one.level:g}": evaluator.key(one, "s", "t") for one in evaluator.conditions}
+        keys = {}
+        for condition in evaluator.conditions:
+            axis, name, level, _ = renamed.identity(condition)
+            keys[f"{axis} {name} {level:g}"] = evaluator.key(condition, "s", "t")
         found |= {f"{kind}: {name}": keys[name] for name in CHOSEN[kind]}
         found[f"{kind}: all {len(keys)}"] = fingerprint(keys)
     return found

@@ -70,16 +70,22 @@ def test_a_quick_look_leaves_a_report_its_cells_and_its_figures(sweep, quick):
     assert {**written, "seconds": 0} == {**quick, "seconds": 0}  # another test may have asked again
     assert list(quick["models"]) == ["teacher", "control", "student"]
     assert quick["samples"] == 60
-    assert set(quick["metrics"]) == {"clean", "corruptions_lite", "noise_dose", "attacks", "calibration", "features"}
+    assert set(quick["metrics"]) == {"clean", "corruptions_lite", "noise_levels", "attacks", "calibration", "features"}
     with (folder / "robustness.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["model"] for row in rows[:3]] == ["teacher", "control", "student"]
-    assert {row["axis"] for row in rows} >= {"clean", "corruptions_lite", "noise_dose", "attacks", "attack_more_steps"}
-    fog = [row for row in rows if row["name"] == "fog" and row["dose"] == "3"]
+    assert {row["axis"] for row in rows} >= {
+        "clean",
+        "corruptions_lite",
+        "noise_levels",
+        "attacks",
+        "attack_more_steps",
+    }
+    fog = [row for row in rows if row["name"] == "fog" and row["level"] == "3"]
     assert all(0 <= float(row[name]) <= 1 for row in fog for name in ("acc", "f1", "auc", "ece"))
     assert all(float(row["nll"]) > 0 for row in fog)
     assert [bool(row["agreement_teacher_wrong"]) for row in fog] == [False, True, True]
-    for name in ("robustness_corruptions", "robustness_doses", "reliability"):
+    for name in ("robustness_corruptions", "robustness_levels", "reliability"):
         assert imread(folder / "figures" / f"{name}.png").shape[0] > 300
     left_out = "corruptions: feature_noise, missing_values, feature_shift left out: for features"
     assert left_out in quick["notes"]
@@ -117,7 +123,7 @@ def test_a_cut_off_evaluator_goes_on_where_it_was_and_a_damaged_cell_is_measured
         done.append(file)
         keep(file, measured)
 
-    settings = ("robustness=noise_dose", *SMALL, "robustness.seed=5")
+    settings = ("robustness=noise_levels", *SMALL, "robustness.seed=5")
     monkeypatch.setattr(robustness_evaluator, "keep_condition", interrupted)
     with pytest.raises(KeyboardInterrupt):
         examine(store, *settings, run=copied / "1")
@@ -150,7 +156,7 @@ def test_every_distilled_run_of_a_sweep_is_examined_beside_its_control(sweep, qu
         role: raw[role] for role in ("teacher", "control", "student")
     }
     assert rows["corruptions_lite", "mce_unnormalized"]["difference"]["mean"] == raw["difference"]["value"]
-    assert rows["noise_dose", "gaussian_noise area"]["difference"]["verdict"] == "too few seeds"
+    assert rows["noise_levels", "gaussian_noise mean_acc"]["difference"]["verdict"] == "too few seeds"
 
 
 def test_what_a_search_left_unmeasured_on_test_is_not_evaluated(sweep, store, tmp_path):
@@ -202,7 +208,7 @@ def test_a_control_alone_is_examined_as_a_control(sweep, store):
 
 def test_a_control_is_trained_where_there_is_none(copied, store):
     shutil.rmtree(copied / "0")
-    settings = ("robustness=noise_dose", *SMALL)
+    settings = ("robustness=noise_levels", *SMALL)
     with pytest.raises(ValueError, match=r"^control must be found beside the run, got none .*control=auto trains it"):
         examine(store, *settings, "control=find", run=copied / "1")
     report = examine(store, *settings, "control=none", run=copied / "1")[copied / "1"]
@@ -219,7 +225,7 @@ def test_a_control_is_trained_where_there_is_none(copied, store):
 def test_a_control_is_trained_once_for_all_runs_of_a_sweep_with_one_seed(copied, store):
     shutil.rmtree(copied / "0")
     run(compose([*SMOKE, "alpha=0.5"], output_dir=copied / "2", store_dir=store))
-    found = examine(store, "robustness=noise_dose", *SMALL, sweep_dir=copied)
+    found = examine(store, "robustness=noise_levels", *SMALL, sweep_dir=copied)
     controls = [found[copied / name]["models"]["control"] for name in ("1", "2")]
     assert controls[0] == controls[1]
     assert len(list(copied.glob("*/control"))) == 1
@@ -278,12 +284,12 @@ def test_a_run_without_its_control_is_examined_at_the_end_all_the_same(tmp_path,
          r"^robustness.attacks.kinds must be settings by name, got 3$"),
         (["robustness=attacks", "robustness.attacks.features_scale=big"],
          r"^robustness.attacks.features_scale must be > 0, got big$"),
-        (["robustness=noise_dose", "robustness.noise_dose.kinds.gaussian_noise.doses=0.1"],
-         r"^robustness.noise_dose.kinds.gaussian_noise.doses must be a list of numbers, got 0.1$"),
-        (["robustness=noise_dose", "~robustness.noise_dose.kinds.gaussian_noise.parameter"],
-         r"^robustness.noise_dose.kinds.gaussian_noise: kdexp.robustness.corruption.DoseCurve: .*'parameter'$"),
-        (["robustness=noise_dose", "robustness.noise_dose.kinds.gaussian_noise.doses=[0.2,0.1]"],
-         r"^robustness.noise_dose.kinds.gaussian_noise: doses must rise, each > 0, got \[0.2, 0.1\]$"),
+        (["robustness=noise_levels", "robustness.noise_levels.kinds.gaussian_noise.levels=0.1"],
+         r"^robustness.noise_levels.kinds.gaussian_noise.levels must be a list of numbers, got 0.1$"),
+        (["robustness=noise_levels", "~robustness.noise_levels.kinds.gaussian_noise.parameter"],
+         r"^robustness.noise_levels.kinds.gaussian_noise: kdexp.robustness.corruption.LevelCurve: .*'parameter'$"),
+        (["robustness=noise_levels", "robustness.noise_levels.kinds.gaussian_noise.levels=[0.2,0.1]"],
+         r"^robustness.noise_levels.kinds.gaussian_noise: levels must rise, each > 0, got \[0.2, 0.1\]$"),
         (["robustness=corruptions", "robustness.corruptions.kinds.fog=3"],
          r"^robustness.corruptions.kinds.fog must be settings, got 3$"),
         (["robustness=quick", "robustness.seed=x"], r"^robustness.seed must be a whole number, got x$"),
@@ -372,7 +378,7 @@ def test_a_curve_of_attacks_begins_with_the_clean_accuracy_of_the_attacked_sampl
     eps = [0, *(cell.level for cell in evaluator.conditions if cell.name == "fgsm")]
     wanted = np.trapezoid([float(right.mean()), *(float(one.samples["right"].mean()) for one in under)], eps) / eps[-1]
     report = json.loads((folder_run / "robustness.json").read_text())
-    assert report["metrics"]["attacks"]["fgsm"]["area"]["control"] == pytest.approx(wanted)
+    assert report["metrics"]["attacks"]["fgsm"]["mean_acc"]["control"] == pytest.approx(wanted)
 
 
 def test_the_names_of_the_folders_are_the_classes_of_the_run_and_leave_its_identity_alone(folder_run):
@@ -404,7 +410,7 @@ WHOLE = ("robustness.samples=null", "robustness.attacks.samples=null", "robustne
 
 def test_cells_of_whole_splits_have_the_keys_that_they_always_had():
     assert cells(*WHOLE) == {
-        "clean": "4d4ee4a6732ed005", "corruptions_lite": "f46dc4d8e21e6b49", "noise_dose": "fe0a6ae386196a57",
+        "clean": "4d4ee4a6732ed005", "corruptions_lite": "f46dc4d8e21e6b49", "noise_levels": "fe0a6ae386196a57",
         "attacks": "9dc4beeb4ea6720f", "attack_more_steps": "4f67edc7e74477dc",
         "attack_unbounded": "915e8785e7316838", "shift": "e8e857ad9a5843e4", "ood": "4585787d7c025cca",
         "calibration": "e30d5ba379795711", "features": "c6db6529afa53e20",

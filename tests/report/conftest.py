@@ -168,14 +168,14 @@ def _write_report(folder, *, control=0.8, student=0.85, teacher=0.95, noisy=0.5,
     probe = probe or dict.fromkeys(clean, 0.7)
     error = {role: 1 - value for role, value in left.items()}
     conditions = [
-        {"axis": axis, "name": name, "family": "noise", "dose": dose, "model": role, "acc": values[role]}
-        for axis, name, dose, values in (
+        {"axis": axis, "name": name, "family": "noise", "level": level, "model": role, "acc": values[role]}
+        for axis, name, level, values in (
             ("clean", "clean", 0, clean),
             ("corruptions_lite", "fog", 1, clean),
             ("corruptions_lite", "fog", 5, left),
             ("corruptions_lite", "blur", 5, clean),
-            ("noise_dose", "gaussian_noise", 0.1, clean),
-            ("noise_dose", "gaussian_noise", 0.5, left),
+            ("noise_levels", "gaussian_noise", 0.1, clean),
+            ("noise_levels", "gaussian_noise", 0.5, left),
             ("attacks", "pgd_linf", 0.03, left),
         )
         for role in clean
@@ -192,7 +192,7 @@ def _write_report(folder, *, control=0.8, student=0.85, teacher=0.95, noisy=0.5,
         "metrics": {
             "clean": {"acc": entry(clean)},
             "corruptions_lite": {"mce_unnormalized": entry(error)},
-            "noise_dose": {"gaussian_noise": {"area": entry(left)}},
+            "noise_levels": {"gaussian_noise": {"mean_acc": entry(left)}},
             "features": {"digits": {"probe": entry(clean)}, "mnist8": {"probe": entry(probe)}},
         },
         "attack_checks": [{"model": "student", "check": "more steps", "holds": False, "detail": "1 -> 2"}],

@@ -25,11 +25,13 @@ def report(gain, halving=None):
         "models": {"teacher": {}, "control": {}, "student": {}},
         "settings": {"confidence": 0.9},
         "notes": ["shift left out"],
-        "accuracy_under": {"clean": entry(0.9, 0.8, 0.8 + gain), "noise_dose": entry(0.5, 0.4, 0.4)},
+        "accuracy_under": {"clean": entry(0.9, 0.8, 0.8 + gain), "noise_levels": entry(0.5, 0.4, 0.4)},
         "metrics": {
             "clean": {"acc": entry(0.9, 0.8, 0.8 + gain)},
             "corruptions_lite": {"mce_unnormalized": entry(0.2, 0.4, 0.4 - gain)},
-            "noise_dose": {"fog": {"area": entry(0.5, 0.4, 0.4), "halving_dose": {"teacher": 1.0, "student": halving}}},
+            "noise_levels": {
+                "fog": {"mean_acc": entry(0.5, 0.4, 0.4), "level_at_half_acc": {"teacher": 1.0, "student": halving}}
+            },
         },
         "attack_checks": [{"model": "student", "check": "more steps", "holds": False, "detail": "1 -> 2"}],
     }
@@ -114,7 +116,7 @@ def test_an_answer_over_seeds_is_that_of_the_paired_t_test():
         ("calibration", "ece_adaptive_scaled", "calibration: adaptive ECE, scaled (lower is better)"),
         ("calibration", "nll", "calibration: NLL [nats] (lower is better)"),
         ("corruptions_lite", "error_weather", "corruptions: error, weather (lower is better)"),
-        ("noise_dose", "fog area", "noise: accuracy, fog"),
+        ("noise_levels", "fog mean_acc", "noise: accuracy, fog"),
         ("later", "unheard_of", "later: unheard_of [as stored]"),
     ],
 )
@@ -137,8 +139,8 @@ def test_seeds_are_paired_and_less_error_is_better(tmp_path, capsys):
     assert clean["difference"]["interval"] == pytest.approx(list(ttest_1samp(gains, 0).confidence_interval(0.95)))
     assert clean["difference"]["verdict"] == errors["difference"]["verdict"] == "better"
     assert errors["difference"]["mean"] == pytest.approx(-0.035)
-    assert rows["noise_dose", "fog area"]["difference"]["verdict"] == "not significant"
-    halving = rows["noise_dose", "fog halving_dose"]
+    assert rows["noise_levels", "fog mean_acc"]["difference"]["verdict"] == "not significant"
+    halving = rows["noise_levels", "fog level_at_half_acc"]
     assert halving["values"] == {"teacher": [1.0] * 6, "student": [2.0] * 3}
     assert halving["difference"] is None
     show_sweep(together, tmp_path)

@@ -12,10 +12,16 @@ OLD = {
     "schema_version": 1,
     "dataset": "digits",
     "models": {"student": {"digest": "d", "cells": "run/robustness"}},
+    "settings": {
+        "seed": 0,
+        "noise_dose": {"kinds": {"fog": {"_target_": "kdexp.robustness.corruption.DoseCurve", "doses": [0.1]}}},
+    },
+    "accuracy_under": {"clean": ENTRY, "noise_dose": ENTRY, "shift mnist8": ENTRY},
     "measures": {
         "clean": {"acc": ENTRY},
         "corruptions_lite": {"mce_raw": ENTRY, "error_noise": ENTRY, "worst_cell_acc": WORST},
         "calibration": {"ece": ENTRY, "ace": ENTRY, "ace_scaled": ENTRY, "largest_gap": ENTRY},
+        "noise_dose": {"fog": {"area": ENTRY, "halving_dose": {"student": 0.5, "control": None}}},
     },
     "cells": [
         {
@@ -23,12 +29,18 @@ OLD = {
             "acc_minus_control": -0.25, "acc_minus_control_low": -0.5, "acc_minus_control_high": 0.0,
         },
         {"axis": "calibration", "name": "clean", "dose": 0, "model": "student", "ace": 0.5, "largest_gap_scaled": 0.75},
+        {"axis": "noise_dose", "name": "fog", "family": "noise", "dose": 0.1, "model": "student", "acc": 0.5},
     ],
 }  # fmt: skip
 TODAY = {
     "schema_version": 2,
     "dataset": "digits",
     "models": {"student": {"digest": "d", "conditions": "run/robustness"}},
+    "settings": {
+        "seed": 0,
+        "noise_levels": {"kinds": {"fog": {"_target_": "kdexp.robustness.corruption.LevelCurve", "levels": [0.1]}}},
+    },
+    "accuracy_under": {"clean": ENTRY, "noise_levels": ENTRY, "shift mnist8": ENTRY},
     "metrics": {
         "clean": {"acc": ENTRY},
         "corruptions_lite": {
@@ -47,16 +59,18 @@ TODAY = {
             "ece_adaptive_scaled": ENTRY,
             "max_calibration_error": ENTRY,
         },
+        "noise_levels": {"fog": {"mean_acc": ENTRY, "level_at_half_acc": {"student": 0.5, "control": None}}},
     },
     "conditions": [
         {
-            "axis": "clean", "name": "clean", "family": "", "dose": 0, "model": "student", "acc": 0.25,
+            "axis": "clean", "name": "clean", "family": "", "level": 0, "model": "student", "acc": 0.25,
             "acc_gain": -0.25, "acc_gain_low": -0.5, "acc_gain_high": 0.0,
         },
         {
-            "axis": "calibration", "name": "clean", "dose": 0, "model": "student",
+            "axis": "calibration", "name": "clean", "level": 0, "model": "student",
             "ece_adaptive": 0.5, "max_calibration_error_scaled": 0.75,
         },
+        {"axis": "noise_levels", "name": "fog", "family": "noise", "level": 0.1, "model": "student", "acc": 0.5},
     ],
 }  # fmt: skip
 

@@ -36,7 +36,7 @@ def condition(axis, name, level, family="", positions=None, **accuracy):
 
 AXES = {  # beginning of `Condition.axis` -> axis
     "corruptions": Corruptions("corruptions", {}, [], published=False),
-    "noise_dose": NoiseLevels("noise_dose", {}),
+    "noise_levels": NoiseLevels("noise_levels", {}),
     "attack": Attacks("attacks", None, 1.0, {}, checks=True, autoattack=None),
     "shift": DatasetShift("shift", "auto", {}),
     "ood": OutOfDistribution("ood", "auto", {}),
@@ -81,15 +81,15 @@ def test_accuracy_under_each_condition_is_of_the_whole_condition_by_hand():
     few = torch.arange(300, 400)
     toy = [(one, {role: measured[role] for role in ("control", "student")}) for one, measured in TOY]
     toy += [
-        condition("noise_dose", "gaussian_noise", 0.2, control=0.5, student=0.55),
-        condition("noise_dose", "impulse_noise", 0.1, control=0.4, student=0.35),
+        condition("noise_levels", "gaussian_noise", 0.2, control=0.5, student=0.55),
+        condition("noise_levels", "impulse_noise", 0.1, control=0.4, student=0.35),
         condition("shift", "mnist8", 1, control=0.6, student=0.6),
         condition("attacks", "fgsm", 0.1, positions=few, control=torch.zeros(100), student=torch.ones(100)),
     ]
     found = summary(toy).accuracy_under()
-    assert list(found) == ["clean", "corruptions_lite", "noise_dose", "attacks", "shift mnist8"]
+    assert list(found) == ["clean", "corruptions_lite", "noise_levels", "attacks", "shift mnist8"]
     assert found["corruptions_lite"]["student"] == pytest.approx((0.8 + 0.6 + 0.5 + 0.4) / 4)
-    noise = found["noise_dose"]
+    noise = found["noise_levels"]
     assert noise["control"] == pytest.approx(((0.9 + 0.5) / 2 + (0.9 + 0.4) / 2) / 2)
     assert noise["difference"]["value"] == pytest.approx(((0.05 + 0.05) / 2 + (0.05 - 0.05) / 2) / 2)
     assert noise["difference"]["low"] < noise["difference"]["value"] < noise["difference"]["high"]
@@ -100,7 +100,7 @@ def test_accuracy_under_each_condition_is_of_the_whole_condition_by_hand():
 
 def test_an_interval_is_as_wide_as_the_samples_allow():
     found = summary(TOY)
-    row = next(row for row in found.rows() if row["name"] == "fog" and row["dose"] == 1 and row["model"] == "student")
+    row = next(row for row in found.rows() if row["name"] == "fog" and row["level"] == 1 and row["model"] == "student")
     own, alone = (TOY[1][1][role].samples["right"].double().numpy() for role in ("student", "control"))
     error = np.std(own - alone) / N**0.5
     assert row["acc_gain"] == pytest.approx(0.1)
@@ -128,21 +128,21 @@ def test_without_a_control_nothing_is_relative_to_it():
     assert lite["mce_unnormalized"] == {"student": pytest.approx(0.425)}
 
 
-def test_dose_curves_begin_at_the_clean_data_also_of_a_part_of_the_samples():
+def test_level_curves_begin_at_the_clean_data_also_of_a_part_of_the_samples():
     clean = torch.cat((torch.zeros(300), torch.ones(100)))
     attacked, under_attack = torch.arange(300, 400), torch.cat((torch.ones(50), torch.zeros(50)))
     found = [
         condition("clean", "clean", 0, control=clean, student=clean),
-        condition("noise_dose", "gaussian_noise", 0.1, control=0.15, student=0.25),
-        condition("noise_dose", "gaussian_noise", 0.3, control=0.05, student=0.05),
+        condition("noise_levels", "gaussian_noise", 0.1, control=0.15, student=0.25),
+        condition("noise_levels", "gaussian_noise", 0.3, control=0.05, student=0.05),
         condition("attacks", "pgd", 0.2, positions=attacked, control=under_attack, student=under_attack),
     ]
     said = summary(found).metrics()
-    noise = said["noise_dose"]["gaussian_noise"]
-    assert noise["area"]["control"] == pytest.approx((0.1 * (0.25 + 0.15) / 2 + 0.2 * (0.15 + 0.05) / 2) / 0.3)
-    assert noise["halving_dose"]["student"] == pytest.approx(0.1 + 0.2 * (0.25 - 0.125) / 0.2)
+    noise = said["noise_levels"]["gaussian_noise"]
+    assert noise["mean_acc"]["control"] == pytest.approx((0.1 * (0.25 + 0.15) / 2 + 0.2 * (0.15 + 0.05) / 2) / 0.3)
+    assert noise["level_at_half_acc"]["student"] == pytest.approx(0.1 + 0.2 * (0.25 - 0.125) / 0.2)
     # Of the hundred samples that are attacked all are right without an attack.
-    assert said["attacks"]["pgd"]["area"]["student"] == pytest.approx(0.75)
+    assert said["attacks"]["pgd"]["mean_acc"]["student"] == pytest.approx(0.75)
 
 
 def test_an_attack_that_more_steps_make_weaker_is_doubted():

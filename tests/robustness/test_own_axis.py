@@ -48,7 +48,7 @@ class Darker(Axis):
 '''
 
 YAML = """
-defaults: [base, noise_dose]
+defaults: [base, noise_levels]
 darker:
   _target_: my_axes.Darker
   levels: [0.2, 0.999]
@@ -92,7 +92,7 @@ def test_axes_of_files_that_are_older_than_their_targets_are_the_same():
     configured.check(old)
     axes = configured.axes(old)
     assert axes == configured.axes(new)
-    order = ["corruptions", "noise_dose", "attacks", "shift", "ood", "calibration", "features"]
+    order = ["corruptions", "noise_levels", "attacks", "shift", "ood", "calibration", "features"]
     assert [axis.name for axis in axes] == order
     old["corruptions"]["kinds"]["fog"]["operator"]["_target_"] = "os.system"
     with pytest.raises(ValueError, match=r"^robustness.corruptions.kinds.fog.operator._target_ must be an operator"):
@@ -111,7 +111,7 @@ def test_an_axis_of_ones_own_is_one_file_and_one_yaml_outside_of_kdexp(own, comm
     assert "robustness.darker.levels must be in (0, 1), got [2]" in wrong.stderr
     command(*train, **trusted)
     report = json.loads((own / "run" / "robustness.json").read_text())
-    assert list(dict.fromkeys(row["axis"] for row in report["conditions"])) == ["clean", "darker", "noise_dose"]
+    assert list(dict.fromkeys(row["axis"] for row in report["conditions"])) == ["clean", "darker", "noise_levels"]
     assert report["shades"] == [0.2, 0.999]
     assert report["notes"][0] == "darker: synthetic"
     assert report["settings"]["darker"]["_target_"] == "my_axes.Darker"

@@ -13,7 +13,7 @@ def levels(reports: Reports, axis: str, name: str) -> Plot:
 
     Args:
         reports: of one configuration, a seed each; intervals are over them.
-        axis: ``noise_dose`` or ``attacks``.
+        axis: ``noise_levels`` or ``attacks``.
         name: of the noise or the attack.
     """
     found = {

@@ -19,7 +19,7 @@ def draw_report(report: Report, folder: Path) -> None:
         folder: where they are written.
     """
     corruptions(report, folder / "robustness_corruptions.png")
-    levels(report, folder / "robustness_doses.png")
+    levels(report, folder / "robustness_levels.png")
     reliability(report, folder / "reliability.png")
 
 
@@ -77,7 +77,7 @@ def levels(report: Report, path: Path) -> None:
         report: the content of robustness.json.
         path: the PNG file.
     """
-    found = [row for row in report["conditions"] if row["axis"] in ("noise_dose", "attacks")]
+    found = [row for row in report["conditions"] if row["axis"] in ("noise_levels", "attacks")]
     names = list(dict.fromkeys((row["axis"], row["name"]) for row in found))
     if not names:
         return
@@ -91,7 +91,7 @@ def levels(report: Report, path: Path) -> None:
             axes.set_axis_off()
             continue
         for role, (color, marker) in _present(report):
-            curve = [(r["dose"], r["acc"]) for r in found if (r["axis"], r["name"]) == place and r["model"] == role]
+            curve = [(r["level"], r["acc"]) for r in found if (r["axis"], r["name"]) == place and r["model"] == role]
             draw_line(axes, [(0, clean[role]), *curve], color, marker, role)
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))

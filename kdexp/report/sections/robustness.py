@@ -105,7 +105,7 @@ def _figures(reports: Reports) -> Iterator[Figure]:
             yield Figure(f"Over severity: {axis}", severities(reports, axis))
             yield Figure(f"By corruption: {axis}", corruptions(reports, axis))
     for axis, name in dict.fromkeys((row["axis"], row["name"]) for row in rows):
-        if axis in ("noise_dose", "attacks"):
+        if axis in ("noise_levels", "attacks"):
             yield Figure(name.replace("_", " "), levels(reports, axis, name))
     for role in ROLES:
         diagram = reliability(reports, role)
