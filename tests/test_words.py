@@ -29,13 +29,19 @@ WORDS = {
     r"\bAnswers\b|\bTurns\b|\bProbe\b|\bParts\b": "CachedOutputs, RoundRobin, InspectionCallback, Experiment",
     r"scheduler\.(milestones|warmup|final)\b": "milestone_fractions, warmup_ratio, min_lr_ratio",
     r"feature_loss\.\w+\.(alone|after)\b|\.is_alone\b": "init_fraction, weight_after_init, in_init_stage",
+    r"cache=(exact|static)\b|label_noise_kind=pair\b|symmetric,pair\b": "per_epoch, unaugmented, pairflip",
+    r"sweeper\.(trials|seeds)\b": "n_trials, final_seeds",
+    r"\bcontrol=(auto|none)\b": "control=train, control=skip",
+    r"robustness\.(resamples|confidence)\b|dataset\.resample\b": "n_resamples, confidence_level, class_sampling",
+    r"\bstep_size[:=]|\.step_size\b|kinds\.\w+\.step\b": "abs_stepsize, rel_stepsize",
+    r"\blearners?\b(?!`)|\bfrozen(: (nn\.Module|Teacher)|\.networks)|losses import term\b": "student, teacher",
     r"\b(distill_alone|trained_once|kept_answers|facts)\b": "train_control, load_or_train, run_metadata",
 }
 
 # Old key of files or of the command line -> today's.
 KEYS = {
     r"\bace\b|\blargest_gap|mce_raw": "ece_adaptive, max_calibration_error, mce_unnormalized",
-    r"\b[Dd]oses?\b|noise_dose|halving_dose|DoseCurve|_doses\b|\"area\"": "level, noise_levels, level_at_half_acc, mean_acc",
+    r"\b[Dd]oses?\b|noise_dose|halving_dose|DoseCurve|_doses\b|\"area\"": "noise_levels, level_at_half_acc, mean_acc",
     r"acc_minus_control": "acc_gain",
     r"\bsteps/|/ \"steps\"|\[\"steps\"\] =": "prior_runs, prior run",
     r"answers\.bin|card\.json|made_for|\b(keep|read)_card\b": "outputs.bin, metadata.json, created_for",

@@ -47,15 +47,25 @@ _KEYS = (
         {"milestones": "milestone_fractions", "warmup": "warmup_ratio", "final": "min_lr_ratio"},
         owner="kdexp.schedules.",
     ),
+    _Renamed(r"\.(dataset|scheme\.source)$", {"resample": "class_sampling"}),
+    _Renamed(
+        r"\.robustness$",
+        {"resamples": "n_resamples", "confidence": "confidence_level", "noise_dose": "noise_levels"},
+    ),
+    _Renamed(r"\.robustness\.noise_(dose|levels)\.kinds\.[^.]+$", {"doses": "levels"}, owner="kdexp."),
+    _Renamed(r"\.robustness\.attacks\.kinds\.[^.]+$", {"step": "rel_stepsize"}),
+    _Renamed(r"\.attack$", {"step_size": "abs_stepsize"}),  # of a scheme; and of a cell, in its key
+    _Renamed(r"\.hydra\.sweeper$", {"trials": "n_trials", "seeds": "final_seeds"}, owner="hydra_plugins.kdexp."),
     _Renamed(r"\.(loss|feature_loss\.[^.]+)$", {"alone": "init_fraction", "after": "weight_after_init"}),
-    _Renamed(r"^\.robustness$", {"noise_dose": "noise_levels"}),
-    _Renamed(r"^\.robustness\.noise_(dose|levels)\.kinds\.[^.]+$", {"doses": "levels"}, owner="kdexp."),
 )
 _CORRUPTION = "kdexp.robustness.corruption"
-_VALUES: tuple[_Renamed, ...] = (
+_VALUES = (
+    _Renamed(r"\.teacher\.cache$", {"exact": "per_epoch", "static": "unaugmented"}),
+    _Renamed(r"\.label_noise_kind$", {"pair": "pairflip"}),
+    _Renamed(r"^\.control$", {"auto": "train", "none": "skip"}),  # of kdexp-eval
     _Renamed(r"^\.(choices\.)?robustness$", {"noise_dose": "noise_levels"}),
     _Renamed(
-        r"^\.robustness\.noise_(dose|levels)\.kinds\.[^.]+\._target_$",
+        r"\.robustness\.noise_(dose|levels)\.kinds\.[^.]+\._target_$",
         {f"{_CORRUPTION}.DoseCurve": f"{_CORRUPTION}.LevelCurve"},
     ),
 )

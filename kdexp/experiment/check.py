@@ -125,7 +125,7 @@ def _check_views(config: Any) -> None:
     require(
         re.fullmatch(CACHE_MODES, str(teacher.cache)) is not None,
         "teacher.cache",
-        "must be none, views:K, exact or static",
+        "must be none, views:K, per_epoch or unaugmented",
         teacher.cache,
     )
     require(
@@ -140,12 +140,12 @@ def _check_views(config: Any) -> None:
     if teacher.cache == "none" or views == 0:
         return
     require(
-        config.dataset.resample is None,
+        config.dataset.class_sampling is None,
         "teacher.cache",
-        "must be none or static with dataset.resample, which draws views of its own",
+        "must be none or unaugmented with dataset.class_sampling, which draws views of its own",
         teacher.cache,
     )
     for transform in config.augment.transforms:
-        rule = f"must be none or static with {transform['_target_']}, whose partners depend on the batch"
+        rule = f"must be none or unaugmented with {transform['_target_']}, whose partners depend on the batch"
         mixes = getattr(target(transform, "transform"), "mixes_samples", False)
         require(not mixes, "teacher.cache", rule, teacher.cache)

@@ -123,7 +123,9 @@ class RobustnessEvaluator:
 
     def _summary(self, measured: Sequence[Mapping[str, Measured]]) -> Summary:
         settings, (clean, *others) = robustness.of_report(self._settings), measured
-        bootstrap = Bootstrap(clean, seed=settings.seed, resamples=settings.resamples, confidence=settings.confidence)
+        bootstrap = Bootstrap(
+            clean, seed=settings.seed, n_resamples=settings.n_resamples, confidence_level=settings.confidence_level
+        )
         left = iter(others)
         by_axis = [(axis, [(condition, next(left)) for condition in conditions]) for axis, conditions in self._by_axis]
         return Summary([(self.conditions[0], clean)], by_axis, bootstrap)

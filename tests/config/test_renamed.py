@@ -64,6 +64,23 @@ KEYS = [
     ("scheduler=cosine", "scheduler.final", "scheduler.min_lr_ratio", "0.1"),
     ("scheduler=multistep", "scheduler.milestones", "scheduler.milestone_fractions", "[0.5]"),
     ("teacher=cnn", "teacher.recipe.scheduler.warmup", "teacher.recipe.scheduler.warmup_ratio", "0.1"),
+    ("robustness=noise_levels", "robustness.resamples", "robustness.n_resamples", "200"),
+    ("robustness=noise_levels", "robustness.confidence", "robustness.confidence_level", "0.9"),
+    ("dataset=digits", "dataset.resample", "dataset.class_sampling", "balanced"),
+    ("scheme=cross_domain", "scheme.source.resample", "scheme.source.class_sampling", "balanced"),
+    (
+        "robustness=attacks",
+        "robustness.attacks.kinds.pgd_l2.step",
+        "robustness.attacks.kinds.pgd_l2.rel_stepsize",
+        "0.1",
+    ),
+    ("scheme=pgd_at", "scheme.attack.step_size", "scheme.attack.abs_stepsize", "0.01"),
+    (
+        "scheme@teacher.recipe.scheme=trades",
+        "teacher.recipe.scheme.attack.step_size",
+        "teacher.recipe.scheme.attack.abs_stepsize",
+        "0.01",
+    ),
     ("feature_loss=ab", "feature_loss.ab.alone", "feature_loss.ab.init_fraction", "0.2"),
     ("feature_loss=ab", "feature_loss.ab.after", "feature_loss.ab.weight_after_init", "0.5"),
 ]
@@ -107,6 +124,49 @@ def test_so_is_one_in_a_yaml_of_ones_own(option, old, new, value, tmp_path):
     file.write_text(f"# @package _global_\ndefaults: [smoke, _self_]\n{OmegaConf.to_yaml(own)}")
     search = f"hydra.searchpath=['file://{tmp_path}']"
     assert refused(search, option, "experiment=mine") == f"there is no setting {old}; did you mean {new}?"
+
+
+@pytest.mark.parametrize("option", ["+sweep=search", "hydra/sweeper=search"])
+@pytest.mark.parametrize(("old", "new"), [("trials=60", "n_trials"), ("seeds=[0,1]", "final_seeds")])
+def test_so_is_one_of_a_search(option, old, new):
+    name = old.partition("=")[0]
+    said = f"there is no setting hydra.sweeper.{name}; did you mean hydra.sweeper.{new}?"
+    assert refused(option, f"hydra.sweeper.{old}") == said
+    assert refused(option, f"+hydra.sweeper.{old}") == said
+
+
+def test_so_is_one_of_a_search_in_a_yaml_of_ones_own(tmp_path):
+    file = tmp_path / "sweep" / "mine.yaml"
+    file.parent.mkdir()
+    file.write_text("# @package _global_\ndefaults: [search, _self_]\nhydra: {sweeper: {trials: 60}}\n")
+    said = "there is no setting hydra.sweeper.trials; did you mean hydra.sweeper.n_trials?"
+    assert refused(f"hydra.searchpath=['file://{tmp_path}']", "+sweep=mine") == said
+
+
+@pytest.mark.parametrize(("old", "new"), [("auto", "train"), ("none", "skip")])
+def test_so_is_what_kdexp_eval_did_with_a_missing_control(old, new):
+    with pytest.raises(ValueError, match=rf"^there is no control={old}; did you mean control={new}\?$"):
+        compose([f"control={old}"], "eval")
+
+
+# The setting, its old value and the new one.
+VALUES = [
+    ("teacher.cache", "exact", "per_epoch"),
+    ("teacher.cache", "static", "unaugmented"),
+    ("dataset.label_noise_kind", "pair", "pairflip"),
+    ("teacher.recipe.label_noise_kind", "pair", "pairflip"),
+]
+
+
+@pytest.mark.parametrize(("setting", "old", "new"), VALUES)
+def test_so_is_a_value(setting, old, new):
+    today = composed(f"{setting}={new}", "dataset.label_noise=0.2", "teacher.recipe.label_noise=0.2")
+    file = before(today)
+    assert at(file, setting) == old
+    assert upgrade(file) == upgrade(today) == today
+    assert Identity(upgrade(file)).fingerprint == Identity(today).fingerprint
+    assert upgrade_override(f"{setting}={old}") == f"{setting}={new}"
+    assert refused(f"{setting}={old}") == f"there is no {setting}={old}; did you mean {setting}={new}?"
 
 
 def test_a_scheduler_of_ones_own_keeps_its_words():

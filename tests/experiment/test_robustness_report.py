@@ -36,7 +36,7 @@ from kdexp.robustness.probes import cka
 from kdexp.weights import load_weights
 
 SMOKE = ("experiment=smoke", "tracking=none", "trainer.max_epochs=1", "teacher.recipe.max_epochs=1")
-SMALL = ("robustness.samples=60", "robustness.resamples=100")
+SMALL = ("robustness.samples=60", "robustness.n_resamples=100")
 
 
 def examine(store, *overrides, **settings):
@@ -175,8 +175,8 @@ def test_features_are_probed_from_val_to_test_and_held_against_the_teachers(swee
     (report,) = examine(store, "robustness=features", run=folder).values()
     config = compose([*SMOKE, "alpha=0.1"], output_dir=folder, store_dir=store)
     data = Experiment(config).data
-    learner = Experiment(config).new_student(pretrained=None)
-    load_weights(learner, folder / "student.safetensors", "run")
+    student = Experiment(config).new_student(pretrained=None)
+    load_weights(student, folder / "student.safetensors", "run")
     teacher = Experiment(config, may_train_teacher=False).teacher.networks[0]
 
     def seen(network, split):
@@ -193,10 +193,10 @@ def test_features_are_probed_from_val_to_test_and_held_against_the_teachers(swee
         return torch.cat(inputs).numpy(), torch.cat(labels).numpy()
 
     metrics = report["metrics"]["features"]["synthetic"]
-    for role, network in (("student", learner), ("teacher", teacher)):
+    for role, network in (("student", student), ("teacher", teacher)):
         probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)).fit(*seen(network, "val"))
         assert metrics["probe"][role] == pytest.approx(probe.score(*seen(network, "test")), abs=0.01)
-    alike = cka(seen(learner, "test")[0], seen(teacher, "test")[0])
+    alike = cka(seen(student, "test")[0], seen(teacher, "test")[0])
     assert alike < 0.99
     assert metrics["cka_to_teacher"]["student"] == pytest.approx(alike, abs=1e-3)
 
@@ -209,9 +209,9 @@ def test_a_control_alone_is_examined_as_a_control(sweep, store):
 def test_a_control_is_trained_where_there_is_none(copied, store):
     shutil.rmtree(copied / "0")
     settings = ("robustness=noise_levels", *SMALL)
-    with pytest.raises(ValueError, match=r"^control must be found beside the run, got none .*control=auto trains it"):
+    with pytest.raises(ValueError, match=r"^control must be found beside the run, got none .*control=train trains it"):
         examine(store, *settings, "control=find", run=copied / "1")
-    report = examine(store, *settings, "control=none", run=copied / "1")[copied / "1"]
+    report = examine(store, *settings, "control=skip", run=copied / "1")[copied / "1"]
     assert list(report["models"]) == ["teacher", "student"]
     report = examine(store, *settings, run=copied / "1")[copied / "1"]
     assert list(report["models"]) == ["teacher", "control", "student"]
@@ -270,14 +270,14 @@ def test_a_run_without_its_control_is_examined_at_the_end_all_the_same(tmp_path,
          r"^robustness.attacks.kinds.fgsm.eps must be a list of numbers, got \['small'\]$"),
         (["robustness=attacks", "robustness.attacks.kinds.fgsm.steps=many"],
          r"^robustness.attacks.kinds.fgsm.steps must be at least 1, got many$"),
-        (["robustness=attacks", "robustness.attacks.kinds.pgd_l2.step=2"],
-         r"^robustness.attacks.kinds.pgd_l2.step must be in \(0, 1\], got 2$"),
+        (["robustness=attacks", "robustness.attacks.kinds.pgd_l2.rel_stepsize=2"],
+         r"^robustness.attacks.kinds.pgd_l2.rel_stepsize must be in \(0, 1\], got 2$"),
         (["robustness=attacks", "robustness.attacks.kinds.pgd_l2.random_start=maybe"],
          r"^robustness.attacks.kinds.pgd_l2.random_start must be true or false, got maybe$"),
         (["robustness=attacks", "robustness.attacks.kinds.pgd_l2.norm=l1"],
          r"^robustness.attacks.kinds.pgd_l2: norm of an attack must be linf or l2, got l1$"),
         (["robustness=attacks", "+robustness.attacks.kinds.mine={norm:l2,eps:[1]}"],
-         r"^robustness.attacks.kinds.mine must have norm, eps, steps, step, random_start, got norm, eps$"),
+         r"^robustness.attacks.kinds.mine must have norm, eps, steps, rel_stepsize, random_start, got norm, eps$"),
         (["robustness=attacks", "robustness.attacks.kinds.fgsm=null"],
          r"^robustness.attacks.kinds.fgsm must be settings, got None$"),
         (["robustness=attacks", "robustness.attacks.kinds=3"],
@@ -300,9 +300,11 @@ def test_a_run_without_its_control_is_examined_at_the_end_all_the_same(tmp_path,
          r"^robustness.shift.dataset must have the num_classes of synthetic, got breast_cancer$"),
         (["robustness=ood", "robustness.ood.dataset=nope"], r"^there is no dataset=nope \(of dataset there are "),
         (["robustness=ood", "robustness.ood.dataset=mnist", "data_dir=/nowhere"], r"^data_dir must hold MNIST"),
-        (["robustness=quick", "robustness.confidence=1"], r"^robustness.confidence must be in \(0, 1\), got 1$"),
-        (["robustness=quick", "robustness.confidence=high"], r"^robustness.confidence must be in \(0, 1\), got high$"),
-        (["robustness=quick", "robustness.resamples=few"], r"^robustness.resamples must be at least 100, got few$"),
+        (["robustness=quick", "robustness.confidence_level=1"],
+         r"^robustness.confidence_level must be in \(0, 1\), got 1$"),
+        (["robustness=quick", "robustness.confidence_level=high"],
+         r"^robustness.confidence_level must be in \(0, 1\), got high$"),
+        (["robustness=quick", "robustness.n_resamples=few"], r"^robustness.n_resamples must be at least 100, got few$"),
         (["robustness=features", "robustness.features.neighbours=0"],
          r"^robustness.features.neighbours must be at least 1, got 0$"),
         (["robustness=features", "robustness.features.neighbours=few"],
@@ -342,7 +344,7 @@ def folder_run(tmp_path_factory, store):
                 Image.fromarray(values).save(root / part / name / f"{number}.png")
     settings = ["dataset=image_folder", f"dataset.source.root={root}", "dataset.source.size=8", "dataset.num_classes=3",
                 "dataset.num_workers=0", "dataset.batch_size=16", "robustness=attacks", "robustness.samples=75",
-                "robustness.attacks.samples=30", "robustness.attacks.checks=false", "robustness.resamples=100",
+                "robustness.attacks.samples=30", "robustness.attacks.checks=false", "robustness.n_resamples=100",
                 "~robustness.attacks.kinds.pgd_l2", "robustness.attacks.kinds.pgd_linf.steps=2"]  # fmt: skip
     folder = tmp_path_factory.mktemp("folder_run")
     with pytest.MonkeyPatch.context() as patch:
@@ -435,7 +437,7 @@ def test_cells_of_other_samples_have_other_keys(monkeypatch):
 
 
 def test_an_attack_that_was_measured_on_fewer_samples_is_not_taken_for_one_on_all(copied, store, monkeypatch):
-    settings = ("robustness=attacks", "robustness.resamples=100", "robustness.attacks.checks=false",
+    settings = ("robustness=attacks", "robustness.n_resamples=100", "robustness.attacks.checks=false",
                 "~robustness.attacks.kinds.pgd_l2", "~robustness.attacks.kinds.pgd_linf")  # fmt: skip
     with monkeypatch.context() as before:
         before.setattr(Condition, "on", lambda cell, *parts: cell)  # the keys were the same for any number
