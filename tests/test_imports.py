@@ -50,7 +50,10 @@ def test_a_wrong_setting_is_found_without_torch(setting):
         ),
         ("robustness.attacks.samples=0", "robustness.attacks.samples must be null or at least 1, got 0"),
         ("robustness.calibration.bins=0", "robustness.calibration.bins must be at least 1, got 0"),
-        ("robustness.features.train_samples=0", "robustness.features.train_samples must be at least 1, got 0"),
+        (
+            "robustness.representations.train_samples=0",
+            "robustness.representations.train_samples must be at least 1, got 0",
+        ),
         (
             "+robustness.shift.pair=x",
             "robustness.shift: DatasetShift.__init__() got an unexpected keyword argument 'pair'",

@@ -42,6 +42,9 @@ WORDS = {
 KEYS = {
     r"\bace\b|\blargest_gap|mce_raw": "ece_adaptive, max_calibration_error, mce_unnormalized",
     r"\b[Dd]oses?\b|noise_dose|halving_dose|DoseCurve|_doses\b|\"area\"": "noise_levels, level_at_half_acc, mean_acc",
+    r"robustness[.=]features\b|\bneighbours\b[:=]|\"(probe|knn)\"": "representations, n_neighbors, ..._acc",
+    r"features_scale|applies_to: features": "tabular_eps_scale, applies_to: tabular",
+    r"(?<!tabular\.)\bfeature_noise\b(?!\()": "tabular_noise",
     r"acc_minus_control": "acc_gain",
     r"\bsteps/|/ \"steps\"|\[\"steps\"\] =": "prior_runs, prior run",
     r"answers\.bin|card\.json|made_for|\b(keep|read)_card\b": "outputs.bin, metadata.json, created_for",

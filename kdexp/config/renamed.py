@@ -50,8 +50,16 @@ _KEYS = (
     _Renamed(r"\.(dataset|scheme\.source)$", {"resample": "class_sampling"}),
     _Renamed(
         r"\.robustness$",
-        {"resamples": "n_resamples", "confidence": "confidence_level", "noise_dose": "noise_levels"},
+        {
+            "resamples": "n_resamples",
+            "confidence": "confidence_level",
+            "noise_dose": "noise_levels",
+            "features": "representations",
+        },
     ),
+    _Renamed(r"\.robustness\.attacks$", {"features_scale": "tabular_eps_scale"}, owner="kdexp."),
+    _Renamed(r"\.robustness\.(features|representations)$", {"neighbours": "n_neighbors"}, owner="kdexp."),
+    _Renamed(r"\.robustness\.(corruptions|noise_dose|noise_levels)\.kinds$", {"feature_noise": "tabular_noise"}),
     _Renamed(r"\.robustness\.noise_(dose|levels)\.kinds\.[^.]+$", {"doses": "levels"}, owner="kdexp."),
     _Renamed(r"\.robustness\.attacks\.kinds\.[^.]+$", {"step": "rel_stepsize"}),
     _Renamed(r"\.attack$", {"step_size": "abs_stepsize"}),  # of a scheme; and of a cell, in its key
@@ -63,7 +71,9 @@ _VALUES = (
     _Renamed(r"\.teacher\.cache$", {"exact": "per_epoch", "static": "unaugmented"}),
     _Renamed(r"\.label_noise_kind$", {"pair": "pairflip"}),
     _Renamed(r"^\.control$", {"auto": "train", "none": "skip"}),  # of kdexp-eval
-    _Renamed(r"^\.(choices\.)?robustness$", {"noise_dose": "noise_levels"}),
+    _Renamed(r"^\.(choices\.)?robustness$", {"noise_dose": "noise_levels", "features": "representations"}),
+    _Renamed(r"^\.corruption$", {"feature_noise": "tabular_noise"}),
+    _Renamed(r"\.robustness\.\w+\.kinds\.[^.]+\.applies_to$", {"features": "tabular"}),
     _Renamed(
         r"\.robustness\.noise_(dose|levels)\.kinds\.[^.]+\._target_$",
         {f"{_CORRUPTION}.DoseCurve": f"{_CORRUPTION}.LevelCurve"},
@@ -85,7 +95,7 @@ def upgrade_override(text: str) -> str:
     """``SETTING=VALUE``, as somebody typed it for an older kdexp, with the names of today."""
     key, equals, value = text.partition("=")
     path = key.lstrip("+~")
-    new, words = new_name({}, path) or path, _names(_VALUES, f".{path}", {})
+    new, words = new_name({}, path) or path, _names(_VALUES, f".{path.partition('@')[0]}", {})
     value = words.get(value) or re.sub(r"\w+", lambda word: words.get(word[0], word[0]), value)  # a list, or a sweep
     return key.removesuffix(path) + new + equals + value
 

@@ -208,17 +208,17 @@ def _evidence(
 
 def _better_features(evaluated: Mapping[int, Report]) -> Claim:
     first = next(iter(evaluated.values()))
-    own, names = first["dataset"], list(first["metrics"].get("features", {}))
+    own, names = first["dataset"], list(first["metrics"].get("representations", {}))
     other = next((name for name in names if name != own), None)
     evidence: list[Evidence] = []
     for name in [*([other] if other else []), *([own] if own in names else [])]:
         place = f"{name} (another data set)" if name == other else f"{name} (labels that did not train it)"
-        for metric, words in (("probe", "a linear classifier"), ("knn", "nearest neighbours")):
-            decides = metric == "probe" and name == (other or own)
+        for metric, words in (("linear_probe_acc", "a linear classifier"), ("knn_acc", "nearest neighbors")):
+            decides = metric == "linear_probe_acc" and name == (other or own)
             what = f"accuracy of {words} on the frozen features, {place}"
-            evidence += _evidence(what, evaluated, _of("features", name, metric), decides=decides)
+            evidence += _evidence(what, evaluated, _of("representations", name, metric), decides=decides)
     what = "similarity of the features to the teacher's (CKA)"
-    evidence += _evidence(what, evaluated, _of("features", own, "cka_to_teacher"), decides=False)
+    evidence += _evidence(what, evaluated, _of("representations", own, "cka_to_teacher"), decides=False)
     return Claim(_BETTER_FEATURES, evidence, ())
 
 

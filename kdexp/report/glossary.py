@@ -43,8 +43,8 @@ _METRICS = {
     "nll": Metric("NLL", lower_is_better=True, unit="nats"),
     "brier": Metric("Brier score", lower_is_better=True),
     "temperature": Metric("temperature fitted on val", unit="T"),
-    "probe": Metric("accuracy of a linear probe"),
-    "knn": Metric("accuracy of nearest neighbours"),
+    "linear_probe_acc": Metric("accuracy of a linear probe"),
+    "knn_acc": Metric("accuracy of nearest neighbors"),
     "cka_to_teacher": Metric("CKA to the teacher"),
 }
 
@@ -65,8 +65,8 @@ _EXPLAINED = {
     ("nll", "brier"): "NLL: negative log-likelihood of the true class, in nats; Brier score: squared distance of the "
     "probabilities from the label.",
     ("temperature",): "scaled: with the logits divided by the temperature that fits val best.",
-    ("probe", "knn", "cka_to_teacher"): "linear probe, nearest neighbours: trained on the frozen features; CKA: how "
-    "alike the features and the teacher's are, 100 for the same but for rotation and scale.",
+    ("linear_probe_acc", "knn_acc", "cka_to_teacher"): "linear probe, nearest neighbors: trained on the frozen "
+    "representations; CKA: how alike these and the teacher's are, 100 for the same but for rotation and scale.",
 }
 
 

@@ -65,8 +65,11 @@ def _upgrade(report: Record) -> dict[str, Any]:
         "models": {role: _model(own) for role, own in report["models"].items()},
         "settings": upgrade({"robustness": report["settings"]})["robustness"],
         "metrics": {renamed.axis(axis): _metrics(own) for axis, own in report["measures"].items()},
-        "conditions": [renamed.upgrade(row) | {"axis": renamed.axis(row["axis"])} for row in report["cells"]],
+        "conditions": [_row(row) for row in report["cells"]],
     }
+    if "sample_counts" in report:  # of a split of an axis, the axis first
+        counts = ((name.partition(" "), own) for name, own in report["sample_counts"].items())
+        found["sample_counts"] = {f"{renamed.axis(kind)}{gap}{rest}": own for (kind, gap, rest), own in counts}
     if "accuracy_under" in report:  # the first of them had none
         found["accuracy_under"] = {renamed.axis(kind): entry for kind, entry in report["accuracy_under"].items()}
     return same | found
@@ -77,9 +80,15 @@ def _model(found: Record) -> dict[str, Any]:
     return {"conditions" if name == "cells" else name: value for name, value in found.items()}
 
 
+def _row(row: Record) -> dict[str, Any]:
+    """What was measured of one network under one condition."""
+    where = {"axis": renamed.axis(row["axis"]), "name": renamed.perturbation(row["name"])}
+    return renamed.upgrade(row) | where
+
+
 def _metrics(found: Record) -> dict[str, Any]:
     """What a report says of an axis: by metric, or by perturbation or data set and metric."""
     return {
-        renamed.metric(name): renamed.upgrade(entry) if isinstance(entry, Mapping) else entry
+        renamed.metric(renamed.perturbation(name)): renamed.upgrade(entry) if isinstance(entry, Mapping) else entry
         for name, entry in found.items()
     }

@@ -12,6 +12,8 @@ _METRICS = {
     "ace": "ece_adaptive",
     "largest_gap": "max_calibration_error",
     "mce_raw": "mce_unnormalized",
+    "probe": "linear_probe_acc",
+    "knn": "knn_acc",
     "worst_cell_acc": "worst_condition_acc",
     "teacher_at": "worst_condition_teacher",
     "control_at": "worst_condition_control",
@@ -24,7 +26,9 @@ _METRICS = {
     "acc_minus_control_high": "acc_gain_high",
 }
 _SCALED = "_scaled"
-_AXES = {"noise_dose": "noise_levels"}
+_AXES = {"noise_dose": "noise_levels", "features": "representations"}
+_PERTURBATIONS = {"feature_noise": "tabular_noise"}
+_SETTINGS = {"neighbours": "n_neighbors"}
 
 
 def axis(name: str) -> str:
@@ -32,10 +36,20 @@ def axis(name: str) -> str:
     return _AXES.get(name, name)
 
 
+def perturbation(name: str) -> str:
+    """Today's name of a perturbation; one of today, or of one's own, stays."""
+    return _PERTURBATIONS.get(name, name)
+
+
 def identity(condition: "Condition") -> list[object]:
     """What a measured condition is known by, under the names that it had at first."""
-    axes = {new: old for old, new in _AXES.items()}
-    return [axes.get(condition.axis, condition.axis), condition.name, condition.level, condition.settings]
+    settings = {_older(_SETTINGS, name): value for name, value in condition.settings.items()}
+    axis, name = _older(_AXES, condition.axis), _older(_PERTURBATIONS, condition.name)
+    return [axis, name, condition.level, settings]
+
+
+def _older(names: Mapping[str, str], name: str) -> str:
+    return next((old for old, new in names.items() if new == name), name)
 
 
 def metric(name: str) -> str:

@@ -15,7 +15,7 @@ _BEFORE_TARGETS = {
     "shift": "kdexp.robustness.axes.dataset_shift.DatasetShift",
     "ood": "kdexp.robustness.axes.ood.OutOfDistribution",
     "calibration": "kdexp.robustness.axes.calibration.Calibration",
-    "features": "kdexp.robustness.axes.representations.Representations",
+    "representations": "kdexp.robustness.axes.representations.Representations",
 }
 """The axes that files know by their name alone: those that are older than `_target_`. Newer axes are not added."""
 

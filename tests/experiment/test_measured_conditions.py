@@ -14,6 +14,8 @@ OLD_TO_NEW = {
     "ace_scaled": "ece_adaptive_scaled",
     "largest_gap": "max_calibration_error",
     "largest_gap_scaled": "max_calibration_error_scaled",
+    "probe": "linear_probe_acc",
+    "knn": "knn_acc",
     "acc": "acc",
     "nll_scaled": "nll_scaled",
 }

@@ -70,7 +70,14 @@ def test_a_quick_look_leaves_a_report_its_cells_and_its_figures(sweep, quick):
     assert {**written, "seconds": 0} == {**quick, "seconds": 0}  # another test may have asked again
     assert list(quick["models"]) == ["teacher", "control", "student"]
     assert quick["samples"] == 60
-    assert set(quick["metrics"]) == {"clean", "corruptions_lite", "noise_levels", "attacks", "calibration", "features"}
+    assert set(quick["metrics"]) == {
+        "clean",
+        "corruptions_lite",
+        "noise_levels",
+        "attacks",
+        "calibration",
+        "representations",
+    }
     with (folder / "robustness.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["model"] for row in rows[:3]] == ["teacher", "control", "student"]
@@ -87,7 +94,7 @@ def test_a_quick_look_leaves_a_report_its_cells_and_its_figures(sweep, quick):
     assert [bool(row["agreement_teacher_wrong"]) for row in fog] == [False, True, True]
     for name in ("robustness_corruptions", "robustness_levels", "reliability"):
         assert imread(folder / "figures" / f"{name}.png").shape[0] > 300
-    left_out = "corruptions: feature_noise, missing_values, feature_shift left out: for features"
+    left_out = "corruptions: tabular_noise, missing_values, feature_shift left out: for tables"
     assert left_out in quick["notes"]
     assert any(note.startswith("shift left out: no data set is paired with synthetic") for note in quick["notes"])
 
@@ -172,7 +179,7 @@ def test_what_a_search_left_unmeasured_on_test_is_not_evaluated(sweep, store, tm
 
 def test_features_are_probed_from_val_to_test_and_held_against_the_teachers(sweep, store):
     folder = sweep / "1"
-    (report,) = examine(store, "robustness=features", run=folder).values()
+    (report,) = examine(store, "robustness=representations", run=folder).values()
     config = compose([*SMOKE, "alpha=0.1"], output_dir=folder, store_dir=store)
     data = Experiment(config).data
     student = Experiment(config).new_student(pretrained=None)
@@ -192,10 +199,10 @@ def test_features_are_probed_from_val_to_test_and_held_against_the_teachers(swee
         hook.remove()
         return torch.cat(inputs).numpy(), torch.cat(labels).numpy()
 
-    metrics = report["metrics"]["features"]["synthetic"]
+    metrics = report["metrics"]["representations"]["synthetic"]
     for role, network in (("student", student), ("teacher", teacher)):
         probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)).fit(*seen(network, "val"))
-        assert metrics["probe"][role] == pytest.approx(probe.score(*seen(network, "test")), abs=0.01)
+        assert metrics["linear_probe_acc"][role] == pytest.approx(probe.score(*seen(network, "test")), abs=0.01)
     alike = cka(seen(student, "test")[0], seen(teacher, "test")[0])
     assert alike < 0.99
     assert metrics["cka_to_teacher"]["student"] == pytest.approx(alike, abs=1e-3)
@@ -241,7 +248,7 @@ def test_tables_and_all_tasks_have_a_quick_look_too_at_the_end_of_a_training(tmp
     report = json.loads((tmp_path / "b" / "robustness.json").read_text())
     assert list(report["models"]) == ["teacher", "control", "student"]
     assert {row["name"] for row in report["conditions"] if row["axis"] == "corruptions_lite"} == {
-        "feature_noise", "missing_values", "feature_shift",
+        "tabular_noise", "missing_values", "feature_shift",
     }  # fmt: skip
     assert result["cost"]["seconds"]["robustness"] > 0
     # Accuracy under attack falls, and when everything is allowed nothing is left.
@@ -282,8 +289,8 @@ def test_a_run_without_its_control_is_examined_at_the_end_all_the_same(tmp_path,
          r"^robustness.attacks.kinds.fgsm must be settings, got None$"),
         (["robustness=attacks", "robustness.attacks.kinds=3"],
          r"^robustness.attacks.kinds must be settings by name, got 3$"),
-        (["robustness=attacks", "robustness.attacks.features_scale=big"],
-         r"^robustness.attacks.features_scale must be > 0, got big$"),
+        (["robustness=attacks", "robustness.attacks.tabular_eps_scale=big"],
+         r"^robustness.attacks.tabular_eps_scale must be > 0, got big$"),
         (["robustness=noise_levels", "robustness.noise_levels.kinds.gaussian_noise.levels=0.1"],
          r"^robustness.noise_levels.kinds.gaussian_noise.levels must be a list of numbers, got 0.1$"),
         (["robustness=noise_levels", "~robustness.noise_levels.kinds.gaussian_noise.parameter"],
@@ -305,10 +312,10 @@ def test_a_run_without_its_control_is_examined_at_the_end_all_the_same(tmp_path,
         (["robustness=quick", "robustness.confidence_level=high"],
          r"^robustness.confidence_level must be in \(0, 1\), got high$"),
         (["robustness=quick", "robustness.n_resamples=few"], r"^robustness.n_resamples must be at least 100, got few$"),
-        (["robustness=features", "robustness.features.neighbours=0"],
-         r"^robustness.features.neighbours must be at least 1, got 0$"),
-        (["robustness=features", "robustness.features.neighbours=few"],
-         r"^robustness.features.neighbours must be at least 1, got few$"),
+        (["robustness=representations", "robustness.representations.n_neighbors=0"],
+         r"^robustness.representations.n_neighbors must be at least 1, got 0$"),
+        (["robustness=representations", "robustness.representations.n_neighbors=few"],
+         r"^robustness.representations.n_neighbors must be at least 1, got few$"),
         (["robustness=quick", "robustness.samples=0"], r"^robustness.samples must be null or at least 1, got 0$"),
         (["robustness=quick", "control=perhaps"], r"^control must be auto, find or none, got perhaps$"),
         (["robustness=quick", "sweep_dir=/nowhere"], r"^one of run and sweep must be given, .* sweep=/now"),
@@ -427,7 +434,7 @@ def test_cells_of_other_samples_have_other_keys(monkeypatch):
     assert {axis for axis in whole if whole[axis] != attacked[axis]} == {
         "attacks", "attack_more_steps", "attack_unbounded",
     }  # fmt: skip
-    fitted = cells(*WHOLE, "robustness.features.train_samples=20")
+    fitted = cells(*WHOLE, "robustness.representations.train_samples=20")
     assert {axis for axis in whole if whole[axis] != fitted[axis]} == {"features"}
     # As samples were chosen before, without a look at their classes.
     monkeypatch.setattr(

@@ -16,12 +16,14 @@ OLD = {
         "seed": 0,
         "noise_dose": {"kinds": {"fog": {"_target_": "kdexp.robustness.corruption.DoseCurve", "doses": [0.1]}}},
     },
+    "sample_counts": {"test": 1, "features train": 2, "features mnist8 train": 3},
     "accuracy_under": {"clean": ENTRY, "noise_dose": ENTRY, "shift mnist8": ENTRY},
     "measures": {
         "clean": {"acc": ENTRY},
         "corruptions_lite": {"mce_raw": ENTRY, "error_noise": ENTRY, "worst_cell_acc": WORST},
         "calibration": {"ece": ENTRY, "ace": ENTRY, "ace_scaled": ENTRY, "largest_gap": ENTRY},
         "noise_dose": {"fog": {"area": ENTRY, "halving_dose": {"student": 0.5, "control": None}}},
+        "features": {"mnist8": {"probe": ENTRY, "knn": ENTRY, "cka_to_teacher": {"student": 0.5}}},
     },
     "cells": [
         {
@@ -29,7 +31,7 @@ OLD = {
             "acc_minus_control": -0.25, "acc_minus_control_low": -0.5, "acc_minus_control_high": 0.0,
         },
         {"axis": "calibration", "name": "clean", "dose": 0, "model": "student", "ace": 0.5, "largest_gap_scaled": 0.75},
-        {"axis": "noise_dose", "name": "fog", "family": "noise", "dose": 0.1, "model": "student", "acc": 0.5},
+        {"axis": "noise_dose", "name": "feature_noise", "family": "", "dose": 0.1, "model": "student", "acc": 0.5},
     ],
 }  # fmt: skip
 TODAY = {
@@ -40,6 +42,7 @@ TODAY = {
         "seed": 0,
         "noise_levels": {"kinds": {"fog": {"_target_": "kdexp.robustness.corruption.LevelCurve", "levels": [0.1]}}},
     },
+    "sample_counts": {"test": 1, "representations train": 2, "representations mnist8 train": 3},
     "accuracy_under": {"clean": ENTRY, "noise_levels": ENTRY, "shift mnist8": ENTRY},
     "metrics": {
         "clean": {"acc": ENTRY},
@@ -60,6 +63,9 @@ TODAY = {
             "max_calibration_error": ENTRY,
         },
         "noise_levels": {"fog": {"mean_acc": ENTRY, "level_at_half_acc": {"student": 0.5, "control": None}}},
+        "representations": {
+            "mnist8": {"linear_probe_acc": ENTRY, "knn_acc": ENTRY, "cka_to_teacher": {"student": 0.5}}
+        },
     },
     "conditions": [
         {
@@ -70,7 +76,7 @@ TODAY = {
             "axis": "calibration", "name": "clean", "level": 0, "model": "student",
             "ece_adaptive": 0.5, "max_calibration_error_scaled": 0.75,
         },
-        {"axis": "noise_levels", "name": "fog", "family": "noise", "level": 0.1, "model": "student", "acc": 0.5},
+        {"axis": "noise_levels", "name": "tabular_noise", "family": "", "level": 0.1, "model": "student", "acc": 0.5},
     ],
 }  # fmt: skip
 

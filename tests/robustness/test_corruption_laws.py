@@ -15,7 +15,7 @@ UNORDERED = {"glass_blur", "spatter", "saturate", "elastic_transform"}
 
 
 def inputs(corruption: Corruption, n=12, size=32):
-    if corruption.applies_to == "features":
+    if corruption.applies_to == "tabular":
         return torch.randn(n, 30, generator=torch.Generator().manual_seed(0))
     return images(n, 3, size)
 

@@ -92,7 +92,7 @@ def test_axes_of_files_that_are_older_than_their_targets_are_the_same():
     configured.check(old)
     axes = configured.axes(old)
     assert axes == configured.axes(new)
-    order = ["corruptions", "noise_levels", "attacks", "shift", "ood", "calibration", "features"]
+    order = ["corruptions", "noise_levels", "attacks", "shift", "ood", "calibration", "representations"]
     assert [axis.name for axis in axes] == order
     old["corruptions"]["kinds"]["fog"]["operator"]["_target_"] = "os.system"
     with pytest.raises(ValueError, match=r"^robustness.corruptions.kinds.fog.operator._target_ must be an operator"):

@@ -5,6 +5,7 @@ import pytest
 from kdexp.config.compose import compose, plain
 from kdexp.config.renamed import before, upgrade, upgrade_override
 
+TABULAR = "robustness.corruptions.kinds.tabular_noise"
 NOISE = "robustness.noise_levels.kinds.gaussian_noise"
 
 
@@ -19,6 +20,11 @@ def test_a_file_of_an_older_kdexp_has_the_names_of_today():
     assert noise["_target_"] == "kdexp.robustness.corruption.DoseCurve"
     assert noise["doses"] == today["robustness"]["noise_levels"]["kinds"]["gaussian_noise"]["levels"]
     assert "levels" not in noise
+    assert older["robustness"]["features"]["neighbours"] == today["robustness"]["representations"]["n_neighbors"]
+    assert older["robustness"]["attacks"]["features_scale"] == today["robustness"]["attacks"]["tabular_eps_scale"]
+    for axis in ("noise_dose", "corruptions"):
+        assert older["robustness"][axis]["kinds"]["feature_noise"]["applies_to"] == "features"
+        assert "tabular_noise" not in older["robustness"][axis]["kinds"]
     assert upgrade(older) == upgrade(today) == today
 
 
@@ -28,6 +34,17 @@ def test_a_file_of_an_older_kdexp_has_the_names_of_today():
         ("robustness=noise_dose", "robustness=noise_levels"),
         ("robustness=[noise_dose,attacks]", "robustness=[noise_levels,attacks]"),
         ("robustness=quick,noise_dose", "robustness=quick,noise_levels"),
+        ("robustness=[features,noise_dose]", "robustness=[representations,noise_levels]"),
+        ("robustness.features.neighbours=3", "robustness.representations.n_neighbors=3"),
+        ("robustness.attacks.features_scale=3", "robustness.attacks.tabular_eps_scale=3"),
+        (
+            "corruption@robustness.corruptions.kinds=[fog,feature_noise]",
+            "corruption@robustness.corruptions.kinds=[fog,tabular_noise]",
+        ),
+        (
+            "~robustness.corruptions.kinds.feature_noise.applies_to",
+            "~robustness.corruptions.kinds.tabular_noise.applies_to",
+        ),
         ("+robustness.noise_dose.kinds.gaussian_noise.doses=[0.1]", f"+{NOISE}.levels=[0.1]"),
     ],
 )
@@ -47,6 +64,23 @@ def test_so_has_what_was_typed_then(old, new):
         (
             "+robustness.noise_dose={kinds:{}}",
             "there is no setting robustness.noise_dose; did you mean robustness.noise_levels?",
+        ),
+        ("robustness=features", "there is no robustness=features; did you mean robustness=representations? (of "),
+        (
+            "robustness.features.neighbours=3",
+            "there is no setting robustness.features.neighbours; did you mean robustness.representations.n_neighbors?",
+        ),
+        (
+            "robustness.attacks.features_scale=3",
+            "there is no setting robustness.attacks.features_scale; did you mean robustness.attacks.tabular_eps_scale?",
+        ),
+        (
+            "corruption@robustness.corruptions.kinds=[feature_noise]",
+            "there is no corruption=feature_noise; did you mean corruption=tabular_noise? (of ",
+        ),
+        (
+            f"{TABULAR}.applies_to=features",
+            f"there is no {TABULAR}.applies_to=features; did you mean {TABULAR}.applies_to=tabular?",
         ),
         (
             f"{NOISE}._target_=kdexp.robustness.corruption.DoseCurve",

@@ -52,14 +52,14 @@ class Attacks(Axis):
 
     Attributes:
         samples: of the test samples at most, stratified by class; None: all.
-        features_scale: eps of features (tables), standardised, as a multiple of that of pixels.
+        tabular_eps_scale: eps of tables, whose columns are standardised, as a multiple of that of pixels.
         kinds: name -> settings.
         checks: whether more steps, and no bound, are tried too.
         autoattack: settings of AutoAttack; None: not run.
     """
 
     samples: int | None
-    features_scale: float
+    tabular_eps_scale: float
     kinds: Mapping[str, Kind]
     checks: bool
     autoattack: AutoAttack | None
@@ -67,9 +67,9 @@ class Attacks(Axis):
 
     def check(self) -> None:
         """See `Axis.check`."""
-        count, scale = self.samples, self.features_scale
+        count, scale = self.samples, self.tabular_eps_scale
         require(count is None or is_count(count), f"{self.setting}.samples", "must be null or at least 1", count)
-        require(is_number(scale) and scale > 0, f"{self.setting}.features_scale", "must be > 0", scale)
+        require(is_number(scale) and scale > 0, f"{self.setting}.tabular_eps_scale", "must be > 0", scale)
         check_kinds(self.setting, self.kinds)
         for name, kind in self.kinds.items():
             _check_kind(f"{self.setting}.kinds.{name}", kind)
@@ -102,7 +102,7 @@ class Attacks(Axis):
     def _attack(self, name: str, kind: Kind, eps: float, grid: Grid) -> Attack:
         from kdexp.robustness.attacks import PIXELS, Attack
 
-        eps = eps if grid.is_image else eps * self.features_scale
+        eps = eps if grid.is_image else eps * self.tabular_eps_scale
         bounds = PIXELS if grid.is_image else None
         start, stepsize = kind["random_start"], eps * kind["rel_stepsize"]
         try:

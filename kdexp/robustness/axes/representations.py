@@ -30,16 +30,16 @@ class Representations(OtherDataAxis):
 
     Attributes:
         train_samples: to fit on at most, stratified by class.
-        neighbours: how many nearest neighbors vote.
+        n_neighbors: how many nearest neighbors vote.
     """
 
     train_samples: int
-    neighbours: int
+    n_neighbors: int
     place: ClassVar[int] = 70
 
     def check(self) -> None:
         """See `Axis.check`."""
-        for name in ("train_samples", "neighbours"):
+        for name in ("train_samples", "n_neighbors"):
             count = getattr(self, name)
             require(is_count(count), f"{self.setting}.{name}", "must be at least 1", count)
 
@@ -68,7 +68,7 @@ class Representations(OtherDataAxis):
             return {role: self._measured(found.get(role), teachers[role]) for role in networks.all}
 
         return Condition(
-            self.name, name, 0, measure, {"neighbours": self.neighbours, "train_samples": self.train_samples}
+            self.name, name, 0, measure, {"n_neighbors": self.n_neighbors, "train_samples": self.train_samples}
         )
 
     def _measured(self, own: Represented | None, teacher: Represented | None) -> Measured:
@@ -79,7 +79,7 @@ class Representations(OtherDataAxis):
 
         if own is None:
             return Measured({}, notes=["it has no representations of its own to read"])
-        right = {"probe": linear_probe(*own), "knn": nearest(*own, neighbours=self.neighbours)}
+        right = {"linear_probe_acc": linear_probe(*own), "knn_acc": nearest(*own, n_neighbors=self.n_neighbors)}
         values = {name: float(each.mean()) for name, each in right.items()}
         if teacher is not None:
             values["cka_to_teacher"] = cka(own[2], teacher[2])
@@ -103,7 +103,7 @@ def _worth(measured: Mapping[str, Measured], bootstrap: Bootstrap) -> dict[str, 
     having = {role: one for role, one in measured.items() if one.values}
     said: dict[str, object] = {
         name: bootstrap.entry({role: bootstrap.mean(one, name) for role, one in having.items()})
-        for name in ("probe", "knn")
+        for name in ("linear_probe_acc", "knn_acc")
     }
     similar = {role: one.values["cka_to_teacher"] for role, one in having.items() if "cka_to_teacher" in one.values}
     return said | ({"cka_to_teacher": {role: number(value) for role, value in similar.items()}} if similar else {})
