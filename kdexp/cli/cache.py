@@ -22,6 +22,8 @@ TOLERANCE = 1e-2
 """Of an output. On the machine that computed them the outputs are equal; on another, or a GPU, they differ by less than
 this, and those of a wrong view or teacher by far more."""
 _WRITTEN_AGAIN = "the next run that uses it writes it again"
+_TRAINED = ("teachers", "teacher-measures", "teacher-robustness", "prior_runs", "steps")  # steps: of an older kdexp
+"""Folders of the store whose content takes a training or an evaluation to make again; clean leaves them alone."""
 _COMMANDS = ("build", "list", "verify", "clean")
 # build takes what kdexp-train takes, and leaves nothing where it is called.
 _SETTINGS = (
@@ -113,7 +115,11 @@ def show(config: DictConfig) -> None:
     console.print(table)
     for line in damaged:
         console.print(f"{line}; {_WRITTEN_AGAIN}", soft_wrap=True, highlight=False)
-    console.print(f"{total / 1e6:.1f} MB in {Path(config.store_dir) / 'teacher-outputs'}")
+    store = Path(config.store_dir)
+    console.print(f"{total / 1e6:.1f} MB in {store / 'teacher-outputs'}")
+    others = [f"{used(store / name) / 1e6:.1f} MB of {name}" for name in _TRAINED if (store / name).is_dir()]
+    if others:
+        console.print(f"in the store, too, and for you to remove: {', '.join(others)}", soft_wrap=True)
 
 
 def verify(config: DictConfig) -> Iterator[tuple[str, bool, str]]:

@@ -85,8 +85,8 @@ def folders(store: Path) -> list[Path]:
 
 
 def used(folder: Path) -> int:
-    """Bytes that a cache takes on the disk; what is not filled yet takes none."""
-    return sum(path.stat().st_blocks * 512 for path in folder.iterdir())
+    """Bytes that a folder takes on the disk; what is not filled yet takes none."""
+    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
 
 
 def make_room(store: Path, wanted: Mapping[Path, int], max_gb: float) -> None:

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -414,6 +415,7 @@ def test_a_cache_is_built_listed_verified_and_cleaned_from_the_command_line(comm
     key = next(path.parent.name for path in (tmp_path / "store").glob("*/*/metadata.json")
                if json.loads(path.read_text())["split"] == "train")  # fmt: skip
     assert f"{key}   cnn" in listed
+    assert re.search(r"in the store, too, and for you to remove: \d+\.\d MB of teachers", listed)
     verified = command("kdexp-cache", "verify", "samples=20", **there).stdout
     assert verified.count("20 samples computed again: largest difference 0.0e+00") == 3
     path = tmp_path / "store" / "teacher-outputs" / key / "outputs.bin"
