@@ -9,7 +9,7 @@ import pytest
 
 from kdexp import results
 from kdexp.config.identity import Identity
-from kdexp.experiment.robustness_evaluator import read_condition
+from kdexp.experiment.measured_conditions import read_condition
 from kdexp.report.artifacts import write
 from kdexp.report.comparison import Comparison
 from kdexp.report.runs import find

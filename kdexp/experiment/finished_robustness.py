@@ -68,7 +68,7 @@ class _Reports:
         """Those of its runs, and at last what they say together."""
         from kdexp.report.comparison import of_sweep
         from kdexp.report.robustness import over_seeds  # here: --help must not wait for tables and figures
-        from kdexp.report.robustness_json import write_together
+        from kdexp.report.robustness_json import write
 
         comparison = of_sweep(sweep)
         if not comparison.groups:
@@ -80,7 +80,7 @@ class _Reports:
             reports[folder] = self.of_run(folder)
             yield folder, reports[folder]
         together = over_seeds(groups, reports)
-        write_together(together, sweep)
+        write(together, sweep)
         yield sweep, together
 
     def of_run(self, folder: Path) -> Record:

@@ -1,6 +1,5 @@
 """Evaluates the robustness of networks on a run's data: measures each condition once, and makes the report."""
 
-import json
 import logging
 import sys
 import time
@@ -9,18 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
-from kdexp.atomic import atomic_path
 from kdexp.config import quick
 from kdexp.config.identity import fingerprint
 from kdexp.experiment.experiment import Experiment
+from kdexp.experiment.measured_conditions import keep_condition, read_condition
 from kdexp.experiment.robustness_inputs import TestBed
-from kdexp.report import robustness_json
-from kdexp.report.png_figures.robustness import draw_report
+from kdexp.report import robustness_artifacts
 from kdexp.results import Record
-from kdexp.robustness import configured, renamed
+from kdexp.robustness import configured
 from kdexp.robustness import settings as robustness
 from kdexp.robustness.aggregate import Summary
 from kdexp.robustness.attacks import Network, Normalized
@@ -118,8 +114,7 @@ class RobustnessEvaluator:
             "conditions": summary.rows(),
             "seconds": time.perf_counter() - started,
         }
-        draw_report(report, folder / "figures")
-        return robustness_json.write(report, folder)
+        return robustness_artifacts.write(report, folder)
 
     def _summary(self, measured: Sequence[Mapping[str, Measured]]) -> Summary:
         settings, (clean, *others) = robustness.of_report(self._settings), measured
@@ -192,7 +187,7 @@ class RobustnessEvaluator:
         return fingerprint(
             {
                 "version": _CONDITIONS_VERSION,
-                "cell": renamed.identity(condition),
+                "cell": condition.identity,
                 "network": [digest, teacher],
                 "data": {key: dataset[key] for key in ("name", "task", "mean", "std", "val_fraction", "split_seed")},
                 "content": self._data.content,
@@ -200,37 +195,6 @@ class RobustnessEvaluator:
                 **quick.mark(self._config.quick),
             }
         )
-
-
-def keep_condition(file: Path, measured: Measured) -> None:
-    """Write what was measured of one network in one condition, whole or not at all.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    said = {
-        "schema_version": "2",
-        "values": json.dumps(dict(measured.values)),
-        "notes": json.dumps(list(measured.notes)),
-    }
-    with atomic_path(file) as temporary:
-        save_file({name: values.cpu().contiguous() for name, values in measured.samples.items()}, temporary, said)
-
-
-def read_condition(file: Path) -> Measured | None:
-    """What was measured in a condition before; None when that is nowhere, or damaged."""
-    if not file.is_file():
-        return None
-    try:
-        with safe_open(file, "pt") as stored:
-            said = stored.metadata()
-            samples = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a mapping)
-        values, notes = json.loads(said["values"]), json.loads(said["notes"])
-        if "schema_version" not in said:  # of an older kdexp
-            values, samples = renamed.upgrade(values), renamed.upgrade(samples)
-        return Measured(values, samples, notes)
-    except (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError):
-        return None
 
 
 def _watched(conditions: Sequence[Condition]) -> Iterator[Condition]:

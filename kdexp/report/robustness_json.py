@@ -1,4 +1,4 @@
-"""robustness.json, of a run and of a sweep, with robustness.csv beside it."""
+"""robustness.json, of a run and of a sweep."""
 
 import json
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kdexp import results
-from kdexp.atomic import atomic_path, read_json, write_rows
+from kdexp.atomic import atomic_path, read_json
 from kdexp.config.renamed import upgrade
 from kdexp.config.untrusted import inside
 from kdexp.results import Record
@@ -15,23 +15,12 @@ from kdexp.robustness import renamed
 SCHEMA_VERSION = 2
 
 
-def write(report: Record, folder: Path) -> dict[str, object]:
-    """A run's robustness.json, and the conditions as robustness.csv, each of them whole or not at all.
+def write(found: Record, folder: Path) -> dict[str, object]:
+    """Write a run's report, or a sweep's: see `kdexp.report.robustness.over_seeds`.
 
     Returns:
-        The content of robustness.json.
+        The content of the file.
     """
-    content = _write(report, folder)
-    write_rows(folder / "robustness.csv", report["conditions"])
-    return content
-
-
-def write_together(together: Record, folder: Path) -> None:
-    """A sweep's robustness.json: see `kdexp.report.robustness.over_seeds`."""
-    _write(together, folder)
-
-
-def _write(found: Record, folder: Path) -> dict[str, object]:
     content = {"schema_version": SCHEMA_VERSION, **found}
     with atomic_path(folder / results.ROBUSTNESS) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n")

@@ -12,6 +12,7 @@ from kdexp.config.require import Values
 from kdexp.contracts import Batch, Task
 from kdexp.metrics.classification import Metrics
 from kdexp.metrics.rows import right
+from kdexp.robustness import renamed
 from kdexp.robustness.attacks import Network
 
 Batches = Iterable[Batch]
@@ -95,6 +96,12 @@ class Condition:
     settings: Values
     family: str = ""
     positions: Tensor | None = None
+
+    @property
+    def identity(self) -> list[object]:
+        """What tells it from others, under the names of the first kdexp: a part of the key of what is measured."""
+        axis, name, settings = renamed.before(self.axis, self.name, self.settings)
+        return [axis, name, self.level, settings]
 
     def on(self, *parts: Part) -> "Condition":
         """The condition as one of these samples, which its settings tell where they are not a whole split."""

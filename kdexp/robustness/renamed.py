@@ -1,10 +1,9 @@
 """Names in files of older kdexps of what was measured under a condition: its own file and robustness.json."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
-if TYPE_CHECKING:
-    from kdexp.robustness.grid import Condition
+from kdexp.config.require import Values
 
 T = TypeVar("T")
 
@@ -41,11 +40,10 @@ def perturbation(name: str) -> str:
     return _PERTURBATIONS.get(name, name)
 
 
-def identity(condition: "Condition") -> list[object]:
-    """What a measured condition is known by, under the names that it had at first."""
-    settings = {_older(_SETTINGS, name): value for name, value in condition.settings.items()}
-    axis, name = _older(_AXES, condition.axis), _older(_PERTURBATIONS, condition.name)
-    return [axis, name, condition.level, settings]
+def before(axis: str, name: str, settings: Values) -> tuple[str, str, dict[str, object]]:
+    """Axis, perturbation and settings of a condition under the names that they had at first."""
+    own = {_older(_SETTINGS, key): value for key, value in settings.items()}
+    return _older(_AXES, axis), _older(_PERTURBATIONS, name), own
 
 
 def _older(names: Mapping[str, str], name: str) -> str:

@@ -27,7 +27,6 @@ from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.keys import teacher_key
 from kdexp.experiment.members import teachers
 from kdexp.experiment.robustness_evaluator import RobustnessEvaluator
-from kdexp.robustness import renamed
 from kdexp.schemes.base import runs_in_order
 from kdexp.weights import state_digest
 
@@ -318,7 +317,7 @@ def measured_cells() -> dict[str, str]:
         evaluator = RobustnessEvaluator(experiment, torch.device("cpu"))
         keys = {}
         for condition in evaluator.conditions:
-            axis, name, level, _ = renamed.identity(condition)
+            axis, name, level, _ = condition.identity
             keys[f"{axis} {name} {level:g}"] = evaluator.key(condition, "s", "t")
         found |= {f"{kind}: {name}": keys[name] for name in CHOSEN[kind]}
         found[f"{kind}: all {len(keys)}"] = fingerprint(keys)

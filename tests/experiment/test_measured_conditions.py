@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from kdexp.experiment.robustness_evaluator import keep_condition, read_condition
+from kdexp.experiment.measured_conditions import keep_condition, read_condition
 from kdexp.robustness.grid import Measured
 
 OLD_TO_NEW = {

@@ -11,18 +11,6 @@ from kdexp.report.png_figures.drawing import draw_estimates, draw_line, new_figu
 from kdexp.report.robustness import Report, Reports, over_severity
 
 
-def draw_report(report: Report, folder: Path) -> None:
-    """Draw the figures of one run's report, as far as it has what they show.
-
-    Args:
-        report: the content of robustness.json.
-        folder: where they are written.
-    """
-    corruptions(report, folder / "robustness_corruptions.png")
-    levels(report, folder / "robustness_levels.png")
-    reliability(report, folder / "reliability.png")
-
-
 def severities(reports: Reports, axis: str, path: Path) -> None:
     """Draw the accuracy of each network over the severity of corruptions, the mean over them.
 
