@@ -268,7 +268,7 @@ def test_a_run_without_its_control_is_examined_at_the_end_all_the_same(tmp_path,
         (["robustness=corruptions", "robustness.corruptions.severities=[6]"],
          r"^robustness.corruptions.severities must be of 1 to 5, got 6$"),
         (["robustness=corruptions", "corruption@robustness.corruptions.kinds=[missing_values]"],
-         r"^robustness must leave something .* got nothing: corruptions: missing_values left out: for features$"),
+         r"^robustness must leave something .* got nothing: corruptions: missing_values left out: for tables$"),
         (["robustness=attacks", "robustness.attacks.kinds.fgsm.eps=[0.1,1.5]"],
          r"^robustness.attacks.kinds.fgsm: eps of an attack must be in \(0, 1\], the range of a pixel, got 1.5$"),
         (["robustness=attacks", "robustness.attacks.kinds.fgsm.eps=0.1"],
@@ -407,7 +407,7 @@ def test_the_names_of_the_folders_are_the_classes_of_the_run_and_leave_its_ident
     assert measure(compose([], "eval", run=folder_run))["acc"] == saved["metrics"]["test"]["best"]["acc"]
 
 
-def cells(*overrides):
+def keys(*overrides):
     config = compose([*SMOKE, "dataset=digits", "robustness=quick", *overrides], output_dir="", data_dir="/nowhere")
     evaluator = RobustnessEvaluator(Experiment(config), torch.device("cpu"))
     return {cell.axis: evaluator.key(cell, "student", "teacher") for cell in evaluator.conditions}
@@ -417,30 +417,30 @@ WHOLE = ("robustness.samples=null", "robustness.attacks.samples=null", "robustne
          "robustness.shift.dataset=digits")  # fmt: skip
 
 
-def test_cells_of_whole_splits_have_the_keys_that_they_always_had():
-    assert cells(*WHOLE) == {
+def test_conditions_of_whole_splits_have_the_keys_that_they_always_had():
+    assert keys(*WHOLE) == {
         "clean": "4d4ee4a6732ed005", "corruptions_lite": "f46dc4d8e21e6b49", "noise_levels": "fe0a6ae386196a57",
         "attacks": "9dc4beeb4ea6720f", "attack_more_steps": "4f67edc7e74477dc",
         "attack_unbounded": "915e8785e7316838", "shift": "e8e857ad9a5843e4", "ood": "4585787d7c025cca",
-        "calibration": "e30d5ba379795711", "features": "c6db6529afa53e20",
+        "calibration": "e30d5ba379795711", "representations": "c6db6529afa53e20",
     }  # fmt: skip
 
 
-def test_cells_of_other_samples_have_other_keys(monkeypatch):
-    whole = cells(*WHOLE)
-    part = cells(*WHOLE, "robustness.samples=100")
+def test_conditions_of_other_samples_have_other_keys(monkeypatch):
+    whole = keys(*WHOLE)
+    part = keys(*WHOLE, "robustness.samples=100")
     assert not set(whole.values()) & set(part.values())
-    attacked = cells(*WHOLE, "robustness.attacks.samples=100")
+    attacked = keys(*WHOLE, "robustness.attacks.samples=100")
     assert {axis for axis in whole if whole[axis] != attacked[axis]} == {
         "attacks", "attack_more_steps", "attack_unbounded",
     }  # fmt: skip
-    fitted = cells(*WHOLE, "robustness.representations.train_samples=20")
-    assert {axis for axis in whole if whole[axis] != fitted[axis]} == {"features"}
+    fitted = keys(*WHOLE, "robustness.representations.train_samples=20")
+    assert {axis for axis in whole if whole[axis] != fitted[axis]} == {"representations"}
     # As samples were chosen before, without a look at their classes.
     monkeypatch.setattr(
         robustness_inputs, "stratified_sample", lambda target, count, seed: torch.arange(len(target))[:count]
     )
-    assert not set(cells(*WHOLE, "robustness.samples=100").values()) & set(part.values())
+    assert not set(keys(*WHOLE, "robustness.samples=100").values()) & set(part.values())
 
 
 def test_an_attack_that_was_measured_on_fewer_samples_is_not_taken_for_one_on_all(copied, store, monkeypatch):
