@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 from kdexp import signals
 from kdexp.atomic import atomic_path, read_json
+from kdexp.config.renamed import upgrade_override
 from kdexp.config.schema import with_defaults
 from kdexp.config.typed import complete
 from kdexp.config.untrusted import inside
@@ -206,7 +207,7 @@ def _complete(results: Record) -> Record:
         measured["teacher.curves"] = teacher["curves"]
     for name, curves in measured.items():
         _check_curves(curves, config["dataset"]["num_classes"], name)
-    return {**results, "config": config}
+    return {**results, "config": config, "overrides": [upgrade_override(text) for text in content["overrides"]]}
 
 
 def _check_curves(curves: Record, classes: int, name: str) -> None:

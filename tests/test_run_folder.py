@@ -85,7 +85,7 @@ def content(folder):
         (["alpha=0.5", "loss=dkd"], "with another one: loss=kd (now dkd), alpha=1.0 (now 0.5)"),
         (["dataset.train_fraction=0.5"], "dataset.train_fraction=1.0 (now 0.5)"),
         (
-            ["trainer.max_epochs=9", "label_smoothing=0.1", "optimizer.lr=1", "scheduler.warmup=0.1"],
+            ["trainer.max_epochs=9", "label_smoothing=0.1", "optimizer.lr=1", "scheduler.warmup_ratio=0.1"],
             " and 1 more; choose",
         ),
     ],

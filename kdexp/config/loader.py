@@ -17,7 +17,7 @@ from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from kdexp.config import quick
+from kdexp.config import quick, renamed
 from kdexp.config.suggest import did_you_mean, nearest
 from kdexp.config.untrusted import check_passwords, check_texts
 
@@ -60,16 +60,20 @@ class Loader(ConfigLoaderImpl):
             several = _SEVERAL.search(str(error))
             if several is not None:
                 raise ValueError(self._several(several[1], config_name, overrides)) from error
+            of_file = _NOT_IN_TYPE.search(str(error))
+            if of_file is not None:
+                renamed.refuse_setting(of_file[1])
             key = _NO_SETTING.search(str(error))
             if key is None:
                 raise
             raise ValueError(self._no_setting(key[1], config_name, overrides, run_mode)) from error
+        own: Any = OmegaConf.to_container(config, resolve=False)
+        renamed.refuse(own)
         unread = next(_untyped(config), None)  # added with a +
         if unread is not None:
             raise ValueError(self._no_setting(unread, config_name, overrides, run_mode))
         if config.get("quick"):
             quick.shorten(config, {_key(text) for text in overrides})
-        own: Any = OmegaConf.to_container(config, resolve=False)
         check_texts({key: value for key, value in own.items() if key != "hydra"})
         check_passwords(own)  # Hydra's own part is written into .hydra, too
         return config
@@ -116,7 +120,9 @@ class Loader(ConfigLoaderImpl):
         value = typed.partition("=")[2]
         known = {*_names(plain, own), *([] if own else choices)}
         above, dot, last = key.rpartition(".")
-        usual = [f"{above}{dot}{name}" for name in _USUAL_NAMES.get(last, ()) if f"{above}{dot}{name}" in known]
+        new = renamed.new_name({own: plain} if own else plain, key)
+        usual = [new] if new else [f"{above}{dot}{name}" for name in _USUAL_NAMES.get(last, ())]
+        usual = [name for name in usual if name in known]
         if usual:
             return f"there is no setting {key}; did you mean {' or '.join(self._typed(name, value) for name in usual)}?"
         hint = did_you_mean(key, known)
@@ -150,6 +156,7 @@ _USUAL_NAMES = {
 _SEVERAL = re.compile(
     r"^(?:Ambiguous value for argument|Sweep parameters) '(.*)'(?: requires --multirun)?$", re.MULTILINE
 )
+_NOT_IN_TYPE = re.compile(r"^Key '\w+' not in '\w+'\s+full_key: ([\w.]+)$", re.MULTILINE)  # of a yaml file
 _NO_SETTING = re.compile(r"(?:Could not (?:override|delete from config\.|delete)|config group) '([\w./]+)'")
 
 
@@ -219,6 +226,7 @@ def check_hydra(part: object, file: str) -> None:
     for key, value in part.items() if isinstance(part, Mapping) else [("", None)]:
         for name in _not_a_files(key, value):
             setting = ".".join(filter(None, ("hydra", key, name)))
+            renamed.refuse({"hydra": {key: value}})
             raise ValueError(
                 f"{file} must leave {setting} to the command line: of hydra a file may set mode, sweeper "
                 "and numbers of launcher"

@@ -1,6 +1,11 @@
-"""Keys that older files lack: added when a configuration is read, left out again when an identity is made of it."""
+"""Keys of older files: read under the names of today, and written back when an identity is made of them.
 
+What is renamed here is renamed everywhere else; no other module knows an old name.
+"""
+
+import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from kdexp.config.require import Values
@@ -21,22 +26,140 @@ _SCHEMES: Mapping[str, Mapping[str, str]] = {
 """The schemes that files know by their name alone: those that are older than `_target_`. Newer ones are not added."""
 
 
+@dataclass(frozen=True)
+class _Renamed:
+    """Names that have changed.
+
+    Attributes:
+        place: a regular expression for where they stand: of a part of a configuration or, for values, of a setting.
+        names: old -> new.
+        owner: how the ``_target_`` of such a part begins; those of others have names of their own.
+    """
+
+    place: str
+    names: Mapping[str, str]
+    owner: str = ""
+
+
+_KEYS = (
+    _Renamed(
+        r"\.scheduler$",
+        {"milestones": "milestone_fractions", "warmup": "warmup_ratio", "final": "min_lr_ratio"},
+        owner="kdexp.schedules.",
+    ),
+)
+_VALUES: tuple[_Renamed, ...] = ()
+
+
 def upgrade(values: Values) -> dict[str, Any]:
     """A configuration from a file with the keys of today; one of today is returned as it is.
 
     Args:
         values: a configuration or a part of one, in plain values.
     """
-    return _with_schemes(values, lambda scheme: scheme if "_target_" in scheme else {**_added(scheme), **scheme})
+    renamed = _with_names(values, "", lambda names: names)
+    return _with_schemes(renamed, lambda scheme: scheme if "_target_" in scheme else {**_added(scheme), **scheme})
+
+
+def upgrade_override(text: str) -> str:
+    """``SETTING=VALUE``, as somebody typed it for an older kdexp, with the names of today."""
+    key, equals, value = text.partition("=")
+    path = key.lstrip("+~")
+    new = new_name({}, path) or path
+    return key.removesuffix(path) + new + equals + _names(_VALUES, f".{path}", {}).get(value, value)
 
 
 def before(values: Values) -> dict[str, Any]:
-    """A configuration without the keys that `upgrade` adds: what fingerprints and teachers' keys are made of.
+    """A configuration with the keys that it had before `upgrade`: what fingerprints and teachers' keys are made of.
+
+    Args:
+        values: a configuration or a part of one, in plain values.
+    """
+    return _with_names(without_added(values), "", lambda names: {new: old for old, new in names.items()})
+
+
+def without_added(values: Values) -> dict[str, Any]:
+    """A configuration without the keys that `upgrade` adds.
 
     Args:
         values: a configuration or a part of one, in plain values.
     """
     return _with_schemes(values, _older)
+
+
+def new_name(values: Values, setting: str) -> str | None:
+    """What a setting is called today that somebody calls by its old name; None of all others.
+
+    Args:
+        values: the configuration that it is to be a part of.
+        setting: its place in it, with dots.
+    """
+    above, dot, last = setting.rpartition(".")
+    node: Any = values
+    for name in above.split("."):
+        node = node.get(name, {}) if isinstance(node, Mapping) else {}
+    new = _names(_KEYS, f".{above}", node).get(last)
+    return f"{above}{dot}{new}" if new else None
+
+
+def refuse_setting(setting: str) -> None:
+    """See that the name of a setting, with dots, is no old one.
+
+    Raises:
+        ValueError: one line with the new name.
+    """
+    new = new_name({}, setting)
+    if new is not None:
+        raise ValueError(f"there is no setting {setting}; did you mean {new}?")
+
+
+def refuse(values: Values, place: str = "") -> None:
+    """See that nobody has typed an old name, or a yaml of their own has one.
+
+    Args:
+        values: a configuration in plain values, which need not be resolved.
+        place: where it stands in another one.
+
+    Raises:
+        ValueError: one line with the new name.
+    """
+    names = _names(_KEYS, place, values)
+    for key, value in values.items():
+        where = f"{place}.{key}"
+        if key in names:
+            new = f"{place}.{names[key]}"
+            raise ValueError(f"there is no setting {where[1:]}; did you mean {new[1:]}?")
+        if isinstance(value, Mapping):
+            refuse(value, where)
+        elif isinstance(value, str) and (word := _names(_VALUES, where, {}).get(value)):
+            raise ValueError(f"there is no {where[1:]}={value}; did you mean {where[1:]}={word}?")
+
+
+def _names(table: tuple[_Renamed, ...], place: str, node: Any) -> Mapping[str, str]:
+    target = str(node.get("_target_", "")) if isinstance(node, Mapping) else ""
+    for entry in table:
+        if re.search(entry.place, place) and (not target or target.startswith(entry.owner)):
+            return entry.names
+    return {}
+
+
+def _with_names(node: Values, place: str, turned: Callable[[Mapping[str, str]], Mapping[str, str]]) -> dict[str, Any]:
+    """A copy with the keys and values renamed.
+
+    Args:
+        node: a configuration or a part of one.
+        place: where it stands.
+        turned: old -> new as it is, or the other way round.
+    """
+    names, found = turned(_names(_KEYS, place, node)), {}
+    for key, value in node.items():
+        where = f"{place}.{key}"
+        if isinstance(value, Mapping):
+            value = _with_names(value, where, turned)
+        elif isinstance(value, str):
+            value = turned(_names(_VALUES, where, {})).get(value, value)
+        found[names.get(key, key)] = value
+    return found
 
 
 def _older(scheme: Values) -> Values:

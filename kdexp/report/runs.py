@@ -13,7 +13,7 @@ from kdexp import results, run_folder
 from kdexp.atomic import read_json, write_rows
 from kdexp.config.identity import as_typed
 from kdexp.config.leaves import leaves
-from kdexp.config.renamed import before
+from kdexp.config.renamed import upgrade_override, without_added
 from kdexp.config.untrusted import check_folder, inside
 from kdexp.results import Record
 
@@ -80,7 +80,7 @@ class Run:
 
         Beside them, as `DATA`, the first digits of the digest of the data.
         """
-        written = before(as_typed(self.results.get("config", {})))  # as older runs have it: new keys are no axes
+        written = without_added(as_typed(self.results.get("config", {})))  # they are no axes
         config = {key: value for key, value in written.items() if key != "choices"}
         given = (override.lstrip("+~").partition("=") for override in self.results["overrides"])
         typed = {key.partition("@")[0]: value for key, _, value in given}
@@ -154,7 +154,9 @@ def _index(sweep: Path) -> list[Record]:
         jobs = list(read_json(sweep / INDEX)["jobs"])
     except (ValueError, KeyError, TypeError):  # a sweep without one, or damaged: its folders are looked at
         return []
-    return jobs if all(isinstance(job, dict) and job.keys() >= _JOB for job in jobs) else []
+    if not all(isinstance(job, dict) and job.keys() >= _JOB and isinstance(job["overrides"], list) for job in jobs):
+        return []
+    return [{**job, "overrides": [upgrade_override(str(text)) for text in job["overrides"]]} for job in jobs]
 
 
 def _read(folder: Path, job: Record) -> Run:
