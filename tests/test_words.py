@@ -27,6 +27,8 @@ WORDS = {
     r"not finite": "NaN or Inf",
     r"less is better": "lower is better",
     r"\bAnswers\b|\bTurns\b|\bProbe\b|\bParts\b": "CachedOutputs, RoundRobin, InspectionCallback, Experiment",
+    r"scheduler\.(milestones|warmup|final)\b": "milestone_fractions, warmup_ratio, min_lr_ratio",
+    r"feature_loss\.\w+\.(alone|after)\b|\.is_alone\b": "init_fraction, weight_after_init, in_init_stage",
     r"\b(distill_alone|trained_once|kept_answers|facts)\b": "train_control, load_or_train, run_metadata",
 }
 

@@ -111,8 +111,8 @@ def test_is_a_finite_scalar_in_float32(setting):
 
 def test_gradient_reaches_the_student_and_every_adapter_and_never_the_teacher(setting):
     loss, student, teacher, batch = setting
-    for alone in (True, False) if hasattr(loss, "alone") else (False,):
-        loss.alone = alone
+    for initial in (True, False) if hasattr(loss, "in_init_stage") else (False,):
+        loss.in_init_stage = initial
         loss(student, teacher, batch).backward()
     assert any(gradient.abs().sum() > 0 for gradient in gradients(student))
     assert not gradients(teacher)

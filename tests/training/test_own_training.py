@@ -136,7 +136,7 @@ def test_every_feature_loss_trains_with_its_parameters_and_leaves_no_hook(name, 
     student, other = pair.student.network, pair.teacher.network
     with HookedLoss(kind(pair), pair) as loss:
         if name == "ft":
-            loss.loss.alone = True  # its paraphraser's stage
+            loss.loss.in_init_stage = True  # its paraphraser's stage
         optimizer = torch.optim.SGD([*student.parameters(), *loss.parameters()], lr=0.01)
         for _ in range(2):
             student(x)
