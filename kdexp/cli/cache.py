@@ -47,7 +47,7 @@ def build(config: DictConfig) -> None:
     """
     check(config)
     if config.teacher.cache == "none":
-        raise ValueError("teacher.cache must be views:K, exact or static for kdexp-cache build, got none")
+        raise ValueError("teacher.cache must be views:K, per_epoch or unaugmented for kdexp-cache build, got none")
     _, values = next(steps(plain(config)))
 
     from kdexp.experiment.experiment import Experiment  # here: --help must not wait for torch

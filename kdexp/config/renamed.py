@@ -49,7 +49,10 @@ _KEYS = (
     ),
     _Renamed(r"\.(loss|feature_loss\.[^.]+)$", {"alone": "init_fraction", "after": "weight_after_init"}),
 )
-_VALUES: tuple[_Renamed, ...] = ()
+_VALUES = (
+    _Renamed(r"\.teacher\.cache$", {"exact": "per_epoch", "static": "unaugmented"}),
+    _Renamed(r"\.label_noise_kind$", {"pair": "pairflip"}),
+)
 
 
 def upgrade(values: Values) -> dict[str, Any]:

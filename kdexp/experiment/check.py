@@ -125,7 +125,7 @@ def _check_views(config: Any) -> None:
     require(
         re.fullmatch(CACHE_MODES, str(teacher.cache)) is not None,
         "teacher.cache",
-        "must be none, views:K, exact or static",
+        "must be none, views:K, per_epoch or unaugmented",
         teacher.cache,
     )
     require(
@@ -142,10 +142,10 @@ def _check_views(config: Any) -> None:
     require(
         config.dataset.resample is None,
         "teacher.cache",
-        "must be none or static with dataset.resample, which draws views of its own",
+        "must be none or unaugmented with dataset.resample, which draws views of its own",
         teacher.cache,
     )
     for transform in config.augment.transforms:
-        rule = f"must be none or static with {transform['_target_']}, whose partners depend on the batch"
+        rule = f"must be none or unaugmented with {transform['_target_']}, whose partners depend on the batch"
         mixes = getattr(target(transform, "transform"), "mixes_samples", False)
         require(not mixes, "teacher.cache", rule, teacher.cache)

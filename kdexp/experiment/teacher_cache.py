@@ -71,9 +71,9 @@ def teacher_cache(config: DictConfig, members: Mapping[str, Values], frozen: Tea
     _check_and_log(cache, views, len(module.splits.train))
     if top_k < shape[0]:
         log.info("teacher cache: the %d largest of %d logits are cached, the others by their mean", top_k, shape[0])
-    if config.teacher.cache == "static" and config.augment.transforms:
+    if config.teacher.cache == "unaugmented" and config.augment.transforms:
         log.warning(
-            "warning: teacher.cache=static shows the same samples in every epoch, and a student overfits them "
+            "warning: teacher.cache=unaugmented shows the same samples in every epoch, and a student overfits them "
             "sooner (Beyer et al. 2022, arXiv 2106.05237); views:K augments them"
         )
     return cache

@@ -111,6 +111,26 @@ def test_so_is_one_in_a_yaml_of_ones_own(option, old, new, value, tmp_path):
     assert refused(search, option, "experiment=mine") == f"there is no setting {old}; did you mean {new}?"
 
 
+# The setting, its old value and the new one.
+VALUES = [
+    ("teacher.cache", "exact", "per_epoch"),
+    ("teacher.cache", "static", "unaugmented"),
+    ("dataset.label_noise_kind", "pair", "pairflip"),
+    ("teacher.recipe.label_noise_kind", "pair", "pairflip"),
+]
+
+
+@pytest.mark.parametrize(("setting", "old", "new"), VALUES)
+def test_so_is_a_value(setting, old, new):
+    today = composed(f"{setting}={new}", "dataset.label_noise=0.2", "teacher.recipe.label_noise=0.2")
+    file = before(today)
+    assert at(file, setting) == old
+    assert upgrade(file) == upgrade(today) == today
+    assert Identity(upgrade(file)).fingerprint == Identity(today).fingerprint
+    assert upgrade_override(f"{setting}={old}") == f"{setting}={new}"
+    assert refused(f"{setting}={old}") == f"there is no {setting}={old}; did you mean {setting}={new}?"
+
+
 def test_a_scheduler_of_ones_own_keeps_its_words():
     own = {"scheduler": {"_target_": "mine.poly", "warmup": 3}}
     assert upgrade(own) == own

@@ -39,13 +39,13 @@ def test_a_sweep_of_two_grids_is_two_curves_that_meet(tmp_path, write_run):
 
 
 def test_data_of_two_kinds_have_a_curve_each(tmp_path, write_run):
-    for kind in ("symmetric", "pair"):
+    for kind in ("symmetric", "pairflip"):
         for rate in (0.0, 0.4):
             data = {"label_noise_kind": kind, "label_noise": rate}
             write_run(tmp_path / f"control-{kind}-{rate}", alpha=1.0, data=data)
             write_run(tmp_path / f"kd-{kind}-{rate}", data=data)
     where = sorted(curve.where for curve in condition_curves(compared(tmp_path)))
-    assert where == ["dataset.label_noise_kind=pair", "dataset.label_noise_kind=symmetric"]
+    assert where == ["dataset.label_noise_kind=pairflip", "dataset.label_noise_kind=symmetric"]
     written = write(compared(tmp_path), tmp_path, source=[])
     pictures = [path for _, path in written if path.suffix == ".png"]
     assert sorted(path.name for path in pictures) == [

@@ -115,7 +115,7 @@ def test_a_preset_has_one_control_for_what_has_the_same(preset, axes, jobs):
     ("preset", "overrides"),
     [
         ("data_fractions", ["dataset.train_fraction=0.2"]),
-        ("label_noise", ["dataset.label_noise=0.4", "dataset.label_noise_kind=pair"]),
+        ("label_noise", ["dataset.label_noise=0.4", "dataset.label_noise_kind=pairflip"]),
         ("class_prior", ["dataset.imbalance_ratio=10", "dataset.resample=balanced"]),
         ("semi_supervised", ["dataset.unlabeled_fraction=0.8"]),
         ("corrupted", ["robustness.samples=32", "robustness.corruptions.severities=[1,5]"]),

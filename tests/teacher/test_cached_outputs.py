@@ -235,8 +235,8 @@ FP32 = "teacher.cache_precision=fp32"
     ("online", "cached"),
     [
         (["augment.views=2"], ["teacher.cache=views:2"]),
-        ([], ["teacher.cache=exact"]),
-        pytest.param(["augment.views=0"], ["teacher.cache=static"], marks=pytest.mark.slow),
+        ([], ["teacher.cache=per_epoch"]),
+        pytest.param(["augment.views=0"], ["teacher.cache=unaugmented"], marks=pytest.mark.slow),
         (["teacher=ensemble", *MEMBERS, "augment.views=2"], ["teacher=ensemble", *MEMBERS, "teacher.cache=views:2"]),
         (["feature_loss=at", "augment.views=2"], ["feature_loss=at", "teacher.cache=views:2"]),
         pytest.param(
@@ -245,7 +245,7 @@ FP32 = "teacher.cache_precision=fp32"
             marks=pytest.mark.slow,
         ),
     ],
-    ids=["views", "exact", "static", "ensemble", "features", "bf16"],
+    ids=["views", "per_epoch", "unaugmented", "ensemble", "features", "bf16"],
 )
 def test_a_run_with_kept_answers_gives_the_weights_of_the_online_run_to_the_bit(tmp_path, store, online, cached):
     kept = tmp_path / "store"
@@ -262,7 +262,7 @@ def test_a_run_with_kept_answers_gives_the_weights_of_the_online_run_to_the_bit(
     wanted = json.loads((tmp_path / "online" / "results.json").read_text())["metrics"]
     assert result["metrics"] == wanted
     assert filled.keys() == set(kept.glob("teacher-outputs/*/answers.bin"))
-    if "exact" not in cached[0]:  # which needed two views more
+    if "per_epoch" not in cached[0]:  # which needed two views more
         assert all(path.stat().st_mtime_ns == time for path, time in filled.items())
 
 
@@ -304,7 +304,7 @@ def test_a_cache_is_shared_by_what_does_not_change_the_answers_and_by_nothing_el
     assert new("teacher.cache=views:2", "trainer.max_epochs=1", "dataset.batch_size=32") == 0
     assert new("augment=digits") == 1
     assert new("augment.seed=1") == 1
-    assert new("teacher.cache=static") == 1
+    assert new("teacher.cache=unaugmented") == 1
     assert new("dataset.train_fraction=0.5") == 1
     assert new("dataset.source.noise=2") == 3
     assert new("dataset.mean=[0.4]") == 3
@@ -335,13 +335,19 @@ def test_a_control_has_the_views_of_the_runs_it_is_compared_with(tmp_path, store
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["teacher.cache=views:0"], r"^teacher.cache must be none, views:K, exact or static, got views:0$"),
+        (["teacher.cache=views:0"], r"^teacher.cache must be none, views:K, per_epoch or unaugmented, got views:0$"),
         (["teacher.cache_precision=fp8"], r"^teacher.cache_precision must be fp16 or fp32, got fp8$"),
         (["teacher.cache_top_k=0"], r"^teacher.cache_top_k must be null or at least 1, got 0$"),
         (["teacher.precision=fp8"], r"^teacher.precision must be one of .*, got fp8$"),
         (["augment.views=-1"], r"^augment.views must be null or at least 0, got -1$"),
-        (["augment=mixup", "teacher.cache=views:2"], r"^teacher.cache must be none or static with .*Mixup, whose .*$"),
-        (["dataset.resample=balanced", "teacher.cache=exact"], r"^teacher.cache must be none or static with dataset.r"),
+        (
+            ["augment=mixup", "teacher.cache=views:2"],
+            r"^teacher.cache must be none or unaugmented with .*Mixup, whose .*$",
+        ),
+        (
+            ["dataset.resample=balanced", "teacher.cache=per_epoch"],
+            r"^teacher.cache must be none or unaugmented with dataset.r",
+        ),
         (
             ["teacher.cache=views:9", "teacher.cache_max_gb=1e-6"],
             r"^teacher.cache_max_gb must be at least .* got 1e-06$",
@@ -356,7 +362,7 @@ def test_a_wrong_setting_is_said_before_training(tmp_path, store, overrides, mes
 
 
 def test_static_views_of_augmented_data_are_warned_of(tmp_path, store, caplog):
-    train(tmp_path, store, "teacher.cache=static", "trainer.max_epochs=1")
+    train(tmp_path, store, "teacher.cache=unaugmented", "trainer.max_epochs=1")
     assert any("overfits" in message for message in caplog.messages)
 
 
@@ -495,8 +501,14 @@ def test_a_complete_store_that_cannot_be_written_to_is_used_and_else_it_is_one_l
     [
         ((), "kdexp-cache takes one of build, list, verify, clean first, got nothing"),
         (("polish",), "kdexp-cache takes one of build, list, verify, clean first, got polish"),
-        (("build", "experiment=smoke"), "teacher.cache must be views:K, exact or static for kdexp-cache build, got no"),
-        (("build", "experiment=smoke", "alpha=1", "teacher.cache=exact"), "alpha must be < 1 for kdexp-cache build"),
+        (
+            ("build", "experiment=smoke"),
+            "teacher.cache must be views:K, per_epoch or unaugmented for kdexp-cache build, got no",
+        ),
+        (
+            ("build", "experiment=smoke", "alpha=1", "teacher.cache=per_epoch"),
+            "alpha must be < 1 for kdexp-cache build",
+        ),
     ],
 )
 def test_a_wrong_command_is_one_line(command, arguments, message):
