@@ -21,7 +21,7 @@ from kdexp.config import quick, renamed
 from kdexp.config.suggest import did_you_mean, nearest
 from kdexp.config.untrusted import check_passwords, check_texts
 
-_SWEEPER = ("params", "grids", "trials", "metric", "pruner", "seed", "seeds", "max_batch_size")
+_SWEEPER = ("params", "grids", "n_trials", "metric", "pruner", "seed", "final_seeds", "max_batch_size")
 
 
 def install() -> None:
@@ -105,7 +105,11 @@ class Loader(ConfigLoaderImpl):
     def _no_setting(self, key: str, config_name: str | None, overrides: Sequence[str], run_mode: RunMode) -> str:
         typed = next((text for text in overrides if _key(text) == key), key)
         groups = self.list_groups("")
-        chosen = [text for text in overrides if _key(text) in groups and _key(text) != key]
+        chosen = [
+            text
+            for text in overrides
+            if (_key(text) in groups or _key(text).startswith("hydra/")) and _key(text) != key
+        ]
         try:
             config = super().load_configuration(config_name, chosen, run_mode, validate_sweep_overrides=False)
         except (ConfigCompositionException, OverrideParseException):  # that is a mistake, too

@@ -47,6 +47,7 @@ _KEYS = (
         {"milestones": "milestone_fractions", "warmup": "warmup_ratio", "final": "min_lr_ratio"},
         owner="kdexp.schedules.",
     ),
+    _Renamed(r"\.hydra\.sweeper$", {"trials": "n_trials", "seeds": "final_seeds"}, owner="hydra_plugins.kdexp."),
     _Renamed(r"\.(loss|feature_loss\.[^.]+)$", {"alone": "init_fraction", "after": "weight_after_init"}),
 )
 _VALUES = (

@@ -111,6 +111,23 @@ def test_so_is_one_in_a_yaml_of_ones_own(option, old, new, value, tmp_path):
     assert refused(search, option, "experiment=mine") == f"there is no setting {old}; did you mean {new}?"
 
 
+@pytest.mark.parametrize("option", ["+sweep=search", "hydra/sweeper=search"])
+@pytest.mark.parametrize(("old", "new"), [("trials=60", "n_trials"), ("seeds=[0,1]", "final_seeds")])
+def test_so_is_one_of_a_search(option, old, new):
+    name = old.partition("=")[0]
+    said = f"there is no setting hydra.sweeper.{name}; did you mean hydra.sweeper.{new}?"
+    assert refused(option, f"hydra.sweeper.{old}") == said
+    assert refused(option, f"+hydra.sweeper.{old}") == said
+
+
+def test_so_is_one_of_a_search_in_a_yaml_of_ones_own(tmp_path):
+    file = tmp_path / "sweep" / "mine.yaml"
+    file.parent.mkdir()
+    file.write_text("# @package _global_\ndefaults: [search, _self_]\nhydra: {sweeper: {trials: 60}}\n")
+    said = "there is no setting hydra.sweeper.trials; did you mean hydra.sweeper.n_trials?"
+    assert refused(f"hydra.searchpath=['file://{tmp_path}']", "+sweep=mine") == said
+
+
 # The setting, its old value and the new one.
 VALUES = [
     ("teacher.cache", "exact", "per_epoch"),
