@@ -31,6 +31,7 @@ WORDS = {
     r"feature_loss\.\w+\.(alone|after)\b|\.is_alone\b": "init_fraction, weight_after_init, in_init_stage",
     r"cache=(exact|static)\b|label_noise_kind=pair\b|symmetric,pair\b": "per_epoch, unaugmented, pairflip",
     r"sweeper\.(trials|seeds)\b": "n_trials, final_seeds",
+    r"\bcontrol=(auto|none)\b": "control=train, control=skip",
     r"\b(distill_alone|trained_once|kept_answers|facts)\b": "train_control, load_or_train, run_metadata",
 }
 

@@ -53,6 +53,7 @@ _KEYS = (
 _VALUES = (
     _Renamed(r"\.teacher\.cache$", {"exact": "per_epoch", "static": "unaugmented"}),
     _Renamed(r"\.label_noise_kind$", {"pair": "pairflip"}),
+    _Renamed(r"^\.control$", {"auto": "train", "none": "skip"}),  # of kdexp-eval
 )
 
 

@@ -36,8 +36,8 @@ def robustness(config: DictConfig) -> Iterator[tuple[Path, Record]]:
     """
     if (config.run is None) == (config.sweep_dir is None):
         raise ValueError(f"one of run and sweep must be given, got run={config.run} sweep={config.sweep_dir}")
-    if config.control not in ("auto", "find", "none"):
-        raise ValueError(f"control must be auto, find or none, got {config.control}")
+    if config.control not in ("train", "find", "skip"):
+        raise ValueError(f"control must be train, find or skip, got {config.control}")
     configured.check(plain(config.robustness))
     machine = Machine(config.accelerator, config.data_dir, config.store_dir)
     reports = _Reports(machine, config.robustness, config.control, in_sweep=bool(config.sweep_dir))
@@ -55,7 +55,7 @@ class _Reports:
     Attributes:
         machine: where they are evaluated.
         settings: conf/robustness.
-        control: what becomes of a control that is not there: auto, find or none.
+        control: what becomes of a control that is not there: train, find or skip.
         in_sweep: whether the runs are of a sweep.
     """
 
@@ -99,7 +99,7 @@ class _Reports:
             evaluator = RobustnessEvaluator(experiment, device)
             own = run_subject(experiment, folder, device)
         is_control, control = finished.results["is_control"], None
-        if not is_control and self.control != "none":
+        if not is_control and self.control != "skip":
             control = self._control_of(finished)
         with finished.building():
             compared = subjects(experiment, own, device, is_control=is_control, control=control)
@@ -112,7 +112,7 @@ class _Reports:
         from kdexp.experiment.robustness_report import run_subject
         from kdexp.report.runs import control_folder
 
-        # One that control=auto trained lies in the folder of its run, and serves the sweep's other runs of that seed.
+        # One that control=train trained lies in the folder of its run, and serves the sweep's other runs of that seed.
         folder = distilled.folder
         places = [folder.parent, folder, *(sorted(folder.parent.iterdir()) if self.in_sweep else [])]
         found = next(
@@ -121,8 +121,8 @@ class _Reports:
         if found is None:
             if self.control == "find":
                 raise ValueError(
-                    f"control must be found beside the run, got none in {folder.parent}: control=auto trains it, "
-                    "control=none does without"
+                    f"control must be found beside the run, got none in {folder.parent}: control=train trains it, "
+                    "control=skip leaves the comparison out"
                 )
             found = folder / "control"
             log.info(

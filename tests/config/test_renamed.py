@@ -128,6 +128,12 @@ def test_so_is_one_of_a_search_in_a_yaml_of_ones_own(tmp_path):
     assert refused(f"hydra.searchpath=['file://{tmp_path}']", "+sweep=mine") == said
 
 
+@pytest.mark.parametrize(("old", "new"), [("auto", "train"), ("none", "skip")])
+def test_so_is_what_kdexp_eval_did_with_a_missing_control(old, new):
+    with pytest.raises(ValueError, match=rf"^there is no control={old}; did you mean control={new}\?$"):
+        compose([f"control={old}"], "eval")
+
+
 # The setting, its old value and the new one.
 VALUES = [
     ("teacher.cache", "exact", "per_epoch"),

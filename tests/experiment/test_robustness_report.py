@@ -203,9 +203,9 @@ def test_a_control_alone_is_examined_as_a_control(sweep, store):
 def test_a_control_is_trained_where_there_is_none(copied, store):
     shutil.rmtree(copied / "0")
     settings = ("robustness=noise_dose", *SMALL)
-    with pytest.raises(ValueError, match=r"^control must be found beside the run, got none .*control=auto trains it"):
+    with pytest.raises(ValueError, match=r"^control must be found beside the run, got none .*control=train trains it"):
         examine(store, *settings, "control=find", run=copied / "1")
-    report = examine(store, *settings, "control=none", run=copied / "1")[copied / "1"]
+    report = examine(store, *settings, "control=skip", run=copied / "1")[copied / "1"]
     assert list(report["models"]) == ["teacher", "student"]
     report = examine(store, *settings, run=copied / "1")[copied / "1"]
     assert list(report["models"]) == ["teacher", "control", "student"]
