@@ -42,7 +42,7 @@ def test_a_wrong_setting_is_found_without_torch(setting):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("robustness.resamples=3", "robustness.resamples must be at least 100, got 3"),
+        ("robustness.n_resamples=3", "robustness.n_resamples must be at least 100, got 3"),
         ("robustness.corruptions.severities=[9]", "robustness.corruptions.severities must be of 1 to 5, got 9"),
         (
             "robustness.noise_dose.kinds.uniform_noise=3",

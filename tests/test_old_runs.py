@@ -90,6 +90,7 @@ def test_a_report_on_robustness_is_read(unpacked):
     report = json.loads((unpacked / "runs" / "distilled" / "robustness.json").read_text())
     (found,) = Comparison(find([unpacked / "runs" / "distilled"])[0]).reports.values()
     assert found["measures"]["clean"]["acc"] == report["measures"]["clean"]["acc"]
+    assert found["settings"]["confidence_level"] == report["settings"]["confidence"] == 0.95
 
 
 @pytest.fixture

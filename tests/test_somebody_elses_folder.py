@@ -397,7 +397,7 @@ def test_a_robustness_report_is_sent_and_kept_where_the_reader_says(attack, stor
     config["store_dir"] = str(attack.elsewhere)
     config["teacher"] |= config["student"] | {"weights": str(attack.folder / "student.safetensors")}
     attack.write(tracking={"tool": "wandb", "location": "http://theirs", "group": None})
-    overrides = ("robustness=noise_dose", "robustness.samples=20", "robustness.resamples=100")
+    overrides = ("robustness=noise_dose", "robustness.samples=20", "robustness.n_resamples=100")
     ((_, report),) = robustness(compose(list(overrides), "eval", run=attack.folder, control="none"))
     assert list(report["models"]) == ["teacher", "student"]
     assert asked == [("offline", None)]

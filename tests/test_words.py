@@ -32,6 +32,7 @@ WORDS = {
     r"cache=(exact|static)\b|label_noise_kind=pair\b|symmetric,pair\b": "per_epoch, unaugmented, pairflip",
     r"sweeper\.(trials|seeds)\b": "n_trials, final_seeds",
     r"\bcontrol=(auto|none)\b": "control=train, control=skip",
+    r"robustness\.(resamples|confidence)\b|dataset\.resample\b": "n_resamples, confidence_level, class_sampling",
     r"\b(distill_alone|trained_once|kept_answers|facts)\b": "train_control, load_or_train, run_metadata",
 }
 

@@ -22,7 +22,7 @@ _SETTINGS: dict[str, int | str] = {
     "robustness.attacks.samples": 8,
     "robustness.attacks.kinds.*.steps": 2,
     "robustness.corruptions.published": False,  # they are of the whole test split
-    "robustness.resamples": 100,
+    "robustness.n_resamples": 100,
     "hydra.sweeper.n_trials": 4,
     "hydra.sweeper.params.seed": "0,1",
 }

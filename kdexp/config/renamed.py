@@ -47,6 +47,8 @@ _KEYS = (
         {"milestones": "milestone_fractions", "warmup": "warmup_ratio", "final": "min_lr_ratio"},
         owner="kdexp.schedules.",
     ),
+    _Renamed(r"\.(dataset|scheme\.source)$", {"resample": "class_sampling"}),
+    _Renamed(r"\.robustness$", {"resamples": "n_resamples", "confidence": "confidence_level"}),
     _Renamed(r"\.hydra\.sweeper$", {"trials": "n_trials", "seeds": "final_seeds"}, owner="hydra_plugins.kdexp."),
     _Renamed(r"\.(loss|feature_loss\.[^.]+)$", {"alone": "init_fraction", "after": "weight_after_init"}),
 )

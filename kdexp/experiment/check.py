@@ -140,9 +140,9 @@ def _check_views(config: Any) -> None:
     if teacher.cache == "none" or views == 0:
         return
     require(
-        config.dataset.resample is None,
+        config.dataset.class_sampling is None,
         "teacher.cache",
-        "must be none or unaugmented with dataset.resample, which draws views of its own",
+        "must be none or unaugmented with dataset.class_sampling, which draws views of its own",
         teacher.cache,
     )
     for transform in config.augment.transforms:

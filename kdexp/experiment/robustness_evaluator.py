@@ -121,7 +121,9 @@ class RobustnessEvaluator:
 
     def _summary(self, measured: Sequence[Mapping[str, Measured]]) -> Summary:
         settings, (clean, *others) = robustness.of_report(self._settings), measured
-        bootstrap = Bootstrap(clean, seed=settings.seed, resamples=settings.resamples, confidence=settings.confidence)
+        bootstrap = Bootstrap(
+            clean, seed=settings.seed, n_resamples=settings.n_resamples, confidence_level=settings.confidence_level
+        )
         left = iter(others)
         by_axis = [(axis, [(cell, next(left)) for cell in cells]) for axis, cells in self._by_axis]
         return Summary([(self.cells[0], clean)], by_axis, bootstrap)

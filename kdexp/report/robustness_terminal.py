@@ -47,7 +47,7 @@ def _table(report: Report) -> Table:
     for role in roles:
         table.add_column(role, justify="right")
     if {"student", "control"} <= set(roles):
-        percent = f"{100 * report['settings']['confidence']:g} %"
+        percent = f"{100 * report['settings']['confidence_level']:g} %"
         table.add_column(f"student - control, {percent} interval", justify="right")
     for axis, name, entry in flat(report["measures"]):
         measure = glossary.known(name)

@@ -59,7 +59,7 @@ def answer(report: Report) -> str:
         if gain["value"] is not None:
             ends = None if gain["low"] is None else (gain["low"], gain["high"])
             tested.append(_Tested(condition, gain["value"], ends, _of_interval(ends)))
-    percent = f"{100 * report['settings']['confidence']:g} %"
+    percent = f"{100 * report['settings']['confidence_level']:g} %"
     return (
         f"{_sentence('The student', tested)} Brackets: points of accuracy, and their {percent} interval by a paired "
         f"bootstrap over the test samples of this one run; another seed may differ, and {_UNCORRECTED}."

@@ -13,7 +13,7 @@ from kdexp import results, run_folder
 from kdexp.atomic import read_json, write_rows
 from kdexp.config.identity import as_typed
 from kdexp.config.leaves import leaves
-from kdexp.config.renamed import upgrade_override, without_added
+from kdexp.config.renamed import upgrade, upgrade_override, without_added
 from kdexp.config.untrusted import check_folder, inside
 from kdexp.results import Record
 
@@ -183,7 +183,8 @@ def read_reports(folders: Iterable[Path]) -> dict[Path, Record]:
         with suppress(ValueError):  # most runs have none; one that cannot be read is no reason to show nothing
             report = read_json(inside(folder, results.ROBUSTNESS))
             if isinstance(report, dict) and report.get("schema_version") == results.ROBUSTNESS_VERSION:
-                found[folder] = report
+                settings = upgrade({"robustness": report.get("settings")})["robustness"]
+                found[folder] = {**report, "settings": settings}
     return found
 
 

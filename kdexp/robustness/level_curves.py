@@ -63,7 +63,7 @@ def _means(levels: Sequence[float], right: dict[str, Resampled]) -> dict[str, Re
 
 
 def _curves(found: Found, bootstrap: Bootstrap) -> dict[str, tuple[list[float], dict[str, Resampled]]]:
-    """Kind -> its levels, 0 first, and accuracy at each of them by role, (1 + resamples, levels)."""
+    """Kind -> its levels, 0 first, and accuracy at each of them by role, (1 + n_resamples, levels)."""
     curves = {}
     for name in dict.fromkeys(cell.name for cell, _ in found):
         curve = [(cell, measured) for cell, measured in found if cell.name == name]

@@ -134,7 +134,7 @@ FINGERPRINTS = [
     ),
     (
         "classes drawn evenly, unlabelled samples",
-        "dataset.resample=balanced dataset.unlabeled_fraction=0.5",
+        "dataset.class_sampling=balanced dataset.unlabeled_fraction=0.5",
         "c315089e033f37f7",
         "3d43d0afa9cbe3ad",
     ),

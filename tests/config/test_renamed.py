@@ -66,6 +66,10 @@ KEYS = [
     ("scheduler=cosine", "scheduler.final", "scheduler.min_lr_ratio", "0.1"),
     ("scheduler=multistep", "scheduler.milestones", "scheduler.milestone_fractions", "[0.5]"),
     ("teacher=cnn", "teacher.recipe.scheduler.warmup", "teacher.recipe.scheduler.warmup_ratio", "0.1"),
+    ("robustness=noise_dose", "robustness.resamples", "robustness.n_resamples", "200"),
+    ("robustness=noise_dose", "robustness.confidence", "robustness.confidence_level", "0.9"),
+    ("dataset=digits", "dataset.resample", "dataset.class_sampling", "balanced"),
+    ("scheme=cross_domain", "scheme.source.resample", "scheme.source.class_sampling", "balanced"),
     ("feature_loss=ab", "feature_loss.ab.alone", "feature_loss.ab.init_fraction", "0.2"),
     ("feature_loss=ab", "feature_loss.ab.after", "feature_loss.ab.weight_after_init", "0.5"),
 ]

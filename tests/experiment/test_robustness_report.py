@@ -36,7 +36,7 @@ from kdexp.robustness.probes import cka
 from kdexp.weights import load_weights
 
 SMOKE = ("experiment=smoke", "tracking=none", "trainer.max_epochs=1", "teacher.recipe.max_epochs=1")
-SMALL = ("robustness.samples=60", "robustness.resamples=100")
+SMALL = ("robustness.samples=60", "robustness.n_resamples=100")
 
 
 def examine(store, *overrides, **settings):
@@ -294,9 +294,11 @@ def test_a_run_without_its_control_is_examined_at_the_end_all_the_same(tmp_path,
          r"^robustness.shift.dataset must have the num_classes of synthetic, got breast_cancer$"),
         (["robustness=ood", "robustness.ood.dataset=nope"], r"^there is no dataset=nope \(of dataset there are "),
         (["robustness=ood", "robustness.ood.dataset=mnist", "data_dir=/nowhere"], r"^data_dir must hold MNIST"),
-        (["robustness=quick", "robustness.confidence=1"], r"^robustness.confidence must be in \(0, 1\), got 1$"),
-        (["robustness=quick", "robustness.confidence=high"], r"^robustness.confidence must be in \(0, 1\), got high$"),
-        (["robustness=quick", "robustness.resamples=few"], r"^robustness.resamples must be at least 100, got few$"),
+        (["robustness=quick", "robustness.confidence_level=1"],
+         r"^robustness.confidence_level must be in \(0, 1\), got 1$"),
+        (["robustness=quick", "robustness.confidence_level=high"],
+         r"^robustness.confidence_level must be in \(0, 1\), got high$"),
+        (["robustness=quick", "robustness.n_resamples=few"], r"^robustness.n_resamples must be at least 100, got few$"),
         (["robustness=features", "robustness.features.neighbours=0"],
          r"^robustness.features.neighbours must be at least 1, got 0$"),
         (["robustness=features", "robustness.features.neighbours=few"],
@@ -336,7 +338,7 @@ def folder_run(tmp_path_factory, store):
                 Image.fromarray(values).save(root / part / name / f"{number}.png")
     settings = ["dataset=image_folder", f"dataset.source.root={root}", "dataset.source.size=8", "dataset.num_classes=3",
                 "dataset.num_workers=0", "dataset.batch_size=16", "robustness=attacks", "robustness.samples=75",
-                "robustness.attacks.samples=30", "robustness.attacks.checks=false", "robustness.resamples=100",
+                "robustness.attacks.samples=30", "robustness.attacks.checks=false", "robustness.n_resamples=100",
                 "~robustness.attacks.kinds.pgd_l2", "robustness.attacks.kinds.pgd_linf.steps=2"]  # fmt: skip
     folder = tmp_path_factory.mktemp("folder_run")
     with pytest.MonkeyPatch.context() as patch:
@@ -429,7 +431,7 @@ def test_cells_of_other_samples_have_other_keys(monkeypatch):
 
 
 def test_an_attack_that_was_measured_on_fewer_samples_is_not_taken_for_one_on_all(copied, store, monkeypatch):
-    settings = ("robustness=attacks", "robustness.resamples=100", "robustness.attacks.checks=false",
+    settings = ("robustness=attacks", "robustness.n_resamples=100", "robustness.attacks.checks=false",
                 "~robustness.attacks.kinds.pgd_l2", "~robustness.attacks.kinds.pgd_linf")  # fmt: skip
     with monkeypatch.context() as before:
         before.setattr(Cell, "on", lambda cell, *parts: cell)  # the keys were the same for any number

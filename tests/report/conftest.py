@@ -186,7 +186,7 @@ def _write_report(folder, *, control=0.8, student=0.85, teacher=0.95, noisy=0.5,
         "dataset": "digits",
         "samples": 100,
         "models": {role: {} for role in clean},
-        "settings": {"confidence": 0.95},
+        "settings": {"confidence_level": 0.95},
         "notes": ["shift left out"],
         "cells": cells,
         "measures": {

@@ -23,7 +23,7 @@ def report(gain, halving=None):
         "dataset": "digits",
         "samples": 100,
         "models": {"teacher": {}, "control": {}, "student": {}},
-        "settings": {"confidence": 0.9},
+        "settings": {"confidence_level": 0.9},
         "notes": ["shift left out"],
         "accuracy_under": {"clean": entry(0.9, 0.8, 0.8 + gain), "noise_dose": entry(0.5, 0.4, 0.4)},
         "measures": {

@@ -48,7 +48,7 @@ def summary(found):
     """Of the clean cell, the first, and those of each axis."""
     clean, others = found[:1], found[1:]
     by_axis = [(axis, [one for one in others if one[0].axis.startswith(prefix)]) for prefix, axis in AXES.items()]
-    bootstrap = Bootstrap(clean[0][1], seed=1, resamples=500, confidence=0.95)
+    bootstrap = Bootstrap(clean[0][1], seed=1, n_resamples=500, confidence_level=0.95)
     return Summary(clean, by_axis, bootstrap)
 
 

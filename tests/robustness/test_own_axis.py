@@ -68,7 +68,7 @@ def test_a_class_that_is_no_axis_is_refused_in_one_line(own, monkeypatch):
     (own / "code" / "my_axes.py").write_text("class Darker:\n    def __init__(self, name, levels):\n        pass\n")
     monkeypatch.syspath_prepend(own / "code")
     monkeypatch.setenv("KDEXP_TRUST", "my_axes")
-    settings = {"seed": 0, "samples": None, "resamples": 100, "confidence": 0.9}
+    settings = {"seed": 0, "samples": None, "n_resamples": 100, "confidence_level": 0.9}
     node = {"_target_": "my_axes.Darker", "levels": [0.5]}
     with pytest.raises(
         ValueError, match=r"^robustness.darker._target_ must be a kdexp.robustness.axes.base.Axis, got "
@@ -103,7 +103,7 @@ def test_axes_of_files_that_are_older_than_their_targets_are_the_same():
 def test_an_axis_of_ones_own_is_one_file_and_one_yaml_outside_of_kdexp(own, command):
     trusted = {"KDEXP_TRUST": "my_axes", "PYTHONPATH": str(own / "code")}
     given = ["experiment=smoke", "tracking=none", "trainer.max_epochs=1", "alpha=1", "output_dir=run"]
-    small = ["robustness.samples=40", "robustness.resamples=100"]
+    small = ["robustness.samples=40", "robustness.n_resamples=100"]
     train = ["kdexp-train", f"--config-dir={own / 'conf'}", *given, "robustness=darker", *small]
     untrusted = command(*train, rc=2)
     assert "robustness.darker._target_ must be an axis of kdexp.robustness.axes, or be defined" in untrusted.stderr

@@ -116,7 +116,7 @@ def test_a_preset_has_one_control_for_what_has_the_same(preset, axes, jobs):
     [
         ("data_fractions", ["dataset.train_fraction=0.2"]),
         ("label_noise", ["dataset.label_noise=0.4", "dataset.label_noise_kind=pairflip"]),
-        ("class_prior", ["dataset.imbalance_ratio=10", "dataset.resample=balanced"]),
+        ("class_prior", ["dataset.imbalance_ratio=10", "dataset.class_sampling=balanced"]),
         ("semi_supervised", ["dataset.unlabeled_fraction=0.8"]),
         ("corrupted", ["robustness.samples=32", "robustness.corruptions.severities=[1,5]"]),
         ("cross_domain", ["dataset=synthetic", "dataset@scheme.source=synthetic", "alpha=0.5"]),
@@ -131,7 +131,7 @@ def test_a_preset_of_training_data_trains(tmp_path, store, preset, overrides):
     assert found["samples"]["train"] < 461 or not {"dataset.train_fraction", "dataset.imbalance_ratio"} & {*changed}
     recipe = found["config"]["teacher"]["recipe"]
     for name in (word.removeprefix("dataset.") for word in changed):
-        if name not in ("train_fraction", "resample"):
+        if name not in ("train_fraction", "class_sampling"):
             assert recipe[name] == found["config"]["dataset"][name], "the teacher knows more than the student"
 
 

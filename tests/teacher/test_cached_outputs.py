@@ -345,7 +345,7 @@ def test_a_control_has_the_views_of_the_runs_it_is_compared_with(tmp_path, store
             r"^teacher.cache must be none or unaugmented with .*Mixup, whose .*$",
         ),
         (
-            ["dataset.resample=balanced", "teacher.cache=per_epoch"],
+            ["dataset.class_sampling=balanced", "teacher.cache=per_epoch"],
             r"^teacher.cache must be none or unaugmented with dataset.r",
         ),
         (
