@@ -33,6 +33,7 @@ WORDS = {
     r"sweeper\.(trials|seeds)\b": "n_trials, final_seeds",
     r"\bcontrol=(auto|none)\b": "control=train, control=skip",
     r"robustness\.(resamples|confidence)\b|dataset\.resample\b": "n_resamples, confidence_level, class_sampling",
+    r"\bstep_size[:=]|\.step_size\b|kinds\.\w+\.step\b": "abs_stepsize, rel_stepsize",
     r"\b(distill_alone|trained_once|kept_answers|facts)\b": "train_control, load_or_train, run_metadata",
 }
 

@@ -49,6 +49,8 @@ _KEYS = (
     ),
     _Renamed(r"\.(dataset|scheme\.source)$", {"resample": "class_sampling"}),
     _Renamed(r"\.robustness$", {"resamples": "n_resamples", "confidence": "confidence_level"}),
+    _Renamed(r"\.robustness\.attacks\.kinds\.[^.]+$", {"step": "rel_stepsize"}),
+    _Renamed(r"\.attack$", {"step_size": "abs_stepsize"}),  # of a scheme; and of a cell, in its key
     _Renamed(r"\.hydra\.sweeper$", {"trials": "n_trials", "seeds": "final_seeds"}, owner="hydra_plugins.kdexp."),
     _Renamed(r"\.(loss|feature_loss\.[^.]+)$", {"alone": "init_fraction", "after": "weight_after_init"}),
 )

@@ -70,6 +70,19 @@ KEYS = [
     ("robustness=noise_dose", "robustness.confidence", "robustness.confidence_level", "0.9"),
     ("dataset=digits", "dataset.resample", "dataset.class_sampling", "balanced"),
     ("scheme=cross_domain", "scheme.source.resample", "scheme.source.class_sampling", "balanced"),
+    (
+        "robustness=attacks",
+        "robustness.attacks.kinds.pgd_l2.step",
+        "robustness.attacks.kinds.pgd_l2.rel_stepsize",
+        "0.1",
+    ),
+    ("scheme=pgd_at", "scheme.attack.step_size", "scheme.attack.abs_stepsize", "0.01"),
+    (
+        "scheme@teacher.recipe.scheme=trades",
+        "teacher.recipe.scheme.attack.step_size",
+        "teacher.recipe.scheme.attack.abs_stepsize",
+        "0.01",
+    ),
     ("feature_loss=ab", "feature_loss.ab.alone", "feature_loss.ab.init_fraction", "0.2"),
     ("feature_loss=ab", "feature_loss.ab.after", "feature_loss.ab.weight_after_init", "0.5"),
 ]

@@ -8,6 +8,7 @@ from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar, Literal, TypedDict
 
+from kdexp.config.renamed import before
 from kdexp.config.require import is_count, is_number, require, require_numbers
 from kdexp.robustness.axes.base import Axis, TestBed, check_kinds
 
@@ -24,12 +25,12 @@ MORE_STEPS, UNBOUNDED = "attack_more_steps", "attack_unbounded"
 
 
 class Kind(TypedDict):
-    """The settings of an attack; step is the step size as a fraction of eps."""
+    """The settings of an attack; rel_stepsize is a fraction of eps."""
 
     norm: Literal["linf", "l2"]
     eps: Sequence[float]
     steps: int
-    step: float
+    rel_stepsize: float
     random_start: bool
 
 
@@ -95,7 +96,7 @@ class Attacks(Axis):
             # Of several labels not all can be made wrong at once.
             if kind["norm"] == "linf" and grid.task != "multilabel":
                 whole = 1.0 if grid.is_image else 100.0
-                unbounded = replace(middle, eps=whole, step_size=whole / 10, steps=50, random_start=False)
+                unbounded = replace(middle, eps=whole, abs_stepsize=whole / 10, steps=50, random_start=False)
                 yield attacked(grid, UNBOUNDED, name, unbounded)
 
     def _attack(self, name: str, kind: Kind, eps: float, grid: Grid) -> Attack:
@@ -103,9 +104,9 @@ class Attacks(Axis):
 
         eps = eps if grid.is_image else eps * self.features_scale
         bounds = PIXELS if grid.is_image else None
-        start = kind["random_start"]
+        start, stepsize = kind["random_start"], eps * kind["rel_stepsize"]
         try:
-            return Attack(kind["norm"], eps, kind["steps"], eps * kind["step"], random_start=start, bounds=bounds)
+            return Attack(kind["norm"], eps, kind["steps"], stepsize, random_start=start, bounds=bounds)
         except ValueError as error:
             raise ValueError(f"{self.setting}.kinds.{name}: {error}") from error
 
@@ -168,8 +169,8 @@ def _check_kind(setting: str, kind: Kind) -> None:
     require(set(kind) == set(keys), setting, f"must have {', '.join(keys)}", ", ".join(map(str, kind)))
     require_numbers(f"{setting}.eps", kind["eps"])
     require(is_count(kind["steps"]), f"{setting}.steps", "must be at least 1", kind["steps"])
-    step, start = kind["step"], kind["random_start"]
-    require(is_number(step) and 0 < step <= 1, f"{setting}.step", "must be in (0, 1]", step)
+    step, start = kind["rel_stepsize"], kind["random_start"]
+    require(is_number(step) and 0 < step <= 1, f"{setting}.rel_stepsize", "must be in (0, 1]", step)
     require(isinstance(start, bool), f"{setting}.random_start", "must be true or false", start)
 
 
@@ -182,7 +183,8 @@ def attacked(grid: Grid, axis: str, name: str, attack: Attack) -> Cell:
         objective = untargeted_loss(network, batch.target, grid.task)
         return attack(objective, batch.inputs, batch.index, seed=grid.seed)
 
-    return Cell(axis, name, attack.eps, partial(grid.measure, white_box=perturb), asdict(attack), attack.norm)
+    settings = before({"attack": asdict(attack)})["attack"]  # a part of the cell's key
+    return Cell(axis, name, attack.eps, partial(grid.measure, white_box=perturb), settings, attack.norm)
 
 
 def _autoattack(grid: Grid, axis: str, norm: Literal["linf", "l2"], eps: float, attacks: Sequence[str] | None) -> Cell:
