@@ -88,9 +88,11 @@ def test_an_interrupted_one_is_resumed(command, old):
 
 def test_a_report_on_robustness_is_read(unpacked):
     report = json.loads((unpacked / "runs" / "distilled" / "robustness.json").read_text())
-    (found,) = Comparison(find([unpacked / "runs" / "distilled"])[0]).reports.values()
+    runs, _ = find([unpacked / "runs" / "distilled"])
+    (found,) = Comparison(runs).reports.values()
     assert found["measures"]["clean"]["acc"] == report["measures"]["clean"]["acc"]
     assert found["settings"]["confidence_level"] == report["settings"]["confidence"] == 0.95
+    assert " robustness.n_resamples=100 " in f"{runs[0].command} ", "what to type today"
 
 
 @pytest.fixture

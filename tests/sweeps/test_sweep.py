@@ -22,6 +22,7 @@ from kdexp.config.identity import Identity, code_version
 from kdexp.config.untrusted import check_folder
 from kdexp.experiment.check import check
 from kdexp.experiment.run import run as run_experiment
+from kdexp.report.runs import cells
 from kdexp.sweeps import gpus
 from kdexp.sweeps.names import name_job, name_sweep
 from kdexp.sweeps.progress import Progress, command_line, seconds_left, settings, show_left
@@ -314,6 +315,14 @@ def test_no_two_jobs_have_one_folder(tmp_path):
     Sweep(tmp_path, [job(0, key="k1"), job(1, key="k2")], "")
     now = [replace(job(0, key="k2"), folder="new-0"), replace(job(1, key="k3"), folder="new-1")]
     assert [one.folder for one in placed(tmp_path, now)] == ["seed-1", "new-1"]
+
+
+def test_a_job_that_was_typed_with_old_names_is_found_under_those_of_today(tmp_path):
+    before = Job(("dataset.resample=balanced", "teacher.cache=static"), "dataset.resample-balanced-1", "old", 4)
+    Sweep(tmp_path, [before], "kdexp-train")
+    now = Job(("dataset.class_sampling=balanced", "teacher.cache=unaugmented"), "another", "new", 4)
+    assert [one.folder for one in placed(tmp_path, [now])] == [before.folder]
+    assert cells(tmp_path) == [list(now.overrides)]
 
 
 def test_a_second_launch_adds_its_jobs_and_every_job_keeps_its_number(tmp_path):
