@@ -34,6 +34,7 @@ WORDS = {
     r"\bcontrol=(auto|none)\b": "control=train, control=skip",
     r"robustness\.(resamples|confidence)\b|dataset\.resample\b": "n_resamples, confidence_level, class_sampling",
     r"\bstep_size[:=]|\.step_size\b|kinds\.\w+\.step\b": "abs_stepsize, rel_stepsize",
+    r"\blearners?\b(?!`)|\bfrozen(: (nn.Module|Teacher)|\.networks)|losses import term": "student, teacher, build_term",
     r"\b(distill_alone|trained_once|kept_answers|facts)\b": "train_control, load_or_train, run_metadata",
 }
 

@@ -134,15 +134,15 @@ def run(config: DictConfig) -> dict[str, float]:
     with finished.building():
         finished.warn_of_other_data()
         student = experiment.trained_student(finished.folder / results.WEIGHTS, "run")
-        frozen = experiment.teacher
-    if frozen is not None:
-        frozen.to(device)
+        teacher = experiment.teacher
+    if teacher is not None:
+        teacher.to(device)
     data = experiment.data
     return evaluate(
         student.to(device),
         data.student.eval_batches("test", device),
-        new_metrics(data, "test", fidelity=frozen is not None).to(device),
-        teacher=frozen,
+        new_metrics(data, "test", fidelity=teacher is not None).to(device),
+        teacher=teacher,
     )
 
 

@@ -23,20 +23,22 @@ from kdexp.teacher.teacher import Teacher
 log = logging.getLogger(__name__)
 
 
-def teacher_cache(config: DictConfig, members: Mapping[str, Values], frozen: Teacher, data: Data) -> TeacherOutputCache:
+def teacher_cache(
+    config: DictConfig, members: Mapping[str, Values], teacher: Teacher, data: Data
+) -> TeacherOutputCache:
     """The cached outputs of a teacher.
 
     Args:
         config: the experiment's.
         members: the configuration of each teacher.
-        frozen: the teacher, told which features to read (see `Teacher.read`).
+        teacher: told which features to read (see `Teacher.read`).
         data: the data.
 
     Raises:
         ValueError: there is no room for them.
     """
     module = data.student
-    probe = frozen.to("cpu").member_outputs(torch.zeros(1, *config.dataset.input_shape))
+    probe = teacher.to("cpu").member_outputs(torch.zeros(1, *config.dataset.input_shape))
     shape = probe[0].logits.shape[1:]
     top_k = config.teacher.cache_top_k or (TOP_K if shape[0] > ALL_CLASSES else shape[0])
     features = {path: feature.shape[1:] for path, feature in probe[0].features.items()}
@@ -44,10 +46,10 @@ def teacher_cache(config: DictConfig, members: Mapping[str, Values], frozen: Tea
     wanted: dict[Path, int] = {}
     views = config.trainer.max_epochs if config.augment.views is None else max(config.augment.views, 1)
     splits: tuple[SplitName, ...] = ("train", "val", "test")
-    keys = OutputsKey(config.dataset, config.augment, config.trainer, config.teacher.precision, members, frozen, data)
+    keys = OutputsKey(config.dataset, config.augment, config.trainer, config.teacher.precision, members, teacher, data)
     for split in splits:
         record = OutputCodec(
-            len(frozen.networks),
+            len(teacher.networks),
             shape,
             features if split == "train" else {},
             config.teacher.cache_precision,
@@ -67,7 +69,7 @@ def teacher_cache(config: DictConfig, members: Mapping[str, Values], frozen: Tea
         kept[split] = folder, card, record
         wanted[folder] = samples * record.dtype.itemsize * (views if split == "train" else 1)
     make_room(folder.parent, wanted, config.teacher.cache_max_gb)
-    cache = TeacherOutputCache(frozen, module, kept, views)
+    cache = TeacherOutputCache(teacher, module, kept, views)
     _check_and_log(cache, views, len(module.splits.train))
     if top_k < shape[0]:
         log.info("teacher cache: the %d largest of %d logits are cached, the others by their mean", top_k, shape[0])

@@ -169,8 +169,8 @@ def test_features_are_probed_from_val_to_test_and_held_against_the_teachers(swee
     (report,) = examine(store, "robustness=features", run=folder).values()
     config = compose([*SMOKE, "alpha=0.1"], output_dir=folder, store_dir=store)
     data = Experiment(config).data
-    learner = Experiment(config).new_student(pretrained=None)
-    load_weights(learner, folder / "student.safetensors", "run")
+    student = Experiment(config).new_student(pretrained=None)
+    load_weights(student, folder / "student.safetensors", "run")
     teacher = Experiment(config, may_train_teacher=False).teacher.networks[0]
 
     def seen(network, split):
@@ -187,10 +187,10 @@ def test_features_are_probed_from_val_to_test_and_held_against_the_teachers(swee
         return torch.cat(inputs).numpy(), torch.cat(labels).numpy()
 
     measures = report["measures"]["features"]["synthetic"]
-    for role, network in (("student", learner), ("teacher", teacher)):
+    for role, network in (("student", student), ("teacher", teacher)):
         probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)).fit(*seen(network, "val"))
         assert measures["probe"][role] == pytest.approx(probe.score(*seen(network, "test")), abs=0.01)
-    alike = cka(seen(learner, "test")[0], seen(teacher, "test")[0])
+    alike = cka(seen(student, "test")[0], seen(teacher, "test")[0])
     assert alike < 0.99
     assert measures["cka_to_teacher"]["student"] == pytest.approx(alike, abs=1e-3)
 

@@ -325,9 +325,9 @@ def test_adversarial_training_withstands_what_plain_training_does_not(tmp_path, 
         config = compose([*settings, *scheme], output_dir=tmp_path / name, store_dir=store)
         run(config)
         data = Experiment(config).data
-        learner = Experiment(config).new_student(pretrained=None).eval()
-        load_weights(learner, tmp_path / name / "student.safetensors", "student")
-        network = Normalized(learner, config.dataset.mean, config.dataset.std)
+        student = Experiment(config).new_student(pretrained=None).eval()
+        load_weights(student, tmp_path / name / "student.safetensors", "student")
+        network = Normalized(student, config.dataset.mean, config.dataset.std)
         right = count = 0
         for batch in data.student.eval_batches("test", "cpu"):
             pixels = (batch.inputs * config.dataset.std[0] + config.dataset.mean[0]).clamp(0, 1)
