@@ -60,6 +60,9 @@ class Loader(ConfigLoaderImpl):
             several = _SEVERAL.search(str(error))
             if several is not None:
                 raise ValueError(self._several(several[1], config_name, overrides)) from error
+            of_file = _NOT_IN_TYPE.search(str(error))
+            if of_file is not None:
+                renamed.refuse_setting(of_file[1])
             key = _NO_SETTING.search(str(error))
             if key is None:
                 raise
@@ -157,6 +160,7 @@ _USUAL_NAMES = {
 _SEVERAL = re.compile(
     r"^(?:Ambiguous value for argument|Sweep parameters) '(.*)'(?: requires --multirun)?$", re.MULTILINE
 )
+_NOT_IN_TYPE = re.compile(r"^Key '\w+' not in '\w+'\s+full_key: ([\w.]+)$", re.MULTILINE)  # of a yaml file
 _NO_SETTING = re.compile(r"(?:Could not (?:override|delete from config\.|delete)|config group) '([\w./]+)'")
 
 

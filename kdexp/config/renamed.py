@@ -140,6 +140,17 @@ def new_option(group: str, option: str) -> str | None:
     return _names(_VALUES, f".{group}", {}).get(option)
 
 
+def refuse_setting(setting: str) -> None:
+    """See that the name of a setting, with dots, is no old one.
+
+    Raises:
+        ValueError: one line with the new name.
+    """
+    new = new_name({}, setting)
+    if new is not None:
+        raise ValueError(f"there is no setting {setting}; did you mean {new}?")
+
+
 def refuse(values: Values, place: str = "") -> None:
     """See that nobody has typed an old name, or a yaml of their own has one.
 

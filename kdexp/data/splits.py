@@ -61,12 +61,6 @@ def make_splits(
     Raises:
         ValueError: one line with the setting, the rule and the value.
     """
-    _check(
-        label_noise_kind in ("symmetric", "pairflip"),
-        "label_noise_kind",
-        "must be symmetric or pairflip",
-        label_noise_kind,
-    )
     _check_amounts(task, train_fraction, imbalance_ratio, label_noise, unlabeled_fraction)
     check_source(source, task, num_classes, input_shape)
     train, val = _train_and_val(source, task, num_classes, val_fraction, split_seed)
@@ -237,6 +231,7 @@ def _long_tail(target: Tensor, num_classes: int, ratio: float) -> Tensor:
 
 def _make_wrong(target: Tensor, task: Task, num_classes: int, rate: float, kind: str, seed: int) -> None:
     """Replace labels in place."""
+    _check(kind in ("symmetric", "pairflip"), "label_noise_kind", "must be symmetric or pairflip", kind)
     if task == "multilabel":
         _check(kind == "symmetric" or rate == 0, "label_noise_kind", "must be symmetric with task=multilabel", kind)
         entries = order(seed, 0, target.numel(), RngStream.NOISY)[: round(rate * target.numel())]

@@ -152,12 +152,8 @@ class Distiller(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         """Bring the teacher to the student's device; Lightning does not see it."""
-        depends = (
-            callable(self._alpha)
-            or callable(self._temperature)
-            or any(term.init_fraction for term in self._features.values())
-        )
-        if depends and self.trainer.max_epochs == -1:
+        in_stages = any(term.init_fraction for term in self._features.values())
+        if self.trainer.max_epochs == -1 and (in_stages or callable(self._alpha) or callable(self._temperature)):
             rule = "must be given where alpha, temperature or a term's init stage depends on the training progress"
             raise ValueError(f"Trainer.max_epochs {rule}, got -1")
         self._masks = {name for name, buffer in self.named_buffers() if not buffer.isfinite().all()}
