@@ -83,11 +83,14 @@ def teacher_cache(
     if top_k < shape[0]:
         log.info("teacher cache: the %d largest of %d logits are cached, the others by their mean", top_k, shape[0])
     if config.teacher.cache == "unaugmented" and config.augment.transforms:
-        log.warning(
-            "warning: teacher.cache=unaugmented shows the same samples in every epoch, and a student overfits them "
-            "sooner (Beyer et al. 2022, arXiv 2106.05237); views:K augments them"
-        )
+        log.warning(_UNAUGMENTED)
     return cache
+
+
+_UNAUGMENTED = (
+    "warning: teacher.cache=unaugmented shows the same samples in every epoch, and a student overfits them sooner "
+    "(Beyer et al. 2022, arXiv 2106.05237); views:K augments them"
+)
 
 
 def _check_and_log(cache: TeacherOutputCache, views: int, samples: int) -> None:
