@@ -398,7 +398,7 @@ def test_a_robustness_report_is_sent_and_kept_where_the_reader_says(attack, stor
     config["teacher"] |= config["student"] | {"weights": str(attack.folder / "student.safetensors")}
     attack.write(tracking={"tool": "wandb", "location": "http://theirs", "group": None})
     overrides = ("robustness=noise_levels", "robustness.samples=20", "robustness.n_resamples=100")
-    ((_, report),) = robustness(compose(list(overrides), "eval", run=attack.folder, control="none"))
+    ((_, report),) = robustness(compose(list(overrides), "eval", run=attack.folder, control="skip"))
     assert list(report["models"]) == ["teacher", "student"]
     assert asked == [("offline", None)]
     assert not attack.elsewhere.exists()

@@ -100,7 +100,7 @@ def of_an_older_kdexp(folder):
     """Gives the files of a cache the names that they had."""
     (folder / "outputs.bin").rename(folder / "answers.bin")
     metadata = json.loads((folder / "metadata.json").read_text())
-    (folder / "metadata.json").write_text(json.dumps({"made_for": metadata.pop("created_for"), **metadata}))
+    (folder / "card.json").write_text(json.dumps({"made_for": metadata.pop("created_for"), **metadata}))
     (folder / "metadata.json").unlink()
 
 
@@ -370,7 +370,7 @@ def test_a_control_has_the_views_of_the_runs_it_is_compared_with(tmp_path, store
         ),
         (
             ["dataset.class_sampling=balanced", "teacher.cache=per_epoch"],
-            r"^teacher.cache must be none or unaugmented with dataset.r",
+            r"^teacher.cache must be none or unaugmented with dataset.class_sampling",
         ),
         (
             ["teacher.cache=views:9", "teacher.cache_max_gb=1e-6"],
