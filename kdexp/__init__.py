@@ -14,7 +14,7 @@ __all__ = ["Distiller", "Experiment", "compose", "run"]
 __version__ = "0.1.0"
 
 # A thread of OpenMP's that waits for others keeps its core busy, by default for so long that two trainings on the same
-# cores can slow each other down a hundredfold (scripts/bench_neighbours.py). libgomp reads this when torch is first
+# cores can slow each other down a hundredfold (scripts/bench_cpu_contention.py). libgomp reads this when torch is first
 # imported: https://gcc.gnu.org/onlinedocs/libgomp/GOMP_005fSPINCOUNT.html
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")

@@ -13,7 +13,7 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "methods.md"
-RESULTS = ROOT / "docs" / "method_table.md"  # written by scripts/method_table.py
+RESULTS = ROOT / "docs" / "method_results.md"  # written by scripts/method_table.py
 
 HEAD = """# Methods
 

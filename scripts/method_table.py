@@ -1,4 +1,4 @@
-"""Every method on one data set with three seeds: docs/method_table.md, which docs/methods.md ends with.
+"""Every method on one data set with three seeds: docs/method_results.md, which docs/methods.md ends with.
 
     python scripts/method_table.py --out method_table
 
@@ -27,7 +27,7 @@ from kdexp.config.compose import compose, plain
 from kdexp.config.identity import Identity
 
 ROOT = Path(__file__).parents[1]
-TABLE = ROOT / "docs" / "method_table.md"
+TABLE = ROOT / "docs" / "method_results.md"
 SEEDS = (0, 1, 2)
 SETTINGS = (
     "dataset=fashion_mnist",

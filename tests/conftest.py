@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import warm_programs
 
 SCRIPTS = Path(sys.executable).parent
 
@@ -18,8 +19,11 @@ for number in (signal.SIGINT, signal.SIGHUP):
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory) -> Path:
-    """Where the teachers of this test process are kept, so that each is trained once."""
-    return tmp_path_factory.mktemp("store")
+    """Where the teachers are kept, so that each is trained once: those of all test processes side by side."""
+    folder = tmp_path_factory.getbasetemp()
+    store = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "store"
+    store.mkdir(exist_ok=True)
+    return store
 
 
 @pytest.fixture
@@ -30,9 +34,11 @@ def command(tmp_path, store):
         env = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "WANDB", "KDEXP"))}
         env |= {"KDEXP_STORE_DIR": str(store), "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"} | environment
         program, *rest = map(str, arguments)
-        done = subprocess.run(
-            [SCRIPTS / program, *rest], cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout, check=False
-        )
+        argv = [SCRIPTS / program, *rest]
+        if "PYTHONPATH" in environment:  # own code, which a start of Python imports
+            done = subprocess.run(argv, cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout, check=False)
+        else:
+            done = warm_programs.run(argv, cwd, env, timeout)
         assert rc is None or done.returncode == rc, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 

@@ -138,7 +138,7 @@ class Sweeper(BasicSweeper):
         sweep = Sweep(folder, jobs, command_line(sys.argv))
         if self.config.rerun == "all":
             sweep.set_aside()
-        same = f" ({cells} combinations, of which some come to the same)" if cells > len(jobs) else ""
+        same = f" ({cells} combinations, {cells - len(jobs)} duplicates skipped)" if cells > len(jobs) else ""
         return sweep, Progress(folder, f"sweep {folder}: {len(jobs)} jobs{same}")
 
     def _show_end(self, sweep: Sweep) -> None:

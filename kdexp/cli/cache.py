@@ -4,7 +4,6 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
@@ -13,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from kdexp.cli import program
 from kdexp.config import exits
 from kdexp.config.compose import HYDRA_VERSION_BASE, one_line, plain
-from kdexp.config.require import is_count
+from kdexp.config.require import Values, is_count
 from kdexp.config.untrusted import check_folder, printable, stored
 from kdexp.experiment.check import check
 from kdexp.schemes.base import steps
@@ -33,53 +32,56 @@ _SETTINGS = (
 )
 
 
-def build(config: DictConfig) -> None:
+def build(values: Values) -> None:
     """Compute a teacher's outputs for all of an experiment's data, and cache them in the store.
 
     Several processes may do this at once, and share the work. Of a scheme of several runs it is the first.
 
     Args:
-        config: as `kdexp.config.compose.compose` or Hydra makes it.
+        values: a checked configuration, in plain values.
 
     Raises:
         ValueError: a setting breaks a rule.
         FileNotFoundError: data or weights are not where the settings say.
     """
-    check(config)
-    if config.teacher.cache == "none":
+    if values["teacher"]["cache"] == "none":
         raise ValueError("teacher.cache must be views:K, per_epoch or unaugmented for kdexp-cache build, got none")
-    _, values = next(steps(plain(config)))
+    _, first = next(steps(values))
 
     from kdexp.experiment.experiment import Experiment  # here: --help must not wait for torch
 
-    experiment = Experiment(values)
+    experiment = Experiment(first)
     kept = experiment.cache
     if kept is None:
-        raise ValueError(f"alpha must be < 1 for kdexp-cache build: a control has no teacher, got {config.alpha}")
+        raise ValueError(f"alpha must be < 1 for kdexp-cache build: a control has no teacher, got {values['alpha']}")
     kept.device = experiment.device
     kept.fill()
 
 
-def caches(config: DictConfig) -> list[Path]:
-    """The folders that ``key`` names, or all in the store.
+def caches(store_dir: str | Path, key: str | None) -> list[Path]:
+    """The folder of the cache of this key in a store, or those of all.
+
+    Args:
+        store_dir: the store.
+        key: the name of the folder; None or all: of every one.
 
     Raises:
         ValueError: there is none of that key.
     """
     from kdexp.teacher.cache_folders import folders
 
-    store = Path(config.store_dir) / "teacher-outputs"
+    store = Path(store_dir) / "teacher-outputs"
     found = folders(store)
-    if config.key in (None, "all"):
+    if key in (None, "all"):
         return found
-    chosen = [folder for folder in found if folder.name == config.key]
+    chosen = [folder for folder in found if folder.name == key]
     if not chosen:
-        raise ValueError(f"key must be one that kdexp-cache list shows, got {config.key} in {store}")
+        raise ValueError(f"key must be one that kdexp-cache list shows, got {key} in {store}")
     return chosen
 
 
-def show(config: DictConfig) -> None:
-    """Print a line for each cache."""
+def show(store_dir: str | Path, key: str | None = None) -> None:
+    """Print a line for each cache; for its settings see `caches`."""
     from rich.box import SIMPLE
     from rich.table import Table
 
@@ -90,7 +92,7 @@ def show(config: DictConfig) -> None:
     for name in ("key", "teacher", "dataset", "split", "samples", "views", "MB"):
         table.add_column(name, no_wrap=True, justify="right" if name in ("samples", "views", "MB") else "left")
     total, damaged = 0, []
-    for folder in caches(config):
+    for folder in caches(store_dir, key):
         size = used(folder)
         total += size
         try:
@@ -113,21 +115,29 @@ def show(config: DictConfig) -> None:
     console.print(table)
     for line in damaged:
         console.print(f"{line}; {_WRITTEN_AGAIN}", soft_wrap=True, highlight=False)
-    console.print(f"{total / 1e6:.1f} MB in {Path(config.store_dir) / 'teacher-outputs'}")
+    console.print(f"{total / 1e6:.1f} MB in {Path(store_dir) / 'teacher-outputs'}")
 
 
-def verify(config: DictConfig) -> Iterator[tuple[str, bool, str]]:
+def verify(
+    store_dir: str | Path, key: str | None = None, *, samples: int, seed: int
+) -> Iterator[tuple[str, bool, str]]:
     """Verify the checksums of all that is cached, and run the teachers again on a stratified random sample.
+
+    Args:
+        store_dir: see `caches`.
+        key: see `caches`.
+        samples: of each cache.
+        seed: of their choice.
 
     Yields:
         (key, whether it may be used, what was found) of each cache.
     """
-    if not is_count(config.samples):
-        raise ValueError(f"samples must be at least 1, got {config.samples}")
+    if not is_count(samples):
+        raise ValueError(f"samples must be at least 1, got {samples}")
     from kdexp.experiment.experiment import Experiment
     from kdexp.teacher.cache_folders import read_card
 
-    for folder in caches(config):
+    for folder in caches(store_dir, key):
         try:
             card = read_card(folder)
         except ValueError as error:
@@ -135,7 +145,7 @@ def verify(config: DictConfig) -> Iterator[tuple[str, bool, str]]:
             continue
         try:
             check_folder(folder, "store_dir")
-            config_of_card = OmegaConf.create(stored(card["config"]))
+            config = OmegaConf.create(stored(card["config"]))
         except ValueError as error:
             yield folder.name, False, f"not one that kdexp wrote: {error}"
             continue
@@ -143,9 +153,9 @@ def verify(config: DictConfig) -> Iterator[tuple[str, bool, str]]:
             yield folder.name, False, _damaged(folder, error)
             continue
         try:
-            config_of_card.store_dir = config.store_dir
-            config_of_card.dataset.num_workers = 0  # samples are read one at a time
-            experiment = Experiment(config_of_card, may_train_teacher=False)
+            config.store_dir = str(store_dir)
+            config.dataset.num_workers = 0  # samples are read one at a time
+            experiment = Experiment(config, may_train_teacher=False)
             kept = experiment.cache
             if kept is not None:
                 kept.device = experiment.device
@@ -163,7 +173,7 @@ def verify(config: DictConfig) -> Iterator[tuple[str, bool, str]]:
         if damaged:
             yield folder.name, False, f"{damaged} corrupt shard(s); the next job recomputes them"
             continue
-        sample = kept.sample(card["split"], config.samples, config.seed)
+        sample = kept.sample(card["split"], samples, seed)
         largest = outputs.largest_difference(sample, augmented=kept.augmented(card["split"]))
         found = f"{len(sample)} samples computed again: largest difference {largest:.1e}"
         yield folder.name, largest <= TOLERANCE, found
@@ -173,18 +183,18 @@ def _damaged(folder: Path, error: Exception) -> str:
     return f"{folder / 'card.json'} is damaged: {one_line(error) or type(error).__name__}; {_WRITTEN_AGAIN}"
 
 
-def clean(config: DictConfig) -> None:
-    """Remove caches; a job that is using one goes on with what it has open.
+def clean(store_dir: str | Path, key: str | None) -> None:
+    """Remove caches; a job that is using one goes on with what it has open. For its settings see `caches`.
 
     Raises:
         ValueError: it was not said which.
     """
     from kdexp.teacher.cache_folders import used
 
-    if config.key is None:
+    if key is None:
         raise ValueError("key must be one that kdexp-cache list shows, or all, got nothing")
     freed = 0
-    for folder in caches(config):
+    for folder in caches(store_dir, key):
         freed += used(folder)
         shutil.rmtree(folder)
     print(f"{freed / 1e6:.1f} MB freed")
@@ -193,7 +203,8 @@ def clean(config: DictConfig) -> None:
 @hydra.main(version_base=HYDRA_VERSION_BASE, config_path="pkg://kdexp.conf", config_name="train")
 def _build(config: DictConfig) -> None:
     try:
-        build(config)
+        check(config)
+        build(plain(config))
     except (ValueError, OSError) as error:
         exits.leave(exits.WRONG_INPUT, one_line(error))
 
@@ -203,11 +214,11 @@ def _keep(config: DictConfig) -> None:
     whole = True
     try:
         if config.command == "list":
-            show(config)
+            show(config.store_dir, config.key)
         elif config.command == "clean":
-            clean(config)
+            clean(config.store_dir, config.key)
         else:
-            for key, good, found in verify(config):
+            for key, good, found in verify(config.store_dir, config.key, samples=config.samples, seed=config.seed):
                 whole &= good
                 print(printable(f"{key}  {'ok ' if good else 'BAD'}  {found}"), flush=True)
     except (ValueError, OSError) as error:
@@ -217,7 +228,7 @@ def _keep(config: DictConfig) -> None:
 
 
 def _command() -> None:
-    command: Any = sys.argv[1] if len(sys.argv) > 1 else None
+    command = sys.argv[1] if len(sys.argv) > 1 else None
     if command in ("-h", "--help"):
         _keep()
         return

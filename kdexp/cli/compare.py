@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import hydra
@@ -13,11 +14,8 @@ from kdexp.config.compose import HYDRA_VERSION_BASE, one_line
 from kdexp.config.untrusted import printable
 
 
-def run(config: DictConfig) -> list[tuple[str, Path]]:
-    """Compare runs: print the table, write the files of `kdexp.report.artifacts`.
-
-    Args:
-        config: conf/compare.yaml.
+def run(folders: Sequence[str], where: Sequence[str], sort: str, out: str | None) -> list[tuple[str, Path]]:
+    """Compare runs: print the table, write the files of `kdexp.report.artifacts`. For the settings: conf/compare.yaml.
 
     Returns:
         What each file is, and where.
@@ -30,24 +28,24 @@ def run(config: DictConfig) -> list[tuple[str, Path]]:
     from kdexp.report.runs import find, matching
     from kdexp.report.terminal import show_comparison
 
-    if not config.folders:
+    if not folders:
         raise ValueError("folders must be run or sweep folders, got nothing")
-    folders = [Path(folder) for folder in config.folders]
-    found, unread = find(folders)
+    places = [Path(folder) for folder in folders]
+    found, unread = find(places)
     for line in unread:
         print(f"skipped: {printable(line)}", file=sys.stderr)
     if not found:
-        raise ValueError(f"folders must hold at least one run, got {' '.join(config.folders)}")
-    comparison = Comparison(matching(found, config.where), config.sort)
+        raise ValueError(f"folders must hold at least one run, got {' '.join(folders)}")
+    comparison = Comparison(matching(found, where), sort)
     show_comparison(comparison)
-    out = Path(config.out) if config.out else folders[0] if len(folders) == 1 else Path()
-    return write(comparison, out, source=[*config.folders, *(f"where={w}" for w in config.where)], unread=unread)
+    folder = Path(out) if out else places[0] if len(places) == 1 else Path()
+    return write(comparison, folder, source=[*folders, *(f"where={w}" for w in where)], unread=unread)
 
 
 @hydra.main(version_base=HYDRA_VERSION_BASE, config_path="pkg://kdexp.conf", config_name="compare")
 def _compare(config: DictConfig) -> None:
     try:
-        written = run(config)
+        written = run(config.folders, config.where, config.sort, config.out)
     except (ValueError, OSError) as error:
         exits.leave(exits.WRONG_INPUT, one_line(error))
     for what, path in written:

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 from kdexp.cli import program
 from kdexp.config import exits
 from kdexp.config.compose import HYDRA_VERSION_BASE, one_line, plain
+from kdexp.config.require import Values
 from kdexp.doctor.finding import Finding
 from kdexp.experiment.check import check
 from kdexp.schemes.base import steps
@@ -23,33 +24,30 @@ _OVERRIDES = (
 )
 
 
-def run(config: DictConfig) -> Iterator[Finding]:
+def run(values: Values) -> Iterator[Finding]:
     """Check one experiment. No run folder is made; a teacher that is not in the store yet is trained and kept there.
 
     Of a scheme of several runs it is the first.
 
     Args:
-        config: as `kdexp.config.compose.compose` or Hydra makes it.
+        values: a checked configuration, in plain values.
 
     Yields:
         Findings in the order of the table.
 
     Raises:
-        ValueError: a value breaks a rule.
+        ValueError: a value with which the experiment cannot be built.
         FileNotFoundError: data or weights are not where the configuration says.
     """
-    if config.resume:
-        raise ValueError(f"resume must be null for kdexp-doctor, got {config.resume}")
-    check(config)
-    name, values = next(steps(plain(config)))
+    name, first = next(steps(values))
 
     from kdexp.doctor.run_checks import run_checks  # here: --help must not wait for torch
     from kdexp.experiment.experiment import Experiment
 
     if name:
         advice = "the later runs need its student and are not checked"
-        yield Finding("scheme", f"{config.scheme.name}: the first run, {name}", "note", advice)
-    yield from run_checks(Experiment(values))
+        yield Finding("scheme", f"{values['scheme']['name']}: the first run, {name}", "note", advice)
+    yield from run_checks(Experiment(first))
 
 
 @hydra.main(version_base=HYDRA_VERSION_BASE, config_path="pkg://kdexp.conf", config_name="train")
@@ -58,7 +56,10 @@ def _doctor(config: DictConfig) -> None:
 
     findings: list[Finding] = []
     try:
-        for finding in run(config):
+        if config.resume:
+            raise ValueError(f"resume must be null for kdexp-doctor, got {config.resume}")
+        check(config)
+        for finding in run(plain(config)):
             findings.append(finding)
     except (ValueError, OSError) as error:
         if findings:

@@ -73,7 +73,8 @@ class Loader(ConfigLoaderImpl):
         if unread is not None:
             raise ValueError(self._no_setting(unread, config_name, overrides, run_mode))
         if config.get("quick"):
-            quick.shorten(config, {_key(text) for text in overrides})
+            for name, most in quick.shortened(own, {_key(text) for text in overrides}).items():
+                OmegaConf.update(config, name, most)
         check_texts({key: value for key, value in own.items() if key != "hydra"})
         check_passwords(own)  # Hydra's own part is written into .hydra, too
         return config

@@ -2,9 +2,9 @@
 
 from collections.abc import Collection
 from fnmatch import fnmatchcase
-from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from kdexp.config.leaves import leaves
+from kdexp.config.require import Values
 
 TRAIN_BATCHES = 2
 """Training batches of a student and of a teacher, each of the batch size that is set."""
@@ -34,20 +34,19 @@ def mark(is_quick: bool) -> dict[str, list[int]]:
     return {"quick": [TRAIN_BATCHES, EVALUATED]} if is_quick else {}
 
 
-def shorten(config: DictConfig, typed: Collection[str]) -> None:
-    """Make what takes long in a composed configuration small, in place.
+def shortened(values: Values, typed: Collection[str]) -> dict[str, int | str]:
+    """The settings that take long, by their dotted names, with what a quick run has in their place.
 
     Args:
-        config: of a program that trains.
+        values: a composed configuration of a program that trains.
         typed: names of the settings that somebody typed: these stay as they are.
     """
-    from kdexp.config.leaves import leaves  # here: it needs the configuration, whose loader needs this
-
-    named: Any = OmegaConf.to_container(config, resolve=False)
-    for name, value in dict(leaves(named)).items():
-        for pattern, most in _SETTINGS.items():
-            if fnmatchcase(name, pattern) and name not in typed and not _is_within(value, most):
-                OmegaConf.update(config, name, most)
+    return {
+        name: most
+        for name, value in leaves(values)
+        for pattern, most in _SETTINGS.items()
+        if fnmatchcase(name, pattern) and name not in typed and not _is_within(value, most)
+    }
 
 
 def _is_within(value: object, most: int | str) -> bool:

@@ -54,7 +54,7 @@ def one_at_a_time(data_dir: str) -> Iterator[None]:
 def missing(name: str, place: Path) -> FileNotFoundError:
     """The error for a file that is not where it was looked for."""
     return FileNotFoundError(
-        f"data_dir must hold {name}, got no {place}: set data_dir or KDEXP_DATA_DIR, or fetch it with "
+        f"data_dir has no {name}: {place} does not exist; set data_dir or KDEXP_DATA_DIR, or download it with "
         "dataset.source.download=true"
     )
 
@@ -62,12 +62,12 @@ def missing(name: str, place: Path) -> FileNotFoundError:
 def not_fetched(name: str, data_dir: Path, error: Exception) -> ConnectionError:
     """The error for a download that failed."""
     reason = " ".join(str(error).split())
-    return ConnectionError(f"dataset.source.download=true could not fetch {name} into {data_dir}: {reason}")
+    return ConnectionError(f"dataset.source.download=true could not download {name} to {data_dir}: {reason}")
 
 
-def damaged(path: Path, advice: str = "delete it and fetch it again") -> ValueError:
+def damaged(path: Path, advice: str = "delete it and download it again") -> ValueError:
     """The error for a file that is there but not whole."""
-    return ValueError(f"dataset.source must find whole files, got the damaged {path}: {advice}")
+    return ValueError(f"dataset.source has the corrupt file {path}: {advice}")
 
 
 def _explanation(dataset: type[VisionDataset], data_dir: Path, download: bool, error: Exception) -> Exception:

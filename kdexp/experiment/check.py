@@ -1,16 +1,16 @@
 """The rules of a whole configuration, before anything is trained."""
 
 import re
-from typing import Any
+from collections.abc import Mapping
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from kdexp.config import trust
 from kdexp.config.compose import plain
 from kdexp.config.identity import Identity, has_attack
 from kdexp.config.objects import target
-from kdexp.config.require import missing_values, require
-from kdexp.data.settings import check_classes
+from kdexp.config.require import Values, missing_values, require
+from kdexp.data.settings import Augment, Dataset, check_classes
 from kdexp.experiment.members import possible_teachers, teachers
 from kdexp.experiment.settings import check_tracking
 from kdexp.robustness import configured
@@ -27,7 +27,7 @@ from kdexp.training.settings import (
 )
 
 
-def check(config: Any) -> None:
+def check(config: DictConfig) -> None:
     """The rules that need no data and no network. Called before anything heavy, for a sweep on every job first.
 
     Raises:
@@ -36,11 +36,21 @@ def check(config: Any) -> None:
     check_values(config)
     for part in trust.EXPERIMENT:
         trust.check(OmegaConf.to_container(config[part], resolve=True), trust.EXPERIMENT[part], part)
-    _check_schemes(config)
-    _check_views(config)
+    members = possible_teachers(config)
+    schemes = {"scheme": config.scheme}
+    schemes |= {f"{name}.recipe.scheme": each["recipe"].get("scheme") for name, each in members.items()}
+    chosen = {setting: scheme_of(plain(scheme), setting) for setting, scheme in schemes.items() if scheme}
+    for setting, scheme in chosen.items():
+        scheme.check(setting, config.dataset)
+    if "scheme" in chosen:
+        chosen["scheme"].check_feature_loss(config.feature_loss)
+        if not Identity(config).is_control:
+            cache = config.teacher.get("cache", "none")
+            chosen["scheme"].check_teachers(teachers(config), config.loss.get("_target_"), cache)
+    _check_views(config.teacher, config.augment, config.dataset)
 
 
-def check_values(config: Any) -> None:
+def check_values(config: DictConfig) -> None:
     """Those of the rules of `check` that need nothing imported that the configuration names: they take no time.
 
     Raises:
@@ -58,7 +68,18 @@ def check_values(config: Any) -> None:
     check_monitor(
         "trainer.monitor", config.trainer.get("monitor"), config.dataset, attacked=Identity(config).is_attacked
     )
-    dataset = config.dataset
+    _check_dataset(config.dataset)
+    require(0 <= config.seed < 2**63, "seed", "must be in [0, 2^63)", config.seed)
+    _check_networks(config.student, possible_teachers(config), config.dataset)
+    name = config.sweep_name
+    require(name is None or re.fullmatch(r"[\w.-]*\w", name), "sweep_name", "must be letters, digits, _, . and -", name)
+    require(config.rerun in (None, "all"), "rerun", "must be null or all", config.rerun)
+    if config.robustness:
+        configured.check(plain(config.robustness))
+    check_tracking(config.tracking)
+
+
+def _check_dataset(dataset: Dataset) -> None:
     require(
         dataset.task in ("multiclass", "binary", "multilabel"),
         "dataset.task",
@@ -73,79 +94,55 @@ def check_values(config: Any) -> None:
     check_classes("dataset", dataset.classes, dataset.num_classes)
     shape = list(dataset.input_shape)
     require(shape and min(shape) >= 1, "dataset.input_shape", "must be sizes of at least 1, one or more", shape)
-    require(0 <= config.seed < 2**63, "seed", "must be in [0, 2^63)", config.seed)
-    _check_networks(config)
-    name = config.sweep_name
-    require(name is None or re.fullmatch(r"[\w.-]*\w", name), "sweep_name", "must be letters, digits, _, . and -", name)
-    require(config.rerun in (None, "all"), "rerun", "must be null or all", config.rerun)
-    if config.robustness:
-        configured.check(plain(config.robustness))
-    check_tracking(config.tracking)
 
 
-def _check_networks(config: Any) -> None:
-    dataset, members = config.dataset, possible_teachers(config)
+def _check_networks(student: Values, members: Mapping[str, Values], dataset: Dataset) -> None:
     for name, teacher in members.items():
         check_teacher(name, teacher)
         attacked = has_attack(teacher["recipe"].get("scheme"))
         check_monitor(f"{name}.recipe.monitor", teacher["recipe"].get("monitor"), dataset, attacked=attacked)
-    for name, network in {"student": config.student, **members}.items():
+    for name, network in {"student": student, **members}.items():
         require(
-            network.num_classes == dataset.num_outputs,
+            network["num_classes"] == dataset.num_outputs,
             f"{name}.num_classes",
             f"must be {dataset.num_outputs}, the outputs that dataset={dataset.name} (task {dataset.task}) needs",
-            network.num_classes,
+            network["num_classes"],
         )
 
 
-def _check_schemes(config: Any) -> None:
-    """The run's, and those of the recipes by which its teachers are trained."""
-    schemes = {"scheme": config.scheme} | {
-        f"{name}.recipe.scheme": each["recipe"].get("scheme") for name, each in possible_teachers(config).items()
-    }
-    chosen = {setting: scheme_of(plain(scheme), setting) for setting, scheme in schemes.items() if scheme}
-    for setting, scheme in chosen.items():
-        scheme.check(setting, config.dataset)
-    if "scheme" in chosen:
-        chosen["scheme"].check_feature_loss(config.feature_loss)
-        if not Identity(config).is_control:
-            cache = config.teacher.get("cache", "none")
-            chosen["scheme"].check_teachers(teachers(config), config.loss.get("_target_"), cache)
-
-
-def _check_views(config: Any) -> None:
-    teacher, views = config.teacher, config.augment.views
+def _check_views(teacher: Values, augment: Augment, dataset: Dataset) -> None:
+    views, cache = augment.views, teacher["cache"]
     require(views is None or views >= 0, "augment.views", "must be null or at least 0", views)
     require(
-        teacher.precision in PRECISIONS,
+        teacher["precision"] in PRECISIONS,
         "teacher.precision",
         f"must be one of {', '.join(PRECISIONS)}",
-        teacher.precision,
+        teacher["precision"],
     )
     require(
-        re.fullmatch(CACHE_MODES, str(teacher.cache)) is not None,
+        re.fullmatch(CACHE_MODES, str(cache)) is not None,
         "teacher.cache",
         "must be none, views:K, per_epoch or unaugmented",
-        teacher.cache,
+        cache,
     )
     require(
-        teacher.cache_precision in ("fp16", "fp32"),
+        teacher["cache_precision"] in ("fp16", "fp32"),
         "teacher.cache_precision",
         "must be fp16 or fp32",
-        teacher.cache_precision,
+        teacher["cache_precision"],
     )
-    require(teacher.cache_max_gb > 0, "teacher.cache_max_gb", "must be > 0", teacher.cache_max_gb)
-    top_k = teacher.cache_top_k
+    require(teacher["cache_max_gb"] > 0, "teacher.cache_max_gb", "must be > 0", teacher["cache_max_gb"])
+    top_k = teacher["cache_top_k"]
     require(top_k is None or top_k >= 1, "teacher.cache_top_k", "must be null or at least 1", top_k)
-    if teacher.cache == "none" or views == 0:
+    if cache == "none" or views == 0:
         return
     require(
-        config.dataset.class_sampling is None,
+        dataset.class_sampling is None,
         "teacher.cache",
         "must be none or unaugmented with dataset.class_sampling, which draws views of its own",
-        teacher.cache,
+        cache,
     )
-    for transform in config.augment.transforms:
+    for transform in augment.transforms:
         rule = f"must be none or unaugmented with {transform['_target_']}, whose partners depend on the batch"
         mixes = getattr(target(transform, "transform"), "mixes_samples", False)
-        require(not mixes, "teacher.cache", rule, teacher.cache)
+        require(not mixes, "teacher.cache", rule, cache)

@@ -1,11 +1,48 @@
 """The control of a finished run, trained when it is wanted."""
 
+import logging
 from pathlib import Path
 
 from kdexp import recording
 from kdexp.experiment.experiment import Experiment
+from kdexp.experiment.finished_run import FinishedRun
 from kdexp.experiment.metadata import run_metadata
 from kdexp.experiment.single_run import distill
+from kdexp.report import runs
+
+log = logging.getLogger(__name__)
+
+
+def control_folder(distilled: FinishedRun, *, in_sweep: bool, is_trained: bool) -> Path:
+    """The folder of a run's control, which is trained where there is none.
+
+    Args:
+        distilled: the run.
+        in_sweep: whether it is of a sweep.
+        is_trained: whether a control may be trained.
+
+    Raises:
+        ValueError: there is none, and none may be trained.
+    """
+    # One that control=train trained lies in the folder of its run, and serves the sweep's other runs of that seed.
+    folder = distilled.folder
+    places = [folder.parent, folder, *(sorted(folder.parent.iterdir()) if in_sweep else [])]
+    for place in places:
+        if (found := runs.control_folder(distilled.results, place)) is not None:
+            return found
+    if not is_trained:
+        raise ValueError(
+            f"control must be found beside the run, got none in {folder.parent}: control=train trains it, "
+            "control=skip leaves the comparison out"
+        )
+    trained = folder / "control"
+    log.info(
+        "control (baseline: the same student without a teacher): none beside the run, training it in %s, %d epochs",
+        trained,
+        distilled.experiment.config.trainer.max_epochs,
+    )
+    train_control(distilled.experiment, trained)
+    return trained
 
 
 def train_control(experiment: Experiment, folder: Path) -> None:

@@ -16,6 +16,7 @@ from kdexp.data.settings import Dataset
 from kdexp.experiment import networks
 from kdexp.experiment.data import Data
 from kdexp.experiment.distillers import build_distiller
+from kdexp.experiment.loading import with_weights
 from kdexp.experiment.losses import Losses, build_term, feature_terms, train_labels
 from kdexp.experiment.members import has_soft_term, teachers
 from kdexp.experiment.teacher_cache import TeacherMemory, teacher_cache
@@ -74,7 +75,7 @@ class Experiment:
     @cached_property
     def members(self) -> dict[str, Values]:
         """The setting and the configuration of each teacher: none for a control, several for an ensemble."""
-        return teachers(self.config)
+        return teachers(self.values)
 
     @cached_property
     def data(self) -> Data:
@@ -131,7 +132,15 @@ class Experiment:
     def _teachers(self) -> Teachers:
         config = self.config
         return Teachers(
-            self.members, self.data, config.dataset, config.trainer, config.store_dir, config.quick, self.device
+            self.members,
+            self.data,
+            config.dataset,
+            accelerator=config.trainer.accelerator,
+            channels_last=config.trainer.channels_last,
+            limit_train_batches=config.trainer.limit_train_batches,
+            store_dir=config.store_dir,
+            is_quick=config.quick,
+            device=self.device,
         )
 
     def teachers_to_be_trained(self) -> dict[str, Values]:
@@ -185,7 +194,7 @@ class Experiment:
             weights: its student.safetensors.
             setting: the setting that named it, for messages.
         """
-        return networks.with_weights(self.new_student(), weights, setting)
+        return with_weights(self.new_student(), weights, setting)
 
     @property
     def one_teacher(self) -> tuple[str, Values]:

@@ -4,19 +4,14 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
 from kdexp.config.compose import plain
-from kdexp.config.require import Values
 from kdexp.experiment.finished_run import FinishedRun, Machine
 from kdexp.progress_log import IMPORTING, said_meanwhile
 from kdexp.results import Record
 from kdexp.robustness import configured
-
-if TYPE_CHECKING:
-    from kdexp.experiment.robustness_evaluator import Subject
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +55,7 @@ class _Reports:
     """
 
     machine: Machine
-    settings: Values
+    settings: object
     control: str
     in_sweep: bool
 
@@ -87,10 +82,9 @@ class _Reports:
         """That of one run."""
         finished = FinishedRun(folder, self.machine, robustness=self.settings)
         experiment, device = finished.experiment, finished.device
-        with said_meanwhile(IMPORTING):
-            from kdexp.experiment.robustness_evaluator import (
-                RobustnessEvaluator,
-            )  # here: --help must not wait for torch
+        with said_meanwhile(IMPORTING):  # here: --help must not wait for torch
+            from kdexp.experiment.control_run import control_folder
+            from kdexp.experiment.robustness_evaluator import RobustnessEvaluator
             from kdexp.experiment.robustness_report import run_subject, subjects
             from kdexp.experiment.run_tracking import track_robustness
 
@@ -100,37 +94,10 @@ class _Reports:
             own = run_subject(experiment, folder, device)
         is_control, control = finished.results["is_control"], None
         if not is_control and self.control != "skip":
-            control = self._control_of(finished)
+            place = control_folder(finished, in_sweep=self.in_sweep, is_trained=self.control == "train")
+            control = run_subject(FinishedRun(place, self.machine, setting="control").experiment, place, device)
         with finished.building():
             compared = subjects(experiment, own, device, is_control=is_control, control=control)
         report = evaluator.report(compared, folder)
         track_robustness(experiment.values["tracking"], folder, finished.results, report)
         return report
-
-    def _control_of(self, distilled: FinishedRun) -> "Subject":
-        from kdexp.experiment.control_run import train_control
-        from kdexp.experiment.robustness_report import run_subject
-        from kdexp.report.runs import control_folder
-
-        # One that control=train trained lies in the folder of its run, and serves the sweep's other runs of that seed.
-        folder = distilled.folder
-        places = [folder.parent, folder, *(sorted(folder.parent.iterdir()) if self.in_sweep else [])]
-        found = next(
-            (there for place in places if (there := control_folder(distilled.results, place)) is not None), None
-        )
-        if found is None:
-            if self.control == "find":
-                raise ValueError(
-                    f"control must be found beside the run, got none in {folder.parent}: control=train trains it, "
-                    "control=skip leaves the comparison out"
-                )
-            found = folder / "control"
-            log.info(
-                "control (baseline: the same student without a teacher): none beside the run, training it in %s, "
-                "%d epochs",
-                found,
-                distilled.experiment.config.trainer.max_epochs,
-            )
-            train_control(distilled.experiment, found)
-        own = FinishedRun(found, self.machine, setting="control")
-        return run_subject(own.experiment, found, distilled.device)

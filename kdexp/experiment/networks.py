@@ -3,12 +3,11 @@
 import inspect
 import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
 from torch import nn
 
-from kdexp import __version__, run_folder
+from kdexp import __version__
 from kdexp.config import trust
 from kdexp.config.compose import plain
 from kdexp.config.objects import instantiate, target
@@ -19,7 +18,6 @@ from kdexp.features import input_of_classifier, side
 from kdexp.models.pretrained_stem import resizing
 from kdexp.models.timm_models import without_sources
 from kdexp.teacher.settings import TEACHER_KEYS
-from kdexp.weights import load_weights
 
 # Keys of a student's and a teacher's configuration that are not arguments of its network.
 NETWORK_KEYS = ("feature_layers", "members", *TEACHER_KEYS)
@@ -118,18 +116,6 @@ def deployed(loss: Values) -> Callable[[NetworkFeatures, NetworkFeatures], nn.Mo
     return found
 
 
-def with_weights(network: nn.Module, weights: Path, setting: str) -> nn.Module:
-    """The network with the weights of a finished run.
-
-    Args:
-        network: of the run's architecture.
-        weights: its student.safetensors.
-        setting: the setting that named it, for messages.
-    """
-    load_weights(network, run_folder.verified(weights, setting), setting)
-    return network
-
-
 def side_of(setting: str, member: Values, built: nn.Module, input_shape: Sequence[int]) -> NetworkFeatures:
     """A network with the layers where its features are read.
 
@@ -185,8 +171,8 @@ def is_channels_last(built: nn.Module, wanted: bool | str, device: torch.device)
 
     With auto on a CPU, where it makes the network faster, which the widths of its convolutions decide and no clock, so
     that the same settings give the same numbers again: a network with spatial convolutions of fewer than eight channels
-    is slower so, and one of more than 256 hardly gains (scripts/bench_layout.py; docs/benchmarks.md). On a GPU auto is
-    false.
+    is slower so, and one of more than 256 hardly gains (scripts/bench_channels_last.py; docs/benchmarks.md). On a GPU
+    auto is false.
 
     Args:
         built: the network.

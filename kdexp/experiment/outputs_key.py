@@ -19,7 +19,6 @@ from kdexp.experiment.keys import input_statistics
 from kdexp.experiment.networks import NETWORK_KEYS, device_for, is_channels_last
 from kdexp.teacher.cached_outputs import SplitName
 from kdexp.teacher.teacher import Teacher
-from kdexp.training.settings import Trainer
 from kdexp.weights import state_digest
 
 
@@ -30,7 +29,8 @@ class OutputsKey:
     Attributes:
         dataset: the experiment's.
         augment: the experiment's.
-        trainer: the experiment's.
+        accelerator: the experiment's.
+        channels_last: the experiment's.
         precision: of the teacher.
         members: the configuration of each teacher.
         teacher: with its weights.
@@ -39,7 +39,8 @@ class OutputsKey:
 
     dataset: Dataset
     augment: Augment
-    trainer: Trainer
+    accelerator: str
+    channels_last: bool | str
     precision: str
     members: Mapping[str, Values]
     teacher: Teacher
@@ -55,7 +56,7 @@ class OutputsKey:
         augmented = split == "train" and self.augment.views != 0
         transforms = plain(self.augment.transforms) if augmented else []
         index = getattr(self.data.student.splits, split).index
-        place = device_for(self.trainer.accelerator)
+        place = device_for(self.accelerator)
         every, networks = list(self.members.values()), self.teacher.networks
         called = [*(target(member, "network") for member in every), *(target(each, "transform") for each in transforms)]
         code = [Path(inspect.getfile(one)) for one in called]
@@ -71,7 +72,7 @@ class OutputsKey:
             "content": self.data.content,
             "split": [split, hashlib.sha256(index.numpy().tobytes()).hexdigest()],
             "normalised": [list(self.dataset.mean), list(self.dataset.std)],
-            "channels_last": [is_channels_last(net, self.trainer.channels_last, place) for net in networks],
+            "channels_last": [is_channels_last(net, self.channels_last, place) for net in networks],
             "augment": [transforms, self.augment.seed if augmented else None],
             "device": place.type if place.type == "cpu" else torch.cuda.get_device_name(place),
             "versions": [torch.__version__, kdexp.__version__, torch.backends.cpu.get_cpu_capability()],

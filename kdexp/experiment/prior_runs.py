@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kdexp import recording, results, run_folder
 from kdexp.atomic import training_lock
-from kdexp.config.identity import Identity
+from kdexp.config.identity import Identity, fingerprint
 from kdexp.config.require import Values
 from kdexp.experiment import changes
 from kdexp.experiment.metadata import run_metadata
@@ -16,11 +16,17 @@ from kdexp.training.settings import is_one_process
 log = logging.getLogger(__name__)
 
 
-def complete_prior_run(values: Values, name: str, overrides: list[str], owner: str) -> None:
+def complete_prior_run(values: Values, name: str, overrides: list[str], of: str) -> None:
     """A run that comes before the run itself: found complete in its folder or in the store, else trained and kept.
 
     A copy in the store serves other runs that need the same: those of a sweep, a source domain's teacher above all.
-    The owner identifies its training: the folder of the run is in its own fingerprint, and may be moved.
+
+    Args:
+        values: its configuration.
+        name: its name among those before the run.
+        overrides: what was typed.
+        of: the fingerprint of the run that it comes before, by which its training is known, too: the folder of that is
+            in its own fingerprint, and may be moved.
     """
     from kdexp.experiment.experiment import Experiment  # here: --help must not wait for torch
     from kdexp.experiment.single_run import distill
@@ -39,7 +45,7 @@ def complete_prior_run(values: Values, name: str, overrides: list[str], owner: s
                     if rank() == 0:
                         run_folder.set_aside(folder)
                 with recording_on_rank_0(folder, run_metadata(values, overrides, earlier)) as record:
-                    distill(Experiment(values), folder, record, owner=owner)
+                    distill(Experiment(values), folder, record, owner=fingerprint([of, name]))
                 if shares:
                     run_folder.copy(folder, kept)
     barrier()

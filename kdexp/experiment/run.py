@@ -5,8 +5,9 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -14,8 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 from kdexp import results, run_folder
 from kdexp.config import quick
 from kdexp.config.compose import plain
-from kdexp.config.identity import Identity, fingerprint
 from kdexp.config.moved_folders import moved
+from kdexp.config.require import Values
 from kdexp.config.untrusted import check_folder, stored
 from kdexp.experiment import changes
 from kdexp.experiment.check import check
@@ -57,33 +58,42 @@ def run(
         results.read(folder, "resume")
         check_folder(folder, "resume")
     with run_folder.alone(folder) if rank() == 0 else nullcontext():
-        return _run(config, folder, make, pruner)
+        in_sweep, rerun = config.sweep_dir is not None, config.rerun == "all"
+        earlier = (
+            results.read(folder, "resume")
+            if config.resume
+            else find_earlier(folder, partial(plain, config), in_sweep=in_sweep, rerun=rerun)
+        )
+        if earlier.get("status") == "completed" and (pruner is not None or "test" in earlier["metrics"]):
+            log.info("this run is complete already: %s", folder)
+            if config.robustness and not config.resume and not (folder / results.ROBUSTNESS).is_file():
+                log.warning(
+                    "warning: it has no robustness report: kdexp-eval %s robustness=... makes one",
+                    results.argument("run", folder),
+                )
+            return earlier
+        if earlier and rank() == 0:
+            log.info("continuing this run, which ended as %s: %s", earlier["status"], folder)
+        if config.resume:
+            tracking = plain(config.tracking)
+            config = _continued(
+                earlier["config"], folder, tracking, data_dir=config.data_dir, store_dir=config.store_dir
+            )
+        if config.quick:
+            log.info(quick.NOTE)
+        check(config)
+        return _complete(plain(config), folder, earlier, make, pruner)
 
 
-def _run(
-    config: DictConfig,
+def _complete(
+    values: Values,
     folder: Path,
+    earlier: results.Record,
     make: "Callable[[DictConfig], Experiment] | None",
     pruner: "Pruner | None",
 ) -> results.Record:
-    earlier = find_earlier(config, folder)
-    if earlier.get("status") == "completed" and (pruner is not None or "test" in earlier["metrics"]):
-        log.info("this run is complete already: %s", folder)
-        if config.robustness and not config.resume and not (folder / results.ROBUSTNESS).is_file():
-            log.warning(
-                "warning: it has no robustness report: kdexp-eval %s robustness=... makes one",
-                results.argument("run", folder),
-            )
-        return earlier
-    if earlier and rank() == 0:
-        log.info("continuing this run, which ended as %s: %s", earlier["status"], folder)
-    if config.resume:
-        config = _continued(earlier["config"], folder, config)
-    if config.quick:
-        log.info(quick.NOTE)
-    check(config)
-    values = plain(config)
-    if config.resume and rank() == 0 and (changed := changes.what_changed(earlier, values)):
+    """Run what is left of a run, whose settings were checked."""
+    if values["resume"] and rank() == 0 and (changed := changes.what_changed(earlier, values)):
         log.warning("warning: %s: the results of this run are of both", changed)
     overrides = earlier.get("overrides", _overrides())
     # Imported here: --help and shell completion must not wait for torch.
@@ -102,35 +112,42 @@ def _run(
                 names.append(name)
                 folders.append(Path(step["output_dir"]))
                 record["steps"] = names
-                complete_prior_run(step, name, overrides, fingerprint([Identity(values).fingerprint, name]))
+                complete_prior_run(step, name, overrides, record["fingerprint"])
             else:
                 distill((make or Experiment)(OmegaConf.create(dict(step))), folder, record, pruner)
         if rank() == 0:
             if scheme_of(values["scheme"]).ensemble and names and pruner is None:
-                record["ensemble"] = ensemble(Experiment(config), [*folders, folder])
+                record["ensemble"] = ensemble(Experiment(values), [*folders, folder])
             record["cost"]["seconds"]["total"] = time.perf_counter() - started
             if earlier.get("status") == "completed":  # a trial of a search that is chosen: it was trained before
                 record["cost"] = earlier["cost"]
     if rank() != 0:
         return {}
-    if config.sweep_dir is None or config.resume:
+    if values["sweep_dir"] is None or values["resume"]:
         show_run(folder)
     return record
 
 
-def _continued(values: dict[str, Any], folder: Path, config: DictConfig) -> DictConfig:
+def _continued(values: Values, folder: Path, tracking: Values, *, data_dir: str, store_dir: str) -> DictConfig:
     """The configuration of a run that is continued, which may be somebody else's, and whose data may have moved.
 
     What is typed besides says where things are: the data, the store, the trackers.
+
+    Args:
+        values: in its results.
+        folder: of the run.
+        tracking: as it is set now.
+        data_dir: as it is set now.
+        store_dir: as it is set now.
     """
     given = {override.partition("=")[0] for override in _overrides()}
-    typed = {key: value for key, value in plain(config.tracking).items() if given & {"tracking", f"tracking.{key}"}}
+    typed = {key: value for key, value in tracking.items() if given & {"tracking", f"tracking.{key}"}}
     own = stored(values)
     has_moved = "data_dir" in given or ("KDEXP_DATA_DIR" in os.environ and not Path(own["data_dir"]).is_dir())
     own = moved(
         own,
-        data_dir=config.data_dir if has_moved else None,
-        store_dir=config.store_dir if "store_dir" in given else None,
+        data_dir=data_dir if has_moved else None,
+        store_dir=store_dir if "store_dir" in given else None,
     )
     return OmegaConf.create(
         own | {"resume": str(folder), "output_dir": str(folder), "tracking": own["tracking"] | typed}

@@ -1,12 +1,10 @@
 """What an output folder holds of the same run."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
-from omegaconf import DictConfig
-
 from kdexp import results, run_folder
-from kdexp.config.compose import plain
 from kdexp.config.identity import DISTILLATION_ONLY, RUN_ONLY, Identity, as_typed, code_version
 from kdexp.config.leaves import leaves
 from kdexp.config.renamed import without_added
@@ -17,23 +15,28 @@ from kdexp.experiment.ranks import rank
 log = logging.getLogger(__name__)
 
 
-def find_earlier(config: DictConfig, folder: Path) -> results.Record:
-    """What the folder has of the same run: of ``resume=``, or of an earlier launch.
+def find_earlier(folder: Path, values_of_run: Callable[[], Values], *, in_sweep: bool, rerun: bool) -> results.Record:
+    """What the folder has of the same run, of an earlier launch.
 
-    What it has of another one is set aside in a sweep or with ``rerun=all``, and else not touched.
+    What it has of another one is set aside in a sweep or where all is run again, and else not touched.
+
+    Args:
+        folder: of the run.
+        values_of_run: gives its configuration, when something is there to compare with it.
+        in_sweep: whether it is a job of a sweep.
+        rerun: whether all is run again.
 
     Raises:
         ValueError: it holds another run.
     """
-    if config.resume:
-        return results.read(folder, "resume")
     if not run_folder.holds_run(folder):
         return {}
-    if config.sweep_dir is None and config.rerun != "all":
-        return _same(config, folder)
-    if config.sweep_dir is not None and (folder / results.FILE).is_file():
-        found = results.read(folder, "sweep")
-        values = plain(config)
+    if not in_sweep and not rerun:
+        found = _read(folder)
+        _refuse_another(found, values_of_run(), folder)
+        return found
+    if in_sweep and (folder / results.FILE).is_file():
+        found, values = results.read(folder, "sweep"), values_of_run()
         if found.get("key") == Identity(values).key and not changes.what_changed(found, values):
             return found
     if rank() == 0:
@@ -42,23 +45,37 @@ def find_earlier(config: DictConfig, folder: Path) -> results.Record:
     return {}
 
 
-def _same(config: DictConfig, folder: Path) -> results.Record:
-    """What a folder has of a run, which must be this one."""
-    ways = "; choose another output_dir, or rerun=all to set it aside"
+_WAYS = "; choose another output_dir, or rerun=all to set it aside"
+
+
+def _read(folder: Path) -> results.Record:
+    """The results in a folder that is not empty."""
     if not (folder / results.FILE).is_file():
-        raise ValueError(f"output_dir must be empty or hold a run with its {results.FILE}, got {folder} without{ways}")
+        raise ValueError(f"output_dir must be empty or hold a run with its {results.FILE}, got {folder} without{_WAYS}")
     try:
-        found = results.read(folder, "output_dir")
+        return results.read(folder, "output_dir")
     except ValueError as error:
-        raise ValueError(f"{error}{ways}") from error
-    values = plain(config)
-    identity = Identity(values)
+        raise ValueError(f"{error}{_WAYS}") from error
+
+
+def _refuse_another(found: results.Record, values: Values, folder: Path) -> None:
+    """See that what a folder has is of this run.
+
+    Args:
+        found: its results.
+        values: the configuration of this one.
+        folder: of both.
+
+    Raises:
+        ValueError: it is of another one.
+    """
+    ways, identity = _WAYS, Identity(values)
     is_same = found.get("key") == identity.key
     differing = [] if is_same else _differing(found["config"], values)
     follow_data = all(name.rpartition(".")[2] in _OF_DATA for name, _, _ in differing)
     changed = changes.what_changed(found, values) if follow_data else ""
     if is_same and not changed:
-        return found
+        return
     if found["status"] != "completed":
         ways = f"; {results.argument('resume', folder)} continues it{ways}"
     if changed:

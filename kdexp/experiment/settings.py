@@ -3,7 +3,6 @@
 import re
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import Any
 
 from omegaconf import MISSING
 
@@ -28,7 +27,7 @@ MOST_OF_TAG = 64
 """Characters of a tag: W&B refuses longer ones."""
 
 
-def check_tracking(tracking: Any) -> None:
+def check_tracking(tracking: Tracking) -> None:
     """Refuse settings of conf/tracking that the tool would refuse later."""
     require(
         tracking.wandb in ("auto", "online", "offline", "disabled"),

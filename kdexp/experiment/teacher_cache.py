@@ -46,7 +46,16 @@ def teacher_cache(
     wanted: dict[Path, int] = {}
     views = config.trainer.max_epochs if config.augment.views is None else max(config.augment.views, 1)
     splits: tuple[SplitName, ...] = ("train", "val", "test")
-    keys = OutputsKey(config.dataset, config.augment, config.trainer, config.teacher.precision, members, teacher, data)
+    keys = OutputsKey(
+        config.dataset,
+        config.augment,
+        accelerator=config.trainer.accelerator,
+        channels_last=config.trainer.channels_last,
+        precision=config.teacher.precision,
+        members=members,
+        teacher=teacher,
+        data=data,
+    )
     for split in splits:
         record = OutputCodec(
             len(teacher.networks),

@@ -9,22 +9,19 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from kdexp import run_folder
 from kdexp.config import quick
-from kdexp.config.compose import plain
 from kdexp.config.identity import has_attack
 from kdexp.config.objects import instantiate
 from kdexp.config.require import Values
 from kdexp.data.settings import Dataset
 from kdexp.experiment.data import Data
 from kdexp.experiment.keys import input_statistics, teacher_key, weights_file
+from kdexp.experiment.loading import as_teacher
 from kdexp.experiment.networks import build_network, laid_out
 from kdexp.metrics import monitor
-from kdexp.models.benchmark_names import BENCHMARK_NAMES
 from kdexp.schemes.base import SchemeContext, scheme_of
 from kdexp.teacher.trained_teachers import load_or_train
 from kdexp.training.fit import fit
-from kdexp.training.settings import Trainer
 from kdexp.weights import load_weights
 
 log = logging.getLogger(__name__)
@@ -35,10 +32,12 @@ class Teachers:
     """The networks of an experiment's teachers, each with its weights.
 
     Attributes:
-        members: the configuration of each teacher, by its setting.
+        members: the configuration of each teacher in plain values, by its setting.
         data: the experiment's.
         dataset: its settings.
-        trainer: the student's.
+        accelerator: the student's.
+        channels_last: the student's.
+        limit_train_batches: the student's.
         store_dir: where trained teachers are kept.
         is_quick: whether they are trained on few samples.
         device: where work that needs no Trainer is done.
@@ -47,7 +46,9 @@ class Teachers:
     members: Mapping[str, Values]
     data: Data
     dataset: Dataset
-    trainer: Trainer
+    accelerator: str
+    channels_last: bool | str
+    limit_train_batches: int | float | None
     store_dir: str
     is_quick: bool
     device: torch.device
@@ -55,7 +56,7 @@ class Teachers:
     def networks(self) -> list[nn.Module]:
         """The networks; those that are to be trained and are not in the store yet are trained."""
         return [
-            laid_out(self._network(setting, member), self.trainer.channels_last, self.device)
+            laid_out(self._network(setting, member), self.channels_last, self.device)
             for setting, member in self.members.items()
         ]
 
@@ -82,17 +83,7 @@ class Teachers:
         # Before it is said what becomes of it.
         built = build_network(member, setting, self.dataset, pretrained=False)
         weights = self._trained(setting, member) if member["weights"] == "auto" else Path(member["weights"])
-        words = load_weights(
-            built,
-            run_folder.verified(weights, f"{setting}.weights"),
-            f"{setting}.weights",
-            key=member.get("weights_key"),
-            rename=plain(member).get("rename"),
-            dialects=BENCHMARK_NAMES,
-        )
-        if words:
-            log.info("%s.weights %s: %s", setting, weights, words)
-        return built
+        return as_teacher(built, member, weights, setting)
 
     def _trained(self, setting: str, member: Values) -> Path:
         """The file of the trained teacher in the store; trained now if it is not there."""
@@ -101,7 +92,7 @@ class Teachers:
         name = member.get("name") or member["_target_"].rsplit(".", 1)[-1]
         state = "reused from" if weights.is_file() else "training it now; later runs reuse it from"
         log.info("%s %s: %s %s", setting, name, state, weights.parent)
-        limit = self.trainer.limit_train_batches
+        limit = self.limit_train_batches
         if limit is not None and not weights.is_file():
             log.info(
                 "%s is trained on all its batches: trainer.limit_train_batches=%s limits the student alone "
@@ -117,7 +108,7 @@ class Teachers:
         torch.manual_seed(recipe["seed"])
         network = laid_out(build_network(member, setting, dataset), recipe["channels_last"], self.device)
         own = self.data.for_teacher(member, setting)
-        scheme = scheme_of(plain(recipe).get("scheme"), f"{setting}.recipe.scheme")
+        scheme = scheme_of(recipe.get("scheme"), f"{setting}.recipe.scheme")
         module = scheme.distiller(SchemeContext(dataset))(
             network,
             instantiate(recipe["optimizer"], "optimizer"),
@@ -133,7 +124,7 @@ class Teachers:
             attacked=has_attack(recipe.get("scheme")),
         )
         settings = {
-            "accelerator": self.trainer.accelerator,
+            "accelerator": self.accelerator,
             "devices": 1,
             "precision": recipe["precision"],
             "max_epochs": recipe["max_epochs"],

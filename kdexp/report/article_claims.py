@@ -266,9 +266,7 @@ def _less_noise(noisy: tuple[ConditionLine, ConditionLine] | None, evaluated: Ma
         evidence += _noisy_labels(*noisy)
         remarks.append(_of_the_teacher(list(noisy[1].groups.values())[-1], "label_noise"))
     if evidence:
-        remarks.insert(
-            0, "What decides is what is lost, so that a student that is better without noise gets nothing for that."
-        )
+        remarks.insert(0, "Only the drop in accuracy decides: a student gets no credit for being better without noise.")
     return Claim(_LESS_NOISE, evidence, remarks)
 
 

@@ -179,7 +179,7 @@ class Comparison:
         return found
 
 
-# Placebos: soft terms that know nothing of the teacher, or nothing but how sure it is.
+# Placebos: soft terms without the teacher's knowledge, or with nothing of it but its uncertainty.
 _PLACEBOS = ("matched_smoothing", "permuted_kd", "label_smoothing", "tf_kd")
 
 

@@ -90,10 +90,10 @@ class PublishedSet:
             path, labels = self._files(corruption)
             for file in (path, labels):
                 if not file.is_file():
-                    raise FileNotFoundError(f"data_dir must hold all of {self.name}, got no {file}")
+                    raise FileNotFoundError(f"data_dir has not all of {self.name}: {file} does not exist")
                 md5 = self.checksums.get(file.name)
                 if md5 is not None and not check_integrity(file, md5):
-                    raise ValueError(f"data_dir must hold whole files, got the damaged {file}: fetch it again")
+                    raise ValueError(f"data_dir has the corrupt file {file}: download it again")
             images, found = _array(path), _array(labels)
             if len(images) != len(target) * len(self.severities) or images.dtype != np.uint8:
                 raise ValueError(
@@ -135,7 +135,7 @@ def _array(path: Path) -> np.ndarray:
     try:
         array: np.ndarray = np.load(path, mmap_mode="r")
     except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"data_dir must hold whole files, got the damaged {path}: fetch it again") from error
+        raise ValueError(f"data_dir has the corrupt file {path}: download it again") from error
     return array
 
 

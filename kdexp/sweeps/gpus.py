@@ -5,12 +5,13 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from filelock import BaseFileLock, FileLock, Timeout
 
+from kdexp.training.settings import Trainer
 
-def spread_over_gpus(trainer: Any) -> None:
+
+def spread_over_gpus(trainer: Trainer) -> None:
     """Several jobs on a machine with several GPUs: let each see as many as it uses, and those that are least used."""
     started_by_another = (
         any(name in os.environ for name in ("RANK", "LOCAL_RANK")) or int(os.environ.get("SLURM_NTASKS", 1)) > 1

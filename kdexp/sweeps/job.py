@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from omegaconf import DictConfig
 
@@ -18,6 +18,7 @@ from kdexp.config.exits import FAILED, WRONG_INPUT, leave
 from kdexp.experiment.metadata import LAUNCH
 from kdexp.experiment.ranks import leave_group, rank
 from kdexp.metrics import monitor
+from kdexp.results import Record
 from kdexp.sweeps.sweep import stop_file
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 traceback_log = logging.getLogger("kdexp.traceback")
 
 
-def value_of(record: Mapping[str, Any]) -> float | None:
+def value_of(record: Record) -> float | None:
     """What a sweeper that searches is told of a job: see `kdexp.sweeps.jobs.job`."""
     if record.get("status") != "completed":
         return None
@@ -40,16 +41,16 @@ def value_of(record: Mapping[str, Any]) -> float | None:
     return value
 
 
-def run_job(config: DictConfig, run: Callable[..., Mapping[str, Any]]) -> Mapping[str, Any]:
+def run_job(one: "Job") -> Record:
     """Run one job in this process; when it fails, end the process with one line and an exit code."""
-    folder = Path(config.output_dir)
+    folder, in_sweep = Path(one.config.output_dir), one.config.sweep_dir is not None
     if rank() != 0:
         logging.getLogger("kdexp").setLevel(logging.WARNING)  # rank 0 speaks for all
-    signals.end_in_time(partial(last_word, [folder]), at_once=config.sweep_dir is None)
+    signals.end_in_time(partial(last_word, [folder]), at_once=not in_sweep)
     before = _stamp(folder)
     holds_run = run_folder.holds_run(folder)
     try:
-        return run(config, pruner=pruner_of(config))
+        return one.start()
     except BaseException as error:
         code = signals.interruption(error)
         if code is not None:
@@ -59,7 +60,7 @@ def run_job(config: DictConfig, run: Callable[..., Mapping[str, Any]]) -> Mappin
         if results.status_of(error) == "pruned":
             log.info("%s", error)
             return {}
-        is_refused = _is_wrong_input(error) and config.sweep_dir is None and rank() == 0
+        is_refused = _is_wrong_input(error) and not in_sweep and rank() == 0
         # What was not begun leaves nothing, nor a word in the log of the run that was there before.
         if is_refused and (_stamp(folder) == before if holds_run else run_folder.remove_unbegun(folder)):
             leave(WRONG_INPUT, one_line(error))
@@ -73,14 +74,14 @@ def trial() -> int | None:
     return int(os.environ[TRIAL]) if TRIAL in os.environ else None
 
 
-def pruner_of(config: DictConfig) -> "Pruner | None":
-    """What may end this run early, when it is a trial of a search."""
+def pruner_of(sweep_dir: str | None, epochs: int) -> "Pruner | None":
+    """What may end this run early, when it is a trial of a search in this folder, of so many epochs."""
     number = trial()
     if number is None:
         return None
     from kdexp.sweeps import optuna_study  # here: optuna is an extra
 
-    return optuna_study.EpochPruner(Path(config.sweep_dir or "."), number, config.trainer.max_epochs)
+    return optuna_study.EpochPruner(Path(sweep_dir or "."), number, epochs)
 
 
 def _stamp(folder: Path) -> int | None:
@@ -141,13 +142,17 @@ class Job:
         fusion_key: what it has in common with jobs that it can share a process with; None: nothing.
     """
 
-    run: Callable[..., Mapping[str, Any]]
+    run: Callable[..., Record]
     program: str
     config: DictConfig
     hydra: DictConfig
     folder: Path
     environment: Mapping[str, str]
     fusion_key: str | None
+
+    def start(self, **more: object) -> Record:
+        """Run it; with more than its configuration and its pruner."""
+        return self.run(self.config, pruner=pruner_of(self.config.sweep_dir, self.config.trainer.max_epochs), **more)
 
     @property
     def launch(self) -> str:

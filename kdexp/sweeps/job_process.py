@@ -21,7 +21,7 @@ from kdexp.config.require import Values
 from kdexp.config.untrusted import stored
 from kdexp.experiment.ranks import rank
 from kdexp.sweeps.gpus import spread_over_gpus
-from kdexp.sweeps.job import Job, explain, last_word, pruner_of, run_job, traceback_log
+from kdexp.sweeps.job import Job, explain, last_word, run_job, traceback_log
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def run_in_child(one: Job) -> None:
     _pin_current_job()
     # What Lightning starts its child ranks with: `python -m` this module, whoever's main program this process has.
     sys.modules["__main__"] = import_module(one.program)
-    run_job(one.config, one.run)
+    run_job(one)
 
 
 def run_fused_in_child(jobs: Sequence[Job], settings: Values) -> None:
@@ -80,14 +80,14 @@ def _is_of(folder: Path, record: logging.LogRecord) -> bool:
     return _running.get(folder) == folder  # what none of them says is for all
 
 
-def _run_fused(one: Job, make: Callable[..., Any]) -> None:
+def _run_fused(one: Job, make: Callable[..., object]) -> None:
     _running.set(one.folder)
     if one.is_left_alone():
         return
     HydraConfig.instance().cfg = one.hydra  # type: ignore[assignment]
     os.environ.update(one.hydra.hydra.job.env_set)  # which trial it is
     try:
-        one.run(one.config, make=make, pruner=pruner_of(one.config))
+        one.start(make=make)
     except (Exception, SystemExit) as error:
         code = signals.interruption(error)
         if code is not None:

@@ -14,14 +14,16 @@ from omegaconf import DictConfig, OmegaConf
 
 from kdexp import recording, results
 from kdexp.config.compose import plain
+from kdexp.config.require import Values
 from kdexp.experiment.ranks import rank
+from kdexp.results import Record
 from kdexp.sweeps import subprocess_runner
 from kdexp.sweeps.fusion import fusion_key
 from kdexp.sweeps.job import Job, run_job, value_of
 from kdexp.sweeps.job_process import run_fused_in_child, run_in_child, track_gains_in_child
 
 
-def job(config: DictConfig, run: Callable[..., Mapping[str, Any]], program: str) -> float | None:
+def job(config: DictConfig, run: Callable[..., Record], program: str) -> float | None:
     """Run one job of Hydra's: alone in this process, or as one of a sweep in a process of its own.
 
     Args:
@@ -34,9 +36,21 @@ def job(config: DictConfig, run: Callable[..., Mapping[str, Any]], program: str)
         its sign changed, so that more always is. None when the job of a sweep did not complete. A job that fails alone
         ends the process.
     """
-    if HydraConfig.get().mode == RunMode.MULTIRUN:
-        return _in_sweep(config, run, program)
-    return value_of(run_job(config, run))
+    hydra = HydraConfig.get()
+    # Without the types of its parts: Hydra's search for plugins loads theirs anew, and pickle takes that amiss.
+    whole: Any = OmegaConf.create(OmegaConf.to_container(HydraConfig.instance().cfg))
+    key = fusion_key(plain(config)) if _collected is not None else None
+    one = Job(run, program, config, whole, Path(hydra.runtime.output_dir), dict(os.environ), key)
+    if hydra.mode != RunMode.MULTIRUN:
+        return value_of(run_job(one))
+    config.sweep_dir = hydra.sweep.dir
+    if one.is_left_alone():
+        return None
+    if _collected is not None:
+        _collected.append(one)
+        return None
+    _supervise([one])
+    return one.value() if rank() == 0 else None
 
 
 _collected: list[Job] | None = None
@@ -53,7 +67,7 @@ def collect_jobs() -> Iterator[list[Job]]:
         _collected = None
 
 
-def run_collected(jobs: Sequence[Job], **settings: Any) -> dict[str, float | None]:
+def run_collected(jobs: Sequence[Job], **settings: object) -> dict[str, float | None]:
     """Run jobs of a sweep, those of them in one process that can share what they need.
 
     When that process dies, each of its jobs goes on in one of its own: so that what ends a process, as memory that runs
@@ -77,24 +91,7 @@ def run_collected(jobs: Sequence[Job], **settings: Any) -> dict[str, float | Non
     return {str(one.folder): one.value() for one in jobs}
 
 
-def _in_sweep(config: DictConfig, run: Callable[..., Mapping[str, Any]], program: str) -> float | None:
-    """Run a job of a sweep in a process of its own, on whatever launcher."""
-    hydra = HydraConfig.get()
-    config.sweep_dir = hydra.sweep.dir
-    # Without the types of its parts: Hydra's search for plugins loads theirs anew, and pickle takes that amiss.
-    whole: Any = OmegaConf.create(OmegaConf.to_container(HydraConfig.instance().cfg))
-    key = fusion_key(plain(config)) if _collected is not None else None
-    one = Job(run, program, config, whole, Path(hydra.runtime.output_dir), dict(os.environ), key)
-    if one.is_left_alone():
-        return None
-    if _collected is not None:
-        _collected.append(one)
-        return None
-    _supervise([one])
-    return one.value() if rank() == 0 else None
-
-
-def _supervise(jobs: Sequence[Job], settings: Mapping[str, Any] | None = None) -> list[Job]:
+def _supervise(jobs: Sequence[Job], settings: Values | None = None) -> list[Job]:
     """Run jobs in a process of their own, and see to it that their end is known.
 
     This process stays light: neither it nor the launcher's other jobs feel what becomes of them.
@@ -114,19 +111,21 @@ def _supervise(jobs: Sequence[Job], settings: Mapping[str, Any] | None = None) -
     left = [one for one in jobs if not one.has_ended()]
     for one in left:
         if one.is_to_stop():
-            recording.mark_dead(one.folder, "interrupted", "stopped before it could say so")
+            recording.mark_dead(one.folder, "interrupted", "stopped before it could record that")
         elif code < 0:
             name = signal.Signals(-code).name
             hint = " (what the system does when memory runs out)" if name == "SIGKILL" else ""
             recording.mark_dead(one.folder, "killed", f"killed by {name}{hint}")
         else:
-            recording.mark_dead(one.folder, "failed", f"its process ended with exit code {code} and no word")
+            error = f"the job's process exited with code {code} without reporting an error"
+            recording.mark_dead(one.folder, "failed", error)
     if len(jobs) == 1 and not (first.folder / results.FILE).is_file() and not first.is_to_stop():
-        print(f"error: a job ended before it began, with exit code {code}; log: {log_file}", file=sys.stderr)
+        error = f"a job's process exited with code {code} before its run started"
+        print(f"error: {error}; log: {log_file}", file=sys.stderr)
     return left
 
 
-def track_gains(late: Mapping[Path, Path], tracking: Mapping[str, Any], log_file: Path) -> None:
+def track_gains(late: Mapping[Path, Path], tracking: Values, log_file: Path) -> None:
     """Add to the trackers of finished runs what they gained over their controls, which were not done then.
 
     Args:

@@ -6,12 +6,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kdexp import signals
 from kdexp.config import exits, quick
+from kdexp.config.require import Values
 from kdexp.config.untrusted import check_folder
 from kdexp.experiment.ranks import rank
 from kdexp.sweeps import subprocess_runner
@@ -64,12 +65,12 @@ class Stop:
             signal.signal(number, self._ask)
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         self._over.set()
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _ask(self, number: int, frame: Any) -> None:
+    def _ask(self, number: int, frame: object) -> None:
         now = time.monotonic()
         if self.number:
             if now - self._asked > signals.SAME_SECONDS:
@@ -93,7 +94,7 @@ def run(
     show_end: Callable[[Sweep], None],
     *,
     launcher: str,
-    tracking: Mapping[str, Any],
+    tracking: Values,
 ) -> None:
     """Run the jobs of a sweep, show the comparison, and exit with 1 when a job did not complete.
 
@@ -123,7 +124,7 @@ def run(
         sys.exit(exits.FAILED)
 
 
-def _track_late_gains(folder: Path, tracking: Mapping[str, Any]) -> None:
+def _track_late_gains(folder: Path, tracking: Values) -> None:
     """Tell the trackers of runs that were done before their control what they gained over it."""
     late = without_gain(folder)
     if late:

@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from kdexp.config.identity import DISTILLATION_ONLY, RUN_ONLY
+from kdexp.config.require import Values
 
 _NAME_LENGTH = 120
 
@@ -15,7 +15,7 @@ def name_sweep(dataset: str, swept: Sequence[str], identity: str) -> str:
     return _safe("_".join(words), identity[:6])
 
 
-def name_job(values: Mapping[str, Any], cell: Mapping[str, str], *, is_control: bool, fingerprint: str) -> str:
+def name_job(values: Values, cell: Mapping[str, str], *, is_control: bool, fingerprint: str) -> str:
     """A folder name for a job: what makes it differ from the others, safe for shells and Hydra's grammar.
 
     Jobs that compute the same have the same name: settings that do not matter, to a control above all, are left out.
@@ -32,7 +32,7 @@ def name_job(values: Mapping[str, Any], cell: Mapping[str, str], *, is_control: 
         path = key.lstrip("+~").split("@")[-1].replace("/", ".").split(".")
         if path[0] in ignored or typed == "[]":
             continue
-        value: Any = values
+        value: object = values
         for name in path:
             value = value.get(name) if isinstance(value, Mapping) else None
         shown = f"{value:g}" if isinstance(value, float) else str(value)

@@ -230,7 +230,7 @@ class EpochPruner:
         return f"pruned after epoch {done} of {self._epochs}: {metric} {epochs[-1].get(metric, math.nan):.4f}"
 
 
-def describe(space: Mapping[str, BaseDistribution], *, metric: str, pruner: str, seed: int) -> dict[str, Any]:
+def describe(space: Mapping[str, BaseDistribution], *, metric: str, pruner: str, seed: int) -> dict[str, object]:
     """What makes a search another one; plain."""
     words = {key: distribution_to_json(values) for key, values in sorted(space.items())}
     return {"space": words, "metric": metric, "pruner": pruner, "seed": seed}

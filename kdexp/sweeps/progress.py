@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from rich.box import SIMPLE
 from rich.console import Group
@@ -24,6 +24,8 @@ from kdexp.progress_log import EVERY_SECONDS, duration
 from kdexp.report.comparison import order_of_choice
 from kdexp.sweeps.sweep import State
 from kdexp.terminal import Screen, screen
+
+Cell = TypeVar("Cell")
 
 if TYPE_CHECKING:
     from kdexp.sweeps.optuna_study import Trial
@@ -60,7 +62,7 @@ class Progress:
             self._live = Live(console=self._console, auto_refresh=False).__enter__()
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._live is not None:
             self._live.__exit__(None, None, None)
 
@@ -152,7 +154,7 @@ def _doing(state: State) -> str:
     return _LOG_HEAD.sub("", state.log_tail[-1]) if state.log_tail else "starting"
 
 
-def composing(cells: Sequence[Any]) -> Iterable[Any]:
+def composing(cells: Sequence[Cell]) -> Iterable[Cell]:
     """The combinations of a sweep, one after the other; in a terminal with a bar, since each takes Hydra a while."""
     console = Screen()
     return track(cells, "reading the settings", console=console, transient=True, disable=not console.is_terminal)

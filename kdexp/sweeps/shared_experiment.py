@@ -2,18 +2,18 @@
 
 import hashlib
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from omegaconf import DictConfig
 from torch import Tensor
 
 from kdexp.config.compose import plain
 from kdexp.config.identity import fingerprint
-from kdexp.config.require import Values
 from kdexp.contracts import Batch, Outputs
 from kdexp.data.data_module import DataModule
 from kdexp.experiment.data import Data
@@ -25,7 +25,7 @@ from kdexp.teacher.cached_outputs import TeacherOutputCache
 from kdexp.teacher.teacher import Teacher
 from kdexp.training.fit import ignore_known_warnings
 
-Make = Callable[[Values], Experiment]
+Make = Callable[[DictConfig], Experiment]
 """What makes an experiment of a configuration."""
 
 
@@ -80,7 +80,7 @@ class SharedExperiment(Experiment):
         shared: the parts.
     """
 
-    def __init__(self, config: Values, shared: Shared) -> None:
+    def __init__(self, config: DictConfig, shared: Shared) -> None:
         super().__init__(config)
         self._shared = shared
         self.teacher_memory = shared.memory
@@ -151,7 +151,7 @@ class _Fed(pl.LightningDataModule):
             self._streams[self._data] = BatchFeed(self._data.epochs(self.trainer.strategy.root_device))
         return SharedBatches(self.trainer, self._turns, self._streams[self._data])
 
-    def val_dataloader(self) -> Any:
+    def val_dataloader(self) -> Iterable[Batch]:
         assert self.trainer is not None
         order = self._data.val_order(self.trainer)
         return self._data.eval_batches("val", self.trainer.strategy.root_device, positions=order)

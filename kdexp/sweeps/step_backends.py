@@ -14,14 +14,13 @@ import time
 import warnings
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from kdexp.contracts import Batch
+from kdexp.contracts import Batch, Outputs
 from kdexp.sweeps.cuda_streams import Streams
 from kdexp.training.distiller import Distiller
 from kdexp.training.terms import PrecomputedStep
@@ -181,7 +180,7 @@ class Stack:
         device = batches[0].inputs.device
         inputs, inputs_dim = _together([batch.inputs for batch in batches])
         target, target_dim = _together([batch.target for batch in batches])
-        known: dict[tuple[int, float], Any] = {}
+        known: dict[tuple[int, float], Outputs | None] = {}
         teacher_logits: Tensor | None = None
         teacher_dim: int | None = None
         if self._loss is not None:
@@ -190,15 +189,15 @@ class Stack:
                 if key not in known:
                     known[key] = module.teacher_on_train(batch)
             found = [known[id(batch), module.temperature] for module, batch in zip(modules, batches, strict=True)]
-            if found[0] is not None:
-                teacher_logits, teacher_dim = _together([outputs.logits for outputs in found])
+            if logits := [outputs.logits for outputs in found if outputs is not None]:
+                teacher_logits, teacher_dim = _together(logits)
         weights = torch.tensor([list(module.logit_weights().values()) for module in modules], device=device)
         counted = [weight > 0 for weight in modules[0].logit_weights().values()]  # of all: see `kind`
         temperatures = torch.tensor([module.temperature for module in modules], device=device)
 
         def one(
-            parameters: Any,
-            buffers: Any,
+            parameters: dict[str, Tensor],
+            buffers: dict[str, Tensor],
             weight: Tensor,
             temperature: Tensor,
             inputs: Tensor,
@@ -235,7 +234,7 @@ def kind(module: Distiller) -> Hashable | None:
     return repr(module.student), tuple(shapes), type(loss), settings, module.label_smoothing
 
 
-def _settings(loss: nn.Module) -> tuple[tuple[str, Any], ...] | None:
+def _settings(loss: nn.Module) -> tuple[tuple[str, object], ...] | None:
     """What a loss is, but for its temperature; None when it holds more than plain values."""
     own = {name: value for name, value in vars(loss).items() if name not in vars(nn.Module()) and name != "temperature"}
     is_plain = all(isinstance(value, int | float | str | type(None)) for value in own.values())

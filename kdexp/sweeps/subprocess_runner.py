@@ -14,9 +14,11 @@ from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from kdexp import signals
+
+T = TypeVar("T")
 
 THREADS = "OMP_NUM_THREADS"  # environment variable: of a process
 # Imported once, before the first job: jobs are then forked from a process that has them. Imports only, no work: a
@@ -58,7 +60,7 @@ def _blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def check_all(check: Callable[[Any], None], configs: Sequence[Any]) -> None:
+def check_all(check: Callable[[T], None], configs: Sequence[T]) -> None:
     """Check configurations in a warm process, so that this one need not import what they name.
 
     Raises:
@@ -79,7 +81,7 @@ def check_all(check: Callable[[Any], None], configs: Sequence[Any]) -> None:
         raise error
 
 
-def _check(check: Callable[[Any], None], configs: Sequence[Any], answer: Connection) -> None:
+def _check(check: Callable[[T], None], configs: Sequence[T], answer: Connection) -> None:
     found = None
     try:
         for config in configs:
@@ -92,7 +94,7 @@ def _check(check: Callable[[Any], None], configs: Sequence[Any], answer: Connect
 
 def run(
     target: Callable[..., None],
-    arguments: tuple[Any, ...],
+    arguments: tuple[object, ...],
     log_file: Path,
     environment: Mapping[str, str],
     is_to_stop: Callable[[], bool],
@@ -163,7 +165,7 @@ def _end(process: BaseProcess) -> None:
                 os.killpg(process.pid or 0, signal.SIGKILL)
 
 
-def _begin(target: Callable[..., None], arguments: tuple[Any, ...], log_file: Path, env: Mapping[str, str]) -> None:
+def _begin(target: Callable[..., None], arguments: tuple[object, ...], log_file: Path, env: Mapping[str, str]) -> None:
     os.setpgrp()  # a Ctrl-C in the terminal is for the process that waits
     log = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     for stream in (sys.stdout, sys.stderr):

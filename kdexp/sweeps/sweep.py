@@ -6,12 +6,11 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 
@@ -20,6 +19,7 @@ from kdexp.atomic import atomic_path, read_json
 from kdexp.config.renamed import upgrade_override
 from kdexp.config.untrusted import inside
 from kdexp.metrics.monitor import score
+from kdexp.results import Record
 
 log = logging.getLogger(__name__)
 
@@ -332,7 +332,7 @@ def _jobs(index: Path) -> dict[int, Job]:
     return jobs
 
 
-def _job(entry: Mapping[str, Any]) -> Job:
+def _job(entry: Record) -> Job:
     # An older kdexp knew no trials.
     return Job(
         tuple(upgrade_override(text) for text in entry["overrides"]),
@@ -344,7 +344,7 @@ def _job(entry: Mapping[str, Any]) -> Job:
     )
 
 
-def _entry(state: State) -> dict[str, Any]:
+def _entry(state: State) -> Record:
     entry = asdict(state)
     job = entry.pop("job")
     return {"number": entry.pop("number"), **job, **entry}
@@ -361,7 +361,7 @@ def _progress(table: Path, chosen_by: str) -> tuple[int, float | None]:
     return len(rows), best.get("val/acc")
 
 
-def _seconds(run: Mapping[str, Any]) -> float | None:
+def _seconds(run: Record) -> float | None:
     if run["status"] != "running" and "ended" not in run:
         return None
     try:

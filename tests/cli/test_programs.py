@@ -15,6 +15,7 @@ from pathlib import Path
 import own_data
 import pytest
 import torch
+from warm_programs import Program
 
 SCRIPTS = Path(sys.executable).parent
 SMOKE = ("experiment=smoke",)
@@ -76,7 +77,7 @@ def test_settings_may_stand_on_both_sides_of_a_flag(command, tmp_path):
     [
         (("alpha=2",), "alpha must be in [0, 1], got 2.0"),
         (("dataset.train_fraction=0.001",), "dataset.train_fraction must leave samples"),
-        (("data_dir=nowhere", "dataset=mnist", "hydra.run.dir=mine/one"), "data_dir must hold MNIST"),
+        (("data_dir=nowhere", "dataset=mnist", "hydra.run.dir=mine/one"), "data_dir has no MNIST"),
         (("-m", "seed=0,1", "alpha=2"), "alpha must be in [0, 1], got 2.0"),
         (("-m", "seed=0,1", "output_dir=x"), "output_dir must be left to a sweep, which has a folder for each job"),
         (("-m", "seeds=0,1"), "there is no setting seeds; did you mean seed?"),
@@ -117,9 +118,9 @@ def test_what_stops_a_continued_run_is_in_its_log(command, tmp_path):
     done = command("kdexp-train", "resume=run", rc=2)
     assert "warning: its data have changed since: the results of this run are of both" in done.stdout + done.stderr
     assert re.search(
-        r"error: dataset.source must find whole files.*\[failed; log: .*/run/train.log\]$", done.stderr.strip()
+        r"error: dataset.source has the corrupt file.*\[failed; log: .*/run/train.log\]$", done.stderr.strip()
     )
-    assert "must find whole files" in (tmp_path / "run" / "train.log").read_text()
+    assert "dataset.source has the corrupt file" in (tmp_path / "run" / "train.log").read_text()
 
 
 @pytest.mark.slow
@@ -307,16 +308,9 @@ def test_a_run_goes_to_its_end_when_wandbs_server_does_not_answer(command, tmp_p
 LONG = (*SMOKE, "trainer.max_epochs=16", "tracking=none", "student.dropout=0.3")
 
 
-def start(tmp_path, store, *arguments) -> subprocess.Popen:
+def start(tmp_path, store, *arguments) -> Program:
     env = os.environ | {"KDEXP_STORE_DIR": str(store), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [SCRIPTS / "kdexp-train", *arguments],
-        cwd=tmp_path,
-        env=env,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return Program([SCRIPTS / "kdexp-train", *arguments], tmp_path, env)
 
 
 def wait_for(condition, process, seconds=120):
@@ -346,9 +340,7 @@ def assert_same_end(a: Path, b: Path) -> None:
 def whole(tmp_path_factory, store) -> Path:
     """The run that nothing interrupted."""
     folder = tmp_path_factory.mktemp("whole")
-    with start(folder, store, *LONG) as process:
-        process.communicate(timeout=300)
-        assert process.returncode == 0
+    assert start(folder, store, *LONG).wait(300) == 0
     return only_run(folder)
 
 
@@ -365,17 +357,17 @@ def whole(tmp_path_factory, store) -> Path:
 def test_a_run_that_was_cut_off_is_continued_to_the_same_weights_bit_for_bit(
     command, tmp_path, store, whole, signal_number, status, moment
 ):
-    with start(tmp_path, store, *LONG) as process:
-        wait_for(lambda: list(tmp_path.glob("outputs/*/*/metrics.csv")), process)
-        folder = only_run(tmp_path)
-        wait_for(lambda: len((folder / "metrics.csv").read_text().splitlines()) > 3, process)
-        if moment == "middle of an epoch":
-            time.sleep(0.01)
-        process.send_signal(signal_number)
-        code = {signal.SIGKILL: -9, signal.SIGINT: 130, signal.SIGTERM: 143}[signal_number]
-        assert process.wait(60) == code
-        if code > 0:
-            assert f"interrupted; continue with: kdexp-train resume={folder}" in process.stderr.read()
+    process = start(tmp_path, store, *LONG)
+    wait_for(lambda: list(tmp_path.glob("outputs/*/*/metrics.csv")), process)
+    folder = only_run(tmp_path)
+    wait_for(lambda: len((folder / "metrics.csv").read_text().splitlines()) > 3, process)
+    if moment == "middle of an epoch":
+        time.sleep(0.01)
+    process.send_signal(signal_number)
+    code = {signal.SIGKILL: -9, signal.SIGINT: 130, signal.SIGTERM: 143}[signal_number]
+    assert process.wait(60) == code
+    if code > 0:
+        assert f"interrupted; continue with: kdexp-train resume={folder}" in process.written(1)
     assert runs(tmp_path, "outputs/*/*")[0]["status"] == status
     done = command("kdexp-train", f"resume={folder}")
     assert "continuing from" in done.stdout

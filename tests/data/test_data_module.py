@@ -207,7 +207,7 @@ class Faulty(Images):
 
 
 def broken():
-    raise ValueError("dataset.source must find whole files, got the damaged 7.png")
+    raise ValueError("dataset.source has the corrupt file 7.png")
 
 
 FAULTS = {
@@ -221,7 +221,7 @@ FAULTS = {
         OSError,
         "dataset.num_workers=2: DataLoader timed out after 2 seconds; 0 reads",
     ),
-    "broken": (broken, ValueError, "dataset.source must find whole files, got the damaged 7.png$"),
+    "broken": (broken, ValueError, "dataset.source has the corrupt file 7.png$"),
     "shape": (
         lambda: torch.zeros(2, 4, 3),
         ValueError,
@@ -241,7 +241,7 @@ def test_a_sample_that_a_worker_cannot_read_ends_the_epoch_with_one_line(monkeyp
 
 
 def test_without_workers_what_is_broken_is_the_same_line():
-    with pytest.raises(ValueError, match=r"^dataset.source must find whole files, got the damaged 7.png$"):
+    with pytest.raises(ValueError, match=r"^dataset.source has the corrupt file 7.png$"):
         list(module(splits(wrap=lambda x: Faulty(x, broken))).eval_batches("train", "cpu"))
 
 

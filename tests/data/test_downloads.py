@@ -64,7 +64,7 @@ def test_missing_files_are_named_with_the_setting_and_the_switch(module, tmp_pat
     with pytest.raises(FileNotFoundError) as error:
         module.load(str(tmp_path))
     message = str(error.value)
-    assert message.startswith("data_dir must hold ")
+    assert message.startswith("data_dir has no ")
     assert str(tmp_path) in message
     assert "KDEXP_DATA_DIR" in message
     assert "dataset.source.download=true" in message
@@ -86,7 +86,7 @@ def test_a_truncated_mnist_file_is_named(small_mnist, name, size, download):
     folder, _ = small_mnist
     path = folder / "MNIST" / "raw" / name
     path.write_bytes(path.read_bytes()[:size])
-    with pytest.raises(ValueError, match=rf"^dataset.source must find whole files, got the damaged {path}: ") as error:
+    with pytest.raises(ValueError, match=rf"^dataset.source has the corrupt file {path}: ") as error:
         mnist.load(str(folder), download=download)
     assert "\n" not in str(error.value)
 
@@ -95,13 +95,13 @@ def test_a_damaged_cifar_file_is_found_by_its_md5_before_it_is_unpickled(tmp_pat
     path = tmp_path / "cifar-100-python" / "train"
     path.parent.mkdir()
     path.write_bytes(b"cos\nsystem\n(S'false'\ntR.")
-    with pytest.raises(ValueError, match=f"got the damaged {path}: "):
+    with pytest.raises(ValueError, match=f"has the corrupt file {path}: "):
         cifar100.load(str(tmp_path))
 
 
 def test_a_damaged_npz_is_named(tmp_path):
     (tmp_path / "pneumoniamnist.npz").write_bytes(b"PK")
-    with pytest.raises(ValueError, match=r"got the damaged .*pneumoniamnist.npz: "):
+    with pytest.raises(ValueError, match=r"has the corrupt file .*pneumoniamnist.npz: "):
         pneumonia_mnist.load(str(tmp_path))
 
 
@@ -111,7 +111,7 @@ def test_a_bit_flipped_in_the_real_cifar_file_is_noticed(tmp_path, real_data):
     content = bytearray((folder / "test").read_bytes())
     content[1_000_000] ^= 1
     (folder / "test").write_bytes(content)
-    with pytest.raises(ValueError, match=f"got the damaged {folder / 'test'}: "):
+    with pytest.raises(ValueError, match=f"has the corrupt file {folder / 'test'}: "):
         cifar100.load(str(tmp_path))
 
 
@@ -125,6 +125,6 @@ def test_a_download_without_a_network_is_one_line(tmp_path):
             raise URLError("no\nnetwork")
 
     folder = tmp_path / "new"
-    with pytest.raises(ConnectionError, match=r"^dataset.source.download=true could not fetch Unreachable into ") as e:
+    with pytest.raises(ConnectionError, match=r"^dataset.source.download=true could not download Unreachable to ") as e:
         load_torchvision(Unreachable, str(folder), download=True)
     assert "\n" not in str(e.value)

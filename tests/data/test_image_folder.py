@@ -193,7 +193,7 @@ def test_a_truncated_image_is_named(tmp_path):
     folder = write(tmp_path, size=(64, 64))
     path = tmp_path / "mine" / "train" / "cat" / "3.png"
     path.write_bytes(path.read_bytes()[:-60])
-    with pytest.raises(ValueError, match=f"got the damaged {path}: "):
+    with pytest.raises(ValueError, match=f"has the corrupt file {path}: "):
         load(folder, "mine", size=4).train_inputs[3]
 
 

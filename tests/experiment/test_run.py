@@ -308,7 +308,7 @@ def test_a_completed_run_is_not_run_again(smoke, store):
             ["student=resnet20", "dataset.input_shape=[30]", "dataset.mean=[0]"],
             r"^student: resnet20 takes images.*got \[30\]$",
         ),
-        (["dataset=cifar10", "data_dir=/nowhere"], r"^data_dir must hold CIFAR10.*/nowhere.*download=true$"),
+        (["dataset=cifar10", "data_dir=/nowhere"], r"^data_dir has no CIFAR10.*/nowhere.*download=true$"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -6,7 +6,6 @@ import shutil
 import pytest
 
 from kdexp.cli.cache import show as show_caches
-from kdexp.config.compose import compose
 from kdexp.report.artifacts import write
 from kdexp.report.comparison import Comparison
 from kdexp.report.robustness_terminal import show as show_robustness
@@ -240,7 +239,7 @@ def test_a_robustness_report_and_a_list_of_caches_show_it_too(tmp_path, write_re
         json.dumps({"made_for": made, "split": HOSTILE, "samples": 1, "key": {}, "config": {}})
     )
     (kept / "checksums.bin").touch()
-    show_caches(compose([], "cache", store_dir=tmp_path))
+    show_caches(tmp_path)
     shown = capsys.readouterr().out
     assert "".join(shown.split()).count("owned") >= 4
     assert not {"\x1b", "\x07", "\x9b"} & set(shown)

@@ -67,16 +67,16 @@ def test_what_is_wrong_with_the_files_is_one_line(cifar_c, mnist_c):
     content = bytearray(fog.read_bytes())
     content[-1] ^= 1
     fog.write_bytes(content)
-    with pytest.raises(ValueError, match=rf"got the damaged {re.escape(str(fog))}: fetch it again$"):
+    with pytest.raises(ValueError, match=rf"has the corrupt file {re.escape(str(fog))}: download it again$"):
         cifar_c.check(TARGET)
     fog.unlink()
     with pytest.raises(
-        FileNotFoundError, match=rf"^data_dir must hold all of cifar10_c, got no {re.escape(str(fog))}$"
+        FileNotFoundError, match=rf"^data_dir has not all of cifar10_c: {re.escape(str(fog))} does not exist$"
     ):
         cifar_c.check(TARGET)
     cut = mnist_c.folder / "fog" / "test_images.npy"
     cut.write_bytes(cut.read_bytes()[:100])
-    with pytest.raises(ValueError, match=r"got the damaged .*fog/test_images.npy: fetch it again$"):
+    with pytest.raises(ValueError, match=r"has the corrupt file .*fog/test_images.npy: download it again$"):
         mnist_c.check(TARGET)
 
 

@@ -6,7 +6,6 @@ import os
 import random
 import re
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
+from warm_programs import Program
 
 from kdexp import results
 from kdexp.config.compose import compose, plain
@@ -258,7 +258,7 @@ def smoke(tmp_path, store, monkeypatch):
             monkeypatch.setenv(TRIAL, str(trial))
         overrides = ["experiment=smoke", "tracking=none", "student.width=2", "alpha=0.3"]
         config = compose(overrides, output_dir=tmp_path / "run", sweep_dir=tmp_path)
-        return run(config, pruner=pruner_of(config))
+        return run(config, pruner=pruner_of(config.sweep_dir, config.trainer.max_epochs))
 
     return start
 
@@ -329,12 +329,10 @@ SMOKE = ("+sweep=search", "experiment=smoke", "tracking=none", "student.width=2"
          "hydra.sweeper.n_trials=4", "sweep_name=search")  # fmt: skip
 
 
-def start(folder: Path, store: Path, *arguments: str) -> subprocess.Popen:
+def start(folder: Path, store: Path, *arguments: str) -> Program:
     env = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "WANDB", "KDEXP"))}
-    return subprocess.Popen(
-        [SCRIPTS / "kdexp-train", *SMOKE, *arguments], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        env=env | {"KDEXP_STORE_DIR": str(store), "OMP_NUM_THREADS": "1"}, text=True, start_new_session=True,
-    )  # fmt: skip
+    env |= {"KDEXP_STORE_DIR": str(store), "OMP_NUM_THREADS": "1"}
+    return Program([SCRIPTS / "kdexp-train", *SMOKE, *arguments], folder, env, own_session=True)
 
 
 def wait_for(condition, seconds=240) -> None:

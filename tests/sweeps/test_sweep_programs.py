@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from joblib import cpu_count
+from warm_programs import Program
 
 pytestmark = pytest.mark.slow
 
@@ -78,11 +79,13 @@ def environment(store: Path, **more: str) -> dict[str, str]:
     return env | {"KDEXP_STORE_DIR": str(store), "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"} | more
 
 
-def start(folder: Path, store: Path, *arguments: str, **more: str) -> subprocess.Popen:
+def start(folder: Path, store: Path, *arguments: str, **more: str) -> subprocess.Popen | Program:
+    argv, env = [SCRIPTS / "kdexp-train", "-m", *arguments], environment(store, **more)
+    if "PYTHONPATH" not in more:
+        return Program(argv, folder, env, own_session=True)
     return subprocess.Popen(
-        [SCRIPTS / "kdexp-train", "-m", *arguments], cwd=folder, env=environment(store, **more),
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-    )  # fmt: skip
+        argv, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
 
 
 def wait_for(condition, seconds=180) -> None:
@@ -232,7 +235,7 @@ def test_an_added_value_runs_the_new_cells_alone_and_rerun_all_sets_everything_a
     assert len(first) == 3
     done = command("kdexp-train", "-m", *SMOKE, "alpha=0.1,1", "temperature=1,4,8")
     second = completed(tmp_path)
-    assert "4 jobs (6 combinations, of which some come to the same), 3 completed before" in done.stdout
+    assert "4 jobs (6 combinations, 2 duplicates skipped), 3 completed before" in done.stdout
     assert len(second) == 4
     assert first.items() <= second.items()
     command("kdexp-train", "-m", *SMOKE, "alpha=0.1,1", "temperature=1,4,8", "rerun=all")
@@ -348,14 +351,14 @@ def on(launcher: str) -> tuple[str, ...]:
     return (f"hydra/launcher={launcher}", *more)
 
 
-SIX = (*SMOKE, "alpha=0.1,1", "seed=0,1,2")
+FOUR = (*SMOKE, "alpha=0.1,1", "seed=0,1")
 
 
 @pytest.fixture(scope="module")
 def basic(tmp_path_factory, store) -> Path:
-    """Six jobs, one after the other."""
+    """Four jobs, one after the other."""
     folder = tmp_path_factory.mktemp("basic")
-    process = start(folder, store, *SIX)
+    process = start(folder, store, *FOUR)
     output, _ = process.communicate(timeout=500)
     assert process.returncode == 0, output
     return folder
@@ -364,16 +367,16 @@ def basic(tmp_path_factory, store) -> Path:
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_every_launcher_gives_the_same_results_to_the_bit(command, tmp_path, basic, launcher):
     settings = on(launcher)
-    done = command("kdexp-train", "-m", *SIX, *settings, timeout=500, RAY_USAGE_STATS_ENABLED="0")
-    assert len(completed(tmp_path)) == 6
+    done = command("kdexp-train", "-m", *FOUR, *settings, timeout=500, RAY_USAGE_STATS_ENABLED="0")
+    assert len(completed(tmp_path)) == 4
     assert outcomes(tmp_path) == outcomes(basic)
-    assert [entry["status"] for entry in index(tmp_path)] == ["completed"] * 6
-    assert "6 completed" in done.stdout
-    assert re.search(r"control +3 ", done.stdout)  # its seeds
+    assert [entry["status"] for entry in index(tmp_path)] == ["completed"] * 4
+    assert "4 completed" in done.stdout
+    assert re.search(r"control +2 ", done.stdout)  # its seeds
     if launcher == "joblib":
         first, second, *_ = sorted(completed(tmp_path).values())
         assert second[0] < first[1], "two jobs at a time"
-    assert "completed before" in command("kdexp-train", "-m", *SIX).stdout, "the folder is the same on any launcher"
+    assert "completed before" in command("kdexp-train", "-m", *FOUR).stdout, "the folder is the same on any launcher"
 
 
 COUNT = """

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import warm_programs
 from mounts import read_only
 from scipy.special import log_softmax, logsumexp
 
@@ -267,7 +268,7 @@ def test_a_run_with_kept_answers_gives_the_weights_of_the_online_run_to_the_bit(
 
 
 def test_half_precision_answers_give_nearly_the_same_student(tmp_path, store):
-    """Of the loss 1e-3, of the accuracy one sample in a hundred: what docs/speed.md promises."""
+    """Of the loss 1e-3, of the accuracy one sample in a hundred: what docs/teacher_cache.md promises."""
     runs = {}
     for precision in ("fp32", "fp16"):
         runs[precision] = train(
@@ -413,9 +414,8 @@ def test_verify_asks_for_different_samples_of_every_class(tmp_path):
     assert target[sample].bincount().tolist() == [2] * 10
     assert len(set(sample)) == 20
     assert sample != kept.sample("test", 20, 4)
-    card = compose(["command=verify", "samples=0"], config_name="cache", store_dir=tmp_path / "store")
     with pytest.raises(ValueError, match=r"^samples must be at least 1, got 0$"):
-        list(cache.verify(card))
+        list(cache.verify(tmp_path / "store", samples=0, seed=0))
 
 
 def test_answers_that_are_not_the_teachers_are_found_by_asking_again(tmp_path, store):
@@ -428,8 +428,8 @@ def test_answers_that_are_not_the_teachers_are_found_by_asking_again(tmp_path, s
     assert answers.damaged() == 1
     assert answers.largest_difference([0, 1], augmented=False) == 0
     assert answers.largest_difference([len(answers._position[answers._position >= 0]) - 1], augmented=False) > 1
-    card = compose(["command=verify", "samples=3"], config_name="cache", store_dir=tmp_path / "store")
-    assert {(good, "corrupt" in found) for _, good, found in cache.verify(card)} == {(True, False), (False, True)}
+    verified = cache.verify(tmp_path / "store", samples=3, seed=0)
+    assert {(good, "corrupt" in found) for _, good, found in verified} == {(True, False), (False, True)}
 
 
 @pytest.mark.parametrize("content", ["", "{", "[" * 100_000, "[]", '{"key": {}}', json.dumps(CARD | {"key": {"a": 1}})])
@@ -453,15 +453,14 @@ def test_a_damaged_card_does_not_stop_list_verify_or_clean(tmp_path, store, caps
         folder = tmp_path / "store" / "teacher-outputs" / key
         answers(folder, Asked()).prepare(0)
         (folder / "card.json").write_text(content)
-    config = compose(["command=list", "key=all", "samples=3"], config_name="cache", store_dir=tmp_path / "store")
-    cache.show(config)
+    cache.show(tmp_path / "store", "all")
     shown = capsys.readouterr().out
     assert f"{tmp_path / 'store' / 'teacher-outputs' / 'a' / 'card.json'} is damaged: " in shown
     assert "[bold]no split" in shown
-    found = list(cache.verify(config))
+    found = list(cache.verify(tmp_path / "store", samples=3, seed=0))
     assert [good for _, good, _ in found] == [False, False, False]
     assert all("card.json is damaged: " in why for _, _, why in found)
-    cache.clean(config)
+    cache.clean(tmp_path / "store", "all")
     assert not folders(tmp_path / "store" / "teacher-outputs")
 
 
@@ -471,7 +470,9 @@ def test_a_complete_store_that_cannot_be_written_to_is_used_and_else_it_is_one_l
         settings = ("experiment=smoke", "tracking=none", "teacher.cache=views:2", "robustness=calibration", "alpha=0.3")
         environment = os.environ | {"KDEXP_STORE_DIR": str(tmp_path / "store"), "OMP_NUM_THREADS": "1"}
         command = [*before, SCRIPTS / "kdexp-train", *settings, f"output_dir={tmp_path / folder}", *overrides]
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        if before:
+            return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        return warm_programs.run(command, tmp_path, environment, 300)
 
     assert train("first").returncode == 0
     before = read_only(tmp_path / "store")

@@ -1,6 +1,6 @@
 """Networks whose images have their channels last in memory against the same with channels first, on a CPU.
 
-    python scripts/bench_layout.py [--rounds 5] [--shape 3 32 32]
+    python scripts/bench_channels_last.py [--rounds 5] [--shape 3 32 32]
 
 Forward and backward of a batch of 64 with all threads, as a student is trained, and the forward pass over a block of 32
 with one, as a teacher runs; and what ``trainer.channels_last=auto`` makes of the network.

@@ -1,6 +1,6 @@
 """How the cost of a run grows with its work, as slopes on doubly logarithmic scales: 1 is proportional, 0 is free.
 
-    python scripts/bench_growth.py [--rounds 3] [--cases epochs samples]
+    python scripts/bench_scaling.py [--rounds 3] [--cases epochs samples]
 
 Seconds from the first step to the last (filling the cache is not in them: see scripts/bench_cache.py)
 when one thing grows and all else stays: the epochs, the data, the classes, the teacher online, the teacher with kept

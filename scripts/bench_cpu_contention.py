@@ -1,6 +1,6 @@
 """What a training costs while another one runs on the same cores, with kdexp's way of waiting and with OpenMP's own.
 
-    python scripts/bench_neighbours.py [--rounds 3] [--seconds 4]
+    python scripts/bench_cpu_contention.py [--rounds 3] [--seconds 4]
 
 A step alone and with a neighbour that does the same, each in a process of its own with a thread for each core; kdexp
 sets GOMP_SPINCOUNT (kdexp/__init__.py), which decides how long a thread that waits for others keeps its core busy.

@@ -1,6 +1,6 @@
 """CPU time of the parts of a step of the smallest student: where the floor of its ratio is.
 
-OMP_NUM_THREADS=1 python scripts/bench_parts.py
+OMP_NUM_THREADS=1 python scripts/bench_step_breakdown.py
 """
 
 import time
