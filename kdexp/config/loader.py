@@ -75,7 +75,6 @@ class Loader(ConfigLoaderImpl):
         if config.get("quick"):
             for name, most in quick.shortened(own, {_key(text) for text in overrides}).items():
                 OmegaConf.update(config, name, most)
-            own = OmegaConf.to_container(config, resolve=False)
         check_texts({key: value for key, value in own.items() if key != "hydra"})
         check_passwords(own)  # Hydra's own part is written into .hydra, too
         return config

@@ -38,10 +38,9 @@ def teacher_cache(
         ValueError: there is no room for them.
     """
     module = data.student
-    probe = teacher.to("cpu").member_outputs(torch.zeros(1, *config.dataset.input_shape))
-    shape = probe[0].logits.shape[1:]
+    outputs, *_ = teacher.to("cpu").member_outputs(torch.zeros(1, *config.dataset.input_shape))
+    shape, features = outputs.logits.shape[1:], {path: own.shape[1:] for path, own in outputs.features.items()}
     top_k = config.teacher.cache_top_k or (TOP_K if shape[0] > ALL_CLASSES else shape[0])
-    features = {path: feature.shape[1:] for path, feature in probe[0].features.items()}
     kept: dict[SplitName, tuple[Path, Record, OutputCodec]] = {}
     wanted: dict[Path, int] = {}
     views = config.trainer.max_epochs if config.augment.views is None else max(config.augment.views, 1)
