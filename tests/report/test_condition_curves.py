@@ -49,7 +49,7 @@ def test_data_of_two_kinds_have_a_curve_each(tmp_path, write_run):
     written = write(compared(tmp_path), tmp_path, source=[])
     pictures = [path for _, path in written if path.suffix == ".png"]
     assert sorted(path.name for path in pictures) == [
-        "curve-label_noise-dataset.label_noise_kind-pair.png",
+        "curve-label_noise-dataset.label_noise_kind-pairflip.png",
         "curve-label_noise-dataset.label_noise_kind-symmetric.png",
     ]
     assert all(imread(path).std() > 0.01 for path in pictures)

@@ -347,7 +347,7 @@ def test_a_control_has_the_views_of_the_runs_it_is_compared_with(tmp_path, store
         ),
         (
             ["dataset.class_sampling=balanced", "teacher.cache=per_epoch"],
-            r"^teacher.cache must be none or unaugmented with dataset.r",
+            r"^teacher.cache must be none or unaugmented with dataset.class_sampling, ",
         ),
         (
             ["teacher.cache=views:9", "teacher.cache_max_gb=1e-6"],
