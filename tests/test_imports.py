@@ -12,7 +12,7 @@ import pytest
     "module",
     [
         *(f"kdexp.cli.{name}" for name in ("train", "eval", "doctor", "compare", "cache")),
-        "kdexp.sweeps.jobs",
+        "kdexp.sweeps.job_supervisor",
         "kdexp.results",
         "kdexp.report.page",
     ],
