@@ -13,7 +13,7 @@ from kdexp import results, run_folder
 from kdexp.atomic import read_json, write_rows
 from kdexp.config.identity import as_typed
 from kdexp.config.leaves import leaves
-from kdexp.config.renamed import upgrade_override, without_added
+from kdexp.config.renamed import refuse_setting, upgrade_override, without_added
 from kdexp.config.untrusted import check_folder, inside
 from kdexp.report import robustness_json
 from kdexp.results import Record
@@ -204,6 +204,7 @@ def matching(runs: Sequence[Run], where: Sequence[str]) -> list[Run]:
         if not (name and equals):
             raise ValueError(f"where must be SETTING=VALUE, got {condition}")
         if name != "status" and all(name not in run.settings for run in runs):
+            refuse_setting(name)
             raise ValueError(f"where must name a setting of a run, or status, got {name}")
         wanted = [_comparable(value) for value in values.split(",")]
         left = [

@@ -10,7 +10,7 @@ from kdexp.config.compose import compose, plain
 from kdexp.config.identity import Identity
 from kdexp.config.renamed import before, upgrade, upgrade_override, without_added
 from kdexp.config.schema import with_defaults
-from kdexp.report.runs import Run
+from kdexp.report.runs import Run, matching
 
 SCHEMES = [path.stem for path in sorted((Path(__file__).parents[2] / "conf" / "scheme").glob("*.yaml"))]
 
@@ -149,6 +149,14 @@ def test_so_is_one_of_a_search_in_a_yaml_of_ones_own(tmp_path):
 def test_so_is_what_kdexp_eval_did_with_a_missing_control(old, new):
     with pytest.raises(ValueError, match=rf"^there is no control={old}; did you mean control={new}\?$"):
         compose([f"control={old}"], "eval")
+
+
+def test_so_is_one_by_which_runs_are_chosen():
+    run = Run(Path("x"), {"config": composed(), "overrides": []}, "completed")
+    with pytest.raises(
+        ValueError, match=r"^there is no setting dataset.resample; did you mean dataset.class_sampling\?$"
+    ):
+        matching([run], ["dataset.resample=balanced"])
 
 
 # The setting, its old value and the new one.
