@@ -149,8 +149,8 @@ class TeacherStudentPair:
 class FeatureLoss(Protocol):
     """A feature distillation loss: an `nn.Module` with these, built from a `TeacherStudentPair` and its own settings.
 
-    It may also have ``on_epoch(epoch: int)``, called before each epoch, ``alone: bool``, set before each epoch to
-    whether the term stands alone (see `kdexp.training.terms.Term`), and a static
+    It may also have ``on_epoch(epoch: int)``, called before each epoch, ``in_init_stage: bool``, set before
+    each epoch to whether the term trains alone (see `kdexp.training.terms.Term`), and a static
     ``deployed(student: NetworkFeatures, teacher: NetworkFeatures) -> nn.Module``: the network that is trained,
     evaluated and exported in the student's place; the loss is then built from a `TeacherStudentPair` whose student is
     that network.

@@ -12,16 +12,17 @@ from typing import Any, TypeAlias
 
 from kdexp import signals
 from kdexp.atomic import atomic_path, read_json
+from kdexp.config.renamed import upgrade_override
 from kdexp.config.schema import with_defaults
 from kdexp.config.typed import complete
 from kdexp.config.untrusted import inside
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 FILE = "results.json"
 LOG = "train.log"
 WEIGHTS = "student.safetensors"
 SUPERSEDED = "superseded"
-ROBUSTNESS, ROBUSTNESS_VERSION = "robustness.json", 1
+ROBUSTNESS = "robustness.json"
 STATUSES = ("running", "completed", "pruned", "failed", "oom", "diverged", "interrupted", "killed")
 """In the file ``running`` stays behind when a process dies without a chance to say so; `read` calls that ``killed``."""
 Record: TypeAlias = Mapping[str, Any]
@@ -91,7 +92,7 @@ class _Content:
     cost: _Cost = field(default_factory=_Cost)
     curves: _Curves = field(default_factory=_Curves)
     tracking: dict[str, str | None] = field(default_factory=dict)
-    steps: list[str] = field(default_factory=list)
+    prior_runs: list[str] = field(default_factory=list)
     wandb_id: str = "none"
     error: str = ""
 
@@ -187,10 +188,23 @@ def _read(path: Path, setting: str) -> Record:
         raise ValueError(f"{setting} must hold the {FILE} of a run, got {path}: {error}") from error
 
 
+def _upgrade(results: Record) -> Record:
+    """The content of a results.json under the keys of today.
+
+    Raises:
+        ValueError: it is a later kdexp's, or has no version.
+    """
+    version = complete(results, _Version, "")["schema_version"]
+    if version == 1:
+        names = {"steps": "prior_runs"}
+        return {names.get(key, key): value for key, value in results.items()} | {"schema_version": SCHEMA_VERSION}
+    if version != SCHEMA_VERSION:
+        raise ValueError(f"schema_version must be at most {SCHEMA_VERSION}, got {version}")
+    return results
+
+
 def _complete(results: Record) -> Record:
-    complete(results, _Version, "")
-    if results["schema_version"] != SCHEMA_VERSION:
-        raise ValueError(f"schema_version must be {SCHEMA_VERSION}, got {results['schema_version']}")
+    results = _upgrade(results)
     content = complete(results, _Content, "")
     if content["status"] not in STATUSES:
         raise ValueError(f"status must be one of {', '.join(STATUSES)}, got {content['status']!r:.50}")
@@ -206,7 +220,7 @@ def _complete(results: Record) -> Record:
         measured["teacher.curves"] = teacher["curves"]
     for name, curves in measured.items():
         _check_curves(curves, config["dataset"]["num_classes"], name)
-    return {**results, "config": config}
+    return {**results, "config": config, "overrides": [upgrade_override(text) for text in content["overrides"]]}
 
 
 def _check_curves(curves: Record, classes: int, name: str) -> None:

@@ -34,49 +34,49 @@ def anneal(start: float, end: float, progress: float, kind: str) -> float:
     return (1 - share) * start + share * end
 
 
-def constant(optimizer: Optimizer, total_steps: int, warmup: float = 0.0) -> LambdaLR:
+def constant(optimizer: Optimizer, total_steps: int, warmup_ratio: float = 0.0) -> LambdaLR:
     """The optimizer's own learning rate throughout, after the warmup.
 
     Args:
         optimizer: whose learning rates are scaled.
         total_steps: optimizer steps in the whole training.
-        warmup: fraction of the training, in [0, 1), over which the rate rises linearly to its full value; its first
-            step already has a rate above 0.
+        warmup_ratio: fraction of the training, in [0, 1), over which the rate rises linearly to its full value; its
+            first step already has a rate above 0.
 
     Raises:
         ValueError: a value outside its range.
     """
-    return _scheduler(optimizer, total_steps, warmup, lambda step: 1.0)
+    return _scheduler(optimizer, total_steps, warmup_ratio, lambda step: 1.0)
 
 
-def cosine(optimizer: Optimizer, total_steps: int, warmup: float = 0.0, final: float = 0.0) -> LambdaLR:
-    """Half a cosine wave from the full rate down to final (Loshchilov and Hutter 2017, equation 5, no restarts).
+def cosine(optimizer: Optimizer, total_steps: int, warmup_ratio: float = 0.0, min_lr_ratio: float = 0.0) -> LambdaLR:
+    """Half a cosine wave from the full rate down to a minimum (Loshchilov and Hutter 2017, equation 5, no restarts).
 
     Args:
         optimizer: see `constant`.
         total_steps: see `constant`.
-        warmup: see `constant`; the cosine begins where it ends.
-        final: fraction of the full rate, in [0, 1], that is reached after the last step.
+        warmup_ratio: see `constant`; the cosine begins where it ends.
+        min_lr_ratio: fraction of the full rate, in [0, 1], that is reached after the last step.
 
     Raises:
         ValueError: a value outside its range.
     """
-    _require(0 <= final <= 1, "final", "must be in [0, 1]", final)
-    start = _warmup_steps(total_steps, warmup)
+    _require(0 <= min_lr_ratio <= 1, "min_lr_ratio", "must be in [0, 1]", min_lr_ratio)
+    start = _warmup_steps(total_steps, warmup_ratio)
     return _scheduler(
         optimizer,
         total_steps,
-        warmup,
-        lambda step: anneal(1.0, final, min((step - start) / (total_steps - start), 1.0), "cosine"),
+        warmup_ratio,
+        lambda step: anneal(1.0, min_lr_ratio, min((step - start) / (total_steps - start), 1.0), "cosine"),
     )
 
 
 def multistep(
     optimizer: Optimizer,
     total_steps: int,
-    milestones: Sequence[float] = (0.625, 0.75, 0.875),
+    milestone_fractions: Sequence[float] = (0.625, 0.75, 0.875),
     gamma: float = 0.1,
-    warmup: float = 0.0,
+    warmup_ratio: float = 0.0,
 ) -> LambdaLR:
     """The rate drops by a factor at each milestone.
 
@@ -85,27 +85,34 @@ def multistep(
     Args:
         optimizer: see `constant`.
         total_steps: see `constant`.
-        milestones: fractions of the training, in (0, 1).
+        milestone_fractions: fractions of the training, in (0, 1).
         gamma: the factor, > 0.
-        warmup: see `constant`.
+        warmup_ratio: see `constant`.
 
     Raises:
         ValueError: a value outside its range.
     """
-    _require(all(0 < milestone < 1 for milestone in milestones), "milestones", "must be in (0, 1)", milestones)
+    _require(
+        all(0 < fraction < 1 for fraction in milestone_fractions),
+        "milestone_fractions",
+        "must be in (0, 1)",
+        milestone_fractions,
+    )
     _require(gamma > 0, "gamma", "must be > 0", gamma)
-    steps = [round(milestone * total_steps) for milestone in milestones]
-    return _scheduler(optimizer, total_steps, warmup, lambda step: gamma ** sum(step >= drop for drop in steps))
+    steps = [round(fraction * total_steps) for fraction in milestone_fractions]
+    return _scheduler(optimizer, total_steps, warmup_ratio, lambda step: gamma ** sum(step >= drop for drop in steps))
 
 
-def _scheduler(optimizer: Optimizer, total_steps: int, warmup: float, after_warmup: Callable[[int], float]) -> LambdaLR:
-    _require(0 <= warmup < 1, "warmup", "must be in [0, 1)", warmup)
-    rise = _warmup_steps(total_steps, warmup)
+def _scheduler(
+    optimizer: Optimizer, total_steps: int, warmup_ratio: float, after_warmup: Callable[[int], float]
+) -> LambdaLR:
+    _require(0 <= warmup_ratio < 1, "warmup_ratio", "must be in [0, 1)", warmup_ratio)
+    rise = _warmup_steps(total_steps, warmup_ratio)
     return LambdaLR(optimizer, lambda step: (step + 1) / (rise + 1) if step < rise else after_warmup(step))
 
 
-def _warmup_steps(total_steps: int, warmup: float) -> int:
-    return min(round(warmup * total_steps), total_steps - 1)
+def _warmup_steps(total_steps: int, warmup_ratio: float) -> int:
+    return min(round(warmup_ratio * total_steps), total_steps - 1)
 
 
 def _require(rule_holds: bool, setting: str, rule: str, value: object) -> None:

@@ -39,17 +39,17 @@ def main() -> None:
             yield [Outputs(logits[: min(BATCH, positions.stop - start)])]
 
     with tempfile.TemporaryDirectory(dir=".") as folder:
-        answers = CachedOutputs(
+        outputs = CachedOutputs(
             Path(folder), {"samples": samples}, OutputCodec(1, [CLASSES], {}, "fp16"), torch.arange(samples), ask
         )
         index = torch.randperm(samples)
         before = resident()
         started = time.perf_counter()
-        answers.prepare(None)
+        outputs.prepare(None)
         filled, largest = time.perf_counter() - started, resident()
         started = time.perf_counter()
         for batch in index.split(BATCH):
-            answers(batch, None, 1.0)
+            outputs(batch, None, 1.0)
             largest = max(largest, resident())
         took = time.perf_counter() - started
         size = samples * 2 * CLASSES / 1e9

@@ -3,8 +3,8 @@
     python scripts/bench_robustness.py [--student resnet20] [--batch 512] [--size 32] [--channels 3] [--rounds 3]
 
 Every corruption in conf/corruption that applies is run at severities 1 and 5 in turn with the network, so that a busy
-machine slows both. Printed are images a second, and the cost of a cell of the grid (corrupt, and let the network see
-it) as a multiple of the clean pass; the median over the corruptions is what a whole grid costs a cell.
+machine slows both. Printed are images a second, and the cost of a condition of the grid (corrupt, and let the network
+see it) as a multiple of the clean pass; the median over the corruptions is what a whole grid costs a condition.
 """
 
 import argparse
@@ -72,7 +72,7 @@ def main() -> None:
         f"{arguments.batch} images {shape}, {arguments.student}, {device}, {threads} threads, torch "
         f"{torch.__version__}, {platform.machine()}"
     )
-    print(f"{'corruption':<20}{'images/s':>10}   cell / clean pass")
+    print(f"{'corruption':<20}{'images/s':>10}   condition / clean pass")
     for cost, name, speed in sorted(rows):
         print(f"{name:<20}{speed:>10.0f}   {cost:.2f}")
     print(f"median {statistics.median(cost for cost, *_ in rows):.2f}")

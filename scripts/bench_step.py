@@ -33,7 +33,7 @@ def main() -> None:
             arguments.rounds,
             online=work.kdexp,
             bare_online=work.bare,
-            cached=lambda work=work: work.kdexp("teacher.cache=static"),
+            cached=lambda work=work: work.kdexp("teacher.cache=unaugmented"),
             alone=lambda work=work: work.kdexp(alone=True),
             bare_alone=lambda work=work: work.bare(alone=True),
         )

@@ -112,14 +112,14 @@ CASES: dict[str, tuple[Sequence[str], Sequence[str]]] = {
         [*RARE, "alpha=1", "student.hidden=[512,512]", "optimizer.lr=0.003", "trainer.max_epochs=30"],
         ["auc"],
     ),
-    "2 % positives, dataset.resample=balanced: control": (
-        [*RARE, "alpha=1", "optimizer.lr=0.01", "dataset.resample=balanced"],
+    "2 % positives, dataset.class_sampling=balanced: control": (
+        [*RARE, "alpha=1", "optimizer.lr=0.01", "dataset.class_sampling=balanced"],
         ["auc"],
     ),
     "Fashion-MNIST, 600 on val: control": ([*FASHION, "alpha=1"], ["acc"]),
     "Fashion-MNIST, 600 on val: distilled": ([*FASHION], ["acc"]),
-    "2 % positives, dataset.resample=balanced: control, lr 0.001": (
-        [*RARE, "alpha=1", "optimizer.lr=0.001", "dataset.resample=balanced"],
+    "2 % positives, dataset.class_sampling=balanced: control, lr 0.001": (
+        [*RARE, "alpha=1", "optimizer.lr=0.001", "dataset.class_sampling=balanced"],
         ["auc"],
     ),
     "2 % positives, 6 of them on val: control, lr 0.01": (

@@ -38,9 +38,9 @@ feature distillation terms.
   are relative to the part of the logits, alpha and 1 - alpha, which sums to one.
 - `alpha=1 feature_loss=NAME` is the setting of most of their papers: cross entropy and that term, without a soft one.
 - `warmup_epochs` lets a term's weight rise linearly over so many epochs: in epoch e, from 0, it is
-  `weight * min((e + 1) / warmup_epochs, 1)`. `alone` is the fraction of the epochs, from the first, in which a
-  feature loss trains alone, and `after` the factor of its weight from then on. A key that a yaml does not have
-  is added with a plus: `+loss.warmup_epochs=20`.
+  `weight * min((e + 1) / warmup_epochs, 1)`. `init_fraction` is the fraction of the epochs, from the first,
+  in which a feature loss trains alone, and `weight_after_init` the factor of its weight from then on. A key that a
+  yaml does not have is added with a plus: `+loss.warmup_epochs=20`.
 
 For all of them: at least float32 whatever autocast says; no gradient for the teacher; a shape that does not fit is a
 `ValueError` that names the argument, the rule and the shape, never broadcast. Sizes with one name (N, C) are the same;

@@ -182,6 +182,34 @@ def test_names_with_an_underscore_are_used_in_their_own_module_alone():
     assert found == []
 
 
+def annotations(node: ast.AST) -> Iterator[ast.expr]:
+    for each in ast.walk(node):
+        if isinstance(each, ast.arg | ast.AnnAssign) and each.annotation is not None:
+            yield each.annotation
+        elif isinstance(each, ast.FunctionDef) and each.returns is not None:
+            yield each.returns
+
+
+def test_any_stands_at_the_edges_alone():
+    """At most 6 a thousand lines: what Hydra, a file or a library gives."""
+    notes = [note for name in MODULES for note in annotations(tree(name))]
+    count = sum(isinstance(part, ast.Name) and part.id == "Any" for note in notes for part in ast.walk(note))
+    assert 1000 * count <= 6 * sum(len((ROOT / path).read_text().splitlines()) for path in PATHS)
+
+
+def test_who_needs_a_thing_takes_the_thing_and_not_the_configuration():
+    """Hydra's and the programs' entries, `Experiment`, and what checks or builds all of it."""
+    found = [
+        f"{name}.{node.name}"
+        for name in MODULES
+        for node in ast.walk(tree(name))
+        if isinstance(node, ast.FunctionDef)
+        for given in [*node.args.args, *node.args.kwonlyargs]
+        if given.arg == "config" or (given.annotation and ast.unparse(given.annotation) == "DictConfig")
+    ]
+    assert len(found) <= 20, found
+
+
 MANY_IMPORTS = {
     "kdexp.doctor.run_checks": 16,
     "kdexp.experiment.student_evaluation": 13,

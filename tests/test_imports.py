@@ -12,7 +12,7 @@ import pytest
     "module",
     [
         *(f"kdexp.cli.{name}" for name in ("train", "eval", "doctor", "compare", "cache")),
-        "kdexp.sweeps.jobs",
+        "kdexp.sweeps.job_supervisor",
         "kdexp.results",
         "kdexp.report.page",
     ],
@@ -42,15 +42,18 @@ def test_a_wrong_setting_is_found_without_torch(setting):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("robustness.resamples=3", "robustness.resamples must be at least 100, got 3"),
+        ("robustness.n_resamples=3", "robustness.n_resamples must be at least 100, got 3"),
         ("robustness.corruptions.severities=[9]", "robustness.corruptions.severities must be of 1 to 5, got 9"),
         (
-            "robustness.noise_dose.kinds.uniform_noise=3",
-            "robustness.noise_dose.kinds.uniform_noise must be settings, got 3",
+            "robustness.noise_levels.kinds.uniform_noise=3",
+            "robustness.noise_levels.kinds.uniform_noise must be settings, got 3",
         ),
         ("robustness.attacks.samples=0", "robustness.attacks.samples must be null or at least 1, got 0"),
         ("robustness.calibration.bins=0", "robustness.calibration.bins must be at least 1, got 0"),
-        ("robustness.features.train_samples=0", "robustness.features.train_samples must be at least 1, got 0"),
+        (
+            "robustness.representations.train_samples=0",
+            "robustness.representations.train_samples must be at least 1, got 0",
+        ),
         (
             "+robustness.shift.pair=x",
             "robustness.shift: DatasetShift.__init__() got an unexpected keyword argument 'pair'",

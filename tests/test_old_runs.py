@@ -9,6 +9,7 @@ import pytest
 
 from kdexp import results
 from kdexp.config.identity import Identity
+from kdexp.experiment.measured_conditions import read_condition
 from kdexp.report.artifacts import write
 from kdexp.report.comparison import Comparison
 from kdexp.report.runs import find
@@ -88,8 +89,22 @@ def test_an_interrupted_one_is_resumed(command, old):
 
 def test_a_report_on_robustness_is_read(unpacked):
     report = json.loads((unpacked / "runs" / "distilled" / "robustness.json").read_text())
-    (found,) = Comparison(find([unpacked / "runs" / "distilled"])[0]).reports.values()
-    assert found["measures"]["clean"]["acc"] == report["measures"]["clean"]["acc"]
+    runs, _ = find([unpacked / "runs" / "distilled"])
+    (found,) = Comparison(runs).reports.values()
+    assert found["settings"]["confidence_level"] == report["settings"]["confidence"] == 0.95
+    assert " robustness.n_resamples=100 " in f"{runs[0].command} ", "what to type today"
+    assert found["metrics"]["clean"]["acc"] == report["measures"]["clean"]["acc"]
+    of_noise = found["metrics"]["noise_levels"]["gaussian_noise"]
+    assert of_noise["mean_acc"] == report["measures"]["noise_dose"]["gaussian_noise"]["area"]
+    assert found["metrics"]["calibration"]["ece_adaptive"] == report["measures"]["calibration"]["ace"]
+    assert [row["level"] for row in found["conditions"]] == [row["dose"] for row in report["cells"]]
+
+
+def test_what_was_measured_is_read(unpacked):
+    files = (unpacked / "store" / "teacher-robustness").rglob("*.safetensors")
+    names = {name for file in files for name in read_condition(file).values}
+    assert names >= {"acc", "ece_adaptive", "max_calibration_error_scaled"}
+    assert not names & {"ace", "largest_gap_scaled"}
 
 
 @pytest.fixture

@@ -242,7 +242,7 @@ def how_quick(command: Command) -> str:
     if not grids:
         return "whole" if program == "kdexp-train" else "whole, as a program"
     if "hydra/sweeper=search" in words or "+sweep=search" in words:
-        is_short = not any(word.startswith("hydra.sweeper.trials=") for word in words)
+        is_short = not any(word.startswith("hydra.sweeper.n_trials=") for word in words)
         return "whole, as a program" if is_short else "a job for each value"
     jobs = sum(math.prod(map(len, values.values())) for values in grids)
     return "whole, as a program" if jobs <= MOST_JOBS else "a job for each value"

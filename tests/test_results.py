@@ -73,7 +73,7 @@ def test_while_it_lasts_a_run_is_running(tmp_path):
         ('{"schema_version": 1}', r"^run must hold the results.json of a run, got "),
         (
             json.dumps(FACTS | {"schema_version": 99, "status": "completed"}),
-            r"^run must hold the results.json of a run, got .*: schema_version must be 1, got 99$",
+            r"^run must hold the results.json of a run, got .*: schema_version must be at most 2, got 99$",
         ),
     ],
 )
@@ -87,7 +87,7 @@ def test_what_is_not_a_run_is_said(tmp_path, content, message):
 
 def test_lists_of_numbers_and_words_are_lines_and_everything_is_read_back(tmp_path):
     content = FACTS | {
-        "schema_version": 1,
+        "schema_version": 2,
         "status": "completed",
         "confusion": [[1, 2], [3, 4]],
         "overrides": ["alpha=0.1", "feature_loss=[at,rkd]", "x={a: [\n  1\n]}"],
@@ -99,6 +99,13 @@ def test_lists_of_numbers_and_words_are_lines_and_everything_is_read_back(tmp_pa
     text = (tmp_path / "results.json").read_text()
     assert "    [1, 2],\n    [3, 4]\n" in text
     assert '"words": ["a, b", "c\\n  d"]' in text
+
+
+def test_one_of_an_older_kdexp_has_the_keys_of_today(tmp_path):
+    results.write(tmp_path, FACTS | {"schema_version": 1, "status": "completed", "steps": ["first"]})
+    found = results.read(tmp_path, "run")
+    assert (found["schema_version"], found["prior_runs"]) == (2, ["first"])
+    assert "steps" not in found
 
 
 FULL_DISK = """
@@ -156,7 +163,7 @@ def test_what_a_killed_process_was_writing_is_removed_at_the_next_start(tmp_path
 
 @pytest.mark.parametrize("lock", ["a pipe", "a loop"])
 def test_a_lock_that_is_none_is_no_process(tmp_path, lock):
-    results.write(tmp_path, FACTS | {"schema_version": 1, "status": "running"})
+    results.write(tmp_path, FACTS | {"schema_version": 2, "status": "running"})
     if lock == "a pipe":
         os.mkfifo(tmp_path / ".lock")
     else:

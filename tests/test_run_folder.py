@@ -85,7 +85,7 @@ def content(folder):
         (["alpha=0.5", "loss=dkd"], "with another one: loss=kd (now dkd), alpha=1.0 (now 0.5)"),
         (["dataset.train_fraction=0.5"], "dataset.train_fraction=1.0 (now 0.5)"),
         (
-            ["trainer.max_epochs=9", "label_smoothing=0.1", "optimizer.lr=1", "scheduler.warmup=0.1"],
+            ["trainer.max_epochs=9", "label_smoothing=0.1", "optimizer.lr=1", "scheduler.warmup_ratio=0.1"],
             " and 1 more; choose",
         ),
     ],
@@ -246,7 +246,7 @@ def test_other_data_of_a_source_domain_make_it_another_run(tmp_path, store):
     first = experiment(tmp_path / "run", store, *settings)
     assert experiment(tmp_path / "run", store, *settings) == first
     images("source", 9)
-    with pytest.raises(ValueError, match="completed: the data of its step 'teacher' have changed since; "):
+    with pytest.raises(ValueError, match="completed: the data of its prior run 'teacher' have changed since; "):
         experiment(tmp_path / "run", store, *settings)
 
 
@@ -267,8 +267,8 @@ def test_what_came_before_a_run_is_trained_again_on_other_data(tmp_path, arrays)
     first = experiment(tmp_path / "a", tmp_path / "store", *settings, *chain)
     write(swapped=True)
     again = experiment(tmp_path / "b", tmp_path / "store", *settings, *chain)
-    steps = [results.read(tmp_path / name / "steps" / "generation_1", "step") for name in "ab"]
-    assert [step["data_content"] for step in steps] == [run["data_content"] for run in (first, again)]
+    prior = [results.read(tmp_path / name / "prior_runs" / "generation_1", "prior run") for name in "ab"]
+    assert [one["data_content"] for one in prior] == [run["data_content"] for run in (first, again)]
     assert first["data_content"] != again["data_content"]
 
 
@@ -533,7 +533,7 @@ def test_the_checksum_of_an_older_run_is_not_asked_for(copied, whole, store):
 def test_an_altered_step_of_a_scheme_is_made_again_and_refused_by_kdexp_eval(tmp_path, store, caplog):
     settings = ["alpha=0.5", "scheme=born_again", "scheme.generations=2", "trainer.max_epochs=1"]
     first = experiment(tmp_path / "run", store, *settings)
-    weights = tmp_path / "run" / "steps" / "generation_1" / "student.safetensors"
+    weights = tmp_path / "run" / "prior_runs" / "generation_1" / "student.safetensors"
     before = weights.read_bytes()
     flip(weights)
     with pytest.raises(ValueError, match=r"^teacher.weights: corrupt file .*generation_1/student.safetensors"):
@@ -545,13 +545,13 @@ def test_an_altered_step_of_a_scheme_is_made_again_and_refused_by_kdexp_eval(tmp
     assert any("corrupt file, made again" in message for message in caplog.messages)
 
 
-def test_a_run_with_steps_can_be_moved_and_resumed(tmp_path, store, cut_off):
+def test_a_run_with_prior_runs_can_be_moved_and_resumed(tmp_path, store, cut_off):
     settings = ["alpha=0.5", "scheme=born_again", "scheme.generations=3"]
     cut_off(composed(tmp_path / "run", store / "of its own", *settings))  # in its first step
     moved = (tmp_path / "run").rename(tmp_path / "moved")
     found = experiment(moved, store / "of its own", resume=moved)
     assert found["status"] == "completed"
-    assert found["steps"] == ["generation_1", "generation_2"]
+    assert found["prior_runs"] == ["generation_1", "generation_2"]
 
 
 @pytest.mark.parametrize("name", ["best.ckpt", "last.ckpt"])

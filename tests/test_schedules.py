@@ -51,7 +51,7 @@ def test_constant_is_constant():
 
 def test_cosine_is_torchs():
     torchs = CosineAnnealingLR(make_optimizer(), T_max=20, eta_min=0.05)
-    assert rates(cosine(make_optimizer(), 20, final=0.1), 20) == pytest.approx(rates(torchs, 20))
+    assert rates(cosine(make_optimizer(), 20, min_lr_ratio=0.1), 20) == pytest.approx(rates(torchs, 20))
 
 
 def test_multistep_is_the_benchmarks():
@@ -61,13 +61,13 @@ def test_multistep_is_the_benchmarks():
 
 @pytest.mark.parametrize("make", [constant, cosine, multistep])
 def test_warmup_rises_evenly_from_above_zero_to_the_full_rate(make):
-    seen = rates(make(make_optimizer(1.0), 40, warmup=0.1), 40)
+    seen = rates(make(make_optimizer(1.0), 40, warmup_ratio=0.1), 40)
     assert seen[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert max(seen) == 1.0
 
 
 def test_cosine_after_a_warmup_still_ends_at_the_final_rate():
-    scheduler = cosine(make_optimizer(1.0), 40, warmup=0.25, final=0.2)
+    scheduler = cosine(make_optimizer(1.0), 40, warmup_ratio=0.25, min_lr_ratio=0.2)
     rates(scheduler, 40)
     assert scheduler.get_last_lr() == pytest.approx([0.2])
     rates(scheduler, 3)  # an epoch that turns out longer than estimated
@@ -76,15 +76,15 @@ def test_cosine_after_a_warmup_still_ends_at_the_final_rate():
 
 @pytest.mark.parametrize("make", [constant, cosine, multistep])
 def test_a_training_of_one_step_has_the_full_rate(make):
-    assert rates(make(make_optimizer(), 1, warmup=0.9), 1) == [0.5]
+    assert rates(make(make_optimizer(), 1, warmup_ratio=0.9), 1) == [0.5]
 
 
 @pytest.mark.parametrize("make", [constant, cosine, multistep])
 def test_a_restored_scheduler_continues_bit_for_bit(make):
-    whole = rates(make(make_optimizer(), 30, warmup=0.2), 30)
-    first = make(make_optimizer(), 30, warmup=0.2)
+    whole = rates(make(make_optimizer(), 30, warmup_ratio=0.2), 30)
+    first = make(make_optimizer(), 30, warmup_ratio=0.2)
     rates(first, 13)
-    second = make(make_optimizer(), 30, warmup=0.2)
+    second = make(make_optimizer(), 30, warmup_ratio=0.2)
     second.optimizer.load_state_dict(first.optimizer.state_dict())
     second.load_state_dict(first.state_dict())
     assert rates(second, 17) == whole[13:]
@@ -93,9 +93,9 @@ def test_a_restored_scheduler_continues_bit_for_bit(make):
 @pytest.mark.parametrize(
     ("make", "settings", "message"),
     [
-        (constant, {"warmup": 1.0}, r"scheduler.warmup must be in \[0, 1\), got 1.0"),
-        (cosine, {"final": -0.1}, r"scheduler.final must be in \[0, 1\], got -0.1"),
-        (multistep, {"milestones": [150]}, r"scheduler.milestones must be in \(0, 1\), got \[150\]"),
+        (constant, {"warmup_ratio": 1.0}, r"scheduler.warmup_ratio must be in \[0, 1\), got 1.0"),
+        (cosine, {"min_lr_ratio": -0.1}, r"scheduler.min_lr_ratio must be in \[0, 1\], got -0.1"),
+        (multistep, {"milestone_fractions": [150]}, r"scheduler.milestone_fractions must be in \(0, 1\), got \[150\]"),
         (multistep, {"gamma": 0}, "scheduler.gamma must be > 0, got 0"),
     ],
 )

@@ -245,8 +245,8 @@ def test_no_code_is_run_from_the_card_of_a_cache(attack, name, monkeypatch):
     kept = attack.place / "store" / "teacher-outputs" / "key"
     kept.mkdir(parents=True)
     made = {"teacher": "t", "dataset": "d"}
-    (kept / "card.json").write_text(
-        json.dumps({"made_for": made, "split": "train", "samples": 1, "key": {}, "config": attack.config})
+    (kept / "metadata.json").write_text(
+        json.dumps({"created_for": made, "split": "train", "samples": 1, "key": {}, "config": attack.config})
     )
     (kept / "checksums.bin").touch()
     before = attack.files()
@@ -397,8 +397,8 @@ def test_a_robustness_report_is_sent_and_kept_where_the_reader_says(attack, stor
     config["store_dir"] = str(attack.elsewhere)
     config["teacher"] |= config["student"] | {"weights": str(attack.folder / "student.safetensors")}
     attack.write(tracking={"tool": "wandb", "location": "http://theirs", "group": None})
-    overrides = ("robustness=noise_dose", "robustness.samples=20", "robustness.resamples=100")
-    ((_, report),) = robustness(compose(list(overrides), "eval", run=attack.folder, control="none"))
+    overrides = ("robustness=noise_levels", "robustness.samples=20", "robustness.n_resamples=100")
+    ((_, report),) = robustness(compose(list(overrides), "eval", run=attack.folder, control="skip"))
     assert list(report["models"]) == ["teacher", "student"]
     assert asked == [("offline", None)]
     assert not attack.elsewhere.exists()
@@ -619,7 +619,7 @@ def test_a_control_whose_folder_leads_out_is_not_used(attack):
     [
         (["teacher", "recipe"], {}, "KeyError: 'label_noise'"),
         (["augment", "transforms"], [{}], "TypeError: 'dict' object is not callable"),
-        (["loss"], {}, "Missing key _target_"),
+        (["loss"], {}, "KeyError: '_target_'"),
         (["student", "num_classes"], 10**12, "RuntimeError: .*allocate"),
         (["student"], TIMM | {"name": "resnet18", "features_only": True, "feature_cls": "os.system"}, "AssertionError"),
     ],

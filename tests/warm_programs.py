@@ -148,6 +148,11 @@ def _become(request: dict) -> None:
     os.environ.clear()
     os.environ.update(request["env"])
     tempfile.tempdir = None
+    from wandb.sdk.data_types._private import MEDIA_TMP  # here: tests themselves do without W&B
+
+    # W&B makes this folder when it is imported; the end of a process removes its own, and not everybody's.
+    MEDIA_TMP._finalizer.detach()
+    MEDIA_TMP.__init__("wandb-media")
     multiprocessing.util.spawnv_passfds = partial(_fork_server_of_jobs, multiprocessing.util.spawnv_passfds)
     sys.argv = request["argv"]
     sys.path.insert(0, str(Path(sys.argv[0]).parent))
@@ -174,7 +179,7 @@ def _fork_server_of_jobs(start: Callable[..., int], path: bytes, command: Sequen
 
 if __name__ == "__main__":
     sys.path.pop(0)
-    for name in ("kdexp.sweeps.preload", "kdexp.cli.commands", "wandb.sdk.launch"):
+    for name in ("kdexp.sweeps.preload", "kdexp.cli.commands"):
         import_module(name)
     if (asked := _serve(socket.socket(fileno=int(sys.argv[1])))) is not None:
         _become(asked)

@@ -12,7 +12,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from kdexp.config.require import is_count
-from kdexp.sweeps.jobs import collect_jobs, run_collected
+from kdexp.sweeps.job_supervisor import collect_jobs, run_collected
 from kdexp.sweeps.subprocess_runner import THREADS
 
 BACKENDS = ("auto", "loop", "streams", "vmap")

@@ -37,11 +37,11 @@ class Search(Sweeper):
     Args:
         max_batch_size: trials that are taken from the study, and given to the launcher, at a time.
         params: the space, besides what the command line says.
-        trials: how many the study is to have, those of earlier and simultaneous launches included.
+        n_trials: how many the study is to have, those of earlier and simultaneous launches included.
         metric: on val, that pruning and the choice go by.
         pruner: one of `kdexp.sweeps.optuna_study.PRUNERS`.
         seed: of the suggestions.
-        seeds: with which the best trial and its control are run; the runs' own unless given.
+        final_seeds: with which the best trial and its control are run; the runs' own unless given.
         grids: must be empty: a search has one space.
     """
 
@@ -49,16 +49,17 @@ class Search(Sweeper):
         self,
         max_batch_size: int,
         params: dict[str, str],
-        trials: int,
+        n_trials: int,
         metric: str,
         pruner: str,
         seed: int,
-        seeds: list[int] | None,
+        final_seeds: list[int] | None,
         grids: Sequence[Values] = (),
     ) -> None:
         super().__init__(max_batch_size, params)
         self.batch, self.grids = max_batch_size, grids
-        self.trials, self.metric, self.pruner, self.seed, self.seeds = trials, metric, pruner, seed, seeds
+        self.n_trials, self.final_seeds = n_trials, final_seeds
+        self.metric, self.pruner, self.seed = metric, pruner, seed
         self._study: Study
         self._ids: dict[str, int] = {}  # of trials in the study, by their run folders
         self._last: dict[str, Job] = {}  # the jobs of the best trial and its control, by their run folders
@@ -74,13 +75,13 @@ class Search(Sweeper):
         from kdexp.sweeps.optuna_study import METRICS, PRUNERS
 
         _require(is_count(self.batch), "max_batch_size", "must be at least 1", self.batch)
-        _require(is_count(self.trials), "trials", "must be at least 1", self.trials)
+        _require(is_count(self.n_trials), "n_trials", "must be at least 1", self.n_trials)
         _require(self.metric in METRICS, "metric", f"must be one of {', '.join(METRICS)}", self.metric)
         _require(self.pruner in PRUNERS, "pruner", f"must be one of {', '.join(PRUNERS)}", self.pruner)
         _require(not self.grids, "grids", "must be empty in a search", self.grids)
-        several = self.seeds if isinstance(self.seeds, Sequence) else []
+        several = self.final_seeds if isinstance(self.final_seeds, Sequence) else []
         are_seeds = several and all(isinstance(seed, int) for seed in several)
-        _require(self.seeds is None or are_seeds, "seeds", "must be null or at least one", self.seeds)
+        _require(self.final_seeds is None or are_seeds, "final_seeds", "must be null or at least one", self.final_seeds)
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
     def _rules(self) -> list[Values]:
@@ -96,7 +97,7 @@ class Search(Sweeper):
         if "seed" in swept:
             raise ValueError(
                 "seed must be one in a search, which would choose the luckiest; the best trial is run "
-                f"with hydra.sweeper.seeds, got {swept['seed'].input_line}"
+                f"with hydra.sweeper.final_seeds, got {swept['seed'].input_line}"
             )
         return {key: _distribution(override) for key, override in swept.items()}
 
@@ -115,8 +116,8 @@ class Search(Sweeper):
         self._study = study = optuna_study.Study(folder, space, metric=self.metric, pruner=self.pruner, seed=self.seed)
         self._recall(sweep)
         refuse_other_data(sweep, plain(config))
-        opening = f"search {folder}: {self.trials} trials over {', '.join(space)}"
-        return sweep, Progress(folder, opening, lambda: max(self.trials - len(study.trials()), 0))
+        opening = f"search {folder}: {self.n_trials} trials over {', '.join(space)}"
+        return sweep, Progress(folder, opening, lambda: max(self.n_trials - len(study.trials()), 0))
 
     def _check_ends(self, space: Mapping[str, "BaseDistribution"]) -> DictConfig:
         """Check the space where its corners are, one setting after the other; the configuration at the first."""
@@ -154,7 +155,7 @@ class Search(Sweeper):
     def _work(self, sweep: Sweep, stop: Stop) -> None:
         with self._study.worker(sweep.launch):
             while not stop.number:
-                trials = self._study.ask(self.batch, self.trials, sweep.launch)
+                trials = self._study.ask(self.batch, self.n_trials, sweep.launch)
                 if trials:
                     self._try(trials, sweep, stop)
                 elif self._study.are_others_at_it(sweep.launch):  # who may leave theirs to us
@@ -187,7 +188,7 @@ class Search(Sweeper):
         best = self._study.best()
         if not best:
             return
-        for seed in self.seeds or [self.config.seed]:
+        for seed in self.final_seeds or [self.config.seed]:
             own = dict(best[0].point) if seed == self.config.seed else {**best[0].point, "seed": str(seed)}
             for job in (self._job_at(own), self._job_at(own, alone=True)):
                 self._last[job.folder] = job

@@ -15,12 +15,14 @@ from kdexp.config.compose import HYDRA_VERSION_BASE, one_line, plain
 from kdexp.config.require import Values, is_count
 from kdexp.config.untrusted import check_folder, printable, stored
 from kdexp.experiment.check import check
-from kdexp.schemes.base import steps
+from kdexp.schemes.base import runs_in_order
 
 TOLERANCE = 1e-2
 """Of an output. On the machine that computed them the outputs are equal; on another, or a GPU, they differ by less than
 this, and those of a wrong view or teacher by far more."""
 _WRITTEN_AGAIN = "the next run that uses it writes it again"
+_TRAINED = ("teachers", "teacher-measures", "teacher-robustness", "prior_runs", "steps")  # steps: of an older kdexp
+"""Folders of the store whose content takes a training or an evaluation to make again; clean leaves them alone."""
 _COMMANDS = ("build", "list", "verify", "clean")
 # build takes what kdexp-train takes, and leaves nothing where it is called.
 _SETTINGS = (
@@ -45,8 +47,8 @@ def build(values: Values) -> None:
         FileNotFoundError: data or weights are not where the settings say.
     """
     if values["teacher"]["cache"] == "none":
-        raise ValueError("teacher.cache must be views:K, exact or static for kdexp-cache build, got none")
-    _, first = next(steps(values))
+        raise ValueError("teacher.cache must be views:K, per_epoch or unaugmented for kdexp-cache build, got none")
+    _, first = next(runs_in_order(values))
 
     from kdexp.experiment.experiment import Experiment  # here: --help must not wait for torch
 
@@ -85,7 +87,7 @@ def show(store_dir: str | Path, key: str | None = None) -> None:
     from rich.box import SIMPLE
     from rich.table import Table
 
-    from kdexp.teacher.cache_folders import filled_views, read_card, used
+    from kdexp.teacher.cache_folders import filled_views, read_metadata, used
     from kdexp.terminal import screen
 
     table = Table(box=SIMPLE)
@@ -96,26 +98,30 @@ def show(store_dir: str | Path, key: str | None = None) -> None:
         size = used(folder)
         total += size
         try:
-            card = read_card(folder)
+            metadata = read_metadata(folder)
         except ValueError as error:
             damaged.append(str(error))
             table.add_row(folder.name, *[""] * 5, f"{size / 1e6:.2f}")
             continue
-        made = card["made_for"]
+        made = metadata["created_for"]
         table.add_row(
             folder.name,
             str(made.get("teacher")),
             str(made.get("dataset")),
-            card["split"],
-            f"{card['samples']:,}",
-            str(len(filled_views(folder, card["samples"]))),
+            metadata["split"],
+            f"{metadata['samples']:,}",
+            str(len(filled_views(folder, metadata["samples"]))),
             f"{size / 1e6:.2f}",
         )
     console = screen(120)
     console.print(table)
     for line in damaged:
         console.print(f"{line}; {_WRITTEN_AGAIN}", soft_wrap=True, highlight=False)
-    console.print(f"{total / 1e6:.1f} MB in {Path(store_dir) / 'teacher-outputs'}")
+    store = Path(store_dir)
+    console.print(f"{total / 1e6:.1f} MB in {store / 'teacher-outputs'}")
+    others = [f"{used(store / name) / 1e6:.1f} MB of {name}" for name in _TRAINED if (store / name).is_dir()]
+    if others:
+        console.print(f"in the store, too, and for you to remove: {', '.join(others)}", soft_wrap=True)
 
 
 def verify(
@@ -135,17 +141,17 @@ def verify(
     if not is_count(samples):
         raise ValueError(f"samples must be at least 1, got {samples}")
     from kdexp.experiment.experiment import Experiment
-    from kdexp.teacher.cache_folders import read_card
+    from kdexp.teacher.cache_folders import read_metadata
 
     for folder in caches(store_dir, key):
         try:
-            card = read_card(folder)
+            metadata = read_metadata(folder)
         except ValueError as error:
             yield folder.name, False, f"{error}; {_WRITTEN_AGAIN}"
             continue
         try:
             check_folder(folder, "store_dir")
-            config = OmegaConf.create(stored(card["config"]))
+            config = OmegaConf.create(stored(metadata["config"]))
         except ValueError as error:
             yield folder.name, False, f"not one that kdexp wrote: {error}"
             continue
@@ -165,22 +171,24 @@ def verify(
         except (OmegaConfBaseException, LookupError, TypeError, AttributeError) as error:
             yield folder.name, False, _damaged(folder, error)
             continue
-        if kept is None or card["split"] not in kept.splits or kept.splits[card["split"]].folder != folder:
+        if kept is None or metadata["split"] not in kept.splits or kept.splits[metadata["split"]].folder != folder:
             yield folder.name, True, "stale: of another version, or its teacher no longer exists; no run reads it"
             continue
-        outputs = kept.splits[card["split"]]
+        outputs = kept.splits[metadata["split"]]
         damaged = outputs.damaged()
         if damaged:
             yield folder.name, False, f"{damaged} corrupt shard(s); the next job recomputes them"
             continue
-        sample = kept.sample(card["split"], samples, seed)
-        largest = outputs.largest_difference(sample, augmented=kept.augmented(card["split"]))
+        sample = kept.sample(metadata["split"], samples, seed)
+        largest = outputs.largest_difference(sample, augmented=kept.augmented(metadata["split"]))
         found = f"{len(sample)} samples computed again: largest difference {largest:.1e}"
         yield folder.name, largest <= TOLERANCE, found
 
 
 def _damaged(folder: Path, error: Exception) -> str:
-    return f"{folder / 'card.json'} is damaged: {one_line(error) or type(error).__name__}; {_WRITTEN_AGAIN}"
+    from kdexp.teacher.cache_folders import METADATA, file_in
+
+    return f"{file_in(folder, METADATA)} is damaged: {one_line(error) or type(error).__name__}; {_WRITTEN_AGAIN}"
 
 
 def clean(store_dir: str | Path, key: str | None) -> None:

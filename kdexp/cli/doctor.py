@@ -12,7 +12,7 @@ from kdexp.config.compose import HYDRA_VERSION_BASE, one_line, plain
 from kdexp.config.require import Values
 from kdexp.doctor.finding import Finding
 from kdexp.experiment.check import check
-from kdexp.schemes.base import steps
+from kdexp.schemes.base import runs_in_order
 
 # It takes what kdexp-train takes, and leaves nothing where it is called.
 _OVERRIDES = (
@@ -39,7 +39,7 @@ def run(values: Values) -> Iterator[Finding]:
         ValueError: a value with which the experiment cannot be built.
         FileNotFoundError: data or weights are not where the configuration says.
     """
-    name, first = next(steps(values))
+    name, first = next(runs_in_order(values))
 
     from kdexp.doctor.run_checks import run_checks  # here: --help must not wait for torch
     from kdexp.experiment.experiment import Experiment

@@ -42,7 +42,7 @@ def _eval(config: DictConfig) -> None:
             from kdexp.report import robustness_terminal
 
             for folder, found in robustness(config):
-                if "cells" not in found:
+                if "conditions" not in found:
                     robustness_terminal.show_sweep(found, folder)
                 elif config.run is not None:  # of a sweep what its runs say together comes first, and alone
                     robustness_terminal.show(found, folder)

@@ -12,7 +12,7 @@ from kdexp.config.compose import HYDRA_VERSION_BASE
 from kdexp.experiment.ranks import rank
 from kdexp.experiment.run import run
 from kdexp.sweeps import subprocess_runner
-from kdexp.sweeps.jobs import job
+from kdexp.sweeps.job_supervisor import job
 
 
 @hydra.main(version_base=HYDRA_VERSION_BASE, config_path="pkg://kdexp.conf", config_name="train")

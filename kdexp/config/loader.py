@@ -17,11 +17,11 @@ from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from kdexp.config import quick
+from kdexp.config import quick, renamed
 from kdexp.config.suggest import did_you_mean, nearest
 from kdexp.config.untrusted import check_passwords, check_texts
 
-_SWEEPER = ("params", "grids", "trials", "metric", "pruner", "seed", "seeds", "max_batch_size")
+_SWEEPER = ("params", "grids", "n_trials", "metric", "pruner", "seed", "final_seeds", "max_batch_size")
 
 
 def install() -> None:
@@ -60,18 +60,21 @@ class Loader(ConfigLoaderImpl):
             several = _SEVERAL.search(str(error))
             if several is not None:
                 raise ValueError(self._several(several[1], config_name, overrides)) from error
+            of_file = _NOT_IN_TYPE.search(str(error))
+            if of_file is not None:
+                renamed.refuse_setting(of_file[1])
             key = _NO_SETTING.search(str(error))
             if key is None:
                 raise
             raise ValueError(self._no_setting(key[1], config_name, overrides, run_mode)) from error
+        own: Any = OmegaConf.to_container(config, resolve=False)
+        renamed.refuse(own)
         unread = next(_untyped(config), None)  # added with a +
         if unread is not None:
             raise ValueError(self._no_setting(unread, config_name, overrides, run_mode))
         if config.get("quick"):
-            named: Any = OmegaConf.to_container(config, resolve=False)
-            for name, most in quick.shortened(named, {_key(text) for text in overrides}).items():
+            for name, most in quick.shortened(own, {_key(text) for text in overrides}).items():
                 OmegaConf.update(config, name, most)
-        own: Any = OmegaConf.to_container(config, resolve=False)
         check_texts({key: value for key, value in own.items() if key != "hydra"})
         check_passwords(own)  # Hydra's own part is written into .hydra, too
         return config
@@ -82,7 +85,7 @@ class Loader(ConfigLoaderImpl):
         if not options:
             return str(error).partition("\n")[0]
         elsewhere = [f"{other}={option}" for other in self.list_groups("") if option in self.get_group_options(other)]
-        close = nearest(option, options)
+        close = renamed.new_option(group, option) or nearest(option, options)
         suggested = elsewhere[:1] or ([f"{group}={close}"] if close else [])
         if "timm" in options and not elsewhere:  # which has too many names to be known here
             suggested.append(_of_timm(group, option))
@@ -103,7 +106,11 @@ class Loader(ConfigLoaderImpl):
     def _no_setting(self, key: str, config_name: str | None, overrides: Sequence[str], run_mode: RunMode) -> str:
         typed = next((text for text in overrides if _key(text) == key), key)
         groups = self.list_groups("")
-        chosen = [text for text in overrides if _key(text) in groups and _key(text) != key]
+        chosen = [
+            text
+            for text in overrides
+            if (_key(text) in groups or _key(text).startswith("hydra/")) and _key(text) != key
+        ]
         try:
             config = super().load_configuration(config_name, chosen, run_mode, validate_sweep_overrides=False)
         except (ConfigCompositionException, OverrideParseException):  # that is a mistake, too
@@ -118,7 +125,9 @@ class Loader(ConfigLoaderImpl):
         value = typed.partition("=")[2]
         known = {*_names(plain, own), *([] if own else choices)}
         above, dot, last = key.rpartition(".")
-        usual = [f"{above}{dot}{name}" for name in _USUAL_NAMES.get(last, ()) if f"{above}{dot}{name}" in known]
+        new = renamed.new_name({own: plain} if own else plain, key)
+        usual = [new] if new else [f"{above}{dot}{name}" for name in _USUAL_NAMES.get(last, ())]
+        usual = [name for name in usual if name in known]
         if usual:
             return f"there is no setting {key}; did you mean {' or '.join(self._typed(name, value) for name in usual)}?"
         hint = did_you_mean(key, known)
@@ -152,6 +161,7 @@ _USUAL_NAMES = {
 _SEVERAL = re.compile(
     r"^(?:Ambiguous value for argument|Sweep parameters) '(.*)'(?: requires --multirun)?$", re.MULTILINE
 )
+_NOT_IN_TYPE = re.compile(r"^Key '\w+' not in '\w+'\s+full_key: ([\w.]+)$", re.MULTILINE)  # of a yaml file
 _NO_SETTING = re.compile(r"(?:Could not (?:override|delete from config\.|delete)|config group) '([\w./]+)'")
 
 
@@ -221,6 +231,7 @@ def check_hydra(part: object, file: str) -> None:
     for key, value in part.items() if isinstance(part, Mapping) else [("", None)]:
         for name in _not_a_files(key, value):
             setting = ".".join(filter(None, ("hydra", key, name)))
+            renamed.refuse({"hydra": {key: value}})
             raise ValueError(
                 f"{file} must leave {setting} to the command line: of hydra a file may set mode, sweeper "
                 "and numbers of launcher"

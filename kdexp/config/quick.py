@@ -22,8 +22,8 @@ _SETTINGS: dict[str, int | str] = {
     "robustness.attacks.samples": 8,
     "robustness.attacks.kinds.*.steps": 2,
     "robustness.corruptions.published": False,  # they are of the whole test split
-    "robustness.resamples": 100,
-    "hydra.sweeper.trials": 4,
+    "robustness.n_resamples": 100,
+    "hydra.sweeper.n_trials": 4,
     "hydra.sweeper.params.seed": "0,1",
 }
 """Pattern of settings -> the most that a quick run takes; `*` is any text, also several levels."""

@@ -58,4 +58,4 @@ def with_defaults(values: Values) -> dict[str, Any]:
     Raises:
         ValueError: a setting without a default is missing, or one has a value of the wrong type.
     """
-    return upgrade(typed.complete(values, Config, "config"))
+    return typed.complete(upgrade(values), Config, "config")

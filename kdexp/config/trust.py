@@ -119,7 +119,7 @@ SLOTS: Mapping[str, Slot] = {
         inner={"kinds": {"*": "perturbation"}},
     ),
     "perturbation": Slot(
-        "a corruption or a dose curve of kdexp.robustness.corruption",
+        "a corruption or a level curve of kdexp.robustness.corruption",
         ("kdexp.robustness.corruption",),
         lambda found: inspect.isclass(found) and _takes("operator")(found),
         inner={"operator": "operator"},

@@ -9,11 +9,11 @@ from kdexp.contracts import UNLABELED, Task
 from kdexp.data.stateless_rng import RngStream, order
 
 
-def class_shares(resample: object, *, task: Task, num_classes: int) -> list[float] | None:
-    """The fraction of each class in an epoch, as ``dataset.resample`` gives it.
+def class_shares(class_sampling: object, *, task: Task, num_classes: int) -> list[float] | None:
+    """The fraction of each class in an epoch, as ``dataset.class_sampling`` gives it.
 
     Args:
-        resample: None; "balanced": the same for all classes; or a positive number for each class.
+        class_sampling: None; "balanced": the same for all classes; or a positive number for each class.
         task: what the targets mean.
         num_classes: C.
 
@@ -23,17 +23,17 @@ def class_shares(resample: object, *, task: Task, num_classes: int) -> list[floa
     Raises:
         ValueError: none of these, or multi-label data.
     """
-    if resample is None:
+    if class_sampling is None:
         return None
     if task == "multilabel":
         rule = "must be null with task=multilabel, where a sample is of several classes"
-        raise ValueError(f"dataset.resample {rule}, got {resample}")
-    if resample == "balanced":
+        raise ValueError(f"dataset.class_sampling {rule}, got {class_sampling}")
+    if class_sampling == "balanced":
         return [1 / num_classes] * num_classes
-    shares = resample if isinstance(resample, Sequence) and not isinstance(resample, str) else ()
+    shares = class_sampling if isinstance(class_sampling, Sequence) and not isinstance(class_sampling, str) else ()
     if len(shares) != num_classes or not all(_is_positive(share) for share in shares):
         rule = f"must be null, balanced or a list of {num_classes} positive numbers, one for each class"
-        raise ValueError(f"dataset.resample {rule}, got {resample}")
+        raise ValueError(f"dataset.class_sampling {rule}, got {class_sampling}")
     return [share / sum(shares) for share in shares]
 
 
@@ -69,7 +69,9 @@ def resampled_order(target: Tensor, shares: Sequence[float], seed: int, epoch: i
     parts = [unlabeled]
     for label, (members, size) in enumerate(zip(classes, _sizes(shares, sum(counts[1:])), strict=True)):
         if not len(members):
-            raise ValueError(f"dataset.resample must find labelled samples of every class, got none of class {label}")
+            raise ValueError(
+                f"dataset.class_sampling must find labelled samples of every class, got none of class {label}"
+            )
         place = torch.arange(size)
         parts.append(members[place % len(members)] + len(target) * (place // len(members)))
     return torch.cat(parts)[order(seed, epoch, len(target))]

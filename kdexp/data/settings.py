@@ -34,7 +34,7 @@ class Dataset:
     label_noise: float = 0.0
     label_noise_kind: str = "symmetric"
     unlabeled_fraction: float = 0.0
-    resample: Any = None  # a word or a list of numbers: OmegaConf has no such union
+    class_sampling: Any = None  # a word or a list of numbers: OmegaConf has no such union
 
 
 @dataclass

@@ -52,7 +52,7 @@ def make_splits(
         label_noise: in [0, 1], the fraction of training labels that are replaced by a wrong one (Patrini et al. 2017,
             "Making Deep Neural Networks Robust to Label Noise", section 5). Multi-label: the fraction of single entries
             that are inverted.
-        label_noise_kind: "symmetric": any of the C - 1 other classes, evenly; "pair": class c becomes c + 1 mod C.
+        label_noise_kind: "symmetric": any of the C - 1 other classes, evenly; "pairflip": class c becomes c + 1 mod C.
         unlabeled_fraction: in [0, 1], the fraction of training labels that become `UNLABELED`. Multi-label: of rows.
 
     Returns:
@@ -61,7 +61,6 @@ def make_splits(
     Raises:
         ValueError: one line with the setting, the rule and the value.
     """
-    _check(label_noise_kind in ("symmetric", "pair"), "label_noise_kind", "must be symmetric or pair", label_noise_kind)
     _check_amounts(task, train_fraction, imbalance_ratio, label_noise, unlabeled_fraction)
     check_source(source, task, num_classes, input_shape)
     train, val = _train_and_val(source, task, num_classes, val_fraction, split_seed)
@@ -232,6 +231,7 @@ def _long_tail(target: Tensor, num_classes: int, ratio: float) -> Tensor:
 
 def _make_wrong(target: Tensor, task: Task, num_classes: int, rate: float, kind: str, seed: int) -> None:
     """Replace labels in place."""
+    _check(kind in ("symmetric", "pairflip"), "label_noise_kind", "must be symmetric or pairflip", kind)
     if task == "multilabel":
         _check(kind == "symmetric" or rate == 0, "label_noise_kind", "must be symmetric with task=multilabel", kind)
         entries = order(seed, 0, target.numel(), RngStream.NOISY)[: round(rate * target.numel())]

@@ -39,7 +39,7 @@ def _class_counts(name: str, split: Split, task: Task, num_classes: int) -> Find
         )
         return Finding(check, found, "warning", advice)
     if few and many > 10 * few:
-        advice = "imbalanced: look at f1 and auc besides acc, or at dataset.resample=balanced"
+        advice = "imbalanced: look at f1 and auc besides acc, or at dataset.class_sampling=balanced"
         return Finding(check, found, "note", advice)
     return Finding(check, found)
 

@@ -69,7 +69,7 @@ def run_checks(experiment: Experiment) -> Iterator[Finding]:
     if len(inspection.terms) > 1:
         yield _batch_dependent(config.dataset, config.trainer, distiller, inspection.batch)
     yield _nan_or_inf(distiller, inspection, stopped)
-    in_stages = any(loss.get("alone") for loss in config.feature_loss.values())
+    in_stages = any(loss.get("init_fraction") for loss in config.feature_loss.values())
     yield training_checks.unused_parameters(inspection.unused, config.trainer, in_stages=in_stages)
     if not stopped:
         yield from _cost(config.trainer, config.dataset.batch_size, distiller, inspection, val_batches)

@@ -9,7 +9,7 @@ from kdexp.config.compose import one_line
 from kdexp.config.require import Values
 from kdexp.experiment.members import teacher_files
 from kdexp.results import Record
-from kdexp.schemes.base import steps
+from kdexp.schemes.base import runs_in_order
 from kdexp.schemes.prior_run_settings import folder
 
 log = logging.getLogger(__name__)
@@ -41,11 +41,15 @@ def what_changed(found: Record, values: Values, digest: Callable[[Values], str] 
     try:
         if _has_other_data(found, values, digest):
             return "its data have changed since"
-        for name, step in steps(values):
+        for name, prior in runs_in_order(values):
             place = folder(values, name) / results.FILE
-            of_others = name and step["dataset"]["source"] != values["dataset"]["source"]
-            if of_others and place.is_file() and _has_other_data(results.read(place.parent, "step"), step, digest):
-                return f"the data of its step {name!r} have changed since"
+            of_others = name and prior["dataset"]["source"] != values["dataset"]["source"]
+            if (
+                of_others
+                and place.is_file()
+                and _has_other_data(results.read(place.parent, "prior run"), prior, digest)
+            ):
+                return f"the data of its prior run {name!r} have changed since"
         known = found.get("teacher_files") or {}
         for setting, now in (teacher_files(values) if known else {}).items():
             if known.get(setting, now) != now:

@@ -122,7 +122,7 @@ def _check_views(teacher: Values, augment: Augment, dataset: Dataset) -> None:
     require(
         re.fullmatch(CACHE_MODES, str(cache)) is not None,
         "teacher.cache",
-        "must be none, views:K, exact or static",
+        "must be none, views:K, per_epoch or unaugmented",
         cache,
     )
     require(
@@ -137,12 +137,12 @@ def _check_views(teacher: Values, augment: Augment, dataset: Dataset) -> None:
     if cache == "none" or views == 0:
         return
     require(
-        dataset.resample is None,
+        dataset.class_sampling is None,
         "teacher.cache",
-        "must be none or static with dataset.resample, which draws views of its own",
+        "must be none or unaugmented with dataset.class_sampling, which draws views of its own",
         cache,
     )
     for transform in augment.transforms:
-        rule = f"must be none or static with {transform['_target_']}, whose partners depend on the batch"
+        rule = f"must be none or unaugmented with {transform['_target_']}, whose partners depend on the batch"
         mixes = getattr(target(transform, "transform"), "mixes_samples", False)
         require(not mixes, "teacher.cache", rule, cache)

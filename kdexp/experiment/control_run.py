@@ -24,7 +24,7 @@ def control_folder(distilled: FinishedRun, *, in_sweep: bool, is_trained: bool) 
     Raises:
         ValueError: there is none, and none may be trained.
     """
-    # One that control=auto trained lies in the folder of its run, and serves the sweep's other runs of that seed.
+    # One that control=train trained lies in the folder of its run, and serves the sweep's other runs of that seed.
     folder = distilled.folder
     places = [folder.parent, folder, *(sorted(folder.parent.iterdir()) if in_sweep else [])]
     for place in places:
@@ -32,8 +32,8 @@ def control_folder(distilled: FinishedRun, *, in_sweep: bool, is_trained: bool) 
             return found
     if not is_trained:
         raise ValueError(
-            f"control must be found beside the run, got none in {folder.parent}: control=auto trains it, "
-            "control=none does without"
+            f"control must be found beside the run, got none in {folder.parent}: control=train trains it, "
+            "control=skip leaves the comparison out"
         )
     trained = folder / "control"
     log.info(

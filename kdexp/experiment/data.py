@@ -67,7 +67,7 @@ class Data:
         self._source: Source = like._source if like is not None else take(plain(dataset.source))
         self._check_classes()
         limit = limit_train_batches
-        shares = class_shares(dataset.resample, task=self.task, num_classes=dataset.num_classes)
+        shares = class_shares(dataset.class_sampling, task=self.task, num_classes=dataset.num_classes)
         self.student = self._module(
             self._splits(),
             augment.transforms,
@@ -162,7 +162,7 @@ class Data:
         mean, std = statistics
         if self._is_quick:
             most = batches * batch_size
-            if self._dataset.resample:  # it wants every class, and what has no label counts as one
+            if self._dataset.class_sampling:  # it wants every class, and what has no label counts as one
                 most = max(most, self._dataset.num_classes + 1)
             counts = {"train": most, "val": quick.EVALUATED, "test": quick.EVALUATED}
             splits = Splits(**{name: few_of_each_class(getattr(splits, name), n) for name, n in counts.items()})

@@ -19,7 +19,7 @@ def build_distiller(
     config: DictConfig,
     scheme: Scheme,
     context: SchemeContext,
-    learner: nn.Module,
+    student: nn.Module,
     data: Data,
     soft_loss: Term | None,
 ) -> Distiller:
@@ -29,12 +29,12 @@ def build_distiller(
         config: the experiment's.
         scheme: the experiment's.
         context: what only some schemes' training takes.
-        learner: the student.
+        student: its network.
         data: the experiment's.
         soft_loss: see `kdexp.experiment.losses.Losses`.
     """
     training = scheme.distiller(context)(
-        learner,
+        student,
         instantiate(config.optimizer, "optimizer"),
         task=data.task,
         num_outputs=data.num_outputs,

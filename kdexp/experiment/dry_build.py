@@ -11,7 +11,7 @@ from kdexp.config.require import Values
 from kdexp.config.suggest import did_you_mean
 from kdexp.data.settings import Dataset
 from kdexp.experiment.experiment import Experiment
-from kdexp.experiment.losses import term
+from kdexp.experiment.losses import build_term
 from kdexp.experiment.members import has_soft_term
 from kdexp.experiment.networks import build_network
 from kdexp.experiment.new_metrics import new_metrics
@@ -32,18 +32,18 @@ def dry_build(experiment: Experiment) -> None:
             f"trainer.strategy must be auto or a name that Lightning knows, got {config.trainer.strategy}"
             f"{did_you_mean(config.trainer.strategy, strategies)}"
         )
-    learner = experiment.new_student(pretrained=None)
+    student = experiment.new_student(pretrained=None)
     _dry_build_recipe(config.optimizer, config.scheduler, "")
     if has_soft_term(config):
-        _try_loss(term(config.loss).loss, config.dataset)
+        _try_loss(build_term(config.loss).loss, config.dataset)
     for setting, member in experiment.members.items():
         if member["weights"] == "auto":
             recipe = member["recipe"]
             _dry_build_recipe(recipe["optimizer"], recipe["scheduler"], f"{setting}.recipe.")
     if config.feature_loss:
         setting, member = experiment.one_teacher
-        frozen = build_network(member, setting, config.dataset)
-        experiment.new_feature_losses(learner, frozen, torch.zeros(2, dtype=torch.int64))
+        teacher = build_network(member, setting, config.dataset)
+        experiment.new_feature_losses(student, teacher, torch.zeros(2, dtype=torch.int64))
 
 
 def refuse_to_fetch(experiment: Experiment, checkpoints: Path) -> None:
@@ -60,8 +60,8 @@ def refuse_to_fetch(experiment: Experiment, checkpoints: Path) -> None:
     if not config.resume or any(checkpoints.glob("*.ckpt")):
         return
     peers = {f"scheme.peers.{name}": peer for name, peer in experiment.peer_settings.items()}
-    learners = {"student": config.student} | peers
-    for name, member in learners.items():
+    students = {"student": config.student} | peers
+    for name, member in students.items():
         if member.get("pretrained"):
             raise ValueError(
                 f"resume must be a run with a checkpoint where {name}.pretrained=true, since nothing is downloaded "
@@ -101,9 +101,9 @@ def refuse_single_samples(experiment: Experiment) -> None:
     counted = isinstance(trainer.devices, int) and not trainer.sync_batchnorm
     ranks = trainer.devices * trainer.num_nodes if counted else 1
     if data.student.smallest_batch // ranks <= 1:
-        learners = {"student": experiment.new_student(pretrained=None)} | experiment.new_peers()
-        for learner in learners.values():
-            _refuse_single_samples(learner, "dataset.batch_size", config.dataset.batch_size, config.dataset)
+        students = {"student": experiment.new_student(pretrained=None)} | experiment.new_peers()
+        for student in students.values():
+            _refuse_single_samples(student, "dataset.batch_size", config.dataset.batch_size, config.dataset)
     for setting, member in experiment.teachers_to_be_trained().items():
         if data.for_teacher(member, setting).smallest_batch <= 1:
             built = build_network(member, setting, config.dataset)

@@ -17,7 +17,7 @@ from kdexp.experiment import networks
 from kdexp.experiment.data import Data
 from kdexp.experiment.distillers import build_distiller
 from kdexp.experiment.loading import with_weights
-from kdexp.experiment.losses import Losses, feature_terms, term, train_labels
+from kdexp.experiment.losses import Losses, build_term, feature_terms, train_labels
 from kdexp.experiment.members import has_soft_term, teachers
 from kdexp.experiment.teacher_cache import TeacherMemory, teacher_cache
 from kdexp.experiment.teachers import Teachers
@@ -158,11 +158,11 @@ class Experiment:
         self._state_of_losses = torch.get_rng_state()
         return built
 
-    def new_student(self, frozen: Teacher | None = None, *, pretrained: bool | None = False) -> nn.Module:
+    def new_student(self, teacher: Teacher | None = None, *, pretrained: bool | None = False) -> nn.Module:
         """A network as the student's, to load weights into.
 
         Args:
-            frozen: the teacher, parts of which a feature loss may deploy; None: the same shapes, with other weights.
+            teacher: a feature loss may deploy parts of it; None: the same shapes, with other weights.
             pretrained: see `kdexp.experiment.networks.build_network`; a run that is resumed has its weights from a
                 checkpoint.
         """
@@ -175,8 +175,8 @@ class Experiment:
             if deployed is not None:
                 setting, member = self.one_teacher
                 other = (
-                    frozen.networks[0]
-                    if frozen
+                    teacher.networks[0]
+                    if teacher
                     else networks.build_network(member, setting, config.dataset, pretrained=False)
                 )
                 shape = config.dataset.input_shape
@@ -236,37 +236,37 @@ class Experiment:
     def losses(self) -> Losses:
         """The soft loss and the feature losses, whose adapters are drawn as if right after the student."""
         # All that draws random numbers of its own comes first: a teacher that is trained, the student, its peers.
-        frozen = self.teacher if self.config.feature_loss else None
-        learner, _ = self.student, self.peers
+        teacher = self.teacher if self.config.feature_loss else None
+        student, _ = self.student, self.peers
         assert self._state_of_losses is not None
         torch.set_rng_state(self._state_of_losses)
         found = Losses()
-        if frozen is not None:
+        if teacher is not None:
             labels = train_labels(self.data.student.splits)
-            found = self.new_feature_losses(learner, frozen.networks[0], labels)
-        return replace(found, soft=term(self.config.loss)) if has_soft_term(self.config) else found
+            found = self.new_feature_losses(student, teacher.networks[0], labels)
+        return replace(found, soft=build_term(self.config.loss)) if has_soft_term(self.config) else found
 
     def _losses_of_shapes(self) -> Losses:
         """`losses`, or others of the same shapes where the student is not wanted: nothing is downloaded for it."""
         if "losses" in vars(self):
             return self.losses
         assert self.teacher is not None
-        learner, labels = self.new_student(self.teacher), train_labels(self.data.student.splits)
-        return self.new_feature_losses(learner, self.teacher.networks[0], labels)
+        student, labels = self.new_student(self.teacher), train_labels(self.data.student.splits)
+        return self.new_feature_losses(student, self.teacher.networks[0], labels)
 
-    def new_feature_losses(self, learner: nn.Module, frozen: nn.Module, labels: torch.Tensor) -> Losses:
+    def new_feature_losses(self, student: nn.Module, teacher: nn.Module, labels: torch.Tensor) -> Losses:
         """The feature losses, with their adapters and weights.
 
         Args:
-            learner: the student.
-            frozen: the teacher's network.
+            student: its network.
+            teacher: its network.
             labels: see `kdexp.contracts.TeacherStudentPair`.
         """
         setting, member = self.one_teacher
         shape = self.config.dataset.input_shape
         sides = (
-            networks.side_of("student", self.config.student, learner, shape),
-            networks.side_of(setting, member, frozen, shape),
+            networks.side_of("student", self.config.student, student, shape),
+            networks.side_of(setting, member, teacher, shape),
         )
         terms = feature_terms(self.config.feature_loss, sides, labels, self.config.dataset.num_outputs)
         return Losses(features=terms)

@@ -31,8 +31,8 @@ def robustness(config: DictConfig) -> Iterator[tuple[Path, Record]]:
     """
     if (config.run is None) == (config.sweep_dir is None):
         raise ValueError(f"one of run and sweep must be given, got run={config.run} sweep={config.sweep_dir}")
-    if config.control not in ("auto", "find", "none"):
-        raise ValueError(f"control must be auto, find or none, got {config.control}")
+    if config.control not in ("train", "find", "skip"):
+        raise ValueError(f"control must be train, find or skip, got {config.control}")
     configured.check(plain(config.robustness))
     machine = Machine(config.accelerator, config.data_dir, config.store_dir)
     reports = _Reports(machine, config.robustness, config.control, in_sweep=bool(config.sweep_dir))
@@ -50,7 +50,7 @@ class _Reports:
     Attributes:
         machine: where they are evaluated.
         settings: conf/robustness.
-        control: what becomes of a control that is not there: auto, find or none.
+        control: what becomes of a control that is not there: train, find or skip.
         in_sweep: whether the runs are of a sweep.
     """
 
@@ -63,7 +63,7 @@ class _Reports:
         """Those of its runs, and at last what they say together."""
         from kdexp.report.comparison import of_sweep
         from kdexp.report.robustness import over_seeds  # here: --help must not wait for tables and figures
-        from kdexp.report.robustness_json import write_together
+        from kdexp.report.robustness_json import write
 
         comparison = of_sweep(sweep)
         if not comparison.groups:
@@ -75,7 +75,7 @@ class _Reports:
             reports[folder] = self.of_run(folder)
             yield folder, reports[folder]
         together = over_seeds(groups, reports)
-        write_together(together, sweep)
+        write(together, sweep)
         yield sweep, together
 
     def of_run(self, folder: Path) -> Record:
@@ -93,8 +93,8 @@ class _Reports:
             evaluator = RobustnessEvaluator(experiment, device)
             own = run_subject(experiment, folder, device)
         is_control, control = finished.results["is_control"], None
-        if not is_control and self.control != "none":
-            place = control_folder(finished, in_sweep=self.in_sweep, is_trained=self.control == "auto")
+        if not is_control and self.control != "skip":
+            place = control_folder(finished, in_sweep=self.in_sweep, is_trained=self.control == "train")
             control = run_subject(FinishedRun(place, self.machine, setting="control").experiment, place, device)
         with finished.building():
             compared = subjects(experiment, own, device, is_control=is_control, control=control)

@@ -15,7 +15,7 @@ from kdexp.config.compose import one_line
 from kdexp.config.moved_folders import moved
 from kdexp.config.untrusted import check_folder, stored
 from kdexp.progress_log import IMPORTING, said_meanwhile
-from kdexp.schemes.base import steps
+from kdexp.schemes.base import runs_in_order
 
 if TYPE_CHECKING:
     import torch
@@ -69,7 +69,7 @@ class FinishedRun:
         check_folder(folder, "run")
         own = moved(stored(self.results["config"]), data_dir=machine.data_dir, store_dir=machine.store_dir)
         with self.building():
-            *_, (_, last) = steps({**own, "output_dir": str(folder)})
+            *_, (_, last) = runs_in_order({**own, "output_dir": str(folder)})
         self._values = {**last, **changed}
 
     @cached_property
@@ -134,15 +134,15 @@ def run(config: DictConfig) -> dict[str, float]:
     with finished.building():
         finished.warn_of_other_data()
         student = experiment.trained_student(finished.folder / results.WEIGHTS, "run")
-        frozen = experiment.teacher
-    if frozen is not None:
-        frozen.to(device)
+        teacher = experiment.teacher
+    if teacher is not None:
+        teacher.to(device)
     data = experiment.data
     return evaluate(
         student.to(device),
         data.student.eval_batches("test", device),
-        new_metrics(data, "test", fidelity=frozen is not None).to(device),
-        teacher=frozen,
+        new_metrics(data, "test", fidelity=teacher is not None).to(device),
+        teacher=teacher,
     )
 
 

@@ -48,10 +48,10 @@ def feature_terms(
         outputs: of each network.
     """
     pair = TeacherStudentPair(*sides, labels, outputs)
-    return {name: term(loss, pair) for name, loss in settings.items()}
+    return {name: build_term(loss, pair) for name, loss in settings.items()}
 
 
-def term(loss: Values, pair: TeacherStudentPair | None = None) -> Term:
+def build_term(loss: Values, pair: TeacherStudentPair | None = None) -> Term:
     """A soft loss with its weights; with the pair of networks that it compares, a feature loss."""
     given = plain(loss)
     settings = {key: value for key, value in given.items() if key not in (*TERM_KEYS, "published")}

@@ -33,7 +33,7 @@ class OutputsKey:
         channels_last: the experiment's.
         precision: of the teacher.
         members: the configuration of each teacher.
-        frozen: the teacher.
+        teacher: with its weights.
         data: its data.
     """
 
@@ -43,7 +43,7 @@ class OutputsKey:
     channels_last: bool | str
     precision: str
     members: Mapping[str, Values]
-    frozen: Teacher
+    teacher: Teacher
     data: Data
 
     def of(self, split: SplitName, record: str) -> Values:
@@ -57,7 +57,7 @@ class OutputsKey:
         transforms = plain(self.augment.transforms) if augmented else []
         index = getattr(self.data.student.splits, split).index
         place = device_for(self.accelerator)
-        every, networks = list(self.members.values()), self.frozen.networks
+        every, networks = list(self.members.values()), self.teacher.networks
         called = [*(target(member, "network") for member in every), *(target(each, "transform") for each in transforms)]
         code = [Path(inspect.getfile(one)) for one in called]
         code += [Path(kdexp.__file__).parent / name for name in _CODE_OF_OUTPUTS]
@@ -67,7 +67,7 @@ class OutputsKey:
             "statistics": [input_statistics(member, net) for member, net in zip(every, networks, strict=True)],
             "task": self.dataset.task,
             "precision": self.precision,
-            "features": list(self.frozen.paths) if split == "train" else [],
+            "features": list(self.teacher.paths) if split == "train" else [],
             "record": record,
             "content": self.data.content,
             "split": [split, hashlib.sha256(index.numpy().tobytes()).hexdigest()],

@@ -1,6 +1,5 @@
-"""Evaluates the robustness of networks on a run's data: measures each cell once and keeps it, and makes the report."""
+"""Evaluates the robustness of networks on a run's data: measures each condition once, and makes the report."""
 
-import json
 import logging
 import sys
 import time
@@ -9,15 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
-from kdexp.atomic import atomic_path
 from kdexp.config import quick
 from kdexp.config.identity import fingerprint
 from kdexp.experiment.experiment import Experiment
+from kdexp.experiment.measured_conditions import keep_condition, read_condition
 from kdexp.experiment.robustness_inputs import TestBed
-from kdexp.report import robustness_json
+from kdexp.report import robustness_artifacts
 from kdexp.results import Record
 from kdexp.robustness import configured
 from kdexp.robustness import settings as robustness
@@ -25,12 +22,12 @@ from kdexp.robustness.aggregate import Summary
 from kdexp.robustness.attacks import Network, Normalized
 from kdexp.robustness.axes.base import Axis
 from kdexp.robustness.bootstrap import Bootstrap
-from kdexp.robustness.grid import Cell, Measured, Networks
+from kdexp.robustness.grid import Condition, Measured, Networks
 
 log = logging.getLogger(__name__)
 
-# A part of what identifies a measured cell: another number when the same cell would give other values.
-_CELLS_VERSION = 1
+# A part of what identifies a measured condition: another number when the same condition would give other values.
+_CONDITIONS_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -40,7 +37,7 @@ class Subject:
     Attributes:
         network: normalised inputs to logits, in eval mode, on the device.
         digest: identifies its weights.
-        folder: where its measured cells are kept.
+        folder: where what was measured is kept.
         represent: normalised inputs to what its classifier gets; None of several networks.
     """
 
@@ -51,14 +48,14 @@ class Subject:
 
 
 class RobustnessEvaluator:
-    """The cells of one run's test data, and what is left out and why.
+    """The conditions of one run's test data, and what is left out and why.
 
     Args:
         experiment: the run's, with conf/robustness.
         device: where the networks are.
 
     Attributes:
-        cells: of the clean test set, then of the axes, in the order of the report's rows.
+        conditions: of the clean test set, then of the axes, in the order of the report's rows.
         notes: what a reader of the report must know.
 
     Raises:
@@ -73,12 +70,12 @@ class RobustnessEvaluator:
         self._bed = TestBed(experiment, device)
         self.notes = self._bed.notes
         sample = self._bed.own.test
-        self._by_axis: list[tuple[Axis, list[Cell]]] = []
+        self._by_axis: list[tuple[Axis, list[Condition]]] = []
         for axis in configured.axes(self._settings):
-            found = axis.cells(self._bed.grid, self._bed)
-            self._by_axis.append((axis, [cell.on(sample) for cell in found]))
-        self.cells = [self._bed.grid.clean().on(sample), *(cell for _, cells in self._by_axis for cell in cells)]
-        if len(self.cells) == 1:
+            found = axis.conditions(self._bed.grid, self._bed)
+            self._by_axis.append((axis, [condition.on(sample) for condition in found]))
+        self.conditions = [self._bed.grid.clean().on(sample), *(one for _, found in self._by_axis for one in found)]
+        if len(self.conditions) == 1:
             raise ValueError(
                 f"robustness must leave something to measure for dataset={config.dataset.name}, "
                 f"got nothing: {'; '.join(self.notes) or 'no axis'}"
@@ -96,11 +93,11 @@ class RobustnessEvaluator:
         """
         started = time.perf_counter()
         ordered = {role: subjects[role] for role in robustness.ROLES if role in subjects}
-        measured = [self.measured(cell, ordered) for cell in _watched(self.cells)]
+        measured = [self.measured(condition, ordered) for condition in _watched(self.conditions)]
         summary = self._summary(measured)
         notes = [
-            f"{cell.name}: {role}: {note}"
-            for cell, found in zip(self.cells, measured, strict=True)
+            f"{condition.name}: {role}: {note}"
+            for condition, found in zip(self.conditions, measured, strict=True)
             for role, one in found.items()
             for note in one.notes
         ]
@@ -108,45 +105,47 @@ class RobustnessEvaluator:
             "dataset": self._config.dataset.name,
             "samples": self._bed.grid.samples,
             "sample_counts": self._bed.sample_counts,
-            "models": {role: {"digest": own.digest, "cells": str(own.folder)} for role, own in ordered.items()},
+            "models": {role: {"digest": own.digest, "conditions": str(own.folder)} for role, own in ordered.items()},
             "settings": robustness.recorded(self._settings),
             "notes": [*self.notes, *notes],
             "accuracy_under": summary.accuracy_under(),
-            "measures": summary.measures(),
+            "metrics": summary.metrics(),
             **summary.extra(),
-            "cells": summary.rows(),
+            "conditions": summary.rows(),
             "seconds": time.perf_counter() - started,
         }
-        return robustness_json.write(report, folder)
+        return robustness_artifacts.write(report, folder)
 
     def _summary(self, measured: Sequence[Mapping[str, Measured]]) -> Summary:
         settings, (clean, *others) = robustness.of_report(self._settings), measured
-        bootstrap = Bootstrap(clean, seed=settings.seed, resamples=settings.resamples, confidence=settings.confidence)
+        bootstrap = Bootstrap(
+            clean, seed=settings.seed, n_resamples=settings.n_resamples, confidence_level=settings.confidence_level
+        )
         left = iter(others)
-        by_axis = [(axis, [(cell, next(left)) for cell in cells]) for axis, cells in self._by_axis]
-        return Summary([(self.cells[0], clean)], by_axis, bootstrap)
+        by_axis = [(axis, [(condition, next(left)) for condition in conditions]) for axis, conditions in self._by_axis]
+        return Summary([(self.conditions[0], clean)], by_axis, bootstrap)
 
-    def measured(self, cell: Cell, subjects: Mapping[str, Subject]) -> dict[str, Measured]:
-        """What is known of a cell, and the rest, which is measured and kept.
+    def measured(self, condition: Condition, subjects: Mapping[str, Subject]) -> dict[str, Measured]:
+        """What is known of a condition, and the rest, which is measured and kept.
 
         Args:
-            cell: one of `cells`.
+            condition: one of `conditions`.
             subjects: by role, the teacher first.
         """
         teacher = subjects.get(robustness.TEACHER)
         files = {}
         for role, own in subjects.items():
             guide = teacher.digest if teacher is not None and role != robustness.TEACHER else None
-            files[role] = own.folder / f"{self.key(cell, own.digest, guide)}.safetensors"
-        known = {role: kept for role, file in files.items() if (kept := read_cell(file)) is not None}
-        if cell.positions is not None:
-            # Keys of an older kdexp did not tell on how many samples a cell had been measured.
-            n = len(cell.positions)
+            files[role] = own.folder / f"{self.key(condition, own.digest, guide)}.safetensors"
+        known = {role: kept for role, file in files.items() if (kept := read_condition(file)) is not None}
+        if condition.positions is not None:
+            # Keys of an older kdexp did not tell on how many samples a condition had been measured.
+            n = len(condition.positions)
             known = {role: kept for role, kept in known.items() if len(kept.samples["right"]) == n}
         unknown = [role for role in subjects if role not in known]
         if unknown:
             needed = {role: own for role, own in subjects.items() if role in unknown or role == robustness.TEACHER}
-            for role, one in cell.measure(self._networks(needed)).items():
+            for role, one in condition.measure(self._networks(needed)).items():
                 if role in unknown:
                     known[role] = one
                     self._keep(role, files[role], one)
@@ -171,24 +170,24 @@ class RobustnessEvaluator:
 
     def _keep(self, role: str, file: Path, measured: Measured) -> None:
         try:
-            keep_cell(file, measured)
+            keep_condition(file, measured)
         except OSError as error:  # in a store, or beside a control, of somebody else's
-            note = f"{role}: its cells are not kept in {file.parent}: {error.strerror}"
+            note = f"{role}: what was measured is not kept in {file.parent}: {error.strerror}"
             self.notes += [note] if note not in self.notes else []
 
-    def key(self, cell: Cell, digest: str, teacher: str | None) -> str:
-        """Identifies what a measured cell depends on.
+    def key(self, condition: Condition, digest: str, teacher: str | None) -> str:
+        """Identifies what a measured condition depends on.
 
         Args:
-            cell: one of `cells`.
+            condition: one of `conditions`.
             digest: of the network's weights.
             teacher: of its teacher's; None: it has none.
         """
         dataset, grid = self._config.dataset, self._bed.grid
         return fingerprint(
             {
-                "version": _CELLS_VERSION,
-                "cell": [cell.axis, cell.name, cell.level, cell.settings],
+                "version": _CONDITIONS_VERSION,
+                "cell": condition.identity,
                 "network": [digest, teacher],
                 "data": {key: dataset[key] for key in ("name", "task", "mean", "std", "val_fraction", "split_seed")},
                 "content": self._data.content,
@@ -198,42 +197,19 @@ class RobustnessEvaluator:
         )
 
 
-def keep_cell(file: Path, measured: Measured) -> None:
-    """Write what was measured of one network in one cell, whole or not at all.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    said = {"values": json.dumps(dict(measured.values)), "notes": json.dumps(list(measured.notes))}
-    with atomic_path(file) as temporary:
-        save_file({name: values.cpu().contiguous() for name, values in measured.samples.items()}, temporary, said)
-
-
-def read_cell(file: Path) -> Measured | None:
-    """A cell that was measured before; None when there is none, or it is damaged."""
-    if not file.is_file():
-        return None
-    try:
-        with safe_open(file, "pt") as stored:
-            said = stored.metadata()
-            samples = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a mapping)
-        return Measured(json.loads(said["values"]), samples, json.loads(said["notes"]))
-    except (SafetensorError, OSError, ValueError, LookupError, TypeError):
-        return None
-
-
-def _watched(cells: Sequence[Cell]) -> Iterator[Cell]:
-    """The cells, with progress and the time left shown: a bar on a terminal, else a line now and then."""
+def _watched(conditions: Sequence[Condition]) -> Iterator[Condition]:
+    """The conditions, with progress and the time left shown: a bar on a terminal, else a line now and then."""
     if sys.stdout.isatty():
         from rich.progress import track
 
-        yield from track(cells, "robustness", transient=True)
+        yield from track(conditions, "robustness", transient=True)
         return
     started = said = time.perf_counter()
-    for done, cell in enumerate(cells):
+    for done, condition in enumerate(conditions):
         now = time.perf_counter()
         if done and now - said > 5:
             said = now
-            left = (now - started) / done * (len(cells) - done)
-            log.info("robustness: %d of %d cells, %s %s  %.0f s left", done, len(cells), cell.axis, cell.name, left)
-        yield cell
+            left = (now - started) / done * (len(conditions) - done)
+            where = f"{condition.axis} {condition.name}"
+            log.info("robustness: %d of %d conditions, %s  %.0f s left", done, len(conditions), where, left)
+        yield condition

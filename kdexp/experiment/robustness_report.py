@@ -16,7 +16,7 @@ from kdexp.weights import state_digest
 
 
 def run_subject(experiment: Experiment, folder: Path, device: torch.device) -> Subject:
-    """The student of a finished run, whose cells are kept in its run folder.
+    """The student of a finished run, whose measured conditions are kept in its run folder.
 
     Args:
         experiment: of the run.
@@ -35,17 +35,17 @@ def run_subject(experiment: Experiment, folder: Path, device: torch.device) -> S
     return Subject(student, digest, folder / "robustness", represent)
 
 
-def teacher_subject(experiment: Experiment, frozen: Teacher) -> Subject:
-    """The teacher, whose cells are kept in the store, for every student of it. It reads its penultimate features."""
-    digest = fingerprint([state_digest(network) for network in frozen.networks])
+def teacher_subject(experiment: Experiment, teacher: Teacher) -> Subject:
+    """The teacher, measured once in a store for every student of it. It reads its penultimate features."""
+    digest = fingerprint([state_digest(network) for network in teacher.networks])
     path = None
-    if len(frozen.networks) == 1:
+    if len(teacher.networks) == 1:
         setting, member = experiment.one_teacher
-        path = penultimate(setting, member, frozen.networks[0], experiment.config.dataset.input_shape)
-    frozen.read([path] if path else [])
-    represent = (lambda inputs: frozen(inputs).features[path]) if path else None
+        path = penultimate(setting, member, teacher.networks[0], experiment.config.dataset.input_shape)
+    teacher.read([path] if path else [])
+    represent = (lambda inputs: teacher(inputs).features[path]) if path else None
     folder = Path(experiment.config.store_dir) / "teacher-robustness" / digest
-    return Subject(frozen.differentiable, digest, folder, represent)
+    return Subject(teacher.differentiable, digest, folder, represent)
 
 
 def subjects(

@@ -25,7 +25,7 @@ from kdexp.experiment.prior_runs import complete_prior_run, recording_on_rank_0
 from kdexp.experiment.ranks import rank
 from kdexp.experiment.same_run import find_earlier
 from kdexp.progress_log import IMPORTING, said_meanwhile
-from kdexp.schemes.base import scheme_of, steps
+from kdexp.schemes.base import runs_in_order, scheme_of
 
 if TYPE_CHECKING:
     from kdexp.experiment.experiment import Experiment
@@ -107,14 +107,14 @@ def _complete(
     names: list[str] = []
     folders: list[Path] = []
     with recording_on_rank_0(folder, run_metadata(values, overrides, earlier)) as record:
-        for name, step in steps(values):
+        for name, own in runs_in_order(values):
             if name:
                 names.append(name)
-                folders.append(Path(step["output_dir"]))
-                record["steps"] = names
-                complete_prior_run(step, name, overrides, record["fingerprint"])
+                folders.append(Path(own["output_dir"]))
+                record["prior_runs"] = names
+                complete_prior_run(own, name, overrides, record["fingerprint"])
             else:
-                distill((make or Experiment)(OmegaConf.create(dict(step))), folder, record, pruner)
+                distill((make or Experiment)(OmegaConf.create(dict(own))), folder, record, pruner)
         if rank() == 0:
             if scheme_of(values["scheme"]).ensemble and names and pruner is None:
                 record["ensemble"] = ensemble(Experiment(values), [*folders, folder])

@@ -7,7 +7,7 @@ from pathlib import Path
 from kdexp import results, run_folder
 from kdexp.config.identity import DISTILLATION_ONLY, RUN_ONLY, Identity, as_typed, code_version
 from kdexp.config.leaves import leaves
-from kdexp.config.renamed import before
+from kdexp.config.renamed import without_added
 from kdexp.config.require import Values
 from kdexp.experiment import changes
 from kdexp.experiment.ranks import rank
@@ -111,7 +111,7 @@ def _differing(there: Values, here: Values) -> list[tuple[str, object, object]]:
         named = chosen | dict(leaves({key: value for key, value in values.items() if key != "choices"}))
         return {name: value for name, value in named.items() if name.split(".")[0] not in ignored}
 
-    old, new = settings(before(as_typed(there))), settings(before(here))
+    old, new = settings(without_added(as_typed(there))), settings(without_added(here))
     differing = [
         name
         for name in sorted({**old, **new}, key=lambda name: name.count("."))

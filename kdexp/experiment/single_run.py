@@ -120,8 +120,8 @@ def _prepare(experiment: Experiment, folder: Path, record: Results, *, is_measur
             found, advice = teacher_measures.near_chance(*teacher_measures.teacher_on_val(experiment))
             if advice and not config.quick:  # no wonder there
                 log.warning("warning: the teacher is near chance on val: %s: %s", found, advice)
-    learner = experiment.student
-    record["model"] = {"parameters": parameters(learner), "macs": macs(learner, list(config.dataset.input_shape))}
+    student = experiment.student
+    record["model"] = {"parameters": parameters(student), "macs": macs(student, list(config.dataset.input_shape))}
     if config.trainer.compile:
         _compile(experiment)
     return evaluator
@@ -154,17 +154,17 @@ def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
 
 
 def _compile(experiment: Experiment) -> None:
-    config, frozen, learner = experiment.config, experiment.teacher, experiment.student
+    config, teacher, student = experiment.config, experiment.teacher, experiment.student
     # A teacher whose outputs are cached is hardly run.
-    teachers = frozen.networks if frozen is not None and config.teacher.cache == "none" else []
-    networks = [learner, *teachers]
+    teachers = teacher.networks if teacher is not None and config.teacher.cache == "none" else []
+    networks = [student, *teachers]
     if config.trainer.compile == "auto":
         module, place = experiment.data.student, experiment.device
         batch = next(iter(module.eval_batches("train", place))).inputs[: config.dataset.batch_size]
         steps = config.trainer.max_epochs * len(module.splits.train) // config.dataset.batch_size
         for network in networks:
             network.to(place)
-        if not pays(learner, teachers, batch, steps):
+        if not pays(student, teachers, batch, steps):
             return
     compile_in_place(networks)
 

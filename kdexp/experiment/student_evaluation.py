@@ -40,26 +40,26 @@ def evaluate_student(
     Returns:
         ROC curves and confusion matrix on test; None when that is not among the splits.
     """
-    config, frozen, data = experiment.config, experiment.teacher, experiment.data
-    learner = experiment.new_student().to(fitted.device)
+    config, teacher, data = experiment.config, experiment.teacher, experiment.data
+    student = experiment.new_student().to(fitted.device)
     found: dict[str, dict[str, dict[str, float]]] = {split: {} for split in splits}
     curves = new_curves(data).to(fitted.device)
     # A frozen teacher gives the same outputs for the last epoch's batches as for the best's: they are computed once.
     outputs: dict[str, list[Outputs]] = {}
-    if frozen is not None:
+    if teacher is not None:
         for split in splits:
             compute = partial(
-                _teacher_outputs, split, data.student.eval_batches(split, fitted.device), frozen, experiment.cache
+                _teacher_outputs, split, data.student.eval_batches(split, fitted.device), teacher, experiment.cache
             )
             outputs[split] = experiment.teacher_memory.outputs(split, compute)
     for which, checkpoint in (("last", fitted.last), ("best", fitted.best)):
-        load_weights(learner, checkpoint, "checkpoint", prefix="student.")
+        load_weights(student, checkpoint, "checkpoint", prefix="student.")
         for split in splits:
             found[split][which] = evaluate(
-                learner,
+                student,
                 data.student.eval_batches(split, fitted.device),
-                new_metrics(data, split, fidelity=frozen is not None).to(fitted.device),
-                teacher=_replaying(outputs[split]) if frozen is not None else None,
+                new_metrics(data, split, fidelity=teacher is not None).to(fitted.device),
+                teacher=_replaying(outputs[split]) if teacher is not None else None,
                 curves=curves if (split, which) == ("test", "best") else None,
                 what=f"student: evaluating the {which} epoch on {split}",
             )
@@ -79,7 +79,7 @@ def evaluate_student(
     weights = folder / results.WEIGHTS
     deployed_by = [loss["_target_"] for loss in config.feature_loss.values() if deployed(loss) is not None]
     about = description(config.student, "student", config.dataset, deployed_by, classes)
-    save_weights(learner, weights, about)  # the best epoch's: loaded last
+    save_weights(student, weights, about)  # the best epoch's: loaded last
     record["model"] |= {"bytes": weights.stat().st_size, "sha256": sha256(weights)}
     if "test" not in splits:
         return None
@@ -89,10 +89,10 @@ def evaluate_student(
 
 
 def _teacher_outputs(
-    split: SplitName, batches: Iterable[Batch], frozen: Teacher, cache: TeacherOutputCache | None
+    split: SplitName, batches: Iterable[Batch], teacher: Teacher, cache: TeacherOutputCache | None
 ) -> list[Outputs]:
     if cache is None:
-        return [frozen(batch.inputs) for batch in paced(batches, f"teacher: logits of {split}")]
+        return [teacher(batch.inputs) for batch in paced(batches, f"teacher: logits of {split}")]
     cache.prepare(split)
     return [cache(split, batch.index, 1.0) for batch in batches]
 

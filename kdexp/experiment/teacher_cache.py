@@ -23,23 +23,24 @@ from kdexp.teacher.teacher import Teacher
 log = logging.getLogger(__name__)
 
 
-def teacher_cache(config: DictConfig, members: Mapping[str, Values], frozen: Teacher, data: Data) -> TeacherOutputCache:
+def teacher_cache(
+    config: DictConfig, members: Mapping[str, Values], teacher: Teacher, data: Data
+) -> TeacherOutputCache:
     """The cached outputs of a teacher.
 
     Args:
         config: the experiment's.
         members: the configuration of each teacher.
-        frozen: the teacher, told which features to read (see `Teacher.read`).
+        teacher: told which features to read (see `Teacher.read`).
         data: the data.
 
     Raises:
         ValueError: there is no room for them.
     """
     module = data.student
-    probe = frozen.to("cpu").member_outputs(torch.zeros(1, *config.dataset.input_shape))
-    shape = probe[0].logits.shape[1:]
+    outputs, *_ = teacher.to("cpu").member_outputs(torch.zeros(1, *config.dataset.input_shape))
+    shape, features = outputs.logits.shape[1:], {path: own.shape[1:] for path, own in outputs.features.items()}
     top_k = config.teacher.cache_top_k or (TOP_K if shape[0] > ALL_CLASSES else shape[0])
-    features = {path: feature.shape[1:] for path, feature in probe[0].features.items()}
     kept: dict[SplitName, tuple[Path, Record, OutputCodec]] = {}
     wanted: dict[Path, int] = {}
     views = config.trainer.max_epochs if config.augment.views is None else max(config.augment.views, 1)
@@ -51,12 +52,12 @@ def teacher_cache(config: DictConfig, members: Mapping[str, Values], frozen: Tea
         channels_last=config.trainer.channels_last,
         precision=config.teacher.precision,
         members=members,
-        frozen=frozen,
+        teacher=teacher,
         data=data,
     )
     for split in splits:
         record = OutputCodec(
-            len(frozen.networks),
+            len(teacher.networks),
             shape,
             features if split == "train" else {},
             config.teacher.cache_precision,
@@ -64,8 +65,8 @@ def teacher_cache(config: DictConfig, members: Mapping[str, Values], frozen: Tea
         )
         key = keys.of(split, str(record.dtype))
         samples = len(getattr(module.splits, split))
-        card = {
-            "made_for": plain(config.choices),
+        metadata = {
+            "created_for": plain(config.choices),
             "split": split,
             "samples": samples,
             "bytes_per_sample": record.dtype.itemsize,
@@ -73,19 +74,22 @@ def teacher_cache(config: DictConfig, members: Mapping[str, Values], frozen: Tea
             "config": plain(config),
         }
         folder = folder_of(config.store_dir, fingerprint(key))
-        kept[split] = folder, card, record
+        kept[split] = folder, metadata, record
         wanted[folder] = samples * record.dtype.itemsize * (views if split == "train" else 1)
     make_room(folder.parent, wanted, config.teacher.cache_max_gb)
-    cache = TeacherOutputCache(frozen, module, kept, views)
+    cache = TeacherOutputCache(teacher, module, kept, views)
     _check_and_log(cache, views, len(module.splits.train))
     if top_k < shape[0]:
         log.info("teacher cache: the %d largest of %d logits are cached, the others by their mean", top_k, shape[0])
-    if config.teacher.cache == "static" and config.augment.transforms:
-        log.warning(
-            "warning: teacher.cache=static shows the same samples in every epoch, and a student overfits them "
-            "sooner (Beyer et al. 2022, arXiv 2106.05237); views:K augments them"
-        )
+    if config.teacher.cache == "unaugmented" and config.augment.transforms:
+        log.warning(_UNAUGMENTED)
     return cache
+
+
+_UNAUGMENTED = (
+    "warning: teacher.cache=unaugmented shows the same samples in every epoch, and a student overfits them sooner "
+    "(Beyer et al. 2022, arXiv 2106.05237); views:K augments them"
+)
 
 
 def _check_and_log(cache: TeacherOutputCache, views: int, samples: int) -> None:

@@ -36,15 +36,15 @@ def teacher_measures(experiment: Experiment) -> Record:
         ``val`` and ``test``: metrics; ``curves``: of test (`kdexp.metrics.roc_and_confusion.RocAndConfusion.compact`);
         ``model``: its parameters and multiply-accumulates a sample, all members of an ensemble together.
     """
-    config, data, frozen = experiment.config, experiment.data, experiment.teacher
-    assert frozen is not None
+    config, data, teacher = experiment.config, experiment.data, experiment.teacher
+    assert teacher is not None
     key = fingerprint(
         {
             "version": _MEASURES_VERSION,
-            "weights": [state_digest(network) for network in frozen.networks],
+            "weights": [state_digest(network) for network in teacher.networks],
             "statistics": [
                 input_statistics(member, net)
-                for member, net in zip(experiment.members.values(), frozen.networks, strict=True)
+                for member, net in zip(experiment.members.values(), teacher.networks, strict=True)
             ],
             "data": {k: config.dataset[k] for k in ("name", "task", "val_fraction", "split_seed", "mean", "std")},
             "content": data.content,
@@ -55,11 +55,11 @@ def teacher_measures(experiment: Experiment) -> Record:
     remembered = _remembered(path)
     if not remembered:
         place = experiment.device
-        frozen.to(place)
+        teacher.to(place)
         module, drawn = data.student, new_curves(data).to(place)
         found: dict[str, object] = {
             split: evaluate(
-                lambda inputs: frozen(inputs).logits,
+                lambda inputs: teacher(inputs).logits,
                 module.eval_batches(split, place),
                 new_metrics(data, split).to(place),
                 curves=drawn if split == "test" else None,
@@ -70,8 +70,8 @@ def teacher_measures(experiment: Experiment) -> Record:
         found["curves"] = drawn.compute().compact()
         shape = list(config.dataset.input_shape)
         found["model"] = {
-            "parameters": sum(parameters(network) for network in frozen.networks),
-            "macs": sum(macs(network, shape) for network in frozen.networks),
+            "parameters": sum(parameters(network) for network in teacher.networks),
+            "macs": sum(macs(network, shape) for network in teacher.networks),
         }
         remembered = json.loads(json.dumps(found))
         try:

@@ -106,11 +106,11 @@ class Teachers:
     def _train(self, setting: str, member: Values, key: str, folder: Path) -> nn.Module:
         recipe, dataset = member["recipe"], self.dataset
         torch.manual_seed(recipe["seed"])
-        learner = laid_out(build_network(member, setting, dataset), recipe["channels_last"], self.device)
+        network = laid_out(build_network(member, setting, dataset), recipe["channels_last"], self.device)
         own = self.data.for_teacher(member, setting)
         scheme = scheme_of(recipe.get("scheme"), f"{setting}.recipe.scheme")
         module = scheme.distiller(SchemeContext(dataset))(
-            learner,
+            network,
             instantiate(recipe["optimizer"], "optimizer"),
             task=dataset.task,
             num_outputs=dataset.num_outputs,
@@ -131,8 +131,8 @@ class Teachers:
             "gradient_clip_val": recipe["gradient_clip_val"],
         }
         fitted = fit(module, own, folder, settings, owner=key, title="teacher")
-        load_weights(learner, fitted.best, "teacher.weights")
-        return learner.cpu()
+        load_weights(network, fitted.best, "teacher.weights")
+        return network.cpu()
 
 
 def _pretrained(member: Values, setting: str, dataset: Dataset) -> nn.Module:

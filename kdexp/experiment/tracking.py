@@ -153,7 +153,7 @@ class Tracker:
             self._logger.log_metrics(dict(metrics))
 
     def robustness(self, report: Record) -> None:
-        """Add a robustness report: the student's measures, and in W&B the tables of all measures and cells.
+        """Add a robustness report: the student's metrics, and in W&B the tables of all metrics and conditions.
 
         Args:
             report: the content of robustness.json.
@@ -162,19 +162,19 @@ class Tracker:
 
     def _robustness(self, report: Record) -> None:
         roles = list(report["models"])
-        measures = list(flat(report["measures"]))
-        of_student = ((f"robustness/{axis}/{name}", entry.get(roles[-1])) for axis, name, entry in measures)
+        metrics = list(flat(report["metrics"]))
+        of_student = ((f"robustness/{axis}/{name}", entry.get(roles[-1])) for axis, name, entry in metrics)
         own = {name: float(value) for name, value in of_student if value is not None}
         if self._run is not None:
             self._run.summary.update(own)
-            names = list(dict.fromkeys(name for row in report["cells"] for name in row))
-            cells = [[row.get(name) for name in names] for row in report["cells"]]
+            names = list(dict.fromkeys(name for row in report["conditions"] for name in row))
+            conditions = [[row.get(name) for name in names] for row in report["conditions"]]
             rows = [
                 [axis, name, *(entry.get(role) for role in roles), *(entry.get("difference", {}).get(k) for k in _ENDS)]
-                for axis, name, entry in measures
+                for axis, name, entry in metrics
             ]
-            columns = ["axis", "measure", *roles, "student - control", "low", "high"]
-            tables = {"cells": wandb.Table(names, cells), "measures": wandb.Table(columns, rows)}
+            columns = ["axis", "metric", *roles, "student - control", "low", "high"]
+            tables = {"conditions": wandb.Table(names, conditions), "metrics": wandb.Table(columns, rows)}
             self._run.log({f"robustness/{name}": table for name, table in tables.items()})
         elif self._logger is not None:
             self._logger.log_metrics(own)

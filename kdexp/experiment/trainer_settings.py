@@ -33,7 +33,7 @@ def trainer_settings(trainer: Trainer, feature_loss: Mapping[str, Values]) -> Gr
     several = settings["strategy"] == "ddp" or (
         settings["strategy"] == "auto" and settings["devices"] not in (1, "auto")
     )
-    if several and any(loss.get("alone") for loss in feature_loss.values()):
+    if several and any(loss.get("init_fraction") for loss in feature_loss.values()):
         # While a term trains alone, what the others train has no gradient, and DDP would wait for it.
         settings["strategy"] = "ddp_find_unused_parameters_true"
     return settings

@@ -43,8 +43,8 @@ class AB(nn.Module):
 
     Each of the student's stages is brought to the teacher's shape by a 1x1 convolution with batch norm. The authors
     train the student and the connectors with this term alone, at weight 3 / 1000, and then without it; so does its
-    configuration (``alone`` and ``after``). RepDistiller does the same for 30 epochs before the 240 of the rest: 0.111
-    of 270. It leaves the student in eval mode in that stage, the authors do not.
+    configuration (``init_fraction`` and ``weight_after_init``). RepDistiller does the same for 30 epochs before the 240
+    of the rest: 0.111 of 270. It leaves the student in eval mode in that stage, the authors do not.
 
     Args:
         pair: see `kdexp.contracts.TeacherStudentPair`; both sides need `preact` layers.

@@ -40,8 +40,8 @@ class FT(nn.Module):
     """`ft` of the last stage, with its paraphraser and translator.
 
     The paraphraser is an autoencoder of the teacher's maps: three 3x3 convolutions to ``rate`` times the channels, and
-    three transposed ones back, all with leaky ReLU (0.1). While ``alone`` is set the term is its reconstruction error
-    (``mean (P(t) - t)^2``; the authors' code takes the absolute error); later it is frozen, and
+    three transposed ones back, all with leaky ReLU (0.1). While ``in_init_stage`` is set the term is its reconstruction
+    error (``mean (P(t) - t)^2``; the authors' code takes the absolute error); later it is frozen, and
     the term is `ft` between its factor and what the translator, three such convolutions, makes of the student's maps.
     The networks have no batch norm, as in the authors' code. Where sizes differ the larger factor is averaged to the
     smaller. Published: weight 500. Stages that give vectors are maps of one position. It is not 0 where the
@@ -52,7 +52,7 @@ class FT(nn.Module):
         rate: channels of the factor as a fraction of the teacher's; published: 0.5 (and 0.75).
 
     Attributes:
-        alone: whether the paraphraser is being trained.
+        in_init_stage: whether the paraphraser is being trained.
 
     Raises:
         ValueError: rate <= 0.
@@ -71,14 +71,14 @@ class FT(nn.Module):
         self.decoder = _convolutions(nn.ConvTranspose2d, factor, factor, channels, channels)
         width = map_shape(pair.student.shapes[own])[1]
         self.translator = _convolutions(nn.Conv2d, width, width, factor, factor)
-        self.alone = False
+        self.in_init_stage = False
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch | None = None) -> Tensor:
-        """Scalar: the paraphraser's error while alone, then `ft`. The batch is not used."""
+        """Scalar: the paraphraser's error in the init stage, then `ft`. The batch is not used."""
         (own,), (goal,) = self._compared(student, teacher)
         maps = as_maps(goal).detach()
         factor = self.paraphraser(maps)
-        if self.alone:
+        if self.in_init_stage:
             return F.mse_loss(at_least_fp32(self.decoder(factor)), at_least_fp32(maps))
         translated = self.translator(as_maps(own))
         size = [min(sides) for sides in zip(translated.shape[2:], factor.shape[2:], strict=True)]

@@ -208,23 +208,23 @@ def _evidence(
 
 def _better_features(evaluated: Mapping[int, Report]) -> Claim:
     first = next(iter(evaluated.values()))
-    own, names = first["dataset"], list(first["measures"].get("features", {}))
+    own, names = first["dataset"], list(first["metrics"].get("representations", {}))
     other = next((name for name in names if name != own), None)
     evidence: list[Evidence] = []
     for name in [*([other] if other else []), *([own] if own in names else [])]:
         place = f"{name} (another data set)" if name == other else f"{name} (labels that did not train it)"
-        for measure, words in (("probe", "a linear classifier"), ("knn", "nearest neighbours")):
-            decides = measure == "probe" and name == (other or own)
+        for metric, words in (("linear_probe_acc", "a linear classifier"), ("knn_acc", "nearest neighbors")):
+            decides = metric == "linear_probe_acc" and name == (other or own)
             what = f"accuracy of {words} on the frozen features, {place}"
-            evidence += _evidence(what, evaluated, _of("features", name, measure), decides=decides)
+            evidence += _evidence(what, evaluated, _of("representations", name, metric), decides=decides)
     what = "similarity of the features to the teacher's (CKA)"
-    evidence += _evidence(what, evaluated, _of("features", own, "cka_to_teacher"), decides=False)
+    evidence += _evidence(what, evaluated, _of("representations", own, "cka_to_teacher"), decides=False)
     return Claim(_BETTER_FEATURES, evidence, ())
 
 
 def _of(*path: str) -> Value:
     def value(report: Report, role: str) -> float | None:
-        node: object = report["measures"]
+        node: object = report["metrics"]
         for key in (*path, role):
             node = node.get(key, {}) if isinstance(node, Mapping) else {}
         return node if isinstance(node, float | int) else None
@@ -233,8 +233,8 @@ def _of(*path: str) -> Value:
 
 
 def _under_noise(report: Report, role: str) -> float | None:
-    areas = [_of("noise_dose", name, "area")(report, role) for name in report["measures"].get("noise_dose", {})]
-    known = [area for area in areas if area is not None]
+    means = [_of("noise_levels", name, "mean_acc")(report, role) for name in report["metrics"].get("noise_levels", {})]
+    known = [mean for mean in means if mean is not None]
     return statistics.fmean(known) if known else None
 
 
@@ -249,13 +249,13 @@ def _lost(under: Value) -> Value:
 
 
 def _corrupted(report: Report, role: str) -> float | None:
-    error = _of("corruptions_lite", "mce_raw")(report, role)
+    error = _of("corruptions_lite", "mce_unnormalized")(report, role)
     return None if error is None else 1 - error
 
 
 def _less_noise(noisy: tuple[ConditionLine, ConditionLine] | None, evaluated: Mapping[int, Report]) -> Claim:
     evidence: list[Evidence] = []
-    noises = sorted({name for one in evaluated.values() for name in one["measures"].get("noise_dose", {})})
+    noises = sorted({name for one in evaluated.values() for name in one["metrics"].get("noise_levels", {})})
     kinds = ", ".join(name.replace("_", " ") for name in noises)
     evidence += _evidence(f"accuracy lost to noise in the inputs ({kinds})", evaluated, _lost(_under_noise), sign=-1)
     evidence += _evidence("accuracy under that noise", evaluated, _under_noise, decides=False)
@@ -317,7 +317,7 @@ def significance(gain: Paired) -> str:
 METHOD = (
     "All numbers are in percent or percentage points, of the test data, means over seeds; brackets are 95 % t "
     "intervals over seeds. Better and worse mean p < 0.05 in the paired t test over the same seeds, which takes at "
-    f"least {FEWEST_SEEDS}; the p values are not corrected for the number of measures."
+    f"least {FEWEST_SEEDS}; the p values are not corrected for the number of metrics."
 )
 
 

@@ -39,7 +39,7 @@ def write(
         written.append(("plot", out / name))
         condition.condition(curve, out / name)
     reports = comparison.reports_of(comparison.winner or comparison.control)
-    for axis in dict.fromkeys(row["axis"] for report in reports[:1] for row in report["cells"]):
+    for axis in dict.fromkeys(row["axis"] for report in reports[:1] for row in report["conditions"]):
         if is_of_corruptions(axis):
             name = _picture(f"curve-{axis}")
             written.append(("plot", out / name))

@@ -1,4 +1,4 @@
-"""The numbers of robustness reports (robustness.json): by measure, over seeds, over severity."""
+"""The numbers of robustness reports (robustness.json): by metric, over seeds, over severity."""
 
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ Reports = Sequence[Report]
 """Those of one configuration: a seed each."""
 
 Row = Record
-"""An entry of a report's ``cells``: one network's accuracy under one condition."""
+"""An entry of a report's ``conditions``: one network's accuracy under one condition."""
 
 
 def over_severity(reports: Reports, axis: str, role: str) -> list[Point]:
@@ -39,10 +39,10 @@ def is_clean(row: Row) -> bool:
 
 
 def by_seed(reports: Reports, role: str, wanted: Callable[[Row], bool]) -> list[float]:
-    """Of each report the mean accuracy over its wanted cells."""
+    """Of each report the mean accuracy over its wanted conditions."""
     found = []
     for report in reports:
-        accuracies = [row["acc"] for row in report["cells"] if row["model"] == role and wanted(row)]
+        accuracies = [row["acc"] for row in report["conditions"] if row["model"] == role and wanted(row)]
         if accuracies:
             found.append(float(np.mean(accuracies)))
     return found
@@ -55,21 +55,21 @@ def mean_over_seeds(values: Sequence[float]) -> Estimate:
 
 def accuracy_points(reports: Reports, role: str, wanted: Callable[[Row], bool]) -> list[Point]:
     """The accuracy at each level of a condition, mean over seeds with the t interval over them."""
-    levels = sorted({row["dose"] for row in reports[0]["cells"] if row["model"] == role and wanted(row)})
+    levels = sorted({row["level"] for row in reports[0]["conditions"] if row["model"] == role and wanted(row)})
 
     def at(level: float) -> list[float]:
-        return by_seed(reports, role, lambda row: wanted(row) and row["dose"] == level)
+        return by_seed(reports, role, lambda row: wanted(row) and row["level"] == level)
 
     return [Point(level, mean_over_seeds(values)) for level in levels if (values := at(level))]
 
 
 @dataclass(frozen=True)
-class MeasureOverSeeds:
-    """One measure of one configuration's reports.
+class MetricOverSeeds:
+    """One metric of one configuration's reports.
 
     Attributes:
         axis: of the robustness report.
-        name: of the measure.
+        name: of the metric.
         values: teacher, control and student, as far as they have any -> a value a seed.
         gain: the differences of student and control, paired by seed; None where there is none.
     """
@@ -86,7 +86,7 @@ class MeasureOverSeeds:
 
     @property
     def verdict(self) -> str:
-        """`Paired.verdict`, which takes more for better, in the sense of the measure; empty without a gain."""
+        """`Paired.verdict`, which takes more for better, in the sense of the metric; empty without a gain."""
         if self.gain is None:
             return ""
         if glossary.known(self.name).lower_is_better:
@@ -97,7 +97,7 @@ class MeasureOverSeeds:
         """As it stands in a sweep's robustness.json."""
         return {
             "axis": self.axis,
-            "measure": self.name,
+            "metric": self.name,
             "values": self.values,
             "mean": self.means,
             "difference": asdict(self.gain) | {"verdict": self.verdict} if self.gain is not None else None,
@@ -105,14 +105,14 @@ class MeasureOverSeeds:
 
 
 def over_seeds(groups: Sequence[RunGroup], reports: Mapping[Path, Report]) -> dict[str, object]:
-    """What several runs' reports say together: every measure over the seeds of each configuration.
+    """What several runs' reports say together: every metric over the seeds of each configuration.
 
     Args:
         groups: distilled ones, see `kdexp.report.comparison.Comparison`.
         reports: of their runs, by run folder.
 
     Returns:
-        The content of a sweep's robustness.json: for each configuration, axis and measure the values of the networks by
+        The content of a sweep's robustness.json: for each configuration, axis and metric the values of the networks by
         seed, their means, and the difference of student and control paired by seed.
     """
     return {
@@ -122,22 +122,22 @@ def over_seeds(groups: Sequence[RunGroup], reports: Mapping[Path, Report]) -> di
                 "seeds": [run.seed for run in group.runs],
                 "runs": [str(run.folder) for run in group.runs],
                 "accuracy_under": list(accuracy_over_seeds([reports[run.folder] for run in group.runs])),
-                "measures": [one.as_json() for one in measures_over_seeds([reports[run.folder] for run in group.runs])],
+                "metrics": [one.as_json() for one in metrics_over_seeds([reports[run.folder] for run in group.runs])],
             }
             for group in groups
         ]
     }
 
 
-def measures_over_seeds(reports: Reports) -> Iterator[MeasureOverSeeds]:
-    """Each measure of one configuration's reports."""
-    entries = [{(axis, name): entry for axis, name, entry in flat(report["measures"])} for report in reports]
+def metrics_over_seeds(reports: Reports) -> Iterator[MetricOverSeeds]:
+    """Each metric of one configuration's reports."""
+    entries = [{(axis, name): entry for axis, name, entry in flat(report["metrics"])} for report in reports]
     for axis, name in entries[0]:
         found = [one[axis, name] for one in entries if (axis, name) in one]
         values = {role: known for role in ROLES if (known := [one[role] for one in found if one.get(role) is not None])}
         differences = [one["difference"]["value"] for one in found if "difference" in one]
         gain = paired([value for value in differences if value is not None])
-        yield MeasureOverSeeds(axis, name, values, gain)
+        yield MetricOverSeeds(axis, name, values, gain)
 
 
 def accuracy_over_seeds(reports: Reports) -> Iterator[Record]:
@@ -154,11 +154,11 @@ def accuracy_over_seeds(reports: Reports) -> Iterator[Record]:
         yield {"condition": condition, "difference": asdict(gain) | {"verdict": gain.verdict}}
 
 
-def flat(measures: Report) -> Iterator[tuple[str, str, Row]]:
-    """Axis, measure (``fog area`` where a measure belongs to one perturbation) and its values by role."""
-    for axis, parts in measures.items():
+def flat(metrics: Report) -> Iterator[tuple[str, str, Row]]:
+    """Axis, metric (``fog mean_acc`` where a metric belongs to one perturbation) and its values by role."""
+    for axis, parts in metrics.items():
         for name, part in parts.items():
             if any(isinstance(value, Mapping) and key != "difference" for key, value in part.items()):
-                yield from ((axis, f"{name} {measure}", entry) for measure, entry in part.items())
+                yield from ((axis, f"{name} {metric}", entry) for metric, entry in part.items())
             else:
                 yield axis, name, part

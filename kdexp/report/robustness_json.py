@@ -1,35 +1,83 @@
-"""robustness.json, of a run and of a sweep, with robustness.csv and the figures beside it."""
+"""robustness.json, of a run and of a sweep."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from kdexp import results
-from kdexp.atomic import atomic_path, write_rows
-from kdexp.report.png_figures import robustness as figures
+from kdexp.atomic import atomic_path, read_json
+from kdexp.config.renamed import upgrade
+from kdexp.config.untrusted import inside
 from kdexp.results import Record
+from kdexp.robustness import renamed
+
+SCHEMA_VERSION = 2
 
 
-def write(report: Record, folder: Path) -> dict[str, object]:
-    """A run's robustness.json, the cells as robustness.csv, and the figures, each of them whole or not at all.
+def write(found: Record, folder: Path) -> dict[str, object]:
+    """Write a run's report, or a sweep's: see `kdexp.report.robustness.over_seeds`.
 
     Returns:
-        The content of robustness.json.
+        The content of the file.
     """
-    content = _write(report, folder)
-    write_rows(folder / "robustness.csv", report["cells"])
-    figures.corruptions(report, folder / "figures" / "robustness_corruptions.png")
-    figures.levels(report, folder / "figures" / "robustness_doses.png")
-    figures.reliability(report, folder / "figures" / "reliability.png")
-    return content
-
-
-def write_together(together: Record, folder: Path) -> None:
-    """A sweep's robustness.json: see `kdexp.report.robustness.over_seeds`."""
-    _write(together, folder)
-
-
-def _write(found: Record, folder: Path) -> dict[str, object]:
-    content = {"schema_version": results.ROBUSTNESS_VERSION, **found}
+    content = {"schema_version": SCHEMA_VERSION, **found}
     with atomic_path(folder / results.ROBUSTNESS) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n")
     return content
+
+
+def read(folder: Path) -> Record:
+    """A run's robustness.json under today's keys, whichever kdexp wrote it.
+
+    Raises:
+        ValueError: there is none, it cannot be read, or it is a later kdexp's.
+    """
+    path = inside(folder, results.ROBUSTNESS)
+    report = read_json(path)
+    version = report.get("schema_version") if isinstance(report, dict) else None
+    try:
+        if version == 1:
+            return _upgrade(report)
+    except (LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if version != SCHEMA_VERSION:
+        raise ValueError(f"schema_version of {path} must be at most {SCHEMA_VERSION}, got {version}")
+    return dict(report)
+
+
+def _upgrade(report: Record) -> dict[str, Any]:
+    """A report of schema 1 under the keys of today."""
+    same = {key: value for key, value in report.items() if key not in ("measures", "cells")}
+    found = {
+        "schema_version": SCHEMA_VERSION,
+        "models": {role: _model(own) for role, own in report["models"].items()},
+        "settings": upgrade({"robustness": report["settings"]})["robustness"],
+        "metrics": {renamed.axis(axis): _metrics(own) for axis, own in report["measures"].items()},
+        "conditions": [_row(row) for row in report["cells"]],
+    }
+    if "sample_counts" in report:  # of a split of an axis, the axis first
+        counts = ((name.partition(" "), own) for name, own in report["sample_counts"].items())
+        found["sample_counts"] = {f"{renamed.axis(kind)}{gap}{rest}": own for (kind, gap, rest), own in counts}
+    if "accuracy_under" in report:  # the first of them had none
+        found["accuracy_under"] = {renamed.axis(kind): entry for kind, entry in report["accuracy_under"].items()}
+    return same | found
+
+
+def _model(found: Record) -> dict[str, Any]:
+    """A network of a report: its digest, and where what was measured of it is kept."""
+    return {"conditions" if name == "cells" else name: value for name, value in found.items()}
+
+
+def _row(row: Record) -> dict[str, Any]:
+    """What was measured of one network under one condition."""
+    where = {"axis": renamed.axis(row["axis"]), "name": renamed.perturbation(row["name"])}
+    return renamed.upgrade(row) | where
+
+
+def _metrics(found: Record) -> dict[str, Any]:
+    """What a report says of an axis: by metric, or by perturbation or data set and metric."""
+    return {
+        renamed.metric(renamed.perturbation(name)): renamed.upgrade(entry) if isinstance(entry, Mapping) else entry
+        for name, entry in found.items()
+    }

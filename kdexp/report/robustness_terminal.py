@@ -17,14 +17,14 @@ from kdexp.terminal import screen
 
 
 def show(report: Report, folder: Path) -> None:
-    """Print the answer, the measures of the networks side by side, failed checks, notes, and where everything is."""
+    """Print the answer, the metrics of the networks side by side, failed checks, notes, and where everything is."""
     console = screen()
     console.print(f"\n{answer(report)}", highlight=False, soft_wrap=True)
     console.print(f"\nrobustness on {report['samples']} test samples of {report['dataset']}. {UNITS}", soft_wrap=True)
     for line in sample_counts(report):
         console.print(line, soft_wrap=True)
     console.print(_table(report))
-    for line in glossary.explained(name for _, name, _ in flat(report["measures"])):
+    for line in glossary.explained(name for _, name, _ in flat(report["metrics"])):
         console.print(line, highlight=False, soft_wrap=True)
     failed = [check for check in report["attack_checks"] if not check["holds"]]
     for check in failed:
@@ -36,7 +36,7 @@ def show(report: Report, folder: Path) -> None:
     for note in report["notes"]:
         console.print(f"note: {note}", soft_wrap=True)
     console.print(f"report        {folder / results.ROBUSTNESS}", soft_wrap=True)
-    console.print(f"cells         {folder / 'robustness.csv'}", soft_wrap=True)
+    console.print(f"conditions    {folder / 'robustness.csv'}", soft_wrap=True)
     console.print(f"figures       {folder / 'figures'}", soft_wrap=True)
 
 
@@ -47,13 +47,13 @@ def _table(report: Report) -> Table:
     for role in roles:
         table.add_column(role, justify="right")
     if {"student", "control"} <= set(roles):
-        percent = f"{100 * report['settings']['confidence']:g} %"
+        percent = f"{100 * report['settings']['confidence_level']:g} %"
         table.add_column(f"student - control, {percent} interval", justify="right")
-    for axis, name, entry in flat(report["measures"]):
-        measure = glossary.known(name)
-        cells = [measure.number(entry.get(role)) for role in roles]
+    for axis, name, entry in flat(report["metrics"]):
+        metric = glossary.known(name)
+        cells = [metric.number(entry.get(role)) for role in roles]
         if "difference" in entry:
-            cells.append(_difference(measure, entry["difference"]))
+            cells.append(_difference(metric, entry["difference"]))
         table.add_row(glossary.label(axis, name), *cells)
     return table
 
@@ -71,13 +71,13 @@ def show_sweep(together: Record, folder: Path) -> None:
         table.add_column("", no_wrap=True)
         for role in (*ROLES, "student - control, 95 % t interval over seeds", ""):
             table.add_column(role, justify="right")
-        for row in group["measures"]:
-            measure = glossary.known(row["measure"])
-            means = [measure.number(row["mean"].get(role)) for role in ROLES]
+        for row in group["metrics"]:
+            metric = glossary.known(row["metric"])
+            means = [metric.number(row["mean"].get(role)) for role in ROLES]
             gain = row["difference"]
-            said = [_difference(measure, _ends(gain)), with_p(gain["verdict"], gain["p"])] if gain else ["", ""]
-            table.add_row(glossary.label(row["axis"], row["measure"]), *means, *said)
-            names[row["measure"]] = None
+            said = [_difference(metric, _ends(gain)), with_p(gain["verdict"], gain["p"])] if gain else ["", ""]
+            table.add_row(glossary.label(row["axis"], row["metric"]), *means, *said)
+            names[row["metric"]] = None
         console.print(table)
     for line in glossary.explained(names):
         console.print(line, highlight=False, soft_wrap=True)
@@ -89,7 +89,7 @@ def _ends(gain: Record) -> dict[str, float | None]:
     return {"value": gain["mean"], "low": low, "high": high}
 
 
-def _difference(measure: glossary.Measure, entry: Mapping[str, float | None]) -> str:
+def _difference(metric: glossary.Metric, entry: Mapping[str, float | None]) -> str:
     """``+1.23 [-0.10, +2.56]``."""
-    value, low, high = (measure.number(entry[end], sign=True) for end in ("value", "low", "high"))
+    value, low, high = (metric.number(entry[end], sign=True) for end in ("value", "low", "high"))
     return value if entry["low"] is None else f"{value} [{low}, {high}]"

@@ -33,7 +33,7 @@ def _where(condition: str) -> str:
     kind, _, name = condition.partition(" ")
     known = {
         "clean": "on clean test data",
-        "noise_dose": "under noise",
+        "noise_levels": "under noise",
         "attacks": "under attacks",
         "corruptions_lite": "under corruptions",
         "shift": f"under distribution shift ({name})",
@@ -59,7 +59,7 @@ def answer(report: Report) -> str:
         if gain["value"] is not None:
             ends = None if gain["low"] is None else (gain["low"], gain["high"])
             tested.append(_Tested(condition, gain["value"], ends, _of_interval(ends)))
-    percent = f"{100 * report['settings']['confidence']:g} %"
+    percent = f"{100 * report['settings']['confidence_level']:g} %"
     return (
         f"{_sentence('The student', tested)} Brackets: points of accuracy, and their {percent} interval by a paired "
         f"bootstrap over the test samples of this one run; another seed may differ, and {_UNCORRECTED}."
@@ -134,12 +134,12 @@ def words(reports: Sequence[Report]) -> Iterator[str]:
     yield f"Evaluated on {reports[0]['samples']} test samples, {len(reports)} seed{'s' * (len(reports) > 1)}."
     yield from (f"{line[0].upper()}{line[1:]}." for line in sample_counts(reports[0]))
     for role in ("control", "student"):
-        cells: dict[tuple[str, float], list[float]] = {}
-        for row in (row for report in reports for row in report["cells"]):
+        accuracies: dict[tuple[str, float], list[float]] = {}
+        for row in (row for report in reports for row in report["conditions"]):
             if row["model"] == role and is_of_corruptions(row["axis"]):
-                cells.setdefault((row["name"], row["dose"]), []).append(row["acc"])
-        if cells:
-            (name, severity), accuracy = min(cells.items(), key=lambda cell: statistics.fmean(cell[1]))
+                accuracies.setdefault((row["name"], row["level"]), []).append(row["acc"])
+        if accuracies:
+            (name, severity), accuracy = min(accuracies.items(), key=lambda one: statistics.fmean(one[1]))
             mean = 100 * statistics.fmean(accuracy)
             yield f"Worst condition of the {role}: {name} {severity:g}, {mean:.1f} % accuracy."
     checks = [check for report in reports for check in report["attack_checks"]]

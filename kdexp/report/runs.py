@@ -13,8 +13,9 @@ from kdexp import results, run_folder
 from kdexp.atomic import read_json, write_rows
 from kdexp.config.identity import as_typed
 from kdexp.config.leaves import leaves
-from kdexp.config.renamed import before
+from kdexp.config.renamed import refuse_setting, upgrade_override, without_added
 from kdexp.config.untrusted import check_folder, inside
+from kdexp.report import robustness_json
 from kdexp.results import Record
 
 INDEX = "sweep.json"
@@ -66,12 +67,13 @@ class Run:
     def teacher(self) -> Record | None:
         """What was measured of the teacher that `teacher` names; None without one.
 
-        Of a scheme of several steps that is the first step's: the run itself learned from the last step's student.
+        Of a scheme of several runs that is the first one's: the run itself learned from the last prior run's student.
         """
         own: Record | None = self.results.get("teacher") or None
-        for name in self.results.get("steps", [])[:1]:
+        for name in self.results.get("prior_runs", [])[:1]:
             with suppress(ValueError):  # it is gone, or somebody else's
-                return results.read(inside(self.folder / "steps", name), "step").get("teacher") or own
+                place = inside(run_folder.prior_runs(self.folder), name)
+                return results.read(place, "prior run").get("teacher") or own
         return own
 
     @cached_property
@@ -80,7 +82,7 @@ class Run:
 
         Beside them, as `DATA`, the first digits of the digest of the data.
         """
-        written = before(as_typed(self.results.get("config", {})))  # as older runs have it: new keys are no axes
+        written = without_added(as_typed(self.results.get("config", {})))  # they are no axes
         config = {key: value for key, value in written.items() if key != "choices"}
         given = (override.lstrip("+~").partition("=") for override in self.results["overrides"])
         typed = {key.partition("@")[0]: value for key, _, value in given}
@@ -143,7 +145,7 @@ def _places(folder: Path) -> Iterator[tuple[Path, str, Record]]:
         folders.sort(key=lambda name: (len(name), name) if name.isdigit() else (0, name))
         if results.FILE in files:
             yield here, "", {}
-            folders.clear()  # what lies below are steps of this run
+            folders.clear()  # what lies below are prior runs of this one
         elif jobs := _index(here):
             yield from ((here, job["folder"], job) for job in jobs)
             folders.clear()  # what is not in the index is no job, or was set aside
@@ -154,7 +156,9 @@ def _index(sweep: Path) -> list[Record]:
         jobs = list(read_json(sweep / INDEX)["jobs"])
     except (ValueError, KeyError, TypeError):  # a sweep without one, or damaged: its folders are looked at
         return []
-    return jobs if all(isinstance(job, dict) and job.keys() >= _JOB for job in jobs) else []
+    if not all(isinstance(job, dict) and job.keys() >= _JOB and isinstance(job["overrides"], list) for job in jobs):
+        return []
+    return [{**job, "overrides": [upgrade_override(str(text)) for text in job["overrides"]]} for job in jobs]
 
 
 def _read(folder: Path, job: Record) -> Run:
@@ -179,9 +183,7 @@ def read_reports(folders: Iterable[Path]) -> dict[Path, Record]:
     found: dict[Path, Record] = {}
     for folder in folders:
         with suppress(ValueError):  # most runs have none; one that cannot be read is no reason to show nothing
-            report = read_json(inside(folder, results.ROBUSTNESS))
-            if isinstance(report, dict) and report.get("schema_version") == results.ROBUSTNESS_VERSION:
-                found[folder] = report
+            found[folder] = robustness_json.read(folder)
     return found
 
 
@@ -202,6 +204,7 @@ def matching(runs: Sequence[Run], where: Sequence[str]) -> list[Run]:
         if not (name and equals):
             raise ValueError(f"where must be SETTING=VALUE, got {condition}")
         if name != "status" and all(name not in run.settings for run in runs):
+            refuse_setting(name)
             raise ValueError(f"where must name a setting of a run, or status, got {name}")
         wanted = [_comparable(value) for value in values.split(",")]
         left = [
@@ -281,7 +284,7 @@ def look_for_control(run: Record, folder: Path) -> tuple[Run | None, list[str]]:
             # A trial of a search that came to alpha=1 has no test metrics to compare with.
             is_tested = other["status"] == "completed" and "best" in other.get("metrics", {}).get("test", {})
             if is_tested and other["is_control"] and is_same:
-                check_folder(path.parent, "control")  # its cells are read and written there
+                check_folder(path.parent, "control")  # what is measured of it is read and written there
                 return Run(path.parent, other, "completed"), unread
         except ValueError as error:  # somebody else's, or damaged: no reason to fail a run that is done
             unread.append(str(error))

@@ -11,7 +11,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from kdexp import results
+from kdexp import results, run_folder
 from kdexp.config import quick
 from kdexp.config.untrusted import inside
 from kdexp.report import article_claims
@@ -39,7 +39,8 @@ Teachers = Mapping[str, Record]
 def show_run(folder: Path) -> None:
     """Print one finished run: teacher, control when there is one beside it, student; and where everything is."""
     run = _run(folder)
-    rows = [RunGroup(name, {}, [_run(inside(folder / "steps", name))]) for name in run.results.get("steps", [])]
+    before = run_folder.prior_runs(folder)
+    rows = [RunGroup(name, {}, [_run(inside(before, name))]) for name in run.results.get("prior_runs", [])]
     control, unread = (None, []) if run.is_control else look_for_control(run.results, folder.parent)
     if control is not None:
         rows.insert(0, RunGroup("control", {}, [control]))

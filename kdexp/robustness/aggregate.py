@@ -1,4 +1,4 @@
-"""From the cells of all axes to what a report says: rows, measures of each network, accuracy under each condition."""
+"""From the conditions of all axes to what a report says: rows, and metrics of each network."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,8 +12,8 @@ class Summary:
     """What a grid says.
 
     Args:
-        clean: the cell of the clean test set, alone.
-        by_axis: the axes in the order of the rows, each with its cells; one without any says nothing.
+        clean: the condition of the clean test set, alone.
+        by_axis: the axes in the order of the rows, each with its conditions; one without any says nothing.
         bootstrap: of the clean test set.
     """
 
@@ -23,24 +23,24 @@ class Summary:
         self._bootstrap = bootstrap
 
     def rows(self) -> list[dict[str, object]]:
-        """A row for each cell and network: axis, name, family, dose, model, and every value that is defined.
+        """A row for each condition and network: axis, name, family, level, model, and every value that is defined.
 
-        The student's rows also have ``acc_minus_control`` with the ends of its interval, ``.._low`` and ``.._high``.
+        The student's rows also have ``acc_gain`` with the ends of its interval, ``.._low`` and ``.._high``.
         """
         gains = self._gains()
         rows = []
-        for place, (cell, measured) in enumerate(self._found):
+        for place, (condition, measured) in enumerate(self._found):
             for role in self._bootstrap.roles:
-                row = {"axis": cell.axis, "name": cell.name, "family": cell.family, "dose": cell.level, "model": role}
-                rows.append(row | dict(measured[role].values))
+                place_of = {"axis": condition.axis, "name": condition.name, "family": condition.family}
+                rows.append(place_of | {"level": condition.level, "model": role} | dict(measured[role].values))
             if place in gains:
                 gain = gains[place]
-                rows[-1] |= {"acc_minus_control": gain["value"]}
-                rows[-1] |= {f"acc_minus_control_{end}": gain[end] for end in ("low", "high")}
+                rows[-1] |= {"acc_gain": gain["value"]}
+                rows[-1] |= {f"acc_gain_{end}": gain[end] for end in ("low", "high")}
         return rows
 
     def _gains(self) -> dict[int, dict[str, object]]:
-        """The place of each cell with accuracies -> the difference in it; of all that share their samples at once."""
+        """The place of each condition with accuracies -> the gain in it; of all that share their samples at once."""
         if not {STUDENT, CONTROL} <= set(self._bootstrap.roles):
             return {}
         rated = [place for place, (_, measured) in enumerate(self._found) if "right" in measured[STUDENT].samples]
@@ -48,14 +48,14 @@ class Summary:
         gains = {}
         for n in set(size.values()):
             places = [place for place in rated if size[place] == n]
-            cells = [self._found[place][1] for place in places]
-            own, alone = (self._bootstrap.accuracy(cells, role) for role in (STUDENT, CONTROL))
+            conditions = [self._found[place][1] for place in places]
+            own, alone = (self._bootstrap.accuracy(conditions, role) for role in (STUDENT, CONTROL))
             for column, place in enumerate(places):
                 gains[place] = self._bootstrap.difference(own[:, column] - alone[:, column])
         return gains
 
-    def measures(self) -> dict[str, object]:
-        """``Cell.axis`` -> measure -> ``{teacher, control, student, difference: {value, low, high}}``.
+    def metrics(self) -> dict[str, object]:
+        """``Condition.axis`` -> metric -> ``{teacher, control, student, difference: {value, low, high}}``.
 
         Roles that are not there are left out; None stands for what is not defined.
         """
@@ -65,10 +65,10 @@ class Summary:
         return said
 
     def accuracy_under(self) -> dict[str, object]:
-        """Condition -> accuracy under it, with the difference of student and control, as in `measures`."""
+        """Kind of condition -> accuracy under it, with the difference of student and control, as in `metrics`."""
         found: dict[str, Mapping[str, Resampled]] = {"clean": self._bootstrap.clean_accuracy()}
-        for axis, cells in self._by_axis:
-            found |= axis.accuracy(cells, self._bootstrap)
+        for axis, conditions in self._by_axis:
+            found |= axis.accuracy(conditions, self._bootstrap)
         return {condition: self._bootstrap.entry(values) for condition, values in found.items()}
 
     def extra(self) -> dict[str, object]:

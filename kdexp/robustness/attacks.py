@@ -30,15 +30,15 @@ PIXELS = (0.0, 1.0)
 class Attack:
     """Projected gradient ascent: Madry et al. 2018 (arXiv 1706.06083), equation for x^(t+1) in section 2.1.
 
-    Each step goes step_size along the sign of the gradient (linf) or along the gradient (l2), then back into the ball
-    around the clean input and into the bounds. One step of size eps from the clean input is FGSM (Goodfellow et al.
-    2015, arXiv 1412.6572). The last point is the result, so that a defender who is helped by more steps is seen.
+    Each step goes abs_stepsize along the sign of the gradient (linf) or along the gradient (l2), then back into the
+    ball around the clean input and into the bounds. One step of size eps from the clean input is FGSM (Goodfellow et
+    al. 2015, arXiv 1412.6572). The last point is the result, so that a defender who is helped by more steps is seen.
 
     Attributes:
         norm: linf, or l2 over all values of a sample.
         eps: radius of the ball, > 0; for images at most 1, the range of a pixel, in linf.
         steps: >= 1.
-        step_size: in (0, eps].
+        abs_stepsize: in (0, eps].
         random_start: begin at a uniformly random point of the ball, a function of (seed, epoch, index).
         bounds: least and largest value of an input; None: there are none.
 
@@ -49,7 +49,7 @@ class Attack:
     norm: Literal["linf", "l2"]
     eps: float
     steps: int
-    step_size: float
+    abs_stepsize: float
     random_start: bool = True
     bounds: tuple[float, float] | None = PIXELS
 
@@ -62,8 +62,8 @@ class Attack:
             raise ValueError(f"eps of an attack must be {rule}, got {self.eps:g}")
         if self.steps < 1:
             raise ValueError(f"steps of an attack must be at least 1, got {self.steps}")
-        if not 0 < self.step_size <= self.eps:
-            raise ValueError(f"step_size of an attack must be in (0, eps={self.eps:g}], got {self.step_size:g}")
+        if not 0 < self.abs_stepsize <= self.eps:
+            raise ValueError(f"abs_stepsize of an attack must be in (0, eps={self.eps:g}], got {self.abs_stepsize:g}")
 
     def __call__(self, objective: Objective, inputs: Tensor, index: Tensor, *, seed: int, epoch: int = 0) -> Tensor:
         """Adversarial inputs.
@@ -84,7 +84,7 @@ class Attack:
             at = moved.detach().requires_grad_()
             with torch.enable_grad():
                 (gradient,) = torch.autograd.grad(objective(at), at)
-            moved = self._projected(moved + self.step_size * self._direction(gradient), inputs)
+            moved = self._projected(moved + self.abs_stepsize * self._direction(gradient), inputs)
         return moved
 
     def _start(self, inputs: Tensor, index: Tensor, seed: int, epoch: int) -> Tensor:

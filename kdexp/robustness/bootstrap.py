@@ -1,6 +1,6 @@
 """The paired bootstrap over test samples, and the entries of a report that have its confidence intervals.
 
-Every network, in every cell, is resampled alike, so that two networks that are the same differ by nothing.
+Every network, in every condition, is resampled alike, so that two networks that are the same differ by nothing.
 """
 
 import math
@@ -18,7 +18,7 @@ from kdexp.robustness.settings import CONTROL, ROLES, STUDENT
 Array = np.ndarray
 
 Resampled = np.ndarray
-"""(1 + resamples, ...): of the test set, then of its bootstrap samples."""
+"""(1 + n_resamples, ...): of the test set, then of its bootstrap samples."""
 
 
 class Bootstrap:
@@ -27,24 +27,24 @@ class Bootstrap:
     Args:
         clean: what was measured of each role on the clean test set.
         seed: of the choice of samples.
-        resamples: how many bootstrap samples.
-        confidence: of the intervals, in (0, 1).
+        n_resamples: how many bootstrap samples.
+        confidence_level: of the intervals, in (0, 1).
 
     Attributes:
         roles: of the networks, in the order of `kdexp.robustness.settings.ROLES`.
     """
 
-    def __init__(self, clean: Mapping[str, Measured], *, seed: int, resamples: int, confidence: float) -> None:
+    def __init__(self, clean: Mapping[str, Measured], *, seed: int, n_resamples: int, confidence_level: float) -> None:
         self.roles = [role for role in ROLES if role in clean]
-        self._clean, self._confidence = clean, confidence
-        self._resample: dict[str, int] = {"resamples": resamples, "seed": seed}
+        self._clean, self._confidence_level = clean, confidence_level
+        self._resample: dict[str, int] = {"n_resamples": n_resamples, "seed": seed}
 
     def means(self, values: Array) -> Resampled:
-        """See `resampled`; (1 + resamples, k)."""
+        """See `resampled`; (1 + n_resamples, k)."""
         return resampled(values, **self._resample)
 
     def mean(self, measured: Measured, name: str) -> Resampled:
-        """The mean of what was measured of each sample under a name, (1 + resamples,)."""
+        """The mean of what was measured of each sample under a name, (1 + n_resamples,)."""
         values = measured.samples[name].double().numpy()
         return self.means(values.reshape(len(values), 1))[:, 0]
 
@@ -52,20 +52,20 @@ class Bootstrap:
         """See `resampled_auroc`."""
         return resampled_auroc(own.numpy(), other.numpy(), **self._resample)
 
-    def accuracy(self, cells: Sequence[Mapping[str, Measured]], role: str) -> Resampled:
-        """Accuracy of a network in several cells of the same samples, (1 + resamples, cells)."""
-        return self.means(np.stack([one[role].samples["right"].numpy() for one in cells], 1))
+    def accuracy(self, conditions: Sequence[Mapping[str, Measured]], role: str) -> Resampled:
+        """Accuracy of a network in several conditions of the same samples, (1 + n_resamples, conditions)."""
+        return self.means(np.stack([one[role].samples["right"].numpy() for one in conditions], 1))
 
-    def accuracies(self, cells: Sequence[Mapping[str, Measured]]) -> dict[str, Resampled]:
+    def accuracies(self, conditions: Sequence[Mapping[str, Measured]]) -> dict[str, Resampled]:
         """The same by role."""
-        return {role: self.accuracy(cells, role) for role in self.roles}
+        return {role: self.accuracy(conditions, role) for role in self.roles}
 
-    def accuracy_in(self, cell: Mapping[str, Measured]) -> dict[str, Resampled]:
-        """Accuracy in one cell by role, (1 + resamples,)."""
-        return {role: self.accuracy([cell], role)[:, 0] for role in self.roles}
+    def accuracy_in(self, condition: Mapping[str, Measured]) -> dict[str, Resampled]:
+        """Accuracy in one condition by role, (1 + n_resamples,)."""
+        return {role: self.accuracy([condition], role)[:, 0] for role in self.roles}
 
     def clean_accuracy(self) -> dict[str, Resampled]:
-        """Accuracy on the clean test set by role, (1 + resamples,)."""
+        """Accuracy on the clean test set by role, (1 + n_resamples,)."""
         return self.accuracy_in(self._clean)
 
     def clean_at(self, positions: Tensor | None) -> Mapping[str, Measured]:
@@ -77,7 +77,7 @@ class Bootstrap:
         }
 
     def entry(self, values: Mapping[str, Resampled]) -> dict[str, object]:
-        """A measure by role, and where both are there the difference of student and control with its interval."""
+        """A metric by role, and where both are there the difference of student and control with its interval."""
         entry: dict[str, object] = {role: number(value[0]) for role, value in values.items()}
         if STUDENT in values and CONTROL in values:
             entry["difference"] = self.difference(values[STUDENT] - values[CONTROL])
@@ -85,7 +85,7 @@ class Bootstrap:
 
     def difference(self, values: Resampled) -> dict[str, object]:
         """``{value, low, high}``; None stands for what is not defined."""
-        low, high = interval(values, self._confidence) or (None, None)
+        low, high = interval(values, self._confidence_level) or (None, None)
         return {"value": number(values[0]), "low": low, "high": high}
 
 
@@ -94,43 +94,43 @@ def number(value: float) -> float | None:
     return None if math.isnan(value) else float(value)
 
 
-def resampled(values: Array, resamples: int, seed: int) -> Array:
+def resampled(values: Array, n_resamples: int, seed: int) -> Array:
     """Means over the test set, and over bootstrap samples of it (Efron and Tibshirani 1993, chapter 13).
 
     Whatever is resampled with the same arguments is resampled alike, so that differences are of paired samples.
 
     Args:
         values: (n, k): k values of each test sample.
-        resamples: how many.
+        n_resamples: how many.
         seed: of the choice.
 
     Returns:
-        (1 + resamples, k); the first row is of the test set itself.
+        (1 + n_resamples, k); the first row is of the test set itself.
     """
     rows = values.astype(np.float32)
-    counts = draw_counts(len(rows), resamples, seed)
+    counts = draw_counts(len(rows), n_resamples, seed)
     parts = [rows.mean(0, dtype=float, keepdims=True)]
     parts += [chunk.astype(np.float32) @ rows / len(rows) for chunk in _chunks(counts)]
     return np.concatenate(parts).astype(float)
 
 
-def resampled_auroc(own: Array, other: Array, resamples: int, seed: int) -> Array:
+def resampled_auroc(own: Array, other: Array, n_resamples: int, seed: int) -> Array:
     """Area under the ROC curve of a score, of two sets and of bootstrap samples of both.
 
     Args:
         own: (n,) scores of what ought to score high.
         other: (m,) scores of what ought to score low.
-        resamples: how many.
+        n_resamples: how many.
         seed: of the choice.
 
     Returns:
-        (1 + resamples,); the first is of the sets themselves.
+        (1 + n_resamples,); the first is of the sets themselves.
     """
     scores = torch.from_numpy(own), torch.from_numpy(other)
     parts = [of_two(*scores).area().view(1)]
     several = zip(
-        _chunks(draw_counts(len(own), resamples, seed)),
-        _chunks(draw_counts(len(other), resamples, seed + 1)),
+        _chunks(draw_counts(len(own), n_resamples, seed)),
+        _chunks(draw_counts(len(other), n_resamples, seed + 1)),
         strict=True,
     )
     for counts in several:
@@ -139,28 +139,28 @@ def resampled_auroc(own: Array, other: Array, resamples: int, seed: int) -> Arra
 
 
 @lru_cache(maxsize=4)
-def draw_counts(n: int, resamples: int, seed: int) -> Array:
-    """How often each of n samples is in each bootstrap sample, (resamples, n) uint8."""
+def draw_counts(n: int, n_resamples: int, seed: int) -> Array:
+    """How often each of n samples is in each bootstrap sample, (n_resamples, n) uint8."""
     rng = np.random.default_rng([seed, n])
-    return np.stack([np.bincount(rng.integers(n, size=n), minlength=n).astype(np.uint8) for _ in range(resamples)])
+    return np.stack([np.bincount(rng.integers(n, size=n), minlength=n).astype(np.uint8) for _ in range(n_resamples)])
 
 
 def _chunks(counts: Array) -> Iterator[Array]:
     return (counts[start : start + 100] for start in range(0, len(counts), 100))
 
 
-def interval(values: Array, confidence: float) -> tuple[float, float] | None:
+def interval(values: Array, confidence_level: float) -> tuple[float, float] | None:
     """The percentile interval of what was resampled.
 
     Args:
-        values: (1 + resamples,), as `resampled` gives them.
-        confidence: in (0, 1).
+        values: (1 + n_resamples,), as `resampled` gives them.
+        confidence_level: in (0, 1).
 
     Returns:
         Lower and upper end; None where the value is not defined in some of the samples.
     """
     if np.isnan(values).any():
         return None
-    tail = (1 - confidence) / 2
+    tail = (1 - confidence_level) / 2
     low, high = np.quantile(values[1:], [tail, 1 - tail])
     return float(low), float(high)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
-Kind = Literal["images", "colour", "features"]
+Kind = Literal["images", "colour", "tabular"]
 """What a perturbation is for: images; those with three channels; everything that is not an image."""
 
 LARGE = 64
@@ -23,7 +23,7 @@ class Corruption:
     Attributes:
         operator: see `kdexp.robustness`.
         family: noise, blur, weather, digital, geometric or tabular: what it is averaged with.
-        small: parameter -> its value at each of the five severities; for images up to `LARGE`, and for features.
+        small: parameter -> its value at each of the five severities; for images up to `LARGE`, and for tables.
         large: the same for larger images; None: the same values.
         applies_to: see `Kind`.
     """
@@ -54,7 +54,7 @@ class Corruption:
         """Corrupt a batch.
 
         Args:
-            inputs: (N, C, H, W) in [0, 1], or (N, ...) standardised features.
+            inputs: (N, C, H, W) in [0, 1], or (N, ...) standardised columns of tables.
             index: (N,) int64, the samples' ids.
             severity: 1 to 5.
             seed: of the random numbers.
@@ -66,27 +66,27 @@ class Corruption:
 
 
 @dataclass(frozen=True)
-class DoseCurve:
-    """A perturbation that is given in rising doses.
+class LevelCurve:
+    """A perturbation at rising levels.
 
     Attributes:
         operator: see `kdexp.robustness`.
-        parameter: the operator's, which is the dose.
-        doses: rising, each > 0; the undisturbed data are dose 0.
+        parameter: the operator's, which is the level.
+        levels: rising, each > 0; the undisturbed data are level 0.
         applies_to: see `Corruption`.
 
     Raises:
-        ValueError: doses that do not rise from above 0.
+        ValueError: levels that do not rise from above 0.
     """
 
     operator: Callable[..., Tensor]
     parameter: str
-    doses: Sequence[float]
+    levels: Sequence[float]
     applies_to: Kind = "images"
 
     def __post_init__(self) -> None:
-        if not self.doses or any(high <= low for low, high in pairwise([0.0, *self.doses])):
-            raise ValueError(f"doses must rise, each > 0, got {list(self.doses)}")
+        if not self.levels or any(high <= low for low, high in pairwise([0.0, *self.levels])):
+            raise ValueError(f"levels must rise, each > 0, got {list(self.levels)}")
 
     def why_not(self, shape: Sequence[int]) -> str | None:
         """What speaks against it for samples of a shape; None: nothing."""
@@ -95,8 +95,8 @@ class DoseCurve:
 
 def _why_not(kind: Kind, shape: Sequence[int]) -> str | None:
     is_image = len(shape) == 3
-    if is_image == (kind == "features"):
-        return f"for {kind}"
+    if is_image == (kind == "tabular"):
+        return "for tables" if kind == "tabular" else f"for {kind}"
     if kind == "colour" and shape[0] != 3:
         return "for images in colour"
     return None

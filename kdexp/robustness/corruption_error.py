@@ -1,7 +1,7 @@
 """Mean corruption errors: Hendrycks and Dietterich 2019 (arXiv 1903.12261), section 4.
 
-A cell is one corruption at one severity. Error rates are arrays whose last axis is the cells; leading axes, such as
-those of a bootstrap, are kept.
+A condition is one corruption at one severity. Error rates are arrays whose last axis is the conditions; leading axes,
+such as those of a bootstrap, are kept.
 """
 
 from collections.abc import Sequence
@@ -17,8 +17,8 @@ def mce_unnormalized(errors: Array, corruptions: Sequence[str]) -> Array:
     This is what is published for CIFAR-10-C and CIFAR-100-C (Hendrycks et al. 2020, AugMix, arXiv 1912.02781).
 
     Args:
-        errors: (..., cells), in [0, 1].
-        corruptions: the corruption of each cell.
+        errors: (..., conditions), in [0, 1].
+        corruptions: the corruption of each condition.
 
     Returns:
         (...).
@@ -33,9 +33,9 @@ def mce_relative_to(errors: Array, reference: Array, corruptions: Sequence[str])
     Their reference is AlexNet; kdexp's is the control, and 1 means as many errors as the control makes.
 
     Args:
-        errors: (..., cells).
+        errors: (..., conditions).
         reference: of the same shape.
-        corruptions: the corruption of each cell.
+        corruptions: the corruption of each condition.
 
     Returns:
         (...); NaN where the reference makes no error under some corruption.
@@ -53,11 +53,11 @@ def relative_mce(
     It measures how much is lost, of whatever there was to lose. It misleads where the reference loses next to nothing.
 
     Args:
-        errors: (..., cells).
+        errors: (..., conditions).
         clean: (...), the error on clean data.
         reference: like errors.
         reference_clean: like clean.
-        corruptions: the corruption of each cell.
+        corruptions: the corruption of each condition.
 
     Returns:
         (...); NaN where the reference loses nothing under some corruption.
@@ -68,7 +68,7 @@ def relative_mce(
 
 
 def _by_corruption(values: Array, corruptions: Sequence[str]) -> tuple[Array, Array]:
-    """Sums (..., K) and counts (K,) over the cells of each of K corruptions."""
+    """Sums (..., K) and counts (K,) over the conditions of each of K corruptions."""
     names = list(dict.fromkeys(corruptions))
     member = np.array([[name == own for name in names] for own in corruptions], dtype=float)
     return values @ member, member.sum(0)

@@ -1,4 +1,4 @@
-"""The grid: each perturbation of the test data at each level is a cell, in which all networks are measured at once."""
+"""The grid: each perturbation of the test data at each level is a condition, in which all networks are measured."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,6 +12,7 @@ from kdexp.config.require import Values
 from kdexp.contracts import Batch, Task
 from kdexp.metrics.classification import Metrics
 from kdexp.metrics.rows import right
+from kdexp.robustness import renamed
 from kdexp.robustness.attacks import Network
 
 Batches = Iterable[Batch]
@@ -41,7 +42,7 @@ class Networks:
 
 @dataclass(frozen=True)
 class Measured:
-    """What was found of one network in one cell.
+    """What was found of one network in one condition.
 
     Attributes:
         values: by name; what is not defined is not there.
@@ -75,7 +76,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Cell:
+class Condition:
     """One perturbation of the test data at one level.
 
     Attributes:
@@ -96,20 +97,26 @@ class Cell:
     family: str = ""
     positions: Tensor | None = None
 
-    def on(self, *parts: Part) -> "Cell":
-        """The cell as one of these samples, which its settings tell where they are not a whole split."""
+    @property
+    def identity(self) -> list[object]:
+        """What tells it from others, under the names of the first kdexp: a part of the key of what is measured."""
+        axis, name, settings = renamed.before(self.axis, self.name, self.settings)
+        return [axis, name, self.level, settings]
+
+    def on(self, *parts: Part) -> "Condition":
+        """The condition as one of these samples, which its settings tell where they are not a whole split."""
         digests = [digest for part in parts for digest in part.digests]
         chosen = [*self.settings.get("chosen", ()), *digests]
         return replace(self, settings={**self.settings, "chosen": chosen}) if chosen else self
 
 
-Found = Sequence[tuple[Cell, Mapping[str, Measured]]]
+Found = Sequence[tuple[Condition, Mapping[str, Measured]]]
 """Cells, and what was measured in them by role, each in the same order of roles."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Makes the cells of one test set.
+    """Makes the conditions of one test set.
 
     Attributes:
         batches: the test set.
@@ -132,17 +139,19 @@ class Grid:
         """Whether samples are images (C, H, W)."""
         return len(self.shape) == 3
 
-    def clean(self) -> Cell:
+    def clean(self) -> Condition:
         """The test set as it is."""
         return self.perturbed("clean", "clean", 0, "", lambda batch: batch.inputs)
 
-    def perturbed(self, axis: str, name: str, level: float, family: str, perturb: Perturb, **settings: object) -> Cell:
-        """The test set, perturbed once for all networks; arguments as of `Cell`."""
-        return Cell(axis, name, level, partial(self.measure, perturb=perturb), settings, family)
+    def perturbed(
+        self, axis: str, name: str, level: float, family: str, perturb: Perturb, **settings: object
+    ) -> Condition:
+        """The test set, perturbed once for all networks; arguments as of `Condition`."""
+        return Condition(axis, name, level, partial(self.measure, perturb=perturb), settings, family)
 
-    def other(self, axis: str, name: str, batches: Batches) -> Cell:
+    def other(self, axis: str, name: str, batches: Batches) -> Condition:
         """Another test set of the same classes."""
-        return Cell(axis, name, 1, partial(self.measure, batches=batches), {})
+        return Condition(axis, name, 1, partial(self.measure, batches=batches), {})
 
     @torch.no_grad()
     def measure(

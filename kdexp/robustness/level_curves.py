@@ -42,11 +42,11 @@ def level_at_half_accuracy(levels: Sequence[float], accuracy: Sequence[float]) -
 
 
 def summarize(found: Found, bootstrap: Bootstrap) -> dict[str, object]:
-    """Of each kind of perturbation ``area``, the mean accuracy, and ``halving_dose``, the level at half accuracy."""
+    """Of each kind of perturbation ``mean_acc``, over its levels, and ``level_at_half_acc``."""
     return {
         name: {
-            "area": bootstrap.entry(_means(levels, right)),
-            "halving_dose": {role: level_at_half_accuracy(levels, own[0]) for role, own in right.items()},
+            "mean_acc": bootstrap.entry(_means(levels, right)),
+            "level_at_half_acc": {role: level_at_half_accuracy(levels, own[0]) for role, own in right.items()},
         }
         for name, (levels, right) in _curves(found, bootstrap).items()
     }
@@ -63,11 +63,11 @@ def _means(levels: Sequence[float], right: dict[str, Resampled]) -> dict[str, Re
 
 
 def _curves(found: Found, bootstrap: Bootstrap) -> dict[str, tuple[list[float], dict[str, Resampled]]]:
-    """Kind -> its levels, 0 first, and accuracy at each of them by role, (1 + resamples, levels)."""
+    """Kind -> its levels, 0 first, and accuracy at each of them by role, (1 + n_resamples, levels)."""
     curves = {}
-    for name in dict.fromkeys(cell.name for cell, _ in found):
-        curve = [(cell, measured) for cell, measured in found if cell.name == name]
-        levels = [0.0, *(cell.level for cell, _ in curve)]
+    for name in dict.fromkeys(condition.name for condition, _ in found):
+        curve = [(condition, measured) for condition, measured in found if condition.name == name]
+        levels = [0.0, *(condition.level for condition, _ in curve)]
         # Attacks may have been tried on some samples only.
         clean = bootstrap.clean_at(curve[0][0].positions)
         curves[name] = levels, bootstrap.accuracies([clean, *(measured for _, measured in curve)])

@@ -30,22 +30,22 @@ def linear_probe(fit: Array, fit_target: Array, test: Array, test_target: Array)
     return np.asarray(probe.fit(fit, fit_target).predict(test) == test_target, dtype=np.float32)
 
 
-def nearest(fit: Array, fit_target: Array, test: Array, test_target: Array, neighbours: int) -> Array:
-    """Which samples get the class that most of their nearest neighbours by cosine similarity have.
+def nearest(fit: Array, fit_target: Array, test: Array, test_target: Array, n_neighbors: int) -> Array:
+    """Which samples get the class that most of their nearest neighbors by cosine similarity have.
 
     Args:
-        fit: (n, D) among which the neighbours are.
+        fit: (n, D) among which the neighbors are.
         fit_target: (n,) classes.
         test: (m, D).
         test_target: (m,).
-        neighbours: how many of them, >= 1.
+        n_neighbors: how many of them, >= 1.
 
     Returns:
         (m,) float: 1 where it is right, else 0.
     """
     from sklearn.neighbors import KNeighborsClassifier
 
-    votes = KNeighborsClassifier(min(neighbours, len(fit)), metric="cosine").fit(fit, fit_target)
+    votes = KNeighborsClassifier(min(n_neighbors, len(fit)), metric="cosine").fit(fit, fit_target)
     return np.asarray(votes.predict(test) == test_target, dtype=np.float32)
 
 

@@ -10,12 +10,12 @@ ROLES = TEACHER, CONTROL, STUDENT = "teacher", "control", "student"
 
 _BEFORE_TARGETS = {
     "corruptions": "kdexp.robustness.axes.corruptions.Corruptions",
-    "noise_dose": "kdexp.robustness.axes.noise_levels.NoiseLevels",
+    "noise_levels": "kdexp.robustness.axes.noise_levels.NoiseLevels",
     "attacks": "kdexp.robustness.axes.attacks.Attacks",
     "shift": "kdexp.robustness.axes.dataset_shift.DatasetShift",
     "ood": "kdexp.robustness.axes.ood.OutOfDistribution",
     "calibration": "kdexp.robustness.axes.calibration.Calibration",
-    "features": "kdexp.robustness.axes.representations.Representations",
+    "representations": "kdexp.robustness.axes.representations.Representations",
 }
 """The axes that files know by their name alone: those that are older than `_target_`. Newer axes are not added."""
 
@@ -27,14 +27,14 @@ class Robustness:
     Attributes:
         seed: of noise, random starts and the bootstrap.
         samples: of the test split at most; None: all.
-        resamples: of the test samples, for the confidence intervals.
-        confidence: of the intervals.
+        n_resamples: of the test samples, for the confidence intervals.
+        confidence_level: of the intervals.
     """
 
     seed: int
     samples: int | None
-    resamples: int
-    confidence: float
+    n_resamples: int
+    confidence_level: float
 
     def check(self) -> None:
         """Check the rules.
@@ -42,13 +42,13 @@ class Robustness:
         Raises:
             ValueError: one line with the setting, the rule and the value.
         """
-        count, confidence = self.samples, self.confidence
+        count, level = self.samples, self.confidence_level
         require(count is None or is_count(count), "robustness.samples", "must be null or at least 1", count)
         require(type(self.seed) is int, "robustness.seed", "must be a whole number", self.seed)
-        enough = is_count(self.resamples) and self.resamples >= 100
-        require(enough, "robustness.resamples", "must be at least 100", self.resamples)
-        is_share = is_number(confidence) and 0 < confidence < 1
-        require(is_share, "robustness.confidence", "must be in (0, 1)", confidence)
+        enough = is_count(self.n_resamples) and self.n_resamples >= 100
+        require(enough, "robustness.n_resamples", "must be at least 100", self.n_resamples)
+        is_share = is_number(level) and 0 < level < 1
+        require(is_share, "robustness.confidence_level", "must be in (0, 1)", level)
 
 
 _OWN = [field.name for field in fields(Robustness)]

@@ -45,7 +45,7 @@ class AdversarialScheme(Scheme, ABC):
         super().check(setting, dataset)
         require(isinstance(self.attack, Mapping), f"{setting}.attack", "must be the settings of an attack", self.attack)
         for key, value in self.attack.items():
-            numeric = key in ("eps", "steps", "step_size")
+            numeric = key in ("eps", "steps", "abs_stepsize")
             require(not numeric or is_number(value), f"{setting}.attack.{key}", "must be a number", value)
         try:
             self._attack_on(dataset)

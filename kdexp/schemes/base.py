@@ -166,7 +166,7 @@ def scheme_of_run(values: Values) -> Scheme:
     return Scheme() if Identity(values).is_control else scheme_of(values["scheme"])
 
 
-def steps(values: Values) -> Iterator[tuple[str, Values]]:
+def runs_in_order(values: Values) -> Iterator[tuple[str, Values]]:
     """The runs that come before a run, in their order, and at last that: see `Scheme.prior_runs`.
 
     Args:

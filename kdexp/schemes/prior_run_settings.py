@@ -3,13 +3,13 @@
 import copy
 from pathlib import Path
 
-from kdexp import results
+from kdexp import results, run_folder
 from kdexp.config.require import Values
 from kdexp.teacher.settings import TEACHER_KEYS
 
 
 def prior_run(values: Values, name: str, **changed: object) -> tuple[str, Values]:
-    """A run that comes before a run: (name, configuration), in ``output_dir/steps/NAME``.
+    """A run that comes before a run: (name, configuration), in ``output_dir/prior_runs/NAME``.
 
     Args:
         values: the run's configuration.
@@ -46,4 +46,4 @@ def as_teacher(values: Values, name: str, network: Values) -> Values:
 
 def folder(values: Values, name: str) -> Path:
     """The run folder of a prior run."""
-    return Path(values["output_dir"]) / "steps" / name
+    return run_folder.prior_runs(Path(values["output_dir"])) / name

@@ -31,7 +31,7 @@ traceback_log = logging.getLogger("kdexp.traceback")
 
 
 def value_of(record: Record) -> float | None:
-    """What a sweeper that searches is told of a job: see `kdexp.sweeps.jobs.job`."""
+    """What a sweeper that searches is told of a job: see `kdexp.sweeps.job_supervisor.job`."""
     if record.get("status") != "completed":
         return None
     chosen_by = record["epochs"].get("monitor")

@@ -16,7 +16,7 @@ from kdexp.config.require import Values
 from kdexp.config.untrusted import check_folder
 from kdexp.experiment.ranks import rank
 from kdexp.sweeps import subprocess_runner
-from kdexp.sweeps.jobs import track_gains
+from kdexp.sweeps.job_supervisor import track_gains
 from kdexp.sweeps.sweep import Sweep, link_wandb, without_gain
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ from filelock import FileLock
 
 from kdexp import results, run_folder
 from kdexp.atomic import atomic_path, read_json
+from kdexp.config.renamed import upgrade_override
 from kdexp.config.untrusted import inside
 from kdexp.metrics.monitor import score
 from kdexp.results import Record
@@ -334,7 +335,7 @@ def _jobs(index: Path) -> dict[int, Job]:
 def _job(entry: Record) -> Job:
     # An older kdexp knew no trials.
     return Job(
-        tuple(entry["overrides"]),
+        tuple(upgrade_override(text) for text in entry["overrides"]),
         entry["folder"],
         entry["key"],
         entry["epochs"],

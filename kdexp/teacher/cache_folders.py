@@ -14,15 +14,23 @@ log = logging.getLogger(__name__)
 
 SHARD = 4096
 """Samples that have a checksum together, and are filled by one process."""
-ANSWERS, CHECKSUMS, CARD, LOCK = "answers.bin", "checksums.bin", "card.json", "lock"
+OUTPUTS, CHECKSUMS, METADATA, LOCK = "outputs.bin", "checksums.bin", "metadata.json", "lock"
+_OLDER = {OUTPUTS: "answers.bin", METADATA: "card.json"}
+_OLDER_KEYS = {"made_for": "created_for"}
 DIGEST = hashlib.sha256().digest_size
 
 
-def keep_card(path: Path, card: Mapping[str, object]) -> None:
+def file_in(folder: Path, name: str) -> Path:
+    """The file of a cache; in one of an older kdexp it has another name."""
+    older = folder / _OLDER.get(name, name)
+    return older if older.exists() else folder / name
+
+
+def keep_metadata(folder: Path, metadata: Mapping[str, object]) -> None:
     """Write what the outputs depend on, where that is not there yet, or the file is damaged."""
-    text = json.dumps(card, indent=2, default=str)
+    text, path = json.dumps(metadata, indent=2, default=str), file_in(folder, METADATA)
     try:
-        if read_card(path.parent)["key"] == json.loads(text)["key"]:
+        if read_metadata(folder)["key"] == json.loads(text)["key"]:
             return
         raise ValueError(f"{path} is damaged: it is that of others")
     except ValueError as error:
@@ -32,8 +40,8 @@ def keep_card(path: Path, card: Mapping[str, object]) -> None:
         with atomic_path(path) as temporary:
             temporary.write_text(text)
     except OSError:
-        if not (path.parent / CHECKSUMS).exists():  # else it is for people alone, and the outputs may be complete
-            with writing_to_store(path.parent):
+        if not (folder / CHECKSUMS).exists():  # else it is for people alone, and the outputs may be complete
+            with writing_to_store(folder):
                 raise
 
 
@@ -42,22 +50,25 @@ def folder_of(store_dir: str | Path, key: str) -> Path:
     return Path(store_dir) / "teacher-outputs" / key
 
 
-def read_card(folder: Path) -> Record:
-    """What the outputs in a folder depend on, and which experiment they were made for.
+def read_metadata(folder: Path) -> Record:
+    """What the outputs in a folder depend on, and which experiment they were created for.
 
     Raises:
         ValueError: the file is damaged.
     """
+    path = file_in(folder, METADATA)
     try:
-        card = read_json(folder / CARD)
+        found = read_json(path)
     except ValueError as error:
-        raise ValueError(f"{folder / CARD} is damaged: {error}") from error
-    if not isinstance(card, dict) or not all(isinstance(card.get(name), kind) for name, kind in _IN_CARD.items()):
-        raise ValueError(f"{folder / CARD} is damaged: it does not say what the outputs depend on")
-    return card
+        raise ValueError(f"{path} is damaged: {error}") from error
+    is_dict = isinstance(found, dict)
+    metadata: Record = {_OLDER_KEYS.get(key, key): value for key, value in found.items()} if is_dict else {}
+    if not all(isinstance(metadata.get(name), kind) for name, kind in _IN_METADATA.items()):
+        raise ValueError(f"{path} is damaged: it does not say what the outputs depend on")
+    return metadata
 
 
-_IN_CARD: dict[str, type] = {"made_for": dict, "split": str, "samples": int, "key": dict, "config": dict}
+_IN_METADATA: dict[str, type] = {"created_for": dict, "split": str, "samples": int, "key": dict, "config": dict}
 
 
 def filled_views(folder: Path, samples: int) -> list[int]:
@@ -74,8 +85,8 @@ def folders(store: Path) -> list[Path]:
 
 
 def used(folder: Path) -> int:
-    """Bytes that a cache takes on the disk; what is not filled yet takes none."""
-    return sum(path.stat().st_blocks * 512 for path in folder.iterdir())
+    """Bytes that a folder takes on the disk; what is not filled yet takes none."""
+    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
 
 
 def make_room(store: Path, wanted: Mapping[Path, int], max_gb: float) -> None:

@@ -27,7 +27,7 @@ from kdexp.contracts import Outputs
 from kdexp.data.data_module import DataModule
 from kdexp.data.splits import stratified_sample
 from kdexp.teacher import cache_folders
-from kdexp.teacher.cache_folders import ANSWERS, CARD, CHECKSUMS, DIGEST, LOCK, filled_views, keep_card, used
+from kdexp.teacher.cache_folders import CHECKSUMS, DIGEST, LOCK, OUTPUTS, file_in, filled_views, keep_metadata, used
 from kdexp.teacher.output_codec import OutputCodec
 from kdexp.teacher.teacher import Teacher
 
@@ -44,14 +44,14 @@ _AROUND = 64 * 2**10  # what the kernel brings in with a page
 class CachedOutputs:
     """The cached outputs for one split, in a folder of their own that any number of processes may use at once.
 
-    ``answers.bin`` is [views][samples] records, written as they come and memory-mapped to be read; ``checksums.bin`` is
+    ``outputs.bin`` is [views][samples] records, written as they come and memory-mapped to be read; ``checksums.bin`` is
     [views][shards] SHA-256 digests, each written after its shard. A shard counts as filled when its digest fits: what a
-    kill, a full disk or a bad sector left is found and recomputed, never used. ``card.json`` says what the outputs
+    kill, a full disk or a bad sector left is found and recomputed, never used. ``metadata.json`` says what the outputs
     depend on.
 
     Args:
         folder: made if need be.
-        card: written when the folder is new; plain values.
+        metadata: written when the folder is new; plain values.
         record: see `OutputCodec`.
         index: (n,) int64, the ids of the split's samples.
         compute: gives the outputs for a view (None: samples as they are) of a range of positions, in batches.
@@ -63,7 +63,7 @@ class CachedOutputs:
     def __init__(
         self,
         folder: Path,
-        card: Mapping[str, object],
+        metadata: Mapping[str, object],
         record: OutputCodec,
         index: Tensor,
         compute: Callable[[int | None, range], Iterable[Sequence[Outputs]]],
@@ -74,8 +74,9 @@ class CachedOutputs:
         # From a sample's id to its position.
         self._position = torch.full((int(index.max()) + 1,), -1, dtype=torch.int64)
         self._position[index] = torch.arange(len(index))
-        keep_card(folder / CARD, card)
-        self._outputs, self._checksums = _open(self, folder / ANSWERS), _open(self, folder / CHECKSUMS)
+        keep_metadata(folder, metadata)
+        self._file = file_in(folder, OUTPUTS)
+        self._outputs, self._checksums = _open(self, self._file), _open(self, folder / CHECKSUMS)
         self._good: set[tuple[int, int]] = set()
         self._loaded: tuple[int, dict[str, Tensor]] | None = None
         self._map: mmap.mmap | None = None
@@ -129,7 +130,7 @@ class CachedOutputs:
             offset += len(part)
         whole = digest.digest() == expected
         if not whole:
-            log.warning("teacher cache: %s is corrupt; the teacher is run again", self.folder / ANSWERS)
+            log.warning("teacher cache: %s is corrupt; the teacher is run again", self._file)
         return whole
 
     def _fill(self, view: int | None, shard: int) -> None:
@@ -261,7 +262,7 @@ class TeacherOutputCache:
     Args:
         teacher: computes what is not there.
         data: the student's data.
-        kept: for each split the folder, the card and the codec of its `CachedOutputs`.
+        kept: for each split the folder, the metadata and the codec of its `CachedOutputs`.
         views: how many views of the training samples there are to be.
 
     Attributes:

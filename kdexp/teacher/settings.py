@@ -13,10 +13,10 @@ def cached_views(mode: str) -> int | None:
     """What ``teacher.cache=MODE`` makes of ``augment.views``."""
     if re.fullmatch(CACHE_MODES, mode) and mode.startswith("views:"):
         return int(mode.removeprefix("views:"))
-    return 0 if mode == "static" else None
+    return 0 if mode == "unaugmented" else None
 
 
-CACHE_MODES = r"none|exact|static|views:[1-9]\d*"
+CACHE_MODES = r"none|per_epoch|unaugmented|views:[1-9]\d*"
 NO_FILES = ("auto", "pretrained", "built")
 """Values of a teacher's ``weights`` that are no paths."""
 # Keys of a teacher besides its network: how it is trained, run and cached. Members of an ensemble have the first six.

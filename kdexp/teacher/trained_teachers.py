@@ -25,23 +25,23 @@ def load_or_train(folder: Path, description: Mapping[str, object], train: Callab
         description: all that the weights depend on, for a person to read; plain values.
         train: gets a folder to work in, where an interrupted training may be continued, and returns the network.
     """
-    weights, card = folder / "teacher.safetensors", folder / "teacher.json"
-    if _is_whole(weights, card):  # a store of somebody else's need not be written to
+    weights, metadata = folder / "teacher.safetensors", folder / "teacher.json"
+    if _is_whole(weights, metadata):  # a store of somebody else's need not be written to
         return
     with training_lock(folder / "lock", "teacher"):
-        if not _is_whole(weights, card):
-            if card.exists():
+        if not _is_whole(weights, metadata):
+            if metadata.exists():
                 log.warning("teacher: %s is damaged; training it again", weights)
             remove_staged(folder)
             work = folder / "training"
             save_weights(train(work), weights)
-            with atomic_path(card) as temporary:
+            with atomic_path(metadata) as temporary:
                 temporary.write_text(json.dumps({"sha256": sha256(weights), **description}, indent=2, default=str))
             shutil.rmtree(work, ignore_errors=True)
 
 
-def _is_whole(weights: Path, card: Path) -> bool:
+def _is_whole(weights: Path, metadata: Path) -> bool:
     try:
-        return bool(read_json(card)["sha256"] == sha256(weights))
+        return bool(read_json(metadata)["sha256"] == sha256(weights))
     except (OSError, ValueError, LookupError, TypeError):
         return False

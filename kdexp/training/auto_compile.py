@@ -38,13 +38,13 @@ def pays(student: nn.Module, teachers: Sequence[nn.Module], inputs: Tensor, step
     Returns:
         Whether compiling makes the training shorter.
     """
-    learner, *frozen = copy.deepcopy([student, *teachers])
+    student, *teachers = copy.deepcopy([student, *teachers])
 
     def step() -> None:
         with torch.no_grad():
-            for network in frozen:
+            for network in teachers:
                 network(inputs)
-        learner(inputs).float().logsumexp(1).mean().backward()
+        student(inputs).float().logsumexp(1).mean().backward()
 
     step()
     plain = _seconds(step)
@@ -53,7 +53,7 @@ def pays(student: nn.Module, teachers: Sequence[nn.Module], inputs: Tensor, step
         return False
     started = time.perf_counter()
     try:
-        compile_in_place([learner, *frozen])
+        compile_in_place([student, *teachers])
         step()
     except Exception as error:  # whatever its back end lacks or does not support
         log.info("compile=auto: no, it failed: %s", str(error).splitlines()[0] if str(error) else type(error).__name__)

@@ -152,9 +152,9 @@ class Distiller(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         """Bring the teacher to the student's device; Lightning does not see it."""
-        depends = callable(self._alpha) or callable(self._temperature) or any(t.alone for t in self._features.values())
-        if depends and self.trainer.max_epochs == -1:
-            rule = "must be given where alpha, temperature or a term's first stage depends on the training progress"
+        in_stages = any(term.init_fraction for term in self._features.values())
+        if self.trainer.max_epochs == -1 and (in_stages or callable(self._alpha) or callable(self._temperature)):
+            rule = "must be given where alpha, temperature or a term's init stage depends on the training progress"
             raise ValueError(f"Trainer.max_epochs {rule}, got -1")
         self._masks = {name for name, buffer in self.named_buffers() if not buffer.isfinite().all()}
         if self.cache is not None:
@@ -243,18 +243,18 @@ class Distiller(pl.LightningModule):
 
         A subclass with weights of its own sets them here, too.
         """
-        alone = {name for name, term in self._features.items() if term.is_alone(epoch, epochs)}
+        initial = {name for name, term in self._features.items() if term.in_init_stage(epoch, epochs)}
         self.weights = TermWeights(
-            logits=0.0 if alone else 1.0,
+            logits=0.0 if initial else 1.0,
             soft=self._soft.weight_at(epoch, epochs) if self._soft is not None else 0.0,
             features={
-                name: term.weight_at(epoch, epochs) if not alone or name in alone else 0.0
+                name: term.weight_at(epoch, epochs) if not initial or name in initial else 0.0
                 for name, term in self._features.items()
             },
         )
         for name, loss in self.feature_losses.items():
-            if hasattr(loss, "alone"):
-                loss.alone = name in alone  # type: ignore[assignment]
+            if hasattr(loss, "in_init_stage"):
+                loss.in_init_stage = name in initial  # type: ignore[assignment]
 
     def logit_terms(
         self, logits: Tensor, teacher: Outputs | None, target: Tensor, share: float = 1.0

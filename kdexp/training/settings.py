@@ -53,7 +53,7 @@ def is_one_process(trainer: Values) -> bool:
 
 
 # Keys of a loss that weigh it, and are not arguments of its constructor.
-TERM_KEYS = ("weight", "warmup_epochs", "alone", "after")
+TERM_KEYS = ("weight", "warmup_epochs", "init_fraction", "weight_after_init")
 
 
 def check_weights(alpha: float, temperature: float, label_smoothing: float) -> None:
@@ -89,8 +89,8 @@ def check_terms(alpha: float, loss: Values, feature_loss: Mapping[str, Values]) 
 def _check_term(name: str, term: Values) -> None:
     for key in TERM_KEYS:
         value = term.get(key, 0)
-        rule = "must be in [0, 1)" if key == "alone" else "must be >= 0"
-        holds = is_number(value) and value >= 0 and not (key == "alone" and value >= 1)
+        rule = "must be in [0, 1)" if key == "init_fraction" else "must be >= 0"
+        holds = is_number(value) and value >= 0 and not (key == "init_fraction" and value >= 1)
         require(holds, f"{name}.{key}", rule, value)
 
 

@@ -16,25 +16,25 @@ class Term:
         loss: gives the value of the term.
         weight: factor of the term, >= 0.
         warmup_epochs: over so many epochs the weight rises linearly to its full value; 0: full from the start.
-        alone: fraction of the epochs, from the first, in which this term trains alone, as two-stage methods want it;
-            rounded up, and at least one epoch is left.
-        after: factor of the weight when that stage is over.
+        init_fraction: fraction of the epochs, from the first, in which this term trains alone: the initialization of
+            two-stage methods; rounded up, and at least one epoch is left.
+        weight_after_init: factor of the weight when that stage is over.
     """
 
     loss: nn.Module
     weight: float = 1.0
     warmup_epochs: int = 0
-    alone: float = 0.0
-    after: float = 1.0
+    init_fraction: float = 0.0
+    weight_after_init: float = 1.0
 
-    def is_alone(self, epoch: int, epochs: int) -> bool:
-        """Whether this epoch (from 0) of so many is in the term's first stage."""
-        return epoch < min(math.ceil(self.alone * epochs), epochs - 1)
+    def in_init_stage(self, epoch: int, epochs: int) -> bool:
+        """Whether this epoch (from 0) of so many is in the term's init stage."""
+        return epoch < min(math.ceil(self.init_fraction * epochs), epochs - 1)
 
     def weight_at(self, epoch: int, epochs: int) -> float:
         """The weight in this epoch, which counts from 0; the first has its share of a warm-up, as in DKD's code."""
         warmth = min((epoch + 1) / self.warmup_epochs, 1.0) if self.warmup_epochs else 1.0
-        later = self.after if self.alone and not self.is_alone(epoch, epochs) else 1.0
+        later = self.weight_after_init if self.init_fraction and not self.in_init_stage(epoch, epochs) else 1.0
         return self.weight * warmth * later
 
 

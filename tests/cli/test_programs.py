@@ -152,7 +152,7 @@ def test_a_run_from_the_command_line_and_its_evaluation(command, tmp_path):
     again = command("kdexp-eval", f"run={folder}")
     assert "equal within" in again.stdout
     assert "agreement" in again.stdout
-    settings = ("robustness=noise_dose", "robustness.samples=50", "control=none")
+    settings = ("robustness=noise_levels", "robustness.samples=50", "control=skip")
     evaluated = command("kdexp-eval", f"run={folder}", *settings)
     assert re.search(r"noise: accuracy, gaussian_noise +\d+\.\d\d +\d+\.\d\d", evaluated.stdout)
     assert (folder / "robustness.csv").exists()

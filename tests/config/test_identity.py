@@ -27,7 +27,7 @@ from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.keys import teacher_key
 from kdexp.experiment.members import teachers
 from kdexp.experiment.robustness_evaluator import RobustnessEvaluator
-from kdexp.schemes.base import steps
+from kdexp.schemes.base import runs_in_order
 from kdexp.weights import state_digest
 
 CONTENT = "0" * 64
@@ -123,18 +123,18 @@ FINGERPRINTS = [
         "7c580e68567f7b80",
         "5a923a7bf15084c9",
     ),
-    ("cached outputs of samples as they are", "teacher.cache=static", "ff6bb622f27728f8", "44d3fae15630ae9a"),
+    ("cached outputs of samples as they are", "teacher.cache=unaugmented", "ff6bb622f27728f8", "44d3fae15630ae9a"),
     ("several teachers", "teacher=ensemble", "454ad3947620ecae", "b2f086cd869943cb"),
     ("a teacher from a file", "teacher.weights=teacher.safetensors", "89f3d3e235522275", "b2f086cd869943cb"),
     (
         "noisy, few and uneven labels",
-        "dataset.label_noise=0.2 dataset.label_noise_kind=pair dataset.train_fraction=0.5 dataset.imbalance_ratio=10",
+        "dataset.label_noise=0.2 dataset.label_noise_kind=pairflip dataset.train_fraction=0.5 dataset.imbalance_ratio=10",
         "2c232770625a9eed",
         "41ff9d298abb8858",
     ),
     (
         "classes drawn evenly, unlabelled samples",
-        "dataset.resample=balanced dataset.unlabeled_fraction=0.5",
+        "dataset.class_sampling=balanced dataset.unlabeled_fraction=0.5",
         "c315089e033f37f7",
         "3d43d0afa9cbe3ad",
     ),
@@ -255,7 +255,7 @@ def prior_runs() -> dict[str, list[tuple[str, str]]]:
     """Names and fingerprints of the runs that come before a run, and of the run itself."""
     schemes = ("teacher_assistant", "born_again", "cross_domain", "mutual")
     return {
-        scheme: [(name, Identity(values).fingerprint) for name, values in steps(composed(f"scheme={scheme}"))]
+        scheme: [(name, Identity(values).fingerprint) for name, values in runs_in_order(composed(f"scheme={scheme}"))]
         for scheme in schemes
     }
 
@@ -315,7 +315,10 @@ def measured_cells() -> dict[str, str]:
         experiment = Experiment(config)
         experiment.data.__dict__["content"] = CONTENT
         evaluator = RobustnessEvaluator(experiment, torch.device("cpu"))
-        keys = {f"{cell.axis} {cell.name} {cell.level:g}": evaluator.key(cell, "s", "t") for cell in evaluator.cells}
+        keys = {}
+        for condition in evaluator.conditions:
+            axis, name, level, _ = condition.identity
+            keys[f"{axis} {name} {level:g}"] = evaluator.key(condition, "s", "t")
         found |= {f"{kind}: {name}": keys[name] for name in CHOSEN[kind]}
         found[f"{kind}: all {len(keys)}"] = fingerprint(keys)
     return found

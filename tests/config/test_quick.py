@@ -120,7 +120,9 @@ def test_few_samples_hold_every_class_though_it_be_rare():
 
 
 def test_as_many_samples_as_resampling_needs():
-    counts = data_of("quick=true", "dataset.batch_size=4", "dataset.resample=balanced").student.splits.train.target
+    counts = data_of(
+        "quick=true", "dataset.batch_size=4", "dataset.class_sampling=balanced"
+    ).student.splits.train.target
     assert len(counts) == 11
     assert set(counts.tolist()) == set(range(10))
 

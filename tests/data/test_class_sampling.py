@@ -108,7 +108,7 @@ def test_classes_and_copies_are_mixed_over_the_epoch():
 
 
 def test_a_class_without_labelled_samples_is_refused():
-    rule = r"^dataset.resample must find labelled samples of every class, got none of class 1$"
+    rule = r"^dataset.class_sampling must find labelled samples of every class, got none of class 1$"
     with pytest.raises(ValueError, match=rule):
         resampled_order(torch.tensor([0, 0, 2, UNLABELED]), [0.2, 0.5, 0.3], 0, 0)
 
@@ -125,14 +125,16 @@ BAD = ("even", 3, {}, [1, 2], *([1, 2, bad] for bad in (0, -1, float("inf"), flo
 
 @pytest.mark.parametrize("given", BAD)
 def test_what_is_not_a_positive_number_for_each_class_is_refused(given):
-    rule = r"^dataset.resample must be null, balanced or a list of 3 positive numbers, one for each class, got "
+    rule = r"^dataset.class_sampling must be null, balanced or a list of 3 positive numbers, one for each class, got "
     with pytest.raises(ValueError, match=rule) as error:
         class_shares(given, task="multiclass", num_classes=3)
     assert str(error.value).endswith(f"got {given}")
 
 
 def test_multilabel_data_are_refused():
-    with pytest.raises(ValueError, match=r"^dataset.resample must be null with task=multilabel, .*, got balanced$"):
+    with pytest.raises(
+        ValueError, match=r"^dataset.class_sampling must be null with task=multilabel, .*, got balanced$"
+    ):
         class_shares("balanced", task="multilabel", num_classes=3)
 
 
@@ -147,7 +149,9 @@ def classes_of_an_epoch(module):
 
 def test_the_setting_reaches_the_students_epochs_and_not_the_teachers(tmp_path):
     given = "[4,1,1,1,1,1,1,1,1,1]"  # of 460 labelled samples: 141.5 and 35.4
-    config = composed(tmp_path, f"dataset.resample={given}", "dataset.batch_size=92", "teacher.recipe.batch_size=46")
+    config = composed(
+        tmp_path, f"dataset.class_sampling={given}", "dataset.batch_size=92", "teacher.recipe.batch_size=46"
+    )
     data = Experiment(config).data
     assert len(data.student.splits.train) == 461
     # One of 461 is left out of five batches of 92.
@@ -159,7 +163,7 @@ def test_the_setting_reaches_the_students_epochs_and_not_the_teachers(tmp_path):
 
 
 def test_a_wrong_setting_is_refused_before_anything_is_trained(tmp_path):
-    with pytest.raises(ValueError, match=r"^dataset.resample must be .* list of 10 positive numbers"):
-        _ = Experiment(composed(tmp_path, "dataset.resample=[1,2]")).data
-    with pytest.raises(ValueError, match=r"^dataset.resample must be null with task=multilabel"):
-        _ = Experiment(composed(tmp_path, "dataset.resample=balanced", "dataset.task=multilabel")).data
+    with pytest.raises(ValueError, match=r"^dataset.class_sampling must be .* list of 10 positive numbers"):
+        _ = Experiment(composed(tmp_path, "dataset.class_sampling=[1,2]")).data
+    with pytest.raises(ValueError, match=r"^dataset.class_sampling must be null with task=multilabel"):
+        _ = Experiment(composed(tmp_path, "dataset.class_sampling=balanced", "dataset.task=multilabel")).data

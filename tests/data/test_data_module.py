@@ -465,7 +465,9 @@ def test_copies_of_a_sample_have_its_index_and_are_augmented_each_in_its_own_way
 def test_a_class_that_cannot_be_drawn_is_found_out_at_once():
     data = splits()
     target = torch.where(data.train.target == 2, UNLABELED, data.train.target)
-    with pytest.raises(ValueError, match=r"^dataset.resample must find labelled samples .*, got none of class 2$"):
+    with pytest.raises(
+        ValueError, match=r"^dataset.class_sampling must find labelled samples .*, got none of class 2$"
+    ):
         module(replace(data, train=replace(data.train, target=target)), shares=[0.2, 0.3, 0.5])
 
 

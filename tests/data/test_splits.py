@@ -97,7 +97,7 @@ def test_another_subset_seed_gives_another_subset_of_the_same_training_part():
     assert not set(a.index.tolist()) & set(split().val.index.tolist())
 
 
-@pytest.mark.parametrize("kind", ["symmetric", "pair"])
+@pytest.mark.parametrize("kind", ["symmetric", "pairflip"])
 @pytest.mark.parametrize("rate", [0.0, 0.013, 0.4, 1.0])
 def test_label_noise_changes_an_exact_number_of_labels_stratified_by_class(kind, rate):
     clean, noisy = split().train, split(label_noise=rate, label_noise_kind=kind).train
@@ -171,7 +171,7 @@ def test_label_noise_touches_neither_val_nor_the_source():
 
 
 def test_pair_noise_gives_the_next_class():
-    clean, noisy = split().train, split(label_noise=0.5, label_noise_kind="pair").train
+    clean, noisy = split().train, split(label_noise=0.5, label_noise_kind="pairflip").train
     wrong = clean.target != noisy.target
     assert torch.equal(noisy.target[wrong], (clean.target[wrong] + 1) % CLASSES)
 
@@ -251,7 +251,7 @@ def test_multilabel_rows_are_hidden_whole():
             r"dataset.imbalance_ratio must leave samples of every class for train \(class 3 has none\), got 1000",
         ),
         ({"label_noise": -0.1}, r"dataset.label_noise must be in \[0, 1\], got -0.1"),
-        ({"label_noise_kind": "odd"}, "dataset.label_noise_kind must be symmetric or pair, got odd"),
+        ({"label_noise_kind": "odd"}, "dataset.label_noise_kind must be symmetric or pairflip, got odd"),
         ({"unlabeled_fraction": 2}, r"dataset.unlabeled_fraction must be in \[0, 1\], got 2"),
         ({"num_classes": 5}, "dataset.num_classes must be 4, the classes in the data, got 5"),
         ({"num_classes": 3}, "dataset.num_classes must be 4, the classes in the data, got 3"),
@@ -266,8 +266,10 @@ def test_bad_settings_are_refused_in_one_line_with_the_rule_and_the_value(change
 
 
 def test_multilabel_settings_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match=r"dataset.label_noise_kind must be symmetric with task=multilabel, got pair"):
-        multilabel(label_noise=0.1, label_noise_kind="pair")
+    with pytest.raises(
+        ValueError, match=r"dataset.label_noise_kind must be symmetric with task=multilabel, got pairflip"
+    ):
+        multilabel(label_noise=0.1, label_noise_kind="pairflip")
     with pytest.raises(ValueError, match=r"dataset.imbalance_ratio must be 1 with task=multilabel, .*, got 2$"):
         multilabel(imbalance_ratio=2)
     data, _ = multilabel()

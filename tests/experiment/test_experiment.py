@@ -91,10 +91,10 @@ def trained(tmp_path, *recipe):
 def test_a_teacher_is_another_where_its_labels_are_and_only_there(tmp_path):
     clean = trained(tmp_path)
     assert trained(tmp_path, "subset_seed=3") == clean
-    assert trained(tmp_path, "label_noise_kind=pair") == clean
+    assert trained(tmp_path, "label_noise_kind=pairflip") == clean
     noisy = [
         trained(tmp_path, "label_noise=0.4"),
-        trained(tmp_path, "label_noise=0.4", "label_noise_kind=pair"),
+        trained(tmp_path, "label_noise=0.4", "label_noise_kind=pairflip"),
         trained(tmp_path, "label_noise=0.4", "subset_seed=3"),
     ]
     assert len({place for place, _ in (clean, *noisy)}) == len({labels for _, labels in (clean, *noisy)}) == 4
@@ -216,7 +216,7 @@ def test_a_size_that_is_none_is_refused(tmp_path, overrides, message):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("more", [["feature_loss=at", "student=cnn"], ["student=mlp", "teacher.cache=exact"]])
+@pytest.mark.parametrize("more", [["feature_loss=at", "student=cnn"], ["student=mlp", "teacher.cache=per_epoch"]])
 def test_a_student_learns_from_a_teacher_for_images_of_another_size(command, more):
     done = command("kdexp-train", "experiment=smoke", "dataset=digits", "teacher=resnet8", "+teacher.resize=16", *more)
     assert "teacher" in done.stdout

@@ -31,12 +31,12 @@ from kdexp.report.png_figures import run as png_figures
 from kdexp.report.robustness_terminal import show
 from kdexp.report.robustness_text import words
 from kdexp.report.runs import find
-from kdexp.robustness.grid import Cell, Networks
+from kdexp.robustness.grid import Condition, Networks
 from kdexp.robustness.probes import cka
 from kdexp.weights import load_weights
 
 SMOKE = ("experiment=smoke", "tracking=none", "trainer.max_epochs=1", "teacher.recipe.max_epochs=1")
-SMALL = ("robustness.samples=60", "robustness.resamples=100")
+SMALL = ("robustness.samples=60", "robustness.n_resamples=100")
 
 
 def examine(store, *overrides, **settings):
@@ -70,18 +70,31 @@ def test_a_quick_look_leaves_a_report_its_cells_and_its_figures(sweep, quick):
     assert {**written, "seconds": 0} == {**quick, "seconds": 0}  # another test may have asked again
     assert list(quick["models"]) == ["teacher", "control", "student"]
     assert quick["samples"] == 60
-    assert set(quick["measures"]) == {"clean", "corruptions_lite", "noise_dose", "attacks", "calibration", "features"}
+    assert set(quick["metrics"]) == {
+        "clean",
+        "corruptions_lite",
+        "noise_levels",
+        "attacks",
+        "calibration",
+        "representations",
+    }
     with (folder / "robustness.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["model"] for row in rows[:3]] == ["teacher", "control", "student"]
-    assert {row["axis"] for row in rows} >= {"clean", "corruptions_lite", "noise_dose", "attacks", "attack_more_steps"}
-    fog = [row for row in rows if row["name"] == "fog" and row["dose"] == "3"]
+    assert {row["axis"] for row in rows} >= {
+        "clean",
+        "corruptions_lite",
+        "noise_levels",
+        "attacks",
+        "attack_more_steps",
+    }
+    fog = [row for row in rows if row["name"] == "fog" and row["level"] == "3"]
     assert all(0 <= float(row[name]) <= 1 for row in fog for name in ("acc", "f1", "auc", "ece"))
     assert all(float(row["nll"]) > 0 for row in fog)
     assert [bool(row["agreement_teacher_wrong"]) for row in fog] == [False, True, True]
-    for name in ("robustness_corruptions", "robustness_doses", "reliability"):
+    for name in ("robustness_corruptions", "robustness_levels", "reliability"):
         assert imread(folder / "figures" / f"{name}.png").shape[0] > 300
-    left_out = "corruptions: feature_noise, missing_values, feature_shift left out: for features"
+    left_out = "corruptions: tabular_noise, missing_values, feature_shift left out: for tables"
     assert left_out in quick["notes"]
     assert any(note.startswith("shift left out: no data set is paired with synthetic") for note in quick["notes"])
 
@@ -89,27 +102,27 @@ def test_a_quick_look_leaves_a_report_its_cells_and_its_figures(sweep, quick):
 def test_the_clean_cell_of_all_samples_is_what_results_json_has(sweep, store):
     report = examine(store, "robustness=calibration", run=sweep / "1")[sweep / "1"]
     saved = results.read(sweep / "1", "run")
-    clean = {row["model"]: row for row in report["cells"] if row["axis"] == "clean"}
+    clean = {row["model"]: row for row in report["conditions"] if row["axis"] == "clean"}
     for name, value in saved["metrics"]["test"]["best"].items():
         assert clean["student"][name] == pytest.approx(value, abs=1e-5), name
     assert clean["teacher"]["acc"] == pytest.approx(saved["teacher"]["test"]["acc"])
     control = results.read(sweep / "0", "control")["metrics"]["test"]["best"]
     assert clean["control"]["acc"] == pytest.approx(control["acc"])
-    assert report["measures"]["calibration"]["ece"]["student"] == pytest.approx(clean["student"]["ece"], abs=1e-6)
+    assert report["metrics"]["calibration"]["ece"]["student"] == pytest.approx(clean["student"]["ece"], abs=1e-6)
 
 
 def test_what_was_measured_is_not_measured_again(sweep, quick, store, monkeypatch):
     def keep(file, measured):
         raise AssertionError("measured again")
 
-    monkeypatch.setattr(robustness_evaluator, "keep_cell", keep)
+    monkeypatch.setattr(robustness_evaluator, "keep_condition", keep)
     again = examine(store, "robustness=quick", *SMALL, run=sweep / "1")[sweep / "1"]
     assert {**again, "seconds": 0} == {**quick, "seconds": 0}
 
 
 def test_a_cut_off_evaluator_goes_on_where_it_was_and_a_damaged_cell_is_measured_anew(copied, store, monkeypatch):
     done = []
-    keep = robustness_evaluator.keep_cell
+    keep = robustness_evaluator.keep_condition
 
     def interrupted(file, measured):
         if len(done) == 4:
@@ -117,8 +130,8 @@ def test_a_cut_off_evaluator_goes_on_where_it_was_and_a_damaged_cell_is_measured
         done.append(file)
         keep(file, measured)
 
-    settings = ("robustness=noise_dose", *SMALL, "robustness.seed=5")
-    monkeypatch.setattr(robustness_evaluator, "keep_cell", interrupted)
+    settings = ("robustness=noise_levels", *SMALL, "robustness.seed=5")
+    monkeypatch.setattr(robustness_evaluator, "keep_condition", interrupted)
     with pytest.raises(KeyboardInterrupt):
         examine(store, *settings, run=copied / "1")
     done[0].write_bytes(done[0].read_bytes()[:50])
@@ -128,29 +141,29 @@ def test_a_cut_off_evaluator_goes_on_where_it_was_and_a_damaged_cell_is_measured
         kept.append(file)
         keep(file, measured)
 
-    monkeypatch.setattr(robustness_evaluator, "keep_cell", keeping)
+    monkeypatch.setattr(robustness_evaluator, "keep_condition", keeping)
     report = examine(store, *settings, run=copied / "1")[copied / "1"]
     assert done[0] in kept
     assert not set(done[1:]) & set(kept)
     assert len(kept) + 3 == 3 * (1 + 3 * 5)
-    assert len(report["cells"]) == 3 * (1 + 3 * 5)
+    assert len(report["conditions"]) == 3 * (1 + 3 * 5)
 
 
 def test_every_distilled_run_of_a_sweep_is_examined_beside_its_control(sweep, quick, store):
     found = examine(store, "robustness=quick", *SMALL, sweep_dir=sweep)
     assert list(found) == [sweep / "1", sweep]
-    assert found[sweep / "1"]["measures"] == quick["measures"]
+    assert found[sweep / "1"]["metrics"] == quick["metrics"]
     written = json.loads((sweep / "robustness.json").read_text())
     assert written["settings"] == json.loads(json.dumps(found[sweep]["settings"]))
     (setting,) = written["settings"]
     assert setting["seeds"] == [0]
-    rows = {(row["axis"], row["measure"]): row for row in setting["measures"]}
-    raw = quick["measures"]["corruptions_lite"]["mce_raw"]
-    assert rows["corruptions_lite", "mce_raw"]["mean"] == {
+    rows = {(row["axis"], row["metric"]): row for row in setting["metrics"]}
+    raw = quick["metrics"]["corruptions_lite"]["mce_unnormalized"]
+    assert rows["corruptions_lite", "mce_unnormalized"]["mean"] == {
         role: raw[role] for role in ("teacher", "control", "student")
     }
-    assert rows["corruptions_lite", "mce_raw"]["difference"]["mean"] == raw["difference"]["value"]
-    assert rows["noise_dose", "gaussian_noise area"]["difference"]["verdict"] == "too few seeds"
+    assert rows["corruptions_lite", "mce_unnormalized"]["difference"]["mean"] == raw["difference"]["value"]
+    assert rows["noise_levels", "gaussian_noise mean_acc"]["difference"]["verdict"] == "too few seeds"
 
 
 def test_what_a_search_left_unmeasured_on_test_is_not_evaluated(sweep, store, tmp_path):
@@ -166,11 +179,11 @@ def test_what_a_search_left_unmeasured_on_test_is_not_evaluated(sweep, store, tm
 
 def test_features_are_probed_from_val_to_test_and_held_against_the_teachers(sweep, store):
     folder = sweep / "1"
-    (report,) = examine(store, "robustness=features", run=folder).values()
+    (report,) = examine(store, "robustness=representations", run=folder).values()
     config = compose([*SMOKE, "alpha=0.1"], output_dir=folder, store_dir=store)
     data = Experiment(config).data
-    learner = Experiment(config).new_student(pretrained=None)
-    load_weights(learner, folder / "student.safetensors", "run")
+    student = Experiment(config).new_student(pretrained=None)
+    load_weights(student, folder / "student.safetensors", "run")
     teacher = Experiment(config, may_train_teacher=False).teacher.networks[0]
 
     def seen(network, split):
@@ -186,13 +199,13 @@ def test_features_are_probed_from_val_to_test_and_held_against_the_teachers(swee
         hook.remove()
         return torch.cat(inputs).numpy(), torch.cat(labels).numpy()
 
-    measures = report["measures"]["features"]["synthetic"]
-    for role, network in (("student", learner), ("teacher", teacher)):
+    metrics = report["metrics"]["representations"]["synthetic"]
+    for role, network in (("student", student), ("teacher", teacher)):
         probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)).fit(*seen(network, "val"))
-        assert measures["probe"][role] == pytest.approx(probe.score(*seen(network, "test")), abs=0.01)
-    alike = cka(seen(learner, "test")[0], seen(teacher, "test")[0])
+        assert metrics["linear_probe_acc"][role] == pytest.approx(probe.score(*seen(network, "test")), abs=0.01)
+    alike = cka(seen(student, "test")[0], seen(teacher, "test")[0])
     assert alike < 0.99
-    assert measures["cka_to_teacher"]["student"] == pytest.approx(alike, abs=1e-3)
+    assert metrics["cka_to_teacher"]["student"] == pytest.approx(alike, abs=1e-3)
 
 
 def test_a_control_alone_is_examined_as_a_control(sweep, store):
@@ -202,10 +215,10 @@ def test_a_control_alone_is_examined_as_a_control(sweep, store):
 
 def test_a_control_is_trained_where_there_is_none(copied, store):
     shutil.rmtree(copied / "0")
-    settings = ("robustness=noise_dose", *SMALL)
-    with pytest.raises(ValueError, match=r"^control must be found beside the run, got none .*control=auto trains it"):
+    settings = ("robustness=noise_levels", *SMALL)
+    with pytest.raises(ValueError, match=r"^control must be found beside the run, got none .*control=train trains it"):
         examine(store, *settings, "control=find", run=copied / "1")
-    report = examine(store, *settings, "control=none", run=copied / "1")[copied / "1"]
+    report = examine(store, *settings, "control=skip", run=copied / "1")[copied / "1"]
     assert list(report["models"]) == ["teacher", "student"]
     report = examine(store, *settings, run=copied / "1")[copied / "1"]
     assert list(report["models"]) == ["teacher", "control", "student"]
@@ -219,7 +232,7 @@ def test_a_control_is_trained_where_there_is_none(copied, store):
 def test_a_control_is_trained_once_for_all_runs_of_a_sweep_with_one_seed(copied, store):
     shutil.rmtree(copied / "0")
     run(compose([*SMOKE, "alpha=0.5"], output_dir=copied / "2", store_dir=store))
-    found = examine(store, "robustness=noise_dose", *SMALL, sweep_dir=copied)
+    found = examine(store, "robustness=noise_levels", *SMALL, sweep_dir=copied)
     controls = [found[copied / name]["models"]["control"] for name in ("1", "2")]
     assert controls[0] == controls[1]
     assert len(list(copied.glob("*/control"))) == 1
@@ -234,8 +247,8 @@ def test_tables_and_all_tasks_have_a_quick_look_too_at_the_end_of_a_training(tmp
     result = run(compose([*SMOKE, *table, *quick], output_dir=tmp_path / "b", store_dir=store))
     report = json.loads((tmp_path / "b" / "robustness.json").read_text())
     assert list(report["models"]) == ["teacher", "control", "student"]
-    assert {row["name"] for row in report["cells"] if row["axis"] == "corruptions_lite"} == {
-        "feature_noise", "missing_values", "feature_shift",
+    assert {row["name"] for row in report["conditions"] if row["axis"] == "corruptions_lite"} == {
+        "tabular_noise", "missing_values", "feature_shift",
     }  # fmt: skip
     assert result["cost"]["seconds"]["robustness"] > 0
     # Accuracy under attack falls, and when everything is allowed nothing is left.
@@ -255,7 +268,7 @@ def test_a_run_without_its_control_is_examined_at_the_end_all_the_same(tmp_path,
         (["robustness=corruptions", "robustness.corruptions.severities=[6]"],
          r"^robustness.corruptions.severities must be of 1 to 5, got 6$"),
         (["robustness=corruptions", "corruption@robustness.corruptions.kinds=[missing_values]"],
-         r"^robustness must leave something .* got nothing: corruptions: missing_values left out: for features$"),
+         r"^robustness must leave something .* got nothing: corruptions: missing_values left out: for tables$"),
         (["robustness=attacks", "robustness.attacks.kinds.fgsm.eps=[0.1,1.5]"],
          r"^robustness.attacks.kinds.fgsm: eps of an attack must be in \(0, 1\], the range of a pixel, got 1.5$"),
         (["robustness=attacks", "robustness.attacks.kinds.fgsm.eps=0.1"],
@@ -264,26 +277,26 @@ def test_a_run_without_its_control_is_examined_at_the_end_all_the_same(tmp_path,
          r"^robustness.attacks.kinds.fgsm.eps must be a list of numbers, got \['small'\]$"),
         (["robustness=attacks", "robustness.attacks.kinds.fgsm.steps=many"],
          r"^robustness.attacks.kinds.fgsm.steps must be at least 1, got many$"),
-        (["robustness=attacks", "robustness.attacks.kinds.pgd_l2.step=2"],
-         r"^robustness.attacks.kinds.pgd_l2.step must be in \(0, 1\], got 2$"),
+        (["robustness=attacks", "robustness.attacks.kinds.pgd_l2.rel_stepsize=2"],
+         r"^robustness.attacks.kinds.pgd_l2.rel_stepsize must be in \(0, 1\], got 2$"),
         (["robustness=attacks", "robustness.attacks.kinds.pgd_l2.random_start=maybe"],
          r"^robustness.attacks.kinds.pgd_l2.random_start must be true or false, got maybe$"),
         (["robustness=attacks", "robustness.attacks.kinds.pgd_l2.norm=l1"],
          r"^robustness.attacks.kinds.pgd_l2: norm of an attack must be linf or l2, got l1$"),
         (["robustness=attacks", "+robustness.attacks.kinds.mine={norm:l2,eps:[1]}"],
-         r"^robustness.attacks.kinds.mine must have norm, eps, steps, step, random_start, got norm, eps$"),
+         r"^robustness.attacks.kinds.mine must have norm, eps, steps, rel_stepsize, random_start, got norm, eps$"),
         (["robustness=attacks", "robustness.attacks.kinds.fgsm=null"],
          r"^robustness.attacks.kinds.fgsm must be settings, got None$"),
         (["robustness=attacks", "robustness.attacks.kinds=3"],
          r"^robustness.attacks.kinds must be settings by name, got 3$"),
-        (["robustness=attacks", "robustness.attacks.features_scale=big"],
-         r"^robustness.attacks.features_scale must be > 0, got big$"),
-        (["robustness=noise_dose", "robustness.noise_dose.kinds.gaussian_noise.doses=0.1"],
-         r"^robustness.noise_dose.kinds.gaussian_noise.doses must be a list of numbers, got 0.1$"),
-        (["robustness=noise_dose", "~robustness.noise_dose.kinds.gaussian_noise.parameter"],
-         r"^robustness.noise_dose.kinds.gaussian_noise: kdexp.robustness.corruption.DoseCurve: .*'parameter'$"),
-        (["robustness=noise_dose", "robustness.noise_dose.kinds.gaussian_noise.doses=[0.2,0.1]"],
-         r"^robustness.noise_dose.kinds.gaussian_noise: doses must rise, each > 0, got \[0.2, 0.1\]$"),
+        (["robustness=attacks", "robustness.attacks.tabular_eps_scale=big"],
+         r"^robustness.attacks.tabular_eps_scale must be > 0, got big$"),
+        (["robustness=noise_levels", "robustness.noise_levels.kinds.gaussian_noise.levels=0.1"],
+         r"^robustness.noise_levels.kinds.gaussian_noise.levels must be a list of numbers, got 0.1$"),
+        (["robustness=noise_levels", "~robustness.noise_levels.kinds.gaussian_noise.parameter"],
+         r"^robustness.noise_levels.kinds.gaussian_noise: kdexp.robustness.corruption.LevelCurve: .*'parameter'$"),
+        (["robustness=noise_levels", "robustness.noise_levels.kinds.gaussian_noise.levels=[0.2,0.1]"],
+         r"^robustness.noise_levels.kinds.gaussian_noise: levels must rise, each > 0, got \[0.2, 0.1\]$"),
         (["robustness=corruptions", "robustness.corruptions.kinds.fog=3"],
          r"^robustness.corruptions.kinds.fog must be settings, got 3$"),
         (["robustness=quick", "robustness.seed=x"], r"^robustness.seed must be a whole number, got x$"),
@@ -294,15 +307,17 @@ def test_a_run_without_its_control_is_examined_at_the_end_all_the_same(tmp_path,
          r"^robustness.shift.dataset must have the num_classes of synthetic, got breast_cancer$"),
         (["robustness=ood", "robustness.ood.dataset=nope"], r"^there is no dataset=nope \(of dataset there are "),
         (["robustness=ood", "robustness.ood.dataset=mnist", "data_dir=/nowhere"], r"^data_dir has no MNIST"),
-        (["robustness=quick", "robustness.confidence=1"], r"^robustness.confidence must be in \(0, 1\), got 1$"),
-        (["robustness=quick", "robustness.confidence=high"], r"^robustness.confidence must be in \(0, 1\), got high$"),
-        (["robustness=quick", "robustness.resamples=few"], r"^robustness.resamples must be at least 100, got few$"),
-        (["robustness=features", "robustness.features.neighbours=0"],
-         r"^robustness.features.neighbours must be at least 1, got 0$"),
-        (["robustness=features", "robustness.features.neighbours=few"],
-         r"^robustness.features.neighbours must be at least 1, got few$"),
+        (["robustness=quick", "robustness.confidence_level=1"],
+         r"^robustness.confidence_level must be in \(0, 1\), got 1$"),
+        (["robustness=quick", "robustness.confidence_level=high"],
+         r"^robustness.confidence_level must be in \(0, 1\), got high$"),
+        (["robustness=quick", "robustness.n_resamples=few"], r"^robustness.n_resamples must be at least 100, got few$"),
+        (["robustness=representations", "robustness.representations.n_neighbors=0"],
+         r"^robustness.representations.n_neighbors must be at least 1, got 0$"),
+        (["robustness=representations", "robustness.representations.n_neighbors=few"],
+         r"^robustness.representations.n_neighbors must be at least 1, got few$"),
         (["robustness=quick", "robustness.samples=0"], r"^robustness.samples must be null or at least 1, got 0$"),
-        (["robustness=quick", "control=perhaps"], r"^control must be auto, find or none, got perhaps$"),
+        (["robustness=quick", "control=perhaps"], r"^control must be train, find or skip, got perhaps$"),
         (["robustness=quick", "sweep_dir=/nowhere"], r"^one of run and sweep must be given, .* sweep=/now"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -336,7 +351,7 @@ def folder_run(tmp_path_factory, store):
                 Image.fromarray(values).save(root / part / name / f"{number}.png")
     settings = ["dataset=image_folder", f"dataset.source.root={root}", "dataset.source.size=8", "dataset.num_classes=3",
                 "dataset.num_workers=0", "dataset.batch_size=16", "robustness=attacks", "robustness.samples=75",
-                "robustness.attacks.samples=30", "robustness.attacks.checks=false", "robustness.resamples=100",
+                "robustness.attacks.samples=30", "robustness.attacks.checks=false", "robustness.n_resamples=100",
                 "~robustness.attacks.kinds.pgd_l2", "robustness.attacks.kinds.pgd_linf.steps=2"]  # fmt: skip
     folder = tmp_path_factory.mktemp("folder_run")
     with pytest.MonkeyPatch.context() as patch:
@@ -364,15 +379,15 @@ def test_attacks_and_all_else_are_tried_on_samples_of_every_class_and_the_report
 def test_a_curve_of_attacks_begins_with_the_clean_accuracy_of_the_attacked_samples(folder_run, store):
     config = OmegaConf.create(results.read(folder_run, "run")["config"])
     evaluator = RobustnessEvaluator(Experiment(config), torch.device("cpu"))
-    clean = evaluator.cells[0]
-    (attack,) = {tuple(cell.positions.tolist()) for cell in evaluator.cells[1:]}
+    clean = evaluator.conditions[0]
+    (attack,) = {tuple(cell.positions.tolist()) for cell in evaluator.conditions[1:]}
     subject = {"control": run_subject(Experiment(config), folder_run, torch.device("cpu"))}
     right = evaluator.measured(clean, subject)["control"].samples["right"][list(attack)]
-    under = [evaluator.measured(cell, subject)["control"] for cell in evaluator.cells[1:] if cell.name == "fgsm"]
-    eps = [0, *(cell.level for cell in evaluator.cells if cell.name == "fgsm")]
+    under = [evaluator.measured(cell, subject)["control"] for cell in evaluator.conditions[1:] if cell.name == "fgsm"]
+    eps = [0, *(cell.level for cell in evaluator.conditions if cell.name == "fgsm")]
     wanted = np.trapezoid([float(right.mean()), *(float(one.samples["right"].mean()) for one in under)], eps) / eps[-1]
     report = json.loads((folder_run / "robustness.json").read_text())
-    assert report["measures"]["attacks"]["fgsm"]["area"]["control"] == pytest.approx(wanted)
+    assert report["metrics"]["attacks"]["fgsm"]["mean_acc"]["control"] == pytest.approx(wanted)
 
 
 def test_the_names_of_the_folders_are_the_classes_of_the_run_and_leave_its_identity_alone(folder_run):
@@ -392,55 +407,55 @@ def test_the_names_of_the_folders_are_the_classes_of_the_run_and_leave_its_ident
     assert measure(compose([], "eval", run=folder_run))["acc"] == saved["metrics"]["test"]["best"]["acc"]
 
 
-def cells(*overrides):
+def keys(*overrides):
     config = compose([*SMOKE, "dataset=digits", "robustness=quick", *overrides], output_dir="", data_dir="/nowhere")
     evaluator = RobustnessEvaluator(Experiment(config), torch.device("cpu"))
-    return {cell.axis: evaluator.key(cell, "student", "teacher") for cell in evaluator.cells}
+    return {cell.axis: evaluator.key(cell, "student", "teacher") for cell in evaluator.conditions}
 
 
 WHOLE = ("robustness.samples=null", "robustness.attacks.samples=null", "robustness.ood.dataset=synthetic",
          "robustness.shift.dataset=digits")  # fmt: skip
 
 
-def test_cells_of_whole_splits_have_the_keys_that_they_always_had():
-    assert cells(*WHOLE) == {
-        "clean": "4d4ee4a6732ed005", "corruptions_lite": "f46dc4d8e21e6b49", "noise_dose": "fe0a6ae386196a57",
+def test_conditions_of_whole_splits_have_the_keys_that_they_always_had():
+    assert keys(*WHOLE) == {
+        "clean": "4d4ee4a6732ed005", "corruptions_lite": "f46dc4d8e21e6b49", "noise_levels": "fe0a6ae386196a57",
         "attacks": "9dc4beeb4ea6720f", "attack_more_steps": "4f67edc7e74477dc",
         "attack_unbounded": "915e8785e7316838", "shift": "e8e857ad9a5843e4", "ood": "4585787d7c025cca",
-        "calibration": "e30d5ba379795711", "features": "c6db6529afa53e20",
+        "calibration": "e30d5ba379795711", "representations": "c6db6529afa53e20",
     }  # fmt: skip
 
 
-def test_cells_of_other_samples_have_other_keys(monkeypatch):
-    whole = cells(*WHOLE)
-    part = cells(*WHOLE, "robustness.samples=100")
+def test_conditions_of_other_samples_have_other_keys(monkeypatch):
+    whole = keys(*WHOLE)
+    part = keys(*WHOLE, "robustness.samples=100")
     assert not set(whole.values()) & set(part.values())
-    attacked = cells(*WHOLE, "robustness.attacks.samples=100")
+    attacked = keys(*WHOLE, "robustness.attacks.samples=100")
     assert {axis for axis in whole if whole[axis] != attacked[axis]} == {
         "attacks", "attack_more_steps", "attack_unbounded",
     }  # fmt: skip
-    fitted = cells(*WHOLE, "robustness.features.train_samples=20")
-    assert {axis for axis in whole if whole[axis] != fitted[axis]} == {"features"}
+    fitted = keys(*WHOLE, "robustness.representations.train_samples=20")
+    assert {axis for axis in whole if whole[axis] != fitted[axis]} == {"representations"}
     # As samples were chosen before, without a look at their classes.
     monkeypatch.setattr(
         robustness_inputs, "stratified_sample", lambda target, count, seed: torch.arange(len(target))[:count]
     )
-    assert not set(cells(*WHOLE, "robustness.samples=100").values()) & set(part.values())
+    assert not set(keys(*WHOLE, "robustness.samples=100").values()) & set(part.values())
 
 
 def test_an_attack_that_was_measured_on_fewer_samples_is_not_taken_for_one_on_all(copied, store, monkeypatch):
-    settings = ("robustness=attacks", "robustness.resamples=100", "robustness.attacks.checks=false",
+    settings = ("robustness=attacks", "robustness.n_resamples=100", "robustness.attacks.checks=false",
                 "~robustness.attacks.kinds.pgd_l2", "~robustness.attacks.kinds.pgd_linf")  # fmt: skip
     with monkeypatch.context() as before:
-        before.setattr(Cell, "on", lambda cell, *parts: cell)  # the keys were the same for any number
+        before.setattr(Condition, "on", lambda cell, *parts: cell)  # the keys were the same for any number
         examine(store, *settings, "robustness.attacks.samples=30", run=copied / "0")
     (report,) = examine(store, *settings, "robustness.attacks.samples=null", run=copied / "0").values()
     assert report["sample_counts"]["attacks"]["samples"] == report["samples"] == 256
     # Shares of 256 samples, and not of 30.
-    clean, *_ = (row["acc"] for row in report["cells"] if row["axis"] == "clean")
-    first, *_ = (row["acc"] for row in report["cells"] if row["axis"] == "attacks")
+    clean, *_ = (row["acc"] for row in report["conditions"] if row["axis"] == "clean")
+    first, *_ = (row["acc"] for row in report["conditions"] if row["axis"] == "attacks")
     assert all(value * 256 == pytest.approx(round(value * 256), abs=1e-3) for value in (clean, first))
-    assert any(row["acc"] * 30 != pytest.approx(round(row["acc"] * 30), abs=1e-3) for row in report["cells"])
+    assert any(row["acc"] * 30 != pytest.approx(round(row["acc"] * 30), abs=1e-3) for row in report["conditions"])
 
 
 def test_a_wrong_setting_is_heard_before_anything_is_trained(tmp_path, store):
@@ -456,7 +471,7 @@ def test_images_of_another_shape_and_colour_are_brought_to_ones_own(store, sweep
     config = compose([*SMOKE, *colour, "robustness=ood", "robustness.ood.dataset=synthetic", *SMALL],
                      output_dir=tmp_path, store_dir=store)  # fmt: skip
     evaluator = RobustnessEvaluator(Experiment(config), torch.device("cpu"))
-    own, other = evaluator.cells[0], evaluator.cells[1]
+    own, other = evaluator.conditions[0], evaluator.conditions[1]
     seen = []
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(432, 10))
 
@@ -480,7 +495,7 @@ def test_images_of_another_shape_and_colour_are_brought_to_ones_own(store, sweep
 )
 def test_a_value_that_is_not_a_number_is_not_equal_to_one(tmp_path, stored, said):
     facts = {"config": plain(compose(output_dir="")), "overrides": [], "seed": 0, "is_control": True,
-             "control_fingerprint": "c", "schema_version": 1, "status": "completed"}  # fmt: skip
+             "control_fingerprint": "c", "schema_version": 2, "status": "completed"}  # fmt: skip
     results.write(tmp_path, facts | {"metrics": {"test": {"best": {**stored, "ece": None}}}})
     assert show_metrics(tmp_path, {"acc": 0.5, "auc": 0.7, "ece": 0.1}) is said
     assert not show_metrics(tmp_path, {"acc": 0.5, "auc": math.nan})

@@ -184,7 +184,7 @@ def test_several_teachers_distill(tmp_path, store):
         ["augment=mixup"],
         ["augment=mixup", "dataset.unlabeled_fraction=0.5"],
         ["dataset.unlabeled_fraction=0.9"],
-        ["dataset.train_fraction=0.5", "dataset.label_noise=0.2", "dataset.label_noise_kind=pair"],
+        ["dataset.train_fraction=0.5", "dataset.label_noise=0.2", "dataset.label_noise_kind=pairflip"],
         ["trainer.precision=bf16-mixed"],
         ["trainer.gradient_clip_val=0.1", "trainer.accumulate_grad_batches=2"],
         ["trainer.full_train_metrics=true", "dataset.drop_last=false", "dataset.batch_size=100"],

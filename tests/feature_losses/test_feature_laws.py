@@ -14,7 +14,7 @@ from torch import nn
 from kdexp.config.compose import compose, plain
 from kdexp.config.objects import target
 from kdexp.contracts import Batch, FeatureLayers, Outputs
-from kdexp.experiment.losses import term
+from kdexp.experiment.losses import build_term
 from kdexp.models.cnn import cnn
 from kdexp.models.mlp import mlp
 from kdexp.models.resnet_cifar import resnet8
@@ -70,7 +70,7 @@ def build(name, pair):
     """The loss in its second stage, with the pair it is built from."""
     torch.manual_seed(3)
     pair = deployed(target(config(name), "feature_loss"), pair)
-    return term(config(name), pair).loss, pair
+    return build_term(config(name), pair).loss, pair
 
 
 def mapped(outputs, function):
@@ -97,7 +97,7 @@ def gradients(outputs):
 
 def test_the_yaml_gives_a_weight_and_reads_something(name, pair):
     loss, _ = build(name, pair)
-    assert term(config(name), build(name, pair)[1]).weight > 0
+    assert build_term(config(name), build(name, pair)[1]).weight > 0
     assert loss.student_paths
     assert loss.teacher_paths
 
@@ -111,8 +111,8 @@ def test_is_a_finite_scalar_in_float32(setting):
 
 def test_gradient_reaches_the_student_and_every_adapter_and_never_the_teacher(setting):
     loss, student, teacher, batch = setting
-    for alone in (True, False) if hasattr(loss, "alone") else (False,):
-        loss.alone = alone
+    for initial in (True, False) if hasattr(loss, "in_init_stage") else (False,):
+        loss.in_init_stage = initial
         loss(student, teacher, batch).backward()
     assert any(gradient.abs().sum() > 0 for gradient in gradients(student))
     assert not gradients(teacher)

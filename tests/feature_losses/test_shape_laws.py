@@ -393,10 +393,10 @@ def test_a_feature_loss_refuses_other_features_than_it_was_built_for(loss_class,
     student, teacher = (leaves(outputs) for outputs in outputs_of(loss, pair, batch))
     loss(student, teacher, batch)
     before, said = copy.deepcopy(loss.state_dict()), {}
-    for alone in (False, True) if hasattr(loss, "alone") else (False,):
-        loss.alone = alone
+    for initial in (False, True) if hasattr(loss, "in_init_stage") else (False,):
+        loss.in_init_stage = initial
         for *what, wrong in wrong_features(student, teacher):
-            said[alone, *what] = refusal(lambda: loss(*wrong, batch))  # noqa: B023
+            said[initial, *what] = refusal(lambda: loss(*wrong, batch))  # noqa: B023
     assert said
     form = r"(student|teacher)\.features\['\S+'\] must have shape .+, got .+"
     assert not {at: text for at, text in said.items() if not re.fullmatch(form, text)}

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from kdexp.config.compose import compose
-from kdexp.experiment.losses import term
+from kdexp.experiment.losses import build_term
 
 LOSSES = sorted(path.stem for path in (Path(__file__).parents[2] / "conf" / "loss").glob("*.yaml"))
 
@@ -46,7 +46,7 @@ def name(request):
 
 @pytest.fixture
 def loss(name):
-    made = term(config(name)).loss
+    made = build_term(config(name)).loss
     if name in RANDOM:
         made.register_forward_pre_hook(lambda module, arguments: torch.manual_seed(0) and None)
     return made
@@ -198,12 +198,12 @@ def test_two_classes_work_or_are_refused(name, loss):
 def test_sigmoid_tasks_work_or_are_refused(name, task):
     if refuses_two_classes(name):
         with pytest.raises(ValueError, match=f"needs dataset.task to be multiclass, got {task}"):
-            term(config(name, task))
+            build_term(config(name, task))
         return
     student, teacher, _ = make(12, 1 if task == "binary" else 7)
     target = torch.randint(0, 2, (12,) if task == "binary" else (12, 7), generator=torch.Generator().manual_seed(2))
     assert works_with_two_outcomes(
-        term(config(name, task)).loss, student, teacher, target if task == "binary" else target.float()
+        build_term(config(name, task)).loss, student, teacher, target if task == "binary" else target.float()
     )
 
 
@@ -215,8 +215,8 @@ def test_one_logit_is_two_classes_of_which_the_first_has_logit_zero(name):
     two = [torch.cat((torch.zeros(12, 1), x.detach()), 1) for x in (student, teacher)]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"loss=\w+: the .* term has no gradient with 2 classes")
-        one_logit = term(config(name, "binary")).loss(student, teacher, target)
-        torch.testing.assert_close(one_logit, term(config(name)).loss(*two, target))
+        one_logit = build_term(config(name, "binary")).loss(student, teacher, target)
+        torch.testing.assert_close(one_logit, build_term(config(name)).loss(*two, target))
 
 
 def test_a_hidden_label_changes_nothing_or_leaves_its_sample_out(name, loss, batch):

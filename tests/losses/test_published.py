@@ -4,7 +4,7 @@ import pytest
 from test_laws import LOSSES
 
 from kdexp.config.compose import compose, plain
-from kdexp.experiment.losses import term
+from kdexp.experiment.losses import build_term
 from kdexp.training.settings import TERM_KEYS
 
 # Weight of the cross entropy, weight of the method, temperature (None: it has none of its own to set).
@@ -44,11 +44,11 @@ def test_every_loss_is_published_or_known_not_to_be():
 def test_the_loss_alone_gives_the_published_ratio_and_temperature(name):
     cross_entropy, method, temperature = PUBLISHED[name]
     config = composed(f"loss={name}")
-    hard, soft = config.alpha, (1 - config.alpha) * term(config.loss).weight
+    hard, soft = config.alpha, (1 - config.alpha) * build_term(config.loss).weight
     assert hard * method == pytest.approx(soft * cross_entropy)
     if temperature is not None:
         assert config.temperature == temperature
-        assert term(config.loss).loss.temperature == temperature
+        assert build_term(config.loss).loss.temperature == temperature
     else:
         assert "temperature" not in config.loss.published
 
@@ -62,12 +62,12 @@ def test_a_loss_without_a_published_setting_has_that_of_kd(name):
 def test_the_command_line_wins():
     config = composed("loss=ttm", "alpha=0.3", "temperature=2", "loss.weight=7")
     assert (config.alpha, config.temperature, config.loss.temperature) == (0.3, 2, 2)
-    assert term(config.loss).weight == 7
+    assert build_term(config.loss).weight == 7
 
 
 def test_only_dkd_warms_up_over_20_epochs():
     for name in LOSSES:
-        soft = term(composed(f"loss={name}").loss)
+        soft = build_term(composed(f"loss={name}").loss)
         first = soft.weight / 20 if name in ("dkd", "dkd_ls") else soft.weight
         assert soft.weight_at(0, 240) == pytest.approx(first)
         assert soft.weight_at(19, 240) == soft.weight

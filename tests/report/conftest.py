@@ -74,7 +74,7 @@ def _write_run(
     typed = {k: v for k, v in {**settings, "seed": seed, **choices}.items() if (k, v) not in groups.items()}
     typed |= {f"dataset.{name}": value for name, value in (data or {}).items()}
     record = {
-        "schema_version": 1,
+        "schema_version": 2,
         "status": status,
         "choices": choices,
         "alpha": config["alpha"],
@@ -167,33 +167,36 @@ def _write_report(folder, *, control=0.8, student=0.85, teacher=0.95, noisy=0.5,
 
     probe = probe or dict.fromkeys(clean, 0.7)
     error = {role: 1 - value for role, value in left.items()}
-    cells = [
-        {"axis": axis, "name": name, "family": "noise", "dose": dose, "model": role, "acc": values[role]}
-        for axis, name, dose, values in (
+    conditions = [
+        {"axis": axis, "name": name, "family": "noise", "level": level, "model": role, "acc": values[role]}
+        for axis, name, level, values in (
             ("clean", "clean", 0, clean),
             ("corruptions_lite", "fog", 1, clean),
             ("corruptions_lite", "fog", 5, left),
             ("corruptions_lite", "blur", 5, clean),
-            ("noise_dose", "gaussian_noise", 0.1, clean),
-            ("noise_dose", "gaussian_noise", 0.5, left),
+            ("noise_levels", "gaussian_noise", 0.1, clean),
+            ("noise_levels", "gaussian_noise", 0.5, left),
             ("attacks", "pgd_linf", 0.03, left),
         )
         for role in clean
     ]
     bins = {"count": [1.0, 2.0], "confidence": [0.3, None], "accuracy": [0.25, None]}
     report = {
-        "schema_version": 1,
+        "schema_version": 2,
         "dataset": "digits",
         "samples": 100,
         "models": {role: {} for role in clean},
-        "settings": {"confidence": 0.95},
+        "settings": {"confidence_level": 0.95},
         "notes": ["shift left out"],
-        "cells": cells,
-        "measures": {
+        "conditions": conditions,
+        "metrics": {
             "clean": {"acc": entry(clean)},
-            "corruptions_lite": {"mce_raw": entry(error)},
-            "noise_dose": {"gaussian_noise": {"area": entry(left)}},
-            "features": {"digits": {"probe": entry(clean)}, "mnist8": {"probe": entry(probe)}},
+            "corruptions_lite": {"mce_unnormalized": entry(error)},
+            "noise_levels": {"gaussian_noise": {"mean_acc": entry(left)}},
+            "representations": {
+                "digits": {"linear_probe_acc": entry(clean)},
+                "mnist8": {"linear_probe_acc": entry(probe)},
+            },
         },
         "attack_checks": [{"model": "student", "check": "more steps", "holds": False, "detail": "1 -> 2"}],
         "reliability": {role: {"plain": bins, "scaled": bins} for role in clean},

@@ -8,7 +8,7 @@ from kdexp.report.artifacts import write
 from kdexp.report.condition_curves import condition_curves
 
 
-def test_a_curve_has_a_point_for_each_dose_with_its_control_and_its_teacher(tmp_path, write_run):
+def test_a_curve_has_a_point_for_each_level_with_its_control_and_its_teacher(tmp_path, write_run):
     few_data(tmp_path, write_run, seeds=2)
     (curve,) = condition_curves(compared(tmp_path))
     (student,) = curve.students
@@ -19,7 +19,7 @@ def test_a_curve_has_a_point_for_each_dose_with_its_control_and_its_teacher(tmp_
     assert student.mean_gain([0.1, 0.5]).mean == pytest.approx(0.0755)
     shutil.rmtree(tmp_path / "kd-0.5-1")
     ((student,),) = (curve.students for curve in condition_curves(compared(tmp_path)))
-    assert list(student.gains([0.1, 0.5])) == [0], "a seed counts where it has all doses"
+    assert list(student.gains([0.1, 0.5])) == [0], "a seed counts where it has all levels"
 
 
 def test_a_sweep_of_two_grids_is_two_curves_that_meet(tmp_path, write_run):
@@ -39,17 +39,17 @@ def test_a_sweep_of_two_grids_is_two_curves_that_meet(tmp_path, write_run):
 
 
 def test_data_of_two_kinds_have_a_curve_each(tmp_path, write_run):
-    for kind in ("symmetric", "pair"):
+    for kind in ("symmetric", "pairflip"):
         for rate in (0.0, 0.4):
             data = {"label_noise_kind": kind, "label_noise": rate}
             write_run(tmp_path / f"control-{kind}-{rate}", alpha=1.0, data=data)
             write_run(tmp_path / f"kd-{kind}-{rate}", data=data)
     where = sorted(curve.where for curve in condition_curves(compared(tmp_path)))
-    assert where == ["dataset.label_noise_kind=pair", "dataset.label_noise_kind=symmetric"]
+    assert where == ["dataset.label_noise_kind=pairflip", "dataset.label_noise_kind=symmetric"]
     written = write(compared(tmp_path), tmp_path, source=[])
     pictures = [path for _, path in written if path.suffix == ".png"]
     assert sorted(path.name for path in pictures) == [
-        "curve-label_noise-dataset.label_noise_kind-pair.png",
+        "curve-label_noise-dataset.label_noise_kind-pairflip.png",
         "curve-label_noise-dataset.label_noise_kind-symmetric.png",
     ]
     assert all(imread(path).std() > 0.01 for path in pictures)

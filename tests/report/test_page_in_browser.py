@@ -215,7 +215,7 @@ def test_unusual_comparisons_are_sound_and_fit_a_telephone(browser, tmp_path, wr
 def test_curves_claims_and_robustness_are_drawn_and_can_be_chosen_from(browser, tmp_path, write_run, write_report):
     for seed in (0, 1):
         for share in (0.1, 1.0):
-            for kind in ("symmetric", "pair"):
+            for kind in ("symmetric", "pairflip"):
                 data = {"train_fraction": share, "label_noise": 0.2, "label_noise_kind": kind}
                 write_run(tmp_path / f"control-{share}-{kind}-{seed}", alpha=1.0, seed=seed, data=data)
                 for loss in ("kd", "matched_smoothing"):

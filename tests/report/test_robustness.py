@@ -23,13 +23,15 @@ def report(gain, halving=None):
         "dataset": "digits",
         "samples": 100,
         "models": {"teacher": {}, "control": {}, "student": {}},
-        "settings": {"confidence": 0.9},
+        "settings": {"confidence_level": 0.9},
         "notes": ["shift left out"],
-        "accuracy_under": {"clean": entry(0.9, 0.8, 0.8 + gain), "noise_dose": entry(0.5, 0.4, 0.4)},
-        "measures": {
+        "accuracy_under": {"clean": entry(0.9, 0.8, 0.8 + gain), "noise_levels": entry(0.5, 0.4, 0.4)},
+        "metrics": {
             "clean": {"acc": entry(0.9, 0.8, 0.8 + gain)},
-            "corruptions_lite": {"mce_raw": entry(0.2, 0.4, 0.4 - gain)},
-            "noise_dose": {"fog": {"area": entry(0.5, 0.4, 0.4), "halving_dose": {"teacher": 1.0, "student": halving}}},
+            "corruptions_lite": {"mce_unnormalized": entry(0.2, 0.4, 0.4 - gain)},
+            "noise_levels": {
+                "fog": {"mean_acc": entry(0.5, 0.4, 0.4), "level_at_half_acc": {"teacher": 1.0, "student": halving}}
+            },
         },
         "attack_checks": [{"model": "student", "check": "more steps", "holds": False, "detail": "1 -> 2"}],
     }
@@ -111,10 +113,10 @@ def test_an_answer_over_seeds_is_that_of_the_paired_t_test():
     ("axis", "name", "label"),
     [
         ("ood", "fashion_mnist max_logit_fpr95", "ood: FPR95, max_logit, fashion_mnist (lower is better)"),
-        ("calibration", "ace_scaled", "calibration: adaptive ECE, scaled (lower is better)"),
+        ("calibration", "ece_adaptive_scaled", "calibration: adaptive ECE, scaled (lower is better)"),
         ("calibration", "nll", "calibration: NLL [nats] (lower is better)"),
         ("corruptions_lite", "error_weather", "corruptions: error, weather (lower is better)"),
-        ("noise_dose", "fog area", "noise: accuracy, fog"),
+        ("noise_levels", "fog mean_acc", "noise: accuracy, fog"),
         ("later", "unheard_of", "later: unheard_of [as stored]"),
     ],
 )
@@ -129,16 +131,16 @@ def test_seeds_are_paired_and_less_error_is_better(tmp_path, capsys):
     together = json.loads(json.dumps(over_seeds([RunGroup("kd", {}, runs)], reports)))
     (setting,) = together["settings"]
     assert setting["seeds"] == list(range(6))
-    rows = {(row["axis"], row["measure"]): row for row in setting["measures"]}
-    clean, errors = rows["clean", "acc"], rows["corruptions_lite", "mce_raw"]
+    rows = {(row["axis"], row["metric"]): row for row in setting["metrics"]}
+    clean, errors = rows["clean", "acc"], rows["corruptions_lite", "mce_unnormalized"]
     assert clean["mean"]["student"] == pytest.approx(0.835)
     assert clean["difference"]["mean"] == pytest.approx(0.035)
     assert clean["difference"]["p"] == pytest.approx(ttest_1samp(gains, 0).pvalue)
     assert clean["difference"]["interval"] == pytest.approx(list(ttest_1samp(gains, 0).confidence_interval(0.95)))
     assert clean["difference"]["verdict"] == errors["difference"]["verdict"] == "better"
     assert errors["difference"]["mean"] == pytest.approx(-0.035)
-    assert rows["noise_dose", "fog area"]["difference"]["verdict"] == "not significant"
-    halving = rows["noise_dose", "fog halving_dose"]
+    assert rows["noise_levels", "fog mean_acc"]["difference"]["verdict"] == "not significant"
+    halving = rows["noise_levels", "fog level_at_half_acc"]
     assert halving["values"] == {"teacher": [1.0] * 6, "student": [2.0] * 3}
     assert halving["difference"] is None
     show_sweep(together, tmp_path)
@@ -150,7 +152,7 @@ def test_seeds_are_paired_and_less_error_is_better(tmp_path, capsys):
 
 def test_what_an_earlier_kdexp_found_is_shown_as_it_stands(tmp_path, capsys):
     gain = {"differences": [0.01, 0.02], "mean": 0.015, "std": 0.007, "interval": [0.01, 0.02], "p": None}
-    row = {"axis": "clean", "measure": "acc", "mean": {"student": 0.9, "control": 0.885}}
+    row = {"axis": "clean", "metric": "acc", "mean": {"student": 0.9, "control": 0.885}}
     old = row | {"difference": gain | {"verdict": "not enough seeds to tell"}}
-    show_sweep({"settings": [{"label": "kd", "seeds": [0, 1], "measures": [old]}]}, tmp_path)
+    show_sweep({"settings": [{"label": "kd", "seeds": [0, 1], "metrics": [old]}]}, tmp_path)
     assert "+1.50 [+1.00, +2.00]  not enough seeds to tell" in re.sub("  +", "  ", capsys.readouterr().out)

@@ -15,7 +15,7 @@ def test_runs_are_found_in_run_folders_sweeps_and_folders_of_sweeps_once(tmp_pat
     write_run(tmp_path / "outputs" / "day" / "a")
     for job in (0, 2, 10):
         write_run(tmp_path / "multirun" / "sweep" / f"{job}", seed=job)
-    write_run(tmp_path / "outputs" / "day" / "a" / "steps" / "assistant")  # a step of a run is no run to compare
+    write_run(tmp_path / "outputs" / "day" / "a" / "prior_runs" / "assistant")  # a prior run is no run to compare
     assert names(find([tmp_path])[0]) == ["0", "2", "10", "a"]
     assert names(find([tmp_path / "outputs" / "day" / "a"])[0]) == ["a"]
     assert names(find([tmp_path / "multirun", tmp_path])[0]) == ["0", "2", "10", "a"]

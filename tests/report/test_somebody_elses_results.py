@@ -135,7 +135,7 @@ def test_pictures_are_written_into_the_report_whatever_an_axis_is_called(theirs,
     write_report(theirs / "student")
     path = theirs / "student" / "robustness.json"
     report = json.loads(path.read_text())
-    for row in report["cells"]:
+    for row in report["conditions"]:
         row["axis"] = axis if row["axis"] == "corruptions_lite" else row["axis"]
     path.write_text(json.dumps(report))
     out = tmp_path / "a" / "b" / "out"
@@ -178,7 +178,7 @@ def test_files_of_a_run_that_are_links_to_others_are_not_read(theirs, outside, t
     content = {
         "train.log": SECRET,
         "metrics.csv": "epoch,val/acc\n0,0.123456\n",
-        "robustness.json": '{"schema_version": 1}',
+        "robustness.json": '{"schema_version": 2}',
     }
     outside.write_text(content.get(file, (run / "results.json").read_text().replace("Diverged", SECRET)))
     (run / file).unlink(missing_ok=True)
@@ -191,9 +191,9 @@ def test_files_of_a_run_that_are_links_to_others_are_not_read(theirs, outside, t
     assert all(found.epochs == [] for found in found if found.folder == run and file == "metrics.csv")
 
 
-def test_steps_and_controls_are_looked_for_in_the_folder(theirs, write_run, tmp_path, capsys):
+def test_prior_runs_and_controls_are_looked_for_in_the_folder(theirs, write_run, tmp_path, capsys):
     write_run(tmp_path / "outside" / "run", alpha=1.0)
-    changed(theirs / "student", steps=["../../../outside/run"])
+    changed(theirs / "student", prior_runs=["../../../outside/run"])
     with pytest.raises(ValueError, match="must hold what its files name, got "):
         show_run(theirs / "student")
     shutil.rmtree(theirs / "control")
@@ -230,13 +230,13 @@ def test_a_sweeps_progress_shows_what_a_terminal_would_obey(tmp_path, capsys, mo
 def test_a_robustness_report_and_a_list_of_caches_show_it_too(tmp_path, write_report, capsys):
     write_report(tmp_path)
     report = json.loads((tmp_path / "robustness.json").read_text())
-    report |= {"notes": [HOSTILE], "dataset": HOSTILE, "measures": {HOSTILE: report["measures"]["clean"]}}
+    report |= {"notes": [HOSTILE], "dataset": HOSTILE, "metrics": {HOSTILE: report["metrics"]["clean"]}}
     show_robustness(report, tmp_path)
     kept = tmp_path / "teacher-outputs" / "key"
     kept.mkdir(parents=True)
     made = {"teacher": HOSTILE, "dataset": HOSTILE}
-    (kept / "card.json").write_text(
-        json.dumps({"made_for": made, "split": HOSTILE, "samples": 1, "key": {}, "config": {}})
+    (kept / "metadata.json").write_text(
+        json.dumps({"created_for": made, "split": HOSTILE, "samples": 1, "key": {}, "config": {}})
     )
     (kept / "checksums.bin").touch()
     show_caches(tmp_path)

@@ -181,22 +181,25 @@ def test_the_run_of_an_earlier_kdexp_is_read(sweep):
     assert len(Comparison(find([sweep])[0]).winner.runs) == 2
 
 
+@pytest.mark.parametrize(("version", "name"), [(2, "prior_runs"), (1, "steps")], ids=["", "of an older kdexp"])
 @pytest.mark.parametrize(
-    ("is_first_readable", "shown_teacher"), [(True, "99.00"), (False, "70.00")], ids=["steps", "a step that is gone"]
+    ("is_first_readable", "shown_teacher"),
+    [(True, "99.00"), (False, "70.00")],
+    ids=["prior runs", "a prior run that is gone"],
 )
-def test_the_teacher_of_several_steps_is_the_one_that_taught_the_first(
-    tmp_path, write_run, capsys, is_first_readable, shown_teacher
+def test_the_teacher_of_several_runs_is_the_one_that_taught_the_first(
+    tmp_path, write_run, capsys, is_first_readable, shown_teacher, version, name
 ):
     folder = tmp_path / "student"
     record = write_run(folder, acc=0.6, teacher_acc=0.7)
-    results.write(folder, record | {"steps": ["assistant"]})
-    write_run(folder / "steps" / "assistant", acc=0.7, teacher_acc=0.99)
+    results.write(folder, record | {"schema_version": version, name: ["assistant"]})
+    write_run(folder / name / "assistant", acc=0.7, teacher_acc=0.99)
     if is_first_readable:
         show_run(folder)
         shown = capsys.readouterr().out
         assert row(shown, "assistant")[2] == "70.00"
         assert row(shown, "teacher")[2] == shown_teacher
     else:
-        shutil.rmtree(folder / "steps")
+        shutil.rmtree(folder / name)
     show_comparison(Comparison(find([tmp_path])[0]))
     assert row(capsys.readouterr().out, "teacher")[2] == shown_teacher

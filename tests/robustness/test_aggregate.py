@@ -1,4 +1,4 @@
-"""What is said of cells that were made up."""
+"""What is said of conditions that were made up."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from kdexp.robustness.axes.dataset_shift import DatasetShift
 from kdexp.robustness.axes.noise_levels import NoiseLevels
 from kdexp.robustness.axes.ood import OutOfDistribution
 from kdexp.robustness.bootstrap import Bootstrap
-from kdexp.robustness.grid import Cell, Measured
+from kdexp.robustness.grid import Condition, Measured
 
 N = 400
 GENERATOR = torch.Generator().manual_seed(0)
@@ -26,17 +26,17 @@ def guess(accuracy):
     return hits
 
 
-def cell(axis, name, level, family="", positions=None, **accuracy):
+def condition(axis, name, level, family="", positions=None, **accuracy):
     measured = {}
     for role, value in accuracy.items():
         hits = value if isinstance(value, torch.Tensor) else guess(value)
         measured[role] = Measured({"acc": float(hits.mean())}, {"right": hits})
-    return Cell(axis, name, level, lambda networks: {}, {}, family, positions), measured
+    return Condition(axis, name, level, lambda networks: {}, {}, family, positions), measured
 
 
-AXES = {  # beginning of `Cell.axis` -> axis
+AXES = {  # beginning of `Condition.axis` -> axis
     "corruptions": Corruptions("corruptions", {}, [], published=False),
-    "noise_dose": NoiseLevels("noise_dose", {}),
+    "noise_levels": NoiseLevels("noise_levels", {}),
     "attack": Attacks("attacks", None, 1.0, {}, checks=True, autoattack=None),
     "shift": DatasetShift("shift", "auto", {}),
     "ood": OutOfDistribution("ood", "auto", {}),
@@ -45,51 +45,51 @@ AXES = {  # beginning of `Cell.axis` -> axis
 
 
 def summary(found):
-    """Of the clean cell, the first, and those of each axis."""
+    """Of the clean condition, the first, and those of each axis."""
     clean, others = found[:1], found[1:]
     by_axis = [(axis, [one for one in others if one[0].axis.startswith(prefix)]) for prefix, axis in AXES.items()]
-    bootstrap = Bootstrap(clean[0][1], seed=1, resamples=500, confidence=0.95)
+    bootstrap = Bootstrap(clean[0][1], seed=1, n_resamples=500, confidence_level=0.95)
     return Summary(clean, by_axis, bootstrap)
 
 
 # Error rates of a toy table: fog (.2, .4) and noise (.5, .6) for the student, (.3, .5) and (.4, .8) for the control.
 TOY = [
-    cell("clean", "clean", 0, teacher=1.0, control=0.9, student=0.95),
-    cell("corruptions_lite", "fog", 1, "weather", teacher=0.9, control=0.7, student=0.8),
-    cell("corruptions_lite", "fog", 2, "weather", teacher=0.8, control=0.5, student=0.6),
-    cell("corruptions_lite", "noise", 1, "noise", teacher=0.7, control=0.6, student=0.5),
-    cell("corruptions_lite", "noise", 2, "noise", teacher=0.6, control=0.2, student=0.4),
+    condition("clean", "clean", 0, teacher=1.0, control=0.9, student=0.95),
+    condition("corruptions_lite", "fog", 1, "weather", teacher=0.9, control=0.7, student=0.8),
+    condition("corruptions_lite", "fog", 2, "weather", teacher=0.8, control=0.5, student=0.6),
+    condition("corruptions_lite", "noise", 1, "noise", teacher=0.7, control=0.6, student=0.5),
+    condition("corruptions_lite", "noise", 2, "noise", teacher=0.6, control=0.2, student=0.4),
 ]
 
 
 def test_mean_corruption_errors_of_a_toy_table_by_hand():
-    found = summary(TOY).measures()
+    found = summary(TOY).metrics()
     assert found["clean"]["acc"]["student"] == pytest.approx(0.95)
     lite = found["corruptions_lite"]
-    assert lite["mce_raw"]["student"] == pytest.approx((0.3 + 0.55) / 2)
-    assert lite["mce_raw"]["control"] == pytest.approx((0.4 + 0.6) / 2)
-    assert lite["mce_raw"]["difference"]["value"] == pytest.approx(-0.075)
+    assert lite["mce_unnormalized"]["student"] == pytest.approx((0.3 + 0.55) / 2)
+    assert lite["mce_unnormalized"]["control"] == pytest.approx((0.4 + 0.6) / 2)
+    assert lite["mce_unnormalized"]["difference"]["value"] == pytest.approx(-0.075)
     assert lite["mce_vs_control"]["student"] == pytest.approx((0.6 / 0.8 + 1.1 / 1.2) / 2)
     assert lite["mce_vs_control"]["control"] == 1
     assert lite["relative_mce"]["student"] == pytest.approx(((0.6 - 0.1) / (0.8 - 0.2) + (1.1 - 0.1) / (1.2 - 0.2)) / 2)
     assert lite["error_noise"]["teacher"] == pytest.approx(0.35)
-    assert lite["worst_cell_acc"]["control"] == pytest.approx(0.2)
-    assert lite["worst_cell_acc"]["control_at"] == "noise 2"
+    assert lite["worst_condition_acc"]["control"] == pytest.approx(0.2)
+    assert lite["worst_condition_acc"]["worst_condition_control"] == "noise 2"
 
 
 def test_accuracy_under_each_condition_is_of_the_whole_condition_by_hand():
     few = torch.arange(300, 400)
     toy = [(one, {role: measured[role] for role in ("control", "student")}) for one, measured in TOY]
     toy += [
-        cell("noise_dose", "gaussian_noise", 0.2, control=0.5, student=0.55),
-        cell("noise_dose", "impulse_noise", 0.1, control=0.4, student=0.35),
-        cell("shift", "mnist8", 1, control=0.6, student=0.6),
-        cell("attacks", "fgsm", 0.1, positions=few, control=torch.zeros(100), student=torch.ones(100)),
+        condition("noise_levels", "gaussian_noise", 0.2, control=0.5, student=0.55),
+        condition("noise_levels", "impulse_noise", 0.1, control=0.4, student=0.35),
+        condition("shift", "mnist8", 1, control=0.6, student=0.6),
+        condition("attacks", "fgsm", 0.1, positions=few, control=torch.zeros(100), student=torch.ones(100)),
     ]
     found = summary(toy).accuracy_under()
-    assert list(found) == ["clean", "corruptions_lite", "noise_dose", "attacks", "shift mnist8"]
+    assert list(found) == ["clean", "corruptions_lite", "noise_levels", "attacks", "shift mnist8"]
     assert found["corruptions_lite"]["student"] == pytest.approx((0.8 + 0.6 + 0.5 + 0.4) / 4)
-    noise = found["noise_dose"]
+    noise = found["noise_levels"]
     assert noise["control"] == pytest.approx(((0.9 + 0.5) / 2 + (0.9 + 0.4) / 2) / 2)
     assert noise["difference"]["value"] == pytest.approx(((0.05 + 0.05) / 2 + (0.05 - 0.05) / 2) / 2)
     assert noise["difference"]["low"] < noise["difference"]["value"] < noise["difference"]["high"]
@@ -100,57 +100,59 @@ def test_accuracy_under_each_condition_is_of_the_whole_condition_by_hand():
 
 def test_an_interval_is_as_wide_as_the_samples_allow():
     found = summary(TOY)
-    row = next(row for row in found.rows() if row["name"] == "fog" and row["dose"] == 1 and row["model"] == "student")
+    row = next(row for row in found.rows() if row["name"] == "fog" and row["level"] == 1 and row["model"] == "student")
     own, alone = (TOY[1][1][role].samples["right"].double().numpy() for role in ("student", "control"))
     error = np.std(own - alone) / N**0.5
-    assert row["acc_minus_control"] == pytest.approx(0.1)
-    assert row["acc_minus_control_low"] == pytest.approx(0.1 - 1.96 * error, abs=0.2 * error)
-    assert row["acc_minus_control_high"] == pytest.approx(0.1 + 1.96 * error, abs=0.2 * error)
-    assert not [row for row in found.rows() if row["model"] != "student" and "acc_minus_control" in row]
+    assert row["acc_gain"] == pytest.approx(0.1)
+    assert row["acc_gain_low"] == pytest.approx(0.1 - 1.96 * error, abs=0.2 * error)
+    assert row["acc_gain_high"] == pytest.approx(0.1 + 1.96 * error, abs=0.2 * error)
+    assert not [row for row in found.rows() if row["model"] != "student" and "acc_gain" in row]
 
 
 def test_two_networks_that_are_the_same_differ_by_nothing():
     twins = []
     for one, measured in TOY:
         twins.append((one, {"control": measured["student"], "student": measured["student"]}))
-    lite = summary(twins).measures()["corruptions_lite"]
-    for name in ("mce_raw", "mce_vs_control", "relative_mce", "error_noise", "worst_cell_acc"):
+    lite = summary(twins).metrics()["corruptions_lite"]
+    for name in ("mce_unnormalized", "mce_vs_control", "relative_mce", "error_noise", "worst_condition_acc"):
         difference = lite[name]["difference"]
         assert difference["value"] == 0
         assert difference["low"] <= 0 <= difference["high"]
-    assert all(row["acc_minus_control"] == 0 for row in summary(twins).rows() if row["model"] == "student")
+    assert all(row["acc_gain"] == 0 for row in summary(twins).rows() if row["model"] == "student")
 
 
 def test_without_a_control_nothing_is_relative_to_it():
     alone = [(one, {"student": measured["student"]}) for one, measured in TOY]
-    lite = summary(alone).measures()["corruptions_lite"]
-    assert set(lite) == {"mce_raw", "error_weather", "error_noise", "worst_cell_acc"}
-    assert lite["mce_raw"] == {"student": pytest.approx(0.425)}
+    lite = summary(alone).metrics()["corruptions_lite"]
+    assert set(lite) == {"mce_unnormalized", "error_weather", "error_noise", "worst_condition_acc"}
+    assert lite["mce_unnormalized"] == {"student": pytest.approx(0.425)}
 
 
-def test_dose_curves_begin_at_the_clean_data_also_of_a_part_of_the_samples():
+def test_level_curves_begin_at_the_clean_data_also_of_a_part_of_the_samples():
     clean = torch.cat((torch.zeros(300), torch.ones(100)))
     attacked, under_attack = torch.arange(300, 400), torch.cat((torch.ones(50), torch.zeros(50)))
-    found = [cell("clean", "clean", 0, control=clean, student=clean),
-             cell("noise_dose", "gaussian_noise", 0.1, control=0.15, student=0.25),
-             cell("noise_dose", "gaussian_noise", 0.3, control=0.05, student=0.05),
-             cell("attacks", "pgd", 0.2, positions=attacked, control=under_attack, student=under_attack)]  # fmt: skip
-    said = summary(found).measures()
-    noise = said["noise_dose"]["gaussian_noise"]
-    assert noise["area"]["control"] == pytest.approx((0.1 * (0.25 + 0.15) / 2 + 0.2 * (0.15 + 0.05) / 2) / 0.3)
-    assert noise["halving_dose"]["student"] == pytest.approx(0.1 + 0.2 * (0.25 - 0.125) / 0.2)
+    found = [
+        condition("clean", "clean", 0, control=clean, student=clean),
+        condition("noise_levels", "gaussian_noise", 0.1, control=0.15, student=0.25),
+        condition("noise_levels", "gaussian_noise", 0.3, control=0.05, student=0.05),
+        condition("attacks", "pgd", 0.2, positions=attacked, control=under_attack, student=under_attack),
+    ]
+    said = summary(found).metrics()
+    noise = said["noise_levels"]["gaussian_noise"]
+    assert noise["mean_acc"]["control"] == pytest.approx((0.1 * (0.25 + 0.15) / 2 + 0.2 * (0.15 + 0.05) / 2) / 0.3)
+    assert noise["level_at_half_acc"]["student"] == pytest.approx(0.1 + 0.2 * (0.25 - 0.125) / 0.2)
     # Of the hundred samples that are attacked all are right without an attack.
-    assert said["attacks"]["pgd"]["area"]["student"] == pytest.approx(0.75)
+    assert said["attacks"]["pgd"]["mean_acc"]["student"] == pytest.approx(0.75)
 
 
 def test_an_attack_that_more_steps_make_weaker_is_doubted():
     found = [
-        cell("clean", "clean", 0, student=0.9),
-        cell("attacks", "pgd", 0.1, student=0.5),
-        cell("attacks", "pgd", 0.2, student=0.505),
-        cell("attacks", "pgd", 0.3, student=0.4),
-        cell("attack_more_steps", "pgd", 0.2, student=0.6),
-        cell("attack_unbounded", "pgd", 1.0, student=0.3),
+        condition("clean", "clean", 0, student=0.9),
+        condition("attacks", "pgd", 0.1, student=0.5),
+        condition("attacks", "pgd", 0.2, student=0.505),
+        condition("attacks", "pgd", 0.3, student=0.4),
+        condition("attack_more_steps", "pgd", 0.2, student=0.6),
+        condition("attack_unbounded", "pgd", 1.0, student=0.3),
     ]
     checks = {check["check"]: check["holds"] for check in summary(found).extra()["attack_checks"]}
     assert checks == {
@@ -172,8 +174,9 @@ def calibrated(seed):
 
 def test_calibration_errors_are_resampled_by_their_bins():
     measured = {"control": calibrated(0), "student": calibrated(1)}
-    found = [cell("clean", "clean", 0, control=0.5, student=0.5), (Cell("calibration", "clean", 0, None, {}), measured)]
-    said = summary(found).measures()["calibration"]
+    clean = condition("clean", "clean", 0, control=0.5, student=0.5)
+    found = [clean, (Condition("calibration", "clean", 0, None, {}), measured)]
+    said = summary(found).metrics()["calibration"]
     one = measured["student"].samples
     assert said["ece"]["student"] == pytest.approx(reliability(one["confidence"], one["hit"], 15).error(), abs=1e-6)
     difference = said["nll"]["difference"]
@@ -191,8 +194,9 @@ def test_detection_has_an_interval():
         own, other = torch.randn(N, generator=GENERATOR) + distance, torch.randn(300, generator=GENERATOR)
         samples = {"msp_own": own, "msp_other": other}
         measured[role] = Measured({"msp_auroc": 0.0, "msp_fpr95": 0.5}, samples)
-    found = [cell("clean", "clean", 0, control=0.5, student=0.5), (Cell("ood", "elsewhere", 1, None, {}), measured)]
-    said = summary(found).measures()["ood"]["elsewhere"]
+    clean = condition("clean", "clean", 0, control=0.5, student=0.5)
+    found = [clean, (Condition("ood", "elsewhere", 1, None, {}), measured)]
+    said = summary(found).metrics()["ood"]["elsewhere"]
     assert said["msp_auroc"]["control"] == pytest.approx(0.5, abs=0.05)
     assert said["msp_auroc"]["student"] == pytest.approx(0.76, abs=0.05)
     assert said["msp_auroc"]["difference"]["low"] > 0.1

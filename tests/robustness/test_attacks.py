@@ -163,7 +163,10 @@ def test_tiny_gradients_still_point_somewhere():
         (("linf", 0.0, 10, 0.1), r"^eps of an attack must be in \(0, 1\].*, got 0$"),
         (("l2", -1.0, 10, 0.1), r"^eps of an attack must be > 0, got -1$"),
         # The two exchanged, as a published baseline had them.
-        (("linf", 2 / 255, 10, 8 / 255), r"^step_size of an attack must be in \(0, eps=0.00784314\], got 0.0313725$"),
+        (
+            ("linf", 2 / 255, 10, 8 / 255),
+            r"^abs_stepsize of an attack must be in \(0, eps=0.00784314\], got 0.0313725$",
+        ),
         (("linf", 0.1, 0, 0.1), r"^steps of an attack must be at least 1, got 0$"),
         (("l1", 0.1, 1, 0.1), r"^norm of an attack must be linf or l2, got l1$"),
     ],

@@ -14,7 +14,7 @@ from kdexp.robustness.axes.calibration import calibrated
 from kdexp.robustness.axes.corruptions import corrupted
 from kdexp.robustness.axes.noise_levels import noisy
 from kdexp.robustness.axes.ood import detected
-from kdexp.robustness.corruption import DoseCurve
+from kdexp.robustness.corruption import LevelCurve
 from kdexp.robustness.grid import Grid, Networks
 from kdexp.robustness.noise import impulse_noise
 from kdexp.robustness.ood_scores import detection, scores
@@ -59,8 +59,8 @@ def test_a_corruption_and_a_noise_are_what_the_operator_makes_of_each_batch():
     assert cell.settings == {"operator": "kdexp.robustness.noise.gaussian_noise", "sigma": 0.1}
     whole = noise(IMAGES, torch.arange(N), severity=5, seed=3)
     assert cell.measure(NETWORKS)["student"].values == pytest.approx(expected(whole), rel=1e-5)
-    curve = DoseCurve(impulse_noise, "amount", [0.1, 0.4])
-    found = noisy(grid(), "noise_dose", "impulse_noise", curve, 0.4).measure(NETWORKS)
+    curve = LevelCurve(impulse_noise, "amount", [0.1, 0.4])
+    found = noisy(grid(), "noise_levels", "impulse_noise", curve, 0.4).measure(NETWORKS)
     whole = impulse_noise(IMAGES, torch.arange(N), seed=3, amount=0.4)
     assert found["student"].values == pytest.approx(expected(whole), rel=1e-5)
 

@@ -15,7 +15,7 @@ UNORDERED = {"glass_blur", "spatter", "saturate", "elastic_transform"}
 
 
 def inputs(corruption: Corruption, n=12, size=32):
-    if corruption.applies_to == "features":
+    if corruption.applies_to == "tabular":
         return torch.randn(n, 30, generator=torch.Generator().manual_seed(0))
     return images(n, 3, size)
 
@@ -71,7 +71,7 @@ def test_severity_is_distance_from_the_clean_inputs(name, size):
 
 def test_what_does_not_apply_is_said():
     assert ALL["fog"].why_not([30]) == "for images"
-    assert ALL["missing_values"].why_not([1, 8, 8]) == "for features"
+    assert ALL["missing_values"].why_not([1, 8, 8]) == "for tables"
     assert ALL["saturate"].why_not([1, 8, 8]) == "for images in colour"
     assert ALL["saturate"].why_not([3, 8, 8]) is None
     assert ALL["feature_shift"].why_not([5, 30]) is None

@@ -30,7 +30,7 @@ class Darker(Axis):
     def check(self):
         require(all(0 < level < 1 for level in self.levels), f"{self.setting}.levels", "must be in (0, 1)", self.levels)
 
-    def cells(self, grid, bed):
+    def conditions(self, grid, bed):
         bed.notes.append(f"{self.name}: {bed.own.name}")
         return [
             grid.perturbed("darker", "shade", level, "", lambda batch, level=level: batch.inputs * (1 - level))
@@ -48,7 +48,7 @@ class Darker(Axis):
 '''
 
 YAML = """
-defaults: [base, noise_dose]
+defaults: [base, noise_levels]
 darker:
   _target_: my_axes.Darker
   levels: [0.2, 0.999]
@@ -68,7 +68,7 @@ def test_a_class_that_is_no_axis_is_refused_in_one_line(own, monkeypatch):
     (own / "code" / "my_axes.py").write_text("class Darker:\n    def __init__(self, name, levels):\n        pass\n")
     monkeypatch.syspath_prepend(own / "code")
     monkeypatch.setenv("KDEXP_TRUST", "my_axes")
-    settings = {"seed": 0, "samples": None, "resamples": 100, "confidence": 0.9}
+    settings = {"seed": 0, "samples": None, "n_resamples": 100, "confidence_level": 0.9}
     node = {"_target_": "my_axes.Darker", "levels": [0.5]}
     with pytest.raises(
         ValueError, match=r"^robustness.darker._target_ must be a kdexp.robustness.axes.base.Axis, got "
@@ -92,7 +92,7 @@ def test_axes_of_files_that_are_older_than_their_targets_are_the_same():
     configured.check(old)
     axes = configured.axes(old)
     assert axes == configured.axes(new)
-    order = ["corruptions", "noise_dose", "attacks", "shift", "ood", "calibration", "features"]
+    order = ["corruptions", "noise_levels", "attacks", "shift", "ood", "calibration", "representations"]
     assert [axis.name for axis in axes] == order
     old["corruptions"]["kinds"]["fog"]["operator"]["_target_"] = "os.system"
     with pytest.raises(ValueError, match=r"^robustness.corruptions.kinds.fog.operator._target_ must be an operator"):
@@ -103,7 +103,7 @@ def test_axes_of_files_that_are_older_than_their_targets_are_the_same():
 def test_an_axis_of_ones_own_is_one_file_and_one_yaml_outside_of_kdexp(own, command):
     trusted = {"KDEXP_TRUST": "my_axes", "PYTHONPATH": str(own / "code")}
     given = ["experiment=smoke", "tracking=none", "trainer.max_epochs=1", "alpha=1", "output_dir=run"]
-    small = ["robustness.samples=40", "robustness.resamples=100"]
+    small = ["robustness.samples=40", "robustness.n_resamples=100"]
     train = ["kdexp-train", f"--config-dir={own / 'conf'}", *given, "robustness=darker", *small]
     untrusted = command(*train, rc=2)
     assert "robustness.darker._target_ must be an axis of kdexp.robustness.axes, or be defined" in untrusted.stderr
@@ -111,11 +111,11 @@ def test_an_axis_of_ones_own_is_one_file_and_one_yaml_outside_of_kdexp(own, comm
     assert "robustness.darker.levels must be in (0, 1), got [2]" in wrong.stderr
     command(*train, **trusted)
     report = json.loads((own / "run" / "robustness.json").read_text())
-    assert list(dict.fromkeys(row["axis"] for row in report["cells"])) == ["clean", "darker", "noise_dose"]
+    assert list(dict.fromkeys(row["axis"] for row in report["conditions"])) == ["clean", "darker", "noise_levels"]
     assert report["shades"] == [0.2, 0.999]
     assert report["notes"][0] == "darker: synthetic"
     assert report["settings"]["darker"]["_target_"] == "my_axes.Darker"
-    assert report["accuracy_under"]["darker"]["control"] == report["measures"]["darker"]["worst_acc"]["control"] < 0.5
+    assert report["accuracy_under"]["darker"]["control"] == report["metrics"]["darker"]["worst_acc"]["control"] < 0.5
     shutil.rmtree(own / "run" / "robustness")
     evaluated = command(
         "kdexp-eval", f"--config-dir={own / 'conf'}", f"run={own / 'run'}", "robustness=darker", *small, **trusted

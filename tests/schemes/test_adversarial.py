@@ -239,7 +239,7 @@ def test_the_attack_starts_from_numbers_of_seed_epoch_and_sample():
 # Whole runs
 
 SMOKE = ("experiment=smoke", "tracking=none", "trainer.max_epochs=1", "teacher.recipe.max_epochs=1")
-WEAK = ("scheme.attack.steps=2", "scheme.attack.eps=0.1", "scheme.attack.step_size=0.1")
+WEAK = ("scheme.attack.steps=2", "scheme.attack.eps=0.1", "scheme.attack.abs_stepsize=0.1")
 
 
 def rows(folder):
@@ -286,8 +286,8 @@ def test_a_teacher_may_be_robust_and_is_another_teacher_then(tmp_path, store):
     ("overrides", "message"),
     [
         # Exchanged, as in a published baseline.
-        (["scheme=adaad", "scheme.attack.eps=0.0078", "scheme.attack.step_size=0.031"],
-         r"^scheme.attack: step_size of an attack must be in \(0, eps=0.0078\], got 0.031$"),
+        (["scheme=adaad", "scheme.attack.eps=0.0078", "scheme.attack.abs_stepsize=0.031"],
+         r"^scheme.attack: abs_stepsize of an attack must be in \(0, eps=0.0078\], got 0.031$"),
         (["scheme=pgd_at", "scheme.attack.eps=2"], r"^scheme.attack: eps of an attack must be in \(0, 1\].*got 2$"),
         (["scheme@teacher.recipe.scheme=pgd_at", "teacher.recipe.scheme.attack.steps=0"],
          r"^teacher.recipe.scheme.attack: steps of an attack must be at least 1, got 0$"),
@@ -319,15 +319,15 @@ def test_adversarial_training_withstands_what_plain_training_does_not(tmp_path, 
         "trainer.max_epochs=12",
         "optimizer.lr=0.01",
     ]
-    attacked = ["scheme=pgd_at", "scheme.attack.eps=0.15", "scheme.attack.step_size=0.04", "scheme.attack.steps=7"]
+    attacked = ["scheme=pgd_at", "scheme.attack.eps=0.15", "scheme.attack.abs_stepsize=0.04", "scheme.attack.steps=7"]
     robust = {}
     for name, scheme in (("plain", ["alpha=1"]), ("robust", attacked)):
         config = compose([*settings, *scheme], output_dir=tmp_path / name, store_dir=store)
         run(config)
         data = Experiment(config).data
-        learner = Experiment(config).new_student(pretrained=None).eval()
-        load_weights(learner, tmp_path / name / "student.safetensors", "student")
-        network = Normalized(learner, config.dataset.mean, config.dataset.std)
+        student = Experiment(config).new_student(pretrained=None).eval()
+        load_weights(student, tmp_path / name / "student.safetensors", "student")
+        network = Normalized(student, config.dataset.mean, config.dataset.std)
         right = count = 0
         for batch in data.student.eval_batches("test", "cpu"):
             pixels = (batch.inputs * config.dataset.std[0] + config.dataset.mean[0]).clamp(0, 1)

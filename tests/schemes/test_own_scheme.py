@@ -168,8 +168,8 @@ def test_a_scheme_of_ones_own_is_one_file_and_one_yaml_outside_of_kdexp(own, com
     assert "scheme.weight must be > 0, got 0" in wrong.stderr
     command(*train, "scheme=sure", "output_dir=run", **trusted)
     found = json.loads((own / "run" / "results.json").read_text())
-    assert (found["steps"], found["is_control"]) == (["alone"], False)
-    before = json.loads((own / "run" / "steps" / "alone" / "results.json").read_text())
+    assert (found["prior_runs"], found["is_control"]) == (["alone"], False)
+    before = json.loads((own / "run" / "prior_runs" / "alone" / "results.json").read_text())
     assert before["is_control"]
     assert found["teacher"]["test"]["acc"] == before["metrics"]["test"]["best"]["acc"]
     with (own / "run" / "metrics.csv").open() as file:

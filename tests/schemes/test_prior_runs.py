@@ -8,16 +8,16 @@ from kdexp.config.compose import compose, plain
 from kdexp.experiment import finished_run
 from kdexp.experiment.check import check
 from kdexp.experiment.run import run
-from kdexp.schemes.base import steps
+from kdexp.schemes.base import runs_in_order
 
 SMOKE = ["experiment=smoke", "tracking=none", "trainer.max_epochs=1", "teacher.recipe.max_epochs=1"]
 
 
 def planned(*overrides):
-    return list(steps(plain(compose([*SMOKE, *overrides], output_dir="out"))))
+    return list(runs_in_order(plain(compose([*SMOKE, *overrides], output_dir="out"))))
 
 
-def test_a_run_without_a_scheme_and_a_control_are_one_step():
+def test_a_run_without_a_scheme_and_a_control_are_one_run():
     for overrides in ([], ["scheme=ema"], ["scheme=born_again", "alpha=1"], ["scheme=teacher_assistant", "alpha=1"]):
         ((name, values),) = planned(*overrides)
         assert name == ""
@@ -29,8 +29,8 @@ def test_each_assistant_learns_from_the_one_before_and_the_student_from_the_last
     assert [name for name, _ in chain] == ["first", "second", ""]
     first, second, last = (values for _, values in chain)
     assert first["teacher"]["weights"] == "auto"
-    assert second["teacher"]["weights"] == "out/steps/first/student.safetensors"
-    assert last["teacher"]["weights"] == "out/steps/second/student.safetensors"
+    assert second["teacher"]["weights"] == "out/prior_runs/first/student.safetensors"
+    assert last["teacher"]["weights"] == "out/prior_runs/second/student.safetensors"
     assert [v["student"]["_target_"].rpartition(".")[2] for v in (first, second, last)] == ["cnn", "mlp", "cnn"]
     assert second["teacher"]["width"] == 16  # the network of the first assistant, not of the student
     assert last["student"]["width"] == 4
@@ -41,11 +41,11 @@ def test_generations_have_seeds_of_their_own_and_the_last_that_of_the_run():
     assert [name for name, _ in chain] == ["generation_1", "generation_2", ""]
     assert [values["seed"] for _, values in chain] == [6, 7, 5]
     assert len({values["dataset"]["subset_seed"] for _, values in chain}) == 1
-    assert chain[2][1]["teacher"]["weights"] == "out/steps/generation_2/student.safetensors"
+    assert chain[2][1]["teacher"]["weights"] == "out/prior_runs/generation_2/student.safetensors"
 
 
 def test_the_source_domains_teacher_is_a_control_on_the_source():
-    chain = list(steps(plain(compose(["scheme=cross_domain", "tracking=none"], output_dir="out"))))
+    chain = list(runs_in_order(plain(compose(["scheme=cross_domain", "tracking=none"], output_dir="out"))))
     (name, teacher), (_, student) = chain
     assert name == "teacher"
     assert teacher["alpha"] == 1
@@ -78,9 +78,9 @@ def test_wrong_schemes_are_refused(overrides, message):
 def test_a_chain_is_run_once_and_continued_where_it_stopped(tmp_path, store):
     overrides = [*SMOKE, "scheme=born_again"]
     result = run(compose(overrides, output_dir=tmp_path, store_dir=store))
-    assert result["steps"] == ["generation_1", "generation_2"]
+    assert result["prior_runs"] == ["generation_1", "generation_2"]
     assert {"val", "test"} == set(result["ensemble"])
-    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.glob("steps/*/student.safetensors")}
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.glob("prior_runs/*/student.safetensors")}
     assert len(stamps) == 2
     generations = [load_file(path) for path in sorted(stamps)]
     assert any(not torch.equal(generations[0][name], generations[1][name]) for name in generations[0])
@@ -101,12 +101,12 @@ def test_the_source_domains_teacher_is_trained_once_for_all_runs(tmp_path):
         folder = tmp_path / str(seed)
         result = run(compose([*overrides, f"seed={seed}"], output_dir=folder, store_dir=tmp_path / "store"))
         assert result["status"] == "completed"
-        weights.add((folder / "steps" / "teacher" / "student.safetensors").read_bytes())
-        assert (folder / "steps" / "teacher" / "checkpoints").is_dir() == (seed == 0), "trained, and then found"
+        weights.add((folder / "prior_runs" / "teacher" / "student.safetensors").read_bytes())
+        assert (folder / "prior_runs" / "teacher" / "checkpoints").is_dir() == (seed == 0), "trained, and then found"
     assert len(weights) == 1
     other = [*overrides, "teacher.recipe.seed=7"]
     run(compose(other, output_dir=tmp_path / "other", store_dir=tmp_path / "store"))
-    assert (tmp_path / "other" / "steps" / "teacher" / "student.safetensors").read_bytes() not in weights
+    assert (tmp_path / "other" / "prior_runs" / "teacher" / "student.safetensors").read_bytes() not in weights
 
 
 def test_peers_are_measured_and_exported(tmp_path, store):

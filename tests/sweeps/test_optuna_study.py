@@ -91,8 +91,8 @@ def test_a_wrong_space_is_said(text, message):
         parse(text)
 
 
-SETTINGS = {"max_batch_size": 1, "params": {}, "trials": 3, "metric": "val/acc", "pruner": "median", "seed": 0,
-            "seeds": None}  # fmt: skip
+SETTINGS = {"max_batch_size": 1, "params": {}, "n_trials": 3, "metric": "val/acc", "pruner": "median", "seed": 0,
+            "final_seeds": None}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -100,11 +100,11 @@ SETTINGS = {"max_batch_size": 1, "params": {}, "trials": 3, "metric": "val/acc",
     [
         ({"metric": "val/loss"}, "metric must be one of val/acc, val/precision, "),
         ({"pruner": "odd"}, "pruner must be one of median, hyperband, none, got odd"),
-        ({"trials": 0}, "trials must be at least 1, got 0"),
+        ({"n_trials": 0}, "n_trials must be at least 1, got 0"),
         ({"max_batch_size": 0}, "max_batch_size must be at least 1, got 0"),
-        ({"trials": "many"}, "trials must be at least 1, got many"),
-        ({"seeds": []}, "seeds must be null or at least one, got []"),
-        ({"seeds": 3}, "seeds must be null or at least one, got 3"),
+        ({"n_trials": "many"}, "n_trials must be at least 1, got many"),
+        ({"final_seeds": []}, "final_seeds must be null or at least one, got []"),
+        ({"final_seeds": 3}, "final_seeds must be null or at least one, got 3"),
     ],
 )
 def test_a_wrong_setting_of_a_search_is_said(settings, message):
@@ -312,7 +312,7 @@ def test_a_trial_leaves_test_alone_until_it_is_chosen_and_is_not_trained_again_t
 
 def test_a_control_that_was_not_tested_is_not_compared_with(tmp_path):
     config = plain(compose(output_dir=""))
-    facts = {"schema_version": 1, "config": config, "overrides": [], "seed": 0, "is_control": True,
+    facts = {"schema_version": 2, "config": config, "overrides": [], "seed": 0, "is_control": True,
              "control_fingerprint": "c", "status": "completed"}  # fmt: skip
     results.write(tmp_path / "run", facts | {"metrics": {"val": {}}})
     assert control_folder(facts, tmp_path) is None
@@ -326,7 +326,7 @@ def test_one_job_of_a_preset_is_run_alone():
 
 
 SMOKE = ("+sweep=search", "experiment=smoke", "tracking=none", "student.width=2", "trainer.max_epochs=3",
-         "hydra.sweeper.trials=4", "sweep_name=search")  # fmt: skip
+         "hydra.sweeper.n_trials=4", "sweep_name=search")  # fmt: skip
 
 
 def start(folder: Path, store: Path, *arguments: str) -> Program:
@@ -408,10 +408,14 @@ def test_an_interrupted_search_says_how_to_go_on_and_more_trials_are_added_to_it
     assert [state for _, _, state, _, _ in points(tmp_path)] == ["WAITING"]
     assert [run["status"] for run in runs(tmp_path).values()] == ["interrupted"]
     ((_, first, *_),) = points(tmp_path)
-    command("kdexp-train", *SMOKE, "trainer.max_epochs=40", "hydra.sweeper.trials=1", "hydra.sweeper.seeds=[0,1]")
+    command(
+        "kdexp-train", *SMOKE, "trainer.max_epochs=40", "hydra.sweeper.n_trials=1", "hydra.sweeper.final_seeds=[0,1]"
+    )
     assert len(measured(tmp_path)) == 4, "the best trial and its control with two seeds"
     one = runs(tmp_path)
-    command("kdexp-train", *SMOKE, "trainer.max_epochs=40", "hydra.sweeper.trials=2", "hydra.sweeper.seeds=[0,1]")
+    command(
+        "kdexp-train", *SMOKE, "trainer.max_epochs=40", "hydra.sweeper.n_trials=2", "hydra.sweeper.final_seeds=[0,1]"
+    )
     assert [state for _, _, state, _, _ in points(tmp_path)] == ["COMPLETE", "COMPLETE"]
     assert points(tmp_path)[0][1] == first
     assert {name: run["ended"] for name, run in one.items()}.items() <= {

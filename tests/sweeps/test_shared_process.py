@@ -147,7 +147,7 @@ def test_what_cannot_be_shared_is_run_alone(tmp_path, setting):
     assert fusion_key(plain(compose([*SMOKE, setting], output_dir=tmp_path))) is None
 
 
-@pytest.mark.parametrize("setting", ["dataset.batch_size=32", "teacher.cache=static", "trainer.max_epochs=3",
+@pytest.mark.parametrize("setting", ["dataset.batch_size=32", "teacher.cache=unaugmented", "trainer.max_epochs=3",
                                      "augment=shift", "feature_loss=[at]"])  # fmt: skip
 def test_what_sees_other_data_or_another_teacher_is_of_another_group(tmp_path, setting):
     keys = [fusion_key(plain(compose([*SMOKE, *more], output_dir=tmp_path))) for more in ([], [setting])]

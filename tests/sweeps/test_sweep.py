@@ -22,6 +22,7 @@ from kdexp.config.identity import Identity, code_version
 from kdexp.config.untrusted import check_folder
 from kdexp.experiment.check import check
 from kdexp.experiment.run import run as run_experiment
+from kdexp.report.runs import cells
 from kdexp.sweeps import gpus
 from kdexp.sweeps.names import name_job, name_sweep
 from kdexp.sweeps.progress import Progress, command_line, seconds_left, settings, show_left
@@ -48,7 +49,7 @@ def state(number: int, status: str, **known) -> State:
 
 def run(folder: Path, status: str = "completed", key: str = "k", **more) -> None:
     metrics = {split: {"best": {"acc": 0.9}, "last": {"acc": 0.8}} for split in ("val", "test")}
-    record = {"schema_version": 1, **FACTS, "status": status, "key": key, "metrics": metrics, **more}
+    record = {"schema_version": 2, **FACTS, "status": status, "key": key, "metrics": metrics, **more}
     results.write(folder, record)
 
 
@@ -115,8 +116,8 @@ def test_a_preset_has_one_control_for_what_has_the_same(preset, axes, jobs):
     ("preset", "overrides"),
     [
         ("data_fractions", ["dataset.train_fraction=0.2"]),
-        ("label_noise", ["dataset.label_noise=0.4", "dataset.label_noise_kind=pair"]),
-        ("class_prior", ["dataset.imbalance_ratio=10", "dataset.resample=balanced"]),
+        ("label_noise", ["dataset.label_noise=0.4", "dataset.label_noise_kind=pairflip"]),
+        ("class_prior", ["dataset.imbalance_ratio=10", "dataset.class_sampling=balanced"]),
         ("semi_supervised", ["dataset.unlabeled_fraction=0.8"]),
         ("corrupted", ["robustness.samples=32", "robustness.corruptions.severities=[1,5]"]),
         ("cross_domain", ["dataset=synthetic", "dataset@scheme.source=synthetic", "alpha=0.5"]),
@@ -131,7 +132,7 @@ def test_a_preset_of_training_data_trains(tmp_path, store, preset, overrides):
     assert found["samples"]["train"] < 461 or not {"dataset.train_fraction", "dataset.imbalance_ratio"} & {*changed}
     recipe = found["config"]["teacher"]["recipe"]
     for name in (word.removeprefix("dataset.") for word in changed):
-        if name not in ("train_fraction", "resample"):
+        if name not in ("train_fraction", "class_sampling"):
             assert recipe[name] == found["config"]["dataset"][name], "the teacher knows more than the student"
 
 
@@ -314,6 +315,14 @@ def test_no_two_jobs_have_one_folder(tmp_path):
     Sweep(tmp_path, [job(0, key="k1"), job(1, key="k2")], "")
     now = [replace(job(0, key="k2"), folder="new-0"), replace(job(1, key="k3"), folder="new-1")]
     assert [one.folder for one in placed(tmp_path, now)] == ["seed-1", "new-1"]
+
+
+def test_a_job_that_was_typed_with_old_names_is_found_under_those_of_today(tmp_path):
+    before = Job(("dataset.resample=balanced", "teacher.cache=static"), "dataset.resample-balanced-1", "old", 4)
+    Sweep(tmp_path, [before], "kdexp-train")
+    now = Job(("dataset.class_sampling=balanced", "teacher.cache=unaugmented"), "another", "new", 4)
+    assert [one.folder for one in placed(tmp_path, [now])] == [before.folder]
+    assert cells(tmp_path) == [list(now.overrides)]
 
 
 def test_a_second_launch_adds_its_jobs_and_every_job_keeps_its_number(tmp_path):
@@ -518,5 +527,5 @@ def test_the_controls_of_soft_labels_train_and_are_calibrated(tmp_path, store):
                 "teacher.recipe.max_epochs=1", "distillation=matched_smoothing"]  # fmt: skip
     found = run_experiment(compose(settings, output_dir=tmp_path, store_dir=store))
     assert (found["choices"]["loss"], found["alpha"]) == ("matched_smoothing", 0.1)
-    measures = json.loads((tmp_path / "robustness.json").read_text())["measures"]
-    assert {"ece", "ece_scaled", "nll_scaled"} <= set(measures["calibration"])
+    metrics = json.loads((tmp_path / "robustness.json").read_text())["metrics"]
+    assert {"ece", "ece_scaled", "nll_scaled"} <= set(metrics["calibration"])

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +24,7 @@ from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.networks import build_network
 from kdexp.experiment.run import run
 from kdexp.teacher import cache_folders, cached_outputs
-from kdexp.teacher.cache_folders import filled_views, folders, make_room, used
+from kdexp.teacher.cache_folders import filled_views, folders, make_room, read_metadata, used
 from kdexp.teacher.cached_outputs import CachedOutputs
 from kdexp.teacher.output_codec import OutputCodec
 from kdexp.teacher.teacher import Teacher
@@ -58,11 +59,11 @@ def small_shards(monkeypatch):
     monkeypatch.setattr(cache_folders, "SHARD", SHARD)
 
 
-CARD = {"samples": SAMPLES, "key": {"weights": "w"}, "made_for": {}, "split": "train", "config": {}}
+METADATA = {"samples": SAMPLES, "key": {"weights": "w"}, "created_for": {}, "split": "train", "config": {}}
 
 
-def answers(folder, ask, precision="fp32") -> CachedOutputs:
-    return CachedOutputs(folder, CARD, OutputCodec(1, [CLASSES], {}, precision), INDEX, ask)
+def outputs(folder, ask, precision="fp32") -> CachedOutputs:
+    return CachedOutputs(folder, METADATA, OutputCodec(1, [CLASSES], {}, precision), INDEX, ask)
 
 
 def assert_right(kept: CachedOutputs, view: int | None) -> None:
@@ -73,13 +74,13 @@ def assert_right(kept: CachedOutputs, view: int | None) -> None:
 
 def test_each_view_of_each_sample_is_asked_for_once_and_given_back_by_the_samples_ids(tmp_path):
     ask = Asked()
-    kept = answers(tmp_path, ask)
+    kept = outputs(tmp_path, ask)
     for view in (0, 1, 0):
         kept.prepare(view)
         assert_right(kept, view)
     assert sorted(ask.positions) == [(view, position) for view in (0, 1) for position in range(SAMPLES)]
     again = Asked()
-    other = answers(tmp_path, again)
+    other = outputs(tmp_path, again)
     assert filled_views(tmp_path, SAMPLES) == [0, 1]
     other.prepare(1)
     assert_right(other, 1)
@@ -89,18 +90,40 @@ def test_each_view_of_each_sample_is_asked_for_once_and_given_back_by_the_sample
 def test_a_view_too_large_to_hold_is_read_from_the_file_with_few_pages_in_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(cached_outputs, "_RESIDENT", 0)
     monkeypatch.setattr(cached_outputs, "_MAPPED", 0)
-    kept = answers(tmp_path, Asked())
+    kept = outputs(tmp_path, Asked())
     for view in (0, 3, 1):
         kept.prepare(view)
         assert_right(kept, view)
 
 
+def of_an_older_kdexp(folder):
+    """Gives the files of a cache the names that they had."""
+    (folder / "outputs.bin").rename(folder / "answers.bin")
+    metadata = json.loads((folder / "metadata.json").read_text())
+    (folder / "card.json").write_text(json.dumps({"made_for": metadata.pop("created_for"), **metadata}))
+    (folder / "metadata.json").unlink()
+
+
+def test_a_cache_of_an_older_kdexp_is_used_where_it_is(tmp_path, caplog):
+    outputs(tmp_path, Asked()).prepare(0)
+    of_an_older_kdexp(tmp_path)
+    names = {path.name for path in tmp_path.iterdir()}
+    ask = Asked()
+    again = outputs(tmp_path, ask)
+    again.prepare(0)
+    assert_right(again, 0)
+    assert not ask.positions
+    assert {path.name for path in tmp_path.iterdir()} == names
+    assert read_metadata(tmp_path) == METADATA
+    assert not caplog.messages
+
+
 @pytest.mark.parametrize("damage", ["flipped bit", "truncated", "digest", "emptied"])
 def test_what_is_damaged_is_asked_again_and_never_used(tmp_path, damage, caplog):
-    first = answers(tmp_path, Asked())
+    first = outputs(tmp_path, Asked())
     first.prepare(0)
     first.prepare(1)
-    path = tmp_path / ("checksums.bin" if damage == "digest" else "answers.bin")
+    path = tmp_path / ("checksums.bin" if damage == "digest" else "outputs.bin")
     content = bytearray(path.read_bytes())
     view_and_shard = len(content) // 8 + 1  # in view 0
     if damage in ("flipped bit", "digest"):
@@ -111,7 +134,7 @@ def test_what_is_damaged_is_asked_again_and_never_used(tmp_path, damage, caplog)
         content = b""
     path.write_bytes(content)
     ask = Asked()
-    again = answers(tmp_path, ask)
+    again = outputs(tmp_path, ask)
     for view in (0, 1):
         again.prepare(view)
         assert_right(again, view)
@@ -120,7 +143,7 @@ def test_what_is_damaged_is_asked_again_and_never_used(tmp_path, damage, caplog)
         assert len(ask.positions) == SHARD
     assert any("damaged" in message for message in caplog.messages)
     third = Asked()
-    answers(tmp_path, third).prepare(0)
+    outputs(tmp_path, third).prepare(0)
     assert not third.positions
 
 
@@ -133,9 +156,9 @@ def test_a_job_that_is_killed_while_it_asks_leaves_nothing_that_counts(tmp_path)
                 yield part
 
     with pytest.raises(KeyboardInterrupt):
-        answers(tmp_path, Killed()).prepare(0)
+        outputs(tmp_path, Killed()).prepare(0)
     ask = Asked()
-    kept = answers(tmp_path, ask)
+    kept = outputs(tmp_path, ask)
     assert filled_views(tmp_path, SAMPLES) == []
     kept.prepare(0)
     assert_right(kept, 0)
@@ -144,7 +167,7 @@ def test_a_job_that_is_killed_while_it_asks_leaves_nothing_that_counts(tmp_path)
 
 def fill(folder: Path) -> None:
     cache_folders.SHARD = SHARD
-    kept = answers(folder / "answers", Asked(folder))
+    kept = outputs(folder / "answers", Asked(folder))
     for view in range(8):
         kept.prepare(view)
         assert_right(kept, view)
@@ -163,7 +186,7 @@ def test_processes_that_fill_at_once_share_the_work_and_none_is_done_twice(tmp_p
 
 
 def test_room_is_looked_for_before_anything_is_asked(tmp_path):
-    kept = answers(tmp_path / "a", Asked())
+    kept = outputs(tmp_path / "a", Asked())
     kept.prepare(0)
     assert folders(tmp_path) == [tmp_path / "a"]
     assert used(tmp_path / "a") >= kept.bytes_per_view
@@ -236,8 +259,8 @@ FP32 = "teacher.cache_precision=fp32"
     ("online", "cached"),
     [
         (["augment.views=2"], ["teacher.cache=views:2"]),
-        ([], ["teacher.cache=exact"]),
-        pytest.param(["augment.views=0"], ["teacher.cache=static"], marks=pytest.mark.slow),
+        ([], ["teacher.cache=per_epoch"]),
+        pytest.param(["augment.views=0"], ["teacher.cache=unaugmented"], marks=pytest.mark.slow),
         (["teacher=ensemble", *MEMBERS, "augment.views=2"], ["teacher=ensemble", *MEMBERS, "teacher.cache=views:2"]),
         (["feature_loss=at", "augment.views=2"], ["feature_loss=at", "teacher.cache=views:2"]),
         pytest.param(
@@ -246,9 +269,9 @@ FP32 = "teacher.cache_precision=fp32"
             marks=pytest.mark.slow,
         ),
     ],
-    ids=["views", "exact", "static", "ensemble", "features", "bf16"],
+    ids=["views", "per_epoch", "unaugmented", "ensemble", "features", "bf16"],
 )
-def test_a_run_with_kept_answers_gives_the_weights_of_the_online_run_to_the_bit(tmp_path, store, online, cached):
+def test_a_run_with_cached_outputs_gives_the_weights_of_the_online_run_to_the_bit(tmp_path, store, online, cached):
     kept = tmp_path / "store"
     (kept / "teachers").parent.mkdir()
     (kept / "teachers").symlink_to(store / "teachers")
@@ -257,13 +280,13 @@ def test_a_run_with_kept_answers_gives_the_weights_of_the_online_run_to_the_bit(
     # Filled by a job with another seed, batch size, temperature and number of threads.
     others = ["seed=7", "dataset.batch_size=64", "temperature=9", "trainer.max_epochs=2"]
     train(tmp_path / "other", kept, *cached, FP32, *others, threads=2)
-    filled = {path: path.stat().st_mtime_ns for path in kept.glob("teacher-outputs/*/answers.bin")}
+    filled = {path: path.stat().st_mtime_ns for path in kept.glob("teacher-outputs/*/outputs.bin")}
     result = train(tmp_path / "cached", kept, *cached, FP32)
     assert same_weights(tmp_path / "online", tmp_path / "cached")
     wanted = json.loads((tmp_path / "online" / "results.json").read_text())["metrics"]
     assert result["metrics"] == wanted
-    assert filled.keys() == set(kept.glob("teacher-outputs/*/answers.bin"))
-    if "exact" not in cached[0]:  # which needed two views more
+    assert filled.keys() == set(kept.glob("teacher-outputs/*/outputs.bin"))
+    if "per_epoch" not in cached[0]:  # which needed two views more
         assert all(path.stat().st_mtime_ns == time for path, time in filled.items())
 
 
@@ -305,7 +328,7 @@ def test_a_cache_is_shared_by_what_does_not_change_the_answers_and_by_nothing_el
     assert new("teacher.cache=views:2", "trainer.max_epochs=1", "dataset.batch_size=32") == 0
     assert new("augment=digits") == 1
     assert new("augment.seed=1") == 1
-    assert new("teacher.cache=static") == 1
+    assert new("teacher.cache=unaugmented") == 1
     assert new("dataset.train_fraction=0.5") == 1
     assert new("dataset.source.noise=2") == 3
     assert new("dataset.mean=[0.4]") == 3
@@ -336,13 +359,19 @@ def test_a_control_has_the_views_of_the_runs_it_is_compared_with(tmp_path, store
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["teacher.cache=views:0"], r"^teacher.cache must be none, views:K, exact or static, got views:0$"),
+        (["teacher.cache=views:0"], r"^teacher.cache must be none, views:K, per_epoch or unaugmented, got views:0$"),
         (["teacher.cache_precision=fp8"], r"^teacher.cache_precision must be fp16 or fp32, got fp8$"),
         (["teacher.cache_top_k=0"], r"^teacher.cache_top_k must be null or at least 1, got 0$"),
         (["teacher.precision=fp8"], r"^teacher.precision must be one of .*, got fp8$"),
         (["augment.views=-1"], r"^augment.views must be null or at least 0, got -1$"),
-        (["augment=mixup", "teacher.cache=views:2"], r"^teacher.cache must be none or static with .*Mixup, whose .*$"),
-        (["dataset.resample=balanced", "teacher.cache=exact"], r"^teacher.cache must be none or static with dataset.r"),
+        (
+            ["augment=mixup", "teacher.cache=views:2"],
+            r"^teacher.cache must be none or unaugmented with .*Mixup, whose .*$",
+        ),
+        (
+            ["dataset.class_sampling=balanced", "teacher.cache=per_epoch"],
+            r"^teacher.cache must be none or unaugmented with dataset.class_sampling, ",
+        ),
         (
             ["teacher.cache=views:9", "teacher.cache_max_gb=1e-6"],
             r"^teacher.cache_max_gb must be at least .* got 1e-06$",
@@ -357,7 +386,7 @@ def test_a_wrong_setting_is_said_before_training(tmp_path, store, overrides, mes
 
 
 def test_static_views_of_augmented_data_are_warned_of(tmp_path, store, caplog):
-    train(tmp_path, store, "teacher.cache=static", "trainer.max_epochs=1")
+    train(tmp_path, store, "teacher.cache=unaugmented", "trainer.max_epochs=1")
     assert any("overfits" in message for message in caplog.messages)
 
 
@@ -370,7 +399,7 @@ def test_two_processes_of_one_job_use_the_same_answers(command, tmp_path):
     one, two = (json.loads((tmp_path / t / "results.json").read_text())["metrics"]["val"]["last"] for t in
                 ("cpu", "ddp_cpu"))  # fmt: skip
     assert two["kl_to_teacher"] == pytest.approx(one["kl_to_teacher"], abs=1e-4)
-    sizes = [sorted(p.stat().st_size for p in (tmp_path / f"store-{t}").glob("*/*/answers.bin")) for t in
+    sizes = [sorted(p.stat().st_size for p in (tmp_path / f"store-{t}").glob("*/*/outputs.bin")) for t in
              ("cpu", "ddp_cpu")]  # fmt: skip
     assert sizes[0] == sizes[1]
 
@@ -384,12 +413,13 @@ def test_a_cache_is_built_listed_verified_and_cleaned_from_the_command_line(comm
     command("kdexp-cache", "build", *settings, **there)
     assert not (tmp_path / "outputs").exists()
     listed = command("kdexp-cache", "list", **there).stdout
-    key = next(path.parent.name for path in (tmp_path / "store").glob("*/*/card.json")
+    key = next(path.parent.name for path in (tmp_path / "store").glob("*/*/metadata.json")
                if json.loads(path.read_text())["split"] == "train")  # fmt: skip
     assert f"{key}   cnn" in listed
+    assert re.search(r"in the store, too, and for you to remove: \d+\.\d MB of teachers", listed)
     verified = command("kdexp-cache", "verify", "samples=20", **there).stdout
     assert verified.count("20 samples computed again: largest difference 0.0e+00") == 3
-    path = tmp_path / "store" / "teacher-outputs" / key / "answers.bin"
+    path = tmp_path / "store" / "teacher-outputs" / key / "outputs.bin"
     content = bytearray(path.read_bytes())
     content[100] ^= 8
     path.write_bytes(content)
@@ -416,44 +446,50 @@ def test_answers_that_are_not_the_teachers_are_found_by_asking_again(tmp_path, s
     config = compose([*IMAGES, "teacher.cache=views:2"], output_dir=tmp_path, store_dir=tmp_path / "store")
     kept = Experiment(config).cache
     kept.prepare("val")
-    answers = kept.splits["val"]
-    offset = os.fstat(answers._outputs).st_size - answers.record.dtype.itemsize
-    os.pwrite(answers._outputs, np.full(CLASSES, 7, np.float16).tobytes(), offset)
-    assert answers.damaged() == 1
-    assert answers.largest_difference([0, 1], augmented=False) == 0
-    assert answers.largest_difference([len(answers._position[answers._position >= 0]) - 1], augmented=False) > 1
+    val = kept.splits["val"]
+    offset = os.fstat(val._outputs).st_size - val.record.dtype.itemsize
+    os.pwrite(val._outputs, np.full(CLASSES, 7, np.float16).tobytes(), offset)
+    assert val.damaged() == 1
+    assert val.largest_difference([0, 1], augmented=False) == 0
+    assert val.largest_difference([len(val._position[val._position >= 0]) - 1], augmented=False) > 1
     verified = cache.verify(tmp_path / "store", samples=3, seed=0)
     assert {(good, "corrupt" in found) for _, good, found in verified} == {(True, False), (False, True)}
 
 
-@pytest.mark.parametrize("content", ["", "{", "[" * 100_000, "[]", '{"key": {}}', json.dumps(CARD | {"key": {"a": 1}})])
-def test_a_damaged_card_is_named_and_written_again(tmp_path, content, caplog):
+@pytest.mark.parametrize(
+    "content", ["", "{", "[" * 100_000, "[]", '{"key": {}}', json.dumps(METADATA | {"key": {"a": 1}})]
+)
+def test_damaged_metadata_is_named_and_written_again(tmp_path, content, caplog):
     asked = Asked()
-    answers(tmp_path / "key", asked).prepare(0)
-    card = tmp_path / "key" / "card.json"
-    whole = card.read_text()
-    assert json.loads(whole) == CARD
-    card.write_text(content)
-    again = answers(tmp_path / "key", asked)
+    outputs(tmp_path / "key", asked).prepare(0)
+    file = tmp_path / "key" / "metadata.json"
+    whole = file.read_text()
+    assert json.loads(whole) == METADATA
+    file.write_text(content)
+    again = outputs(tmp_path / "key", asked)
     again.prepare(0)
     assert_right(again, 0)
     assert len(asked.positions) == SAMPLES
-    assert card.read_text() == whole
-    assert f"{card} is damaged: " in caplog.text
+    assert file.read_text() == whole
+    assert f"{file} is damaged: " in caplog.text
 
 
-def test_a_damaged_card_does_not_stop_list_verify_or_clean(tmp_path, store, capsys):
-    for key, content in {"a": "{", "b": json.dumps(CARD), "c": json.dumps(CARD | {"split": "[bold]no split"})}.items():
+def test_damaged_metadata_does_not_stop_list_verify_or_clean(tmp_path, store, capsys):
+    for key, content in {
+        "a": "{",
+        "b": json.dumps(METADATA),
+        "c": json.dumps(METADATA | {"split": "[bold]no split"}),
+    }.items():
         folder = tmp_path / "store" / "teacher-outputs" / key
-        answers(folder, Asked()).prepare(0)
-        (folder / "card.json").write_text(content)
+        outputs(folder, Asked()).prepare(0)
+        (folder / "metadata.json").write_text(content)
     cache.show(tmp_path / "store", "all")
     shown = capsys.readouterr().out
-    assert f"{tmp_path / 'store' / 'teacher-outputs' / 'a' / 'card.json'} is damaged: " in shown
+    assert f"{tmp_path / 'store' / 'teacher-outputs' / 'a' / 'metadata.json'} is damaged: " in shown
     assert "[bold]no split" in shown
     found = list(cache.verify(tmp_path / "store", samples=3, seed=0))
     assert [good for _, good, _ in found] == [False, False, False]
-    assert all("card.json is damaged: " in why for _, _, why in found)
+    assert all("metadata.json is damaged: " in why for _, _, why in found)
     cache.clean(tmp_path / "store", "all")
     assert not folders(tmp_path / "store" / "teacher-outputs")
 
@@ -496,8 +532,14 @@ def test_a_complete_store_that_cannot_be_written_to_is_used_and_else_it_is_one_l
     [
         ((), "kdexp-cache takes one of build, list, verify, clean first, got nothing"),
         (("polish",), "kdexp-cache takes one of build, list, verify, clean first, got polish"),
-        (("build", "experiment=smoke"), "teacher.cache must be views:K, exact or static for kdexp-cache build, got no"),
-        (("build", "experiment=smoke", "alpha=1", "teacher.cache=exact"), "alpha must be < 1 for kdexp-cache build"),
+        (
+            ("build", "experiment=smoke"),
+            "teacher.cache must be views:K, per_epoch or unaugmented for kdexp-cache build, got no",
+        ),
+        (
+            ("build", "experiment=smoke", "alpha=1", "teacher.cache=per_epoch"),
+            "alpha must be < 1 for kdexp-cache build",
+        ),
     ],
 )
 def test_a_wrong_command_is_one_line(command, arguments, message):

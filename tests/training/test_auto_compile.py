@@ -57,7 +57,7 @@ def test_a_trial_leaves_the_networks_alone_and_a_failure_is_a_no(monkeypatch, ca
     assert all(parameter.grad is None for parameter in student.parameters())
 
 
-@pytest.mark.parametrize(("cache", "compiled"), [("none", 2), ("static", 1)])
+@pytest.mark.parametrize(("cache", "compiled"), [("none", 2), ("unaugmented", 1)])
 def test_a_teacher_whose_answers_are_kept_is_not_compiled(tmp_path, monkeypatch, cache, compiled):
     found = []
     monkeypatch.setattr(single_run, "compile_in_place", found.extend)

@@ -136,7 +136,7 @@ def test_every_feature_loss_trains_with_its_parameters_and_leaves_no_hook(name, 
     student, other = pair.student.network, pair.teacher.network
     with HookedLoss(kind(pair), pair) as loss:
         if name == "ft":
-            loss.loss.alone = True  # its paraphraser's stage
+            loss.loss.in_init_stage = True  # its paraphraser's stage
         optimizer = torch.optim.SGD([*student.parameters(), *loss.parameters()], lr=0.01)
         for _ in range(2):
             student(x)
@@ -316,7 +316,7 @@ def test_the_teacher_is_compared_on_the_samples_of_each_epoch(trainer):
 
 
 def attacked() -> Distiller:
-    attack = Attack(norm="linf", eps=0.1, steps=1, step_size=0.1, random_start=True, bounds=None)
+    attack = Attack(norm="linf", eps=0.1, steps=1, abs_stepsize=0.1, random_start=True, bounds=None)
     sgd = partial(torch.optim.SGD, lr=0.05)
     return PGDDistiller(Own(4), sgd, num_outputs=CLASSES, mean=[0.0], std=[1.0], attack=attack)
 

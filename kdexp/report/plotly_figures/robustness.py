@@ -13,7 +13,7 @@ def levels(reports: Reports, axis: str, name: str) -> Plot:
 
     Args:
         reports: of one configuration, a seed each; intervals are over them.
-        axis: ``noise_dose`` or ``attacks``.
+        axis: ``noise_levels`` or ``attacks``.
         name: of the noise or the attack.
     """
     found = {
@@ -33,7 +33,7 @@ def severities(reports: Reports, axis: str) -> Plot:
 
 def corruptions(reports: Reports, axis: str) -> Plot:
     """Accuracy of each network under each corruption, the mean over severities; intervals over seeds."""
-    names = list(dict.fromkeys(row["name"] for row in reports[0]["cells"] if row["axis"] == axis))
+    names = list(dict.fromkeys(row["name"] for row in reports[0]["conditions"] if row["axis"] == axis))
     data = []
     for role, color in ROLES.items():
         found = {name: by_seed(reports, role, partial(is_of, axis, name)) for name in names}

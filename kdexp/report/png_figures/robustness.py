@@ -39,15 +39,15 @@ def corruptions(report: Report, path: Path) -> None:
         report: the content of robustness.json.
         path: the PNG file.
     """
-    cells = [row for row in report["cells"] if row["axis"] == "corruptions_lite"]
-    if not cells:
+    rows = [row for row in report["conditions"] if row["axis"] == "corruptions_lite"]
+    if not rows:
         return
-    names = list(dict.fromkeys(row["name"] for row in cells))
+    names = list(dict.fromkeys(row["name"] for row in rows))
     figure = new_figure(7.2, 1.4 + 0.26 * len(names))
     axes = figure.add_subplot()
     for role, (color, marker) in _present(report):
         means = [
-            np.mean([row["acc"] for row in cells if row["name"] == name and row["model"] == role]) for name in names
+            np.mean([row["acc"] for row in rows if row["name"] == name and row["model"] == role]) for name in names
         ]
         axes.plot(means, names, color=color, marker=marker, linestyle="", markersize=5, label=role, alpha=0.85)
     axes.invert_yaxis()
@@ -65,11 +65,11 @@ def levels(report: Report, path: Path) -> None:
         report: the content of robustness.json.
         path: the PNG file.
     """
-    cells = [row for row in report["cells"] if row["axis"] in ("noise_dose", "attacks")]
-    names = list(dict.fromkeys((row["axis"], row["name"]) for row in cells))
+    found = [row for row in report["conditions"] if row["axis"] in ("noise_levels", "attacks")]
+    names = list(dict.fromkeys((row["axis"], row["name"]) for row in found))
     if not names:
         return
-    clean = {row["model"]: row["acc"] for row in report["cells"] if row["axis"] == "clean"}
+    clean = {row["model"]: row["acc"] for row in report["conditions"] if row["axis"] == "clean"}
     columns = min(len(names), 3)
     rows = -(-len(names) // columns)
     figure = new_figure(3.4 * columns, 2.8 * rows)
@@ -79,7 +79,7 @@ def levels(report: Report, path: Path) -> None:
             axes.set_axis_off()
             continue
         for role, (color, marker) in _present(report):
-            curve = [(r["dose"], r["acc"]) for r in cells if (r["axis"], r["name"]) == place and r["model"] == role]
+            curve = [(r["level"], r["acc"]) for r in found if (r["axis"], r["name"]) == place and r["model"] == role]
             draw_line(axes, [(0, clean[role]), *curve], color, marker, role)
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
@@ -104,7 +104,7 @@ def reliability(report: Report, path: Path) -> None:
     for axes, (role, (color, _)) in zip(panels, _present(report), strict=True):
         diagram = diagrams[role]
         axes.plot([0, 1], [0, 1], color=GRAY, linewidth=1, linestyle=":")
-        calibration = report["measures"]["calibration"]
+        calibration = report["metrics"]["calibration"]
         for key, style in (("plain", "-"), ("scaled", "--")):
             points = [
                 p for p in zip(diagram[key]["confidence"], diagram[key]["accuracy"], strict=True) if None not in p

@@ -16,7 +16,7 @@ class _Row:
 
 _COLUMNS = [
     Column[_Row]("claim", lambda row: row.claim, "word"),
-    Column[_Row]("measure", lambda row: f"{row.evidence.what}{' (decides)' if row.evidence.decides else ''}", "word"),
+    Column[_Row]("metric", lambda row: f"{row.evidence.what}{' (decides)' if row.evidence.decides else ''}", "word"),
     Column[_Row]("control", lambda row: percent(row.evidence.control)),
     Column[_Row]("student", lambda row: percent(row.evidence.student)),
     Column[_Row]("gain", lambda row: gain_mean(row.evidence.gain)),

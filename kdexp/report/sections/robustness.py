@@ -8,7 +8,7 @@ from kdexp.report.colors import ROLES
 from kdexp.report.comparison import Comparison
 from kdexp.report.elements import INTERVAL, Cell, Column, Figure, Section, tabulate
 from kdexp.report.plotly_figures.robustness import corruptions, levels, reliability, severities
-from kdexp.report.robustness import MeasureOverSeeds, Reports, accuracy_over_seeds, flat, measures_over_seeds
+from kdexp.report.robustness import MetricOverSeeds, Reports, accuracy_over_seeds, flat, metrics_over_seeds
 from kdexp.report.robustness_text import UNITS, answer, answer_over_seeds, words
 from kdexp.report.run_group import RunGroup
 from kdexp.report.statistics import FEWEST_SEEDS, with_p
@@ -17,13 +17,13 @@ from kdexp.robustness.axes.corruptions import is_of_corruptions
 
 @dataclass(frozen=True)
 class _Row:
-    """One measure of one configuration."""
+    """One metric of one configuration."""
 
     label: str
-    over_seeds: MeasureOverSeeds
+    over_seeds: MetricOverSeeds
 
     @property
-    def measure(self) -> glossary.Measure:
+    def metric(self) -> glossary.Metric:
         return glossary.known(self.over_seeds.name)
 
     @property
@@ -32,17 +32,17 @@ class _Row:
 
     def mean(self, role: str) -> Cell:
         value = self.over_seeds.means.get(role)
-        return Cell("") if value is None else Cell(self.measure.number(value), value)
+        return Cell("") if value is None else Cell(self.metric.number(value), value)
 
     @property
     def difference(self) -> Cell:
         gain = self.over_seeds.gain
-        return Cell("") if gain is None else Cell(self.measure.number(gain.mean, sign=True), gain.mean)
+        return Cell("") if gain is None else Cell(self.metric.number(gain.mean, sign=True), gain.mean)
 
     @property
     def interval(self) -> Cell:
         ends = self.over_seeds.gain.interval if self.over_seeds.gain else None
-        return Cell(" to ".join(self.measure.number(end, sign=True) for end in ends), ends[0]) if ends else Cell("")
+        return Cell(" to ".join(self.metric.number(end, sign=True) for end in ends), ends[0]) if ends else Cell("")
 
     @property
     def verdict(self) -> str:
@@ -52,7 +52,7 @@ class _Row:
 
 _COLUMNS = [
     Column[_Row]("configuration", lambda row: row.label, "word"),
-    Column[_Row]("measure", lambda row: row.head, "word"),
+    Column[_Row]("metric", lambda row: row.head, "word"),
     Column[_Row]("teacher", lambda row: row.mean("teacher")),
     Column[_Row]("control", lambda row: row.mean("control")),
     Column[_Row]("student", lambda row: row.mean("student")),
@@ -76,14 +76,14 @@ def sections(comparison: Comparison) -> Iterator[Section]:
             *filter(None, (_answer(group, reports) for group, reports in found.items())),
             f"Means over seeds, lines are 95 % t intervals over them ({FEWEST_SEEDS} seeds or more); every network "
             "sees the same noise, and each is attacked for itself. Student less control is paired by seed; p values "
-            f"are not corrected for the number of measures. {UNITS}",
+            f"are not corrected for the number of metrics. {UNITS}",
             *(f"{group.label}: {' '.join(words(reports))}" for group, reports in found.items()),
         ]
     )
     names = dict.fromkeys(
-        name for reports in found.values() for report in reports for _, name, _ in flat(report["measures"])
+        name for reports in found.values() for report in reports for _, name, _ in flat(report["metrics"])
     )
-    rows = [_Row(group.label, one) for group, reports in found.items() for one in measures_over_seeds(reports)]
+    rows = [_Row(group.label, one) for group, reports in found.items() for one in metrics_over_seeds(reports)]
     table = tabulate(_COLUMNS, rows, list(glossary.explained(names)))
     figures = {group.label: list(_figures(reports)) for group, reports in found.items()}
     yield Section("robustness", "Robustness", lead, figures, table)
@@ -99,13 +99,13 @@ def _answer(group: RunGroup, reports: Reports) -> str:
 
 
 def _figures(reports: Reports) -> Iterator[Figure]:
-    cells = reports[0]["cells"]
-    for axis in dict.fromkeys(row["axis"] for row in cells):
+    rows = reports[0]["conditions"]
+    for axis in dict.fromkeys(row["axis"] for row in rows):
         if is_of_corruptions(axis):
             yield Figure(f"Over severity: {axis}", severities(reports, axis))
             yield Figure(f"By corruption: {axis}", corruptions(reports, axis))
-    for axis, name in dict.fromkeys((row["axis"], row["name"]) for row in cells):
-        if axis in ("noise_dose", "attacks"):
+    for axis, name in dict.fromkeys((row["axis"], row["name"]) for row in rows):
+        if axis in ("noise_levels", "attacks"):
             yield Figure(name.replace("_", " "), levels(reports, axis, name))
     for role in ROLES:
         diagram = reliability(reports, role)

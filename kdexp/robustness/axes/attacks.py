@@ -8,6 +8,7 @@ from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar, Literal, TypedDict
 
+from kdexp.config.renamed import before
 from kdexp.config.require import is_count, is_number, require, require_numbers
 from kdexp.robustness.axes.base import Axis, TestBed, check_kinds
 
@@ -17,19 +18,19 @@ if TYPE_CHECKING:
     from kdexp.contracts import Batch
     from kdexp.robustness.attacks import Attack, Network
     from kdexp.robustness.bootstrap import Bootstrap, Resampled
-    from kdexp.robustness.grid import Cell, Found, Grid, Measured, Networks
+    from kdexp.robustness.grid import Condition, Found, Grid, Measured, Networks
 
 MORE_STEPS, UNBOUNDED = "attack_more_steps", "attack_unbounded"
-"""`Cell.axis` of the attacks that are there for the checks alone."""
+"""`Condition.axis` of the attacks that are there for the checks alone."""
 
 
 class Kind(TypedDict):
-    """The settings of an attack; step is the step size as a fraction of eps."""
+    """The settings of an attack; rel_stepsize is a fraction of eps."""
 
     norm: Literal["linf", "l2"]
     eps: Sequence[float]
     steps: int
-    step: float
+    rel_stepsize: float
     random_start: bool
 
 
@@ -51,14 +52,14 @@ class Attacks(Axis):
 
     Attributes:
         samples: of the test samples at most, stratified by class; None: all.
-        features_scale: eps of features (tables), standardised, as a multiple of that of pixels.
+        tabular_eps_scale: eps of tables, whose columns are standardised, as a multiple of that of pixels.
         kinds: name -> settings.
         checks: whether more steps, and no bound, are tried too.
         autoattack: settings of AutoAttack; None: not run.
     """
 
     samples: int | None
-    features_scale: float
+    tabular_eps_scale: float
     kinds: Mapping[str, Kind]
     checks: bool
     autoattack: AutoAttack | None
@@ -66,26 +67,26 @@ class Attacks(Axis):
 
     def check(self) -> None:
         """See `Axis.check`."""
-        count, scale = self.samples, self.features_scale
+        count, scale = self.samples, self.tabular_eps_scale
         require(count is None or is_count(count), f"{self.setting}.samples", "must be null or at least 1", count)
-        require(is_number(scale) and scale > 0, f"{self.setting}.features_scale", "must be > 0", scale)
+        require(is_number(scale) and scale > 0, f"{self.setting}.tabular_eps_scale", "must be > 0", scale)
         check_kinds(self.setting, self.kinds)
         for name, kind in self.kinds.items():
             _check_kind(f"{self.setting}.kinds.{name}", kind)
 
-    def cells(self, grid: Grid, bed: TestBed) -> list[Cell]:
-        """A cell for each attack and eps, those of the checks behind them."""
+    def conditions(self, grid: Grid, bed: TestBed) -> list[Condition]:
+        """A condition for each attack and eps, those of the checks behind them."""
         part = bed.own.test_part(self.name, self.samples)
         grid = replace(grid, batches=part.batches, samples=len(part.positions))
-        cells = [cell for name, kind in self.kinds.items() for cell in self._of_kind(name, kind, grid)]
+        conditions = [condition for name, kind in self.kinds.items() for condition in self._of_kind(name, kind, grid)]
         if self.autoattack:
             if grid.is_image and grid.task == "multiclass":
-                cells.append(_autoattack(grid, self.name, **self.autoattack))
+                conditions.append(_autoattack(grid, self.name, **self.autoattack))
             else:
                 bed.notes.append("autoattack is left out: it is for images of several classes")
-        return [replace(cell.on(part), positions=part.positions) for cell in cells]
+        return [replace(condition.on(part), positions=part.positions) for condition in conditions]
 
-    def _of_kind(self, name: str, kind: Kind, grid: Grid) -> Iterator[Cell]:
+    def _of_kind(self, name: str, kind: Kind, grid: Grid) -> Iterator[Condition]:
         curve = [self._attack(name, kind, eps, grid) for eps in kind["eps"]]
         for attack in curve:
             yield attacked(grid, self.name, name, attack)
@@ -95,17 +96,17 @@ class Attacks(Axis):
             # Of several labels not all can be made wrong at once.
             if kind["norm"] == "linf" and grid.task != "multilabel":
                 whole = 1.0 if grid.is_image else 100.0
-                unbounded = replace(middle, eps=whole, step_size=whole / 10, steps=50, random_start=False)
+                unbounded = replace(middle, eps=whole, abs_stepsize=whole / 10, steps=50, random_start=False)
                 yield attacked(grid, UNBOUNDED, name, unbounded)
 
     def _attack(self, name: str, kind: Kind, eps: float, grid: Grid) -> Attack:
         from kdexp.robustness.attacks import PIXELS, Attack
 
-        eps = eps if grid.is_image else eps * self.features_scale
+        eps = eps if grid.is_image else eps * self.tabular_eps_scale
         bounds = PIXELS if grid.is_image else None
-        start = kind["random_start"]
+        start, stepsize = kind["random_start"], eps * kind["rel_stepsize"]
         try:
-            return Attack(kind["norm"], eps, kind["steps"], eps * kind["step"], random_start=start, bounds=bounds)
+            return Attack(kind["norm"], eps, kind["steps"], stepsize, random_start=start, bounds=bounds)
         except ValueError as error:
             raise ValueError(f"{self.setting}.kinds.{name}: {error}") from error
 
@@ -122,7 +123,7 @@ class Attacks(Axis):
         return {self.name: mean_over_kinds(self._of_report(found), bootstrap)}
 
     def _of_report(self, found: Found) -> Found:
-        return [(cell, measured) for cell, measured in found if cell.axis == self.name]
+        return [(condition, measured) for condition, measured in found if condition.axis == self.name]
 
     def extra(self, found: Found) -> dict[str, object]:
         """What must hold of attacks that work: each has ``model``, ``check``, ``holds`` and ``detail``.
@@ -131,8 +132,10 @@ class Attacks(Axis):
         2018, arXiv 1802.00420, section 3.1).
         """
         accuracy = {
-            (cell.axis, cell.name, cell.level): {role: one.values["acc"] for role, one in measured.items()}
-            for cell, measured in found
+            (condition.axis, condition.name, condition.level): {
+                role: one.values["acc"] for role, one in measured.items()
+            }
+            for condition, measured in found
         }
         checks = []
         for role in found[0][1]:
@@ -159,7 +162,7 @@ class Attacks(Axis):
 
 
 _Key = tuple[str, str, float]
-"""`Cell.axis`, name and eps of an attack."""
+"""`Condition.axis`, name and eps of an attack."""
 
 
 def _check_kind(setting: str, kind: Kind) -> None:
@@ -168,27 +171,30 @@ def _check_kind(setting: str, kind: Kind) -> None:
     require(set(kind) == set(keys), setting, f"must have {', '.join(keys)}", ", ".join(map(str, kind)))
     require_numbers(f"{setting}.eps", kind["eps"])
     require(is_count(kind["steps"]), f"{setting}.steps", "must be at least 1", kind["steps"])
-    step, start = kind["step"], kind["random_start"]
-    require(is_number(step) and 0 < step <= 1, f"{setting}.step", "must be in (0, 1]", step)
+    step, start = kind["rel_stepsize"], kind["random_start"]
+    require(is_number(step) and 0 < step <= 1, f"{setting}.rel_stepsize", "must be in (0, 1]", step)
     require(isinstance(start, bool), f"{setting}.random_start", "must be true or false", start)
 
 
-def attacked(grid: Grid, axis: str, name: str, attack: Attack) -> Cell:
+def attacked(grid: Grid, axis: str, name: str, attack: Attack) -> Condition:
     """The test data under an attack, on each network for itself."""
     from kdexp.robustness.attacks import untargeted_loss
-    from kdexp.robustness.grid import Cell
+    from kdexp.robustness.grid import Condition
 
     def perturb(batch: Batch, network: Network) -> Tensor:
         objective = untargeted_loss(network, batch.target, grid.task)
         return attack(objective, batch.inputs, batch.index, seed=grid.seed)
 
-    return Cell(axis, name, attack.eps, partial(grid.measure, white_box=perturb), asdict(attack), attack.norm)
+    settings = before({"attack": asdict(attack)})["attack"]  # a part of the condition's key
+    return Condition(axis, name, attack.eps, partial(grid.measure, white_box=perturb), settings, attack.norm)
 
 
-def _autoattack(grid: Grid, axis: str, norm: Literal["linf", "l2"], eps: float, attacks: Sequence[str] | None) -> Cell:
+def _autoattack(
+    grid: Grid, axis: str, norm: Literal["linf", "l2"], eps: float, attacks: Sequence[str] | None
+) -> Condition:
     """The test data under AutoAttack, on each network for itself; what its code doubts is noted."""
     from kdexp.robustness.attacks import autoattack
-    from kdexp.robustness.grid import Cell
+    from kdexp.robustness.grid import Condition
 
     def measure(networks: Networks) -> dict[str, Measured]:
         doubts: dict[Network, list[str]] = {network: [] for network in networks.all.values()}
@@ -204,4 +210,4 @@ def _autoattack(grid: Grid, axis: str, norm: Literal["linf", "l2"], eps: float, 
         return {name: replace(one, notes=doubts[networks.all[name]]) for name, one in found.items()}
 
     settings = {"norm": norm, "attacks": "standard" if attacks is None else list(attacks)}
-    return Cell(axis, f"autoattack_{norm}", eps, measure, settings, norm)
+    return Condition(axis, f"autoattack_{norm}", eps, measure, settings, norm)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from kdexp.robustness.bootstrap import Bootstrap, Resampled
-    from kdexp.robustness.grid import Batches, Cell, Found, Grid, Part
+    from kdexp.robustness.grid import Batches, Condition, Found, Grid, Part
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Axis:
             ValueError: one line with the setting, the rule and the value.
         """
 
-    def cells(self, grid: Grid, bed: TestBed) -> list[Cell]:
+    def conditions(self, grid: Grid, bed: TestBed) -> list[Condition]:
         """The conditions, in the order of the report's rows.
 
         Args:
@@ -64,16 +64,16 @@ class Axis:
         """What the report says of the axis.
 
         Args:
-            found: the axis's cells, at least one, and what was measured in them.
+            found: the axis's conditions, at least one, and what was measured in them.
             bootstrap: for entries with a confidence interval.
 
         Returns:
-            ``Cell.axis`` -> measure, or name and measure -> what `Bootstrap.entry` gives, or a value for each role.
+            ``Condition.axis`` -> metric, or name and metric -> what `Bootstrap.entry` gives, or a value by role.
         """
         raise NotImplementedError
 
     def accuracy(self, found: Found, bootstrap: Bootstrap) -> Mapping[str, Mapping[str, Resampled]]:
-        """Condition -> role -> accuracy under it, for the report's first sentence; none where accuracy says nothing."""
+        """Kind of condition -> role -> accuracy, for the report's first sentence; none where accuracy says nothing."""
         return {}
 
     def extra(self, found: Found) -> Mapping[str, object]:
@@ -201,6 +201,6 @@ def applicable(
 
 
 def operator_path(operator: Callable[..., Tensor]) -> str:
-    """The dotted path of a perturbation's operator, a part of the key of a measured cell."""
+    """The dotted path of a perturbation's operator, a part of the key of a measured condition."""
     function = getattr(operator, "func", operator)  # the yaml makes a partial of it
     return f"{function.__module__}.{function.__qualname__}"

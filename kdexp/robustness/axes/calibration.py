@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from kdexp.robustness.attacks import Network
     from kdexp.robustness.bootstrap import Bootstrap, Resampled
-    from kdexp.robustness.grid import Batches, Cell, Found, Grid, Measured, Networks
+    from kdexp.robustness.grid import Batches, Condition, Found, Grid, Measured, Networks
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Calibration(Axis):
         """See `Axis.check`."""
         require(is_count(self.bins), f"{self.setting}.bins", "must be at least 1", self.bins)
 
-    def cells(self, grid: Grid, bed: TestBed) -> list[Cell]:
-        """One cell."""
+    def conditions(self, grid: Grid, bed: TestBed) -> list[Condition]:
+        """One condition."""
         return [calibrated(grid, self.name, bed.own.val(), self.bins)]
 
     def summarize(self, found: Found, bootstrap: Bootstrap) -> dict[str, object]:
@@ -86,14 +86,14 @@ class Calibration(Axis):
         return {key: [number(v) for v in getattr(bins, key).tolist()] for key in ("count", "confidence", "accuracy")}
 
 
-def calibrated(grid: Grid, axis: str, val: Batches, bins: int) -> Cell:
+def calibrated(grid: Grid, axis: str, val: Batches, bins: int) -> Condition:
     """The test set as it is, and with the temperature that fits val best."""
-    from kdexp.robustness.grid import Cell
+    from kdexp.robustness.grid import Condition
 
     def measure(networks: Networks) -> Mapping[str, Measured]:
         return {role: _measured(network, grid, val, bins) for role, network in networks.all.items()}
 
-    return Cell(axis, "clean", 0, measure, {"bins": bins})
+    return Condition(axis, "clean", 0, measure, {"bins": bins})
 
 
 def _measured(network: Network, grid: Grid, val: Batches, bins: int) -> Measured:
@@ -113,8 +113,8 @@ def _measured(network: Network, grid: Grid, val: Batches, bins: int) -> Measured
         squared = brier(scaled, target, grid.task)
         found = {
             "ece": equal.error(),
-            "largest_gap": equal.largest(),
-            "ace": reliability(confidence, hits, bins, adaptive=True).error(),
+            "max_calibration_error": equal.largest(),
+            "ece_adaptive": reliability(confidence, hits, bins, adaptive=True).error(),
             "nll": float(nll.mean()),
             "brier": float(squared.mean()),
         }

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from kdexp.robustness.bootstrap import Bootstrap, Resampled
     from kdexp.robustness.corruption import Corruption
     from kdexp.robustness.corruption_datasets import PublishedSet
-    from kdexp.robustness.grid import Cell, Found, Grid
+    from kdexp.robustness.grid import Condition, Found, Grid
 
 COMPUTED = "corruptions_lite"
-"""`Cell.axis` of the corruptions that are computed here; published sets have their own names."""
+"""`Condition.axis` of the corruptions that are computed here; published sets have their own names."""
 
 
 def is_of_corruptions(axis: str) -> bool:
-    """Whether a `Cell.axis` is of common corruptions: computed here, or a published set of them."""
+    """Whether a `Condition.axis` is of common corruptions: computed here, or a published set of them."""
     return axis == COMPUTED or axis.endswith(("_c", "_c_held_out"))
 
 
@@ -51,36 +51,38 @@ class Corruptions(Axis):
             require(severity in (1, 2, 3, 4, 5), setting, "must be of 1 to 5", severity)
         check_kinds(self.setting, self.kinds)
 
-    def cells(self, grid: Grid, bed: TestBed) -> list[Cell]:
-        """A cell for each kind and severity."""
+    def conditions(self, grid: Grid, bed: TestBed) -> list[Condition]:
+        """A condition for each kind and severity."""
         from kdexp.robustness.corruption_datasets import published_sets
 
         kinds = applicable(self, self.kinds, grid.shape, bed.notes)
-        cells = [corrupted(grid, name, kind, severity) for name, kind in kinds.items() for severity in self.severities]
+        conditions = [
+            corrupted(grid, name, kind, severity) for name, kind in kinds.items() for severity in self.severities
+        ]
         for found in published_sets(bed.own.name, bed.data_dir) if self.published else ():
             found.check(bed.own.test_target, grid.shape)
-            cells += [
+            conditions += [
                 _published(grid, found, name, severity) for name in found.families for severity in found.severities
             ]
-        return cells
+        return conditions
 
     def summarize(self, found: Found, bootstrap: Bootstrap) -> dict[str, object]:
-        """For each set of corruptions the mean corruption errors, the error by family, and the worst cell."""
-        return {axis: _errors(cells, bootstrap) for axis, cells in _by_set(found).items()}
+        """For each set of corruptions the mean corruption errors, the error by family, and the worst condition."""
+        return {axis: _errors(conditions, bootstrap) for axis, conditions in _by_set(found).items()}
 
     def accuracy(self, found: Found, bootstrap: Bootstrap) -> dict[str, dict[str, Resampled]]:
         """For each set of corruptions the mean over its kinds and severities."""
         from kdexp.robustness.corruption_error import mce_unnormalized
 
         accuracy = {}
-        for axis, cells in _by_set(found).items():
-            names = [cell.name for cell, _ in cells]
-            right = bootstrap.accuracies([measured for _, measured in cells])
+        for axis, conditions in _by_set(found).items():
+            names = [condition.name for condition, _ in conditions]
+            right = bootstrap.accuracies([measured for _, measured in conditions])
             accuracy[axis] = {role: 1 - mce_unnormalized(1 - own, names) for role, own in right.items()}
         return accuracy
 
 
-def corrupted(grid: Grid, name: str, corruption: Corruption, severity: int) -> Cell:
+def corrupted(grid: Grid, name: str, corruption: Corruption, severity: int) -> Condition:
     """The test data with a corruption that is computed here.
 
     Raises:
@@ -94,7 +96,7 @@ def corrupted(grid: Grid, name: str, corruption: Corruption, severity: int) -> C
     return grid.perturbed(COMPUTED, name, severity, corruption.family, perturb, **settings)
 
 
-def _published(grid: Grid, published: PublishedSet, name: str, severity: int) -> Cell:
+def _published(grid: Grid, published: PublishedSet, name: str, severity: int) -> Condition:
     """One corruption of a published set of test images."""
 
     def perturb(batch: Batch) -> Tensor:
@@ -104,18 +106,18 @@ def _published(grid: Grid, published: PublishedSet, name: str, severity: int) ->
 
 
 def _by_set(found: Found) -> dict[str, Found]:
-    axes = dict.fromkeys(cell.axis for cell, _ in found)
-    return {axis: [(cell, measured) for cell, measured in found if cell.axis == axis] for axis in axes}
+    axes = dict.fromkeys(condition.axis for condition, _ in found)
+    return {axis: [(condition, measured) for condition, measured in found if condition.axis == axis] for axis in axes}
 
 
 def _errors(found: Found, bootstrap: Bootstrap) -> dict[str, object]:
     from kdexp.robustness.corruption_error import mce_relative_to, mce_unnormalized, relative_mce
 
-    names = [cell.name for cell, _ in found]
+    names = [condition.name for condition, _ in found]
     right = bootstrap.accuracies([measured for _, measured in found])
     wrong = {role: 1 - own for role, own in right.items()}
     said: dict[str, object] = {
-        "mce_raw": bootstrap.entry({role: mce_unnormalized(own, names) for role, own in wrong.items()})
+        "mce_unnormalized": bootstrap.entry({role: mce_unnormalized(own, names) for role, own in wrong.items()})
     }
     if CONTROL in wrong:
         alone, clean = wrong[CONTROL], {role: 1 - own for role, own in bootstrap.clean_accuracy().items()}
@@ -125,14 +127,14 @@ def _errors(found: Found, bootstrap: Bootstrap) -> dict[str, object]:
         said["relative_mce"] = bootstrap.entry(
             {role: relative_mce(own, clean[role], alone, clean[CONTROL], names) for role, own in wrong.items()}
         )
-    for family in dict.fromkeys(cell.family for cell, _ in found):
-        part = [place for place, (cell, _) in enumerate(found) if cell.family == family]
+    for family in dict.fromkeys(condition.family for condition, _ in found):
+        part = [place for place, (condition, _) in enumerate(found) if condition.family == family]
         of_part = [names[place] for place in part]
         said[f"error_{family}"] = bootstrap.entry(
             {role: mce_unnormalized(own[:, part], of_part) for role, own in wrong.items()}
         )
-    worst = {f"{role}_at": found[int(own[0].argmin())][0] for role, own in right.items()}
-    said["worst_cell_acc"] = bootstrap.entry({role: own.min(1) for role, own in right.items()}) | {
-        name: f"{cell.name} {cell.level:g}" for name, cell in worst.items()
+    worst = {f"worst_condition_{role}": found[int(own[0].argmin())][0] for role, own in right.items()}
+    said["worst_condition_acc"] = bootstrap.entry({role: own.min(1) for role, own in right.items()}) | {
+        name: f"{condition.name} {condition.level:g}" for name, condition in worst.items()
     }
     return said

@@ -10,7 +10,7 @@ from kdexp.robustness.axes.base import Dataset, OtherDataAxis, TestBed
 
 if TYPE_CHECKING:
     from kdexp.robustness.bootstrap import Bootstrap, Resampled
-    from kdexp.robustness.grid import Cell, Found, Grid
+    from kdexp.robustness.grid import Condition, Found, Grid
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,8 @@ class DatasetShift(OtherDataAxis):
 
     place: ClassVar[int] = 40
 
-    def cells(self, grid: Grid, bed: TestBed) -> list[Cell]:
-        """One cell."""
+    def conditions(self, grid: Grid, bed: TestBed) -> list[Condition]:
+        """One condition."""
         other = bed.other(self)
         if other is None:
             return []
@@ -41,12 +41,12 @@ class DatasetShift(OtherDataAxis):
         from kdexp.robustness.bootstrap import number
 
         clean, said = bootstrap.clean_accuracy(), {}
-        for cell, measured in found:
+        for condition, measured in found:
             right = bootstrap.accuracy_in(measured)
             lost = {role: number(clean[role][0] - own[0]) for role, own in right.items()}
-            said[cell.name] = {"acc": bootstrap.entry(right), "acc_lost": lost}
+            said[condition.name] = {"acc": bootstrap.entry(right), "acc_lost": lost}
         return {self.name: said}
 
     def accuracy(self, found: Found, bootstrap: Bootstrap) -> dict[str, dict[str, Resampled]]:
         """Accuracy on the other data set."""
-        return {f"{self.name} {cell.name}": bootstrap.accuracy_in(measured) for cell, measured in found}
+        return {f"{self.name} {condition.name}": bootstrap.accuracy_in(measured) for condition, measured in found}

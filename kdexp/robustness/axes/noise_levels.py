@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from kdexp.contracts import Batch
     from kdexp.robustness.bootstrap import Bootstrap, Resampled
-    from kdexp.robustness.corruption import DoseCurve
-    from kdexp.robustness.grid import Cell, Found, Grid
+    from kdexp.robustness.corruption import LevelCurve
+    from kdexp.robustness.grid import Condition, Found, Grid
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class NoiseLevels(Axis):
     """Noises at rising levels.
 
     Attributes:
-        kinds: name -> settings of a `kdexp.robustness.corruption.DoseCurve`.
+        kinds: name -> settings of a `kdexp.robustness.corruption.LevelCurve`.
     """
 
     kinds: Mapping[str, Mapping[str, object]]
@@ -33,12 +33,12 @@ class NoiseLevels(Axis):
         """See `Axis.check`."""
         check_kinds(self.setting, self.kinds)
         for name, kind in self.kinds.items():
-            require_numbers(f"{self.setting}.kinds.{name}.doses", kind.get("doses"))
+            require_numbers(f"{self.setting}.kinds.{name}.levels", kind.get("levels"))
 
-    def cells(self, grid: Grid, bed: TestBed) -> list[Cell]:
-        """A cell for each noise and level."""
+    def conditions(self, grid: Grid, bed: TestBed) -> list[Condition]:
+        """A condition for each noise and level."""
         kinds = applicable(self, self.kinds, grid.shape, bed.notes)
-        return [noisy(grid, self.name, name, curve, level) for name, curve in kinds.items() for level in curve.doses]
+        return [noisy(grid, self.name, name, curve, level) for name, curve in kinds.items() for level in curve.levels]
 
     def summarize(self, found: Found, bootstrap: Bootstrap) -> dict[str, object]:
         """For each noise what the curve of accuracy over its level says."""
@@ -53,7 +53,7 @@ class NoiseLevels(Axis):
         return {self.name: mean_over_kinds(found, bootstrap)}
 
 
-def noisy(grid: Grid, axis: str, name: str, curve: DoseCurve, level: float) -> Cell:
+def noisy(grid: Grid, axis: str, name: str, curve: LevelCurve, level: float) -> Condition:
     """The test data with one level of a noise."""
     parameters = {curve.parameter: level}
 

@@ -11,7 +11,7 @@ from kdexp.robustness.axes.base import OtherDataAxis, TestBed
 if TYPE_CHECKING:
     from kdexp.robustness.attacks import Network
     from kdexp.robustness.bootstrap import Bootstrap
-    from kdexp.robustness.grid import Batches, Cell, Found, Grid, Measured, Networks
+    from kdexp.robustness.grid import Batches, Condition, Found, Grid, Measured, Networks
 
 
 @dataclass(frozen=True)
@@ -20,24 +20,24 @@ class OutOfDistribution(OtherDataAxis):
 
     place: ClassVar[int] = 50
 
-    def cells(self, grid: Grid, bed: TestBed) -> list[Cell]:
-        """One cell."""
+    def conditions(self, grid: Grid, bed: TestBed) -> list[Condition]:
+        """One condition."""
         other = bed.other(self)
         return [] if other is None else [detected(grid, self.name, other.name, other.test.batches).on(other.test)]
 
     def summarize(self, found: Found, bootstrap: Bootstrap) -> dict[str, object]:
         """AUROC and FPR at 95 % TPR of each score."""
-        return {self.name: {cell.name: _detection(measured, bootstrap) for cell, measured in found}}
+        return {self.name: {condition.name: _detection(measured, bootstrap) for condition, measured in found}}
 
 
-def detected(grid: Grid, axis: str, name: str, foreign: Batches) -> Cell:
+def detected(grid: Grid, axis: str, name: str, foreign: Batches) -> Condition:
     """Foreign data, which the scores of `kdexp.robustness.ood_scores` are to tell from the test set."""
-    from kdexp.robustness.grid import Cell
+    from kdexp.robustness.grid import Condition
 
     def measure(networks: Networks) -> dict[str, Measured]:
         return {role: _scored(network, grid, foreign) for role, network in networks.all.items()}
 
-    return Cell(axis, name, 1, measure, {})
+    return Condition(axis, name, 1, measure, {})
 
 
 def _scored(network: Network, grid: Grid, foreign: Batches) -> Measured:
@@ -53,8 +53,8 @@ def _scored(network: Network, grid: Grid, foreign: Batches) -> Measured:
 def _detection(measured: Mapping[str, Measured], bootstrap: Bootstrap) -> dict[str, object]:
     said: dict[str, object] = {}
     for name in next(iter(measured.values())).values:
-        score, _, measure = name.rpartition("_")
-        if measure == "auroc":
+        score, _, metric = name.rpartition("_")
+        if metric == "auroc":
             samples = {role: measured[role].samples for role in bootstrap.roles}
             areas = {role: bootstrap.auroc(own[f"{score}_own"], own[f"{score}_other"]) for role, own in samples.items()}
             said[name] = bootstrap.entry(areas)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from kdexp.robustness.attacks import Network
     from kdexp.robustness.bootstrap import Bootstrap
-    from kdexp.robustness.grid import Batches, Cell, Found, Grid, Measured, Networks
+    from kdexp.robustness.grid import Batches, Condition, Found, Grid, Measured, Networks
 
     Represented = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
     """Representations and classes of the samples that are fitted, then of those that are tested."""
@@ -30,35 +30,35 @@ class Representations(OtherDataAxis):
 
     Attributes:
         train_samples: to fit on at most, stratified by class.
-        neighbours: how many nearest neighbors vote.
+        n_neighbors: how many nearest neighbors vote.
     """
 
     train_samples: int
-    neighbours: int
+    n_neighbors: int
     place: ClassVar[int] = 70
 
     def check(self) -> None:
         """See `Axis.check`."""
-        for name in ("train_samples", "neighbours"):
+        for name in ("train_samples", "n_neighbors"):
             count = getattr(self, name)
             require(is_count(count), f"{self.setting}.{name}", "must be at least 1", count)
 
-    def cells(self, grid: Grid, bed: TestBed) -> list[Cell]:
-        """A cell of the run's own data set, and one of the other."""
+    def conditions(self, grid: Grid, bed: TestBed) -> list[Condition]:
+        """A condition of the run's own data set, and one of the other."""
         if grid.task == "multilabel":
             bed.notes.append(f"{self.name} left out: a probe is for one class a sample, and the task is multilabel")
             return []
         part = bed.own.val_part(f"{self.name} train", self.train_samples)
-        cells = [self._cell(grid, bed.own.name, part.batches, grid.batches).on(part)]
+        conditions = [self._condition(grid, bed.own.name, part.batches, grid.batches).on(part)]
         other = bed.other(self)
         if other is not None:
             part = other.train_part(f"{self.name} {other.name} train", self.train_samples)
-            cells.append(self._cell(grid, other.name, part.batches, other.test.batches).on(part, other.test))
-        return cells
+            conditions.append(self._condition(grid, other.name, part.batches, other.test.batches).on(part, other.test))
+        return conditions
 
-    def _cell(self, grid: Grid, name: str, fit: Batches, test: Batches) -> Cell:
+    def _condition(self, grid: Grid, name: str, fit: Batches, test: Batches) -> Condition:
         """A data set; on the grid's own, how similar the representations are to the teacher's, too."""
-        from kdexp.robustness.grid import Cell
+        from kdexp.robustness.grid import Condition
 
         is_own = test is grid.batches
 
@@ -67,7 +67,9 @@ class Representations(OtherDataAxis):
             teachers = {role: found.get(networks.teachers.get(role, "")) if is_own else None for role in networks.all}
             return {role: self._measured(found.get(role), teachers[role]) for role in networks.all}
 
-        return Cell(self.name, name, 0, measure, {"neighbours": self.neighbours, "train_samples": self.train_samples})
+        return Condition(
+            self.name, name, 0, measure, {"n_neighbors": self.n_neighbors, "train_samples": self.train_samples}
+        )
 
     def _measured(self, own: Represented | None, teacher: Represented | None) -> Measured:
         import torch
@@ -77,7 +79,7 @@ class Representations(OtherDataAxis):
 
         if own is None:
             return Measured({}, notes=["it has no representations of its own to read"])
-        right = {"probe": linear_probe(*own), "knn": nearest(*own, neighbours=self.neighbours)}
+        right = {"linear_probe_acc": linear_probe(*own), "knn_acc": nearest(*own, n_neighbors=self.n_neighbors)}
         values = {name: float(each.mean()) for name, each in right.items()}
         if teacher is not None:
             values["cka_to_teacher"] = cka(own[2], teacher[2])
@@ -85,7 +87,7 @@ class Representations(OtherDataAxis):
 
     def summarize(self, found: Found, bootstrap: Bootstrap) -> dict[str, object]:
         """Accuracy of probe and neighbors, and CKA, of the networks that have representations."""
-        return {self.name: {cell.name: _worth(measured, bootstrap) for cell, measured in found}}
+        return {self.name: {condition.name: _worth(measured, bootstrap) for condition, measured in found}}
 
 
 def _represented(network: Network, fit: Batches, test: Batches) -> Represented:
@@ -101,7 +103,7 @@ def _worth(measured: Mapping[str, Measured], bootstrap: Bootstrap) -> dict[str, 
     having = {role: one for role, one in measured.items() if one.values}
     said: dict[str, object] = {
         name: bootstrap.entry({role: bootstrap.mean(one, name) for role, one in having.items()})
-        for name in ("probe", "knn")
+        for name in ("linear_probe_acc", "knn_acc")
     }
     similar = {role: one.values["cka_to_teacher"] for role, one in having.items() if "cka_to_teacher" in one.values}
     return said | ({"cka_to_teacher": {role: number(value) for role, value in similar.items()}} if similar else {})

@@ -1,4 +1,4 @@
-"""The jobs of a sweep, each in a process of its own or several in one."""
+"""The jobs of a sweep: started, each in a process of its own or several in one; watched; and what their ends mean."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ from kdexp.results import Record
 from kdexp.sweeps import subprocess_runner
 from kdexp.sweeps.fusion import fusion_key
 from kdexp.sweeps.job import Job, run_job, value_of
-from kdexp.sweeps.job_process import run_fused_in_child, run_in_child, track_gains_in_child
+from kdexp.sweeps.supervised_job import run_fused_in_child, run_in_child, track_gains_in_child
 
 
 def job(config: DictConfig, run: Callable[..., Record], program: str) -> float | None:

@@ -59,7 +59,7 @@ def run_fused_in_child(jobs: Sequence[Job], settings: Values) -> None:
 
 
 def track_gains_in_child(late: Mapping[Path, Path], tracking: Values) -> None:
-    """See `kdexp.sweeps.jobs.track_gains`."""
+    """See `kdexp.sweeps.job_supervisor.track_gains`."""
     from kdexp.experiment.run_tracking import track_gain
 
     for folder, place in late.items():
