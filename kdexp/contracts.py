@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-Task = Literal["multiclass", "binary", "multilabel"]
+Kind = Literal["multiclass", "binary", "multilabel"]
 """What the logits mean.
 
 multiclass: (N, C) logits, softmax, target (N,) int64 class numbers.
@@ -39,7 +39,7 @@ class Batch:
 
     Attributes:
         inputs: (N, ...), uint8 images in 0..255 or floats as stored; float and normalised once it reaches the model.
-        target: see `Task`; ``UNLABELED`` where there is no label (the whole row in multi-label data).
+        target: see `Kind`; ``UNLABELED`` where there is no label (the whole row in multi-label data).
             After mixup a multiclass target is float32 (N, C): a row is the mix of the one-hot labels, and its sum
             is the fraction of the mixed sample that is labelled (1 where both partners are, 0 where neither is).
         index: (N,) int64, the sample's stable id in its data set, independent of order, subset and epoch; (0,) where

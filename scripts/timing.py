@@ -83,7 +83,7 @@ class Work:
         self.data = Experiment(self.config).data
         torch.manual_seed(0)
         networks = [build_network(self.config.teacher, "teacher", self.config.dataset)]
-        self.teacher = Teacher(networks, task="multiclass")
+        self.teacher = Teacher(networks, kind="multiclass")
 
     def composed(self, *more: str):
         """Its configuration with other settings."""

@@ -47,7 +47,7 @@ _KEYS = (
         {"milestones": "milestone_fractions", "warmup": "warmup_ratio", "final": "min_lr_ratio"},
         owner="kdexp.schedules.",
     ),
-    _Renamed(r"\.(dataset|scheme\.source)$", {"resample": "class_sampling"}),
+    _Renamed(r"\.(dataset|scheme\.source)$", {"resample": "class_sampling", "task": "kind"}),
     _Renamed(
         r"\.robustness$",
         {
@@ -65,6 +65,7 @@ _KEYS = (
     _Renamed(r"\.attack$", {"step_size": "abs_stepsize"}),  # of a scheme; and of a cell, in its key
     _Renamed(r"\.hydra\.sweeper$", {"trials": "n_trials", "seeds": "final_seeds"}, owner="hydra_plugins.kdexp."),
     _Renamed(r"\.(loss|feature_loss\.[^.]+)$", {"alone": "init_fraction", "after": "weight_after_init"}),
+    _Renamed(r"\.(loss|feature_loss\.[^.]+|(dataset|scheme\.source)\.source)$", {"task": "kind"}, owner="kdexp."),
 )
 _CORRUPTION = "kdexp.robustness.corruption"
 _VALUES = (

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from kdexp.contracts import UNLABELED, Split, Splits, Task
+from kdexp.contracts import UNLABELED, Kind, Split, Splits
 from kdexp.data.splits import samples_per_class
 from kdexp.doctor.finding import Finding
 
@@ -12,17 +12,17 @@ MeanStd = tuple[Tensor, Tensor]
 """(channels,) means and standard deviations."""
 
 
-def class_counts(splits: Splits, task: Task, num_classes: int) -> list[Finding]:
+def class_counts(splits: Splits, kind: Kind, num_classes: int) -> list[Finding]:
     """Samples per class in each split; names classes that have none, or far fewer than another."""
     return [
-        _class_counts(name, split, task, num_classes)
+        _class_counts(name, split, kind, num_classes)
         for name, split in (("train", splits.train), ("val", splits.val), ("test", splits.test))
     ]
 
 
-def _class_counts(name: str, split: Split, task: Task, num_classes: int) -> Finding:
+def _class_counts(name: str, split: Split, kind: Kind, num_classes: int) -> Finding:
     check = f"classes in {name}"
-    counts = samples_per_class(split.target, task, num_classes)
+    counts = samples_per_class(split.target, kind, num_classes)
     unlabeled = int((split.target.reshape(len(split), -1) == UNLABELED).all(1).sum())
     few, many = int(counts.min()), int(counts.max())
     found = f"{len(split)} samples, {few} to {many} a class"

@@ -6,7 +6,7 @@ from typing import cast
 import torch
 
 from kdexp.config.identity import Identity
-from kdexp.contracts import Batch, Task
+from kdexp.contracts import Batch, Kind
 from kdexp.data.settings import Dataset
 from kdexp.doctor import data_checks, loss_checks, teacher_checks, training_checks
 from kdexp.doctor.finding import Finding
@@ -40,8 +40,8 @@ def run_checks(experiment: Experiment) -> Iterator[Finding]:
     early = len(caught)
     yield from map(loss_checks.loss_warning, caught)
     data = experiment.data
-    task = cast(Task, config.dataset.task)
-    yield from data_checks.class_counts(data.student.splits, task, config.dataset.num_classes)
+    kind = cast(Kind, config.dataset.kind)
+    yield from data_checks.class_counts(data.student.splits, kind, config.dataset.num_classes)
     yield from training_checks.batch_and_ranks(config.dataset, config.trainer, experiment.new_student(pretrained=None))
     teacher = experiment.teacher
     yield from _inputs(experiment)
@@ -60,7 +60,7 @@ def run_checks(experiment: Experiment) -> Iterator[Finding]:
     distiller.to(inspection.batch.inputs.device)  # the Trainer takes it to the CPU when it ends
     if teacher is not None:
         yield from _teacher_state(teacher, inspection)
-    yield from _logits(task, distiller, inspection)
+    yield from _logits(kind, distiller, inspection)
     if "soft" in inspection.terms:
         published = (config.loss.get("published") or {}).get("alpha")
         yield loss_checks.alpha_convention(config.alpha, config.alpha_schedule, published)
@@ -106,11 +106,11 @@ def _teacher_state(teacher: Teacher, inspection: InspectionCallback) -> list[Fin
     return [teacher_checks.frozen(state), teacher_checks.deterministic(state)]
 
 
-def _logits(task: Task, distiller: Distiller, inspection: InspectionCallback) -> list[Finding]:
+def _logits(kind: Kind, distiller: Distiller, inspection: InspectionCallback) -> list[Finding]:
     findings = [teacher_checks.logit_scale(inspection.student_logits, inspection.teacher_logits)]
     if inspection.teacher_logits and distiller.soft_loss is not None:
         logits = torch.cat(inspection.teacher_logits)
-        findings.append(teacher_checks.confidence(logits, distiller.temperature, task))
+        findings.append(teacher_checks.confidence(logits, distiller.temperature, kind))
     return findings
 
 

@@ -81,15 +81,15 @@ def check_values(config: DictConfig) -> None:
 
 def _check_dataset(dataset: Dataset) -> None:
     require(
-        dataset.task in ("multiclass", "binary", "multilabel"),
-        "dataset.task",
+        dataset.kind in ("multiclass", "binary", "multilabel"),
+        "dataset.kind",
         "must be multiclass, binary or multilabel",
-        dataset.task,
+        dataset.kind,
     )
     require(dataset.batch_size >= 1, "dataset.batch_size", "must be at least 1", dataset.batch_size)
     require(dataset.eval_batch_size >= 1, "dataset.eval_batch_size", "must be at least 1", dataset.eval_batch_size)
     require(dataset.num_workers >= 0, "dataset.num_workers", "must be at least 0", dataset.num_workers)
-    fewest = 1 if dataset.task == "multilabel" else 2
+    fewest = 1 if dataset.kind == "multilabel" else 2
     require(dataset.num_classes >= fewest, "dataset.num_classes", f"must be at least {fewest}", dataset.num_classes)
     check_classes("dataset", dataset.classes, dataset.num_classes)
     shape = list(dataset.input_shape)
@@ -105,7 +105,7 @@ def _check_networks(student: Values, members: Mapping[str, Values], dataset: Dat
         require(
             network["num_classes"] == dataset.num_outputs,
             f"{name}.num_classes",
-            f"must be {dataset.num_outputs}, the outputs that dataset={dataset.name} (task {dataset.task}) needs",
+            f"must be {dataset.num_outputs}, the outputs that dataset={dataset.name} (kind {dataset.kind}) needs",
             network["num_classes"],
         )
 

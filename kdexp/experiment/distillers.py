@@ -36,7 +36,7 @@ def build_distiller(
     training = scheme.distiller(context)(
         student,
         instantiate(config.optimizer, "optimizer"),
-        task=data.task,
+        kind=data.kind,
         num_outputs=data.num_outputs,
         soft_loss=soft_loss,
         alpha=annealed(config.alpha, config.alpha_schedule),
@@ -46,7 +46,7 @@ def build_distiller(
         seed=config.seed,
         val_metrics=new_metrics(data, "val", fidelity=context.teacher is not None, alone=False),
         train_metrics=Metrics(
-            data.task,
+            data.kind,
             data.num_outputs,
             samples=len(data.student.splits.train),
             accuracy_only=not config.trainer.full_train_metrics,

@@ -124,7 +124,7 @@ def _try_loss(soft_loss: nn.Module, dataset: Dataset) -> None:
     """Call a loss once: what it refuses or warns of (two classes, say) is known now."""
     logits = torch.randn(2, 4, dataset.num_outputs)
     target = torch.zeros(4, dtype=torch.int64)
-    if dataset.task == "multilabel":
+    if dataset.kind == "multilabel":
         target = torch.zeros(4, dataset.num_outputs)
     soft_loss(logits[0], logits[1], target)
 

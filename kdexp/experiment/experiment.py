@@ -122,7 +122,7 @@ class Experiment:
         built = every.networks()
         return kind(
             built,
-            task=self.data.task,
+            kind=self.data.kind,
             data=(list(self.config.dataset.mean), list(self.config.dataset.std)),
             expects=every.input_statistics(built),
             precision=self.config.teacher.precision,

@@ -50,19 +50,20 @@ def teacher_key(member: Values, dataset: Dataset, content: str, mark: Values) ->
         "network": {key: value for key, value in plain(member).items() if key not in NETWORK_KEYS},
         "recipe": _recipe(member, dataset),
         "statistics": [list(member["mean"]), list(member["std"])],
-        "data": {
-            k: getattr(dataset, k) for k in ("name", "task", "num_classes", "val_fraction", "split_seed", "drop_last")
-        },
+        "data": before({"dataset": {key: getattr(dataset, key) for key in _OF_DATA}})["dataset"],
         "content": content,
         **mark,
     }
+
+
+_OF_DATA = ("name", "kind", "num_classes", "val_fraction", "split_seed", "drop_last")
 
 
 def _recipe(member: Values, dataset: Dataset) -> Values:
     """A teacher's recipe without what decides nothing in it."""
     recipe = before(plain(member["recipe"]))
     if "monitor" in recipe:  # an older kdexp's has none
-        of_data = {"task": dataset.task, "num_classes": dataset.num_classes}
+        of_data = {"kind": dataset.kind, "num_classes": dataset.num_classes}
         chosen_by, _ = monitor.rule(recipe.pop("monitor"), of_data, attacked=has_attack(recipe.get("scheme")))
         recipe |= {"monitor": chosen_by} if recipe["max_epochs"] > 1 else {}
     if not recipe["label_noise"]:

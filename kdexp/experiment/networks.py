@@ -102,7 +102,7 @@ def description(
         "settings": arguments,
         "resize": size,
         "deployed_by": list(deployed_by),
-        "task": dataset.task,
+        "task": dataset.kind,
         "classes": classes,
         **{key: list(getattr(dataset, key)) for key in ("input_shape", "mean", "std")},
     }

@@ -8,7 +8,7 @@ from kdexp.metrics.roc_and_confusion import RocAndConfusionMetric
 def new_metrics(data: Data, split: str, *, fidelity: bool = False, alone: bool = True) -> Metrics:
     """Metrics for one split as the student sees it; ``alone`` for an evaluation that only one rank does."""
     return Metrics(
-        data.task,
+        data.kind,
         data.num_outputs,
         samples=len(getattr(data.student.splits, split)),
         fidelity=fidelity,
@@ -19,4 +19,4 @@ def new_metrics(data: Data, split: str, *, fidelity: bool = False, alone: bool =
 def new_curves(data: Data) -> RocAndConfusionMetric:
     """ROC curves and confusion matrix of the test split, for an evaluation that only one rank does."""
     samples = len(data.student.splits.test)
-    return RocAndConfusionMetric(data.task, data.num_outputs, samples=samples, sync_on_compute=False)
+    return RocAndConfusionMetric(data.kind, data.num_outputs, samples=samples, sync_on_compute=False)

@@ -65,7 +65,7 @@ class OutputsKey:
             "weights": [state_digest(network) for network in networks],
             "networks": [{k: v for k, v in plain(member).items() if k not in NETWORK_KEYS} for member in every],
             "statistics": [input_statistics(member, net) for member, net in zip(every, networks, strict=True)],
-            "task": self.dataset.task,
+            "task": self.dataset.kind,
             "precision": self.precision,
             "features": list(self.teacher.paths) if split == "train" else [],
             "record": record,

@@ -11,6 +11,7 @@ import torch
 
 from kdexp.config import quick
 from kdexp.config.identity import fingerprint
+from kdexp.config.renamed import before
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.measured_conditions import keep_condition, read_condition
 from kdexp.experiment.robustness_inputs import TestBed
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 
 # A part of what identifies a measured condition: another number when the same condition would give other values.
 _CONDITIONS_VERSION = 1
+_OF_DATA = ("name", "kind", "mean", "std", "val_fraction", "split_seed")
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,7 @@ class RobustnessEvaluator:
                 "version": _CONDITIONS_VERSION,
                 "cell": condition.identity,
                 "network": [digest, teacher],
-                "data": {key: dataset[key] for key in ("name", "task", "mean", "std", "val_fraction", "split_seed")},
+                "data": before({"dataset": {key: dataset[key] for key in _OF_DATA}})["dataset"],
                 "content": self._data.content,
                 "samples": [grid.seed, grid.samples],
                 **quick.mark(self._config.quick),

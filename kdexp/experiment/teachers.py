@@ -112,7 +112,7 @@ class Teachers:
         module = scheme.distiller(SchemeContext(dataset))(
             network,
             instantiate(recipe["optimizer"], "optimizer"),
-            task=dataset.task,
+            kind=dataset.kind,
             num_outputs=dataset.num_outputs,
             scheduler=instantiate(recipe["scheduler"], "scheduler"),
             label_smoothing=recipe["label_smoothing"],
@@ -120,7 +120,7 @@ class Teachers:
         )
         module.monitor, module.tie_breaker = monitor.rule(
             recipe.get("monitor"),
-            {"task": dataset.task, "num_classes": dataset.num_classes},
+            {"kind": dataset.kind, "num_classes": dataset.num_classes},
             attacked=has_attack(recipe.get("scheme")),
         )
         settings = {

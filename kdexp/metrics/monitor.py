@@ -21,7 +21,7 @@ def rule(setting: str | None, dataset: Values, *, attacked: bool) -> tuple[str, 
     Args:
         setting: ``trainer.monitor`` or a teacher's ``recipe.monitor``: one of `DIRECTIONS` or auto; None: a
             configuration of an older kdexp, which took the first of the epochs with the highest accuracy.
-        dataset: ``task`` and ``num_classes`` of conf/dataset.
+        dataset: ``kind`` and ``num_classes`` of conf/dataset.
         attacked: whether it is a training on adversarial examples.
     """
     if setting is None:
@@ -30,7 +30,7 @@ def rule(setting: str | None, dataset: Values, *, attacked: bool) -> tuple[str, 
         return setting, TIE_BREAKER
     # Where the answer is yes or no, a rare yes hides in the accuracy; where there are many classes, the AUC is best
     # while the accuracy still rises: docs/best_epoch.md.
-    yes_or_no = dataset["task"] != "multiclass" or dataset["num_classes"] == 2
+    yes_or_no = dataset["kind"] != "multiclass" or dataset["num_classes"] == 2
     return "val/robust_acc" if attacked else "val/auc" if yes_or_no else "val/acc", TIE_BREAKER
 
 

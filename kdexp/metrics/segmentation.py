@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from kdexp.contracts import ABSENT, UNLABELED, Task
+from kdexp.contracts import ABSENT, UNLABELED, Kind
 from kdexp.metrics.classification import Metrics
 from kdexp.metrics.mean import Mean
 from kdexp.metrics.rows import rows
@@ -35,7 +35,7 @@ class SegmentationMetrics(nn.Module):
     are NaN.
 
     Args:
-        task: multiclass or binary.
+        kind: multiclass or binary.
         num_classes: C, the number of logits.
         pixels: in the split, over all ranks; it decides whether the AUC is exact. 0: exact.
         fidelity: whether `update` is given the teacher's logits.
@@ -44,12 +44,12 @@ class SegmentationMetrics(nn.Module):
         sync_on_compute: False where one rank computes alone.
 
     Raises:
-        ValueError: the multilabel task.
+        ValueError: the multilabel kind.
     """
 
     def __init__(
         self,
-        task: Task,
+        kind: Kind,
         num_classes: int,
         *,
         pixels: int = 0,
@@ -58,9 +58,9 @@ class SegmentationMetrics(nn.Module):
         sync_on_compute: bool = True,
     ) -> None:
         super().__init__()
-        if task == "multilabel":
-            raise ValueError(f"task must be multiclass or binary for segmentation, got {task}")
-        self._is_binary = task == "binary"
+        if kind == "multilabel":
+            raise ValueError(f"dataset.kind must be multiclass or binary for segmentation, got {kind}")
+        self._is_binary = kind == "binary"
         self._selects = fidelity or not decisions_only
         classes = 2 if self._is_binary else num_classes
         self._loss = Mean(sync_on_compute=sync_on_compute)
@@ -119,7 +119,7 @@ class SegmentationMetrics(nn.Module):
         return values | {name: float(value) for name, value in found.items() if not value.isnan()}
 
     def confusion(self) -> Tensor:
-        """[true][predicted] -> labelled pixels, (classes, classes) int64, two for the binary task; for `iou`."""
+        """[true][predicted] -> labelled pixels, (classes, classes) int64, two for the binary kind; for `iou`."""
         return self._overlap.compute().confusion
 
     def reset(self) -> None:

@@ -77,14 +77,14 @@ class IADDistiller(RobustDistiller):
             if not self._introspective:
                 return distilled
             doubt = 1 - self._trust(moved, batch.target)
-            return distilled + (doubt * divergence(clean, attacked, self.task)).mean()
+            return distilled + (doubt * divergence(clean, attacked, self.kind)).mean()
 
         return clean, self.distilled_terms(clean, batch.target, soft)
 
     def _trust(self, moved: Tensor, target: Tensor) -> Tensor:
         assert self.teacher is not None
         said = self.teacher(moved).logits
-        probability = outcomes(said, said, self.task)[0].softmax(1)
-        truth = class_numbers(target, probability, self.task)
+        probability = outcomes(said, said, self.kind)[0].softmax(1)
+        truth = class_numbers(target, probability, self.kind)
         truth = torch.where(truth == UNLABELED, probability.argmax(1), truth)
         return of_class(probability, truth) ** self._beta

@@ -11,7 +11,7 @@ from functools import cache, partial
 import torch
 from torch import Tensor, nn
 
-from kdexp.contracts import Outputs, Task
+from kdexp.contracts import Kind, Outputs
 from kdexp.features import Reader
 
 Statistics = tuple[Sequence[float], Sequence[float]]
@@ -39,7 +39,7 @@ class Teacher:
 
     Args:
         networks: each maps (N, ...) float inputs to (N, C) logits. They are frozen and put in eval mode here.
-        task: what the logits mean; decides how several networks are averaged.
+        kind: what the logits mean; decides how several networks are averaged.
         data: statistics that normalised the inputs which `__call__` will get.
         expects: for each network the statistics that it was trained with; by default the same.
         precision: one of `PRECISIONS`; None: that of the autocast in which the teacher is run.
@@ -53,14 +53,14 @@ class Teacher:
         self,
         networks: Sequence[nn.Module],
         *,
-        task: Task = "multiclass",
+        kind: Kind = "multiclass",
         data: Statistics | None = None,
         expects: Sequence[Statistics] | None = None,
         precision: str | None = None,
     ) -> None:
         self.networks = [network.eval().requires_grad_(False) for network in networks]
         self._readers = [Reader(network) for network in self.networks]
-        self._task, self._precision = task, precision
+        self._kind, self._precision = kind, precision
         self.paths: tuple[str, ...] = ()
         self._seconds = math.inf  # of a block on a CPU, the least so far
         if data is None or expects is None:
@@ -165,7 +165,7 @@ class Teacher:
         if len(members) == 1:
             return members[0]
         soft = torch.stack([member.logits for member in members]).float() / temperature
-        if self._task == "multiclass":
+        if self._kind == "multiclass":
             mean = soft.log_softmax(2).logsumexp(0) - math.log(len(members))
         else:
             # logit(mean of sigmoids), from the logarithms of both outcomes, so that certainty stays finite

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from kdexp.contracts import Batch, Outputs, Task, as_batch
+from kdexp.contracts import Batch, Kind, Outputs, as_batch
 from kdexp.features import Reader
 from kdexp.losses.cross_entropy import cross_entropy
 from kdexp.metrics.classification import Metrics
@@ -35,14 +35,14 @@ class Distiller(pl.LightningModule):
     The state dict holds the student and the losses' own parameters (adapters), if they have any; never the teacher.
 
     It takes any Trainer and any DataLoader (docs/own_training.md). A batch is (x, y): inputs as the student takes them
-    and a target as in `Task`; or (x, y, index), index being each sample's number in the training data, for what needs
+    and a target as in `Kind`; or (x, y, index), index being each sample's number in the training data, for what needs
     it (CRD, cached outputs, adversarial training); or a `kdexp.contracts.Batch`. Tuples for validation may differ from
     epoch to epoch, so the teacher runs on them each time; batches may not, and it runs on them once.
 
     Args:
         student: (N, ...) float inputs to (N, C) logits.
         optimizer: see `OptimizerFactory`.
-        task: what the logits and targets mean.
+        kind: what the logits and targets mean.
         num_outputs: C.
         teacher: frozen; a network of one's own becomes ``Teacher([network])``. None trains the student alone, or with a
             soft loss that has no use for a teacher.
@@ -70,7 +70,7 @@ class Distiller(pl.LightningModule):
     Attributes:
         cache: the teacher's cached outputs, when they are to be used in place of the teacher.
         ahead: the next training step, when it has been computed already.
-        task: what the logits and targets mean.
+        kind: what the logits and targets mean.
         seed: see above.
         weights: factors of the terms in this epoch.
         teacher_on_val: outputs of a teacher of one network for the validation batches, filled in the first validation.
@@ -89,7 +89,7 @@ class Distiller(pl.LightningModule):
         student: nn.Module,
         optimizer: OptimizerFactory,
         *,
-        task: Task = "multiclass",
+        kind: Kind = "multiclass",
         num_outputs: int,
         teacher: Teacher | nn.Module | None = None,
         soft_loss: nn.Module | Term | None = None,
@@ -110,7 +110,7 @@ class Distiller(pl.LightningModule):
         self._soft, self._features = soft, dict(feature_losses or {})
         self.soft_loss = soft.loss if soft is not None else None
         self.feature_losses = nn.ModuleDict({name: term.loss for name, term in self._features.items()})
-        self.teacher = Teacher([teacher], task=task) if isinstance(teacher, nn.Module) else teacher
+        self.teacher = Teacher([teacher], kind=kind) if isinstance(teacher, nn.Module) else teacher
         check_teacher(self.teacher, self.soft_loss, self._features, alpha, has_peers=self._has_peers)
         self.cache: TeacherOutputCache | None = None
         if self.teacher is not None:
@@ -121,13 +121,13 @@ class Distiller(pl.LightningModule):
         names = [f"feature_losses.{name}" for name, _ in self.feature_losses.named_buffers()]
         self._ddp_params_and_buffers_to_ignore = names
         self._optimizer, self._scheduler = optimizer, scheduler
-        self.task: Task = task
+        self.kind: Kind = kind
         self._alpha, self._temperature = alpha, temperature
         self.label_smoothing = label_smoothing
         self.seed = seed
         self._gradient_stats_every = gradient_stats_every_n_steps
         self._log_every = log_every_n_steps
-        self._val_metrics = val_metrics or Metrics(task, num_outputs, fidelity=teacher is not None)
+        self._val_metrics = val_metrics or Metrics(kind, num_outputs, fidelity=teacher is not None)
         self._train_metrics = BatchedMetrics(train_metrics) if train_metrics is not None else None
         self._means = EpochMeans()
         self._shown_weights: dict[str, float] = {}  # name of a term -> its whole factor, as it is logged
@@ -264,7 +264,7 @@ class Distiller(pl.LightningModule):
         Args:
             logits: (N, C), the student's.
             teacher: outputs for the same samples; None for a soft loss that needs no teacher.
-            target: see `Task`.
+            target: see `Kind`.
             share: factor of both weights.
         """
         weights = self.logit_weights(share)
@@ -283,7 +283,7 @@ class Distiller(pl.LightningModule):
 
     def hard(self, logits: Tensor, target: Tensor) -> Tensor:
         """The hard term."""
-        return cross_entropy(logits, target, task=self.task, label_smoothing=self.label_smoothing)
+        return cross_entropy(logits, target, kind=self.kind, label_smoothing=self.label_smoothing)
 
     def gradient_stats(self, terms: Mapping[str, tuple[float, Tensor]]) -> dict[str, Tensor]:
         """See `kdexp.training.step_watch.gradient_stats`."""

@@ -165,6 +165,6 @@ def check_trainer(trainer: Trainer, optimizer: Values) -> None:
 def check_monitor(name: str, monitor: str | None, dataset: Dataset, *, attacked: bool) -> None:
     """Refuse a metric that cannot choose the best epoch; a configuration of an older kdexp has none."""
     absent = {"val/robust_acc"} if not attacked else set()
-    absent |= {"val/acc_top5"} if dataset.task != "multiclass" or dataset.num_classes <= 5 else set()
+    absent |= {"val/acc_top5"} if dataset.kind != "multiclass" or dataset.num_classes <= 5 else set()
     known = [AUTO, *(metric for metric in DIRECTIONS if metric not in absent)]
     require(monitor is None or monitor in known, name, f"must be one of {', '.join(known)}", monitor)

@@ -77,7 +77,7 @@ def test_settings_have_their_types(tmp_path):
         ("temperature_schedule={kind:cosine,final:0}", r"^temperature_schedule.final must be > 0, got 0.0$"),
         ("student.num_classes=7", r"^student.num_classes must be \d+, the outputs that dataset=synthetic .* got 7$"),
         ("teacher.num_classes=7", r"^teacher.num_classes must be \d+, .* got 7$"),
-        ("dataset.task=ranking", r"^dataset.task must be multiclass, binary or multilabel, got ranking$"),
+        ("dataset.kind=ranking", r"^dataset.kind must be multiclass, binary or multilabel, got ranking$"),
         ("trainer.compile=perhaps", r"^trainer.compile must be true, false or auto, got perhaps$"),
         ("trainer.channels_last=1.5", r"^trainer.channels_last must be true, false or auto, got 1.5$"),
         ("teacher.recipe.channels_last=x", r"^teacher.recipe.channels_last must be true, false or auto, got x$"),

@@ -39,11 +39,11 @@ NAMED = {
 TEXTS = {
     "network": {"cell", "name", "options", "stem"},
     # Files and folders are read, and nothing in them is run: csv, images, arrays without pickles, parquet.
-    "source": {"data_dir", "root", "task"}
+    "source": {"data_dir", "root", "kind"}
     | {"file", "val", "test", "labels", "val_labels", "test_labels", "folder"}
     | {"label", "columns", "drop", "words", "missing", "inputs", "layout", "image"}
     | {"classes", "ignore", "preset"},  # of masks: names and numbers; one of kdexp.data.mask_layouts, by its name
-    "loss": {"task", "args", "kwargs"},
+    "loss": {"kind", "args", "kwargs"},
     "scheme": {"name", "teacher"} | {"assistants", "attack", "peers", "source"},  # the latter are settings by name
     "axis": {"name", "dataset", "pairs", "kinds"},
     "perturbation": {"applies_to", "family", "large", "operator", "parameter", "small"},
@@ -251,7 +251,7 @@ def test_a_call_has_the_values_beside_it_and_inner_slots_are_filled():
 @pytest.mark.parametrize(
     ("node", "slot", "message"),
     [
-        (KD_NODE | {"task": {"_target_": "kdexp.losses.kd.KD"}}, "loss", r"^task\._target_ must not be set: nothing"),
+        (KD_NODE | {"kind": {"_target_": "kdexp.losses.kd.KD"}}, "loss", r"^kind\._target_ must not be set: nothing"),
         (KD_NODE | {"temperature": [[{"x": {"_target_": "os.system"}}]]}, "loss", r"^temperature\.0\.0\.x\._target_ "),
         (KD_NODE | {"_partial_": True}, "loss", r"^_partial_ must not be set, got True$"),
         (KD_NODE | {"_args_": [1]}, "loss", r"^_args_ must not be set"),

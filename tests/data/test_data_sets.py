@@ -65,7 +65,7 @@ def test_a_data_set_is_what_its_configuration_says(name, tmp_path, loaded):
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in (*OWN, "cifar10")])
 def test_the_statistics_are_those_of_the_training_part_alone(name, tmp_path, loaded):
     dataset = composed(tmp_path, f"dataset={name}").dataset
-    train = make_splits(loaded(dataset), task="multiclass", num_classes=dataset.num_classes,
+    train = make_splits(loaded(dataset), kind="multiclass", num_classes=dataset.num_classes,
                         val_fraction=dataset.val_fraction, split_seed=dataset.split_seed).train  # fmt: skip
     inputs = train.inputs[train.index].numpy()
     if inputs.dtype == np.uint8:
@@ -98,7 +98,7 @@ def test_class_names_of_cifar10_are_those_that_its_makers_list(tmp_path):
 def test_task_binary_asks_for_one_logit_and_the_others_for_one_a_class(name, tmp_path):
     dataset = composed(tmp_path, f"dataset={name}").dataset
     assert dataset.num_outputs == dataset.num_classes
-    binary = composed(tmp_path, f"dataset={name}", "dataset.task=binary").dataset
+    binary = composed(tmp_path, f"dataset={name}", "dataset.kind=binary").dataset
     assert binary.num_outputs == 1
 
 
@@ -170,7 +170,7 @@ def test_synthetic_classes_are_as_far_apart_as_the_noise_lets_them(noise, expect
 
 
 def test_synthetic_multilabel_targets_are_rows_of_0_and_1_that_the_inputs_show():
-    source = synthetic.load((40,), 3, task="multilabel", train_samples=400, noise=0.1)
+    source = synthetic.load((40,), 3, kind="multilabel", train_samples=400, noise=0.1)
     assert source.train_target.dtype == torch.float32
     assert set(source.train_target.flatten().tolist()) == {0.0, 1.0}
     x = torch.cat([source.train_inputs, torch.ones(400, 1)], 1)

@@ -34,7 +34,7 @@ def rare(train: int = 6000, test: int = 6000) -> Source:
 
 
 RARE = [
-    "dataset=breast_cancer", "dataset.source._target_=test_monitor.rare", "dataset.name=rare", "dataset.task=binary",
+    "dataset=breast_cancer", "dataset.source._target_=test_monitor.rare", "dataset.name=rare", "dataset.kind=binary",
     "dataset.num_classes=2", "dataset.input_shape=[8]", "dataset.mean=[0.0]", "dataset.std=[1.0]", "student=mlp",
     "teacher=mlp", "teacher.recipe.max_epochs=8", "trainer.max_epochs=8",
 ]  # fmt: skip
@@ -53,7 +53,7 @@ def test_the_score_of_an_epoch_is_greater_where_it_is_better_and_a_tie_is_decide
 
 
 @pytest.mark.parametrize(
-    ("task", "classes", "chosen_by"),
+    ("kind", "classes", "chosen_by"),
     [
         ("multiclass", 3, "val/acc"),
         ("multiclass", 2, "val/auc"),
@@ -61,8 +61,8 @@ def test_the_score_of_an_epoch_is_greater_where_it_is_better_and_a_tie_is_decide
         ("multilabel", 9, "val/auc"),
     ],
 )
-def test_where_the_answer_is_yes_or_no_the_auc_chooses_unless_something_is_set(task, classes, chosen_by):
-    dataset = {"task": task, "num_classes": classes}
+def test_where_the_answer_is_yes_or_no_the_auc_chooses_unless_something_is_set(kind, classes, chosen_by):
+    dataset = {"kind": kind, "num_classes": classes}
     assert monitor.rule("auto", dataset, attacked=False) == (chosen_by, "val/nll")
     assert monitor.rule("auto", dataset, attacked=True) == ("val/robust_acc", "val/nll")
     assert monitor.rule("val/f1", dataset, attacked=False) == ("val/f1", "val/nll")
@@ -72,7 +72,7 @@ def test_where_the_answer_is_yes_or_no_the_auc_chooses_unless_something_is_set(t
 
 
 def test_a_distiller_for_a_trainer_of_ones_own_is_chosen_by_the_same_rule_as_a_run():
-    many = {"task": "multiclass", "num_classes": 10}
+    many = {"kind": "multiclass", "num_classes": 10}
     assert (Distiller.monitor, Distiller.tie_breaker) == monitor.rule("auto", many, attacked=False)
     assert (AdversarialDistiller.monitor, AdversarialDistiller.tie_breaker) == monitor.rule("auto", many, attacked=True)
 

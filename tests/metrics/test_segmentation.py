@@ -11,23 +11,23 @@ from torchmetrics.classification import MulticlassJaccardIndex
 from kdexp.contracts import ABSENT, UNLABELED, VOID
 from kdexp.metrics.segmentation import SegmentationMetrics, dice, iou
 
-TASKS = pytest.mark.parametrize("task", ["binary", "multiclass"])
+TASKS = pytest.mark.parametrize("kind", ["binary", "multiclass"])
 BINNED = 10**12  # pixels: more than fit in memory
 LABELLED_ONLY = {"agreement", "kl_to_teacher", "loss"}
 
 
-def make(task, images=3, size=(11, 8), seed=0):
+def make(kind, images=3, size=(11, 8), seed=0):
     """Logits, teacher's logits and masks, correlated with each other."""
     generator = torch.Generator().manual_seed(seed)
-    channels = 1 if task == "binary" else 7
+    channels = 1 if kind == "binary" else 7
     logits, teacher = (2 * torch.randn(2, images, channels, *size, generator=generator)).unbind()
     teacher = teacher + logits
     noisy = teacher + 2 * torch.randn(images, channels, *size, generator=generator)
-    return logits, teacher, (noisy[:, 0] > 1.5).long() if task == "binary" else noisy.argmax(1)
+    return logits, teacher, (noisy[:, 0] > 1.5).long() if kind == "binary" else noisy.argmax(1)
 
 
-def measure(task, logits, target, teacher=None, **options):
-    metrics = SegmentationMetrics(task, logits.shape[1], fidelity=teacher is not None, **options)
+def measure(kind, logits, target, teacher=None, **options):
+    metrics = SegmentationMetrics(kind, logits.shape[1], fidelity=teacher is not None, **options)
     metrics.update(logits, target, teacher_logits=teacher)
     return metrics.compute()
 
@@ -66,10 +66,10 @@ def image_dice(y, decision):
 
 
 @TASKS
-def test_every_value_is_scikit_learns_on_the_labelled_pixels(task):
-    logits, _, target = make(task)
+def test_every_value_is_scikit_learns_on_the_labelled_pixels(kind):
+    logits, _, target = make(kind)
     target[0, :3], target[1, 5], target[2, :, 6:] = VOID, UNLABELED, ABSENT
-    found = measure(task, logits, target)
+    found = measure(kind, logits, target)
     p, y, decision = flat(logits, target)
     precision, recall, f1, _ = sk.precision_recall_fscore_support(y, decision, average="macro", zero_division=0)
     expected = {
@@ -81,8 +81,8 @@ def test_every_value_is_scikit_learns_on_the_labelled_pixels(task):
         "ece": numpy_ece(p.max(1), decision == y),
         "miou": sk.jaccard_score(y, decision, average="macro"),
     }
-    predicted = (logits[:, 0] > 0).long() if task == "binary" else logits.argmax(1)
-    if task == "binary":
+    predicted = (logits[:, 0] > 0).long() if kind == "binary" else logits.argmax(1)
+    if kind == "binary":
         expected |= {
             "auc": sk.roc_auc_score(y, p[:, 1]),
             "dice": sk.f1_score(y, decision),
@@ -185,27 +185,27 @@ def test_values_that_are_not_defined_are_left_out():
 
 @TASKS
 @pytest.mark.parametrize("pixels", [0, BINNED])
-def test_what_is_absent_counts_in_nothing(task, pixels):
-    logits, teacher, target = make(task)
+def test_what_is_absent_counts_in_nothing(kind, pixels):
+    logits, teacher, target = make(kind)
     target[:, 7:] = ABSENT
-    found = measure(task, logits, target, teacher, pixels=pixels)
-    cut = measure(task, logits[:, :, :7], target[:, :7], teacher[:, :, :7], pixels=pixels)
+    found = measure(kind, logits, target, teacher, pixels=pixels)
+    cut = measure(kind, logits[:, :, :7], target[:, :7], teacher[:, :, :7], pixels=pixels)
     assert found == pytest.approx(cut, rel=1e-6)
 
 
 @TASKS
 @pytest.mark.parametrize("state", [UNLABELED, VOID])
-def test_what_has_no_label_counts_in_agreement_and_divergence_alone(task, state):
-    logits, teacher, target = make(task)
-    everywhere = measure(task, logits, target, teacher)
+def test_what_has_no_label_counts_in_agreement_and_divergence_alone(kind, state):
+    logits, teacher, target = make(kind)
+    everywhere = measure(kind, logits, target, teacher)
     target[:, 7:] = state
-    found = measure(task, logits, target, teacher)
-    labelled = measure(task, logits[:, :, :7], target[:, :7], teacher[:, :, :7])
+    found = measure(kind, logits, target, teacher)
+    labelled = measure(kind, logits[:, :, :7], target[:, :7], teacher[:, :, :7])
     for name, value in found.items():
         expected = everywhere if name in LABELLED_ONLY else labelled
         assert value == pytest.approx(expected[name], rel=1e-6), name
     target[:] = state
-    assert set(measure(task, logits, target, teacher)) == {"agreement", "kl_to_teacher"}
+    assert set(measure(kind, logits, target, teacher)) == {"agreement", "kl_to_teacher"}
 
 
 def test_fidelity_is_agreement_and_the_divergence_of_bernoullis():
@@ -235,35 +235,35 @@ def test_the_auc_of_a_binary_mask_is_that_of_its_logits_order(spread):
 
 
 @TASKS
-def test_images_of_different_sizes_and_how_they_are_cut_into_batches(task):
-    first, second = make(task, images=2), make(task, images=1, size=(5, 20), seed=1)
-    metrics = SegmentationMetrics(task, first[0].shape[1], fidelity=True)
+def test_images_of_different_sizes_and_how_they_are_cut_into_batches(kind):
+    first, second = make(kind, images=2), make(kind, images=1, size=(5, 20), seed=1)
+    metrics = SegmentationMetrics(kind, first[0].shape[1], fidelity=True)
     for (logits, teacher, target), loss in ((first, 2.0), (second, 1.0)):
         metrics.update(logits, target, torch.tensor(loss), teacher)
     padded = [torch.full((3, *kind.shape[1:-2], 11, 20), float(ABSENT)) for kind in first]
     for whole, one, other in zip(padded, first, second, strict=True):
         whole[:2, ..., :8], whole[2:, ..., :5, :] = one, other
     logits, teacher, target = padded
-    together = measure(task, logits, target.long(), teacher)
+    together = measure(kind, logits, target.long(), teacher)
     assert metrics.compute() == pytest.approx(together | {"loss": (2.0 * 2 * 88 + 100) / (2 * 88 + 100)}, rel=1e-5)
 
 
 @TASKS
-def test_decisions_alone_for_training(task):
-    logits, _, target = make(task)
+def test_decisions_alone_for_training(kind):
+    logits, _, target = make(kind)
     target[0, :3], target[1, 5] = ABSENT, VOID
-    metrics = SegmentationMetrics(task, logits.shape[1], decisions_only=True)
+    metrics = SegmentationMetrics(kind, logits.shape[1], decisions_only=True)
     metrics.update(logits, target, torch.tensor(2.0))
     names = {"acc", "miou", "dice", "image_dice"}
-    names |= {"sensitivity", "specificity"} if task == "binary" else {"acc_top5"}
-    full = measure(task, logits, target)
+    names |= {"sensitivity", "specificity"} if kind == "binary" else {"acc_top5"}
+    full = measure(kind, logits, target)
     assert metrics.compute() == {"loss": 2} | {name: full[name] for name in names}
 
 
 @TASKS
-def test_logits_that_are_nan_are_reported_not_hidden(task):
-    logits, _, target = make(task)
-    found = measure(task, torch.full_like(logits, torch.nan), target)
+def test_logits_that_are_nan_are_reported_not_hidden(kind):
+    logits, _, target = make(kind)
+    found = measure(kind, torch.full_like(logits, torch.nan), target)
     assert all(math.isnan(found[name]) for name in ("nll", "auc", "ece"))
 
 
@@ -279,7 +279,9 @@ def test_reset_forgets_and_the_state_is_in_no_checkpoint():
 
 
 def test_masks_that_overlap_are_refused():
-    with pytest.raises(ValueError, match=r"^task must be multiclass or binary for segmentation, got multilabel$"):
+    with pytest.raises(
+        ValueError, match=r"^dataset.kind must be multiclass or binary for segmentation, got multilabel$"
+    ):
         SegmentationMetrics("multilabel", 3)
 
 
@@ -293,22 +295,22 @@ def test_a_confusion_matrix_gives_iou_and_dice_of_each_class():
 def _on_one_of_two_ranks(rank, folder):
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    for task in ("binary", "multiclass"):
-        logits, teacher, target = make(task)
+    for kind in ("binary", "multiclass"):
+        logits, teacher, target = make(kind)
         target[0, :3], target[2, 5:] = ABSENT, VOID
         mine = slice(0, 2) if rank == 0 else slice(2, None)
-        metrics = SegmentationMetrics(task, logits.shape[1], fidelity=True)
+        metrics = SegmentationMetrics(kind, logits.shape[1], fidelity=True)
         metrics.update(logits[mine], target[mine], torch.tensor(float(rank)), teacher[mine])
-        torch.save(metrics.compute(), f"{folder}/{task}-{rank}.pt")
+        torch.save(metrics.compute(), f"{folder}/{kind}-{rank}.pt")
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 
 
 def test_two_ranks_give_the_values_of_one(tmp_path):
     multiprocessing.spawn(_on_one_of_two_ranks, (str(tmp_path),), nprocs=2)
-    for task in ("binary", "multiclass"):
-        logits, teacher, target = make(task)
+    for kind in ("binary", "multiclass"):
+        logits, teacher, target = make(kind)
         target[0, :3], target[2, 5:] = ABSENT, VOID
-        expected = measure(task, logits, target, teacher) | {"loss": 88 / (3 * 88 - 24)}
+        expected = measure(kind, logits, target, teacher) | {"loss": 88 / (3 * 88 - 24)}
         for rank in (0, 1):
-            assert torch.load(tmp_path / f"{task}-{rank}.pt") == pytest.approx(expected, rel=1e-5)
+            assert torch.load(tmp_path / f"{kind}-{rank}.pt") == pytest.approx(expected, rel=1e-5)

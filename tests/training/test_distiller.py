@@ -186,13 +186,13 @@ def test_the_scheduler_steps_with_the_optimizer():
 
 
 def test_binary_and_multilabel_students_train_with_their_sigmoid_terms():
-    for task, target in (("binary", torch.tensor([0, 1] * 4)), ("multilabel", torch.rand(8, 2).round())):
-        outputs = 1 if task == "binary" else 2
+    for kind, target in (("binary", torch.tensor([0, 1] * 4)), ("multilabel", torch.rand(8, 2).round())):
+        outputs = 1 if kind == "binary" else 2
         student, teacher = nn.Linear(FEATURES, outputs), nn.Linear(FEATURES, outputs)
         data = [Batch(torch.randn(8, FEATURES), target, torch.arange(8))]
         module = Distiller(
-            student, partial(torch.optim.SGD, lr=0.1), task=task, num_outputs=outputs,
-            teacher=Teacher([teacher], task=task), soft_loss=KD(2.0, task=task), alpha=0.5, temperature=2.0,
+            student, partial(torch.optim.SGD, lr=0.1), kind=kind, num_outputs=outputs,
+            teacher=Teacher([teacher], kind=kind), soft_loss=KD(2.0, kind=kind), alpha=0.5, temperature=2.0,
         )  # fmt: skip
         trainer = pl.Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False,
                              enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
