@@ -94,6 +94,81 @@ class Outputs(NamedTuple):
     features: Mapping[str, Tensor] = {}
 
 
+class TaskMetrics(Protocol):
+    """The metrics of one split: an `nn.Module` with these, synchronised over ranks when they are computed."""
+
+    def update(
+        self, logits: Tensor, target: Tensor, loss: Tensor | None = None, teacher_logits: Tensor | None = None
+    ) -> None:
+        """Add a batch.
+
+        Args:
+            logits: (N, C, ...), the student's.
+            target: see `Batch`.
+            loss: scalar, mean over the batch's rows.
+            teacher_logits: the same shape as logits; needed when fidelity is measured.
+        """
+        ...
+
+    def compute(self) -> dict[str, float]:
+        """The values by name, of all that was added since the last reset."""
+        ...
+
+    def reset(self) -> None:
+        """Forget all batches."""
+        ...
+
+
+class Task(Protocol):
+    """What a batch becomes: rows (whatever gets one prediction: a sample, a pixel, a token), two terms, metrics.
+
+    Both terms are means over rows: the hard one over those with a label, the soft one over all that exist. So alpha and
+    T mean the same in every task.
+
+    Attributes:
+        kind: how one row of logits is read.
+        num_outputs: C, the number of logits of a row.
+    """
+
+    @property
+    def kind(self) -> Kind:
+        """See above."""
+        ...
+
+    @property
+    def num_outputs(self) -> int:
+        """See above."""
+        ...
+
+    def hard(self, student: Outputs, batch: Batch) -> Tensor:
+        """The hard term: a scalar, in nats; 0 (with a gradient of 0) when nothing is labelled."""
+        ...
+
+    def soft(self, loss: nn.Module, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        """The soft term: a scalar.
+
+        Args:
+            loss: ``forward(student_logits, teacher_logits, target)``, a mean over rows.
+            student: with gradients.
+            teacher: for the same batch, without.
+            batch: what both networks saw.
+        """
+        ...
+
+    def metrics(
+        self, *, samples: int = 0, fidelity: bool = False, of_training: bool = False, alone: bool = False
+    ) -> "TaskMetrics":
+        """Metrics of a split, with nothing in them yet.
+
+        Args:
+            samples: in the split, over all ranks; 0: not known.
+            fidelity: whether `TaskMetrics.update` is given the teacher's logits.
+            of_training: of the batches of a training: what never waits for the device.
+            alone: for an evaluation that only one rank does.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class FeatureLayers:
     """Where a network's representations are read: module paths (see `kdexp.features`).

@@ -9,8 +9,8 @@ from kdexp.experiment.data import Data
 from kdexp.experiment.losses import annealed
 from kdexp.experiment.new_metrics import new_metrics
 from kdexp.metrics import monitor
-from kdexp.metrics.classification import Metrics
 from kdexp.schemes.base import Scheme, SchemeContext
+from kdexp.tasks.classification import Classification
 from kdexp.training.distiller import Distiller
 from kdexp.training.terms import Term
 
@@ -33,23 +33,19 @@ def build_distiller(
         data: the experiment's.
         soft_loss: see `kdexp.experiment.losses.Losses`.
     """
+    task = Classification(data.num_outputs, data.kind, config.label_smoothing)
     training = scheme.distiller(context)(
         student,
         instantiate(config.optimizer, "optimizer"),
-        kind=data.kind,
-        num_outputs=data.num_outputs,
+        task=task,
         soft_loss=soft_loss,
         alpha=annealed(config.alpha, config.alpha_schedule),
         temperature=annealed(config.temperature, config.temperature_schedule),
         scheduler=instantiate(config.scheduler, "scheduler"),
-        label_smoothing=config.label_smoothing,
         seed=config.seed,
         val_metrics=new_metrics(data, "val", fidelity=context.teacher is not None, alone=False),
-        train_metrics=Metrics(
-            data.kind,
-            data.num_outputs,
-            samples=len(data.student.splits.train),
-            accuracy_only=not config.trainer.full_train_metrics,
+        train_metrics=task.metrics(
+            samples=len(data.student.splits.train), of_training=not config.trainer.full_train_metrics
         ),
         gradient_stats_every_n_steps=config.trainer.gradient_stats_every_n_steps,
         log_every_n_steps=config.trainer.log_every_n_steps,

@@ -3,17 +3,13 @@
 from kdexp.experiment.data import Data
 from kdexp.metrics.classification import Metrics
 from kdexp.metrics.roc_and_confusion import RocAndConfusionMetric
+from kdexp.tasks.classification import Classification
 
 
 def new_metrics(data: Data, split: str, *, fidelity: bool = False, alone: bool = True) -> Metrics:
     """Metrics for one split as the student sees it; ``alone`` for an evaluation that only one rank does."""
-    return Metrics(
-        data.kind,
-        data.num_outputs,
-        samples=len(getattr(data.student.splits, split)),
-        fidelity=fidelity,
-        sync_on_compute=not alone,
-    )
+    task = Classification(data.num_outputs, data.kind)
+    return task.metrics(samples=len(getattr(data.student.splits, split)), fidelity=fidelity, alone=alone)
 
 
 def new_curves(data: Data) -> RocAndConfusionMetric:

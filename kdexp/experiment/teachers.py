@@ -20,6 +20,7 @@ from kdexp.experiment.loading import as_teacher
 from kdexp.experiment.networks import build_network, laid_out
 from kdexp.metrics import monitor
 from kdexp.schemes.base import SchemeContext, scheme_of
+from kdexp.tasks.classification import Classification
 from kdexp.teacher.trained_teachers import load_or_train
 from kdexp.training.fit import fit
 from kdexp.weights import load_weights
@@ -112,10 +113,8 @@ class Teachers:
         module = scheme.distiller(SchemeContext(dataset))(
             network,
             instantiate(recipe["optimizer"], "optimizer"),
-            kind=dataset.kind,
-            num_outputs=dataset.num_outputs,
+            task=Classification(dataset.num_outputs, self.data.kind, recipe["label_smoothing"]),
             scheduler=instantiate(recipe["scheduler"], "scheduler"),
-            label_smoothing=recipe["label_smoothing"],
             seed=recipe["seed"],
         )
         module.monitor, module.tie_breaker = monitor.rule(

@@ -124,7 +124,7 @@ class AdversarialDistiller(Distiller):
 
     def wrong(self, target: Tensor) -> Objective:
         """The student's cross entropy, summed; samples without a label stay at their random start."""
-        return lambda inputs: len(inputs) * cross_entropy(self.student(inputs), target, kind=self.kind)
+        return lambda inputs: len(inputs) * cross_entropy(self.student(inputs), target, kind=self.task.kind)
 
     def validation_step(self, batch: Batch | Sequence[Tensor], batch_idx: int) -> None:
         """As ever, and accuracy under attack."""
@@ -134,7 +134,7 @@ class AdversarialDistiller(Distiller):
         with torch.inference_mode(False), torch.no_grad():
             batch = Batch(batch.inputs.clone(), batch.target.clone(), batch.index.clone())
             moved = self.attacked(self.wrong(batch.target), batch)
-            hits = right(self.student(moved), batch.target, self.kind)
+            hits = right(self.student(moved), batch.target, self.task.kind)
         self._robust_acc.update(hits.sum(), len(hits))
 
     def on_validation_epoch_end(self) -> None:

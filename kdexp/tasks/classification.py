@@ -1,0 +1,46 @@
+"""Classification: one row of logits for each sample."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from kdexp.contracts import Batch, Kind, Outputs
+from kdexp.losses.cross_entropy import cross_entropy
+from kdexp.metrics.classification import Metrics
+
+
+@dataclass(frozen=True)
+class Classification:
+    """See `kdexp.contracts.Task`.
+
+    Attributes:
+        num_outputs: C, the number of logits; 1 for binary.
+        kind: what logits and targets mean.
+        label_smoothing: of the hard term, in [0, 1).
+    """
+
+    num_outputs: int
+    kind: Kind = "multiclass"
+    label_smoothing: float = 0.0
+
+    def hard(self, student: Outputs, batch: Batch) -> Tensor:
+        """See `kdexp.losses.cross_entropy.cross_entropy`."""
+        return cross_entropy(student.logits, batch.target, kind=self.kind, label_smoothing=self.label_smoothing)
+
+    def soft(self, loss: nn.Module, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        """The loss of all samples' logits."""
+        value: Tensor = loss(student.logits, teacher.logits, batch.target)
+        return value
+
+    def metrics(
+        self, *, samples: int = 0, fidelity: bool = False, of_training: bool = False, alone: bool = False
+    ) -> Metrics:
+        """See `kdexp.metrics.classification.Metrics`; of training batches accuracy alone."""
+        return Metrics(
+            self.kind,
+            self.num_outputs,
+            samples=samples,
+            fidelity=fidelity,
+            accuracy_only=of_training,
+            sync_on_compute=not alone,
+        )
