@@ -1,0 +1,68 @@
+"""Segmentation: one row of logits for each pixel."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from kdexp.contracts import ABSENT, UNLABELED, VOID, Batch, Kind, Outputs
+from kdexp.losses.cross_entropy import cross_entropy
+from kdexp.losses.dice import dice
+from kdexp.metrics.segmentation import SegmentationMetrics
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """See `kdexp.contracts.Task`. Logits are (N, C, H, W), masks (N, H, W) int64.
+
+    A pixel with a class has both terms; one that is ``UNLABELED`` has the soft term alone, one that is ``VOID`` that
+    only if it is asked for, one that is ``ABSENT`` neither.
+
+    Attributes:
+        num_outputs: C, the number of logits; 1 for binary.
+        kind: multiclass or binary.
+        label_smoothing: of the cross entropy, in [0, 1).
+        dice_weight: how much `kdexp.losses.dice.dice` counts in the hard term beside the cross entropy, >= 0; 1: as
+            much (nnU-Net, Isensee et al. 2021).
+        distill_void: whether the teacher is followed where the data set withholds the label, too.
+    """
+
+    num_outputs: int
+    kind: Kind = "multiclass"
+    label_smoothing: float = 0.0
+    dice_weight: float = 1.0
+    distill_void: bool = False
+
+    def hard(self, student: Outputs, batch: Batch) -> Tensor:
+        """Cross entropy, the mean over the pixels with a class, and `dice_weight` times Dice."""
+        label = batch.target.clamp(min=UNLABELED)
+        # A NaN in padding would come back in the gradient.
+        logits = student.logits.where((label != UNLABELED).unsqueeze(1), 0)
+        value = cross_entropy(logits, label, kind=self.kind, label_smoothing=self.label_smoothing)
+        if self.dice_weight:
+            value = value + self.dice_weight * dice(student.logits, batch.target, kind=self.kind)
+        return value
+
+    def soft(self, loss: nn.Module, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        """The loss of the pixels' logits, as rows; 0 (with a gradient of 0) when there is none."""
+        target = batch.target
+        counts = target != ABSENT
+        if not self.distill_void:
+            counts &= target != VOID
+        if not counts.any():
+            return student.logits.where(counts.unsqueeze(1), 0).sum()
+        own, others = (outputs.logits.movedim(1, -1)[counts] for outputs in (student, teacher))
+        value: Tensor = loss(own, others, target[counts].clamp(min=UNLABELED))
+        return value
+
+    def metrics(
+        self, *, samples: int = 0, fidelity: bool = False, of_training: bool = False, alone: bool = False
+    ) -> SegmentationMetrics:
+        """See `kdexp.metrics.segmentation.SegmentationMetrics`; of training batches what decisions give alone."""
+        return SegmentationMetrics(
+            self.kind,
+            self.num_outputs,
+            pixels=samples,
+            fidelity=fidelity,
+            decisions_only=of_training,
+            sync_on_compute=not alone,
+        )
