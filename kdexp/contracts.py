@@ -6,7 +6,7 @@ Shapes everywhere in kdexp: N batch, C classes, H W space, L sequence, F feature
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -116,6 +116,10 @@ class TaskMetrics(Protocol):
 
     def reset(self) -> None:
         """Forget all batches."""
+        ...
+
+    def to(self, device: torch.device) -> Self:
+        """Move what was added; see `nn.Module`."""
         ...
 
 

@@ -26,6 +26,10 @@ _SCHEMES: Mapping[str, Mapping[str, str]] = {
 """The schemes that files know by their name alone: those that are older than `_target_`. Newer ones are not added."""
 
 
+_CLASSIFICATION = {"_target_": "kdexp.tasks.classification.Classification"}
+"""The task of files that are older than tasks."""
+
+
 @dataclass(frozen=True)
 class _Renamed:
     """Names that have changed.
@@ -89,6 +93,8 @@ def upgrade(values: Values) -> dict[str, Any]:
         values: a configuration or a part of one, in plain values.
     """
     renamed = _with_names(values, "", lambda names: names)
+    if "alpha_schedule" in renamed and not renamed.get("task"):  # a whole configuration
+        renamed["task"] = dict(_CLASSIFICATION)
     return _with_schemes(renamed, lambda scheme: scheme if "_target_" in scheme else {**_added(scheme), **scheme})
 
 
@@ -117,7 +123,7 @@ def without_added(values: Values) -> dict[str, Any]:
     Args:
         values: a configuration or a part of one, in plain values.
     """
-    return _with_schemes(values, _older)
+    return _with_schemes({k: v for k, v in values.items() if (k, v) != ("task", _CLASSIFICATION)}, _older)
 
 
 def new_name(values: Values, setting: str) -> str | None:
@@ -203,13 +209,15 @@ def _with_names(node: Values, place: str, turned: Callable[[Mapping[str, str]], 
 
 
 def _with_older_paths(node: Values) -> dict[str, Any]:
-    """A copy with the paths that the students of prior runs had when their folder had another name."""
+    """A copy with older paths of prior runs' students, and with interpolations of older names, where it is as written."""
     found: dict[str, Any] = {}
     for key, value in node.items():
         if isinstance(value, Mapping):
             value = _with_older_paths(value)
         elif key == "weights" and isinstance(value, str):
             value = re.sub(r"(^|/)prior_runs(?=/[^/]+/student\.safetensors$)", r"\1steps", value)
+        elif isinstance(value, str):
+            value = re.sub(r"(?<=\$\{)(dataset\.|kdexp\.inferred:)kind(?=\})", r"\1task", value)
         found[key] = value
     return found
 

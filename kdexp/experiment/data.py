@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor
 
@@ -13,7 +13,7 @@ from kdexp.config import quick
 from kdexp.config.compose import plain
 from kdexp.config.objects import instantiate
 from kdexp.config.require import Values
-from kdexp.contracts import UNLABELED, Kind, Source, Splits
+from kdexp.contracts import UNLABELED, Source, Splits, Task
 from kdexp.data.class_sampling import class_shares
 from kdexp.data.content import of_source
 from kdexp.data.data_module import DataModule
@@ -39,6 +39,7 @@ class Data:
     Args:
         dataset: its settings.
         augment: the student's.
+        task: what a batch becomes.
         limit_train_batches: the student's, a number of them or a fraction.
         seed: the student's.
         store_dir: where the digest of its content is remembered.
@@ -46,8 +47,7 @@ class Data:
         like: the same data set, loaded for an experiment with another order or augmentation.
 
     Attributes:
-        kind: what the targets mean.
-        num_outputs: of a network for them.
+        task: what a batch becomes.
         student: the data as the student sees them.
     """
 
@@ -55,6 +55,7 @@ class Data:
         self,
         dataset: Dataset,
         augment: Augment,
+        task: Task,
         *,
         limit_train_batches: int | float | None,
         seed: int,
@@ -63,11 +64,11 @@ class Data:
         like: "Data | None" = None,
     ) -> None:
         self._dataset, self._store_dir, self._is_quick, self._like = dataset, store_dir, is_quick, like
-        self.kind, self.num_outputs = cast(Kind, dataset.kind), dataset.num_outputs  # as they were checked
+        self.task = task
         self._source: Source = like._source if like is not None else take(plain(dataset.source))
         self._check_classes()
         limit = limit_train_batches
-        shares = class_shares(dataset.class_sampling, kind=self.kind, num_classes=dataset.num_classes)
+        shares = class_shares(dataset.class_sampling, kind=self.task.kind, num_classes=dataset.num_classes)
         self.student = self._module(
             self._splits(),
             augment.transforms,
@@ -119,7 +120,7 @@ class Data:
 
     def samples_per_class(self, target: Tensor) -> dict[str, int]:
         """How many of these samples each class has, by its name; of multi-label data, how many each label has."""
-        counts = samples_per_class(target, self.kind, self._dataset.num_classes).tolist()
+        counts = samples_per_class(target, self.task.kind, self._dataset.num_classes).tolist()
         return dict(zip(self.classes or map(str, range(len(counts))), counts, strict=True))
 
     def _check_classes(self) -> None:
@@ -138,7 +139,7 @@ class Data:
         given = {name: getattr(self._dataset, name) for name in _OF_SUBSET} | changed
         return make_splits(
             self._source,
-            kind=self.kind,
+            kind=self.task.kind,
             num_classes=self._dataset.num_classes,
             input_shape=list(self._dataset.input_shape),
             val_fraction=self._dataset.val_fraction,

@@ -10,7 +10,6 @@ from kdexp.experiment.losses import annealed
 from kdexp.experiment.new_metrics import new_metrics
 from kdexp.metrics import monitor
 from kdexp.schemes.base import Scheme, SchemeContext
-from kdexp.tasks.classification import Classification
 from kdexp.training.distiller import Distiller
 from kdexp.training.terms import Term
 
@@ -33,18 +32,17 @@ def build_distiller(
         data: the experiment's.
         soft_loss: see `kdexp.experiment.losses.Losses`.
     """
-    task = Classification(data.num_outputs, data.kind, config.label_smoothing)
     training = scheme.distiller(context)(
         student,
         instantiate(config.optimizer, "optimizer"),
-        task=task,
+        task=data.task,
         soft_loss=soft_loss,
         alpha=annealed(config.alpha, config.alpha_schedule),
         temperature=annealed(config.temperature, config.temperature_schedule),
         scheduler=instantiate(config.scheduler, "scheduler"),
         seed=config.seed,
         val_metrics=new_metrics(data, "val", fidelity=context.teacher is not None, alone=False),
-        train_metrics=task.metrics(
+        train_metrics=data.task.metrics(
             samples=len(data.student.splits.train), of_training=not config.trainer.full_train_metrics
         ),
         gradient_stats_every_n_steps=config.trainer.gradient_stats_every_n_steps,

@@ -86,7 +86,7 @@ def _has_auc(experiment: Experiment) -> bool:
     data = experiment.data
     any_logits = new_metrics(data, "val")
     for part in torch.split(data.student.splits.val.target, 4096):
-        any_logits.update(torch.zeros(len(part), data.num_outputs), part)
+        any_logits.update(torch.zeros(len(part), data.task.num_outputs), part)
     return "auc" in any_logits.compute()
 
 

@@ -11,7 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from kdexp.config.compose import compose, plain
+from kdexp.config.objects import instantiate
 from kdexp.config.require import Values
+from kdexp.contracts import Task
 from kdexp.data.settings import Dataset
 from kdexp.experiment import networks
 from kdexp.experiment.data import Data
@@ -93,12 +95,19 @@ class Experiment:
         return Data(
             dataset,
             config.augment,
+            self.new_task(config.label_smoothing),
             limit_train_batches=config.trainer.limit_train_batches,
             seed=config.seed,
             store_dir=config.store_dir,
             is_quick=config.quick,
             like=like,
         )
+
+    def new_task(self, label_smoothing: float) -> Task:
+        """What a batch becomes; the student and a teacher that is trained smooth their labels each in their own way."""
+        dataset = self.config.dataset
+        built: Task = instantiate(self.config.task, "task", dataset.num_outputs, dataset.kind, label_smoothing)
+        return built
 
     @cached_property
     def teacher(self) -> Teacher | None:
@@ -108,11 +117,11 @@ class Experiment:
         """
         return self.new_teacher(Teacher)
 
-    def new_teacher(self, kind: Callable[..., Teacher]) -> Teacher | None:
+    def new_teacher(self, make: Callable[..., Teacher]) -> Teacher | None:
         """See `teacher`.
 
         Args:
-            kind: `Teacher`, or what makes one of what `Teacher` takes.
+            make: `Teacher`, or what makes one of what `Teacher` takes.
         """
         if not self.members:
             return None
@@ -120,9 +129,9 @@ class Experiment:
         if not self._may_train_teacher and every.to_be_trained():
             return None
         built = every.networks()
-        return kind(
+        return make(
             built,
-            kind=self.data.kind,
+            kind=self.data.task.kind,
             data=(list(self.config.dataset.mean), list(self.config.dataset.std)),
             expects=every.input_statistics(built),
             precision=self.config.teacher.precision,
@@ -135,6 +144,7 @@ class Experiment:
             self.members,
             self.data,
             config.dataset,
+            self.new_task,
             accelerator=config.trainer.accelerator,
             channels_last=config.trainer.channels_last,
             limit_train_batches=config.trainer.limit_train_batches,

@@ -119,7 +119,7 @@ def ensemble(experiment: Experiment, folders: Sequence[Path]) -> dict[str, dict[
         folders: with a student.safetensors each, all of one architecture.
     """
     networks = [experiment.trained_student(folder / results.WEIGHTS, "scheme") for folder in folders]
-    average = Teacher(networks, kind=experiment.data.kind).to(experiment.device)
+    average = Teacher(networks, kind=experiment.data.task.kind).to(experiment.device)
     return _measure(experiment, lambda inputs: average(inputs).logits)
 
 

@@ -126,6 +126,6 @@ def near_chance(accuracy: float, counts: Tensor, samples: int, kind: Kind, auc: 
 def teacher_on_val(experiment: Experiment) -> tuple[float, Tensor, int, Kind, float | None]:
     """What `near_chance` needs to know of the teacher on val."""
     measured, target = teacher_measures(experiment)["val"], experiment.data.student.splits.val.target
-    kind = experiment.data.kind
+    kind = experiment.data.task.kind
     counts = samples_per_class(target, kind, experiment.config.dataset.num_classes)
     return measured["acc"], counts, len(target), kind, measured.get("auc")

@@ -1,7 +1,7 @@
 """The teacher of an experiment, trained first if need be."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from kdexp.config import quick
 from kdexp.config.identity import has_attack
 from kdexp.config.objects import instantiate
 from kdexp.config.require import Values
+from kdexp.contracts import Task
 from kdexp.data.settings import Dataset
 from kdexp.experiment.data import Data
 from kdexp.experiment.keys import input_statistics, teacher_key, weights_file
@@ -20,7 +21,6 @@ from kdexp.experiment.loading import as_teacher
 from kdexp.experiment.networks import build_network, laid_out
 from kdexp.metrics import monitor
 from kdexp.schemes.base import SchemeContext, scheme_of
-from kdexp.tasks.classification import Classification
 from kdexp.teacher.trained_teachers import load_or_train
 from kdexp.training.fit import fit
 from kdexp.weights import load_weights
@@ -36,6 +36,7 @@ class Teachers:
         members: the configuration of each teacher in plain values, by its setting.
         data: the experiment's.
         dataset: its settings.
+        new_task: what a batch becomes, with this label smoothing.
         accelerator: the student's.
         channels_last: the student's.
         limit_train_batches: the student's.
@@ -47,6 +48,7 @@ class Teachers:
     members: Mapping[str, Values]
     data: Data
     dataset: Dataset
+    new_task: Callable[[float], Task]
     accelerator: str
     channels_last: bool | str
     limit_train_batches: int | float | None
@@ -113,7 +115,7 @@ class Teachers:
         module = scheme.distiller(SchemeContext(dataset))(
             network,
             instantiate(recipe["optimizer"], "optimizer"),
-            task=Classification(dataset.num_outputs, self.data.kind, recipe["label_smoothing"]),
+            task=self.new_task(recipe["label_smoothing"]),
             scheduler=instantiate(recipe["scheduler"], "scheduler"),
             seed=recipe["seed"],
         )
