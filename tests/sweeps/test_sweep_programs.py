@@ -136,7 +136,7 @@ def test_what_becomes_of_one_job_does_not_touch_the_others_and_only_they_are_run
     reasons = {entry["folder"].split("-")[1]: entry["error"] for entry in index(tmp_path)}
     assert "on purpose" in reasons["raise"]
     assert "SIGKILL" in reasons["kill"]
-    assert "exit code 7" in reasons["vanish"]
+    assert "exited with code 7" in reasons["vanish"]
     assert "NaN or Inf" in reasons["diverge"]
     tails = {entry["folder"].split("-")[1]: "\n".join(entry["log_tail"]) for entry in index(tmp_path)}
     assert "RuntimeError: on purpose" in tails["raise"]
