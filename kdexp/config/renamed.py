@@ -62,7 +62,7 @@ _KEYS = (
     _Renamed(r"\.robustness\.(corruptions|noise_dose|noise_levels)\.kinds$", {"feature_noise": "tabular_noise"}),
     _Renamed(r"\.robustness\.noise_(dose|levels)\.kinds\.[^.]+$", {"doses": "levels"}, owner="kdexp."),
     _Renamed(r"\.robustness\.attacks\.kinds\.[^.]+$", {"step": "rel_stepsize"}),
-    _Renamed(r"\.attack$", {"step_size": "abs_stepsize"}),  # of a scheme; and of a cell, in its key
+    _Renamed(r"\.attack$", {"step_size": "abs_stepsize"}),  # of a scheme; and of a condition, in its key
     _Renamed(r"\.hydra\.sweeper$", {"trials": "n_trials", "seeds": "final_seeds"}, owner="hydra_plugins.kdexp."),
     _Renamed(r"\.(loss|feature_loss\.[^.]+)$", {"alone": "init_fraction", "after": "weight_after_init"}),
 )
