@@ -6,6 +6,7 @@ What is renamed here is renamed everywhere else; no other module knows an old na
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from kdexp.config.require import Values
@@ -26,7 +27,7 @@ _SCHEMES: Mapping[str, Mapping[str, str]] = {
 """The schemes that files know by their name alone: those that are older than `_target_`. Newer ones are not added."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Renamed:
     """Names that have changed.
 
@@ -151,6 +152,17 @@ def refuse_setting(setting: str) -> None:
         raise ValueError(f"there is no setting {setting}; did you mean {new}?")
 
 
+def refuse_value(setting: str, value: str) -> None:
+    """See that the value of a setting, or an option of a group, has no old name.
+
+    Raises:
+        ValueError: one line with the new name.
+    """
+    new = new_option(setting, value)
+    if new is not None:
+        raise ValueError(f"there is no {setting}={value}; did you mean {setting}={new}?")
+
+
 def refuse(values: Values, place: str = "") -> None:
     """See that nobody has typed an old name, or a yaml of their own has one.
 
@@ -169,17 +181,22 @@ def refuse(values: Values, place: str = "") -> None:
             raise ValueError(f"there is no setting {where[1:]}; did you mean {new[1:]}?")
         if isinstance(value, Mapping):
             refuse(value, where)
-        elif isinstance(value, str) and (word := _names(_VALUES, where, {}).get(value)):
-            raise ValueError(f"there is no {where[1:]}={value}; did you mean {where[1:]}={word}?")
+        elif isinstance(value, str):
+            refuse_value(where[1:], value)
 
 
 def _names(table: tuple[_Renamed, ...], place: str, node: Any) -> Mapping[str, str]:
     target = str(node.get("_target_", "")) if isinstance(node, Mapping) else ""
     found: dict[str, str] = {}
-    for entry in table:
-        if re.search(entry.place, place) and (not target or target.startswith(entry.owner)):
+    for entry in _entries(table, place):
+        if not target or target.startswith(entry.owner):
             found |= entry.names
     return found
+
+
+@lru_cache(maxsize=4096)
+def _entries(table: tuple[_Renamed, ...], place: str) -> list[_Renamed]:
+    return [entry for entry in table if re.search(entry.place, place)]
 
 
 def _with_names(node: Values, place: str, turned: Callable[[Mapping[str, str]], Mapping[str, str]]) -> dict[str, Any]:
