@@ -12,14 +12,14 @@ from pathlib import Path
 from kdexp import signals
 from kdexp.atomic import read_json, remove_staged
 from kdexp.config.untrusted import without_password
-from kdexp.results import FILE, SCHEMA_VERSION, Record, status_of, write
+from kdexp.results import FILE, SCHEMA_VERSION, Record, Results, status_of, write
 from kdexp.run_folder import ROOM, alone
 
 _ROOM_BYTES = 2**18  # some times what a run's results.json has
 
 
 @contextmanager
-def recording(folder: Path, metadata: Record) -> Iterator[dict[str, object]]:
+def recording(folder: Path, metadata: Record) -> Iterator[Results]:
     """Keep results.json true while a run lasts.
 
     Args:
@@ -32,7 +32,7 @@ def recording(folder: Path, metadata: Record) -> Iterator[dict[str, object]]:
     Raises:
         ValueError: another process runs in the folder.
     """
-    results: dict[str, object] = {
+    results: Results = {
         "schema_version": SCHEMA_VERSION,
         "status": "running",
         **metadata,
@@ -61,7 +61,7 @@ _running: set[Path] = set()
 _ending = threading.Lock()
 
 
-def _end(folder: Path, results: dict[str, object], status: str, **more: str) -> None:
+def _end(folder: Path, results: Results, status: str, **more: str) -> None:
     results |= {"status": status, **more, "ended": _now()}
     with _ending:
         _write_last(folder, results)

@@ -23,6 +23,7 @@ LOG = "train.log"
 WEIGHTS = "student.safetensors"
 SUPERSEDED = "superseded"
 ROBUSTNESS = "robustness.json"
+PRIOR_RUNS, OLDER_PRIOR_RUNS = "prior_runs", "steps"  # a key of results.json, and folders
 STATUSES = ("running", "completed", "pruned", "failed", "oom", "diverged", "interrupted", "killed")
 """In the file ``running`` stays behind when a process dies without a chance to say so; `read` calls that ``killed``."""
 Record: TypeAlias = Mapping[str, Any]
@@ -196,7 +197,7 @@ def _upgrade(results: Record) -> Record:
     """
     version = complete(results, _Version, "")["schema_version"]
     if version == 1:
-        names = {"steps": "prior_runs"}
+        names = {OLDER_PRIOR_RUNS: PRIOR_RUNS}
         return {names.get(key, key): value for key, value in results.items()} | {"schema_version": SCHEMA_VERSION}
     if version != SCHEMA_VERSION:
         raise ValueError(f"schema_version must be at most {SCHEMA_VERSION}, got {version}")

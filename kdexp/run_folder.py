@@ -13,11 +13,10 @@ from filelock import FileLock, Timeout
 
 from kdexp.atomic import read_json, sha256
 from kdexp.config.untrusted import inside
-from kdexp.results import FILE, LOCK, LOG, SUPERSEDED, WEIGHTS, Record
+from kdexp.results import FILE, LOCK, LOG, OLDER_PRIOR_RUNS, PRIOR_RUNS, SUPERSEDED, WEIGHTS, Record
 
 _TAIL_LINES = 20  # of a log, that are shown of a run that is not completed
 ROOM = ".room"
-PRIOR_RUNS, _OLDER_PRIOR_RUNS = "prior_runs", "steps"
 _LOCK_SECONDS = 5.0  # long enough for whoever looks at the lock, or takes a last note, to let it go again
 
 
@@ -104,12 +103,12 @@ def remove_unbegun(folder: Path) -> bool:
 
 def holds_run(folder: Path) -> bool:
     """Whether there is anything in a folder that another run would take for its own, or write over."""
-    return any((folder / name).exists() for name in (FILE, WEIGHTS, "checkpoints", PRIOR_RUNS, _OLDER_PRIOR_RUNS))
+    return any((folder / name).exists() for name in (FILE, WEIGHTS, "checkpoints", PRIOR_RUNS, OLDER_PRIOR_RUNS))
 
 
 def prior_runs(folder: Path) -> Path:
     """The folder of the runs before a run; one of an older kdexp has it under its older name."""
-    older = folder / _OLDER_PRIOR_RUNS
+    older = folder / OLDER_PRIOR_RUNS
     return older if older.is_dir() else folder / PRIOR_RUNS
 
 

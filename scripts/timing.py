@@ -17,10 +17,10 @@ from kdexp.config.compose import compose
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.networks import build_network, is_channels_last
 from kdexp.teacher.teacher import Teacher
-from kdexp.training.fit import fit
+from kdexp.training.fit import fit, quiet_lightning
 
-for name in ("pytorch_lightning", "lightning_fabric", "kdexp"):
-    logging.getLogger(name).setLevel(logging.ERROR)
+quiet_lightning(logging.ERROR)
+logging.getLogger("kdexp").setLevel(logging.ERROR)
 
 
 def machine() -> str:

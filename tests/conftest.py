@@ -31,8 +31,7 @@ def command(tmp_path, store):
     """Run one of kdexp's console scripts in an empty folder, as a user would."""
 
     def run(*arguments, rc: int | None = 0, cwd=tmp_path, timeout=300, **environment) -> subprocess.CompletedProcess:
-        env = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "WANDB", "KDEXP"))}
-        env |= {"KDEXP_STORE_DIR": str(store), "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"} | environment
+        env = warm_programs.environment(**{"KDEXP_STORE_DIR": str(store), "WANDB_MODE": "offline"} | environment)
         program, *rest = map(str, arguments)
         argv = [SCRIPTS / program, *rest]
         if "PYTHONPATH" in environment:  # own code, which a start of Python imports

@@ -1,7 +1,7 @@
 """kdexp's programs for tests: forked from a process that has imported PyTorch and kdexp, which takes seconds.
 
 Each is a process of its own, with its own folder, environment, output, signals and exit code. What is not
-tested this way is the start itself: test_imports.py, test_readme.py and tests/sweeps start programs as a shell does.
+tested this way is the start itself: test_imports.py, and whatever gives a program a PYTHONPATH of its own, see to that.
 """
 
 import atexit
@@ -21,6 +21,12 @@ from importlib import import_module
 from pathlib import Path
 
 _WIDTH = 16  # of a number that the server writes
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The variables of a program: those of this process without what tests and users set, one thread, and more."""
+    own = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "WANDB", "KDEXP"))}
+    return own | {"OMP_NUM_THREADS": "1"} | more
 
 
 class Program:
@@ -93,9 +99,8 @@ def run(argv: Sequence[object], cwd: object, env: Mapping[str, str], timeout: fl
 def _server() -> socket.socket:
     """The server of this test process; it ends when its end of the socket is closed."""
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "WANDB", "KDEXP"))}
     command = [sys.executable, __file__, str(there.fileno())]
-    process = subprocess.Popen(command, env=env | {"OMP_NUM_THREADS": "1"}, pass_fds=[there.fileno()])
+    process = subprocess.Popen(command, env=environment(), pass_fds=[there.fileno()])
     there.close()
 
     def end() -> None:
@@ -141,7 +146,7 @@ def _serve(requests: socket.socket) -> dict | None:
 
 
 def _become(request: dict) -> None:
-    """Be the program that was asked for."""
+    """Be the program of a request."""
     if request["own_session"]:
         os.setsid()
     os.chdir(request["cwd"])
@@ -181,5 +186,5 @@ if __name__ == "__main__":
     sys.path.pop(0)
     for name in ("kdexp.sweeps.preload", "kdexp.cli.commands"):
         import_module(name)
-    if (asked := _serve(socket.socket(fileno=int(sys.argv[1])))) is not None:
-        _become(asked)
+    if (request := _serve(socket.socket(fileno=int(sys.argv[1])))) is not None:
+        _become(request)

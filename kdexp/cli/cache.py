@@ -9,6 +9,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from kdexp import results
 from kdexp.cli import program
 from kdexp.config import exits
 from kdexp.config.compose import HYDRA_VERSION_BASE, one_line, plain
@@ -21,7 +22,7 @@ TOLERANCE = 1e-2
 """Of an output. On the machine that computed them the outputs are equal; on another, or a GPU, they differ by less than
 this, and those of a wrong view or teacher by far more."""
 _WRITTEN_AGAIN = "the next run that uses it writes it again"
-_TRAINED = ("teachers", "teacher-measures", "teacher-robustness", "prior_runs", "steps")  # steps: of an older kdexp
+_TRAINED = ("teachers", "teacher-measures", "teacher-robustness", results.PRIOR_RUNS, results.OLDER_PRIOR_RUNS)
 """Folders of the store whose content takes a training or an evaluation to make again; clean leaves them alone."""
 _COMMANDS = ("build", "list", "verify", "clean")
 # build takes what kdexp-train takes, and leaves nothing where it is called.

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -74,7 +74,7 @@ class Identity:
         """Whether the student is trained on adversarial examples."""
         return not self.is_control and has_attack(self.values["scheme"])
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Identifies what the run computes.
 
@@ -101,9 +101,8 @@ class Identity:
             content.pop("quick", None)
         content["dataset"] = _without_folder(content["dataset"])
         source = (content.get("scheme") or {}).get("source") or {}
-        if source.get("source", {}).get(
-            "download"
-        ):  # kept, unlike above: fingerprints of earlier runs have it as false
+        # Not left out as above: fingerprints of earlier runs have it as false.
+        if source.get("source", {}).get("download"):
             source = {**source, "source": {**source["source"], "download": False}}
             content["scheme"] = {**content["scheme"], "source": source}
         return fingerprint(content)

@@ -6,6 +6,7 @@ What is renamed here is renamed everywhere else; no other module knows an old na
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from kdexp.config.require import Values
@@ -30,7 +31,7 @@ _CLASSIFICATION = {"_target_": "kdexp.tasks.classification.Classification"}
 """The task of files that are older than tasks."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Renamed:
     """Names that have changed.
 
@@ -66,7 +67,7 @@ _KEYS = (
     _Renamed(r"\.robustness\.(corruptions|noise_dose|noise_levels)\.kinds$", {"feature_noise": "tabular_noise"}),
     _Renamed(r"\.robustness\.noise_(dose|levels)\.kinds\.[^.]+$", {"doses": "levels"}, owner="kdexp."),
     _Renamed(r"\.robustness\.attacks\.kinds\.[^.]+$", {"step": "rel_stepsize"}),
-    _Renamed(r"\.attack$", {"step_size": "abs_stepsize"}),  # of a scheme; and of a cell, in its key
+    _Renamed(r"\.attack$", {"step_size": "abs_stepsize"}),  # of a scheme; and of a condition, in its key
     _Renamed(r"\.hydra\.sweeper$", {"trials": "n_trials", "seeds": "final_seeds"}, owner="hydra_plugins.kdexp."),
     _Renamed(r"\.(loss|feature_loss\.[^.]+)$", {"alone": "init_fraction", "after": "weight_after_init"}),
     _Renamed(r"\.(loss|feature_loss\.[^.]+|(dataset|scheme\.source)\.source)$", {"task": "kind"}, owner="kdexp."),
@@ -158,6 +159,17 @@ def refuse_setting(setting: str) -> None:
         raise ValueError(f"there is no setting {setting}; did you mean {new}?")
 
 
+def refuse_value(setting: str, value: str) -> None:
+    """See that the value of a setting, or an option of a group, has no old name.
+
+    Raises:
+        ValueError: one line with the new name.
+    """
+    new = new_option(setting, value)
+    if new is not None:
+        raise ValueError(f"there is no {setting}={value}; did you mean {setting}={new}?")
+
+
 def refuse(values: Values, place: str = "") -> None:
     """See that nobody has typed an old name, or a yaml of their own has one.
 
@@ -176,17 +188,22 @@ def refuse(values: Values, place: str = "") -> None:
             raise ValueError(f"there is no setting {where[1:]}; did you mean {new[1:]}?")
         if isinstance(value, Mapping):
             refuse(value, where)
-        elif isinstance(value, str) and (word := _names(_VALUES, where, {}).get(value)):
-            raise ValueError(f"there is no {where[1:]}={value}; did you mean {where[1:]}={word}?")
+        elif isinstance(value, str):
+            refuse_value(where[1:], value)
 
 
 def _names(table: tuple[_Renamed, ...], place: str, node: Any) -> Mapping[str, str]:
     target = str(node.get("_target_", "")) if isinstance(node, Mapping) else ""
     found: dict[str, str] = {}
-    for entry in table:
-        if re.search(entry.place, place) and (not target or target.startswith(entry.owner)):
+    for entry in _entries(table, place):
+        if not target or target.startswith(entry.owner):
             found |= entry.names
     return found
+
+
+@lru_cache(maxsize=4096)
+def _entries(table: tuple[_Renamed, ...], place: str) -> list[_Renamed]:
+    return [entry for entry in table if re.search(entry.place, place)]
 
 
 def _with_names(node: Values, place: str, turned: Callable[[Mapping[str, str]], Mapping[str, str]]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What a configuration may call: each of its slots has its own list.
 
-Configurations travel, in run folders, in the cards of caches and as yaml files, and each `_target_` in one is a call.
+Configurations travel, in run folders, in metadata of caches and as yaml files, and each `_target_` in one is a call.
 So a slot (a student, a loss, an optimizer, ...) takes one kind of thing: a public constructor that is defined in
 kdexp's own files for that slot, or an optimizer or scheduler of a library. A `_target_` anywhere else is refused, and
 so is every path with a part that begins with `_`. The environment variable KDEXP_TRUST adds a user's own packages to

@@ -204,7 +204,7 @@ class DataModule(pl.LightningDataModule):
         return StreamLoader(
             StreamedDataset(split),
             sampler=batches,
-            batch_size=None,  # the sampler's items, here whole batches, are what the dataset is asked for
+            batch_size=None,  # the sampler's items index the data set: whole batches
             num_workers=self._num_workers,
             persistent_workers=self._num_workers > 0,
             timeout=loaders.PATIENCE if self._num_workers else 0,

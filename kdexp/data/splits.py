@@ -61,6 +61,8 @@ def make_splits(
     Raises:
         ValueError: one line with the setting, the rule and the value.
     """
+    noise = label_noise_kind
+    _check(noise in ("symmetric", "pairflip"), "label_noise_kind", "must be symmetric or pairflip", noise)
     _check_amounts(kind, train_fraction, imbalance_ratio, label_noise, unlabeled_fraction)
     check_source(source, kind, num_classes, input_shape)
     train, val = _train_and_val(source, kind, num_classes, val_fraction, split_seed)
@@ -69,7 +71,7 @@ def make_splits(
 
     # Which labels are hidden is chosen by the true ones.
     hidden = stratified_order(target, subset_seed, RngStream.HIDDEN)[: round(unlabeled_fraction * len(target))]
-    _make_wrong(target, kind, num_classes, label_noise, label_noise_kind, subset_seed)
+    _make_wrong(target, kind, num_classes, label_noise, noise, subset_seed)
     target[hidden] = UNLABELED
     return Splits(Split(train.inputs, target, index), val, _whole(source.test_inputs, source.test_target))
 
@@ -231,7 +233,6 @@ def _long_tail(target: Tensor, num_classes: int, ratio: float) -> Tensor:
 
 def _make_wrong(target: Tensor, kind: Kind, num_classes: int, rate: float, noise: str, seed: int) -> None:
     """Replace labels in place."""
-    _check(noise in ("symmetric", "pairflip"), "label_noise_kind", "must be symmetric or pairflip", noise)
     if kind == "multilabel":
         _check(noise == "symmetric" or rate == 0, "label_noise_kind", "must be symmetric with kind=multilabel", noise)
         entries = order(seed, 0, target.numel(), RngStream.NOISY)[: round(rate * target.numel())]

@@ -4,6 +4,7 @@ import hashlib
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -56,27 +57,34 @@ class OutputsKey:
         augmented = split == "train" and self.augment.views != 0
         transforms = plain(self.augment.transforms) if augmented else []
         index = getattr(self.data.student.splits, split).index
-        place = device_for(self.accelerator)
-        every, networks = list(self.members.values()), self.teacher.networks
-        called = [*(target(member, "network") for member in every), *(target(each, "transform") for each in transforms)]
+        called = [target(member, "network") for member in self.members.values()]
+        called += [target(each, "transform") for each in transforms]
         code = [Path(inspect.getfile(one)) for one in called]
         code += [Path(kdexp.__file__).parent / name for name in _CODE_OF_OUTPUTS]
+        return {
+            **self._of_every_split,
+            "features": list(self.teacher.paths) if split == "train" else [],
+            "record": record,
+            "split": [split, hashlib.sha256(index.numpy().tobytes()).hexdigest()],
+            "augment": [transforms, self.augment.seed if augmented else None],
+            "code": [sha256(file) for file in code],
+        }
+
+    @cached_property
+    def _of_every_split(self) -> Values:
+        """What does not depend on the split; the weights are read once."""
+        every, networks, place = list(self.members.values()), self.teacher.networks, device_for(self.accelerator)
         return {
             "weights": [state_digest(network) for network in networks],
             "networks": [{k: v for k, v in plain(member).items() if k not in NETWORK_KEYS} for member in every],
             "statistics": [input_statistics(member, net) for member, net in zip(every, networks, strict=True)],
             "task": self.dataset.kind,
             "precision": self.precision,
-            "features": list(self.teacher.paths) if split == "train" else [],
-            "record": record,
             "content": self.data.content,
-            "split": [split, hashlib.sha256(index.numpy().tobytes()).hexdigest()],
             "normalised": [list(self.dataset.mean), list(self.dataset.std)],
             "channels_last": [is_channels_last(net, self.channels_last, place) for net in networks],
-            "augment": [transforms, self.augment.seed if augmented else None],
             "device": place.type if place.type == "cpu" else torch.cuda.get_device_name(place),
             "versions": [torch.__version__, kdexp.__version__, torch.backends.cpu.get_cpu_capability()],
-            "code": [sha256(file) for file in code],
         }
 
 

@@ -31,7 +31,7 @@ def complete_prior_run(values: Values, name: str, overrides: list[str], of: str)
     from kdexp.experiment.experiment import Experiment  # here: --help must not wait for torch
     from kdexp.experiment.single_run import distill
 
-    folder, kept = Path(values["output_dir"]), Path(values["store_dir"]) / run_folder.PRIOR_RUNS / Identity(values).key
+    folder, kept = Path(values["output_dir"]), Path(values["store_dir"]) / results.PRIOR_RUNS / Identity(values).key
     shares = is_one_process(values["trainer"])  # ranks that begin at once might find different things
     if _is_there(folder, kept if shares else None, values):
         log.info("%s: complete already: %s", name, folder)

@@ -7,7 +7,7 @@ from kdexp.config.require import Values
 from kdexp.experiment.settings import MOST_OF_TAG
 from kdexp.experiment.tracking import Tracker
 from kdexp.naming import job_names
-from kdexp.report.runs import cells
+from kdexp.report.runs import job_overrides
 from kdexp.results import Record, Results
 
 _LONGEST_NAME = 128
@@ -57,7 +57,7 @@ def begin_tracking(tracking: Values, folder: Path, record: Results) -> Tracker:
 
 def _run_name(sweep: str | None, overrides: Sequence[str]) -> str:
     """Of a job in a sweep what it differs in from the others; of another run all that was overridden."""
-    among = cells(Path(sweep)) if sweep else []
+    among = job_overrides(Path(sweep)) if sweep else []
     if list(overrides) not in among:
         return " ".join(overrides)
     return job_names(among, _LONGEST_NAME)[among.index(list(overrides))]

@@ -74,7 +74,7 @@ def article_claims(comparison: Comparison) -> list[Claim]:
     evaluated = _evaluated(comparison)
     found = [
         _less_data(*along["dataset.train_fraction"]) if "dataset.train_fraction" in along else _nothing(_LESS_DATA),
-        _better_features(evaluated) if evaluated else _nothing(_BETTER_FEATURES, _EXAMINE),
+        _better_features(evaluated) if evaluated else _nothing(_BETTER_FEATURES, _NO_REPORTS),
         _less_noise(along.get("dataset.label_noise"), evaluated),
     ]
     return found if sum(bool(claim.evidence) for claim in found) > 1 else []
@@ -82,7 +82,7 @@ def article_claims(comparison: Comparison) -> list[Claim]:
 
 _LESS_DATA, _BETTER_FEATURES = "A distilled student needs less training data", "It learns better features"
 _LESS_NOISE = "It is less sensitive to noise"
-_EXAMINE = (
+_NO_REPORTS = (
     "No student has a robustness report beside its control: kdexp-eval sweep=FOLDER robustness=article does that."
 )
 
@@ -261,7 +261,7 @@ def _less_noise(noisy: tuple[ConditionLine, ConditionLine] | None, evaluated: Ma
     evidence += _evidence("accuracy under that noise", evaluated, _under_noise, decides=False)
     evidence += _evidence("accuracy lost to corruptions", evaluated, _lost(_corrupted), sign=-1)
     evidence += _evidence("accuracy under corruptions", evaluated, _corrupted, decides=False)
-    remarks = [] if evaluated else [_EXAMINE]
+    remarks = [] if evaluated else [_NO_REPORTS]
     if noisy is not None:
         evidence += _noisy_labels(*noisy)
         remarks.append(_of_the_teacher(list(noisy[1].groups.values())[-1], "label_noise"))

@@ -1,6 +1,7 @@
 """robustness.json, of a run and of a sweep."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,8 @@ def _upgrade(report: Record) -> dict[str, Any]:
         "metrics": {renamed.axis(axis): _metrics(own) for axis, own in report["measures"].items()},
         "conditions": [_row(row) for row in report["cells"]],
     }
+    if "notes" in report:
+        found["notes"] = [_note(note) for note in report["notes"]]
     if "sample_counts" in report:  # of a split of an axis, the axis first
         counts = ((name.partition(" "), own) for name, own in report["sample_counts"].items())
         found["sample_counts"] = {f"{renamed.axis(kind)}{gap}{rest}": own for (kind, gap, rest), own in counts}
@@ -78,6 +81,24 @@ def _row(row: Record) -> dict[str, Any]:
 def _metrics(found: Record) -> dict[str, Any]:
     """What a report says of an axis: by metric, or by perturbation or data set and metric."""
     return {
-        renamed.metric(renamed.perturbation(name)): renamed.upgrade(entry) if isinstance(entry, Mapping) else entry
+        renamed.metric(renamed.perturbation(name)): _entry(entry) if isinstance(entry, Mapping) else entry
         for name, entry in found.items()
     }
+
+
+def _entry(entry: Record) -> dict[str, Any]:
+    """What a report says of a metric, or of a perturbation; the worst condition is named by its perturbation."""
+    return {
+        name: _words(value) if name.startswith("worst_condition_") else value
+        for name, value in renamed.upgrade(entry).items()
+    }
+
+
+def _words(text: str) -> str:
+    """A text, whose perturbations have the names of today."""
+    return re.sub(r"\w+", lambda found: renamed.perturbation(found[0]), text)
+
+
+def _note(note: str) -> str:
+    """A sentence of a report, whose axes, perturbations and settings have the names of today."""
+    return _words(re.sub(r"^\w+(?=:| left out)|(?<=\brobustness\.)\w+", lambda found: renamed.axis(found[0]), note))

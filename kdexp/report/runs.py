@@ -13,7 +13,7 @@ from kdexp import results, run_folder
 from kdexp.atomic import read_json, write_rows
 from kdexp.config.identity import as_typed
 from kdexp.config.leaves import leaves
-from kdexp.config.renamed import refuse_setting, upgrade_override, without_added
+from kdexp.config.renamed import refuse_setting, refuse_value, upgrade_override, without_added
 from kdexp.config.untrusted import check_folder, inside
 from kdexp.report import robustness_json
 from kdexp.results import Record
@@ -206,6 +206,8 @@ def matching(runs: Sequence[Run], where: Sequence[str]) -> list[Run]:
         if name != "status" and all(name not in run.settings for run in runs):
             refuse_setting(name)
             raise ValueError(f"where must name a setting of a run, or status, got {name}")
+        for value in values.split(","):
+            refuse_value(name, value)
         wanted = [_comparable(value) for value in values.split(",")]
         left = [
             run
@@ -230,7 +232,7 @@ def write_csv(runs: Sequence[Run], path: Path, *, chosen: Sequence[Run] = ()) ->
     Args:
         runs: a row each.
         path: the CSV file.
-        chosen: those of the chosen setting.
+        chosen: those of the chosen configuration.
     """
     write_rows(path, [_row(run, run in chosen) for run in runs])
 
@@ -291,6 +293,6 @@ def look_for_control(run: Record, folder: Path) -> tuple[Run | None, list[str]]:
     return None, unread
 
 
-def cells(folder: Path) -> list[list[str]]:
+def job_overrides(folder: Path) -> list[list[str]]:
     """The overrides of each job in a sweep's index; none without one."""
-    return [list(job["overrides"]) for job in _index(folder)]
+    return [job["overrides"] for job in _index(folder)]

@@ -95,8 +95,10 @@ class LevelCurve:
 
 def _why_not(kind: Kind, shape: Sequence[int]) -> str | None:
     is_image = len(shape) == 3
-    if is_image == (kind == "tabular"):
-        return "for tables" if kind == "tabular" else f"for {kind}"
+    if kind == "tabular":
+        return "for tables" if is_image else None
+    if not is_image:
+        return f"for {kind}"
     if kind == "colour" and shape[0] != 3:
         return "for images in colour"
     return None

@@ -111,7 +111,7 @@ class Condition:
 
 
 Found = Sequence[tuple[Condition, Mapping[str, Measured]]]
-"""Cells, and what was measured in them by role, each in the same order of roles."""
+"""Conditions, and what was measured under them by role, each in the same order of roles."""
 
 
 @dataclass(frozen=True)

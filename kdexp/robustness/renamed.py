@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import TypeVar
 
+from kdexp.config import renamed
 from kdexp.config.require import Values
 
 T = TypeVar("T")
@@ -25,29 +26,23 @@ _METRICS = {
     "acc_minus_control_high": "acc_gain_high",
 }
 _SCALED = "_scaled"
-_AXES = {"noise_dose": "noise_levels", "features": "representations"}
-_PERTURBATIONS = {"feature_noise": "tabular_noise"}
-_SETTINGS = {"neighbours": "n_neighbors"}
 
 
 def axis(name: str) -> str:
     """Today's name of an axis; one of today, or of one's own, stays."""
-    return _AXES.get(name, name)
+    return renamed.new_option("robustness", name) or name
 
 
 def perturbation(name: str) -> str:
     """Today's name of a perturbation; one of today, or of one's own, stays."""
-    return _PERTURBATIONS.get(name, name)
+    return renamed.new_option("corruption", name) or name
 
 
 def before(axis: str, name: str, settings: Values) -> tuple[str, str, dict[str, object]]:
     """Axis, perturbation and settings of a condition under the names that they had at first."""
-    own = {_older(_SETTINGS, key): value for key, value in settings.items()}
-    return _older(_AXES, axis), _older(_PERTURBATIONS, name), own
-
-
-def _older(names: Mapping[str, str], name: str) -> str:
-    return next((old for old, new in names.items() if new == name), name)
+    older = renamed.before({"robustness": axis, "corruption": name})
+    own = renamed.before({"robustness": {axis: settings}})["robustness"]
+    return older["robustness"], older["corruption"], own[older["robustness"]]
 
 
 def metric(name: str) -> str:

@@ -155,10 +155,10 @@ def _trainer(
     )
 
 
-def quiet_lightning() -> None:
-    """Let Lightning log warnings alone."""
+def quiet_lightning(level: int = logging.WARNING) -> None:
+    """Let Lightning log nothing below a level."""
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).setLevel(level)
 
 
 def peak_memory(device: torch.device) -> int:

@@ -151,12 +151,21 @@ def test_so_is_what_kdexp_eval_did_with_a_missing_control(old, new):
         compose([f"control={old}"], "eval")
 
 
-def test_so_is_one_by_which_runs_are_chosen():
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("dataset.resample=balanced", "setting dataset.resample; did you mean dataset.class_sampling"),
+        ("teacher.cache=none,static", "teacher.cache=static; did you mean teacher.cache=unaugmented"),
+        (
+            "dataset.label_noise_kind=pair",
+            "dataset.label_noise_kind=pair; did you mean dataset.label_noise_kind=pairflip",
+        ),
+    ],
+)
+def test_so_is_one_by_which_runs_are_chosen(where, said):
     run = Run(Path("x"), {"config": composed(), "overrides": []}, "completed")
-    with pytest.raises(
-        ValueError, match=r"^there is no setting dataset.resample; did you mean dataset.class_sampling\?$"
-    ):
-        matching([run], ["dataset.resample=balanced"])
+    with pytest.raises(ValueError, match=rf"^there is no {said}\?$"):
+        matching([run], [where])
 
 
 # The setting, its old value and the new one.

@@ -39,7 +39,7 @@ SMOKE = ("experiment=smoke", "tracking=none", "trainer.max_epochs=1", "teacher.r
 SMALL = ("robustness.samples=60", "robustness.n_resamples=100")
 
 
-def examine(store, *overrides, **settings):
+def reports_of(store, *overrides, **settings):
     config = compose(list(overrides), "eval", store_dir=store, **settings)
     return dict(robustness(config))
 
@@ -61,7 +61,7 @@ def copied(sweep, tmp_path):
 
 @pytest.fixture(scope="module")
 def quick(sweep, store):
-    return examine(store, "robustness=quick", *SMALL, run=sweep / "1")[sweep / "1"]
+    return reports_of(store, "robustness=quick", *SMALL, run=sweep / "1")[sweep / "1"]
 
 
 def test_a_quick_look_leaves_a_report_its_cells_and_its_figures(sweep, quick):
@@ -100,7 +100,7 @@ def test_a_quick_look_leaves_a_report_its_cells_and_its_figures(sweep, quick):
 
 
 def test_the_clean_cell_of_all_samples_is_what_results_json_has(sweep, store):
-    report = examine(store, "robustness=calibration", run=sweep / "1")[sweep / "1"]
+    report = reports_of(store, "robustness=calibration", run=sweep / "1")[sweep / "1"]
     saved = results.read(sweep / "1", "run")
     clean = {row["model"]: row for row in report["conditions"] if row["axis"] == "clean"}
     for name, value in saved["metrics"]["test"]["best"].items():
@@ -116,7 +116,7 @@ def test_what_was_measured_is_not_measured_again(sweep, quick, store, monkeypatc
         raise AssertionError("measured again")
 
     monkeypatch.setattr(robustness_evaluator, "keep_condition", keep)
-    again = examine(store, "robustness=quick", *SMALL, run=sweep / "1")[sweep / "1"]
+    again = reports_of(store, "robustness=quick", *SMALL, run=sweep / "1")[sweep / "1"]
     assert {**again, "seconds": 0} == {**quick, "seconds": 0}
 
 
@@ -133,7 +133,7 @@ def test_a_cut_off_evaluator_goes_on_where_it_was_and_a_damaged_cell_is_measured
     settings = ("robustness=noise_levels", *SMALL, "robustness.seed=5")
     monkeypatch.setattr(robustness_evaluator, "keep_condition", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        examine(store, *settings, run=copied / "1")
+        reports_of(store, *settings, run=copied / "1")
     done[0].write_bytes(done[0].read_bytes()[:50])
     kept = []
 
@@ -142,7 +142,7 @@ def test_a_cut_off_evaluator_goes_on_where_it_was_and_a_damaged_cell_is_measured
         keep(file, measured)
 
     monkeypatch.setattr(robustness_evaluator, "keep_condition", keeping)
-    report = examine(store, *settings, run=copied / "1")[copied / "1"]
+    report = reports_of(store, *settings, run=copied / "1")[copied / "1"]
     assert done[0] in kept
     assert not set(done[1:]) & set(kept)
     assert len(kept) + 3 == 3 * (1 + 3 * 5)
@@ -150,7 +150,7 @@ def test_a_cut_off_evaluator_goes_on_where_it_was_and_a_damaged_cell_is_measured
 
 
 def test_every_distilled_run_of_a_sweep_is_examined_beside_its_control(sweep, quick, store):
-    found = examine(store, "robustness=quick", *SMALL, sweep_dir=sweep)
+    found = reports_of(store, "robustness=quick", *SMALL, sweep_dir=sweep)
     assert list(found) == [sweep / "1", sweep]
     assert found[sweep / "1"]["metrics"] == quick["metrics"]
     written = json.loads((sweep / "robustness.json").read_text())
@@ -172,14 +172,14 @@ def test_what_a_search_left_unmeasured_on_test_is_not_evaluated(sweep, store, tm
     del saved["metrics"]["test"]
     (trials / "1" / results.FILE).write_text(json.dumps(saved))
     with pytest.raises(ValueError, match=r"^run must be measured on test, got .*/1, a trial that its search did not"):
-        examine(store, "robustness=quick", *SMALL, run=trials / "1")
-    found = examine(store, "robustness=quick", *SMALL, sweep_dir=trials)
+        reports_of(store, "robustness=quick", *SMALL, run=trials / "1")
+    found = reports_of(store, "robustness=quick", *SMALL, sweep_dir=trials)
     assert list(found) == [trials / "0", trials]  # the control is all that is left
 
 
 def test_features_are_probed_from_val_to_test_and_held_against_the_teachers(sweep, store):
     folder = sweep / "1"
-    (report,) = examine(store, "robustness=representations", run=folder).values()
+    (report,) = reports_of(store, "robustness=representations", run=folder).values()
     config = compose([*SMOKE, "alpha=0.1"], output_dir=folder, store_dir=store)
     data = Experiment(config).data
     student = Experiment(config).new_student(pretrained=None)
@@ -209,7 +209,7 @@ def test_features_are_probed_from_val_to_test_and_held_against_the_teachers(swee
 
 
 def test_a_control_alone_is_examined_as_a_control(sweep, store):
-    report = examine(store, "robustness=calibration", *SMALL, run=sweep / "0")[sweep / "0"]
+    report = reports_of(store, "robustness=calibration", *SMALL, run=sweep / "0")[sweep / "0"]
     assert list(report["models"]) == ["control"]
 
 
@@ -217,22 +217,22 @@ def test_a_control_is_trained_where_there_is_none(copied, store):
     shutil.rmtree(copied / "0")
     settings = ("robustness=noise_levels", *SMALL)
     with pytest.raises(ValueError, match=r"^control must be found beside the run, got none .*control=train trains it"):
-        examine(store, *settings, "control=find", run=copied / "1")
-    report = examine(store, *settings, "control=skip", run=copied / "1")[copied / "1"]
+        reports_of(store, *settings, "control=find", run=copied / "1")
+    report = reports_of(store, *settings, "control=skip", run=copied / "1")[copied / "1"]
     assert list(report["models"]) == ["teacher", "student"]
-    report = examine(store, *settings, run=copied / "1")[copied / "1"]
+    report = reports_of(store, *settings, run=copied / "1")[copied / "1"]
     assert list(report["models"]) == ["teacher", "control", "student"]
     trained = results.read(copied / "1" / "control", "control")
     assert trained["is_control"]
     assert trained["control_fingerprint"] == results.read(copied / "1", "run")["control_fingerprint"]
-    again = examine(store, *settings, "control=find", run=copied / "1")[copied / "1"]
+    again = reports_of(store, *settings, "control=find", run=copied / "1")[copied / "1"]
     assert again["models"] == report["models"], "it is found from now on"
 
 
 def test_a_control_is_trained_once_for_all_runs_of_a_sweep_with_one_seed(copied, store):
     shutil.rmtree(copied / "0")
     run(compose([*SMOKE, "alpha=0.5"], output_dir=copied / "2", store_dir=store))
-    found = examine(store, "robustness=noise_levels", *SMALL, sweep_dir=copied)
+    found = reports_of(store, "robustness=noise_levels", *SMALL, sweep_dir=copied)
     controls = [found[copied / name]["models"]["control"] for name in ("1", "2")]
     assert controls[0] == controls[1]
     assert len(list(copied.glob("*/control"))) == 1
@@ -324,13 +324,13 @@ def test_a_run_without_its_control_is_examined_at_the_end_all_the_same(tmp_path,
 )  # fmt: skip
 def test_what_makes_no_sense_is_one_line(sweep, store, overrides, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
-        examine(store, *overrides, run=sweep / "1")
+        reports_of(store, *overrides, run=sweep / "1")
     assert "\n" not in str(caught.value)
 
 
 def test_a_sweep_must_be_there_and_be_examined_for_something(tmp_path, store):
     with pytest.raises(ValueError, match=r"^sweep must be a folder with completed runs in it, got .*/nowhere$"):
-        examine(store, "robustness=quick", sweep_dir=tmp_path / "nowhere")
+        reports_of(store, "robustness=quick", sweep_dir=tmp_path / "nowhere")
     with pytest.raises(ValueError, match=r"^robustness must be given with sweep, got sweep=.* alone$"):
         measure(compose([], "eval", store_dir=store, sweep_dir=tmp_path))
 
@@ -448,8 +448,8 @@ def test_an_attack_that_was_measured_on_fewer_samples_is_not_taken_for_one_on_al
                 "~robustness.attacks.kinds.pgd_l2", "~robustness.attacks.kinds.pgd_linf")  # fmt: skip
     with monkeypatch.context() as before:
         before.setattr(Condition, "on", lambda cell, *parts: cell)  # the keys were the same for any number
-        examine(store, *settings, "robustness.attacks.samples=30", run=copied / "0")
-    (report,) = examine(store, *settings, "robustness.attacks.samples=null", run=copied / "0").values()
+        reports_of(store, *settings, "robustness.attacks.samples=30", run=copied / "0")
+    (report,) = reports_of(store, *settings, "robustness.attacks.samples=null", run=copied / "0").values()
     assert report["sample_counts"]["attacks"]["samples"] == report["samples"] == 256
     # Shares of 256 samples, and not of 30.
     clean, *_ = (row["acc"] for row in report["conditions"] if row["axis"] == "clean")

@@ -43,6 +43,7 @@ def test_a_factor_of_zeros_has_a_finite_gradient():
 def test_alone_the_paraphraser_learns_to_rebuild_the_teachers_maps_and_nothing_else_learns(pair, batch):
     torch.manual_seed(0)
     loss = FT(pair)
+    assert loss.in_init_stage is False  # the name by which `Distiller` sets it
     loss.in_init_stage = True
     optimizer = torch.optim.Adam([*pair.student.network.parameters(), *loss.parameters()], lr=1e-2)
     before = [p.clone() for p in (*pair.student.network.parameters(), *loss.translator.parameters())]

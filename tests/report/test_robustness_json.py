@@ -7,22 +7,32 @@ import pytest
 from kdexp.report import robustness_json
 
 ENTRY = {"student": 0.25, "control": 0.5, "difference": {"value": -0.25, "low": None, "high": None}}
-WORST = {"student": 0.25, "difference": ENTRY["difference"], "student_at": "fog 3", "control_at": "fog 5"}
+WORST = {"student": 0.25, "difference": ENTRY["difference"], "student_at": "feature_noise 3", "control_at": "fog 5"}
 OLD = {
     "schema_version": 1,
     "dataset": "digits",
     "models": {"student": {"digest": "d", "cells": "run/robustness"}},
     "settings": {
         "seed": 0,
-        "noise_dose": {"kinds": {"fog": {"_target_": "kdexp.robustness.corruption.DoseCurve", "doses": [0.1]}}},
+        "resamples": 100,
+        "noise_dose": {
+            "kinds": {"feature_noise": {"_target_": "kdexp.robustness.corruption.DoseCurve", "doses": [0.1]}}
+        },
+        "features": {"_target_": "kdexp.robustness.axes.representations.Representations", "neighbours": 20},
+        "attacks": {"kinds": {"fgsm": {"step": 1}}},
     },
+    "notes": [
+        "features left out: give robustness.features.dataset=NAME",
+        "noise_dose: feature_noise left out",
+        "a bare features",
+    ],
     "sample_counts": {"test": 1, "features train": 2, "features mnist8 train": 3},
     "accuracy_under": {"clean": ENTRY, "noise_dose": ENTRY, "shift mnist8": ENTRY},
     "measures": {
         "clean": {"acc": ENTRY},
         "corruptions_lite": {"mce_raw": ENTRY, "error_noise": ENTRY, "worst_cell_acc": WORST},
         "calibration": {"ece": ENTRY, "ace": ENTRY, "ace_scaled": ENTRY, "largest_gap": ENTRY},
-        "noise_dose": {"fog": {"area": ENTRY, "halving_dose": {"student": 0.5, "control": None}}},
+        "noise_dose": {"feature_noise": {"area": ENTRY, "halving_dose": {"student": 0.5, "control": None}}},
         "features": {"mnist8": {"probe": ENTRY, "knn": ENTRY, "cka_to_teacher": {"student": 0.5}}},
     },
     "cells": [
@@ -40,8 +50,18 @@ TODAY = {
     "models": {"student": {"digest": "d", "conditions": "run/robustness"}},
     "settings": {
         "seed": 0,
-        "noise_levels": {"kinds": {"fog": {"_target_": "kdexp.robustness.corruption.LevelCurve", "levels": [0.1]}}},
+        "n_resamples": 100,
+        "noise_levels": {
+            "kinds": {"tabular_noise": {"_target_": "kdexp.robustness.corruption.LevelCurve", "levels": [0.1]}}
+        },
+        "representations": {"_target_": "kdexp.robustness.axes.representations.Representations", "n_neighbors": 20},
+        "attacks": {"kinds": {"fgsm": {"rel_stepsize": 1}}},
     },
+    "notes": [
+        "representations left out: give robustness.representations.dataset=NAME",
+        "noise_levels: tabular_noise left out",
+        "a bare features",
+    ],
     "sample_counts": {"test": 1, "representations train": 2, "representations mnist8 train": 3},
     "accuracy_under": {"clean": ENTRY, "noise_levels": ENTRY, "shift mnist8": ENTRY},
     "metrics": {
@@ -52,7 +72,7 @@ TODAY = {
             "worst_condition_acc": {
                 "student": 0.25,
                 "difference": ENTRY["difference"],
-                "worst_condition_student": "fog 3",
+                "worst_condition_student": "tabular_noise 3",
                 "worst_condition_control": "fog 5",
             },
         },
@@ -62,7 +82,7 @@ TODAY = {
             "ece_adaptive_scaled": ENTRY,
             "max_calibration_error": ENTRY,
         },
-        "noise_levels": {"fog": {"mean_acc": ENTRY, "level_at_half_acc": {"student": 0.5, "control": None}}},
+        "noise_levels": {"tabular_noise": {"mean_acc": ENTRY, "level_at_half_acc": {"student": 0.5, "control": None}}},
         "representations": {
             "mnist8": {"linear_probe_acc": ENTRY, "knn_acc": ENTRY, "cka_to_teacher": {"student": 0.5}}
         },

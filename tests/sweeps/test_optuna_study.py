@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
-from warm_programs import Program
+from warm_programs import Program, environment
 
 from kdexp import results
 from kdexp.config.compose import compose, plain
@@ -330,8 +330,7 @@ SMOKE = ("+sweep=search", "experiment=smoke", "tracking=none", "student.width=2"
 
 
 def start(folder: Path, store: Path, *arguments: str) -> Program:
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "WANDB", "KDEXP"))}
-    env |= {"KDEXP_STORE_DIR": str(store), "OMP_NUM_THREADS": "1"}
+    env = environment(KDEXP_STORE_DIR=str(store))
     return Program([SCRIPTS / "kdexp-train", *SMOKE, *arguments], folder, env, own_session=True)
 
 

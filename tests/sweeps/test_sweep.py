@@ -22,7 +22,7 @@ from kdexp.config.identity import Identity, code_version
 from kdexp.config.untrusted import check_folder
 from kdexp.experiment.check import check
 from kdexp.experiment.run import run as run_experiment
-from kdexp.report.runs import cells
+from kdexp.report.runs import job_overrides
 from kdexp.sweeps import gpus
 from kdexp.sweeps.names import name_job, name_sweep
 from kdexp.sweeps.progress import Progress, command_line, seconds_left, settings, show_left
@@ -322,7 +322,7 @@ def test_a_job_that_was_typed_with_old_names_is_found_under_those_of_today(tmp_p
     Sweep(tmp_path, [before], "kdexp-train")
     now = Job(("dataset.class_sampling=balanced", "teacher.cache=unaugmented"), "another", "new", 4)
     assert [one.folder for one in placed(tmp_path, [now])] == [before.folder]
-    assert cells(tmp_path) == [list(now.overrides)]
+    assert job_overrides(tmp_path) == [list(now.overrides)]
 
 
 def test_a_second_launch_adds_its_jobs_and_every_job_keeps_its_number(tmp_path):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from joblib import cpu_count
-from warm_programs import Program
+from warm_programs import Program, environment
 
 pytestmark = pytest.mark.slow
 
@@ -74,13 +74,9 @@ def odd(tmp_path) -> tuple[str, ...]:
     return ("--config-dir", "my_conf", "loss=odd", "alpha=0.5")
 
 
-def environment(store: Path, **more: str) -> dict[str, str]:
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "WANDB", "KDEXP"))}
-    return env | {"KDEXP_STORE_DIR": str(store), "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"} | more
-
-
 def start(folder: Path, store: Path, *arguments: str, **more: str) -> subprocess.Popen | Program:
-    argv, env = [SCRIPTS / "kdexp-train", "-m", *arguments], environment(store, **more)
+    argv = [SCRIPTS / "kdexp-train", "-m", *arguments]
+    env = environment(KDEXP_STORE_DIR=str(store), WANDB_MODE="offline", **more)
     if "PYTHONPATH" not in more:
         return Program(argv, folder, env, own_session=True)
     return subprocess.Popen(
@@ -136,7 +132,7 @@ def test_what_becomes_of_one_job_does_not_touch_the_others_and_only_they_are_run
     reasons = {entry["folder"].split("-")[1]: entry["error"] for entry in index(tmp_path)}
     assert "on purpose" in reasons["raise"]
     assert "SIGKILL" in reasons["kill"]
-    assert "exit code 7" in reasons["vanish"]
+    assert "exited with code 7" in reasons["vanish"]
     assert "NaN or Inf" in reasons["diverge"]
     tails = {entry["folder"].split("-")[1]: "\n".join(entry["log_tail"]) for entry in index(tmp_path)}
     assert "RuntimeError: on purpose" in tails["raise"]
@@ -397,7 +393,7 @@ def test_jobs_at_a_time_share_the_cores_unless_the_user_says_how_many_threads(tm
     (tmp_path / "count.py").write_text(COUNT)
     (tmp_path / "my_conf" / "loss").mkdir(parents=True)
     (tmp_path / "my_conf" / "loss" / "count.yaml").write_text("_target_: count.Count\ntemperature: ${temperature}\n")
-    env = environment(store, KDEXP_TRUST="count", PYTHONPATH=str(tmp_path))
+    env = environment(KDEXP_STORE_DIR=str(store), WANDB_MODE="offline", KDEXP_TRUST="count", PYTHONPATH=str(tmp_path))
     del env["OMP_NUM_THREADS"]
     sweep = ("-m", "--config-dir", "my_conf", "loss=count", *SMOKE, "seed=0,1", "hydra/launcher=joblib",
              f"hydra.launcher.n_jobs={n_jobs}")  # fmt: skip

@@ -27,6 +27,7 @@ from kdexp.tasks.classification import Classification
 from kdexp.teacher.teacher import Teacher
 from kdexp.training.distiller import Distiller
 from kdexp.training.step_watch import Diverged
+from kdexp.training.terms import Term
 
 
 def plain_cross_entropy_training(student: nn.Module, epochs: int = 3) -> nn.Module:
@@ -113,6 +114,26 @@ def test_alpha_and_temperature_follow_their_schedules_over_the_epochs():
     module = distiller(network(), network(9), alpha=lambda p: p, temperature=lambda p: 8 - 4 * p)
     train(module, epochs=3, callbacks=[values])
     assert values.rows == [(0.0, 8.0, 8.0), (0.5, 6.0, 6.0), (1.0, 4.0, 4.0)]
+
+
+class Staged(nn.Module):
+    """A feature loss with a stage of its own."""
+
+    student_paths, teacher_paths = (), ()
+
+    def __init__(self):
+        super().__init__()
+        self.in_init_stage = False
+
+
+def test_in_its_init_stage_a_term_trains_alone_and_is_told_so():
+    terms = {"staged": Term(Staged(), 2.0, init_fraction=0.5, weight_after_init=3.0), "other": Term(Staged(), 5.0)}
+    module = distiller(nn.Linear(FEATURES, CLASSES), network(), feature_losses=terms)
+    for epoch, initial in enumerate([True, True, False, False]):
+        module.set_weights(epoch, 4)
+        assert [loss.in_init_stage for loss in module.feature_losses.values()] == [initial, False]
+        assert module.weights.logits == (0 if initial else 1)
+        assert module.weights.features == ({"staged": 2, "other": 0} if initial else {"staged": 6, "other": 5})
 
 
 def test_the_logged_parts_add_up_to_the_loss():
