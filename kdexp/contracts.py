@@ -11,6 +11,12 @@ from typing import Literal, NamedTuple, Protocol, Self
 import torch
 from torch import Tensor, nn
 
+Capability = Literal["curves"]
+"""What some tasks can and others cannot.
+
+curves: ROC curves and a confusion matrix, of rows that are classified.
+"""
+
 Kind = Literal["multiclass", "binary", "multilabel"]
 """What the logits mean.
 
@@ -132,6 +138,9 @@ class Task(Protocol):
     Attributes:
         kind: how one row of logits is read.
         num_outputs: C, the number of logits of a row.
+        dense: whether a sample has many rows: its logits are (C, ...).
+        monitor: the metric of val that the best epoch is chosen by where nothing else is set: ``val/acc``.
+        supports: see `Capability`.
     """
 
     @property
@@ -142,6 +151,35 @@ class Task(Protocol):
     @property
     def num_outputs(self) -> int:
         """See above."""
+        ...
+
+    @property
+    def dense(self) -> bool:
+        """See above."""
+        ...
+
+    @property
+    def monitor(self) -> str:
+        """See above."""
+        ...
+
+    @property
+    def supports(self) -> frozenset[Capability]:
+        """See above."""
+        ...
+
+    def check_source(self, source: "Source", kind: Kind, num_classes: int, input_shape: Sequence[int] | None) -> None:
+        """See that a data set's targets are those of the task.
+
+        Args:
+            source: the data set.
+            kind: see `Kind`.
+            num_classes: the classes that it is to have.
+            input_shape: the shape that a sample is to have; None: any.
+
+        Raises:
+            ValueError: they are not; one line with the setting, the rule and the value.
+        """
         ...
 
     def hard(self, student: Outputs, batch: Batch) -> Tensor:
@@ -160,12 +198,12 @@ class Task(Protocol):
         ...
 
     def metrics(
-        self, *, samples: int = 0, fidelity: bool = False, of_training: bool = False, alone: bool = False
+        self, *, split: "Split | None" = None, fidelity: bool = False, of_training: bool = False, alone: bool = False
     ) -> "TaskMetrics":
         """Metrics of a split, with nothing in them yet.
 
         Args:
-            samples: in the split, over all ranks; 0: not known.
+            split: all of it, over all ranks; None: not known.
             fidelity: whether `TaskMetrics.update` is given the teacher's logits.
             of_training: of the batches of a training: what never waits for the device.
             alone: for an evaluation that only one rank does.
@@ -283,7 +321,7 @@ class Source:
 
     Attributes:
         train_inputs: (N, C, H, W) uint8 or (N, ...) float32, held in memory; or `Images` that stream.
-        train_target: (N,) int64, or (N, C) float32 for multi-label data.
+        train_target: (N,) int64; (N, C) float32 for multi-label data; masks (N, H, W) int8 or int64.
         test_inputs: like train_inputs.
         test_target: like train_target.
         val: an official validation part (inputs, target), or None: then it is carved from train.
@@ -305,7 +343,7 @@ class Split:
 
     Attributes:
         inputs: all samples of the file it comes from: a tensor or `Images`; not copied for a subset.
-        target: (n,) or (n, C), parallel to index: after label noise and hiding.
+        target: (n,), (n, C) or masks (n, H, W), parallel to index: after label noise and hiding.
         index: (n,) int64, positions in inputs; also the samples' stable ids.
     """
 

@@ -1,7 +1,7 @@
 """From a loaded data set to what is trained on, chosen by and reported: subsets, label noise, unlabeled samples."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -27,8 +27,9 @@ def make_splits(
     label_noise: float = 0.0,
     label_noise_kind: str = "symmetric",
     unlabeled_fraction: float = 0.0,
+    check: Callable[[Source, Kind, int, Sequence[int] | None], None] | None = None,
 ) -> Splits:
-    """Split a data set; every count is exact and, but for multi-label data, every choice is stratified by class.
+    """Split a data set; every count is exact and, where a sample has one class, every choice is stratified by class.
 
     Validation and test labels are never touched. The order of events: val is taken from train, then a subset of what
     is left, then this is thinned to a long tail, then labels are made wrong, then labels are hidden.
@@ -53,7 +54,9 @@ def make_splits(
             "Making Deep Neural Networks Robust to Label Noise", section 5). Multi-label: the fraction of single entries
             that are inverted.
         label_noise_kind: "symmetric": any of the C - 1 other classes, evenly; "pairflip": class c becomes c + 1 mod C.
-        unlabeled_fraction: in [0, 1], the fraction of training labels that become `UNLABELED`. Multi-label: of rows.
+        unlabeled_fraction: in [0, 1], the fraction of training labels that become `UNLABELED`. Multi-label: of rows;
+            masks: of whole masks, where they have a class.
+        check: sees that the targets are what the task needs; None: see `check_source`.
 
     Returns:
         The three parts.
@@ -64,7 +67,18 @@ def make_splits(
     noise = label_noise_kind
     _check(noise in ("symmetric", "pairflip"), "label_noise_kind", "must be symmetric or pairflip", noise)
     _check_amounts(kind, train_fraction, imbalance_ratio, label_noise, unlabeled_fraction)
-    check_source(source, kind, num_classes, input_shape)
+    (check or check_source)(source, kind, num_classes, input_shape)
+    if not has_labels(source.train_target):
+        rule = "for targets that are not one label, or a row of labels, a sample"
+        _check(imbalance_ratio == 1, "imbalance_ratio", f"must be 1 {rule}", imbalance_ratio)
+        _check(label_noise == 0, "label_noise", f"must be 0 {rule}", label_noise)
+    hides = not source.train_target.is_floating_point() or has_labels(source.train_target)
+    _check(
+        hides or unlabeled_fraction == 0,
+        "unlabeled_fraction",
+        "must be 0 for targets without labels",
+        unlabeled_fraction,
+    )
     train, val = _train_and_val(source, kind, num_classes, val_fraction, split_seed)
     chosen = _subset(train.target, kind, num_classes, train_fraction, imbalance_ratio, subset_seed)
     target, index = train.target[chosen], train.index[chosen]
@@ -72,7 +86,7 @@ def make_splits(
     # Which labels are hidden is chosen by the true ones.
     hidden = stratified_order(target, subset_seed, RngStream.HIDDEN)[: round(unlabeled_fraction * len(target))]
     _make_wrong(target, kind, num_classes, label_noise, noise, subset_seed)
-    target[hidden] = UNLABELED
+    target[hidden] = target[hidden].clamp(max=UNLABELED)
     return Splits(Split(train.inputs, target, index), val, _whole(source.test_inputs, source.test_target))
 
 
@@ -100,15 +114,34 @@ def _check_amounts(
     _check(0 <= unlabeled_fraction <= 1, "unlabeled_fraction", "must be in [0, 1]", unlabeled_fraction)
 
 
+def has_one_class(target: Tensor) -> bool:
+    """Whether a sample's target is the number of its class, (N,) int64."""
+    return target.dim() == 1 and not target.is_floating_point()
+
+
+def has_labels(target: Tensor) -> bool:
+    """Whether a sample's target is the number of its class or a row of labels, (N, C) float32."""
+    return has_one_class(target) or (target.dim() == 2 and target.is_floating_point())
+
+
+def labelled(target: Tensor) -> Tensor:
+    """(N,) bool: which samples have a label, at least in part; all, where targets are no labels."""
+    if not target.is_floating_point():
+        return (target.flatten(1) if target.dim() > 1 else target.unsqueeze(1)).amax(1) >= 0
+    return (target != UNLABELED).any(1) if has_labels(target) else torch.ones(len(target), dtype=torch.bool)
+
+
 def stratified_order(target: Tensor, seed: int, stream: int) -> Tensor:
     """A random order of the samples in which every beginning holds the classes in the proportions of the whole.
+
+    Where the samples have no single class it is a plain random order.
 
     A class of n samples has its r-th one at (r + 1/2) / n of the way; to take the first k is thus to share k seats
     among the classes by the method of Webster and Sainte-Lague, which never takes back a seat when k grows.
 
     Args:
-        target: (N,) int64 class numbers, ``UNLABELED`` being one more class; or (N, C) multi-label rows, which are put
-            in plain random order.
+        target: (N,) int64 class numbers, ``UNLABELED`` being one more class; or (N, C) multi-label rows, masks or any
+            other targets.
         seed: of the order.
         stream: see `RngStream`.
 
@@ -116,7 +149,7 @@ def stratified_order(target: Tensor, seed: int, stream: int) -> Tensor:
         (N,) int64 permutation.
     """
     shuffled = order(seed, 0, len(target), stream)
-    if target.dim() > 1:
+    if not has_one_class(target):
         return shuffled
     labels = target[shuffled] - UNLABELED
     place = (_rank_in_class(labels).double() + 0.5) / torch.bincount(labels)[labels]
@@ -137,12 +170,12 @@ def few_of_each_class(split: Split, count: int) -> Split:
     """A small part of a split, the same at every call: the classes in turn, as long as they have samples.
 
     Args:
-        split: the samples; those without a label count as one more class. Multi-label rows are drawn without regard to
-            their labels.
+        split: the samples; those without a label count as one more class. Those that have no single class are drawn
+            without regard to it.
         count: how many, >= 1; more than there are: all.
     """
     shuffled = order(0, 0, len(split), RngStream.SAMPLE)
-    if split.target.dim() == 1:
+    if has_one_class(split.target):
         shuffled = shuffled[_rank_in_class(split.target[shuffled] - UNLABELED).argsort(stable=True)]
     chosen = shuffled[:count].sort().values
     return Split(split.inputs, split.target[chosen], split.index[chosen])
@@ -165,10 +198,10 @@ def stratified_sample(target: Tensor, count: int | None, seed: int) -> Tensor:
 
 
 def samples_per_class(target: Tensor, kind: Kind, num_classes: int) -> Tensor:
-    """Labelled samples of each class, (C,) int64; of a multi-label task, those that have each label."""
+    """Labelled samples of each class, (C,) int64; of multi-label data, those that have each label; of masks, pixels."""
     if kind == "multilabel":
         return (target == 1).sum(0)
-    return torch.bincount(target[target != UNLABELED].flatten(), minlength=num_classes)
+    return torch.bincount(target[target >= 0].flatten(), minlength=num_classes)
 
 
 def train_and_val_index(target: Tensor, val_fraction: float, split_seed: int) -> tuple[Tensor, Tensor]:
@@ -252,19 +285,12 @@ def check_source(source: Source, kind: Kind, num_classes: int, input_shape: Sequ
     Raises:
         ValueError: one line with the setting, the rule and the value.
     """
-    parts = {"train": (source.train_inputs, source.train_target), "test": (source.test_inputs, source.test_target)}
-    if source.val is not None:
-        parts["val"] = source.val
+    parts = parts_of(source)
     for part, (inputs, target) in parts.items():
-        _check_inputs(part, inputs, input_shape)
+        check_inputs(part, inputs, input_shape)
         found = type(target).__name__
         _check(isinstance(target, Tensor), "source", f"must give the labels of {part} as a tensor", found)
-        _check(
-            len(inputs) == len(target),
-            "source",
-            f"must have a label for each sample of {part}",
-            f"{len(inputs)} samples and {len(target)} labels",
-        )
+        check_number_of_samples(part, inputs, target)
         _check_labels(part, target, kind, num_classes)
     if source.classes is not None:
         names = len(source.classes)
@@ -280,7 +306,28 @@ def check_source(source: Source, kind: Kind, num_classes: int, input_shape: Sequ
     _check(number == num_classes, "num_classes", f"must be {number}, the classes in the data", num_classes)
 
 
-def _check_inputs(part: str, inputs: Tensor | Images, input_shape: Sequence[int] | None) -> None:
+def parts_of(source: Source) -> dict[str, tuple[Tensor | Images, Tensor]]:
+    """Name of a part -> its inputs and targets; val only where the data have their own."""
+    parts = {"train": (source.train_inputs, source.train_target), "test": (source.test_inputs, source.test_target)}
+    return parts if source.val is None else parts | {"val": source.val}
+
+
+def check_number_of_samples(part: str, inputs: Tensor | Images, target: Tensor) -> None:
+    """See that there are as many targets as samples.
+
+    Raises:
+        ValueError: one line.
+    """
+    found = f"{len(inputs)} samples and {len(target)} labels"
+    _check(len(inputs) == len(target), "source", f"must have a label for each sample of {part}", found)
+
+
+def check_inputs(part: str, inputs: Tensor | Images, input_shape: Sequence[int] | None) -> None:
+    """See that samples are tensors of this shape, uint8 or finite float32.
+
+    Raises:
+        ValueError: one line.
+    """
     _check(len(inputs) > 0, "source", f"must have samples in {part}", "none")
     first = inputs[0]
     _check(isinstance(first, Tensor), "source", f"must give the samples of {part} as tensors", type(first).__name__)
@@ -316,7 +363,7 @@ def _check_labels(part: str, target: Tensor, kind: Kind, num_classes: int) -> No
 
 def _check_complete(setting: str, value: float, part: str, target: Tensor, kind: Kind, num_classes: int) -> None:
     _check(len(target) > 0, setting, f"must leave samples for {part}", value)
-    if kind != "multilabel":
+    if has_one_class(target):
         counts = torch.bincount(target, minlength=num_classes)
         rule = f"must leave samples of every class for {part} (class {int(counts.argmin())} has none)"
         _check(bool(counts.all()), setting, rule, value)

@@ -13,13 +13,13 @@ from kdexp.config import quick
 from kdexp.config.compose import plain
 from kdexp.config.objects import instantiate
 from kdexp.config.require import Values
-from kdexp.contracts import UNLABELED, Source, Splits, Task
+from kdexp.contracts import Source, Splits, Task
 from kdexp.data.class_sampling import class_shares
 from kdexp.data.content import of_source
 from kdexp.data.data_module import DataModule
 from kdexp.data.inferred import take
 from kdexp.data.settings import Augment, Dataset
-from kdexp.data.splits import few_of_each_class, make_splits, samples_per_class
+from kdexp.data.splits import few_of_each_class, has_labels, labelled, make_splits, samples_per_class
 
 # What a student's data have from the data set, and a teacher's from its recipe.
 _OF_SUBSET = (
@@ -68,9 +68,13 @@ class Data:
         self._source: Source = like._source if like is not None else take(plain(dataset.source))
         self._check_classes()
         limit = limit_train_batches
+        splits = self._splits()
+        if dataset.class_sampling is not None and not has_labels(splits.train.target):
+            rule = "must be null for targets that are not labels of samples"
+            raise ValueError(f"dataset.class_sampling {rule}, got {dataset.class_sampling}")
         shares = class_shares(dataset.class_sampling, kind=self.task.kind, num_classes=dataset.num_classes)
         self.student = self._module(
-            self._splits(),
+            splits,
             augment.transforms,
             (dataset.mean, dataset.std),
             dataset.batch_size,
@@ -104,9 +108,8 @@ class Data:
     def _for_teacher(self, teacher: Values) -> DataModule:
         recipe = teacher["recipe"]
         splits = self._splits(**{name: recipe[name] for name in _OF_SUBSET})
-        labels = splits.train.target
-        known = labels.view(len(labels), -1)[:, 0] != UNLABELED
-        train = replace(splits.train, target=labels[known], index=splits.train.index[known])
+        known = labelled(splits.train.target)
+        train = replace(splits.train, target=splits.train.target[known], index=splits.train.index[known])
         splits = replace(splits, train=train)
         transforms = recipe["augment"]["transforms"] if recipe.get("augment") else []
         statistics = (teacher["mean"], teacher["std"])
@@ -144,6 +147,7 @@ class Data:
             input_shape=list(self._dataset.input_shape),
             val_fraction=self._dataset.val_fraction,
             split_seed=self._dataset.split_seed,
+            check=self.task.check_source,
             **given,
         )
 
@@ -179,5 +183,6 @@ class Data:
             augment_seed=augment_seed,
             views=views,
             num_workers=self._dataset.num_workers,
+            input_shape=list(self._dataset.input_shape),
             shares=shares,
         )

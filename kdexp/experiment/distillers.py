@@ -43,12 +43,12 @@ def build_distiller(
         seed=config.seed,
         val_metrics=new_metrics(data, "val", fidelity=context.teacher is not None, alone=False),
         train_metrics=data.task.metrics(
-            samples=len(data.student.splits.train), of_training=not config.trainer.full_train_metrics
+            split=data.student.splits.train, of_training=not config.trainer.full_train_metrics
         ),
         gradient_stats_every_n_steps=config.trainer.gradient_stats_every_n_steps,
         log_every_n_steps=config.trainer.log_every_n_steps,
     )
     training.monitor, training.tie_breaker = monitor.rule(
-        config.trainer.get("monitor"), config.dataset, attacked=Identity(config).is_attacked
+        config.trainer.get("monitor"), data.task.monitor, attacked=Identity(config).is_attacked
     )
     return training

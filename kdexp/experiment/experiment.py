@@ -11,7 +11,6 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from kdexp.config.compose import compose, plain
-from kdexp.config.objects import instantiate
 from kdexp.config.require import Values
 from kdexp.contracts import Task
 from kdexp.data.settings import Dataset
@@ -21,11 +20,12 @@ from kdexp.experiment.distillers import build_distiller
 from kdexp.experiment.loading import with_weights
 from kdexp.experiment.losses import Losses, build_term, feature_terms, train_labels
 from kdexp.experiment.members import has_soft_term, teachers
+from kdexp.experiment.new_task import new_task
 from kdexp.experiment.teacher_cache import TeacherMemory, teacher_cache
 from kdexp.experiment.teachers import Teachers
 from kdexp.schemes.base import Scheme, SchemeContext, scheme_of_run
 from kdexp.teacher.cached_outputs import TeacherOutputCache
-from kdexp.teacher.teacher import Teacher
+from kdexp.teacher.teacher import BLOCK, Teacher
 from kdexp.training.distiller import Distiller
 
 
@@ -105,9 +105,7 @@ class Experiment:
 
     def new_task(self, label_smoothing: float) -> Task:
         """What a batch becomes; the student and a teacher that is trained smooth their labels each in their own way."""
-        dataset = self.config.dataset
-        built: Task = instantiate(self.config.task, "task", dataset.num_outputs, dataset.kind, label_smoothing)
-        return built
+        return new_task(self.config.task, self.config.dataset, label_smoothing)
 
     @cached_property
     def teacher(self) -> Teacher | None:
@@ -135,6 +133,7 @@ class Experiment:
             data=(list(self.config.dataset.mean), list(self.config.dataset.std)),
             expects=every.input_statistics(built),
             precision=self.config.teacher.precision,
+            block=1 if self.data.task.dense else BLOCK,
         )
 
     @cached_property
@@ -144,6 +143,7 @@ class Experiment:
             self.members,
             self.data,
             config.dataset,
+            config.task,
             self.new_task,
             accelerator=config.trainer.accelerator,
             channels_last=config.trainer.channels_last,

@@ -8,6 +8,7 @@ from kdexp.config.identity import Identity, code_version
 from kdexp.config.moved_folders import anchored
 from kdexp.config.require import Values
 from kdexp.experiment.members import teacher_files
+from kdexp.experiment.new_task import new_task
 from kdexp.metrics import monitor
 from kdexp.results import Record, Results
 
@@ -23,7 +24,8 @@ def run_metadata(values: Values, overrides: Sequence[str], earlier: Record) -> R
         earlier: the results of the run that is continued, or nothing.
     """
     identity = Identity(values)
-    chosen_by, _ = monitor.rule(values["trainer"].get("monitor"), values["dataset"], attacked=identity.is_attacked)
+    usual = new_task(values["task"], values["dataset"]).monitor
+    chosen_by, _ = monitor.rule(values["trainer"].get("monitor"), usual, attacked=identity.is_attacked)
     return {
         "choices": values["choices"],
         "overrides": overrides,

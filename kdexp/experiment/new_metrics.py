@@ -7,10 +7,13 @@ from kdexp.metrics.roc_and_confusion import RocAndConfusionMetric
 
 def new_metrics(data: Data, split: str, *, fidelity: bool = False, alone: bool = True) -> TaskMetrics:
     """Metrics for one split as the student sees it; ``alone`` for an evaluation that only one rank does."""
-    return data.task.metrics(samples=len(getattr(data.student.splits, split)), fidelity=fidelity, alone=alone)
+    return data.task.metrics(split=getattr(data.student.splits, split), fidelity=fidelity, alone=alone)
 
 
-def new_curves(data: Data) -> RocAndConfusionMetric:
-    """ROC curves and confusion matrix of the test split, for an evaluation that only one rank does."""
-    samples = len(data.student.splits.test)
+def new_curves(data: Data) -> RocAndConfusionMetric | None:
+    """ROC curves and confusion matrix of test, for an evaluation that one rank does; None for a task without any."""
+    if "curves" not in data.task.supports:
+        return None
+    target = data.student.splits.test.target
+    samples = target.numel() if data.task.dense else len(target)
     return RocAndConfusionMetric(data.task.kind, data.task.num_outputs, samples=samples, sync_on_compute=False)

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -38,9 +38,18 @@ def teacher_cache(
         ValueError: there is no room for them.
     """
     module = data.student
-    outputs, *_ = teacher.to("cpu").member_outputs(torch.zeros(1, *config.dataset.input_shape))
-    shape, features = outputs.logits.shape[1:], {path: own.shape[1:] for path, own in outputs.features.items()}
-    top_k = config.teacher.cache_top_k or (TOP_K if shape[0] > ALL_CLASSES else shape[0])
+    shapes: dict[tuple[int, ...], Outputs] = {}
+
+    def one(shape: Sequence[int]) -> Outputs:
+        """The outputs for one sample of a shape, without N."""
+        if tuple(shape) not in shapes:
+            shapes[tuple(shape)], *_ = teacher.to("cpu").member_outputs(torch.zeros(1, *shape))
+        return shapes[tuple(shape)]
+
+    outputs = one(config.dataset.input_shape)
+    features = {path: own.shape[1:] for path, own in outputs.features.items()}
+    classes = outputs.logits.shape[1]
+    top_k = config.teacher.cache_top_k or (TOP_K if classes > ALL_CLASSES else classes)
     kept: dict[SplitName, tuple[Path, Record, OutputCodec]] = {}
     wanted: dict[Path, int] = {}
     views = config.trainer.max_epochs if config.augment.views is None else max(config.augment.views, 1)
@@ -56,12 +65,14 @@ def teacher_cache(
         data=data,
     )
     for split in splits:
+        trained = split == "train"  # of crops, where others are whole images
+        shape = config.dataset.input_shape if trained else getattr(module.splits, split).inputs[0].shape
         record = OutputCodec(
             len(teacher.networks),
-            shape,
-            features if split == "train" else {},
+            one(shape).logits.shape[1:],
+            features if trained else {},
             config.teacher.cache_precision,
-            top_k if top_k < shape[0] else None,
+            top_k if top_k < classes else None,
         )
         key = keys.of(split, str(record.dtype))
         samples = len(getattr(module.splits, split))
@@ -79,8 +90,8 @@ def teacher_cache(
     make_room(folder.parent, wanted, config.teacher.cache_max_gb)
     cache = TeacherOutputCache(teacher, module, kept, views)
     _check_and_log(cache, views, len(module.splits.train))
-    if top_k < shape[0]:
-        log.info("teacher cache: the %d largest of %d logits are cached, the others by their mean", top_k, shape[0])
+    if top_k < classes:
+        log.info("teacher cache: the %d largest of %d logits are cached, the others by their mean", top_k, classes)
     if config.teacher.cache == "unaugmented" and config.augment.transforms:
         log.warning(_UNAUGMENTED)
     return cache

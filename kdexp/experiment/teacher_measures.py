@@ -58,7 +58,8 @@ def teacher_measures(experiment: Experiment) -> Record:
     if not remembered:
         place = experiment.device
         teacher.to(place)
-        module, drawn = data.student, new_curves(data).to(place)
+        module, drawn = data.student, new_curves(data)
+        drawn = drawn.to(place) if drawn is not None else None
         found: dict[str, object] = {
             split: evaluate(
                 lambda inputs: teacher(inputs).logits,
@@ -69,7 +70,7 @@ def teacher_measures(experiment: Experiment) -> Record:
             )
             for split in ("val", "test")
         }
-        found["curves"] = drawn.compute().compact()
+        found["curves"] = drawn.compute().compact() if drawn is not None else {}
         shape = list(config.dataset.input_shape)
         found["model"] = {
             "parameters": sum(parameters(network) for network in teacher.networks),

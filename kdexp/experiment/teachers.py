@@ -36,6 +36,7 @@ class Teachers:
         members: the configuration of each teacher in plain values, by its setting.
         data: the experiment's.
         dataset: its settings.
+        task: the configuration of what a batch becomes.
         new_task: what a batch becomes, with this label smoothing.
         accelerator: the student's.
         channels_last: the student's.
@@ -48,6 +49,7 @@ class Teachers:
     members: Mapping[str, Values]
     data: Data
     dataset: Dataset
+    task: Values
     new_task: Callable[[float], Task]
     accelerator: str
     channels_last: bool | str
@@ -76,7 +78,7 @@ class Teachers:
         }
 
     def _key(self, member: Values) -> Values:
-        return teacher_key(member, self.dataset, self.data.content, quick.mark(self.is_quick))
+        return teacher_key(member, self.dataset, self.task, self.data.content, quick.mark(self.is_quick))
 
     def _network(self, setting: str, member: Values) -> nn.Module:
         if member["weights"] == "pretrained":
@@ -112,16 +114,17 @@ class Teachers:
         network = laid_out(build_network(member, setting, dataset), recipe["channels_last"], self.device)
         own = self.data.for_teacher(member, setting)
         scheme = scheme_of(recipe.get("scheme"), f"{setting}.recipe.scheme")
+        task = self.new_task(recipe["label_smoothing"])
         module = scheme.distiller(SchemeContext(dataset))(
             network,
             instantiate(recipe["optimizer"], "optimizer"),
-            task=self.new_task(recipe["label_smoothing"]),
+            task=task,
             scheduler=instantiate(recipe["scheduler"], "scheduler"),
             seed=recipe["seed"],
         )
         module.monitor, module.tie_breaker = monitor.rule(
             recipe.get("monitor"),
-            {"kind": dataset.kind, "num_classes": dataset.num_classes},
+            task.monitor,
             attacked=has_attack(recipe.get("scheme")),
         )
         settings = {

@@ -13,7 +13,15 @@ def rows(logits: Tensor) -> Tensor:
 
 
 def labels(target: Tensor, kind: Kind) -> Tensor:
-    """Int64: (rows,) class numbers, or (rows, labels) of 0 and 1; ``UNLABELED`` where there is no label."""
+    """Int64: (rows,) class numbers, or (rows, labels) of 0 and 1; ``UNLABELED`` where there is no label.
+
+    Args:
+        target: see `kdexp.contracts.Kind`; or masks (N, H, W), of which every pixel is a row.
+        kind: what they mean.
+    """
+    if target.dim() == 3:
+        found = target.clamp(min=UNLABELED).long()
+        return found.reshape(-1) if kind == "multiclass" else found.reshape(-1, 1)
     if kind == "multiclass":
         if not target.is_floating_point():
             return target.reshape(-1)

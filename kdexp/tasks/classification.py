@@ -1,10 +1,12 @@
 """Classification: one row of logits for each sample."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from kdexp.contracts import Batch, Kind, Outputs
+from kdexp.contracts import Batch, Capability, Kind, Outputs, Source, Split
+from kdexp.data.splits import check_source
 from kdexp.losses.cross_entropy import cross_entropy
 from kdexp.metrics.classification import Metrics
 
@@ -22,6 +24,21 @@ class Classification:
     num_outputs: int
     kind: Kind = "multiclass"
     label_smoothing: float = 0.0
+    dense: bool = field(default=False, init=False)
+    supports: frozenset[Capability] = field(default=frozenset({"curves"}), init=False)
+
+    @property
+    def monitor(self) -> str:
+        """Accuracy; of two classes, and of yes/no labels, AUC.
+
+        Where the answer is yes or no, a rare yes hides in the accuracy; where there are many classes, the AUC is best
+        while the accuracy still rises: docs/best_epoch.md.
+        """
+        return "val/auc" if self.kind != "multiclass" or self.num_outputs == 2 else "val/acc"
+
+    def check_source(self, source: Source, kind: Kind, num_classes: int, input_shape: Sequence[int] | None) -> None:
+        """See `kdexp.data.splits.check_source`."""
+        check_source(source, kind, num_classes, input_shape)
 
     def hard(self, student: Outputs, batch: Batch) -> Tensor:
         """See `kdexp.losses.cross_entropy.cross_entropy`."""
@@ -33,13 +50,13 @@ class Classification:
         return value
 
     def metrics(
-        self, *, samples: int = 0, fidelity: bool = False, of_training: bool = False, alone: bool = False
+        self, *, split: Split | None = None, fidelity: bool = False, of_training: bool = False, alone: bool = False
     ) -> Metrics:
         """See `kdexp.metrics.classification.Metrics`; of training batches accuracy alone."""
         return Metrics(
             self.kind,
             self.num_outputs,
-            samples=samples,
+            samples=len(split) if split is not None else 0,
             fidelity=fidelity,
             accuracy_only=of_training,
             sync_on_compute=not alone,

@@ -1,10 +1,12 @@
 """Segmentation: one row of logits for each pixel."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from kdexp.contracts import ABSENT, UNLABELED, VOID, Batch, Kind, Outputs
+from kdexp.contracts import ABSENT, UNLABELED, VOID, Batch, Capability, Kind, Outputs, Source, Split
+from kdexp.data.masks import check_masks
 from kdexp.losses.cross_entropy import cross_entropy
 from kdexp.losses.dice import dice
 from kdexp.metrics.segmentation import SegmentationMetrics
@@ -31,6 +33,17 @@ class Segmentation:
     label_smoothing: float = 0.0
     dice_weight: float = 1.0
     distill_void: bool = False
+    dense: bool = field(default=True, init=False)
+    supports: frozenset[Capability] = field(default=frozenset({"curves"}), init=False)
+
+    @property
+    def monitor(self) -> str:
+        """Mean IoU; of one class and its background Dice."""
+        return "val/dice" if self.kind == "binary" else "val/miou"
+
+    def check_source(self, source: Source, kind: Kind, num_classes: int, input_shape: Sequence[int] | None) -> None:
+        """See `kdexp.data.masks.check_masks`."""
+        check_masks(source, kind, num_classes, input_shape)
 
     def hard(self, student: Outputs, batch: Batch) -> Tensor:
         """Cross entropy, the mean over the pixels with a class, and `dice_weight` times Dice."""
@@ -55,13 +68,13 @@ class Segmentation:
         return value
 
     def metrics(
-        self, *, samples: int = 0, fidelity: bool = False, of_training: bool = False, alone: bool = False
+        self, *, split: Split | None = None, fidelity: bool = False, of_training: bool = False, alone: bool = False
     ) -> SegmentationMetrics:
         """See `kdexp.metrics.segmentation.SegmentationMetrics`; of training batches what decisions give alone."""
         return SegmentationMetrics(
             self.kind,
             self.num_outputs,
-            pixels=samples,
+            pixels=split.target.numel() if split is not None else 0,
             fidelity=fidelity,
             decisions_only=of_training,
             sync_on_compute=not alone,

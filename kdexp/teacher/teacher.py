@@ -43,6 +43,7 @@ class Teacher:
         data: statistics that normalised the inputs which `__call__` will get.
         expects: for each network the statistics that it was trained with; by default the same.
         precision: one of `PRECISIONS`; None: that of the autocast in which the teacher is run.
+        block: samples of one forward pass on a CPU; see `BLOCK`. 1 for samples that are large.
 
     Attributes:
         networks: the frozen networks.
@@ -57,10 +58,11 @@ class Teacher:
         data: Statistics | None = None,
         expects: Sequence[Statistics] | None = None,
         precision: str | None = None,
+        block: int = BLOCK,
     ) -> None:
         self.networks = [network.eval().requires_grad_(False) for network in networks]
         self._readers = [Reader(network) for network in self.networks]
-        self._kind, self._precision = kind, precision
+        self._kind, self._precision, self._block = kind, precision, block
         self.paths: tuple[str, ...] = ()
         self._seconds = math.inf  # of a block on a CPU, the least so far
         if data is None or expects is None:
@@ -108,8 +110,8 @@ class Teacher:
         if inputs.device.type != "cpu":
             return self._forward(inputs, self._autocast(inputs.device.type))
         autocast = self._autocast("cpu")  # a property of the calling thread
-        blocks = list(torch.split(inputs, BLOCK))
-        missing = len(blocks) * BLOCK - len(inputs)
+        blocks = list(torch.split(inputs, self._block))
+        missing = len(blocks) * self._block - len(inputs)
         if missing:
             blocks[-1] = torch.cat([blocks[-1], blocks[-1].new_zeros(missing, *inputs.shape[1:])])
         run = partial(self._forward_and_time, autocast=autocast)

@@ -207,7 +207,7 @@ def teacher_keys(overrides: str) -> dict[str, str]:
     config = OmegaConf.create(composed(overrides))
     data: Any = SimpleNamespace(content=CONTENT)
     return {
-        name: fingerprint(teacher_key(member, config.dataset, data.content, quick.mark(config.quick)))
+        name: fingerprint(teacher_key(member, config.dataset, config.task, data.content, quick.mark(config.quick)))
         for name, member in teachers(config).items()
     }
 

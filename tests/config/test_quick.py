@@ -90,7 +90,13 @@ def test_a_quick_teacher_is_not_the_real_one():
             weights_file(
                 config.teacher,
                 config.store_dir,
-                teacher_key(config.teacher, config.dataset, Experiment(config).data.content, quick.mark(config.quick)),
+                teacher_key(
+                    config.teacher,
+                    config.dataset,
+                    config.task,
+                    Experiment(config).data.content,
+                    quick.mark(config.quick),
+                ),
             ).parent.name
         )
     assert len(keys) == 2

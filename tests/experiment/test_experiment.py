@@ -84,7 +84,7 @@ def trained(tmp_path, *recipe):
     return weights_file(
         config.teacher,
         config.store_dir,
-        teacher_key(config.teacher, config.dataset, data.content, quick.mark(config.quick)),
+        teacher_key(config.teacher, config.dataset, config.task, data.content, quick.mark(config.quick)),
     ), tuple(labels.tolist())
 
 
@@ -174,7 +174,11 @@ def test_a_teacher_trained_without_the_last_batch_is_another(tmp_path):
                     config.teacher,
                     config.store_dir,
                     teacher_key(
-                        config.teacher, config.dataset, Experiment(config).data.content, quick.mark(config.quick)
+                        config.teacher,
+                        config.dataset,
+                        config.task,
+                        Experiment(config).data.content,
+                        quick.mark(config.quick),
                     ),
                 )
                 for config in configs

@@ -164,18 +164,20 @@ def test_the_best_epoch_of_a_rare_class_is_not_the_first_for_student_control_and
 def test_the_old_rule_is_that_of_a_configuration_without_one_and_its_teacher_has_its_old_key(tmp_path, store):
     config = compose([*SMOKE], output_dir=tmp_path, store_dir=store)
     data = Experiment(config).data
-    new = keys.teacher_key(config.teacher, config.dataset, data.content, quick.mark(config.quick))
+    new = keys.teacher_key(config.teacher, config.dataset, config.task, data.content, quick.mark(config.quick))
     assert new["recipe"]["monitor"] == "val/acc"
     values = plain(config)
     del values["teacher"]["recipe"]["monitor"], values["trainer"]["monitor"]
-    old = keys.teacher_key(OmegaConf.create(values).teacher, config.dataset, data.content, quick.mark(config.quick))
+    old = keys.teacher_key(
+        OmegaConf.create(values).teacher, config.dataset, config.task, data.content, quick.mark(config.quick)
+    )
     assert old == {**new, "recipe": {name: value for name, value in new["recipe"].items() if name != "monitor"}}
     one_epoch = compose([*SMOKE, "teacher.recipe.max_epochs=1"], output_dir=tmp_path, store_dir=store)
     assert (
         "monitor"
-        not in keys.teacher_key(one_epoch.teacher, one_epoch.dataset, data.content, quick.mark(one_epoch.quick))[
-            "recipe"
-        ]
+        not in keys.teacher_key(
+            one_epoch.teacher, one_epoch.dataset, one_epoch.task, data.content, quick.mark(one_epoch.quick)
+        )["recipe"]
     )
 
 
