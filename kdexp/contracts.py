@@ -139,6 +139,7 @@ class Task(Protocol):
         kind: how one row of logits is read.
         num_outputs: C, the number of logits of a row.
         dense: whether a sample has many rows: its logits are (C, ...).
+        measure: the metric that runs are compared by in tables and figures: ``acc``; a share, higher is better.
         monitor: the metric of val that the best epoch is chosen by where nothing else is set: ``val/acc``.
         supports: see `Capability`.
     """
@@ -155,6 +156,11 @@ class Task(Protocol):
 
     @property
     def dense(self) -> bool:
+        """See above."""
+        ...
+
+    @property
+    def measure(self) -> str:
         """See above."""
         ...
 

@@ -87,6 +87,7 @@ class _Content:
     control_fingerprint: str
     choices: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, dict[str, dict[str, float | None]]] = field(default_factory=dict)
+    measure: str = "acc"  # what runs are compared by: a metric of the task
     epochs: _Epochs = field(default_factory=_Epochs)
     samples: dict[str, int] = field(default_factory=dict)
     model: _Model = field(default_factory=_Model)

@@ -19,8 +19,11 @@ _SIZE = (960, 999)  # height and width
 _BLACK = 20
 
 
-def load(data_dir: str) -> Source:
+def load(data_dir: str, tile: int | None = None) -> Source:
     """Load images and masks. They are split by patient: a patient's two eyes are in one part.
+
+    With `tile` the images of train and val are cut into overlapping tiles, as few as cover them: an epoch then has more
+    than 16 samples, and val can be a part of 4 images. Those of test stay whole.
 
     The last 8 images are those that are usually tested on. Of the first 20 the last 4 are the validation part.
 
@@ -31,17 +34,29 @@ def load(data_dir: str) -> Source:
 
     Args:
         data_dir: the folder in which the folder CHASE_DB1 lies.
+        tile: height and width of the tiles of train and val, in [1, 960]; None: whole images.
 
     Returns:
-        Images (N, 3, 960, 999) uint8, masks (N, 960, 999) int8: 0 background, 1 vessel, `kdexp.contracts.ABSENT`
+        Images (N, 3, 960, 999) uint8 (or tiles), masks (N, 960, 999) int8: 0 background, 1 vessel, `kdexp.contracts.ABSENT`
         outside the field of view, where the observer has drawn up to 363 pixels of an image's vessels.
 
     Raises:
         FileNotFoundError: a file is not there.
-        ValueError: a file is damaged.
+        ValueError: a file is damaged, or a tile is larger than the images.
     """
+    if tile is not None and not 1 <= tile <= min(_SIZE):
+        raise ValueError(f"dataset.source.tile must be null or in [1, {min(_SIZE)}], got {tile}")
     parts = {name: _part(Path(data_dir) / "CHASE_DB1", patients) for name, patients in _PARTS.items()}
+    if tile is not None:
+        parts |= {name: (_tiles(parts[name][0], tile), _tiles(parts[name][1], tile)) for name in ("train", "val")}
     return Source(*parts["train"], *parts["test"], val=parts["val"], classes=["background", "vessel"])
+
+
+def _tiles(x: Tensor, size: int) -> Tensor:
+    """(N * tiles, ..., size, size) of x (N, ..., H, W), an image's after each other, spread evenly."""
+    corners = [torch.linspace(0, length - size, -(-length // size)).long().tolist() for length in x.shape[-2:]]
+    cut = [x[..., top : top + size, left : left + size] for top in corners[0] for left in corners[1]]
+    return torch.stack(cut, 1).flatten(0, 1)
 
 
 def _part(folder: Path, patients: range) -> tuple[Tensor, Tensor]:

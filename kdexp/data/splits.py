@@ -272,6 +272,8 @@ def _make_wrong(target: Tensor, kind: Kind, num_classes: int, rate: float, noise
         flat = target.view(-1)
         flat[entries] = torch.where(flat[entries] == UNLABELED, flat[entries], 1 - flat[entries])
         return
+    if not rate:
+        return
     wrong = stratified_order(target, seed, RngStream.NOISY)[: round(rate * len(target))]
     step = torch.ones_like(wrong)
     if noise == "symmetric":

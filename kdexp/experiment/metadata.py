@@ -24,8 +24,8 @@ def run_metadata(values: Values, overrides: Sequence[str], earlier: Record) -> R
         earlier: the results of the run that is continued, or nothing.
     """
     identity = Identity(values)
-    usual = new_task(values["task"], values["dataset"]).monitor
-    chosen_by, _ = monitor.rule(values["trainer"].get("monitor"), usual, attacked=identity.is_attacked)
+    task = new_task(values["task"], values["dataset"])
+    chosen_by, _ = monitor.rule(values["trainer"].get("monitor"), task.monitor, attacked=identity.is_attacked)
     return {
         "choices": values["choices"],
         "overrides": overrides,
@@ -38,6 +38,7 @@ def run_metadata(values: Values, overrides: Sequence[str], earlier: Record) -> R
         "launch": os.environ.get(LAUNCH),
         "control_fingerprint": identity.control_fingerprint,
         "is_control": identity.is_control,
+        "measure": task.measure,
         "epochs": {"monitor": chosen_by},
         "wandb_id": earlier.get("wandb_id", os.urandom(4).hex()),
         "data_content": earlier.get("data_content"),

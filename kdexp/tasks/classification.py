@@ -24,6 +24,7 @@ class Classification:
     num_outputs: int
     kind: Kind = "multiclass"
     label_smoothing: float = 0.0
+    measure: str = field(default="acc", init=False)
     dense: bool = field(default=False, init=False)
     supports: frozenset[Capability] = field(default=frozenset({"curves"}), init=False)
 

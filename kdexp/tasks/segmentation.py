@@ -37,9 +37,14 @@ class Segmentation:
     supports: frozenset[Capability] = field(default=frozenset({"curves"}), init=False)
 
     @property
-    def monitor(self) -> str:
+    def measure(self) -> str:
         """Mean IoU; of one class and its background Dice."""
-        return "val/dice" if self.kind == "binary" else "val/miou"
+        return "dice" if self.kind == "binary" else "miou"
+
+    @property
+    def monitor(self) -> str:
+        """Likewise."""
+        return f"val/{self.measure}"
 
     def check_source(self, source: Source, kind: Kind, num_classes: int, input_shape: Sequence[int] | None) -> None:
         """See `kdexp.data.masks.check_masks`."""
