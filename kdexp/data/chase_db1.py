@@ -37,8 +37,8 @@ def load(data_dir: str, tile: int | None = None) -> Source:
         tile: height and width of the tiles of train and val, in [1, 960]; None: whole images.
 
     Returns:
-        Images (N, 3, 960, 999) uint8 (or tiles), masks (N, 960, 999) int8: 0 background, 1 vessel, `kdexp.contracts.ABSENT`
-        outside the field of view, where the observer has drawn up to 363 pixels of an image's vessels.
+        Images (N, 3, 960, 999) uint8 (or tiles), masks (N, 960, 999) int8: 0 background, 1 vessel,
+        `kdexp.contracts.ABSENT` outside the field of view, where the observer has drawn up to 363 pixels of an image's vessels.
 
     Raises:
         FileNotFoundError: a file is not there.
