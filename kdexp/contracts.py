@@ -144,6 +144,14 @@ class Task(Protocol):
         """See above."""
         ...
 
+    def logits_shape(self, input_shape: Sequence[int]) -> tuple[int, ...]:
+        """The shape of one sample's logits.
+
+        Args:
+            input_shape: of one sample, without N.
+        """
+        ...
+
     def hard(self, student: Outputs, batch: Batch) -> Tensor:
         """The hard term: a scalar, in nats; 0 (with a gradient of 0) when nothing is labelled."""
         ...
@@ -180,13 +188,13 @@ class FeatureLayers:
     Attributes:
         stages: what each stage gives after its last activation, from input to output.
         preact: the same before that activation; empty for a network that has no such modules.
-        penultimate: (N, F), what the classifier reads.
-        classifier: the last linear layer.
+        penultimate: (N, F), what the classifier reads; None: a dense network need not have it.
+        classifier: the last linear layer; None: likewise.
     """
 
     stages: Sequence[str]
-    penultimate: str
-    classifier: str
+    penultimate: str | None
+    classifier: str | None
     preact: Sequence[str] = ()
 
 
@@ -283,7 +291,7 @@ class Source:
 
     Attributes:
         train_inputs: (N, C, H, W) uint8 or (N, ...) float32, held in memory; or `Images` that stream.
-        train_target: (N,) int64, or (N, C) float32 for multi-label data.
+        train_target: (N,) int64, or (N, C) float32 for multi-label data; masks are (N, H, W) int8.
         test_inputs: like train_inputs.
         test_target: like train_target.
         val: an official validation part (inputs, target), or None: then it is carved from train.

@@ -95,7 +95,7 @@ class Experiment:
         return Data(
             dataset,
             config.augment,
-            self.new_task(config.label_smoothing),
+            self.task,
             limit_train_batches=config.trainer.limit_train_batches,
             seed=config.seed,
             store_dir=config.store_dir,
@@ -103,8 +103,13 @@ class Experiment:
             like=like,
         )
 
+    @cached_property
+    def task(self) -> Task:
+        """What a batch becomes for the student."""
+        return self.new_task(self.config.label_smoothing)
+
     def new_task(self, label_smoothing: float) -> Task:
-        """What a batch becomes; the student and a teacher that is trained smooth their labels each in their own way."""
+        """See `task`; a teacher that is trained smooths its labels in its own way."""
         dataset = self.config.dataset
         built: Task = instantiate(self.config.task, "task", dataset.num_outputs, dataset.kind, label_smoothing)
         return built
@@ -179,7 +184,7 @@ class Experiment:
         config = self.config
         torch.manual_seed(config.seed)
         pretrained = False if config.resume else pretrained
-        built = networks.build_network(config.student, "student", config.dataset, pretrained=pretrained)
+        built = networks.build_network(config.student, "student", config.dataset, self.task, pretrained=pretrained)
         for loss in config.feature_loss.values():
             deployed = networks.deployed(loss)
             if deployed is not None:
@@ -187,7 +192,7 @@ class Experiment:
                 other = (
                     teacher.networks[0]
                     if teacher
-                    else networks.build_network(member, setting, config.dataset, pretrained=False)
+                    else networks.build_network(member, setting, config.dataset, self.task, pretrained=False)
                 )
                 shape = config.dataset.input_shape
                 sides = (
@@ -233,7 +238,9 @@ class Experiment:
         for place, (name, peer) in enumerate(self.peer_settings.items(), start=1):
             torch.manual_seed(config.seed + place)
             pretrained = False if config.resume else None
-            network = networks.build_network(peer, f"scheme.peers.{name}", config.dataset, pretrained=pretrained)
+            network = networks.build_network(
+                peer, f"scheme.peers.{name}", config.dataset, self.task, pretrained=pretrained
+            )
             built[name] = networks.laid_out(network, config.trainer.channels_last, self.device)
         return built
 

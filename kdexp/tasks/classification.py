@@ -1,5 +1,6 @@
 """Classification: one row of logits for each sample."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -22,6 +23,10 @@ class Classification:
     num_outputs: int
     kind: Kind = "multiclass"
     label_smoothing: float = 0.0
+
+    def logits_shape(self, input_shape: Sequence[int]) -> tuple[int, ...]:
+        """C numbers, whatever the inputs are."""
+        return (self.num_outputs,)
 
     def hard(self, student: Outputs, batch: Batch) -> Tensor:
         """See `kdexp.losses.cross_entropy.cross_entropy`."""

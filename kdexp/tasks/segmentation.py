@@ -1,5 +1,6 @@
 """Segmentation: one row of logits for each pixel."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -31,6 +32,10 @@ class Segmentation:
     label_smoothing: float = 0.0
     dice_weight: float = 1.0
     distill_void: bool = False
+
+    def logits_shape(self, input_shape: Sequence[int]) -> tuple[int, ...]:
+        """(C, H, W) for images (channels, H, W)."""
+        return (self.num_outputs, *input_shape[1:])
 
     def hard(self, student: Outputs, batch: Batch) -> Tensor:
         """Cross entropy, the mean over the pixels with a class, and `dice_weight` times Dice."""
