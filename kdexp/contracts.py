@@ -138,7 +138,6 @@ class Task(Protocol):
     Attributes:
         kind: how one row of logits is read.
         num_outputs: C, the number of logits of a row.
-        dense: whether a sample has many rows: its logits are (C, ...).
         measure: the metric that runs are compared by in tables and figures: ``acc``; a share, higher is better.
         monitor: the metric of val that the best epoch is chosen by where nothing else is set: ``val/acc``.
         supports: see `Capability`.
@@ -151,11 +150,6 @@ class Task(Protocol):
 
     @property
     def num_outputs(self) -> int:
-        """See above."""
-        ...
-
-    @property
-    def dense(self) -> bool:
         """See above."""
         ...
 
@@ -185,6 +179,14 @@ class Task(Protocol):
 
         Raises:
             ValueError: they are not; one line with the setting, the rule and the value.
+        """
+        ...
+
+    def logits_shape(self, input_shape: Sequence[int]) -> tuple[int, ...]:
+        """The shape of one sample's logits.
+
+        Args:
+            input_shape: of one sample, without N.
         """
         ...
 
@@ -224,13 +226,13 @@ class FeatureLayers:
     Attributes:
         stages: what each stage gives after its last activation, from input to output.
         preact: the same before that activation; empty for a network that has no such modules.
-        penultimate: (N, F), what the classifier reads.
-        classifier: the last linear layer.
+        penultimate: (N, F), what the classifier reads; None: a dense network need not have it.
+        classifier: the last linear layer; None: likewise.
     """
 
     stages: Sequence[str]
-    penultimate: str
-    classifier: str
+    penultimate: str | None
+    classifier: str | None
     preact: Sequence[str] = ()
 
 

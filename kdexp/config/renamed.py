@@ -226,7 +226,7 @@ def _with_names(node: Values, place: str, turned: Callable[[Mapping[str, str]], 
 
 
 def _with_older_paths(node: Values) -> dict[str, Any]:
-    """A copy with older paths of prior runs' students, and with interpolations of older names, where it is as written."""
+    """A copy with the older paths of prior runs' students and the older names in interpolations."""
     found: dict[str, Any] = {}
     for key, value in node.items():
         if isinstance(value, Mapping):

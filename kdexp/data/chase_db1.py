@@ -38,7 +38,8 @@ def load(data_dir: str, tile: int | None = None) -> Source:
 
     Returns:
         Images (N, 3, 960, 999) uint8 (or tiles), masks (N, 960, 999) int8: 0 background, 1 vessel,
-        `kdexp.contracts.ABSENT` outside the field of view, where the observer has drawn up to 363 pixels of an image's vessels.
+        `kdexp.contracts.ABSENT` outside the field of view, where the observer has drawn up to 363 pixels of an image's
+        vessels.
 
     Raises:
         FileNotFoundError: a file is not there.

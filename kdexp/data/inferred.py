@@ -114,6 +114,8 @@ def _key(settings: Values) -> str:
 
 def _load(settings: Values) -> _Read:
     source = peek(settings)
+    if _has_masks(source):
+        return _of_masks(settings, source)
     target = source.train_target
     if not isinstance(target, Tensor) or target.dim() not in (1, 2) or len(source.train_inputs) == 0:
         check_source(source, "multiclass", 0, None)  # says what is wrong with it
@@ -126,8 +128,25 @@ def _load(settings: Values) -> _Read:
     return read
 
 
+def _has_masks(source: Source) -> bool:
+    """Whether the targets are masks (H, W): all in memory, or read one at a time as `Images` are."""
+    target = source.train_target
+    return target.dim() == 3 if isinstance(target, Tensor) else hasattr(target, "fingerprint")
+
+
+def _of_masks(settings: Values, source: Source) -> _Read:
+    if source.classes is None:
+        raise ValueError("dataset.num_classes must be given for masks whose classes have no names, got nothing")
+    read = _read[_key(settings)]
+    shape = list(source.train_inputs[0].shape)
+    read.found |= {"kind": "multiclass", "num_classes": len(source.classes), "input_shape": shape}
+    return read
+
+
 def _statistics(source: Source, val_fraction: float, split_seed: int) -> tuple[list[float], list[float]]:
     inputs = source.train_inputs
+    if _has_masks(source):
+        raise ValueError("dataset.mean and dataset.std must be given for images with masks, got nothing")
     if not isinstance(inputs, Tensor):
         raise ValueError(
             "dataset.mean and dataset.std must be given for data that are read one sample at a time, got nothing"

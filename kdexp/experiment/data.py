@@ -116,6 +116,11 @@ class Data:
         return self._module(splits, transforms, statistics, recipe["batch_size"], recipe["seed"])
 
     @property
+    def is_dense(self) -> bool:
+        """Whether a sample has many rows of logits: one for each pixel."""
+        return len(self.task.logits_shape(self._dataset.input_shape)) > 1
+
+    @property
     def classes(self) -> list[str] | None:
         """Names of the classes by number: the data's own, or those of the configuration; None where neither has any."""
         names = self._source.classes or self._dataset.classes

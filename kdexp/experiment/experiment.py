@@ -95,13 +95,18 @@ class Experiment:
         return Data(
             dataset,
             config.augment,
-            self.new_task(config.label_smoothing),
+            self.task,
             limit_train_batches=config.trainer.limit_train_batches,
             seed=config.seed,
             store_dir=config.store_dir,
             is_quick=config.quick,
             like=like,
         )
+
+    @cached_property
+    def task(self) -> Task:
+        """What a batch becomes for the student."""
+        return self.new_task(self.config.label_smoothing)
 
     def new_task(self, label_smoothing: float) -> Task:
         """What a batch becomes; the student and a teacher that is trained smooth their labels each in their own way."""
@@ -133,7 +138,7 @@ class Experiment:
             data=(list(self.config.dataset.mean), list(self.config.dataset.std)),
             expects=every.input_statistics(built),
             precision=self.config.teacher.precision,
-            block=1 if self.data.task.dense else BLOCK,
+            block=1 if self.data.is_dense else BLOCK,
         )
 
     @cached_property
@@ -179,7 +184,7 @@ class Experiment:
         config = self.config
         torch.manual_seed(config.seed)
         pretrained = False if config.resume else pretrained
-        built = networks.build_network(config.student, "student", config.dataset, pretrained=pretrained)
+        built = networks.build_network(config.student, "student", config.dataset, self.task, pretrained=pretrained)
         for loss in config.feature_loss.values():
             deployed = networks.deployed(loss)
             if deployed is not None:
@@ -187,7 +192,7 @@ class Experiment:
                 other = (
                     teacher.networks[0]
                     if teacher
-                    else networks.build_network(member, setting, config.dataset, pretrained=False)
+                    else networks.build_network(member, setting, config.dataset, self.task, pretrained=False)
                 )
                 shape = config.dataset.input_shape
                 sides = (
@@ -233,7 +238,9 @@ class Experiment:
         for place, (name, peer) in enumerate(self.peer_settings.items(), start=1):
             torch.manual_seed(config.seed + place)
             pretrained = False if config.resume else None
-            network = networks.build_network(peer, f"scheme.peers.{name}", config.dataset, pretrained=pretrained)
+            network = networks.build_network(
+                peer, f"scheme.peers.{name}", config.dataset, self.task, pretrained=pretrained
+            )
             built[name] = networks.laid_out(network, config.trainer.channels_last, self.device)
         return built
 

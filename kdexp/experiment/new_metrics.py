@@ -15,5 +15,5 @@ def new_curves(data: Data) -> RocAndConfusionMetric | None:
     if "curves" not in data.task.supports:
         return None
     target = data.student.splits.test.target
-    samples = target.numel() if data.task.dense else len(target)
+    samples = target.numel() if data.is_dense else len(target)
     return RocAndConfusionMetric(data.task.kind, data.task.num_outputs, samples=samples, sync_on_compute=False)

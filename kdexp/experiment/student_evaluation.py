@@ -120,8 +120,8 @@ def ensemble(experiment: Experiment, folders: Sequence[Path]) -> dict[str, dict[
         folders: with a student.safetensors each, all of one architecture.
     """
     networks = [experiment.trained_student(folder / results.WEIGHTS, "scheme") for folder in folders]
-    task = experiment.data.task
-    average = Teacher(networks, kind=task.kind, block=1 if task.dense else BLOCK).to(experiment.device)
+    data = experiment.data
+    average = Teacher(networks, kind=data.task.kind, block=1 if data.is_dense else BLOCK).to(experiment.device)
     return _measure(experiment, lambda inputs: average(inputs).logits)
 
 

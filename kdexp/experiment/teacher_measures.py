@@ -10,7 +10,6 @@ from torch import Tensor
 from kdexp.atomic import atomic_path, read_json
 from kdexp.config import quick
 from kdexp.config.identity import fingerprint
-from kdexp.config.renamed import before
 from kdexp.contracts import Kind
 from kdexp.data.splits import samples_per_class
 from kdexp.experiment.experiment import Experiment
@@ -25,7 +24,7 @@ log = logging.getLogger(__name__)
 
 # A part of what identifies a teacher's measures: another number when kdexp.metrics would give the same teacher others.
 _MEASURES_VERSION = 2
-_OF_DATA = ("name", "kind", "val_fraction", "split_seed", "mean", "std")
+_OF_DATA = ("name", "val_fraction", "split_seed", "mean", "std")
 
 
 def teacher_measures(experiment: Experiment) -> Record:
@@ -48,7 +47,7 @@ def teacher_measures(experiment: Experiment) -> Record:
                 input_statistics(member, net)
                 for member, net in zip(experiment.members.values(), teacher.networks, strict=True)
             ],
-            "data": before({"dataset": {key: config.dataset[key] for key in _OF_DATA}})["dataset"],
+            "data": {"task": config.dataset.kind, **{key: config.dataset[key] for key in _OF_DATA}},
             "content": data.content,
             **quick.mark(config.quick),
         }

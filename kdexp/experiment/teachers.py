@@ -82,11 +82,11 @@ class Teachers:
 
     def _network(self, setting: str, member: Values) -> nn.Module:
         if member["weights"] == "pretrained":
-            return _pretrained(member, setting, self.dataset)
+            return _pretrained(member, setting, self.dataset, self.data.task)
         if member["weights"] == "built":
-            return build_network(member, setting, self.dataset)
+            return build_network(member, setting, self.dataset, self.data.task)
         # Before it is said what becomes of it.
-        built = build_network(member, setting, self.dataset, pretrained=False)
+        built = build_network(member, setting, self.dataset, self.data.task, pretrained=False)
         weights = self._trained(setting, member) if member["weights"] == "auto" else Path(member["weights"])
         return as_teacher(built, member, weights, setting)
 
@@ -111,7 +111,8 @@ class Teachers:
     def _train(self, setting: str, member: Values, key: str, folder: Path) -> nn.Module:
         recipe, dataset = member["recipe"], self.dataset
         torch.manual_seed(recipe["seed"])
-        network = laid_out(build_network(member, setting, dataset), recipe["channels_last"], self.device)
+        built = build_network(member, setting, dataset, self.data.task)
+        network = laid_out(built, recipe["channels_last"], self.device)
         own = self.data.for_teacher(member, setting)
         scheme = scheme_of(recipe.get("scheme"), f"{setting}.recipe.scheme")
         task = self.new_task(recipe["label_smoothing"])
@@ -139,15 +140,15 @@ class Teachers:
         return network.cpu()
 
 
-def _pretrained(member: Values, setting: str, dataset: Dataset) -> nn.Module:
+def _pretrained(member: Values, setting: str, dataset: Dataset, task: Task) -> nn.Module:
     if "pretrained" not in member:
         rule = "must be auto or a file for a network that nobody publishes weights of"
         raise ValueError(f"{setting}.weights {rule}, got pretrained for {member['_target_']}")
-    fresh = build_network(member, setting, dataset, pretrained=False)  # before anything is downloaded
+    fresh = build_network(member, setting, dataset, task, pretrained=False)  # before anything is downloaded
     published = getattr(fresh, "pretrained_cfg", {}).get("num_classes", 1000)  # timm says it; torchvision's: ImageNet
     if dataset.num_outputs != published:
         rule = (
             f"must be auto or a file when the data set does not have the {published} classes of the published weights"
         )
         raise ValueError(f"{setting}.weights {rule}, got pretrained with dataset={dataset.name}")
-    return build_network(member, setting, dataset, pretrained=True)
+    return build_network(member, setting, dataset, task, pretrained=True)

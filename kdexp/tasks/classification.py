@@ -25,7 +25,6 @@ class Classification:
     kind: Kind = "multiclass"
     label_smoothing: float = 0.0
     measure: str = field(default="acc", init=False)
-    dense: bool = field(default=False, init=False)
     supports: frozenset[Capability] = field(default=frozenset({"curves"}), init=False)
 
     @property
@@ -40,6 +39,10 @@ class Classification:
     def check_source(self, source: Source, kind: Kind, num_classes: int, input_shape: Sequence[int] | None) -> None:
         """See `kdexp.data.splits.check_source`."""
         check_source(source, kind, num_classes, input_shape)
+
+    def logits_shape(self, input_shape: Sequence[int]) -> tuple[int, ...]:
+        """C numbers, whatever the inputs are."""
+        return (self.num_outputs,)
 
     def hard(self, student: Outputs, batch: Batch) -> Tensor:
         """See `kdexp.losses.cross_entropy.cross_entropy`."""

@@ -33,7 +33,6 @@ class Segmentation:
     label_smoothing: float = 0.0
     dice_weight: float = 1.0
     distill_void: bool = False
-    dense: bool = field(default=True, init=False)
     supports: frozenset[Capability] = field(default=frozenset({"curves"}), init=False)
 
     @property
@@ -49,6 +48,10 @@ class Segmentation:
     def check_source(self, source: Source, kind: Kind, num_classes: int, input_shape: Sequence[int] | None) -> None:
         """See `kdexp.data.masks.check_masks`."""
         check_masks(source, kind, num_classes, input_shape)
+
+    def logits_shape(self, input_shape: Sequence[int]) -> tuple[int, ...]:
+        """(C, H, W) for images (channels, H, W)."""
+        return (self.num_outputs, *input_shape[1:])
 
     def hard(self, student: Outputs, batch: Batch) -> Tensor:
         """Cross entropy, the mean over the pixels with a class, and `dice_weight` times Dice."""

@@ -20,12 +20,14 @@ AUGMENTS = sorted(path.stem for path in (CONF / "augment").glob("*.yaml"))
 SIZES = {
     "breast_cancer": (455, 114), "cifar10": (50_000, 10_000), "cifar100": (50_000, 10_000), "digits": (1_437, 360),
     "fashion_mnist": (60_000, 10_000), "mnist": (60_000, 10_000), "mnist8": (60_000, 10_000),
-    "pneumonia_mnist": (4_708, 624), "synthetic": (512, 256),
+    "pneumonia_mnist": (4_708, 624), "synthetic": (512, 256), "chase_db1": (16, 8), "shapes": (64, 32),
 }  # fmt: skip
 
 
 OWN = sorted(EXAMPLES)
 """A user's own data: they have tests of their own."""
+MASKS = ("chase_db1", "image_masks", "shapes")
+"""A class for each pixel."""
 
 
 def composed(tmp_path, *overrides):
@@ -54,15 +56,16 @@ def test_a_data_set_is_what_its_configuration_says(name, tmp_path, loaded):
     for inputs, target in ((source.train_inputs, source.train_target), (source.test_inputs, source.test_target)):
         assert list(inputs.shape) == [len(target), *dataset.input_shape]
         assert inputs.dtype == (torch.uint8 if len(dataset.input_shape) == 3 else torch.float32)
-        assert target.dtype == torch.int64
-        assert target.unique().tolist() == list(range(dataset.num_classes))
+        assert target.dtype == (torch.int8 if name in MASKS else torch.int64)
+        assert target[target >= 0].unique().tolist() == list(range(dataset.num_classes))
+        assert name not in MASKS or list(target.shape[1:]) == list(dataset.input_shape[1:])
     if dataset.classes is not None:
         assert len(dataset.classes) == dataset.num_classes
-    if source.train_inputs.dtype == torch.uint8 and name != "synthetic":
+    if source.train_inputs.dtype == torch.uint8 and name not in ("synthetic", "shapes"):
         assert (int(source.train_inputs.min()), int(source.train_inputs.max())) == (0, 255)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in (*OWN, "cifar10")])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in (*OWN, *MASKS, "cifar10")])
 def test_the_statistics_are_those_of_the_training_part_alone(name, tmp_path, loaded):
     dataset = composed(tmp_path, f"dataset={name}").dataset
     train = make_splits(loaded(dataset), kind="multiclass", num_classes=dataset.num_classes,
@@ -107,11 +110,17 @@ def test_every_augmentation_can_be_built_and_keeps_what_a_batch_must_be(name, tm
     config = composed(tmp_path, "dataset=synthetic", f"augment={name}", "dataset.input_shape=[3,32,32]",
                       "dataset.mean=[0.5,0.5,0.5]", "dataset.std=[0.2,0.2,0.2]")  # fmt: skip
     source = instantiate(config.dataset.source, "source")
-    batch = Batch(source.train_inputs[:8] / 255, source.train_target[:8], torch.arange(8))
+    target = source.train_target[:8]
+    if name in MASKS:
+        target = target.view(8, 1, 1).repeat(1, 32, 32)
+    batch = Batch(source.train_inputs[:8] / 255, target, torch.arange(8))
     transforms = [instantiate(transform, "transform") for transform in config.augment.transforms]
     for transform in transforms:
         batch = transform(batch, seed=0, epoch=0)
-    assert batch.inputs.shape == (8, 3, 32, 32)
+    if name in MASKS:
+        assert batch.inputs.shape == (8, 3, *batch.target.shape[1:])
+    else:
+        assert batch.inputs.shape == (8, 3, 32, 32)
     assert batch.inputs.dtype == torch.float32
     assert batch.inputs.min() >= 0
     assert batch.inputs.max() <= 1
