@@ -1,5 +1,6 @@
 """Segmentation: one row of logits for each pixel."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -32,6 +33,17 @@ class Segmentation:
     label_smoothing: float = 0.0
     dice_weight: float = 1.0
     distill_void: bool = False
+
+    def __post_init__(self) -> None:
+        """See that the settings are what a task of masks can have.
+
+        Raises:
+            ValueError: they are not.
+        """
+        if self.kind not in ("multiclass", "binary"):
+            raise ValueError(f"dataset.kind must be multiclass or binary where targets are masks, got {self.kind}")
+        if not 0 <= self.dice_weight < math.inf:
+            raise ValueError(f"task.dice_weight must be >= 0, got {self.dice_weight}")
 
     def logits_shape(self, input_shape: Sequence[int]) -> tuple[int, ...]:
         """(C, H, W) for images (channels, H, W)."""
