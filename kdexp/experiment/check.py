@@ -1,7 +1,7 @@
 """The rules of a whole configuration, before anything is trained."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -48,9 +48,13 @@ def check(config: DictConfig) -> None:
             cache = config.teacher.get("cache", "none")
             chosen["scheme"].check_teachers(teachers(config), config.loss.get("_target_"), cache)
     _check_views(config.teacher, config.augment, config.dataset)
+    dataset = config.dataset
+    task = instantiate(config.task, "task", dataset.num_outputs, dataset.kind, config.label_smoothing)
+    has_masks = len(task.logits_shape(list(dataset.input_shape))) > 1
     augments = {"augment": config.augment}
     augments |= {f"{name}.recipe.augment": each["recipe"].get("augment") or {} for name, each in members.items()}
-    _check_task(config, augments)
+    for name, augment in augments.items():
+        _check_transforms(f"{name}.transforms", augment.get("transforms", ()), dataset.name, has_masks=has_masks)
 
 
 def check_values(config: DictConfig) -> None:
@@ -113,16 +117,11 @@ def _check_networks(student: Values, members: Mapping[str, Values], dataset: Dat
         )
 
 
-def _check_task(config: DictConfig, augments: Mapping[str, Values]) -> None:
-    """The rules of a task's own, and that what moves images moves masks where there are any."""
-    dataset = config.dataset
-    task = instantiate(config.task, "task", dataset.num_outputs, dataset.kind, config.label_smoothing)
-    has_masks = len(task.logits_shape(list(dataset.input_shape))) > 1
+def _check_transforms(name: str, transforms: Sequence[Values], dataset: str, *, has_masks: bool) -> None:
     rule = "must move masks as they move images (kdexp.data.joint_augment)" if has_masks else "must need no masks"
-    for name, augment in augments.items():
-        for transform in augment.get("transforms", ()):
-            fits = getattr(target(transform, "transform"), "moves_masks", False) == has_masks
-            require(fits, f"{name}.transforms", f"{rule} with dataset={dataset.name}", transform["_target_"])
+    for transform in transforms:
+        fits = getattr(target(transform, "transform"), "moves_masks", False) == has_masks
+        require(fits, name, f"{rule} with dataset={dataset}", transform["_target_"])
 
 
 def _check_views(teacher: Values, augment: Augment, dataset: Dataset) -> None:
