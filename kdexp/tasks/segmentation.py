@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from kdexp.contracts import ABSENT, UNLABELED, VOID, Batch, Kind, Outputs
+from kdexp.contracts import ABSENT, UNLABELED, VOID, Batch, Kind, Outputs, TaskMetrics
 from kdexp.losses.cross_entropy import cross_entropy
 from kdexp.losses.dice import dice
-from kdexp.metrics.segmentation import SegmentationMetrics
 
 
 @dataclass(frozen=True)
@@ -73,8 +72,10 @@ class Segmentation:
 
     def metrics(
         self, *, samples: int = 0, fidelity: bool = False, of_training: bool = False, alone: bool = False
-    ) -> SegmentationMetrics:
+    ) -> TaskMetrics:
         """See `kdexp.metrics.segmentation.SegmentationMetrics`; of training batches what decisions give alone."""
+        from kdexp.metrics.segmentation import SegmentationMetrics  # here: see `kdexp.tasks.classification`
+
         return SegmentationMetrics(
             self.kind,
             self.num_outputs,
