@@ -3,7 +3,8 @@
 The transforms are called as those of `kdexp.data.augment`, ``transform(batch, seed=..., epoch=...)``, and what they do
 to a sample is a function of (seed, epoch, the sample's id and itself) alone, as there. A batch has images (N, C, H, W)
 and masks (N, H, W). The mask is moved as the image is: images are interpolated bilinearly, masks take the nearest
-pixel, and what comes in from outside is black, and `kdexp.contracts.ABSENT` in the mask.
+pixel, and what comes in from outside is black, and `kdexp.contracts.ABSENT` in the mask. ``moves_masks = True`` says
+that: a transform without it is refused for masks, and one with it for other targets.
 
 Rotating and scaling cost most and are cheaper after cropping; the corners that they invent are then inside of the image
 that the crop is from.
@@ -35,7 +36,7 @@ class Crop:
         foreground: in [0, 1], the share of windows that are laid around foreground.
     """
 
-    moves_pixels = True
+    moves_pixels = moves_masks = True
 
     def __init__(self, size: Sequence[int], foreground: float = 1 / 3) -> None:
         if len(size) != 2 or min(size) < 1:
@@ -65,7 +66,7 @@ class Crop:
 class HorizontalFlip:
     """Mirror half of the images left to right; the same ones as `kdexp.data.augment.HorizontalFlip`."""
 
-    moves_pixels = True
+    moves_pixels = moves_masks = True
 
     def __call__(self, batch: Batch, *, seed: int, epoch: int) -> Batch:
         """Mirror each image and its mask or leave both."""
@@ -76,7 +77,7 @@ class HorizontalFlip:
 class VerticalFlip:
     """Mirror half of the images top to bottom."""
 
-    moves_pixels = True
+    moves_pixels = moves_masks = True
 
     def __call__(self, batch: Batch, *, seed: int, epoch: int) -> Batch:
         """Mirror each image and its mask or leave both."""
@@ -90,6 +91,8 @@ class Rotate:
     Args:
         degrees: in (0, 180], the largest angle; all up to it are equally likely, and 180 is any angle at all.
     """
+
+    moves_masks = True
 
     def __init__(self, degrees: float) -> None:
         if not 0 < degrees <= 180:
@@ -111,6 +114,8 @@ class Scale:
         low: > 0, the least factor; below 1 the image shrinks.
         high: >= low, the largest; between the two, factors are drawn evenly in the logarithm. nnU-Net: 0.7 and 1.4.
     """
+
+    moves_masks = True
 
     def __init__(self, low: float, high: float) -> None:
         if not 0 < low <= high < math.inf:

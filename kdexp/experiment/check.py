@@ -1,14 +1,14 @@
 """The rules of a whole configuration, before anything is trained."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from omegaconf import DictConfig, OmegaConf
 
 from kdexp.config import trust
 from kdexp.config.compose import plain
 from kdexp.config.identity import Identity, has_attack
-from kdexp.config.objects import target
+from kdexp.config.objects import instantiate, target
 from kdexp.config.require import Values, missing_values, require
 from kdexp.data.settings import Augment, Dataset, check_classes
 from kdexp.experiment.members import possible_teachers, teachers
@@ -48,6 +48,13 @@ def check(config: DictConfig) -> None:
             cache = config.teacher.get("cache", "none")
             chosen["scheme"].check_teachers(teachers(config), config.loss.get("_target_"), cache)
     _check_views(config.teacher, config.augment, config.dataset)
+    dataset = config.dataset
+    task = instantiate(config.task, "task", dataset.num_outputs, dataset.kind, config.label_smoothing)
+    has_masks = len(task.logits_shape(list(dataset.input_shape))) > 1
+    augments = {"augment": config.augment}
+    augments |= {f"{name}.recipe.augment": each["recipe"].get("augment") or {} for name, each in members.items()}
+    for name, augment in augments.items():
+        _check_transforms(f"{name}.transforms", augment.get("transforms", ()), dataset.name, has_masks=has_masks)
 
 
 def check_values(config: DictConfig) -> None:
@@ -108,6 +115,13 @@ def _check_networks(student: Values, members: Mapping[str, Values], dataset: Dat
             f"must be {dataset.num_outputs}, the outputs that dataset={dataset.name} (kind {dataset.kind}) needs",
             network["num_classes"],
         )
+
+
+def _check_transforms(name: str, transforms: Sequence[Values], dataset: str, *, has_masks: bool) -> None:
+    rule = "must move masks as they move images (kdexp.data.joint_augment)" if has_masks else "must need no masks"
+    for transform in transforms:
+        fits = getattr(target(transform, "transform"), "moves_masks", False) == has_masks
+        require(fits, name, f"{rule} with dataset={dataset}", transform["_target_"])
 
 
 def _check_views(teacher: Values, augment: Augment, dataset: Dataset) -> None:

@@ -63,9 +63,9 @@ class ReusedClassifier(nn.Module):
     def __init__(self, student: NetworkFeatures, teacher: NetworkFeatures) -> None:
         super().__init__()
         self.layers = FeatureLayers(stages=["projector"], penultimate="classifier:input", classifier="classifier")
+        features = teacher.shapes[vectors("simkd", teacher)][-1]
         self.backbone = _without_classifier(student)
         own, goal = (side.shapes[side.layers.stages[-1]] for side in (student, teacher))
-        features = teacher.shapes[vectors("simkd", teacher)][-1]
         if len(own) == len(goal) == 4 and goal[1] == features:
             self._path = student.layers.stages[-1]
             self._size: Sequence[int] | None = [min(sides) for sides in zip(own[2:], goal[2:], strict=True)]

@@ -5,10 +5,9 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from kdexp.contracts import Batch, Capability, Kind, Outputs, Source, Split
+from kdexp.contracts import Batch, Capability, Kind, Outputs, Source, Split, TaskMetrics
 from kdexp.data.splits import check_source
 from kdexp.losses.cross_entropy import cross_entropy
-from kdexp.metrics.classification import Metrics
 
 
 @dataclass(frozen=True)
@@ -55,8 +54,10 @@ class Classification:
 
     def metrics(
         self, *, split: Split | None = None, fidelity: bool = False, of_training: bool = False, alone: bool = False
-    ) -> Metrics:
+    ) -> TaskMetrics:
         """See `kdexp.metrics.classification.Metrics`; of training batches accuracy alone."""
+        from kdexp.metrics.classification import Metrics  # here: the checks of a configuration do without torchmetrics
+
         return Metrics(
             self.kind,
             self.num_outputs,

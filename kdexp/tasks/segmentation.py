@@ -1,15 +1,15 @@
 """Segmentation: one row of logits for each pixel."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from kdexp.contracts import ABSENT, UNLABELED, VOID, Batch, Capability, Kind, Outputs, Source, Split
+from kdexp.contracts import ABSENT, UNLABELED, VOID, Batch, Capability, Kind, Outputs, Source, Split, TaskMetrics
 from kdexp.data.masks import check_masks
 from kdexp.losses.cross_entropy import cross_entropy
 from kdexp.losses.dice import dice
-from kdexp.metrics.segmentation import SegmentationMetrics
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,17 @@ class Segmentation:
         """See `kdexp.data.masks.check_masks`."""
         check_masks(source, kind, num_classes, input_shape)
 
+    def __post_init__(self) -> None:
+        """See that the settings are what a task of masks can have.
+
+        Raises:
+            ValueError: they are not.
+        """
+        if self.kind not in ("multiclass", "binary"):
+            raise ValueError(f"dataset.kind must be multiclass or binary where targets are masks, got {self.kind}")
+        if not 0 <= self.dice_weight < math.inf:
+            raise ValueError(f"task.dice_weight must be >= 0, got {self.dice_weight}")
+
     def logits_shape(self, input_shape: Sequence[int]) -> tuple[int, ...]:
         """(C, H, W) for images (channels, H, W)."""
         return (self.num_outputs, *input_shape[1:])
@@ -77,8 +88,10 @@ class Segmentation:
 
     def metrics(
         self, *, split: Split | None = None, fidelity: bool = False, of_training: bool = False, alone: bool = False
-    ) -> SegmentationMetrics:
+    ) -> TaskMetrics:
         """See `kdexp.metrics.segmentation.SegmentationMetrics`; of training batches what decisions give alone."""
+        from kdexp.metrics.segmentation import SegmentationMetrics  # here: see `kdexp.tasks.classification`
+
         return SegmentationMetrics(
             self.kind,
             self.num_outputs,
