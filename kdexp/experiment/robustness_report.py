@@ -7,8 +7,8 @@ import torch
 from kdexp import results
 from kdexp.config.identity import fingerprint
 from kdexp.experiment.experiment import Experiment
+from kdexp.experiment.measured_conditions import Subject
 from kdexp.experiment.networks import penultimate
-from kdexp.experiment.robustness_evaluator import Subject
 from kdexp.features import Reader
 from kdexp.robustness.settings import CONTROL, STUDENT, TEACHER
 from kdexp.teacher.teacher import Teacher
