@@ -214,7 +214,6 @@ MANY_IMPORTS = {
     "kdexp.experiment.experiment": 15,
     "kdexp.experiment.run": 20,
     "kdexp.experiment.single_run": 18,
-    "kdexp.experiment.teachers": 14,
 }
 """To be cut: how many they have, so that no more come."""
 

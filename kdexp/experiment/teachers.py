@@ -10,19 +10,14 @@ import torch
 from torch import nn
 
 from kdexp.config import quick
-from kdexp.config.identity import has_attack
-from kdexp.config.objects import instantiate
 from kdexp.config.require import Values
 from kdexp.data.settings import Dataset
 from kdexp.experiment.data import Data
 from kdexp.experiment.keys import input_statistics, teacher_key, weights_file
 from kdexp.experiment.loading import as_teacher
 from kdexp.experiment.networks import build_network, laid_out
-from kdexp.metrics import monitor
-from kdexp.schemes.base import SchemeContext, scheme_of
+from kdexp.experiment.teacher_training import train_teacher
 from kdexp.teacher.trained_teachers import load_or_train
-from kdexp.training.fit import fit
-from kdexp.weights import load_weights
 
 log = logging.getLogger(__name__)
 
@@ -104,35 +99,16 @@ class Teachers:
         return weights
 
     def _train(self, setting: str, member: Values, key: str, folder: Path) -> nn.Module:
-        recipe, dataset = member["recipe"], self.dataset
-        torch.manual_seed(recipe["seed"])
-        network = laid_out(build_network(member, setting, dataset), recipe["channels_last"], self.device)
-        own = self.data.for_teacher(member, setting)
-        scheme = scheme_of(recipe.get("scheme"), f"{setting}.recipe.scheme")
-        module = scheme.distiller(SchemeContext(dataset))(
-            network,
-            instantiate(recipe["optimizer"], "optimizer"),
-            task=dataset.task,
-            num_outputs=dataset.num_outputs,
-            scheduler=instantiate(recipe["scheduler"], "scheduler"),
-            label_smoothing=recipe["label_smoothing"],
-            seed=recipe["seed"],
+        return train_teacher(
+            member,
+            setting,
+            self.dataset,
+            self.data,
+            folder,
+            owner=key,
+            accelerator=self.accelerator,
+            device=self.device,
         )
-        module.monitor, module.tie_breaker = monitor.rule(
-            recipe.get("monitor"),
-            {"task": dataset.task, "num_classes": dataset.num_classes},
-            attacked=has_attack(recipe.get("scheme")),
-        )
-        settings = {
-            "accelerator": self.accelerator,
-            "devices": 1,
-            "precision": recipe["precision"],
-            "max_epochs": recipe["max_epochs"],
-            "gradient_clip_val": recipe["gradient_clip_val"],
-        }
-        fitted = fit(module, own, folder, settings, owner=key, title="teacher")
-        load_weights(network, fitted.best, "teacher.weights")
-        return network.cpu()
 
 
 def _pretrained(member: Values, setting: str, dataset: Dataset) -> nn.Module:
