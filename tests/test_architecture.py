@@ -211,7 +211,6 @@ def test_who_needs_a_thing_takes_the_thing_and_not_the_configuration():
 
 
 MANY_IMPORTS = {
-    "kdexp.experiment.experiment": 15,
     "kdexp.experiment.run": 20,
     "kdexp.experiment.single_run": 18,
 }

@@ -12,6 +12,7 @@ from kdexp.contracts import Outputs
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.networks import deployed, description
 from kdexp.experiment.new_metrics import new_curves, new_metrics
+from kdexp.experiment.trained_student import trained_student
 from kdexp.metrics.evaluate import evaluate
 from kdexp.metrics.roc_and_confusion import RocAndConfusion
 from kdexp.teacher.teacher import Teacher
@@ -104,7 +105,7 @@ def ensemble(experiment: Experiment, folders: Sequence[Path]) -> dict[str, dict[
         experiment: that of the runs.
         folders: with a student.safetensors each, all of one architecture.
     """
-    networks = [experiment.trained_student(folder / results.WEIGHTS, "scheme") for folder in folders]
+    networks = [trained_student(experiment, folder / results.WEIGHTS, "scheme") for folder in folders]
     average = Teacher(networks, task=experiment.data.task).to(experiment.device)
     return _measure(experiment, lambda inputs: average(inputs).logits)
 

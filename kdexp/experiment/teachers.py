@@ -9,15 +9,17 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from kdexp import run_folder
 from kdexp.config import quick
 from kdexp.config.require import Values
 from kdexp.data.settings import Dataset
 from kdexp.experiment.data import Data
 from kdexp.experiment.keys import input_statistics, teacher_key, weights_file
-from kdexp.experiment.loading import as_teacher
 from kdexp.experiment.networks import build_network, laid_out
 from kdexp.experiment.teacher_training import train_teacher
+from kdexp.models.benchmark_names import BENCHMARK_NAMES
 from kdexp.teacher.trained_teachers import load_or_train
+from kdexp.weights import load_weights
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +80,7 @@ class Teachers:
         # Before it is said what becomes of it.
         built = build_network(member, setting, self.dataset, pretrained=False)
         weights = self._trained(setting, member) if member["weights"] == "auto" else Path(member["weights"])
-        return as_teacher(built, member, weights, setting)
+        return _with_weights(built, member, weights, setting)
 
     def _trained(self, setting: str, member: Values) -> Path:
         """The file of the trained teacher in the store; trained now if it is not there."""
@@ -95,20 +97,40 @@ class Teachers:
                 setting,
                 limit,
             )
-        load_or_train(weights.parent, key, partial(self._train, setting, member, weights.parent.name))
-        return weights
-
-    def _train(self, setting: str, member: Values, key: str, folder: Path) -> nn.Module:
-        return train_teacher(
+        train = partial(
+            train_teacher,
             member,
             setting,
             self.dataset,
             self.data,
-            folder,
-            owner=key,
+            owner=weights.parent.name,
             accelerator=self.accelerator,
             device=self.device,
         )
+        load_or_train(weights.parent, key, train)
+        return weights
+
+
+def _with_weights(network: nn.Module, member: Values, weights: Path, setting: str) -> nn.Module:
+    """The network of a teacher with its weights, by the names that its settings and published teachers have for them.
+
+    Args:
+        network: the teacher's.
+        member: its configuration, in plain values.
+        weights: the file.
+        setting: the teacher's, for messages.
+    """
+    words = load_weights(
+        network,
+        run_folder.verified(weights, f"{setting}.weights"),
+        f"{setting}.weights",
+        key=member.get("weights_key"),
+        rename=member.get("rename"),
+        dialects=BENCHMARK_NAMES,
+    )
+    if words:
+        log.info("%s.weights %s: %s", setting, weights, words)
+    return network
 
 
 def _pretrained(member: Values, setting: str, dataset: Dataset) -> nn.Module:
