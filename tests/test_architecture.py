@@ -212,7 +212,6 @@ def test_who_needs_a_thing_takes_the_thing_and_not_the_configuration():
 
 MANY_IMPORTS = {
     "kdexp.experiment.run": 20,
-    "kdexp.experiment.single_run": 18,
 }
 """To be cut: how many they have, so that no more come."""
 
