@@ -62,7 +62,8 @@ class Data:
         is_quick: bool,
         like: "Data | None" = None,
     ) -> None:
-        self._dataset, self._store_dir, self._is_quick, self._like = dataset, store_dir, is_quick, like
+        self._dataset, self._augment, self._limit, self._seed = dataset, augment, limit_train_batches, seed
+        self._store_dir, self._is_quick, self._like = store_dir, is_quick, like
         self.task, self.num_outputs = cast(Task, dataset.task), dataset.num_outputs  # as they were checked
         self._source: Source = like._source if like is not None else take(plain(dataset.source))
         self._check_classes()
@@ -81,6 +82,25 @@ class Data:
         )
         if like is not None:
             self.student.resident = like.student.resident
+
+    def another(self, dataset: Dataset) -> "Data":
+        """Another data set, loaded, split and augmented as this one.
+
+        Args:
+            dataset: its settings.
+
+        Raises:
+            ValueError: a setting does not fit the data.
+            FileNotFoundError: it is not where the settings say.
+        """
+        return Data(
+            dataset,
+            self._augment,
+            limit_train_batches=self._limit,
+            seed=self._seed,
+            store_dir=self._store_dir,
+            is_quick=self._is_quick,
+        )
 
     def for_teacher(self, teacher: Values, setting: str = "teacher") -> DataModule:
         """The data as a teacher's recipe sees them: the same val and test, its own share, noise and augmentation.

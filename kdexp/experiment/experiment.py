@@ -12,16 +12,13 @@ from torch import nn
 
 from kdexp.config.compose import compose, plain
 from kdexp.config.require import Values
-from kdexp.data.settings import Dataset
 from kdexp.experiment import networks
 from kdexp.experiment.data import Data
-from kdexp.experiment.distillers import build_distiller
-from kdexp.experiment.loading import with_weights
+from kdexp.experiment.distillers import build_distiller, peer_settings
 from kdexp.experiment.losses import Losses, build_term, feature_terms, train_labels
 from kdexp.experiment.members import has_soft_term, teachers
 from kdexp.experiment.teacher_cache import TeacherMemory, teacher_cache
 from kdexp.experiment.teachers import Teachers
-from kdexp.schemes.base import Scheme, SchemeContext, scheme_of_run
 from kdexp.teacher.cached_outputs import TeacherOutputCache
 from kdexp.teacher.teacher import Teacher
 from kdexp.training.distiller import Distiller
@@ -68,11 +65,6 @@ class Experiment:
         return networks.device_for(self.config.trainer.accelerator)
 
     @cached_property
-    def scheme(self) -> Scheme:
-        """The chosen scheme; that of a plain run where none is chosen, and for a control."""
-        return scheme_of_run(self.values)
-
-    @cached_property
     def members(self) -> dict[str, Values]:
         """The setting and the configuration of each teacher: none for a control, several for an ensemble."""
         return teachers(self.values)
@@ -80,18 +72,17 @@ class Experiment:
     @cached_property
     def data(self) -> Data:
         """The data set, loaded and split."""
-        return self.new_data(self.config.dataset)
+        return self.new_data()
 
-    def new_data(self, dataset: Dataset, like: Data | None = None) -> Data:
-        """A data set, loaded, split and augmented as the student's.
+    def new_data(self, like: Data | None = None) -> Data:
+        """See `data`.
 
         Args:
-            dataset: its settings.
             like: the same data set, loaded for an experiment with another order or augmentation.
         """
         config = self.config
         return Data(
-            dataset,
+            config.dataset,
             config.augment,
             limit_train_batches=config.trainer.limit_train_batches,
             seed=config.seed,
@@ -187,15 +178,6 @@ class Experiment:
                 built = deployed(*sides)
         return networks.laid_out(built, config.trainer.channels_last, self.device)
 
-    def trained_student(self, weights: Path, setting: str) -> nn.Module:
-        """The student of a finished run.
-
-        Args:
-            weights: its student.safetensors.
-            setting: the setting that named it, for messages.
-        """
-        return with_weights(self.new_student(), weights, setting)
-
     @property
     def one_teacher(self) -> tuple[str, Values]:
         """The setting and the configuration of the one teacher that feature losses read.
@@ -230,7 +212,7 @@ class Experiment:
     @property
     def peer_settings(self) -> Mapping[str, Values]:
         """The configuration of each network that learns along, by its name."""
-        return self.scheme.peer_settings(self.values["student"])
+        return peer_settings(self.values)
 
     @cached_property
     def losses(self) -> Losses:
@@ -274,9 +256,8 @@ class Experiment:
     @cached_property
     def distiller(self) -> Distiller:
         """The student's training; `cache` is not attached, since it is filled while a student is trained."""
-        found = self.losses
-        context = SchemeContext(self.config.dataset, self.teacher, found.features, self.peers)
-        return build_distiller(self.config, self.scheme, context, self.student, self.data, found.soft)
+        losses = self.losses
+        return build_distiller(self.config, self.data, self.student, self.peers, self.teacher, losses)
 
     @cached_property
     def cache(self) -> TeacherOutputCache | None:

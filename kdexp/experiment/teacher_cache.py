@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -11,9 +11,10 @@ from omegaconf import DictConfig
 from kdexp.config.compose import plain
 from kdexp.config.identity import fingerprint
 from kdexp.config.require import Values
-from kdexp.contracts import Outputs
+from kdexp.contracts import Batch, Outputs
 from kdexp.experiment.data import Data
 from kdexp.experiment.outputs_key import OutputsKey
+from kdexp.progress_log import paced
 from kdexp.results import Record
 from kdexp.teacher.cache_folders import folder_of, make_room
 from kdexp.teacher.cached_outputs import SplitName, TeacherOutputCache
@@ -120,13 +121,26 @@ class TeacherMemory:
         self.on_val: list[Outputs] = []
         self._outputs: dict[SplitName, list[Outputs]] = {}
 
-    def outputs(self, split: SplitName, compute: Callable[[], list[Outputs]]) -> list[Outputs]:
+    def outputs(
+        self, split: SplitName, batches: Iterable[Batch], teacher: Teacher, cache: TeacherOutputCache | None
+    ) -> list[Outputs]:
         """The teacher's outputs (at T = 1), a batch each.
 
         Args:
             split: of the data.
-            compute: gives them the first time.
+            batches: of the split, in its fixed order; read the first time alone.
+            teacher: asked the first time, where nothing is cached.
+            cache: of its outputs.
         """
         if split not in self._outputs:
-            self._outputs[split] = compute()
+            self._outputs[split] = _outputs(split, batches, teacher, cache)
         return self._outputs[split]
+
+
+def _outputs(
+    split: SplitName, batches: Iterable[Batch], teacher: Teacher, cache: TeacherOutputCache | None
+) -> list[Outputs]:
+    if cache is None:
+        return [teacher(batch.inputs) for batch in paced(batches, f"teacher: logits of {split}")]
+    cache.prepare(split)
+    return [cache(split, batch.index, 1.0) for batch in batches]

@@ -91,7 +91,7 @@ class SharedExperiment(Experiment):
         config, known = self.config, self._shared.data
         order = fingerprint([config.seed, config.dataset.subset_seed, plain(config.augment)])
         if order not in known:
-            known[order] = self.new_data(config.dataset, like=next(iter(known.values()), None))
+            known[order] = self.new_data(like=next(iter(known.values()), None))
         return known[order]
 
     @cached_property

@@ -7,7 +7,7 @@ import torch
 from kdexp.config import quick
 from kdexp.config.compose import compose
 from kdexp.data import digits
-from kdexp.experiment import teachers
+from kdexp.experiment import teacher_training
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.keys import teacher_key, weights_file
 from kdexp.experiment.networks import build_network, is_channels_last
@@ -156,7 +156,7 @@ def test_a_teacher_has_the_layout_of_its_recipe_while_it_is_trained(tmp_path, mo
         seen.append(layout(module.student))
         raise Begun
 
-    monkeypatch.setattr(teachers, "fit", begin)
+    monkeypatch.setattr(teacher_training, "fit", begin)
     with pytest.raises(Begun):
         assert Experiment(config).teacher
     assert seen == [expected]
