@@ -26,6 +26,13 @@ def store(tmp_path_factory) -> Path:
     return store
 
 
+@pytest.fixture(autouse=True)
+def no_pixels(request, monkeypatch):
+    """Figures are not turned into pixels, but for the tests that are marked with ``pixels``."""
+    if not request.node.get_closest_marker("pixels"):
+        monkeypatch.setattr("matplotlib.backends.backend_agg.FigureCanvasAgg.print_png", warm_programs.blank_png)
+
+
 @pytest.fixture
 def command(tmp_path, store):
     """Run one of kdexp's console scripts in an empty folder, as a user would."""

@@ -11,8 +11,6 @@ from kdexp.contracts import FeatureLayers
 from kdexp.experiment.networks import build_network
 from kdexp.features import Reader, discover, find, input_of_classifier, side
 from kdexp.models.torchvision_segmentation import torchvision_segmentation
-from kdexp.tasks.classification import Classification
-from kdexp.tasks.segmentation import Segmentation
 
 CONF = Path(__file__).parents[1] / "conf"
 STUDENTS = sorted(path.stem for path in (CONF / "student").glob("*.yaml") if path.stem != "base")
@@ -83,7 +81,7 @@ def test_looking_at_a_network_leaves_it_as_it_was():
 @pytest.mark.parametrize("name", [name for name in STUDENTS if name not in ("timm", "torchvision", *DENSE)])
 def test_the_layers_of_every_family_are_what_their_names_say(name):
     dataset = compose([f"student={name}", "dataset=synthetic", "dataset.input_shape=[3,32,32]"], output_dir="unused")
-    built = build_network(dataset.student, "student", dataset.dataset, Classification(10))
+    built = build_network(dataset.student, "student", dataset.dataset, dataset.task)
     layers = FeatureLayers(**plain(dataset.student)["feature_layers"])
     found = side(built, layers, torch.zeros(2, 3, 32, 32))
     classifier = find(built, layers.classifier)
@@ -106,19 +104,19 @@ def test_the_layers_of_every_family_are_what_their_names_say(name):
 
 
 @pytest.mark.parametrize(("name", "task", "shapes"), [
-    ("unet", Classification(3), r"\(N, 3\) logits for dataset=shapes, got \(2, 3, 64, 64\)"),
-    ("cnn_small", Segmentation(3), r"\(N, 3, 64, 64\) logits for dataset=shapes, got \(2, 3\)"),
+    ("unet", "classification.Classification", r"\(N, 3\) logits for dataset=shapes, got \(2, 3, 64, 64\)"),
+    ("cnn_small", "segmentation.Segmentation", r"\(N, 3, 64, 64\) logits for dataset=shapes, got \(2, 3\)"),
 ])  # fmt: skip
 def test_a_network_of_another_task_is_refused_in_one_line(name, task, shapes):
     config = compose([f"student={name}", "dataset=shapes"], output_dir="unused")
     with pytest.raises(ValueError, match=f"^student must give {shapes}$"):
-        build_network(config.student, "student", config.dataset, task)
+        build_network(config.student, "student", config.dataset, {"_target_": f"kdexp.tasks.{task}"})
 
 
 @pytest.mark.parametrize("name", ["unet", "mobilenet_unet", "torchvision_segmentation"])
 def test_a_dense_network_is_built_for_masks_and_its_stages_are_maps(name):
     config = compose([f"student={name}", "dataset=shapes"], output_dir="unused")
-    built = build_network(config.student, "student", config.dataset, Segmentation(3))
+    built = build_network(config.student, "student", config.dataset, config.task)
     assert built.training
     found = side(built, None, torch.zeros(2, 3, 64, 64))
     sizes = [found.shapes[stage][2] for stage in found.layers.stages]

@@ -20,6 +20,7 @@ import kdexp
 from kdexp.config.compose import compose
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.run import run
+from kdexp.experiment.trained_student import trained_student
 from kdexp.models.resnet_cifar import resnet8
 from kdexp.weights import load_weights, save_weights
 
@@ -272,7 +273,7 @@ def test_the_student_is_built_from_its_file_alone_without_kdexp(tmp_path, monkey
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", READER, path], env=environment, capture_output=True, check=True)
     logits, classes = json.loads(done.stdout)
-    student = Experiment(config).trained_student(path, "run").eval()
+    student = trained_student(Experiment(config), path, "run").eval()
     mean, std = (torch.tensor(list(config.dataset[key])).view(-1, 1, 1) for key in ("mean", "std"))
     expected = student((torch.linspace(0, 1, 64).view(1, 1, 8, 8) - mean) / std)
     assert torch.equal(torch.tensor(logits), expected)

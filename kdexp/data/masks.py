@@ -45,8 +45,8 @@ def check_masks(source: Source, kind: Kind, num_classes: int, input_shape: Seque
         require(are_masks(masks), "dataset.source", rule, found)
         check_number_of_samples(part, inputs, masks)
         size = list(masks.shape[1:])
-        require(shape[1:] == size, "dataset.source", f"must give masks of the size of their images in {part}",
-                f"images {shape} and masks {size}")  # fmt: skip
+        rule = f"must give masks of the size of their images in {part}"
+        require(shape[1:] == size, "dataset.source", rule, f"images {shape} and masks {size}")
         values = classes_in(masks)
         known = all(ABSENT <= value < num_classes for value in values)
         rule = f"must give masks of 0..{num_classes - 1}, -1, -2 and -3 in {part}"

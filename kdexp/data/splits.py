@@ -64,30 +64,35 @@ def make_splits(
     Raises:
         ValueError: one line with the setting, the rule and the value.
     """
-    noise = label_noise_kind
-    _check(noise in ("symmetric", "pairflip"), "label_noise_kind", "must be symmetric or pairflip", noise)
+    _check_noise(label_noise_kind)
     _check_amounts(kind, train_fraction, imbalance_ratio, label_noise, unlabeled_fraction)
     (check or check_source)(source, kind, num_classes, input_shape)
-    if not has_labels(source.train_target):
-        rule = "for targets that are not one label, or a row of labels, a sample"
-        _check(imbalance_ratio == 1, "imbalance_ratio", f"must be 1 {rule}", imbalance_ratio)
-        _check(label_noise == 0, "label_noise", f"must be 0 {rule}", label_noise)
-    hides = not source.train_target.is_floating_point() or has_labels(source.train_target)
-    _check(
-        hides or unlabeled_fraction == 0,
-        "unlabeled_fraction",
-        "must be 0 for targets without labels",
-        unlabeled_fraction,
-    )
+    _check_not_by_class(source.train_target, imbalance_ratio, label_noise, unlabeled_fraction)
     train, val = _train_and_val(source, kind, num_classes, val_fraction, split_seed)
     chosen = _subset(train.target, kind, num_classes, train_fraction, imbalance_ratio, subset_seed)
     target, index = train.target[chosen], train.index[chosen]
 
     # Which labels are hidden is chosen by the true ones.
     hidden = stratified_order(target, subset_seed, RngStream.HIDDEN)[: round(unlabeled_fraction * len(target))]
-    _make_wrong(target, kind, num_classes, label_noise, noise, subset_seed)
+    _make_wrong(target, kind, num_classes, label_noise, label_noise_kind, subset_seed)
     target[hidden] = target[hidden].clamp(max=UNLABELED)
     return Splits(Split(train.inputs, target, index), val, _whole(source.test_inputs, source.test_target))
+
+
+def _check_noise(noise: str) -> None:
+    _check(noise in ("symmetric", "pairflip"), "label_noise_kind", "must be symmetric or pairflip", noise)
+
+
+def _check_not_by_class(target: Tensor, imbalance_ratio: float, label_noise: float, unlabeled_fraction: float) -> None:
+    """Refuse what is done by class, or to labels, where targets are none."""
+    if has_labels(target):
+        return
+    rule = "for targets that are not one label, or a row of labels, a sample"
+    _check(imbalance_ratio == 1, "imbalance_ratio", f"must be 1 {rule}", imbalance_ratio)
+    _check(label_noise == 0, "label_noise", f"must be 0 {rule}", label_noise)
+    hides = not target.is_floating_point()
+    rule = "must be 0 for targets that are no labels and no masks"
+    _check(hides or unlabeled_fraction == 0, "unlabeled_fraction", rule, unlabeled_fraction)
 
 
 def _subset(

@@ -13,13 +13,14 @@ from kdexp.config import quick
 from kdexp.config.compose import plain
 from kdexp.config.objects import instantiate
 from kdexp.config.require import Values
-from kdexp.contracts import Source, Splits, Task
+from kdexp.contracts import Source, Splits
 from kdexp.data.class_sampling import class_shares
 from kdexp.data.content import of_source
 from kdexp.data.data_module import DataModule
 from kdexp.data.inferred import take
 from kdexp.data.settings import Augment, Dataset
 from kdexp.data.splits import few_of_each_class, has_labels, labelled, make_splits, samples_per_class
+from kdexp.experiment.members import new_task
 
 # What a student's data have from the data set, and a teacher's from its recipe.
 _OF_SUBSET = (
@@ -39,7 +40,8 @@ class Data:
     Args:
         dataset: its settings.
         augment: the student's.
-        task: what a batch becomes.
+        task: the configuration of what a batch becomes.
+        label_smoothing: the student's.
         limit_train_batches: the student's, a number of them or a fraction.
         seed: the student's.
         store_dir: where the digest of its content is remembered.
@@ -55,7 +57,8 @@ class Data:
         self,
         dataset: Dataset,
         augment: Augment,
-        task: Task,
+        task: Values,
+        label_smoothing: float,
         *,
         limit_train_batches: int | float | None,
         seed: int,
@@ -63,8 +66,9 @@ class Data:
         is_quick: bool,
         like: "Data | None" = None,
     ) -> None:
-        self._dataset, self._store_dir, self._is_quick, self._like = dataset, store_dir, is_quick, like
-        self.task = task
+        self._dataset, self._augment, self._limit, self._seed = dataset, augment, limit_train_batches, seed
+        self._store_dir, self._is_quick, self._like = store_dir, is_quick, like
+        self._settings_of_task, self.task = task, new_task(task, dataset, label_smoothing)
         self._source: Source = like._source if like is not None else take(plain(dataset.source))
         self._check_classes()
         limit = limit_train_batches
@@ -86,6 +90,27 @@ class Data:
         )
         if like is not None:
             self.student.resident = like.student.resident
+
+    def another(self, dataset: Dataset) -> "Data":
+        """Another data set, loaded, split and augmented as this one.
+
+        Args:
+            dataset: its settings.
+
+        Raises:
+            ValueError: a setting does not fit the data.
+            FileNotFoundError: it is not where the settings say.
+        """
+        return Data(
+            dataset,
+            self._augment,
+            self._settings_of_task,
+            0.0,
+            limit_train_batches=self._limit,
+            seed=self._seed,
+            store_dir=self._store_dir,
+            is_quick=self._is_quick,
+        )
 
     def for_teacher(self, teacher: Values, setting: str = "teacher") -> DataModule:
         """The data as a teacher's recipe sees them: the same val and test, its own share, noise and augmentation.

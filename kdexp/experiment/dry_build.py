@@ -42,7 +42,7 @@ def dry_build(experiment: Experiment) -> None:
             _dry_build_recipe(recipe["optimizer"], recipe["scheduler"], f"{setting}.recipe.")
     if config.feature_loss:
         setting, member = experiment.one_teacher
-        teacher = build_network(member, setting, config.dataset, experiment.task)
+        teacher = build_network(member, setting, config.dataset, config.task)
         experiment.new_feature_losses(student, teacher, torch.zeros(2, dtype=torch.int64))
 
 
@@ -106,7 +106,7 @@ def refuse_single_samples(experiment: Experiment) -> None:
             _refuse_single_samples(student, "dataset.batch_size", config.dataset.batch_size, config.dataset)
     for setting, member in experiment.teachers_to_be_trained().items():
         if data.for_teacher(member, setting).smallest_batch <= 1:
-            built = build_network(member, setting, config.dataset, experiment.task)
+            built = build_network(member, setting, config.dataset, config.task)
             size = member["recipe"]["batch_size"]
             _refuse_single_samples(built, f"{setting}.recipe.batch_size", size, config.dataset)
 

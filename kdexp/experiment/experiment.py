@@ -12,19 +12,14 @@ from torch import nn
 
 from kdexp.config.compose import compose, plain
 from kdexp.config.require import Values
-from kdexp.contracts import Task
-from kdexp.data.settings import Dataset
 from kdexp.experiment import networks
 from kdexp.experiment.data import Data
-from kdexp.experiment.distillers import build_distiller
-from kdexp.experiment.loading import with_weights
+from kdexp.experiment.distillers import build_distiller, peer_settings
 from kdexp.experiment.losses import Losses, build_term, feature_terms, train_labels
 from kdexp.experiment.members import has_soft_term, teachers
-from kdexp.experiment.new_task import new_task
-from kdexp.experiment.teacher_cache import TeacherMemory, teacher_cache
+from kdexp.experiment.teacher_cache import teacher_cache
 from kdexp.experiment.teachers import Teachers
-from kdexp.schemes.base import Scheme, SchemeContext, scheme_of_run
-from kdexp.teacher.cached_outputs import TeacherOutputCache
+from kdexp.teacher.cached_outputs import TeacherMemory, TeacherOutputCache
 from kdexp.teacher.teacher import BLOCK, Teacher
 from kdexp.training.distiller import Distiller
 
@@ -70,11 +65,6 @@ class Experiment:
         return networks.device_for(self.config.trainer.accelerator)
 
     @cached_property
-    def scheme(self) -> Scheme:
-        """The chosen scheme; that of a plain run where none is chosen, and for a control."""
-        return scheme_of_run(self.values)
-
-    @cached_property
     def members(self) -> dict[str, Values]:
         """The setting and the configuration of each teacher: none for a control, several for an ensemble."""
         return teachers(self.values)
@@ -82,35 +72,26 @@ class Experiment:
     @cached_property
     def data(self) -> Data:
         """The data set, loaded and split."""
-        return self.new_data(self.config.dataset)
+        return self.new_data()
 
-    def new_data(self, dataset: Dataset, like: Data | None = None) -> Data:
-        """A data set, loaded, split and augmented as the student's.
+    def new_data(self, like: Data | None = None) -> Data:
+        """See `data`.
 
         Args:
-            dataset: its settings.
             like: the same data set, loaded for an experiment with another order or augmentation.
         """
         config = self.config
         return Data(
-            dataset,
+            config.dataset,
             config.augment,
-            self.task,
+            config.task,
+            config.label_smoothing,
             limit_train_batches=config.trainer.limit_train_batches,
             seed=config.seed,
             store_dir=config.store_dir,
             is_quick=config.quick,
             like=like,
         )
-
-    @cached_property
-    def task(self) -> Task:
-        """What a batch becomes for the student."""
-        return self.new_task(self.config.label_smoothing)
-
-    def new_task(self, label_smoothing: float) -> Task:
-        """What a batch becomes; the student and a teacher that is trained smooth their labels each in their own way."""
-        return new_task(self.config.task, self.config.dataset, label_smoothing)
 
     @cached_property
     def teacher(self) -> Teacher | None:
@@ -149,7 +130,6 @@ class Experiment:
             self.data,
             config.dataset,
             config.task,
-            self.new_task,
             accelerator=config.trainer.accelerator,
             channels_last=config.trainer.channels_last,
             limit_train_batches=config.trainer.limit_train_batches,
@@ -184,7 +164,7 @@ class Experiment:
         config = self.config
         torch.manual_seed(config.seed)
         pretrained = False if config.resume else pretrained
-        built = networks.build_network(config.student, "student", config.dataset, self.task, pretrained=pretrained)
+        built = networks.build_network(config.student, "student", config.dataset, config.task, pretrained=pretrained)
         for loss in config.feature_loss.values():
             deployed = networks.deployed(loss)
             if deployed is not None:
@@ -192,7 +172,7 @@ class Experiment:
                 other = (
                     teacher.networks[0]
                     if teacher
-                    else networks.build_network(member, setting, config.dataset, self.task, pretrained=False)
+                    else networks.build_network(member, setting, config.dataset, config.task, pretrained=False)
                 )
                 shape = config.dataset.input_shape
                 sides = (
@@ -201,15 +181,6 @@ class Experiment:
                 )
                 built = deployed(*sides)
         return networks.laid_out(built, config.trainer.channels_last, self.device)
-
-    def trained_student(self, weights: Path, setting: str) -> nn.Module:
-        """The student of a finished run.
-
-        Args:
-            weights: its student.safetensors.
-            setting: the setting that named it, for messages.
-        """
-        return with_weights(self.new_student(), weights, setting)
 
     @property
     def one_teacher(self) -> tuple[str, Values]:
@@ -239,7 +210,7 @@ class Experiment:
             torch.manual_seed(config.seed + place)
             pretrained = False if config.resume else None
             network = networks.build_network(
-                peer, f"scheme.peers.{name}", config.dataset, self.task, pretrained=pretrained
+                peer, f"scheme.peers.{name}", config.dataset, config.task, pretrained=pretrained
             )
             built[name] = networks.laid_out(network, config.trainer.channels_last, self.device)
         return built
@@ -247,7 +218,7 @@ class Experiment:
     @property
     def peer_settings(self) -> Mapping[str, Values]:
         """The configuration of each network that learns along, by its name."""
-        return self.scheme.peer_settings(self.values["student"])
+        return peer_settings(self.values)
 
     @cached_property
     def losses(self) -> Losses:
@@ -291,9 +262,8 @@ class Experiment:
     @cached_property
     def distiller(self) -> Distiller:
         """The student's training; `cache` is not attached, since it is filled while a student is trained."""
-        found = self.losses
-        context = SchemeContext(self.config.dataset, self.teacher, found.features, self.peers)
-        return build_distiller(self.config, self.scheme, context, self.student, self.data, found.soft)
+        losses = self.losses
+        return build_distiller(self.config, self.data, self.student, self.peers, self.teacher, losses)
 
     @cached_property
     def cache(self) -> TeacherOutputCache | None:

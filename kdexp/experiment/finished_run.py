@@ -129,11 +129,12 @@ def run(config: DictConfig) -> dict[str, float]:
     experiment, device = finished.experiment, finished.device
 
     from kdexp.experiment.new_metrics import new_metrics
+    from kdexp.experiment.trained_student import trained_student
     from kdexp.metrics.evaluate import evaluate  # here: --help must not wait for torch
 
     with finished.building():
         finished.warn_of_other_data()
-        student = experiment.trained_student(finished.folder / results.WEIGHTS, "run")
+        student = trained_student(experiment, finished.folder / results.WEIGHTS, "run")
         teacher = experiment.teacher
     if teacher is not None:
         teacher.to(device)

@@ -9,8 +9,8 @@ from kdexp.config.identity import fingerprint, has_attack
 from kdexp.config.renamed import before, without_added
 from kdexp.config.require import Values
 from kdexp.data.settings import Dataset
+from kdexp.experiment.members import new_task
 from kdexp.experiment.networks import NETWORK_KEYS
-from kdexp.experiment.new_task import new_task
 from kdexp.metrics import monitor
 
 

@@ -7,8 +7,7 @@ from kdexp.config import quick
 from kdexp.config.identity import Identity, code_version
 from kdexp.config.moved_folders import anchored
 from kdexp.config.require import Values
-from kdexp.experiment.members import teacher_files
-from kdexp.experiment.new_task import new_task
+from kdexp.experiment.members import new_task, teacher_files
 from kdexp.metrics import monitor
 from kdexp.results import Record, Results
 

@@ -3,18 +3,19 @@
 import inspect
 import re
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from kdexp import __version__
 from kdexp.config import trust
 from kdexp.config.compose import plain
 from kdexp.config.objects import instantiate, target
 from kdexp.config.require import Group, Values
-from kdexp.contracts import FeatureLayers, NetworkFeatures, Task
+from kdexp.contracts import FeatureLayers, NetworkFeatures
 from kdexp.data.settings import Dataset
+from kdexp.experiment.members import new_task
 from kdexp.features import input_of_classifier, side
 from kdexp.models.complexity import dry_run
 from kdexp.models.pretrained_stem import resizing
@@ -26,7 +27,7 @@ NETWORK_KEYS = ("feature_layers", "members", *TEACHER_KEYS)
 
 
 def build_network(
-    member: Values, setting: str, dataset: Dataset, task: Task, *, pretrained: bool | None = None
+    member: Values, setting: str, dataset: Dataset, task: Values, *, pretrained: bool | None = None
 ) -> nn.Module:
     """Build a network and see that it takes the data set's inputs and gives its outputs.
 
@@ -34,7 +35,7 @@ def build_network(
         member: its part of the configuration.
         setting: its name, for messages.
         dataset: the configuration of the data set.
-        task: what a batch becomes; says what shape the outputs have.
+        task: the configuration of what a batch becomes, which says what shape the outputs have.
         pretrained: whether it begins with published weights; None: as its configuration says. False for a network whose
             weights all come from a file: then nothing is fetched, whatever its configuration says of where.
 
@@ -51,7 +52,7 @@ def build_network(
         names = {"resize", "name", *arguments}
         is_setting = re.split("[ =]", str(error), maxsplit=1)[0] in names
         raise ValueError(f"{setting}.{error}" if is_setting else f"{setting}: {error}") from error
-    shape = task.logits_shape(dataset.input_shape)
+    shape = new_task(task, dataset).logits_shape(dataset.input_shape)
     try:
         found = _shape_of_outputs(built, dataset.input_shape, is_dense=len(shape) > 1)
     except Exception as error:  # whatever a network makes of inputs that it is not for
@@ -107,7 +108,7 @@ def description(
     """
     arguments, size = _arguments(member, setting, dataset, False)
     return {
-        "kdexp_version": __version__,
+        "kdexp_version": version("kdexp"),
         "architecture": arguments.pop("_target_"),
         "settings": arguments,
         "resize": size,

@@ -147,11 +147,11 @@ class TestBed:
 
     def __init__(self, experiment: Experiment, device: torch.device) -> None:
         config, data = experiment.config, experiment.data
-        self._experiment = experiment
+        self._data, self._samples = data, config.robustness.samples
         shape = list(config.dataset.input_shape)
         self.sample_counts: dict[str, dict[str, object]] = {}
         self._sampling = Sampling(config.robustness.seed, device, shape, self.sample_counts)
-        self.own: axes.Dataset = Dataset(config.dataset, data, self._sampling, "test", config.robustness.samples)
+        self.own: axes.Dataset = Dataset(config.dataset, data, self._sampling, "test", self._samples)
         self.data_dir: str = config.data_dir
         self.notes: list[str] = []
         self.grid = Grid(
@@ -173,11 +173,10 @@ class TestBed:
             return None
         dataset = dataset_option(name, self.data_dir)
         try:
-            data = self._experiment.new_data(dataset)
+            data = self._data.another(dataset)
         except FileNotFoundError as error:
             if axis.dataset != "auto":
                 raise
             self.notes.append(f"{axis.name} left out: {error}")
             return None
-        samples = self._experiment.config.robustness.samples
-        return Dataset(dataset, data, self._sampling, f"{axis.name} {name}", samples)
+        return Dataset(dataset, data, self._sampling, f"{axis.name} {name}", self._samples)

@@ -7,8 +7,9 @@ import torch
 from kdexp import results
 from kdexp.config.identity import fingerprint
 from kdexp.experiment.experiment import Experiment
+from kdexp.experiment.measured_conditions import Subject
 from kdexp.experiment.networks import penultimate
-from kdexp.experiment.robustness_evaluator import Subject
+from kdexp.experiment.trained_student import trained_student
 from kdexp.features import Reader
 from kdexp.robustness.settings import CONTROL, STUDENT, TEACHER
 from kdexp.teacher.teacher import Teacher
@@ -27,7 +28,7 @@ def run_subject(experiment: Experiment, folder: Path, device: torch.device) -> S
         ValueError: the weights do not fit.
         FileNotFoundError: the weights are gone.
     """
-    config, student = experiment.config, experiment.trained_student(folder / results.WEIGHTS, "run")
+    config, student = experiment.config, trained_student(experiment, folder / results.WEIGHTS, "run")
     path = penultimate("student", config.student, student, config.dataset.input_shape)
     digest = state_digest(student)
     reader = Reader(student.to(device).eval(), [path] if path else [])

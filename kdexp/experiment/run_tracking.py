@@ -6,8 +6,9 @@ from pathlib import Path
 from kdexp.config.require import Values
 from kdexp.experiment.settings import MOST_OF_TAG
 from kdexp.experiment.tracking import Tracker
+from kdexp.metrics.roc_and_confusion import RocAndConfusion
 from kdexp.naming import job_names
-from kdexp.report.runs import job_overrides
+from kdexp.report.runs import find_control, job_overrides
 from kdexp.results import Record, Results
 
 _LONGEST_NAME = 128
@@ -63,7 +64,22 @@ def _run_name(sweep: str | None, overrides: Sequence[str]) -> str:
     return job_names(among, _LONGEST_NAME)[among.index(list(overrides))]
 
 
-def final(record: Record, control: Record | None) -> dict[str, float]:
+def summarize(tracker: Tracker, folder: Path, record: Results, curves: RocAndConfusion, classes: Sequence[str]) -> None:
+    """Give a run's tracker its final metrics and curves, and note in its results which control they are held against.
+
+    Args:
+        tracker: of the run.
+        folder: of the run; its control is looked for beside it.
+        record: its results, added to.
+        curves: of the test split.
+        classes: names of the classes, by number.
+    """
+    control = find_control(record, folder.parent)
+    tracker.summarize(_final(record, control), curves, classes)
+    record["tracking"]["control"] = control["wandb_id"] if control is not None else None
+
+
+def _final(record: Record, control: Record | None) -> dict[str, float]:
     """``test/acc`` (best epoch by validation), ``test_last/acc``, ``teacher/test/acc``, ... for the tracker's summary.
 
     Where the control of this seed is done already, what `_gain` says, too.

@@ -1,7 +1,6 @@
 """Metrics of a trained student on val and test."""
 
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -9,14 +8,13 @@ from torch import Tensor
 
 from kdexp import results
 from kdexp.atomic import sha256
-from kdexp.contracts import Batch, Outputs
+from kdexp.contracts import Outputs
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.networks import deployed, description
 from kdexp.experiment.new_metrics import new_curves, new_metrics
+from kdexp.experiment.trained_student import trained_student
 from kdexp.metrics.evaluate import evaluate
 from kdexp.metrics.roc_and_confusion import RocAndConfusion
-from kdexp.progress_log import paced
-from kdexp.teacher.cached_outputs import SplitName, TeacherOutputCache
 from kdexp.teacher.teacher import BLOCK, Teacher
 from kdexp.training.fit import FitResult
 from kdexp.weights import load_weights, save_weights
@@ -49,10 +47,8 @@ def evaluate_student(
     outputs: dict[str, list[Outputs]] = {}
     if teacher is not None:
         for split in splits:
-            compute = partial(
-                _teacher_outputs, split, data.student.eval_batches(split, fitted.device), teacher, experiment.cache
-            )
-            outputs[split] = experiment.teacher_memory.outputs(split, compute)
+            batches = data.student.eval_batches(split, fitted.device)
+            outputs[split] = experiment.teacher_memory.outputs(split, batches, teacher, experiment.cache)
     for which, checkpoint in (("last", fitted.last), ("best", fitted.best)):
         load_weights(student, checkpoint, "checkpoint", prefix="student.")
         for split in splits:
@@ -89,15 +85,6 @@ def evaluate_student(
     return drawn
 
 
-def _teacher_outputs(
-    split: SplitName, batches: Iterable[Batch], teacher: Teacher, cache: TeacherOutputCache | None
-) -> list[Outputs]:
-    if cache is None:
-        return [teacher(batch.inputs) for batch in paced(batches, f"teacher: logits of {split}")]
-    cache.prepare(split)
-    return [cache(split, batch.index, 1.0) for batch in batches]
-
-
 def _measure(
     experiment: Experiment, network: Callable[[Tensor], Tensor], splits: Sequence[_Evaluated] = EVALUATED
 ) -> dict[str, dict[str, float]]:
@@ -119,7 +106,7 @@ def ensemble(experiment: Experiment, folders: Sequence[Path]) -> dict[str, dict[
         experiment: that of the runs.
         folders: with a student.safetensors each, all of one architecture.
     """
-    networks = [experiment.trained_student(folder / results.WEIGHTS, "scheme") for folder in folders]
+    networks = [trained_student(experiment, folder / results.WEIGHTS, "scheme") for folder in folders]
     data = experiment.data
     average = Teacher(networks, kind=data.task.kind, block=1 if data.is_dense else BLOCK).to(experiment.device)
     return _measure(experiment, lambda inputs: average(inputs).logits)

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -11,7 +11,6 @@ from omegaconf import DictConfig
 from kdexp.config.compose import plain
 from kdexp.config.identity import fingerprint
 from kdexp.config.require import Values
-from kdexp.contracts import Outputs
 from kdexp.experiment.data import Data
 from kdexp.experiment.outputs_key import OutputsKey
 from kdexp.results import Record
@@ -38,15 +37,7 @@ def teacher_cache(
         ValueError: there is no room for them.
     """
     module = data.student
-    shapes: dict[tuple[int, ...], Outputs] = {}
-
-    def one(shape: Sequence[int]) -> Outputs:
-        """The outputs for one sample of a shape, without N."""
-        if tuple(shape) not in shapes:
-            shapes[tuple(shape)], *_ = teacher.to("cpu").member_outputs(torch.zeros(1, *shape))
-        return shapes[tuple(shape)]
-
-    outputs = one(config.dataset.input_shape)
+    outputs, *_ = teacher.to("cpu").member_outputs(torch.zeros(1, *config.dataset.input_shape))
     features = {path: own.shape[1:] for path, own in outputs.features.items()}
     classes = outputs.logits.shape[1]
     top_k = config.teacher.cache_top_k or (TOP_K if classes > ALL_CLASSES else classes)
@@ -69,7 +60,7 @@ def teacher_cache(
         shape = config.dataset.input_shape if trained else getattr(module.splits, split).inputs[0].shape
         record = OutputCodec(
             len(teacher.networks),
-            one(shape).logits.shape[1:],
+            data.task.logits_shape(shape),
             features if trained else {},
             config.teacher.cache_precision,
             top_k if top_k < classes else None,
@@ -118,26 +109,3 @@ def _check_and_log(cache: TeacherOutputCache, views: int, samples: int) -> None:
         filled,
         train.folder,
     )
-
-
-class TeacherMemory:
-    """What the teacher gave for the batches of a split in their fixed order, computed once.
-
-    Attributes:
-        on_val: see `kdexp.training.distiller.Distiller`.
-    """
-
-    def __init__(self) -> None:
-        self.on_val: list[Outputs] = []
-        self._outputs: dict[SplitName, list[Outputs]] = {}
-
-    def outputs(self, split: SplitName, compute: Callable[[], list[Outputs]]) -> list[Outputs]:
-        """The teacher's outputs (at T = 1), a batch each.
-
-        Args:
-            split: of the data.
-            compute: gives them the first time.
-        """
-        if split not in self._outputs:
-            self._outputs[split] = compute()
-        return self._outputs[split]

@@ -1,7 +1,7 @@
 """The teacher of an experiment, trained first if need be."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,20 +9,16 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from kdexp import run_folder
 from kdexp.config import quick
-from kdexp.config.identity import has_attack
-from kdexp.config.objects import instantiate
 from kdexp.config.require import Values
-from kdexp.contracts import Task
 from kdexp.data.settings import Dataset
 from kdexp.experiment.data import Data
 from kdexp.experiment.keys import input_statistics, teacher_key, weights_file
-from kdexp.experiment.loading import as_teacher
 from kdexp.experiment.networks import build_network, laid_out
-from kdexp.metrics import monitor
-from kdexp.schemes.base import SchemeContext, scheme_of
+from kdexp.experiment.teacher_training import train_teacher
+from kdexp.models.benchmark_names import BENCHMARK_NAMES
 from kdexp.teacher.trained_teachers import load_or_train
-from kdexp.training.fit import fit
 from kdexp.weights import load_weights
 
 log = logging.getLogger(__name__)
@@ -37,7 +33,6 @@ class Teachers:
         data: the experiment's.
         dataset: its settings.
         task: the configuration of what a batch becomes.
-        new_task: what a batch becomes, with this label smoothing.
         accelerator: the student's.
         channels_last: the student's.
         limit_train_batches: the student's.
@@ -50,7 +45,6 @@ class Teachers:
     data: Data
     dataset: Dataset
     task: Values
-    new_task: Callable[[float], Task]
     accelerator: str
     channels_last: bool | str
     limit_train_batches: int | float | None
@@ -82,13 +76,13 @@ class Teachers:
 
     def _network(self, setting: str, member: Values) -> nn.Module:
         if member["weights"] == "pretrained":
-            return _pretrained(member, setting, self.dataset, self.data.task)
+            return _pretrained(member, setting, self.dataset, self.task)
         if member["weights"] == "built":
-            return build_network(member, setting, self.dataset, self.data.task)
+            return build_network(member, setting, self.dataset, self.task)
         # Before it is said what becomes of it.
-        built = build_network(member, setting, self.dataset, self.data.task, pretrained=False)
+        built = build_network(member, setting, self.dataset, self.task, pretrained=False)
         weights = self._trained(setting, member) if member["weights"] == "auto" else Path(member["weights"])
-        return as_teacher(built, member, weights, setting)
+        return _with_weights(built, member, weights, setting)
 
     def _trained(self, setting: str, member: Values) -> Path:
         """The file of the trained teacher in the store; trained now if it is not there."""
@@ -105,42 +99,44 @@ class Teachers:
                 setting,
                 limit,
             )
-        load_or_train(weights.parent, key, partial(self._train, setting, member, weights.parent.name))
+        train = partial(
+            train_teacher,
+            member,
+            setting,
+            self.dataset,
+            self.task,
+            self.data,
+            owner=weights.parent.name,
+            accelerator=self.accelerator,
+            device=self.device,
+        )
+        load_or_train(weights.parent, key, train)
         return weights
 
-    def _train(self, setting: str, member: Values, key: str, folder: Path) -> nn.Module:
-        recipe, dataset = member["recipe"], self.dataset
-        torch.manual_seed(recipe["seed"])
-        built = build_network(member, setting, dataset, self.data.task)
-        network = laid_out(built, recipe["channels_last"], self.device)
-        own = self.data.for_teacher(member, setting)
-        scheme = scheme_of(recipe.get("scheme"), f"{setting}.recipe.scheme")
-        task = self.new_task(recipe["label_smoothing"])
-        module = scheme.distiller(SchemeContext(dataset))(
-            network,
-            instantiate(recipe["optimizer"], "optimizer"),
-            task=task,
-            scheduler=instantiate(recipe["scheduler"], "scheduler"),
-            seed=recipe["seed"],
-        )
-        module.monitor, module.tie_breaker = monitor.rule(
-            recipe.get("monitor"),
-            task.monitor,
-            attacked=has_attack(recipe.get("scheme")),
-        )
-        settings = {
-            "accelerator": self.accelerator,
-            "devices": 1,
-            "precision": recipe["precision"],
-            "max_epochs": recipe["max_epochs"],
-            "gradient_clip_val": recipe["gradient_clip_val"],
-        }
-        fitted = fit(module, own, folder, settings, owner=key, title="teacher")
-        load_weights(network, fitted.best, "teacher.weights")
-        return network.cpu()
+
+def _with_weights(network: nn.Module, member: Values, weights: Path, setting: str) -> nn.Module:
+    """The network of a teacher with its weights, by the names that its settings and published teachers have for them.
+
+    Args:
+        network: the teacher's.
+        member: its configuration, in plain values.
+        weights: the file.
+        setting: the teacher's, for messages.
+    """
+    words = load_weights(
+        network,
+        run_folder.verified(weights, f"{setting}.weights"),
+        f"{setting}.weights",
+        key=member.get("weights_key"),
+        rename=member.get("rename"),
+        dialects=BENCHMARK_NAMES,
+    )
+    if words:
+        log.info("%s.weights %s: %s", setting, weights, words)
+    return network
 
 
-def _pretrained(member: Values, setting: str, dataset: Dataset, task: Task) -> nn.Module:
+def _pretrained(member: Values, setting: str, dataset: Dataset, task: Values) -> nn.Module:
     if "pretrained" not in member:
         rule = "must be auto or a file for a network that nobody publishes weights of"
         raise ValueError(f"{setting}.weights {rule}, got pretrained for {member['_target_']}")

@@ -18,10 +18,9 @@ from kdexp.contracts import Batch, Outputs
 from kdexp.data.data_module import DataModule
 from kdexp.experiment.data import Data
 from kdexp.experiment.experiment import Experiment
-from kdexp.experiment.teacher_cache import TeacherMemory
 from kdexp.sweeps.shared_process import BatchFeed, RoundRobin, SharedBatches
 from kdexp.sweeps.step_backends import Backend
-from kdexp.teacher.cached_outputs import TeacherOutputCache
+from kdexp.teacher.cached_outputs import TeacherMemory, TeacherOutputCache
 from kdexp.teacher.teacher import Teacher
 from kdexp.training.fit import ignore_known_warnings
 
@@ -91,7 +90,7 @@ class SharedExperiment(Experiment):
         config, known = self.config, self._shared.data
         order = fingerprint([config.seed, config.dataset.subset_seed, plain(config.augment)])
         if order not in known:
-            known[order] = self.new_data(config.dataset, like=next(iter(known.values()), None))
+            known[order] = self.new_data(like=next(iter(known.values()), None))
         return known[order]
 
     @cached_property

@@ -318,7 +318,7 @@ def measured_cells() -> dict[str, str]:
         keys = {}
         for condition in evaluator.conditions:
             axis, name, level, _ = condition.identity
-            keys[f"{axis} {name} {level:g}"] = evaluator.key(condition, "s", "t")
+            keys[f"{axis} {name} {level:g}"] = evaluator.measurements.key(condition, "s", "t")
         found |= {f"{kind}: {name}": keys[name] for name in CHOSEN[kind]}
         found[f"{kind}: all {len(keys)}"] = fingerprint(keys)
     return found

@@ -105,7 +105,7 @@ def test_a_quick_teacher_is_not_the_real_one():
 def test_what_is_measured_of_one_teacher_is_kept_apart(tmp_path):
     config = composed()
     weights = tmp_path / "teacher.pt"
-    torch.save(build_network(config.teacher, "teacher", config.dataset, Experiment(config).task).state_dict(), weights)
+    torch.save(build_network(config.teacher, "teacher", config.dataset, config.task).state_dict(), weights)
     settings = [f"teacher.weights={weights}", "tracking=none", "trainer.accelerator=cpu", "robustness=calibration",
                 "robustness.samples=16", "trainer.max_epochs=1"]  # fmt: skip
     counts = []

@@ -7,7 +7,7 @@ import torch
 from kdexp.config import quick
 from kdexp.config.compose import compose
 from kdexp.data import digits
-from kdexp.experiment import teachers
+from kdexp.experiment import teacher_training
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.keys import teacher_key, weights_file
 from kdexp.experiment.networks import build_network, is_channels_last
@@ -156,7 +156,7 @@ def test_a_teacher_has_the_layout_of_its_recipe_while_it_is_trained(tmp_path, mo
         seen.append(layout(module.student))
         raise Begun
 
-    monkeypatch.setattr(teachers, "fit", begin)
+    monkeypatch.setattr(teacher_training, "fit", begin)
     with pytest.raises(Begun):
         assert Experiment(config).teacher
     assert seen == [expected]
@@ -195,7 +195,7 @@ def test_a_teacher_trained_in_another_layout_is_another(tmp_path):
 
 def test_a_teacher_for_images_of_another_size_gets_them_resized(tmp_path):
     config = compose(["dataset=digits", "teacher=mlp", "+teacher.resize=16"], output_dir=tmp_path)
-    built = build_network(config.teacher, "teacher", config.dataset, Experiment(config).task).eval()
+    built = build_network(config.teacher, "teacher", config.dataset, config.task).eval()
     assert next(built.parameters()).shape[1] == 16 * 16
     images = torch.rand(3, 1, 8, 8)
     same = [built(images), built(torch.nn.functional.interpolate(images, (16, 16), mode="bilinear", antialias=True))]
@@ -216,7 +216,7 @@ def test_a_teacher_for_images_of_another_size_gets_them_resized(tmp_path):
 def test_a_size_that_is_none_is_refused(tmp_path, overrides, message):
     config = compose(["dataset=digits", "teacher=mlp", *overrides], output_dir=tmp_path)
     with pytest.raises(ValueError, match=message):
-        build_network(config.teacher, "teacher", config.dataset, Experiment(config).task)
+        build_network(config.teacher, "teacher", config.dataset, config.task)
 
 
 @pytest.mark.slow

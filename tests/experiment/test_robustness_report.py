@@ -19,7 +19,7 @@ from kdexp import results
 from kdexp.cli.eval import show as show_metrics
 from kdexp.config.compose import compose, plain
 from kdexp.config.identity import Identity
-from kdexp.experiment import robustness_evaluator, robustness_inputs
+from kdexp.experiment import measured_conditions, robustness_inputs
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.finished_robustness import robustness
 from kdexp.experiment.finished_run import run as measure
@@ -115,14 +115,14 @@ def test_what_was_measured_is_not_measured_again(sweep, quick, store, monkeypatc
     def keep(file, measured):
         raise AssertionError("measured again")
 
-    monkeypatch.setattr(robustness_evaluator, "keep_condition", keep)
+    monkeypatch.setattr(measured_conditions, "keep_condition", keep)
     again = reports_of(store, "robustness=quick", *SMALL, run=sweep / "1")[sweep / "1"]
     assert {**again, "seconds": 0} == {**quick, "seconds": 0}
 
 
 def test_a_cut_off_evaluator_goes_on_where_it_was_and_a_damaged_cell_is_measured_anew(copied, store, monkeypatch):
     done = []
-    keep = robustness_evaluator.keep_condition
+    keep = measured_conditions.keep_condition
 
     def interrupted(file, measured):
         if len(done) == 4:
@@ -131,7 +131,7 @@ def test_a_cut_off_evaluator_goes_on_where_it_was_and_a_damaged_cell_is_measured
         keep(file, measured)
 
     settings = ("robustness=noise_levels", *SMALL, "robustness.seed=5")
-    monkeypatch.setattr(robustness_evaluator, "keep_condition", interrupted)
+    monkeypatch.setattr(measured_conditions, "keep_condition", interrupted)
     with pytest.raises(KeyboardInterrupt):
         reports_of(store, *settings, run=copied / "1")
     done[0].write_bytes(done[0].read_bytes()[:50])
@@ -141,7 +141,7 @@ def test_a_cut_off_evaluator_goes_on_where_it_was_and_a_damaged_cell_is_measured
         kept.append(file)
         keep(file, measured)
 
-    monkeypatch.setattr(robustness_evaluator, "keep_condition", keeping)
+    monkeypatch.setattr(measured_conditions, "keep_condition", keeping)
     report = reports_of(store, *settings, run=copied / "1")[copied / "1"]
     assert done[0] in kept
     assert not set(done[1:]) & set(kept)
@@ -382,9 +382,10 @@ def test_a_curve_of_attacks_begins_with_the_clean_accuracy_of_the_attacked_sampl
     clean = evaluator.conditions[0]
     (attack,) = {tuple(cell.positions.tolist()) for cell in evaluator.conditions[1:]}
     subject = {"control": run_subject(Experiment(config), folder_run, torch.device("cpu"))}
-    right = evaluator.measured(clean, subject)["control"].samples["right"][list(attack)]
-    under = [evaluator.measured(cell, subject)["control"] for cell in evaluator.conditions[1:] if cell.name == "fgsm"]
-    eps = [0, *(cell.level for cell in evaluator.conditions if cell.name == "fgsm")]
+    right = evaluator.measurements.of(clean, subject)["control"].samples["right"][list(attack)]
+    fgsm = [cell for cell in evaluator.conditions if cell.name == "fgsm"]
+    under = [evaluator.measurements.of(cell, subject)["control"] for cell in fgsm]
+    eps = [0, *(cell.level for cell in fgsm)]
     wanted = np.trapezoid([float(right.mean()), *(float(one.samples["right"].mean()) for one in under)], eps) / eps[-1]
     report = json.loads((folder_run / "robustness.json").read_text())
     assert report["metrics"]["attacks"]["fgsm"]["mean_acc"]["control"] == pytest.approx(wanted)
@@ -410,7 +411,7 @@ def test_the_names_of_the_folders_are_the_classes_of_the_run_and_leave_its_ident
 def keys(*overrides):
     config = compose([*SMOKE, "dataset=digits", "robustness=quick", *overrides], output_dir="", data_dir="/nowhere")
     evaluator = RobustnessEvaluator(Experiment(config), torch.device("cpu"))
-    return {cell.axis: evaluator.key(cell, "student", "teacher") for cell in evaluator.conditions}
+    return {cell.axis: evaluator.measurements.key(cell, "student", "teacher") for cell in evaluator.conditions}
 
 
 WHOLE = ("robustness.samples=null", "robustness.attacks.samples=null", "robustness.ood.dataset=synthetic",

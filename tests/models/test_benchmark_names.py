@@ -18,7 +18,6 @@ import torch
 from kdexp.config.compose import compose
 from kdexp.experiment.networks import build_network
 from kdexp.models.benchmark_names import BENCHMARK_NAMES
-from kdexp.tasks.classification import Classification
 from kdexp.weights import load_weights
 
 KNOWN = json.loads(lzma.decompress((Path(__file__).parent / "benchmark_names.json.xz").read_bytes()))
@@ -63,7 +62,7 @@ def inputs():
 def ours(architecture):
     words = OURS.get(architecture, [architecture])
     config = compose(["dataset=cifar100", f"teacher={words[0]}", *words[1:]], output_dir="unused")
-    return build_network(config.teacher, "teacher", config.dataset, Classification(100))
+    return build_network(config.teacher, "teacher", config.dataset, config.task)
 
 
 def published(state):

@@ -87,6 +87,7 @@ def test_two_seeds_are_too_few_and_what_was_not_run_was_not_measured(tmp_path, w
     assert "not measured in these runs" in sentence(features)
 
 
+@pytest.mark.pixels
 def test_the_claims_are_a_section_a_page_and_words(tmp_path, write_run, write_report, monkeypatch, capsys):
     monkeypatch.setattr(page, "_packed_plotly", str)
     few_data(tmp_path, write_run)

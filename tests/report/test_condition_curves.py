@@ -38,6 +38,7 @@ def test_a_sweep_of_two_grids_is_two_curves_that_meet(tmp_path, write_run):
     assert all(curve.where == "" for curve in found.values())
 
 
+@pytest.mark.pixels
 def test_data_of_two_kinds_have_a_curve_each(tmp_path, write_run):
     for kind in ("symmetric", "pairflip"):
         for rate in (0.0, 0.4):

@@ -6,6 +6,8 @@ from matplotlib.image import imread
 from kdexp.metrics.roc_and_confusion import RocAndConfusion, RocAndConfusionMetric
 from kdexp.report.png_figures import confusion, roc, training_curves
 
+pytestmark = pytest.mark.pixels
+
 
 def make_curves(kind, classes, target=None):
     generator = torch.Generator().manual_seed(0)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from kdexp.config.compose import compose
-from kdexp.experiment import single_run
+from kdexp.experiment import preparation
 from kdexp.experiment.experiment import Experiment
 from kdexp.teacher.teacher import Teacher
 from kdexp.training import auto_compile
@@ -60,9 +60,9 @@ def test_a_trial_leaves_the_networks_alone_and_a_failure_is_a_no(monkeypatch, ca
 @pytest.mark.parametrize(("cache", "compiled"), [("none", 2), ("unaugmented", 1)])
 def test_a_teacher_whose_answers_are_kept_is_not_compiled(tmp_path, monkeypatch, cache, compiled):
     found = []
-    monkeypatch.setattr(single_run, "compile_in_place", found.extend)
+    monkeypatch.setattr(preparation, "compile_in_place", found.extend)
     config = compose(["experiment=smoke", "trainer.compile=true", f"teacher.cache={cache}"], output_dir=tmp_path)
     experiment = Experiment(config)
     experiment.student, experiment.teacher = network(), Teacher([network()])
-    single_run._compile(experiment)
+    preparation._compile(experiment)
     assert len(found) == compiled
