@@ -53,9 +53,9 @@ def check_masks(source: Source, kind: Kind, num_classes: int, input_shape: Seque
         require(known, "dataset.source", rule, f"values {values}")
         if part == "train":
             missing = [number for number in range(num_classes) if number not in values]
-            rule = "must be in some mask of train, every one"
-            named = [names[number] if names is not None else number for number in missing]
-            require(not missing, "dataset.source: the classes", rule, f"no pixel of {', '.join(map(str, named))}")
+            named = ", ".join(names[number] if names is not None else str(number) for number in missing)
+            rule = "must have every class in some mask of train"
+            require(not missing, "dataset.source", rule, f"no pixel of {named}")
 
 
 def classes_in(masks: Tensor) -> list[int]:
