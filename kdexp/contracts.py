@@ -11,10 +11,12 @@ from typing import Literal, NamedTuple, Protocol, Self
 import torch
 from torch import Tensor, nn
 
-Capability = Literal["curves"]
+Capability = Literal["curves", "robustness", "attacks"]
 """What some tasks can and others cannot.
 
 curves: ROC curves and a confusion matrix, of rows that are classified.
+robustness: the robustness report.
+attacks: training on adversarial examples.
 """
 
 Kind = Literal["multiclass", "binary", "multilabel"]

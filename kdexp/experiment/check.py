@@ -50,6 +50,9 @@ def check(config: DictConfig) -> None:
     _check_views(config.teacher, config.augment, config.dataset)
     dataset = config.dataset
     task = instantiate(config.task, "task", dataset.num_outputs, dataset.kind, config.label_smoothing)
+    for name, scheme in schemes.items():
+        rule = f"must attack nothing for task={type(task).__name__.lower()}"
+        require(not has_attack(scheme) or "attacks" in task.supports, name, rule, plain(scheme or {}).get("_target_"))
     has_masks = len(task.logits_shape(list(dataset.input_shape))) > 1
     augments = {"augment": config.augment}
     augments |= {f"{name}.recipe.augment": each["recipe"].get("augment") or {} for name, each in members.items()}

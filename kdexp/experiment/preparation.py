@@ -57,7 +57,11 @@ def prepare(
     with timed(seconds, "teacher"):
         if experiment.teacher is not None and rank() == 0:
             record["teacher"] = teacher_measures.teacher_measures(experiment)
-            found, advice = teacher_measures.near_chance(*teacher_measures.teacher_on_val(experiment))
+            classifies = "curves" in data.task.supports
+            near = (
+                teacher_measures.near_chance(*teacher_measures.teacher_on_val(experiment)) if classifies else ("", "")
+            )
+            found, advice = near
             if advice and not config.quick:  # no wonder there
                 log.warning("warning: the teacher is near chance on val: %s: %s", found, advice)
     student = experiment.student

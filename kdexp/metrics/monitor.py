@@ -36,9 +36,11 @@ def score(metrics: Mapping[str, float], monitor: str, tie_breaker: str | None = 
     Args:
         metrics: name -> value of that epoch, those below among them.
         monitor: one of `DIRECTIONS`.
-        tie_breaker: another one, that decides between epochs of equal value; None: none does.
+        tie_breaker: another one, that decides between epochs of equal value where it is among the metrics; None: none.
     """
-    return _score(metrics, monitor), _score(metrics, tie_breaker) if tie_breaker is not None else 0.0
+    if tie_breaker is None or tie_breaker not in metrics:
+        return _score(metrics, monitor), 0.0
+    return _score(metrics, monitor), _score(metrics, tie_breaker)
 
 
 def _score(metrics: Mapping[str, float], name: str) -> float:

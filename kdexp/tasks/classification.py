@@ -24,7 +24,7 @@ class Classification:
     kind: Kind = "multiclass"
     label_smoothing: float = 0.0
     measure: str = field(default="acc", init=False)
-    supports: frozenset[Capability] = field(default=frozenset({"curves"}), init=False)
+    supports: frozenset[Capability] = field(default=frozenset({"curves", "robustness", "attacks"}), init=False)
 
     @property
     def monitor(self) -> str:
