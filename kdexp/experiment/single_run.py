@@ -72,7 +72,7 @@ def distill(
         if curves is not None:
             with _timed(seconds, "figures"):
                 names = experiment.data.classes or list(map(str, range(config.dataset.num_classes)))
-                draw_run(fitted.epochs, curves, names, folder / "figures")
+                draw_run(fitted.epochs, experiment.data.task.measure, curves, names, folder / "figures")
             control = find_control(record, folder.parent)
             tracker.summarize(final(record, control), curves, names)
             record["tracking"]["control"] = control["wandb_id"] if control is not None else None

@@ -26,7 +26,10 @@ from kdexp.report.comparison import order_of_choice
 
 FILE = "search.db"
 PRUNERS = ("median", "hyperband", "none")
-METRICS = ("val/acc", "val/precision", "val/recall", "val/f1", "val/auc", "val/nll", "val/ece")
+METRICS = (
+    *("val/acc", "val/precision", "val/recall", "val/f1", "val/auc", "val/nll", "val/ece"),
+    *("val/miou", "val/dice", "val/image_dice", "val/sensitivity", "val/specificity"),
+)
 """What can be searched by. Not the loss: alpha and the temperature change what it measures."""
 _SETTINGS = "settings"  # of the study: what it searches, and how
 _LAUNCH, _GAVE_UP, _FOLDER, _POINT, _VAL = "launch", "gave_up", "folder", "point", "val"  # of a trial

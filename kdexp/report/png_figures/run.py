@@ -13,16 +13,21 @@ if TYPE_CHECKING:
 
 
 def draw_run(
-    epochs: Sequence[Mapping[str, float]], curves: "RocAndConfusion", classes: Sequence[str], folder: Path
+    epochs: Sequence[Mapping[str, float]],
+    measure: str,
+    curves: "RocAndConfusion",
+    classes: Sequence[str],
+    folder: Path,
 ) -> None:
     """Draw training.png, roc.png and, but for multilabel data, confusion.png.
 
     Args:
         epochs: the rows of metrics.csv.
+        measure: the metric that the run is compared by.
         curves: ROC curves and confusion matrix on test.
         classes: names of the classes, by number.
         folder: where the files go.
     """
-    training_curves(epochs, folder / "training.png")
+    training_curves(epochs, folder / "training.png", measure)
     roc(curves, classes, folder / "roc.png")
     confusion(curves, classes, folder / "confusion.png")
