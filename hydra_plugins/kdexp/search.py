@@ -16,8 +16,6 @@ from hydra_plugins.kdexp.sweeper import Sweeper
 from kdexp import results
 from kdexp.config.compose import plain
 from kdexp.config.require import Values, is_count
-from kdexp.experiment.new_task import new_task
-from kdexp.metrics.monitor import AUTO
 from kdexp.report.runs import Run, command_of
 from kdexp.sweeps.changed_data import refuse_other_data
 from kdexp.sweeps.job import TRIAL
@@ -74,7 +72,7 @@ class Search(Sweeper):
         """
         if find_spec("optuna") is None:
             raise ValueError("hydra/sweeper=search needs what is not installed: pip install 'kdexp[search]'")
-        from kdexp.sweeps.optuna_study import METRICS, PRUNERS
+        from kdexp.sweeps.optuna_study import AUTO, METRICS, PRUNERS
 
         _require(is_count(self.batch), "max_batch_size", "must be at least 1", self.batch)
         _require(is_count(self.n_trials), "n_trials", "must be at least 1", self.n_trials)
@@ -88,7 +86,7 @@ class Search(Sweeper):
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
     def _rules(self) -> list[Values]:
-        from kdexp.sweeps.optuna_study import describe
+        from kdexp.sweeps.optuna_study import AUTO, describe
 
         # The task is among what is fixed: what auto stands for makes no other search.
         metric = "val/acc" if self.metric == AUTO else self.metric
@@ -113,8 +111,8 @@ class Search(Sweeper):
         assert self.config is not None
         space = self._space()
         config = self._check_ends(space)
-        if self.metric == AUTO:
-            self.metric = f"val/{new_task(config.task, config.dataset).measure}"
+        self.metric, known = optuna_study.metric(self.metric, plain(config)), optuna_study.METRICS
+        _require(self.metric in known, "metric", f"must be one of {', '.join(known)}", self.metric)
         sweep = Sweep(folder, [], command_line(sys.argv))
         if self.config.rerun == "all":
             optuna_study.set_aside(folder)

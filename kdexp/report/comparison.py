@@ -242,7 +242,9 @@ def _rivals(group: RunGroup) -> tuple[bool, float]:
 
 def _measure(runs: Sequence[Run]) -> str:
     """The metric that runs are compared by: of those that are completed; without one of any that says it."""
-    found = {run.measure: run.settings.get("dataset") for run in reversed(runs) if run.completed}
+    found: dict[str, object] = {}
+    for run in (run for run in runs if run.completed):
+        found.setdefault(run.measure, run.settings.get("dataset"))
     if len(found) > 1:
         several = ", ".join(f"{name} of dataset={dataset}" for name, dataset in found.items())
         one = next(iter(found.values()))

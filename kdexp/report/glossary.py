@@ -37,7 +37,7 @@ class Metric:
     @property
     def title(self) -> str:
         """The name at the beginning of a sentence: ``Accuracy``, ``Mean IoU``."""
-        return f"{self.name[0].upper()}{self.name[1:]}"
+        return capitalized(self.name)
 
     @property
     def averaged(self) -> str:
@@ -50,6 +50,11 @@ class Metric:
             return "-"
         value, digits = (value, 4) if self.unit else (100 * value, 2)
         return f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
+
+
+def capitalized(text: str) -> str:
+    """The text at the beginning of a sentence."""
+    return f"{text[0].upper()}{text[1:]}"
 
 
 _MEASURES = {

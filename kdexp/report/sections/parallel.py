@@ -12,13 +12,12 @@ def sections(comparison: Comparison) -> Iterator[Section]:
     """Parallel coordinates, where there is anything to tell apart."""
     if len(comparison.distilled) > 1:
         metric = glossary.known(comparison.measure)
-        values = f"{metric.values[0].upper()}{metric.values[1:]}"
         yield Section(
             "parallel",
             "Parallel coordinates",
             f"A line is a configuration, dark where val {metric.name} is low and yellow where it is high; the dotted "
-            f"line is the control, the thick one the choice. {values} are in %, the gain on test in points. Hover over "
-            "a point for the configuration.",
+            f"line is the control, the thick one the choice. {glossary.capitalized(metric.values)} are in %, the "
+            "gain on test in points. Hover over a point for the configuration.",
             {"": [Figure("From config values to metrics", parallel(comparison))]},
             wide=True,
         )

@@ -11,8 +11,8 @@ from kdexp.report.runs import Run
 
 def sections(comparison: Comparison) -> Iterator[Section]:
     """The table; it is there even when every run failed."""
-    values = glossary.known(comparison.measure).values
-    lead = f"{values[0].upper()}{values[1:]} in %; the best epoch is chosen on val, by the metric in trainer.monitor."
+    values = glossary.capitalized(glossary.known(comparison.measure).values)
+    lead = f"{values} in %; the best epoch is chosen on val, by the metric in trainer.monitor."
     if comparison.repeated:
         lead += (
             f" Of runs with the same configuration and seed the last one counts; {len(comparison.repeated)} others are "
