@@ -5,7 +5,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from hydra_plugins.kdexp.search import Search
 from kdexp import results
 from kdexp.config.compose import compose, plain
 from kdexp.sweeps.optuna_study import METRICS, metric
@@ -88,6 +87,8 @@ def test_a_search_goes_by_it_unless_it_is_told_otherwise(setting, given, found):
 
 
 def test_a_search_of_before_goes_on_under_its_name():
+    from hydra_plugins.kdexp.search import Search  # Hydra loads its plugins anew when it first looks for them
+
     given = {"pruner": "median", "seed": 0, "_space": dict}
     searches = [SimpleNamespace(metric=word, **given) for word in ("auto", "val/acc", "val/nll")]
     auto, named, other = map(Search._rules, searches)
