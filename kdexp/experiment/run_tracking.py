@@ -64,14 +64,16 @@ def _run_name(sweep: str | None, overrides: Sequence[str]) -> str:
     return job_names(among, _LONGEST_NAME)[among.index(list(overrides))]
 
 
-def summarize(tracker: Tracker, folder: Path, record: Results, curves: RocAndConfusion, classes: Sequence[str]) -> None:
+def summarize(
+    tracker: Tracker, folder: Path, record: Results, curves: RocAndConfusion | None, classes: Sequence[str]
+) -> None:
     """Give a run's tracker its final metrics and curves, and note in its results which control they are held against.
 
     Args:
         tracker: of the run.
         folder: of the run; its control is looked for beside it.
         record: its results, added to.
-        curves: of the test split.
+        curves: of the test split; None of a task without.
         classes: names of the classes, by number.
     """
     control = find_control(record, folder.parent)
