@@ -79,6 +79,6 @@ def test_what_is_missing_or_damaged_is_said_in_one_line(tmp_path):
     )
     path.parent.mkdir()
     path.write_bytes(b"no image")
-    assert message(ValueError) == f"dataset.source must find whole files, got the damaged {path}: unpack it again"
+    assert message(ValueError) == f"dataset.source has the corrupt file {path}: unpack it again"
     Image.new("RGB", (960, 999)).save(path)
     assert message(ValueError).endswith("unpack it again, its height and width are (999, 960) and not (960, 999)")

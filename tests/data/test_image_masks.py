@@ -390,14 +390,14 @@ def test_files_that_are_damaged_or_of_16_bits(tmp_path):
     mask, image = (tmp_path / "mine" / "train" / what / "1.png" for what in ("masks", "images"))
     whole = mask.read_bytes()
     mask.write_bytes(whole[:50])
-    assert f"got the damaged {mask}" in message(ValueError, str(tmp_path), "mine", CLASSES)
+    assert f"has the corrupt file {mask}" in message(ValueError, str(tmp_path), "mine", CLASSES)
     Image.new("L", (7, 5)).save(mask, "JPEG")
-    assert f"got the damaged {mask}" in message(ValueError, str(tmp_path), "mine", CLASSES)
+    assert f"has the corrupt file {mask}" in message(ValueError, str(tmp_path), "mine", CLASSES)
     mask.write_bytes(whole)
     Image.fromarray(np.zeros((5, 7), np.uint16)).save(image)
     assert "images of 8 bits a channel" in message(ValueError, str(tmp_path), "mine", CLASSES)
     image.write_bytes(b"no image")
-    assert f"got the damaged {image}" in message(ValueError, str(tmp_path), "mine", CLASSES)
+    assert f"has the corrupt file {image}" in message(ValueError, str(tmp_path), "mine", CLASSES)
 
 
 def test_two_val_folders(tmp_path):
