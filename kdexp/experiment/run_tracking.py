@@ -77,11 +77,11 @@ def summarize(
         classes: names of the classes, by number.
     """
     control = find_control(record, folder.parent)
-    tracker.summarize(_final(record, control), curves, classes)
+    tracker.summarize(final(record, control), curves, classes)
     record["tracking"]["control"] = control["wandb_id"] if control is not None else None
 
 
-def _final(record: Record, control: Record | None) -> dict[str, float]:
+def final(record: Record, control: Record | None) -> dict[str, float]:
     """``test/acc`` (best epoch by validation), ``test_last/acc``, ``teacher/test/acc``, ... for the tracker's summary.
 
     Where the control of this seed is done already, what `_gain` says, too.
