@@ -19,6 +19,7 @@ from kdexp.teacher.settings import CACHE_MODES, check_teacher
 from kdexp.training.settings import (
     PRECISIONS,
     check_monitor,
+    check_monitor_of_task,
     check_rate,
     check_schedules,
     check_terms,
@@ -50,14 +51,28 @@ def check(config: DictConfig) -> None:
     _check_views(config.teacher, config.augment, config.dataset)
     dataset = config.dataset
     task = instantiate(config.task, "task", dataset.num_outputs, dataset.kind, config.label_smoothing)
-    for name, scheme in schemes.items():
-        rule = f"must attack nothing for task={type(task).__name__.lower()}"
-        require(not has_attack(scheme) or "attacks" in task.supports, name, rule, plain(scheme or {}).get("_target_"))
-    has_masks = len(task.logits_shape(list(dataset.input_shape))) > 1
-    augments = {"augment": config.augment}
+    augments, monitors = {"augment": config.augment}, {"trainer": config.trainer.get("monitor")}
     augments |= {f"{name}.recipe.augment": each["recipe"].get("augment") or {} for name, each in members.items()}
+    monitors |= {f"{name}.recipe": each["recipe"].get("monitor") for name, each in members.items()}
+    dense = len(task.logits_shape(list(dataset.input_shape))) > 1
+    _check_task(type(task).__name__.lower(), dense, "attacks" in task.supports, schemes, monitors)
     for name, augment in augments.items():
-        _check_transforms(f"{name}.transforms", augment.get("transforms", ()), dataset.name, has_masks=has_masks)
+        _check_transforms(f"{name}.transforms", augment.get("transforms", ()), dataset.name, has_masks=dense)
+
+
+def _check_task(
+    task: str,
+    has_masks: bool,
+    may_attack: bool,
+    schemes: Mapping[str, Values | None],
+    monitors: Mapping[str, str | None],
+) -> None:
+    """See that schemes and metrics make sense for the task."""
+    for name, scheme in schemes.items():
+        target_of_scheme = plain(scheme or {}).get("_target_")
+        require(not has_attack(scheme) or may_attack, name, f"must attack nothing for task={task}", target_of_scheme)
+    for name, monitor in monitors.items():
+        check_monitor_of_task(f"{name}.monitor", monitor, task, has_masks=has_masks)
 
 
 def check_values(config: DictConfig) -> None:

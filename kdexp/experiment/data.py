@@ -199,7 +199,8 @@ class Data:
             most = batches * batch_size
             if self._dataset.class_sampling:  # it wants every class, and what has no label counts as one
                 most = max(most, self._dataset.num_classes + 1)
-            counts = {"train": most, "val": quick.EVALUATED, "test": quick.EVALUATED}
+            evaluated = quick.EVALUATED_MASKS if self.is_dense else quick.EVALUATED
+            counts = {"train": most, "val": evaluated, "test": evaluated}
             splits = Splits(**{name: few_of_each_class(getattr(splits, name), n) for name, n in counts.items()})
         return DataModule(
             splits,

@@ -85,8 +85,9 @@ def refuse_undefined_monitor(experiment: Experiment) -> None:
 def _has_auc(experiment: Experiment) -> bool:
     data = experiment.data
     any_logits = new_metrics(data, "val")
-    for part in torch.split(data.student.splits.val.target, 4096):
-        any_logits.update(torch.zeros(len(part), data.task.num_outputs), part)
+    shape = data.task.logits_shape(data.student.splits.val.inputs[0].shape)
+    for part in torch.split(data.student.splits.val.target, 16 if data.is_dense else 4096):
+        any_logits.update(torch.zeros(len(part), *shape), part)
     return "auc" in any_logits.compute()
 
 

@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from typing import Literal
 
+OF_MASKS = ("val/miou", "val/dice", "val/image_dice", "val/sensitivity", "val/specificity")
+"""Those of `DIRECTIONS` that only segmentation has."""
 DIRECTIONS: Mapping[str, Literal["max", "min"]] = {
     **dict.fromkeys(("val/acc", "val/acc_top5", "val/precision", "val/recall", "val/f1", "val/auc"), "max"),
-    **dict.fromkeys(("val/miou", "val/dice", "val/image_dice", "val/sensitivity", "val/specificity"), "max"),
+    **dict.fromkeys(OF_MASKS, "max"),
     "val/robust_acc": "max",
     **dict.fromkeys(("val/loss", "val/nll", "val/ece"), "min"),
 }

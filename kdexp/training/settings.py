@@ -9,7 +9,7 @@ from omegaconf import MISSING
 
 from kdexp.config.require import Values, check_choice_or_auto, is_number, require
 from kdexp.data.settings import Dataset
-from kdexp.metrics.monitor import AUTO, DIRECTIONS
+from kdexp.metrics.monitor import AUTO, DIRECTIONS, OF_MASKS
 
 
 @dataclass
@@ -160,6 +160,11 @@ def check_trainer(trainer: Trainer, optimizer: Values) -> None:
         "must be at least 1",
         trainer.accumulate_grad_batches,
     )
+
+
+def check_monitor_of_task(name: str, monitor: str | None, task: str, *, has_masks: bool) -> None:
+    """Refuse a metric that a task does not have."""
+    require(has_masks or monitor not in OF_MASKS, name, f"must be a metric of {task}", monitor)
 
 
 def check_monitor(name: str, monitor: str | None, dataset: Dataset, *, attacked: bool) -> None:

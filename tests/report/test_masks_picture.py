@@ -9,6 +9,8 @@ from kdexp.report.png_figures.masks import MaskExample, masks
 BLACK, WHITE, FALSE_POSITIVE, MISSED = (0, 0, 0), (255, 255, 255), (213, 94, 0), (86, 180, 233)
 NO_LABEL, ROAD, CAR = (140, 140, 140), (0, 114, 178), (213, 94, 0)
 
+pytestmark = pytest.mark.pixels
+
 
 def drawn(monkeypatch, examples, classes):
     """The pictures in their order, as uint8, and all that is written."""
