@@ -65,10 +65,13 @@ class MLKD(nn.Module):
 
     Attributes:
         temperature: the current first T; a schedule may set it.
+        compares_samples: rows are compared with each other, so that its memory grows with the square of their number.
 
     Raises:
         ValueError: temperature <= 0.
     """
+
+    compares_samples = True
 
     def __init__(
         self,

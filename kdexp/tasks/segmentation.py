@@ -4,12 +4,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from kdexp.contracts import ABSENT, UNLABELED, VOID, Batch, Capability, Kind, Outputs, Source, Split, TaskMetrics
 from kdexp.data.masks import check_masks
 from kdexp.losses.cross_entropy import cross_entropy
 from kdexp.losses.dice import dice
+
+COMPARED_ROWS = 4096
+"""Pixels of a batch that are compared with each other: as many as CIRKD keeps (Yang et al. 2022, arXiv 2204.06986)."""
 
 
 @dataclass(frozen=True)
@@ -75,15 +79,22 @@ class Segmentation:
         return value
 
     def soft(self, loss: nn.Module, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        """The loss of the pixels' logits, as rows; 0 (with a gradient of 0) when there is none."""
+        """The loss of the pixels' logits, as rows; 0 (with a gradient of 0) when there is none.
+
+        A loss that compares rows with each other gets `COMPARED_ROWS` of them, evenly spaced.
+        """
         target = batch.target
         counts = target != ABSENT
         if not self.distill_void:
             counts &= target != VOID
         if not counts.any():
             return student.logits.where(counts.unsqueeze(1), 0).sum()
-        own, others = (outputs.logits.movedim(1, -1)[counts] for outputs in (student, teacher))
-        value: Tensor = loss(own, others, target[counts].clamp(min=UNLABELED))
+        given = [outputs.logits.movedim(1, -1)[counts] for outputs in (student, teacher)]
+        given.append(target[counts].clamp(min=UNLABELED))
+        if getattr(loss, "compares_samples", False) and len(given[0]) > COMPARED_ROWS:
+            kept = torch.linspace(0, len(given[0]) - 1, COMPARED_ROWS, device=target.device).long()
+            given = [each[kept] for each in given]
+        value: Tensor = loss(*given)
         return value
 
     def metrics(

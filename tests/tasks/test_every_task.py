@@ -5,8 +5,9 @@ import torch
 
 from kdexp.contracts import ABSENT, UNLABELED, VOID, Batch, Outputs
 from kdexp.losses.kd import KD
+from kdexp.losses.mlkd import MLKD
 from kdexp.tasks.classification import Classification
-from kdexp.tasks.segmentation import Segmentation
+from kdexp.tasks.segmentation import COMPARED_ROWS, Segmentation
 
 N = 6
 
@@ -121,6 +122,17 @@ def test_where_the_label_is_withheld_the_teacher_is_followed_if_that_is_asked_fo
     torch.testing.assert_close(
         terms(followed, loss, student, teacher, void)[1], terms(task, loss, student, teacher, target)[1]
     )
+
+
+def test_a_loss_that_compares_pixels_gets_some_of_them():
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = (torch.randn(2, 3, 90, 90, generator=generator) for _ in range(2))
+    target = torch.zeros(2, 90, 90, dtype=torch.int64)
+    loss, batch = MLKD(), Batch(torch.zeros(2, 1), target)
+    kept = torch.linspace(0, 2 * 90 * 90 - 1, COMPARED_ROWS).long()
+    rows = [each.movedim(1, -1).reshape(-1, 3)[kept] for each in (student, teacher)]
+    found = Segmentation(3).soft(loss, Outputs(student), Outputs(teacher), batch)
+    torch.testing.assert_close(found, loss(*rows, target.flatten()[kept]))
 
 
 def test_cross_entropy_and_dice_by_hand():
