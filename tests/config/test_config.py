@@ -47,6 +47,7 @@ def test_every_option_of_every_group_composes_and_passes_the_checks(tmp_path, op
     if option == "task=segmentation":  # which the data set's option chooses
         option = "dataset=shapes"
     overrides = example(option, tmp_path)
+    overrides += ["dataset=shapes"] if name == "masks_turned" else []
     overrides += ["robustness=corruptions"] if option.startswith("corruption@") else []
     config = compose([option, *overrides], output_dir=tmp_path)
     check(config)
