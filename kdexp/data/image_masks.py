@@ -5,7 +5,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -105,39 +105,6 @@ class PaddedImages:
         return hashlib.sha256(f"{self.size} {content.of_files(self.files, store)}".encode()).hexdigest()
 
 
-class PaddedMasks:
-    """Mask files, read one at a time as `kdexp.contracts.Images` are; padded with `kdexp.contracts.ABSENT`.
-
-    Args:
-        files: PNG.
-        values: what is in them.
-        size: height and width of the largest.
-    """
-
-    def __init__(self, files: Sequence[Path], values: MaskValues, size: tuple[int, int]) -> None:
-        self.files, self.values, self.size = files, values, size
-
-    def __len__(self) -> int:
-        """Number of files."""
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> Tensor:
-        """One (H, W) int8 mask.
-
-        Raises:
-            ValueError: see `MaskValues.read`.
-        """
-        mask = torch.from_numpy(self.values.read(self.files[index]))
-        padded = torch.full(self.size, ABSENT, dtype=torch.int8)
-        padded[: mask.shape[0], : mask.shape[1]] = mask
-        return padded
-
-    def fingerprint(self, store: Path) -> str:
-        """SHA-256 over the files' contents, what their values mean, and the size."""
-        meaning = f"{self.size} {sorted(self.values.classes.items())}"
-        return hashlib.sha256(f"{meaning} {content.of_files(self.files, store)}".encode()).hexdigest()
-
-
 def load(
     data_dir: own.Folders,
     root: str,
@@ -170,8 +137,8 @@ def load(
         seed: of the choice.
 
     Returns:
-        Images (N, 3, H, W) uint8 and masks (N, H, W) int8, in memory if all together take at most 2 GiB; else both are
-        read one at a time: `PaddedImages` and `PaddedMasks`.
+        Images (N, 3, H, W) uint8 and masks (N, H, W) int8. If all together take at most 2 GiB they are in memory; else
+        the images are read one at a time (`PaddedImages`), and the masks alone are in memory: a byte a pixel.
 
     Raises:
         FileNotFoundError: a folder, the images or a mask is missing.
@@ -214,10 +181,12 @@ def _checked(pairs: Mapping[str, _Pairs], values: MaskValues, classes: Sequence[
 
 
 def _part(pairs: _Pairs, values: MaskValues, size: tuple[int, int], fits: bool) -> tuple[Tensor | PaddedImages, Tensor]:
-    images, masks = PaddedImages(list(pairs), size), PaddedMasks(list(pairs.values()), values, size)
-    if fits:
-        return torch.stack([images[i] for i in range(len(images))]), torch.stack([masks[i] for i in range(len(masks))])
-    return images, cast(Tensor, masks)  # a Source has no type for targets that are read one at a time
+    masks = torch.full((len(pairs), *size), ABSENT, dtype=torch.int8)
+    for padded, file in zip(masks, pairs.values(), strict=True):
+        mask = torch.from_numpy(values.read(file))
+        padded[: mask.shape[0], : mask.shape[1]] = mask
+    images = PaddedImages(list(pairs), size)
+    return (torch.stack([images[i] for i in range(len(images))]) if fits else images), masks
 
 
 def _split_off_test(pairs: _Pairs, fraction: float, seed: int) -> dict[str, _Pairs]:

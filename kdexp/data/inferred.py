@@ -129,9 +129,7 @@ def _load(settings: Values) -> _Read:
 
 
 def _has_masks(source: Source) -> bool:
-    """Whether the targets are masks (H, W): all in memory, or read one at a time as `Images` are."""
-    target = source.train_target
-    return target.dim() == 3 if isinstance(target, Tensor) else hasattr(target, "fingerprint")
+    return isinstance(source.train_target, Tensor) and source.train_target.dim() == 3
 
 
 def _of_masks(settings: Values, source: Source) -> _Read:

@@ -201,9 +201,9 @@ def _resampled(batch: Batch, cos: Tensor, sin: Tensor) -> Batch:
     x = torch.arange(width, device=cos.device).view(1, 1, -1) - (width - 1) / 2
     grid = torch.stack(((x * cos + y * sin) * (2 / width), (y * cos - x * sin) * (2 / height)), 3)
     # All that is in a mask is above 0 here, which is what grid_sample gives outside.
-    shifted = (batch.target - ABSENT + 1).to(grid.dtype).unsqueeze(1)
+    shifted = (batch.target.to(grid.dtype) - ABSENT + 1).unsqueeze(1)
     found = F.grid_sample(shifted, grid, mode="nearest", padding_mode="zeros", align_corners=False)
-    target = (found.squeeze(1) - 1).clamp(min=0).to(batch.target.dtype) + ABSENT
+    target = ((found.squeeze(1) - 1).clamp(min=0) + ABSENT).to(batch.target.dtype)
     # Between a border pixel's middle and the border there is no second neighbour: it is not mixed with black.
     images = F.grid_sample(
         batch.inputs, grid.to(batch.inputs.dtype), mode="bilinear", padding_mode="border", align_corners=False

@@ -370,6 +370,10 @@ def _check_labels(part: str, target: Tensor, kind: Kind, num_classes: int) -> No
 
 def _check_complete(setting: str, value: float, part: str, target: Tensor, kind: Kind, num_classes: int) -> None:
     _check(len(target) > 0, setting, f"must leave samples for {part}", value)
+    if target.dim() == 3 and part == "train":  # masks
+        counts = samples_per_class(target, kind, num_classes)
+        rule = f"must leave masks with every class (class {int(counts.argmin())} has none)"
+        _check(bool(counts.all()), setting, rule, value)
     if has_one_class(target):
         counts = torch.bincount(target, minlength=num_classes)
         rule = f"must leave samples of every class for {part} (class {int(counts.argmin())} has none)"

@@ -54,6 +54,7 @@ def check(config: DictConfig) -> None:
     augments, monitors = {"augment": config.augment}, {"trainer": config.trainer.get("monitor")}
     augments |= {f"{name}.recipe.augment": each["recipe"].get("augment") or {} for name, each in members.items()}
     monitors |= {f"{name}.recipe": each["recipe"].get("monitor") for name, each in members.items()}
+    monitors["task"] = task.monitor
     dense = len(task.logits_shape(list(dataset.input_shape))) > 1
     _check_task(type(task).__name__.lower(), dense, "attacks" in task.supports, schemes, monitors)
     for name, augment in augments.items():

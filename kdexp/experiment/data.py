@@ -214,6 +214,6 @@ class Data:
             augment_seed=augment_seed,
             views=views,
             num_workers=self._dataset.num_workers,
-            input_shape=list(self._dataset.input_shape),
+            input_shape=list(self._dataset.input_shape) if self.is_dense else None,
             shares=shares,
         )

@@ -89,13 +89,15 @@ class SegmentationMetrics(nn.Module):
         exists = target != ABSENT
         if loss is not None:
             self._loss.update(loss.detach() * exists.sum(), exists.sum())
-        label = torch.where(target < 0, UNLABELED, target)
+        label = torch.where(target < 0, UNLABELED, target).long()
         own = self._of_classes(logits)
         self._overlap.update(own.argmax(1).flatten(1), label.flatten(1))
         teacher = self._of_classes(teacher_logits) if teacher_logits is not None else None
         if self._selects:
             own, label = rows(own)[exists.flatten()], label[exists]
             teacher = rows(teacher)[exists.flatten()] if teacher is not None else None
+            if not len(label):
+                return
         self._pixels.update(own, label, teacher_logits=teacher)
 
     def _of_classes(self, logits: Tensor) -> Tensor:

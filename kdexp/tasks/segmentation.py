@@ -92,7 +92,8 @@ class Segmentation:
         given = [outputs.logits.movedim(1, -1)[counts] for outputs in (student, teacher)]
         given.append(target[counts].clamp(min=UNLABELED))
         if getattr(loss, "compares_samples", False) and len(given[0]) > COMPARED_ROWS:
-            kept = torch.linspace(0, len(given[0]) - 1, COMPARED_ROWS, device=target.device).long()
+            places = torch.arange(COMPARED_ROWS, device=target.device)
+            kept = places * (len(given[0]) - 1) // (COMPARED_ROWS - 1)
             given = [each[kept] for each in given]
         value: Tensor = loss(*given)
         return value

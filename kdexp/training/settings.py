@@ -165,6 +165,7 @@ def check_trainer(trainer: Trainer, optimizer: Values) -> None:
 def check_monitor_of_task(name: str, monitor: str | None, task: str, *, has_masks: bool) -> None:
     """Refuse a metric that a task does not have."""
     require(has_masks or monitor not in OF_MASKS, name, f"must be a metric of {task}", monitor)
+    require(monitor in (None, AUTO, *DIRECTIONS), name, f"must be one of {', '.join(DIRECTIONS)}", monitor)
 
 
 def check_monitor(name: str, monitor: str | None, dataset: Dataset, *, attacked: bool) -> None:

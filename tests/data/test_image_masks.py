@@ -7,7 +7,8 @@ from PIL import Image
 
 from kdexp.contracts import ABSENT, VOID
 from kdexp.data import image_masks
-from kdexp.data.image_masks import PaddedImages, PaddedMasks, load
+from kdexp.data.content import of_source
+from kdexp.data.image_masks import PaddedImages, load
 from kdexp.data.mask_layouts import LAYOUTS
 
 CLASSES = {"background": 0, "vessel": 255}
@@ -177,12 +178,11 @@ def test_what_does_not_fit_in_memory_is_read_one_at_a_time(tmp_path, monkeypatch
     for part in ("train", "val", "test"):
         images, masks = of(streamed, part)
         assert isinstance(images, PaddedImages)
-        assert isinstance(masks, PaddedMasks)
         assert len(images) == len(masks) == 4
         assert torch.equal(torch.stack([images[i] for i in range(4)]), of(held, part)[0])
-        assert torch.equal(torch.stack([masks[i] for i in range(4)]), of(held, part)[1])
+        assert torch.equal(masks, of(held, part)[1])
     monkeypatch.setattr(image_masks, "_IN_MEMORY", 12 * 5 * 7 * 4)
-    assert isinstance(load(str(tmp_path), "mine", CLASSES).train_target, torch.Tensor)
+    assert isinstance(load(str(tmp_path), "mine", CLASSES).train_inputs, torch.Tensor)
 
 
 def test_a_fingerprint_changes_when_a_mask_or_its_meaning_does_and_not_when_it_lies_elsewhere(tmp_path, monkeypatch):
@@ -191,7 +191,7 @@ def test_a_fingerprint_changes_when_a_mask_or_its_meaning_does_and_not_when_it_l
 
     def fingerprint(place=tmp_path, classes=CLASSES):
         source = load(str(place), "mine", classes)
-        return source.train_inputs.fingerprint(tmp_path / "s"), source.train_target.fingerprint(tmp_path / "s")
+        return source.train_inputs.fingerprint(tmp_path / "s"), of_source(source, tmp_path / "s")
 
     images, masks = fingerprint()
     assert fingerprint() == (images, masks)

@@ -253,3 +253,9 @@ def test_wrong_settings_are_refused(make, message):
     with pytest.raises(ValueError) as caught:  # noqa: PT011
         make()
     assert str(caught.value) == f"augment: {message}"
+
+
+def test_masks_of_bytes_keep_every_class_when_they_are_resampled():
+    masks = torch.arange(126, dtype=torch.int8).view(126, 1, 1).repeat(1, 4, 4)
+    batch = Batch(torch.rand(126, 3, 4, 4), masks, torch.arange(126))
+    assert torch.equal(Scale(1.0, 1.0)(batch, seed=0, epoch=0).target, masks)

@@ -71,6 +71,15 @@ def test_what_does_not_fit_is_one_line(changed, settings, message):
         split(replace(source(), **changed), **settings)
 
 
+def test_a_class_that_a_subset_leaves_out_is_refused():
+    given = source()
+    given.train_target[:] = 0
+    given.train_target[0, 0, :2] = torch.tensor([1, 2], dtype=torch.int8)
+    rule = "must leave masks with every class .class 1 has none."
+    with pytest.raises(ValueError, match=rf"^dataset.(val_fraction|train_fraction) {rule}, got 0.[12]$"):
+        split(given, train_fraction=0.2)
+
+
 def test_images_of_test_may_be_larger_than_what_is_trained_on():
     given = source()
     large = replace(given, test_inputs=torch.zeros(1, 3, 12, 9, dtype=torch.uint8),

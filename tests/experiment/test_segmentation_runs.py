@@ -17,6 +17,12 @@ SMOKE = (
 )  # fmt: skip
 
 
+CROPS = (
+    "augment=image_masks", "augment@teacher.recipe.augment=image_masks", "dataset.input_shape=[3,32,32]",
+    "dataset.source.input_shape=[3,64,64]",
+)  # fmt: skip
+
+
 def trained(folder, store, *overrides):
     """The results of a run, and the weights of its student."""
     results = run(compose([*SMOKE, *overrides], output_dir=folder, store_dir=store))
@@ -48,10 +54,27 @@ def test_a_run_leaves_the_metrics_of_its_task(distilled):
 
 @pytest.mark.slow
 def test_cached_views_of_crops_give_the_same_student_to_the_bit(tmp_path, store):
-    crops = ("augment=image_masks", "dataset.input_shape=[3,32,32]", "teacher.recipe.augment=null")
-    _, plain = trained(tmp_path / "plain", store, *crops, "augment.views=2", "augment.seed=0")
-    _, cached = trained(tmp_path / "cached", store, *crops, "teacher.cache=views:2", "teacher.cache_precision=fp32")
+    _, plain = trained(tmp_path / "plain", store, *CROPS, "augment.views=2", "augment.seed=0")
+    _, cached = trained(tmp_path / "cached", store, *CROPS, "teacher.cache=views:2", "teacher.cache_precision=fp32")
     assert same(plain, cached)
+
+
+def test_cached_outputs_of_crops_are_known_by_the_masks_that_the_crops_lie_around(tmp_path, store):
+    words = (*SMOKE, *CROPS, "teacher.cache=views:2")
+    folders = []
+    for hidden in (0.0, 0.5):
+        experiment = Experiment.compose(
+            *words, f"dataset.unlabeled_fraction={hidden}", output_dir=tmp_path / "x", store_dir=store
+        )
+        folders.append({name: outputs.folder for name, outputs in experiment.cache.splits.items()})
+    assert folders[0]["train"] != folders[1]["train"]
+    assert folders[0]["val"] == folders[1]["val"]
+
+
+@pytest.mark.parametrize("metric", ["auc", "dice"])
+def test_any_metric_of_the_task_can_choose(tmp_path, store, metric):
+    results, _ = trained(tmp_path / "run", store, "alpha=1", "trainer.max_epochs=1", f"trainer.monitor=val/{metric}")
+    assert results["epochs"]["value"] == results["metrics"]["val"]["best"][metric]
 
 
 @pytest.mark.slow

@@ -314,3 +314,18 @@ def test_two_ranks_give_the_values_of_one(tmp_path):
         expected = measure(kind, logits, target, teacher) | {"loss": 88 / (3 * 88 - 24)}
         for rank in (0, 1):
             assert torch.load(tmp_path / f"{kind}-{rank}.pt") == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "classes"), [("binary", 1), ("multiclass", 3)])
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int64])
+def test_a_batch_without_a_pixel_that_exists_changes_nothing(kind, classes, dtype):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, classes, 4, 4, generator=generator)
+    target = torch.randint(2, (2, 4, 4), generator=generator).to(dtype)
+    found = []
+    for batches in ([target], [target, torch.full_like(target, ABSENT)]):
+        metrics = SegmentationMetrics(kind, classes, fidelity=True)
+        for batch in batches:
+            metrics.update(logits, batch, loss=torch.tensor(0.5), teacher_logits=logits)
+        found.append(metrics.compute())
+    assert found[0] == found[1]

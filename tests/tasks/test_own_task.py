@@ -50,3 +50,13 @@ def test_what_a_task_does_not_support_is_one_line(own, command):
     words = (*COMMAND.split(), "robustness=quick", "tracking=none")
     done = command(*words, rc=2, PYTHONPATH=str(own), KDEXP_TRUST="my_regression")
     assert re.search(r"^error: robustness must be null for task=regression, got ", done.stderr, re.MULTILINE), done
+
+
+@pytest.mark.slow
+def test_the_doctor_leaves_out_what_is_of_classes(own, command):
+    _, *words = COMMAND.split()
+    done = command(
+        "kdexp-doctor", *words, "teacher.recipe.max_epochs=2", PYTHONPATH=str(own), KDEXP_TRUST="my_regression"
+    )
+    assert "classes in train" not in done.stdout
+    assert "hard term" in done.stdout
