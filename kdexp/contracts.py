@@ -6,12 +6,20 @@ Shapes everywhere in kdexp: N batch, C classes, H W space, L sequence, F feature
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 
-Task = Literal["multiclass", "binary", "multilabel"]
+Capability = Literal["curves", "robustness", "attacks"]
+"""What some tasks can and others cannot.
+
+curves: ROC curves and a confusion matrix, of rows that are classified.
+robustness: the robustness report.
+attacks: training on adversarial examples.
+"""
+
+Kind = Literal["multiclass", "binary", "multilabel"]
 """What the logits mean.
 
 multiclass: (N, C) logits, softmax, target (N,) int64 class numbers.
@@ -22,6 +30,16 @@ multilabel: (N, C) logits, sigmoid, target (N, C) float32 in {0, 1}.
 UNLABELED = -1
 """The target of a sample whose label is missing: it feeds the soft term alone."""
 
+VOID = -2
+"""The target of a pixel whose label the data set withholds: it is in no metric, and in the soft term only if asked for.
+
+Masks alone have it, as they have `ABSENT`: they are (N, H, W) of class numbers, `UNLABELED`, VOID and `ABSENT`.
+"""
+
+ABSENT = -3
+"""The target of a pixel that does not exist: padding, what lies outside a camera's field of view, a border that a
+rotation invented. It is in no term and in no metric."""
+
 
 @dataclass
 class Batch:
@@ -29,7 +47,7 @@ class Batch:
 
     Attributes:
         inputs: (N, ...), uint8 images in 0..255 or floats as stored; float and normalised once it reaches the model.
-        target: see `Task`; ``UNLABELED`` where there is no label (the whole row in multi-label data).
+        target: see `Kind`; ``UNLABELED`` where there is no label (the whole row in multi-label data).
             After mixup a multiclass target is float32 (N, C): a row is the mix of the one-hot labels, and its sum
             is the fraction of the mixed sample that is labelled (1 where both partners are, 0 where neither is).
         index: (N,) int64, the sample's stable id in its data set, independent of order, subset and epoch; (0,) where
@@ -84,6 +102,125 @@ class Outputs(NamedTuple):
     features: Mapping[str, Tensor] = {}
 
 
+class TaskMetrics(Protocol):
+    """The metrics of one split: an `nn.Module` with these, synchronised over ranks when they are computed."""
+
+    def update(
+        self, logits: Tensor, target: Tensor, loss: Tensor | None = None, teacher_logits: Tensor | None = None
+    ) -> None:
+        """Add a batch.
+
+        Args:
+            logits: (N, C, ...), the student's.
+            target: see `Batch`.
+            loss: scalar, mean over the batch's rows.
+            teacher_logits: the same shape as logits; needed when fidelity is measured.
+        """
+        ...
+
+    def compute(self) -> dict[str, float]:
+        """The values by name, of all that was added since the last reset."""
+        ...
+
+    def reset(self) -> None:
+        """Forget all batches."""
+        ...
+
+    def to(self, device: torch.device) -> Self:
+        """Move what was added; see `nn.Module`."""
+        ...
+
+
+class Task(Protocol):
+    """What a batch becomes: rows (whatever gets one prediction: a sample, a pixel, a token), two terms, metrics.
+
+    Both terms are means over rows: the hard one over those with a label, the soft one over all that exist. So alpha and
+    T mean the same in every task.
+
+    Attributes:
+        kind: how one row of logits is read.
+        num_outputs: C, the number of logits of a row.
+        measure: the metric that runs are compared by in tables and figures: ``acc``; a share, higher is better.
+        monitor: the metric of val that the best epoch is chosen by where nothing else is set: ``val/acc``.
+        supports: see `Capability`.
+    """
+
+    @property
+    def kind(self) -> Kind:
+        """See above."""
+        ...
+
+    @property
+    def num_outputs(self) -> int:
+        """See above."""
+        ...
+
+    @property
+    def measure(self) -> str:
+        """See above."""
+        ...
+
+    @property
+    def monitor(self) -> str:
+        """See above."""
+        ...
+
+    @property
+    def supports(self) -> frozenset[Capability]:
+        """See above."""
+        ...
+
+    def check_source(self, source: "Source", kind: Kind, num_classes: int, input_shape: Sequence[int] | None) -> None:
+        """See that a data set's targets are those of the task.
+
+        Args:
+            source: the data set.
+            kind: see `Kind`.
+            num_classes: the classes that it is to have.
+            input_shape: the shape that a sample is to have; None: any.
+
+        Raises:
+            ValueError: they are not; one line with the setting, the rule and the value.
+        """
+        ...
+
+    def logits_shape(self, input_shape: Sequence[int]) -> tuple[int, ...]:
+        """The shape of one sample's logits.
+
+        Args:
+            input_shape: of one sample, without N.
+        """
+        ...
+
+    def hard(self, student: Outputs, batch: Batch) -> Tensor:
+        """The hard term: a scalar, in nats; 0 (with a gradient of 0) when nothing is labelled."""
+        ...
+
+    def soft(self, loss: nn.Module, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        """The soft term: a scalar.
+
+        Args:
+            loss: ``forward(student_logits, teacher_logits, target)``, a mean over rows.
+            student: with gradients.
+            teacher: for the same batch, without.
+            batch: what both networks saw.
+        """
+        ...
+
+    def metrics(
+        self, *, split: "Split | None" = None, fidelity: bool = False, of_training: bool = False, alone: bool = False
+    ) -> "TaskMetrics":
+        """Metrics of a split, with nothing in them yet.
+
+        Args:
+            split: all of it, over all ranks; None: not known.
+            fidelity: whether `TaskMetrics.update` is given the teacher's logits.
+            of_training: of the batches of a training: what never waits for the device.
+            alone: for an evaluation that only one rank does.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class FeatureLayers:
     """Where a network's representations are read: module paths (see `kdexp.features`).
@@ -91,13 +228,13 @@ class FeatureLayers:
     Attributes:
         stages: what each stage gives after its last activation, from input to output.
         preact: the same before that activation; empty for a network that has no such modules.
-        penultimate: (N, F), what the classifier reads.
-        classifier: the last linear layer.
+        penultimate: (N, F), what the classifier reads; None: a dense network need not have it.
+        classifier: the last linear layer; None: likewise.
     """
 
     stages: Sequence[str]
-    penultimate: str
-    classifier: str
+    penultimate: str | None
+    classifier: str | None
     preact: Sequence[str] = ()
 
 
@@ -194,7 +331,7 @@ class Source:
 
     Attributes:
         train_inputs: (N, C, H, W) uint8 or (N, ...) float32, held in memory; or `Images` that stream.
-        train_target: (N,) int64, or (N, C) float32 for multi-label data.
+        train_target: (N,) int64; (N, C) float32 for multi-label data; masks (N, H, W) int8 or int64.
         test_inputs: like train_inputs.
         test_target: like train_target.
         val: an official validation part (inputs, target), or None: then it is carved from train.
@@ -216,7 +353,7 @@ class Split:
 
     Attributes:
         inputs: all samples of the file it comes from: a tensor or `Images`; not copied for a subset.
-        target: (n,) or (n, C), parallel to index: after label noise and hiding.
+        target: (n,), (n, C) or masks (n, H, W), parallel to index: after label noise and hiding.
         index: (n,) int64, positions in inputs; also the samples' stable ids.
     """
 

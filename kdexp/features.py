@@ -113,8 +113,9 @@ def side(network: nn.Module, layers: FeatureLayers | None, inputs: Tensor) -> Ne
     if layers is None:
         own = getattr(network, "layers", None)
         layers = own if isinstance(own, FeatureLayers) else discover(network, inputs)
-    paths = [*layers.stages, *layers.preact, layers.penultimate]
-    find(network, layers.classifier)
+    paths = [*layers.stages, *layers.preact, *([layers.penultimate] if layers.penultimate is not None else [])]
+    if layers.classifier is not None:
+        find(network, layers.classifier)
     features = _run(network, paths, inputs).features
     for path in paths:
         if not isinstance(features.get(path), Tensor):
@@ -171,7 +172,7 @@ def _run(network: nn.Module, paths: Iterable[str], inputs: Tensor) -> Outputs:
 
 
 def discover(network: nn.Module, inputs: Tensor) -> FeatureLayers:
-    """Find the layers of any classifier, for networks whose yaml says ``feature_layers: auto``.
+    """Find the layers of any network, where its yaml says ``feature_layers: auto``.
 
     The classifier is the last linear layer that runs, and the penultimate features are what it gets. The stages are
     those that timm names in the network's ``feature_info``; without it, the last module of each image size; without
@@ -179,21 +180,24 @@ def discover(network: nn.Module, inputs: Tensor) -> FeatureLayers:
     layer, where later ones have several) is no stage. The preact of a stage is the input of the activation that it ends
     with; a stage that ends without one, such as a transformer's block, is its own.
 
+    A dense network without a linear layer has no classifier and no penultimate features. Its stages are those of the
+    first module in it that gives maps of several sizes: its encoder.
+
     Raises:
         ValueError: no linear layer, or nothing that looks like stages.
     """
     ran = _trace(network, inputs)
     classifier = _classifier(ran)
-    if classifier is None:
+    if classifier is None and _run(network, (), inputs).logits.dim() != 4:
         raise ValueError(f"the layers of {_name(network)} must be given: it has no linear layer, got auto")
-    stages = _stages(network, ran, classifier)
+    stages = _stages_of_encoder(network, ran) if classifier is None else _stages(network, ran, classifier)
     if not stages:
         raise ValueError(f"the layers of {_name(network)} must be given: no stages were found, got auto")
     preacts = _activations(network, stages, inputs)
     return FeatureLayers(
         stages=[_marked(stage, ran) for stage in stages],
         preact=[f"{preacts[stage]}{_INPUT}" if stage in preacts else _marked(stage, ran) for stage in stages],
-        penultimate=f"{classifier}{_INPUT}",
+        penultimate=None if classifier is None else f"{classifier}{_INPUT}",
         classifier=classifier,
     )
 
@@ -302,6 +306,14 @@ def _stages(network: nn.Module, ran: list[_Ran], classifier: str) -> list[str]:
     # No maps and no tokens: hidden layers.
     every = {path for own in children for path in own}
     return blocks[-3:] or [one.path for one in ran if one.path in every and one.path != classifier][-3:]
+
+
+def _stages_of_encoder(network: nn.Module, ran: list[_Ran]) -> list[str]:
+    parts: dict[str, list[_Ran]] = {}
+    for one in ran:
+        parts.setdefault(one.path.partition(".")[0], []).append(one)
+    encoder = next((part for part in parts.values() if len({one.size for one in part} - {(1, 1)}) > 1), ran)
+    return _without_stem(network, _ends_of_sizes(encoder, fewest=2))
 
 
 def _ends_of_sizes(ran: list[_Ran], fewest: int) -> list[str]:

@@ -87,6 +87,7 @@ class _Content:
     control_fingerprint: str
     choices: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, dict[str, dict[str, float | None]]] = field(default_factory=dict)
+    measure: str = "acc"  # what runs are compared by: a metric of the task
     epochs: _Epochs = field(default_factory=_Epochs)
     samples: dict[str, int] = field(default_factory=dict)
     model: _Model = field(default_factory=_Model)
@@ -209,15 +210,16 @@ def _complete(results: Record) -> Record:
     content = complete(results, _Content, "")
     if content["status"] not in STATUSES:
         raise ValueError(f"status must be one of {', '.join(STATUSES)}, got {content['status']!r:.50}")
-    if not re.fullmatch(r"\w+", content["wandb_id"]):
-        raise ValueError(f"wandb_id must be letters and digits, got {content['wandb_id']!r:.50}")
+    for name in ("wandb_id", "measure"):
+        if not re.fullmatch(r"\w+", content[name]):
+            raise ValueError(f"{name} must be letters and digits, got {content[name]!r:.50}")
     config = with_defaults(results["config"])
     measured = {"curves": content["curves"]}
     if results.get("teacher"):  # null without one
         teacher = complete(results["teacher"], _Teacher, "teacher")
         for split in ("val", "test"):
-            if teacher[split].get("acc") is None:
-                raise ValueError(f"teacher.{split}.acc must be given, got nothing")
+            if teacher[split].get(content["measure"]) is None:
+                raise ValueError(f"teacher.{split}.{content['measure']} must be given, got nothing")
         measured["teacher.curves"] = teacher["curves"]
     for name, curves in measured.items():
         _check_curves(curves, config["dataset"]["num_classes"], name)

@@ -53,7 +53,7 @@ def main() -> None:
         "gather and normalise, bare": lambda: (split.inputs[split.index[order]].float() / 255 - 0.5) / 0.25,
         "forward, cross entropy, backward, bare": lambda: F.cross_entropy(network(images), target).backward(),
         "forward, cross entropy, backward, kdexp": lambda: cross_entropy(
-            network(images), target, task="multiclass"
+            network(images), target, kind="multiclass"
         ).backward(),
         "forward, KL, backward, bare": lambda: bare_kl(network(images)).backward(),
         "forward, both, backward, bare": lambda: bare_both().backward(),

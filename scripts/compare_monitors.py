@@ -23,7 +23,7 @@ RARE = (
     "dataset=breast_cancer",
     "dataset.source._target_=compare_monitors.rare",
     "dataset.name=rare",
-    "dataset.task=binary",
+    "dataset.kind=binary",
     "dataset.num_classes=2",
     "dataset.input_shape=[8]",
     "dataset.mean=[0.0]",
@@ -72,7 +72,7 @@ PNEUMONIA = (
 )
 CANCER = (
     "dataset=breast_cancer",
-    "dataset.task=binary",
+    "dataset.kind=binary",
     "student=mlp",
     "teacher=mlp_large",
     "teacher.recipe.max_epochs=20",

@@ -82,8 +82,8 @@ class Work:
         self.config = self.composed()
         self.data = Experiment(self.config).data
         torch.manual_seed(0)
-        networks = [build_network(self.config.teacher, "teacher", self.config.dataset)]
-        self.teacher = Teacher(networks, task="multiclass")
+        networks = [build_network(self.config.teacher, "teacher", self.config.dataset, self.config.task)]
+        self.teacher = Teacher(networks, kind="multiclass")
 
     def composed(self, *more: str):
         """Its configuration with other settings."""

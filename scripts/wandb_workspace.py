@@ -5,7 +5,7 @@
 
 Needs `pip install 'kdexp[wandb-workspaces]'`. Everything is read from the sweep's results.json files; send its offline
 runs first (scripts/wandb_sync.sh). W&B has no heat map of two settings: a scatter plot of alpha and temperature with
-the accuracy as colour stands for it. The table, with statistics over seeds, is kdexp-compare's.
+what the runs are compared by as colour stands for it. The table, with statistics over seeds, is kdexp-compare's.
 """
 
 import argparse
@@ -14,11 +14,10 @@ from pathlib import Path
 import wandb_workspaces.reports.v2 as panels
 import wandb_workspaces.workspaces as ws
 
+from kdexp.report import glossary
 from kdexp.report.comparison import Comparison
 from kdexp.report.runs import Run, find
 
-# The names under which the tracker logs what every run keeps.
-VAL, TEST, GAIN = "val/acc.max", "test/acc", "gain/acc"
 LOW_TO_HIGH = [panels.GradientPoint(color="#00224e", offset=0), panels.GradientPoint(color="#e6cd3c", offset=100)]
 
 
@@ -34,31 +33,39 @@ def workspace(comparison: Comparison) -> ws.Workspace:
     settings = tracked[0].results["config"]["tracking"]
     group = tracked[0].results["tracking"]["group"]
     axes = [f"config:{column(axis, tracked)}.value" for axis in comparison.axes]
+    val, test, gain = names(comparison.measure)
+    last = f"test_last/{comparison.measure}"
     return ws.Workspace(
         entity=settings["entity"] or "",
         project=settings["project"],
         name=f"kdexp {group}",
         sections=[
             ws.Section(name="Which setting", is_open=True, panels=which(comparison, tracked)),
-            ws.Section(name="Against the control", is_open=True, panels=against_control()),
-            ws.Section(name="Training", is_open=True, panels=training()),
+            ws.Section(name="Against the control", is_open=True, panels=against_control(comparison.measure)),
+            ws.Section(name="Training", is_open=True, panels=training(comparison.measure)),
             ws.Section(name="ROC and confusion", is_open=True, panels=curves()),
         ],
         settings=ws.WorkspaceSettings(x_axis="epoch", max_runs=200),
         runset_settings=ws.RunsetSettings(
             filters=ws.And(ws.Metric("Group") == group),
             groupby=[ws.Config(column(axis, tracked)) for axis in comparison.axes],
-            order=[ws.Ordering(ws.Summary(VAL), ascending=False)],
-            pinned_columns=[*axes, f"summary:{VAL}", f"summary:{TEST}", "summary:test_last/acc", f"summary:{GAIN}"],
+            order=[ws.Ordering(ws.Summary(val), ascending=False)],
+            pinned_columns=[*axes, *(f"summary:{name}" for name in (val, test, last, gain))],
             baseline_run=next((run.results["wandb_id"] for run in tracked if run.is_control), None),
         ),
     )
 
 
+def names(measure: str) -> tuple[str, str, str]:
+    """The names under which the tracker logs it of every run: on val, on test, and its gain."""
+    return f"val/{measure}.max", f"test/{measure}", f"gain/{measure}"
+
+
 def which(comparison: Comparison, tracked: list[Run]) -> list:
     """Parallel coordinates of what was swept, and the plane of alpha and temperature."""
     axes = [(axis, panels.Config(column(axis, tracked))) for axis in comparison.axes]
-    measures = [("val acc", VAL), ("test acc", TEST), ("gain on test", GAIN)]
+    head, (val, test, gain) = glossary.known(comparison.measure).column, names(comparison.measure)
+    measures = [(f"val {head}", val), (f"test {head}", test), ("gain on test", gain)]
     columns = [panels.ParallelCoordinatesPlotColumn(config, display_name=axis) for axis, config in axes]
     columns += [panels.ParallelCoordinatesPlotColumn(panels.SummaryMetric(m), display_name=n) for n, m in measures]
     planes = [
@@ -77,34 +84,35 @@ def which(comparison: Comparison, tracked: list[Run]) -> list:
             title="From the settings to what came out", columns=columns, gradient=LOW_TO_HIGH
         ),
         *planes,
-        panels.ParameterImportancePlot(with_respect_to=VAL),
+        panels.ParameterImportancePlot(with_respect_to=val),
     ]
 
 
-def against_control() -> list:
-    """Test accuracy of control and distilled students, the gain seed by seed, and the runs' differences."""
+def against_control(measure: str) -> list:
+    """Control and distilled students on test, the gain seed by seed, and the runs' differences."""
+    _, test, gain = names(measure)
     return [
         panels.BarPlot(
-            title="test acc, control and distilled",
-            metrics=[panels.SummaryMetric(TEST)],
+            title=f"test {glossary.known(measure).column}, control and distilled",
+            metrics=[panels.SummaryMetric(test)],
             groupby=panels.Config("is_control"),
             groupby_rangefunc="stddev",
         ),
         panels.BarPlot(
             title="gain over the control on test",
-            metrics=[panels.SummaryMetric(GAIN)],
+            metrics=[panels.SummaryMetric(gain)],
             groupby=panels.Config("alpha"),
             groupby_rangefunc="stddev",
         ),
-        panels.BarPlot(title="teacher", metrics=[panels.SummaryMetric("teacher/test/acc")], max_bars_to_show=1),
+        panels.BarPlot(title="teacher", metrics=[panels.SummaryMetric(f"teacher/{test}")], max_bars_to_show=1),
         panels.RunComparer(diff_only="split"),
     ]
 
 
-def training() -> list:
+def training(measure: str) -> list:
     """Learning curves as means over the group."""
-    names = ("val/acc", "val/loss", "train/loss", "val/agreement")
-    return [panels.LinePlot(title=name, x="epoch", y=[name], groupby_rangefunc="stddev") for name in names]
+    shown = (f"val/{measure}", "val/loss", "train/loss", "val/agreement")
+    return [panels.LinePlot(title=name, x="epoch", y=[name], groupby_rangefunc="stddev") for name in shown]
 
 
 def curves() -> list:

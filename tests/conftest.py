@@ -58,6 +58,7 @@ _REAL_DATA = {
     "cifar10": "cifar-10-batches-py",
     "cifar100": "cifar-100-python",
     "pneumonia_mnist": "pneumoniamnist.npz",
+    "chase_db1": "CHASE_DB1",
 }
 
 

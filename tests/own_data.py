@@ -43,8 +43,18 @@ def image_csv(folder: Path) -> list[str]:
     return [f"dataset.source.file={folder}/labels.csv", "dataset.source.image=file", "dataset.source.label=kind"]
 
 
+def image_masks(folder: Path) -> list[str]:
+    for path in images(folder):
+        mask = folder / "masks" / path.relative_to(folder / "images")
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        values = np.zeros((8, 12), np.uint8)
+        values[2:5, 3:9] = 255
+        Image.fromarray(values).save(mask)
+    return [f"dataset.source.root={folder}", "dataset.source.classes={background: 0, vessel: 255}"]
+
+
 EXAMPLES: dict[str, Callable[[Path], list[str]]] = {
-    "image_folder": image_folder, "image_csv": image_csv, "csv": table, "arrays": arrays,
+    "image_folder": image_folder, "image_csv": image_csv, "csv": table, "arrays": arrays, "image_masks": image_masks,
 }  # fmt: skip
 """Option of conf/dataset -> what writes such data into a folder and gives the settings that name them."""
 

@@ -7,10 +7,12 @@ from torch.utils.data import DataLoader
 
 from kdexp.contracts import Batch
 from kdexp.losses.kd import KD
+from kdexp.tasks.classification import Classification
 from kdexp.teacher.teacher import Teacher
 from kdexp.training.distiller import Distiller
 
 CLASSES, FEATURES, SAMPLES, BATCH = 3, 5, 24, 8
+TASK = Classification(CLASSES)
 
 
 def network(seed: int = 0, width: int = 7) -> nn.Module:
@@ -55,7 +57,7 @@ def train(module: Distiller, data: list[Batch] | None = None, epochs: int = 3, c
 def distiller(student: nn.Module, teacher: nn.Module | None = None, **changed) -> Distiller:
     arguments = {"alpha": 0.3, "temperature": 2.0, "soft_loss": KD(2.0)} | changed
     frozen = Teacher([teacher]) if teacher is not None else None
-    return Distiller(student, sgd, num_outputs=CLASSES, teacher=frozen, **arguments)
+    return Distiller(student, sgd, task=TASK, teacher=frozen, **arguments)
 
 
 def same(a: nn.Module, b: nn.Module) -> bool:

@@ -21,7 +21,7 @@ LAYERS = [
     "contracts features hooked_loss atomic results recording run_folder weights schedules signals progress_log terminal"
     " naming config",
     "losses feature_losses models metrics data",
-    "teacher robustness",
+    "teacher robustness tasks",
     "training report",
     "schemes",
     "experiment",
@@ -89,6 +89,7 @@ LEFT_OUT = {
     "metrics": CONFIGURATION | LIGHTNING,
     "data": CONFIGURATION,
     "teacher": CONFIGURATION | LIGHTNING,
+    "tasks": CONFIGURATION | LIGHTNING,
     "training": CONFIGURATION,
     "report": CONFIGURATION | LIGHTNING | {"torch"},
 }

@@ -10,9 +10,11 @@ from kdexp.config.compose import compose, plain
 from kdexp.contracts import FeatureLayers
 from kdexp.experiment.networks import build_network
 from kdexp.features import Reader, discover, find, input_of_classifier, side
+from kdexp.models.torchvision_segmentation import torchvision_segmentation
 
 CONF = Path(__file__).parents[1] / "conf"
 STUDENTS = sorted(path.stem for path in (CONF / "student").glob("*.yaml") if path.stem != "base")
+DENSE = ("unet", "mobilenet_unet", "torchvision_segmentation", "smp")
 
 
 def small():
@@ -76,10 +78,10 @@ def test_looking_at_a_network_leaves_it_as_it_was():
     assert found.shapes == {"1": (2, 2, 4, 4), "4:input": (2, 2)}
 
 
-@pytest.mark.parametrize("name", [name for name in STUDENTS if name not in ("timm", "torchvision")])
+@pytest.mark.parametrize("name", [name for name in STUDENTS if name not in ("timm", "torchvision", *DENSE)])
 def test_the_layers_of_every_family_are_what_their_names_say(name):
     dataset = compose([f"student={name}", "dataset=synthetic", "dataset.input_shape=[3,32,32]"], output_dir="unused")
-    built = build_network(dataset.student, "student", dataset.dataset)
+    built = build_network(dataset.student, "student", dataset.dataset, dataset.task)
     layers = FeatureLayers(**plain(dataset.student)["feature_layers"])
     found = side(built, layers, torch.zeros(2, 3, 32, 32))
     classifier = find(built, layers.classifier)
@@ -99,6 +101,39 @@ def test_the_layers_of_every_family_are_what_their_names_say(name):
         assert (before < 0).any()
         if not torch.equal(before, after) and not name.startswith("wrn"):
             torch.testing.assert_close(before.relu(), after)
+
+
+@pytest.mark.parametrize(("name", "task", "shapes"), [
+    ("unet", "classification.Classification", r"\(N, 3\) logits for dataset=shapes, got \(2, 3, 64, 64\)"),
+    ("cnn_small", "segmentation.Segmentation", r"\(N, 3, 64, 64\) logits for dataset=shapes, got \(2, 3\)"),
+])  # fmt: skip
+def test_a_network_of_another_task_is_refused_in_one_line(name, task, shapes):
+    config = compose([f"student={name}", "dataset=shapes"], output_dir="unused")
+    with pytest.raises(ValueError, match=f"^student must give {shapes}$"):
+        build_network(config.student, "student", config.dataset, {"_target_": f"kdexp.tasks.{task}"})
+
+
+@pytest.mark.parametrize("name", ["unet", "mobilenet_unet", "torchvision_segmentation"])
+def test_a_dense_network_is_built_for_masks_and_its_stages_are_maps(name):
+    config = compose([f"student={name}", "dataset=shapes"], output_dir="unused")
+    built = build_network(config.student, "student", config.dataset, config.task)
+    assert built.training
+    found = side(built, None, torch.zeros(2, 3, 64, 64))
+    sizes = [found.shapes[stage][2] for stage in found.layers.stages]
+    assert len(sizes) > 1
+    assert sizes == sorted(sizes, reverse=True)
+
+
+@pytest.mark.parametrize(("name", "stages", "last"), [
+    ("deeplabv3_resnet50", ["backbone.layer1", "backbone.layer4"], 2048),
+    ("lraspp_mobilenet_v3_large", ["backbone.1", "backbone.3", "backbone.6", "backbone.16"], 960),
+])  # fmt: skip
+def test_of_a_dense_network_without_a_linear_layer_the_stages_of_its_encoder_are_found(name, stages, last):
+    network = torchvision_segmentation(3, (3, 64, 64), name)
+    layers = discover(network, torch.zeros(2, 3, 64, 64))
+    assert list(layers.stages) == stages
+    assert (layers.penultimate, layers.classifier) == (None, None)
+    assert side(network, layers, torch.zeros(2, 3, 64, 64)).shapes[stages[-1]][1] == last
 
 
 FOUR = ["layer1", "layer2", "layer3", "layer4"]

@@ -107,7 +107,7 @@ COMMANDS += [
     for one in hints_of(path.read_text())
 ]
 FILES_OF = {"mnist8": "mnist"}
-BUNDLED = ("digits", "breast_cancer", "synthetic")
+BUNDLED = ("digits", "breast_cancer", "synthetic", "shapes")
 _LAUNCHER = re.compile(r"\+?hydra[/.]launcher\b")  # of other packages: tests/test_sweep_programs.py
 
 
@@ -209,7 +209,7 @@ def test_every_command_that_trains_composes_and_passes_the_checks(command):
     if jobs[-1].trainer.accelerator != "gpu":
         dry_build(Experiment(jobs[-1]))  # its networks and losses, which fit each other
     needed = {job.dataset.name for job in jobs} | {job.scheme.source.name for job in jobs if job.scheme.get("source")}
-    told = {need.lower().replace("-", "") for need in command.needs}
+    told = {re.sub("[-_]", "", need.lower()) for need in command.needs}
     for name in needed - {*BUNDLED, *own_data.EXAMPLES}:
         assert FILES_OF.get(name, name).replace("_", "") in told, f"the text must say: needs {name}"
 
@@ -261,7 +261,12 @@ def train_quickly(words: tuple[str, ...], store: Path) -> dict:
 
 
 def skip_without_data(command: Command) -> None:
-    folders = {"MNIST": "MNIST", "Fashion-MNIST": "FashionMNIST", "CIFAR-100": "cifar-100-python"}
+    folders = {
+        "MNIST": "MNIST",
+        "Fashion-MNIST": "FashionMNIST",
+        "CIFAR-100": "cifar-100-python",
+        "CHASE_DB1": "CHASE_DB1",
+    }
     for need in command.needs:
         if need in folders and not Path(os.environ.get("KDEXP_DATA_DIR", ""), folders[need]).is_dir():
             pytest.skip(f"{need} is not in KDEXP_DATA_DIR")
@@ -307,7 +312,7 @@ def check_program(typed: Command, out: str, folder: Path) -> None:
 @pytest.mark.slow
 def test_how_much_of_the_commands_runs_with_quick():
     assert Counter(map(how_quick, TRAINS.values())) == {
-        "whole": 23,
+        "whole": 26,
         "whole, as a program": 9,
         "a job for each value": 19,
         "composed only: launcher of another package": 3,
@@ -342,6 +347,6 @@ def test_no_shell_takes_a_command_apart(command):
 
 def test_how_many_commands_there_are():
     commands = [one.values[0] for one in COMMANDS]
-    assert Counter(map(kind_of, commands)) == {"trains": 63, "reads": 10, "run by other tests": 5}
-    assert sum(bool(command.needs) for command in commands) == 28, "more than a fresh clone has, or hours"
+    assert Counter(map(kind_of, commands)) == {"trains": 66, "reads": 10, "run by other tests": 6}
+    assert sum(bool(command.needs) for command in commands) == 29, "more than a fresh clone has, or hours"
     assert sum("hours" in command.needs for command in commands) == 8

@@ -197,7 +197,7 @@ def test_data_that_also_set_other_settings_are_named_and_not_those(tmp_path, sto
 
 def test_a_complete_run_needs_no_data_any_more(tmp_path, store, caplog):
     settings = ["dataset=arrays", f"dataset.source.file={tmp_path}/my.npz", "dataset.batch_size=8", "student=mlp",
-                "dataset.task=multiclass", "dataset.num_classes=2", "dataset.input_shape=[4]", "dataset.mean=[0]",
+                "dataset.kind=multiclass", "dataset.num_classes=2", "dataset.input_shape=[4]", "dataset.mean=[0]",
                 "dataset.std=[1]"]  # fmt: skip
     np.savez(tmp_path / "my.npz", x=torch.rand(40, 4).numpy(), y=np.arange(40) % 2)
     first = experiment(tmp_path / "run", store, *settings)

@@ -38,7 +38,7 @@ class Search(Sweeper):
         max_batch_size: trials that are taken from the study, and given to the launcher, at a time.
         params: the space, besides what the command line says.
         n_trials: how many the study is to have, those of earlier and simultaneous launches included.
-        metric: on val, that pruning and the choice go by.
+        metric: on val, that pruning and the choice go by; auto: that which the task's runs are compared by.
         pruner: one of `kdexp.sweeps.optuna_study.PRUNERS`.
         seed: of the suggestions.
         final_seeds: with which the best trial and its control are run; the runs' own unless given.
@@ -72,11 +72,12 @@ class Search(Sweeper):
         """
         if find_spec("optuna") is None:
             raise ValueError("hydra/sweeper=search needs what is not installed: pip install 'kdexp[search]'")
-        from kdexp.sweeps.optuna_study import METRICS, PRUNERS
+        from kdexp.sweeps.optuna_study import AUTO, METRICS, PRUNERS
 
         _require(is_count(self.batch), "max_batch_size", "must be at least 1", self.batch)
         _require(is_count(self.n_trials), "n_trials", "must be at least 1", self.n_trials)
-        _require(self.metric in METRICS, "metric", f"must be one of {', '.join(METRICS)}", self.metric)
+        metrics = (*METRICS, AUTO)
+        _require(self.metric in metrics, "metric", f"must be one of {', '.join(metrics)}", self.metric)
         _require(self.pruner in PRUNERS, "pruner", f"must be one of {', '.join(PRUNERS)}", self.pruner)
         _require(not self.grids, "grids", "must be empty in a search", self.grids)
         several = self.final_seeds if isinstance(self.final_seeds, Sequence) else []
@@ -85,9 +86,11 @@ class Search(Sweeper):
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
     def _rules(self) -> list[Values]:
-        from kdexp.sweeps.optuna_study import describe
+        from kdexp.sweeps.optuna_study import AUTO, describe
 
-        return [describe(self._space(), metric=self.metric, pruner=self.pruner, seed=self.seed)]
+        # The task is among what is fixed: what auto stands for makes no other search.
+        metric = "val/acc" if self.metric == AUTO else self.metric
+        return [describe(self._space(), metric=metric, pruner=self.pruner, seed=self.seed)]
 
     def _space(self) -> dict[str, "BaseDistribution"]:
         (given,) = self._given
@@ -108,6 +111,8 @@ class Search(Sweeper):
         assert self.config is not None
         space = self._space()
         config = self._check_ends(space)
+        self.metric, known = optuna_study.metric(self.metric, plain(config)), optuna_study.METRICS
+        _require(self.metric in known, "metric", f"must be one of {', '.join(known)}", self.metric)
         sweep = Sweep(folder, [], command_line(sys.argv))
         if self.config.rerun == "all":
             optuna_study.set_aside(folder)

@@ -14,7 +14,7 @@ from kdexp.config.compose import HYDRA_VERSION_BASE, one_line
 from kdexp.config.untrusted import printable
 
 
-def run(folders: Sequence[str], where: Sequence[str], sort: str, out: str | None) -> list[tuple[str, Path]]:
+def run(folders: Sequence[str], where: Sequence[str], sort: str | None, out: str | None) -> list[tuple[str, Path]]:
     """Compare runs: print the table, write the files of `kdexp.report.artifacts`. For the settings: conf/compare.yaml.
 
     Returns:

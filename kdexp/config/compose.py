@@ -27,7 +27,7 @@ from kdexp.teacher.settings import cached_views
 HYDRA_VERSION_BASE = "1.3"
 ConfigStore.instance().store(name="schema", node=Config, provider="kdexp")
 OmegaConf.register_new_resolver(
-    "kdexp.num_outputs", lambda task, classes: 1 if task == "binary" else classes, replace=True
+    "kdexp.num_outputs", lambda kind, classes: 1 if kind == "binary" else classes, replace=True
 )
 OmegaConf.register_new_resolver("kdexp.views", lambda mode: cached_views(mode), replace=True)
 OmegaConf.register_new_resolver("kdexp.augment_seed", lambda mode, seed: seed if mode == "none" else 0, replace=True)

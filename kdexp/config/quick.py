@@ -10,8 +10,10 @@ TRAIN_BATCHES = 2
 """Training batches of a student and of a teacher, each of the batch size that is set."""
 EVALUATED = 64
 """Samples of val and of test."""
+EVALUATED_MASKS = 2
+"""The same of images with masks, which are large."""
 NOTE = (
-    f"quick run: {TRAIN_BATCHES} training batches, {EVALUATED} samples of val and of test, few epochs: "
+    f"quick run: {TRAIN_BATCHES} training batches, at most {EVALUATED} samples of val and of test, few epochs: "
     "its numbers mean nothing (quick=true)"
 )
 _SETTINGS: dict[str, int | str] = {

@@ -27,6 +27,10 @@ _SCHEMES: Mapping[str, Mapping[str, str]] = {
 """The schemes that files know by their name alone: those that are older than `_target_`. Newer ones are not added."""
 
 
+_CLASSIFICATION = {"_target_": "kdexp.tasks.classification.Classification"}
+"""The task of files that are older than tasks."""
+
+
 @dataclass(frozen=True, eq=False)
 class _Renamed:
     """Names that have changed.
@@ -48,7 +52,7 @@ _KEYS = (
         {"milestones": "milestone_fractions", "warmup": "warmup_ratio", "final": "min_lr_ratio"},
         owner="kdexp.schedules.",
     ),
-    _Renamed(r"\.(dataset|scheme\.source)$", {"resample": "class_sampling"}),
+    _Renamed(r"\.(dataset|scheme\.source)$", {"resample": "class_sampling", "task": "kind"}),
     _Renamed(
         r"\.robustness$",
         {
@@ -66,6 +70,7 @@ _KEYS = (
     _Renamed(r"\.attack$", {"step_size": "abs_stepsize"}),  # of a scheme; and of a condition, in its key
     _Renamed(r"\.hydra\.sweeper$", {"trials": "n_trials", "seeds": "final_seeds"}, owner="hydra_plugins.kdexp."),
     _Renamed(r"\.(loss|feature_loss\.[^.]+)$", {"alone": "init_fraction", "after": "weight_after_init"}),
+    _Renamed(r"\.(loss|feature_loss\.[^.]+|(dataset|scheme\.source)\.source)$", {"task": "kind"}, owner="kdexp."),
 )
 _CORRUPTION = "kdexp.robustness.corruption"
 _VALUES = (
@@ -89,6 +94,8 @@ def upgrade(values: Values) -> dict[str, Any]:
         values: a configuration or a part of one, in plain values.
     """
     renamed = _with_names(values, "", lambda names: names)
+    if "alpha_schedule" in renamed and not renamed.get("task"):  # a whole configuration
+        renamed["task"] = dict(_CLASSIFICATION)
     return _with_schemes(renamed, lambda scheme: scheme if "_target_" in scheme else {**_added(scheme), **scheme})
 
 
@@ -117,7 +124,7 @@ def without_added(values: Values) -> dict[str, Any]:
     Args:
         values: a configuration or a part of one, in plain values.
     """
-    return _with_schemes(values, _older)
+    return _with_schemes({k: v for k, v in values.items() if (k, v) != ("task", _CLASSIFICATION)}, _older)
 
 
 def new_name(values: Values, setting: str) -> str | None:
@@ -219,13 +226,15 @@ def _with_names(node: Values, place: str, turned: Callable[[Mapping[str, str]], 
 
 
 def _with_older_paths(node: Values) -> dict[str, Any]:
-    """A copy with the paths that the students of prior runs had when their folder had another name."""
+    """A copy with the older paths of prior runs' students and the older names in interpolations."""
     found: dict[str, Any] = {}
     for key, value in node.items():
         if isinstance(value, Mapping):
             value = _with_older_paths(value)
         elif key == "weights" and isinstance(value, str):
             value = re.sub(r"(^|/)prior_runs(?=/[^/]+/student\.safetensors$)", r"\1steps", value)
+        elif isinstance(value, str):
+            value = re.sub(r"(?<=\$\{)(dataset\.|kdexp\.inferred:)kind(?=\})", r"\1task", value)
         found[key] = value
     return found
 

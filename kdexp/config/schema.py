@@ -18,6 +18,7 @@ class Config:
     """Everything `kdexp.experiment.run.run` reads. The groups' own keys (networks, losses, optimizers) are free."""
 
     dataset: Dataset = MISSING
+    task: Group = field(default_factory=dict)
     teacher: Group = MISSING
     student: Group = MISSING
     loss: Group = MISSING

@@ -83,7 +83,12 @@ SLOTS: Mapping[str, Slot] = {
         ("kdexp.data",),
         lambda found: inspect.isfunction(found) and found.__name__ == "load",
     ),
-    "transform": Slot("a transform of kdexp.data.augment", ("kdexp.data.augment",), inspect.isclass),
+    "task": Slot("a task of kdexp.tasks", ("kdexp.tasks",), _takes("num_outputs", "kind", "label_smoothing")),
+    "transform": Slot(
+        "a transform of kdexp.data.augment or joint_augment",
+        ("kdexp.data.augment", "kdexp.data.joint_augment"),
+        inspect.isclass,
+    ),
     "loss": Slot("a loss of kdexp.losses", ("kdexp.losses",), _is_a("torch.nn:Module"), inner={"loss": "loss"}),
     "feature_loss": Slot(
         "a feature loss of kdexp.feature_losses",
@@ -129,6 +134,7 @@ SLOTS: Mapping[str, Slot] = {
 EXPERIMENT: Mapping[str, Place] = {
     "student": "network",
     "teacher": "teacher",
+    "task": "task",
     "loss": "loss",
     "feature_loss": {"*": "feature_loss"},
     "scheme": "scheme",

@@ -307,7 +307,7 @@ def _texts(part: _Part) -> list[str]:
 
 
 def _target(part: _Part, classes: Sequence[str] | None) -> Tensor:
-    """See `kdexp.contracts.Task`."""
+    """See `kdexp.contracts.Kind`."""
     y = part.labels
     if classes is None or y.ndim == 2:
         if classes is not None or y.ndim != 2:

@@ -5,16 +5,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kdexp.contracts import UNLABELED, Task
+from kdexp.contracts import UNLABELED, Kind
 from kdexp.data.stateless_rng import RngStream, order
 
 
-def class_shares(class_sampling: object, *, task: Task, num_classes: int) -> list[float] | None:
+def class_shares(class_sampling: object, *, kind: Kind, num_classes: int) -> list[float] | None:
     """The fraction of each class in an epoch, as ``dataset.class_sampling`` gives it.
 
     Args:
         class_sampling: None; "balanced": the same for all classes; or a positive number for each class.
-        task: what the targets mean.
+        kind: what the targets mean.
         num_classes: C.
 
     Returns:
@@ -25,8 +25,8 @@ def class_shares(class_sampling: object, *, task: Task, num_classes: int) -> lis
     """
     if class_sampling is None:
         return None
-    if task == "multilabel":
-        rule = "must be null with task=multilabel, where a sample is of several classes"
+    if kind == "multilabel":
+        rule = "must be null with kind=multilabel, where a sample is of several classes"
         raise ValueError(f"dataset.class_sampling {rule}, got {class_sampling}")
     if class_sampling == "balanced":
         return [1 / num_classes] * num_classes

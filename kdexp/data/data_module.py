@@ -38,6 +38,7 @@ class DataModule(pl.LightningDataModule):
         views: how many views of each sample there are: epoch e shows view e mod views, and a view is a function of
             (augment_seed, view, sample). None: a new one in every epoch. 0: the samples as they are.
         num_workers: processes that read samples which are not held in memory.
+        input_shape: what the shape of a training sample must be after its augmentation; None: any.
         shares: of each class in an epoch of training, see `kdexp.data.class_sampling.resampled_order`; None: as in the
             data.
             The copies of a sample are augmented each in its own way.
@@ -63,6 +64,7 @@ class DataModule(pl.LightningDataModule):
         augment_seed: int | None = None,
         views: int | None = None,
         num_workers: int = 0,
+        input_shape: Sequence[int] | None = None,
         shares: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
@@ -82,7 +84,11 @@ class DataModule(pl.LightningDataModule):
         next(self._order(splits.train, training=True).tensors())
         first = splits.train.index[:2]
         images = torch.stack([splits.train.inputs[int(i)] for i in first])
-        self._prepare(Batch(images, splits.train.target[:2], first), view=0)
+        prepared = self._prepare(Batch(images, splits.train.target[:2], first), view=None if views == 0 else 0)
+        found = list(prepared.inputs.shape[1:])
+        if input_shape is not None and found != list(input_shape):
+            rule = f"must be {found}, the shape of a training sample after its augmentation"
+            raise ValueError(f"dataset.input_shape {rule}, got {list(input_shape)}")
 
     @property
     def smallest_batch(self) -> int:
@@ -227,7 +233,9 @@ class DataModule(pl.LightningDataModule):
             batch = transform(batch, seed=self._augment_seed, epoch=view)
         batch = _in_unit_range(batch)
         self._mean, self._std = self._mean.to(batch.inputs.device), self._std.to(batch.inputs.device)
-        return Batch((batch.inputs - self._mean) / self._std, batch.target, batch.index)
+        # Masks are held in bytes.
+        target = batch.target.long() if batch.target.dtype == torch.int8 else batch.target
+        return Batch((batch.inputs - self._mean) / self._std, target, batch.index)
 
 
 def _in_unit_range(batch: Batch) -> Batch:

@@ -1,4 +1,4 @@
-"""What a configuration leaves to the data: task, number of classes, shape of a sample, mean and std.
+"""What a configuration leaves to the data: kind, number of classes, shape of a sample, mean and std.
 
 The settings of conf/dataset that say ``${kdexp.inferred:NAME}`` are filled in from here when they are first read,
 before a network is built. The data that were loaded for it are those that are then trained on: they are read once.
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kdexp.config import trust
 from kdexp.config.require import Values
-from kdexp.contracts import Source, Task
+from kdexp.contracts import Kind, Source
 from kdexp.data.splits import check_source, train_and_val_index
 
 _CHUNK = 4096  # samples that are float64 at the same time
@@ -39,7 +39,7 @@ def inferred(name: str, settings: Values, *, val_fraction: float, split_seed: in
     """What the data say of a setting of conf/dataset.
 
     Args:
-        name: ``task`` (multilabel or multiclass), ``num_classes``, ``input_shape``, ``mean`` or ``std``. The last two
+        name: ``kind`` (multilabel or multiclass), ``num_classes``, ``input_shape``, ``mean`` or ``std``. The last two
             are of the training split before it is reduced to a subset, a value for each channel of images (C, H, W)
             (uint8 as a fraction of 255), for each feature (the last dimension) of anything else, to six digits; a
             feature that does not vary has std 1.
@@ -53,7 +53,7 @@ def inferred(name: str, settings: Values, *, val_fraction: float, split_seed: in
     """
     key = _key(settings)
     read = _read.get(key)
-    if read is None or "task" not in read.found:
+    if read is None or "kind" not in read.found:
         read = _load(settings)
     wanted = (name, val_fraction, split_seed) if name in ("mean", "std") else name
     if wanted not in read.found:
@@ -114,20 +114,37 @@ def _key(settings: Values) -> str:
 
 def _load(settings: Values) -> _Read:
     source = peek(settings)
+    if _has_masks(source):
+        return _of_masks(settings, source)
     target = source.train_target
     if not isinstance(target, Tensor) or target.dim() not in (1, 2) or len(source.train_inputs) == 0:
         check_source(source, "multiclass", 0, None)  # says what is wrong with it
-    task: Task = "multilabel" if target.dim() == 2 else "multiclass"
+    kind: Kind = "multilabel" if target.dim() == 2 else "multiclass"
     num_classes = target.shape[1] if target.dim() == 2 else len(source.classes or set(target.tolist()))
     shape = list(source.train_inputs[0].shape)
-    check_source(source, task, num_classes, shape)
+    check_source(source, kind, num_classes, shape)
     read = _read[_key(settings)]
-    read.found |= {"task": task, "num_classes": num_classes, "input_shape": shape}
+    read.found |= {"kind": kind, "num_classes": num_classes, "input_shape": shape}
+    return read
+
+
+def _has_masks(source: Source) -> bool:
+    return isinstance(source.train_target, Tensor) and source.train_target.dim() == 3
+
+
+def _of_masks(settings: Values, source: Source) -> _Read:
+    if source.classes is None:
+        raise ValueError("dataset.num_classes must be given for masks whose classes have no names, got nothing")
+    read = _read[_key(settings)]
+    shape = list(source.train_inputs[0].shape)
+    read.found |= {"kind": "multiclass", "num_classes": len(source.classes), "input_shape": shape}
     return read
 
 
 def _statistics(source: Source, val_fraction: float, split_seed: int) -> tuple[list[float], list[float]]:
     inputs = source.train_inputs
+    if _has_masks(source):
+        raise ValueError("dataset.mean and dataset.std must be given for images with masks, got nothing")
     if not isinstance(inputs, Tensor):
         raise ValueError(
             "dataset.mean and dataset.std must be given for data that are read one sample at a time, got nothing"

@@ -15,7 +15,7 @@ class Dataset:
 
     name: str = MISSING
     source: Group = MISSING
-    task: str = "multiclass"
+    kind: str = "multiclass"
     num_classes: int = MISSING
     num_outputs: int = MISSING
     input_shape: list[int] = MISSING

@@ -1,13 +1,13 @@
 """From a loaded data set to what is trained on, chosen by and reported: subsets, label noise, unlabeled samples."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdexp.contracts import UNLABELED, Images, Source, Split, Splits, Task
+from kdexp.contracts import UNLABELED, Images, Kind, Source, Split, Splits
 from kdexp.data.stateless_rng import RngStream, order, uniform
 
 _NAMED = 10  # of the classes in the data, in a message
@@ -16,7 +16,7 @@ _NAMED = 10  # of the classes in the data, in a message
 def make_splits(
     source: Source,
     *,
-    task: Task,
+    kind: Kind,
     num_classes: int,
     input_shape: Sequence[int] | None = None,
     val_fraction: float,
@@ -27,16 +27,17 @@ def make_splits(
     label_noise: float = 0.0,
     label_noise_kind: str = "symmetric",
     unlabeled_fraction: float = 0.0,
+    check: Callable[[Source, Kind, int, Sequence[int] | None], None] | None = None,
 ) -> Splits:
-    """Split a data set; every count is exact and, but for multi-label data, every choice is stratified by class.
+    """Split a data set; every count is exact and, where a sample has one class, every choice is stratified by class.
 
     Validation and test labels are never touched. The order of events: val is taken from train, then a subset of what
     is left, then this is thinned to a long tail, then labels are made wrong, then labels are hidden.
 
     Args:
         source: as a file of `kdexp.data` loads it.
-        task: what the targets mean.
-        num_classes: C, which must be the number of classes found (2 for the binary task).
+        kind: what the targets mean.
+        num_classes: C, which must be the number of classes found (2 for the binary kind).
         input_shape: what the shape of a sample must be; None: any.
         val_fraction: in (0, 1), the fraction of train that becomes val; not used when the source has an official val.
         split_seed: of the choice of val.
@@ -53,7 +54,9 @@ def make_splits(
             "Making Deep Neural Networks Robust to Label Noise", section 5). Multi-label: the fraction of single entries
             that are inverted.
         label_noise_kind: "symmetric": any of the C - 1 other classes, evenly; "pairflip": class c becomes c + 1 mod C.
-        unlabeled_fraction: in [0, 1], the fraction of training labels that become `UNLABELED`. Multi-label: of rows.
+        unlabeled_fraction: in [0, 1], the fraction of training labels that become `UNLABELED`. Multi-label: of rows;
+            masks: of whole masks, where they have a class.
+        check: sees that the targets are what the task needs; None: see `check_source`.
 
     Returns:
         The three parts.
@@ -61,54 +64,89 @@ def make_splits(
     Raises:
         ValueError: one line with the setting, the rule and the value.
     """
-    kind = label_noise_kind
-    _check(kind in ("symmetric", "pairflip"), "label_noise_kind", "must be symmetric or pairflip", kind)
-    _check_amounts(task, train_fraction, imbalance_ratio, label_noise, unlabeled_fraction)
-    check_source(source, task, num_classes, input_shape)
-    train, val = _train_and_val(source, task, num_classes, val_fraction, split_seed)
-    chosen = _subset(train.target, task, num_classes, train_fraction, imbalance_ratio, subset_seed)
+    _check_noise(label_noise_kind)
+    _check_amounts(kind, train_fraction, imbalance_ratio, label_noise, unlabeled_fraction)
+    (check or check_source)(source, kind, num_classes, input_shape)
+    _check_not_by_class(source.train_target, imbalance_ratio, label_noise, unlabeled_fraction)
+    train, val = _train_and_val(source, kind, num_classes, val_fraction, split_seed)
+    chosen = _subset(train.target, kind, num_classes, train_fraction, imbalance_ratio, subset_seed)
     target, index = train.target[chosen], train.index[chosen]
 
     # Which labels are hidden is chosen by the true ones.
     hidden = stratified_order(target, subset_seed, RngStream.HIDDEN)[: round(unlabeled_fraction * len(target))]
-    _make_wrong(target, task, num_classes, label_noise, kind, subset_seed)
-    target[hidden] = UNLABELED
+    _make_wrong(target, kind, num_classes, label_noise, label_noise_kind, subset_seed)
+    target[hidden] = target[hidden].clamp(max=UNLABELED)
     return Splits(Split(train.inputs, target, index), val, _whole(source.test_inputs, source.test_target))
 
 
+def _check_noise(noise: str) -> None:
+    _check(noise in ("symmetric", "pairflip"), "label_noise_kind", "must be symmetric or pairflip", noise)
+
+
+def _check_not_by_class(target: Tensor, imbalance_ratio: float, label_noise: float, unlabeled_fraction: float) -> None:
+    """Refuse what is done by class, or to labels, where targets are none."""
+    if has_labels(target):
+        return
+    rule = "for targets that are not one label, or a row of labels, a sample"
+    _check(imbalance_ratio == 1, "imbalance_ratio", f"must be 1 {rule}", imbalance_ratio)
+    _check(label_noise == 0, "label_noise", f"must be 0 {rule}", label_noise)
+    hides = not target.is_floating_point()
+    rule = "must be 0 for targets that are no labels and no masks"
+    _check(hides or unlabeled_fraction == 0, "unlabeled_fraction", rule, unlabeled_fraction)
+
+
 def _subset(
-    target: Tensor, task: Task, num_classes: int, train_fraction: float, imbalance_ratio: float, seed: int
+    target: Tensor, kind: Kind, num_classes: int, train_fraction: float, imbalance_ratio: float, seed: int
 ) -> Tensor:
     """Positions of the samples that are trained on, in ascending order."""
     keep = round(train_fraction * len(target))
     chosen = stratified_order(target, seed, RngStream.SUBSET)[:keep]
-    _check_complete("train_fraction", train_fraction, "train", target[chosen], task, num_classes)
+    _check_complete("train_fraction", train_fraction, "train", target[chosen], kind, num_classes)
     if imbalance_ratio > 1:
         chosen = chosen[_long_tail(target[chosen], num_classes, imbalance_ratio)]
-        _check_complete("imbalance_ratio", imbalance_ratio, "train", target[chosen], task, num_classes)
+        _check_complete("imbalance_ratio", imbalance_ratio, "train", target[chosen], kind, num_classes)
     return chosen.sort().values
 
 
 def _check_amounts(
-    task: Task, train_fraction: float, imbalance_ratio: float, label_noise: float, unlabeled_fraction: float
+    kind: Kind, train_fraction: float, imbalance_ratio: float, label_noise: float, unlabeled_fraction: float
 ) -> None:
     _check(0 < train_fraction <= 1, "train_fraction", "must be in (0, 1]", train_fraction)
     _check(1 <= imbalance_ratio < math.inf, "imbalance_ratio", "must be >= 1", imbalance_ratio)
-    rule = "must be 1 with task=multilabel, where a sample is of several classes"
-    _check(task != "multilabel" or imbalance_ratio == 1, "imbalance_ratio", rule, imbalance_ratio)
+    rule = "must be 1 with kind=multilabel, where a sample is of several classes"
+    _check(kind != "multilabel" or imbalance_ratio == 1, "imbalance_ratio", rule, imbalance_ratio)
     _check(0 <= label_noise <= 1, "label_noise", "must be in [0, 1]", label_noise)
     _check(0 <= unlabeled_fraction <= 1, "unlabeled_fraction", "must be in [0, 1]", unlabeled_fraction)
+
+
+def has_one_class(target: Tensor) -> bool:
+    """Whether a sample's target is the number of its class, (N,) int64."""
+    return target.dim() == 1 and not target.is_floating_point()
+
+
+def has_labels(target: Tensor) -> bool:
+    """Whether a sample's target is the number of its class or a row of labels, (N, C) float32."""
+    return has_one_class(target) or (target.dim() == 2 and target.is_floating_point())
+
+
+def labelled(target: Tensor) -> Tensor:
+    """(N,) bool: which samples have a label, at least in part; all, where targets are no labels."""
+    if not target.is_floating_point():
+        return (target.flatten(1) if target.dim() > 1 else target.unsqueeze(1)).amax(1) >= 0
+    return (target != UNLABELED).any(1) if has_labels(target) else torch.ones(len(target), dtype=torch.bool)
 
 
 def stratified_order(target: Tensor, seed: int, stream: int) -> Tensor:
     """A random order of the samples in which every beginning holds the classes in the proportions of the whole.
 
+    Where the samples have no single class it is a plain random order.
+
     A class of n samples has its r-th one at (r + 1/2) / n of the way; to take the first k is thus to share k seats
     among the classes by the method of Webster and Sainte-Lague, which never takes back a seat when k grows.
 
     Args:
-        target: (N,) int64 class numbers, ``UNLABELED`` being one more class; or (N, C) multi-label rows, which are put
-            in plain random order.
+        target: (N,) int64 class numbers, ``UNLABELED`` being one more class; or (N, C) multi-label rows, masks or any
+            other targets.
         seed: of the order.
         stream: see `RngStream`.
 
@@ -116,7 +154,7 @@ def stratified_order(target: Tensor, seed: int, stream: int) -> Tensor:
         (N,) int64 permutation.
     """
     shuffled = order(seed, 0, len(target), stream)
-    if target.dim() > 1:
+    if not has_one_class(target):
         return shuffled
     labels = target[shuffled] - UNLABELED
     place = (_rank_in_class(labels).double() + 0.5) / torch.bincount(labels)[labels]
@@ -137,12 +175,12 @@ def few_of_each_class(split: Split, count: int) -> Split:
     """A small part of a split, the same at every call: the classes in turn, as long as they have samples.
 
     Args:
-        split: the samples; those without a label count as one more class. Multi-label rows are drawn without regard to
-            their labels.
+        split: the samples; those without a label count as one more class. Those that have no single class are drawn
+            without regard to it.
         count: how many, >= 1; more than there are: all.
     """
     shuffled = order(0, 0, len(split), RngStream.SAMPLE)
-    if split.target.dim() == 1:
+    if has_one_class(split.target):
         shuffled = shuffled[_rank_in_class(split.target[shuffled] - UNLABELED).argsort(stable=True)]
     chosen = shuffled[:count].sort().values
     return Split(split.inputs, split.target[chosen], split.index[chosen])
@@ -164,11 +202,11 @@ def stratified_sample(target: Tensor, count: int | None, seed: int) -> Tensor:
     return stratified_order(target, seed, RngStream.SAMPLE)[:count].sort().values
 
 
-def samples_per_class(target: Tensor, task: Task, num_classes: int) -> Tensor:
-    """Labelled samples of each class, (C,) int64; of a multi-label task, those that have each label."""
-    if task == "multilabel":
+def samples_per_class(target: Tensor, kind: Kind, num_classes: int) -> Tensor:
+    """Labelled samples of each class, (C,) int64; of multi-label data, those that have each label; of masks, pixels."""
+    if kind == "multilabel":
         return (target == 1).sum(0)
-    return torch.bincount(target[target != UNLABELED].flatten(), minlength=num_classes)
+    return torch.bincount(target[target >= 0].flatten(), minlength=num_classes)
 
 
 def train_and_val_index(target: Tensor, val_fraction: float, split_seed: int) -> tuple[Tensor, Tensor]:
@@ -208,15 +246,15 @@ def _whole(inputs: Tensor | Images, target: Tensor) -> Split:
 
 
 def _train_and_val(
-    source: Source, task: Task, num_classes: int, val_fraction: float, split_seed: int
+    source: Source, kind: Kind, num_classes: int, val_fraction: float, split_seed: int
 ) -> tuple[Split, Split]:
     whole = _whole(source.train_inputs, source.train_target)
     if source.val is not None:
         return whole, _whole(*source.val)
     parts = train_and_val_index(whole.target, val_fraction, split_seed)
     train, val = (Split(whole.inputs, whole.target[part], part) for part in parts)
-    _check_complete("val_fraction", val_fraction, "val", val.target, task, num_classes)
-    _check_complete("val_fraction", val_fraction, "train", train.target, task, num_classes)
+    _check_complete("val_fraction", val_fraction, "val", val.target, kind, num_classes)
+    _check_complete("val_fraction", val_fraction, "train", train.target, kind, num_classes)
     return train, val
 
 
@@ -231,56 +269,72 @@ def _long_tail(target: Tensor, num_classes: int, ratio: float) -> Tensor:
     return rank < sizes[target]
 
 
-def _make_wrong(target: Tensor, task: Task, num_classes: int, rate: float, kind: str, seed: int) -> None:
+def _make_wrong(target: Tensor, kind: Kind, num_classes: int, rate: float, noise: str, seed: int) -> None:
     """Replace labels in place."""
-    if task == "multilabel":
-        _check(kind == "symmetric" or rate == 0, "label_noise_kind", "must be symmetric with task=multilabel", kind)
+    if kind == "multilabel":
+        _check(noise == "symmetric" or rate == 0, "label_noise_kind", "must be symmetric with kind=multilabel", noise)
         entries = order(seed, 0, target.numel(), RngStream.NOISY)[: round(rate * target.numel())]
         flat = target.view(-1)
         flat[entries] = torch.where(flat[entries] == UNLABELED, flat[entries], 1 - flat[entries])
         return
+    if not rate:
+        return
     wrong = stratified_order(target, seed, RngStream.NOISY)[: round(rate * len(target))]
     step = torch.ones_like(wrong)
-    if kind == "symmetric":
+    if noise == "symmetric":
         step += (uniform(seed, 0, wrong, 1, RngStream.WRONG_CLASS).squeeze(1) * (num_classes - 1)).long()
     target[wrong] = (target[wrong] + step) % num_classes
 
 
-def check_source(source: Source, task: Task, num_classes: int, input_shape: Sequence[int] | None) -> None:
+def check_source(source: Source, kind: Kind, num_classes: int, input_shape: Sequence[int] | None) -> None:
     """See that a data set is what `kdexp.contracts.Source` says, with these classes and, unless None, this shape.
 
     Raises:
         ValueError: one line with the setting, the rule and the value.
     """
-    parts = {"train": (source.train_inputs, source.train_target), "test": (source.test_inputs, source.test_target)}
-    if source.val is not None:
-        parts["val"] = source.val
+    parts = parts_of(source)
     for part, (inputs, target) in parts.items():
-        _check_inputs(part, inputs, input_shape)
-        kind = type(target).__name__
-        _check(isinstance(target, Tensor), "source", f"must give the labels of {part} as a tensor", kind)
-        _check(
-            len(inputs) == len(target),
-            "source",
-            f"must have a label for each sample of {part}",
-            f"{len(inputs)} samples and {len(target)} labels",
-        )
-        _check_labels(part, target, task, num_classes)
+        check_inputs(part, inputs, input_shape)
+        found = type(target).__name__
+        _check(isinstance(target, Tensor), "source", f"must give the labels of {part} as a tensor", found)
+        check_number_of_samples(part, inputs, target)
+        _check_labels(part, target, kind, num_classes)
     if source.classes is not None:
         names = len(source.classes)
         listed = ", ".join(map(str, source.classes[:_NAMED])) + ", ..." * (names > _NAMED)
         rule = f"must be {names}, the classes in the data ({listed})"
         _check(names == num_classes, "num_classes", rule, num_classes)
-    if task == "multilabel":
+    if kind == "multilabel":
         return
     classes = torch.unique(torch.cat([target for _, target in parts.values()])).tolist()
     numbered = classes == list(range(len(classes)))
     _check(numbered, "source", "must number its classes 0..C-1", f"labels {', '.join(map(str, classes[:10]))}")
-    found = len(classes)
-    _check(found == num_classes, "num_classes", f"must be {found}, the classes in the data", num_classes)
+    number = len(classes)
+    _check(number == num_classes, "num_classes", f"must be {number}, the classes in the data", num_classes)
 
 
-def _check_inputs(part: str, inputs: Tensor | Images, input_shape: Sequence[int] | None) -> None:
+def parts_of(source: Source) -> dict[str, tuple[Tensor | Images, Tensor]]:
+    """Name of a part -> its inputs and targets; val only where the data have their own."""
+    parts = {"train": (source.train_inputs, source.train_target), "test": (source.test_inputs, source.test_target)}
+    return parts if source.val is None else parts | {"val": source.val}
+
+
+def check_number_of_samples(part: str, inputs: Tensor | Images, target: Tensor) -> None:
+    """See that there are as many targets as samples.
+
+    Raises:
+        ValueError: one line.
+    """
+    found = f"{len(inputs)} samples and {len(target)} labels"
+    _check(len(inputs) == len(target), "source", f"must have a label for each sample of {part}", found)
+
+
+def check_inputs(part: str, inputs: Tensor | Images, input_shape: Sequence[int] | None) -> None:
+    """See that samples are tensors of this shape, uint8 or finite float32.
+
+    Raises:
+        ValueError: one line.
+    """
     _check(len(inputs) > 0, "source", f"must have samples in {part}", "none")
     first = inputs[0]
     _check(isinstance(first, Tensor), "source", f"must give the samples of {part} as tensors", type(first).__name__)
@@ -294,10 +348,10 @@ def _check_inputs(part: str, inputs: Tensor | Images, input_shape: Sequence[int]
         _check(ends.isfinite().all(), "source", f"must give inputs without NaN or Inf in {part}", ends.tolist())
 
 
-def _check_labels(part: str, target: Tensor, task: Task, num_classes: int) -> None:
+def _check_labels(part: str, target: Tensor, kind: Kind, num_classes: int) -> None:
     if target.dim() == 2:
         found = target.shape[1]
-        _check(task == "multilabel", "task", "must be multilabel for several labels a sample", task)
+        _check(kind == "multilabel", "kind", "must be multilabel for several labels a sample", kind)
         _check(found == num_classes, "num_classes", f"must be {found}, the labels in the data", num_classes)
         known = torch.isin(target, target.new_tensor([0, 1, UNLABELED]))
         _check(known.all(), "source", f"must give labels of 0 and 1 in {part}", target[~known][:1].tolist())
@@ -308,15 +362,19 @@ def _check_labels(part: str, target: Tensor, task: Task, num_classes: int) -> No
             f"must give a label or a row of labels for each sample of {part}",
             f"labels of shape {list(target.shape)}",
         )
-        _check(task != "multilabel", "task", "must be multiclass or binary for one label a sample", task)
-        _check(task != "binary" or num_classes == 2, "num_classes", "must be 2 with task=binary", num_classes)
-    wanted = torch.float32 if task == "multilabel" else torch.int64
-    _check(target.dtype == wanted, "source", f"must give {wanted} labels in {part} with task={task}", target.dtype)
+        _check(kind != "multilabel", "kind", "must be multiclass or binary for one label a sample", kind)
+        _check(kind != "binary" or num_classes == 2, "num_classes", "must be 2 with kind=binary", num_classes)
+    wanted = torch.float32 if kind == "multilabel" else torch.int64
+    _check(target.dtype == wanted, "source", f"must give {wanted} labels in {part} with kind={kind}", target.dtype)
 
 
-def _check_complete(setting: str, value: float, part: str, target: Tensor, task: Task, num_classes: int) -> None:
+def _check_complete(setting: str, value: float, part: str, target: Tensor, kind: Kind, num_classes: int) -> None:
     _check(len(target) > 0, setting, f"must leave samples for {part}", value)
-    if task != "multilabel":
+    if target.dim() == 3 and part == "train":  # masks
+        counts = samples_per_class(target, kind, num_classes)
+        rule = f"must leave masks with every class (class {int(counts.argmin())} has none)"
+        _check(bool(counts.all()), setting, rule, value)
+    if has_one_class(target):
         counts = torch.bincount(target, minlength=num_classes)
         rule = f"must leave samples of every class for {part} (class {int(counts.argmin())} has none)"
         _check(bool(counts.all()), setting, rule, value)

@@ -50,6 +50,10 @@ class RngStream(IntEnum):
     MISSING = 32
     FEATURE_SHIFT = 33
     ATTACK = 34
+    VERTICAL_FLIP = 40
+    FOREGROUND_CROP = 41
+    ROTATION = 42
+    SCALE = 43
 
 
 def uniform(seed: int, epoch: int, index: Tensor, draws: int, stream: int) -> Tensor:

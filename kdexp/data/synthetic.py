@@ -5,13 +5,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kdexp.contracts import Source, Task
+from kdexp.contracts import Kind, Source
 
 
 def load(
     input_shape: Sequence[int],
     num_classes: int,
-    task: Task = "multiclass",
+    kind: Kind = "multiclass",
     train_samples: int = 512,
     test_samples: int = 256,
     noise: float = 1.0,
@@ -24,7 +24,7 @@ def load(
             number float32 z.
         num_classes: classes, as many samples of each as of the others (to one); or labels, each on in half of the
             samples, whose prototypes are added up.
-        task: what the targets mean.
+        kind: what the targets mean.
         train_samples: how many there are to train on and to validate with.
         test_samples: how many there are to test with.
         noise: standard deviation of the noise in z, in units of the prototypes' own.
@@ -34,7 +34,7 @@ def load(
     prototypes = torch.randn(num_classes, *input_shape, generator=generator)
 
     def part(samples: int) -> tuple[Tensor, Tensor]:
-        if task == "multilabel":
+        if kind == "multilabel":
             target = torch.randint(2, (samples, num_classes), generator=generator).float()
             clean = torch.einsum("nc,c...->n...", target - 0.5, prototypes)
         else:

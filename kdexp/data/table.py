@@ -216,7 +216,7 @@ def targets_of(
         several: whether they are of a multi-label task, 0 and 1.
 
     Returns:
-        The target of each part, see `kdexp.contracts.Task`, and the names of the classes or labels.
+        The target of each part, see `kdexp.contracts.Kind`, and the names of the classes or labels.
 
     Raises:
         ValueError: a label is missing, or none of the training file's: one line.

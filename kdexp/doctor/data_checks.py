@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from kdexp.contracts import UNLABELED, Split, Splits, Task
+from kdexp.contracts import UNLABELED, Kind, Split, Splits
 from kdexp.data.splits import samples_per_class
 from kdexp.doctor.finding import Finding
 
@@ -12,20 +12,21 @@ MeanStd = tuple[Tensor, Tensor]
 """(channels,) means and standard deviations."""
 
 
-def class_counts(splits: Splits, task: Task, num_classes: int) -> list[Finding]:
-    """Samples per class in each split; names classes that have none, or far fewer than another."""
+def class_counts(splits: Splits, kind: Kind, num_classes: int, *, of: str = "samples") -> list[Finding]:
+    """Samples, or pixels, per class in each split; names classes that have none, or far fewer than another."""
     return [
-        _class_counts(name, split, task, num_classes)
+        _class_counts(name, split, kind, num_classes, of)
         for name, split in (("train", splits.train), ("val", splits.val), ("test", splits.test))
     ]
 
 
-def _class_counts(name: str, split: Split, task: Task, num_classes: int) -> Finding:
+def _class_counts(name: str, split: Split, kind: Kind, num_classes: int, of: str) -> Finding:
     check = f"classes in {name}"
-    counts = samples_per_class(split.target, task, num_classes)
+    counts = samples_per_class(split.target, kind, num_classes)
     unlabeled = int((split.target.reshape(len(split), -1) == UNLABELED).all(1).sum())
     few, many = int(counts.min()), int(counts.max())
-    found = f"{len(split)} samples, {few} to {many} a class"
+    unit = "" if of == "samples" else f"{of} "
+    found = f"{len(split)} samples, {few} to {many} {unit}a class"
     if unlabeled:
         found += f", {unlabeled} unlabeled"
     missing = [str(number) for number, count in enumerate(counts.tolist()) if count == 0]
@@ -39,7 +40,8 @@ def _class_counts(name: str, split: Split, task: Task, num_classes: int) -> Find
         )
         return Finding(check, found, "warning", advice)
     if few and many > 10 * few:
-        advice = "imbalanced: look at f1 and auc besides acc, or at dataset.class_sampling=balanced"
+        other = ", or at dataset.class_sampling=balanced" if of == "samples" else ", or at task.dice_weight"
+        advice = f"imbalanced: look at f1 and auc besides acc{other}"
         return Finding(check, found, "note", advice)
     return Finding(check, found)
 

@@ -157,7 +157,7 @@ def _labeled_pair(distiller: Distiller, batch: Batch) -> tuple[Outputs, Outputs,
     """Up to 32 labeled samples of a batch, an even number, and both networks' outputs for them."""
     rows = batch.target.reshape(len(batch.target), -1)
     # A mixed target's row sums to the fraction of it that is labeled.
-    is_mixed = rows.is_floating_point() and distiller.task == "multiclass"
+    is_mixed = rows.is_floating_point() and distiller.task.kind == "multiclass"
     labeled = rows.sum(1) > 0.999 if is_mixed else (rows != UNLABELED).any(1)
     kept = labeled.nonzero().squeeze(1)
     kept = kept[: min(len(kept) // 2 * 2, 32)]

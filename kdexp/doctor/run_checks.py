@@ -32,10 +32,14 @@ def run_checks(experiment: Experiment) -> Iterator[Finding]:
         dry_build.dry_build(experiment)
     yield from map(loss_checks.loss_warning, caught)
     data = experiment.data
-    yield from data_checks.class_counts(data.student.splits, data.task, config.dataset.num_classes)
+    classifies = "curves" in data.task.supports
+    if classifies:
+        yield from data_checks.class_counts(
+            data.student.splits, data.task.kind, config.dataset.num_classes, of="pixels" if data.is_dense else "samples"
+        )
     yield from training_checks.batch_and_ranks(config.dataset, config.trainer, experiment.new_student(pretrained=None))
     yield from _inputs(experiment)
-    if experiment.teacher is not None:
+    if experiment.teacher is not None and classifies:
         yield teacher_checks.teacher_accuracy(*teacher_measures.teacher_on_val(experiment))
     yield _sizes(experiment)
     yield from check_steps(experiment, caught)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import torch
 
-from kdexp.contracts import Task
+from kdexp.contracts import Kind
 from kdexp.doctor import loss_checks, teacher_checks, training_checks
 from kdexp.doctor.finding import Finding
 from kdexp.doctor.inspection import InspectionCallback, caught_warnings, take_steps
@@ -39,7 +39,7 @@ def check_steps(experiment: Experiment, caught: list[str]) -> Iterator[Finding]:
     if experiment.teacher is not None:
         state = teacher_state(experiment.teacher, inspection.teacher_before, inspection.val_inputs)
         yield from (teacher_checks.frozen(state), teacher_checks.deterministic(state))
-    yield from _logits(data.task, distiller, inspection)
+    yield from _logits(data.task.kind, distiller, inspection)
     if "soft" in inspection.terms:
         published = (config.loss.get("published") or {}).get("alpha")
         yield loss_checks.alpha_convention(config.alpha, config.alpha_schedule, published)
@@ -66,11 +66,11 @@ def _limited(batches: int, limit: int | float | None) -> int:
     return int(batches * limit) if isinstance(limit, float) else min(batches, limit)
 
 
-def _logits(task: Task, distiller: Distiller, inspection: InspectionCallback) -> list[Finding]:
+def _logits(kind: Kind, distiller: Distiller, inspection: InspectionCallback) -> list[Finding]:
     findings = [teacher_checks.logit_scale(inspection.student_logits, inspection.teacher_logits)]
     if inspection.teacher_logits and distiller.soft_loss is not None:
         logits = torch.cat(inspection.teacher_logits)
-        findings.append(teacher_checks.confidence(logits, distiller.temperature, task))
+        findings.append(teacher_checks.confidence(logits, distiller.temperature, kind))
     return findings
 
 

@@ -5,18 +5,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kdexp.contracts import Task
+from kdexp.contracts import Kind
 from kdexp.doctor.finding import Finding
 from kdexp.doctor.measurements import TeacherState
 from kdexp.experiment import teacher_measures
 
 
-def teacher_accuracy(accuracy: float, counts: Tensor, samples: int, task: Task, auc: float | None = None) -> Finding:
+def teacher_accuracy(accuracy: float, counts: Tensor, samples: int, kind: Kind, auc: float | None = None) -> Finding:
     """The teacher's accuracy against predictors that ignore the input.
 
     See `kdexp.experiment.teacher_measures.near_chance`.
     """
-    found, advice = teacher_measures.near_chance(accuracy, counts, samples, task, auc)
+    found, advice = teacher_measures.near_chance(accuracy, counts, samples, kind, auc)
     return Finding("teacher on val", found, "warning" if advice else "ok", advice)
 
 
@@ -68,18 +68,18 @@ def _scale(logits: Sequence[Tensor]) -> float:
     return float(together.square().mean().sqrt())
 
 
-def confidence(logits: Tensor, temperature: float, task: Task) -> Finding:
+def confidence(logits: Tensor, temperature: float, kind: Kind) -> Finding:
     """The teacher's mean probability of its first choice at the temperature; near 1 it says no more than a label.
 
     Args:
         logits: (N, C, ...), the teacher's.
         temperature: T.
-        task: what the logits mean.
+        kind: what the logits mean.
     """
     check = "teacher confidence"
     scaled = logits.float() / temperature
-    top = scaled.softmax(1).amax(1) if task == "multiclass" else torch.maximum(scaled.sigmoid(), (-scaled).sigmoid())
-    mean, least = float(top.mean()), 1 / (logits.shape[1] if task == "multiclass" else 2)
+    top = scaled.softmax(1).amax(1) if kind == "multiclass" else torch.maximum(scaled.sigmoid(), (-scaled).sigmoid())
+    mean, least = float(top.mean()), 1 / (logits.shape[1] if kind == "multiclass" else 2)
     found = f"mean top-1 probability {mean:.3f} at T={temperature:g}"
     if mean > 0.99:
         advice = "the soft term says little more than the labels: try a higher temperature"

@@ -1,14 +1,14 @@
 """The rules of a whole configuration, before anything is trained."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from omegaconf import DictConfig, OmegaConf
 
 from kdexp.config import trust
 from kdexp.config.compose import plain
 from kdexp.config.identity import Identity, has_attack
-from kdexp.config.objects import target
+from kdexp.config.objects import instantiate, target
 from kdexp.config.require import Values, missing_values, require
 from kdexp.data.settings import Augment, Dataset, check_classes
 from kdexp.experiment.members import possible_teachers, teachers
@@ -19,6 +19,7 @@ from kdexp.teacher.settings import CACHE_MODES, check_teacher
 from kdexp.training.settings import (
     PRECISIONS,
     check_monitor,
+    check_monitor_of_task,
     check_rate,
     check_schedules,
     check_terms,
@@ -48,6 +49,31 @@ def check(config: DictConfig) -> None:
             cache = config.teacher.get("cache", "none")
             chosen["scheme"].check_teachers(teachers(config), config.loss.get("_target_"), cache)
     _check_views(config.teacher, config.augment, config.dataset)
+    dataset = config.dataset
+    task = instantiate(config.task, "task", dataset.num_outputs, dataset.kind, config.label_smoothing)
+    augments, monitors = {"augment": config.augment}, {"trainer": config.trainer.get("monitor")}
+    augments |= {f"{name}.recipe.augment": each["recipe"].get("augment") or {} for name, each in members.items()}
+    monitors |= {f"{name}.recipe": each["recipe"].get("monitor") for name, each in members.items()}
+    monitors["task"] = task.monitor
+    dense = len(task.logits_shape(list(dataset.input_shape))) > 1
+    _check_task(type(task).__name__.lower(), dense, "attacks" in task.supports, schemes, monitors)
+    for name, augment in augments.items():
+        _check_transforms(f"{name}.transforms", augment.get("transforms", ()), dataset.name, has_masks=dense)
+
+
+def _check_task(
+    task: str,
+    has_masks: bool,
+    may_attack: bool,
+    schemes: Mapping[str, Values | None],
+    monitors: Mapping[str, str | None],
+) -> None:
+    """See that schemes and metrics make sense for the task."""
+    for name, scheme in schemes.items():
+        target_of_scheme = plain(scheme or {}).get("_target_")
+        require(not has_attack(scheme) or may_attack, name, f"must attack nothing for task={task}", target_of_scheme)
+    for name, monitor in monitors.items():
+        check_monitor_of_task(f"{name}.monitor", monitor, task, has_masks=has_masks)
 
 
 def check_values(config: DictConfig) -> None:
@@ -81,15 +107,15 @@ def check_values(config: DictConfig) -> None:
 
 def _check_dataset(dataset: Dataset) -> None:
     require(
-        dataset.task in ("multiclass", "binary", "multilabel"),
-        "dataset.task",
+        dataset.kind in ("multiclass", "binary", "multilabel"),
+        "dataset.kind",
         "must be multiclass, binary or multilabel",
-        dataset.task,
+        dataset.kind,
     )
     require(dataset.batch_size >= 1, "dataset.batch_size", "must be at least 1", dataset.batch_size)
     require(dataset.eval_batch_size >= 1, "dataset.eval_batch_size", "must be at least 1", dataset.eval_batch_size)
     require(dataset.num_workers >= 0, "dataset.num_workers", "must be at least 0", dataset.num_workers)
-    fewest = 1 if dataset.task == "multilabel" else 2
+    fewest = 1 if dataset.kind == "multilabel" else 2
     require(dataset.num_classes >= fewest, "dataset.num_classes", f"must be at least {fewest}", dataset.num_classes)
     check_classes("dataset", dataset.classes, dataset.num_classes)
     shape = list(dataset.input_shape)
@@ -105,9 +131,16 @@ def _check_networks(student: Values, members: Mapping[str, Values], dataset: Dat
         require(
             network["num_classes"] == dataset.num_outputs,
             f"{name}.num_classes",
-            f"must be {dataset.num_outputs}, the outputs that dataset={dataset.name} (task {dataset.task}) needs",
+            f"must be {dataset.num_outputs}, the outputs that dataset={dataset.name} (kind {dataset.kind}) needs",
             network["num_classes"],
         )
+
+
+def _check_transforms(name: str, transforms: Sequence[Values], dataset: str, *, has_masks: bool) -> None:
+    rule = "must move masks as they move images (kdexp.data.joint_augment)" if has_masks else "must need no masks"
+    for transform in transforms:
+        fits = getattr(target(transform, "transform"), "moves_masks", False) == has_masks
+        require(fits, name, f"{rule} with dataset={dataset}", transform["_target_"])
 
 
 def _check_views(teacher: Values, augment: Augment, dataset: Dataset) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor
 
@@ -13,13 +13,14 @@ from kdexp.config import quick
 from kdexp.config.compose import plain
 from kdexp.config.objects import instantiate
 from kdexp.config.require import Values
-from kdexp.contracts import UNLABELED, Source, Splits, Task
+from kdexp.contracts import Source, Splits
 from kdexp.data.class_sampling import class_shares
 from kdexp.data.content import of_source
 from kdexp.data.data_module import DataModule
 from kdexp.data.inferred import take
 from kdexp.data.settings import Augment, Dataset
-from kdexp.data.splits import few_of_each_class, make_splits, samples_per_class
+from kdexp.data.splits import few_of_each_class, has_labels, labelled, make_splits, samples_per_class
+from kdexp.experiment.members import new_task
 
 # What a student's data have from the data set, and a teacher's from its recipe.
 _OF_SUBSET = (
@@ -39,6 +40,8 @@ class Data:
     Args:
         dataset: its settings.
         augment: the student's.
+        task: the configuration of what a batch becomes.
+        label_smoothing: the student's.
         limit_train_batches: the student's, a number of them or a fraction.
         seed: the student's.
         store_dir: where the digest of its content is remembered.
@@ -46,8 +49,7 @@ class Data:
         like: the same data set, loaded for an experiment with another order or augmentation.
 
     Attributes:
-        task: what the targets mean.
-        num_outputs: of a network for them.
+        task: what a batch becomes.
         student: the data as the student sees them.
     """
 
@@ -55,6 +57,8 @@ class Data:
         self,
         dataset: Dataset,
         augment: Augment,
+        task: Values,
+        label_smoothing: float,
         *,
         limit_train_batches: int | float | None,
         seed: int,
@@ -64,13 +68,17 @@ class Data:
     ) -> None:
         self._dataset, self._augment, self._limit, self._seed = dataset, augment, limit_train_batches, seed
         self._store_dir, self._is_quick, self._like = store_dir, is_quick, like
-        self.task, self.num_outputs = cast(Task, dataset.task), dataset.num_outputs  # as they were checked
+        self._settings_of_task, self.task = task, new_task(task, dataset, label_smoothing)
         self._source: Source = like._source if like is not None else take(plain(dataset.source))
         self._check_classes()
         limit = limit_train_batches
-        shares = class_shares(dataset.class_sampling, task=self.task, num_classes=dataset.num_classes)
+        splits = self._splits()
+        if dataset.class_sampling is not None and not has_labels(splits.train.target):
+            rule = "must be null for targets that are not labels of samples"
+            raise ValueError(f"dataset.class_sampling {rule}, got {dataset.class_sampling}")
+        shares = class_shares(dataset.class_sampling, kind=self.task.kind, num_classes=dataset.num_classes)
         self.student = self._module(
-            self._splits(),
+            splits,
             augment.transforms,
             (dataset.mean, dataset.std),
             dataset.batch_size,
@@ -96,6 +104,8 @@ class Data:
         return Data(
             dataset,
             self._augment,
+            self._settings_of_task,
+            0.0,
             limit_train_batches=self._limit,
             seed=self._seed,
             store_dir=self._store_dir,
@@ -123,13 +133,17 @@ class Data:
     def _for_teacher(self, teacher: Values) -> DataModule:
         recipe = teacher["recipe"]
         splits = self._splits(**{name: recipe[name] for name in _OF_SUBSET})
-        labels = splits.train.target
-        known = labels.view(len(labels), -1)[:, 0] != UNLABELED
-        train = replace(splits.train, target=labels[known], index=splits.train.index[known])
+        known = labelled(splits.train.target)
+        train = replace(splits.train, target=splits.train.target[known], index=splits.train.index[known])
         splits = replace(splits, train=train)
         transforms = recipe["augment"]["transforms"] if recipe.get("augment") else []
         statistics = (teacher["mean"], teacher["std"])
         return self._module(splits, transforms, statistics, recipe["batch_size"], recipe["seed"])
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether a sample has many rows of logits: one for each pixel."""
+        return len(self.task.logits_shape(self._dataset.input_shape)) > 1
 
     @property
     def classes(self) -> list[str] | None:
@@ -139,7 +153,7 @@ class Data:
 
     def samples_per_class(self, target: Tensor) -> dict[str, int]:
         """How many of these samples each class has, by its name; of multi-label data, how many each label has."""
-        counts = samples_per_class(target, self.task, self._dataset.num_classes).tolist()
+        counts = samples_per_class(target, self.task.kind, self._dataset.num_classes).tolist()
         return dict(zip(self.classes or map(str, range(len(counts))), counts, strict=True))
 
     def _check_classes(self) -> None:
@@ -158,11 +172,12 @@ class Data:
         given = {name: getattr(self._dataset, name) for name in _OF_SUBSET} | changed
         return make_splits(
             self._source,
-            task=self.task,
+            kind=self.task.kind,
             num_classes=self._dataset.num_classes,
             input_shape=list(self._dataset.input_shape),
             val_fraction=self._dataset.val_fraction,
             split_seed=self._dataset.split_seed,
+            check=self.task.check_source,
             **given,
         )
 
@@ -184,7 +199,8 @@ class Data:
             most = batches * batch_size
             if self._dataset.class_sampling:  # it wants every class, and what has no label counts as one
                 most = max(most, self._dataset.num_classes + 1)
-            counts = {"train": most, "val": quick.EVALUATED, "test": quick.EVALUATED}
+            evaluated = quick.EVALUATED_MASKS if self.is_dense else quick.EVALUATED
+            counts = {"train": most, "val": evaluated, "test": evaluated}
             splits = Splits(**{name: few_of_each_class(getattr(splits, name), n) for name, n in counts.items()})
         return DataModule(
             splits,
@@ -198,5 +214,6 @@ class Data:
             augment_seed=augment_seed,
             views=views,
             num_workers=self._dataset.num_workers,
+            input_shape=list(self._dataset.input_shape) if self.is_dense else None,
             shares=shares,
         )

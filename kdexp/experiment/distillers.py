@@ -13,7 +13,6 @@ from kdexp.experiment.data import Data
 from kdexp.experiment.losses import Losses, annealed
 from kdexp.experiment.new_metrics import new_metrics
 from kdexp.metrics import monitor
-from kdexp.metrics.classification import Metrics
 from kdexp.schemes.base import SchemeContext, scheme_of_run
 from kdexp.teacher.teacher import Teacher
 from kdexp.training.distiller import Distiller
@@ -51,24 +50,19 @@ def build_distiller(
         student,
         instantiate(config.optimizer, "optimizer"),
         task=data.task,
-        num_outputs=data.num_outputs,
         soft_loss=losses.soft,
         alpha=annealed(config.alpha, config.alpha_schedule),
         temperature=annealed(config.temperature, config.temperature_schedule),
         scheduler=instantiate(config.scheduler, "scheduler"),
-        label_smoothing=config.label_smoothing,
         seed=config.seed,
         val_metrics=new_metrics(data, "val", fidelity=teacher is not None, alone=False),
-        train_metrics=Metrics(
-            data.task,
-            data.num_outputs,
-            samples=len(data.student.splits.train),
-            accuracy_only=not config.trainer.full_train_metrics,
+        train_metrics=data.task.metrics(
+            split=data.student.splits.train, of_training=not config.trainer.full_train_metrics
         ),
         gradient_stats_every_n_steps=config.trainer.gradient_stats_every_n_steps,
         log_every_n_steps=config.trainer.log_every_n_steps,
     )
     training.monitor, training.tie_breaker = monitor.rule(
-        config.trainer.get("monitor"), config.dataset, attacked=Identity(config).is_attacked
+        config.trainer.get("monitor"), data.task.monitor, attacked=Identity(config).is_attacked
     )
     return training

@@ -42,7 +42,7 @@ def dry_build(experiment: Experiment) -> None:
             _dry_build_recipe(recipe["optimizer"], recipe["scheduler"], f"{setting}.recipe.")
     if config.feature_loss:
         setting, member = experiment.one_teacher
-        teacher = build_network(member, setting, config.dataset)
+        teacher = build_network(member, setting, config.dataset, config.task)
         experiment.new_feature_losses(student, teacher, torch.zeros(2, dtype=torch.int64))
 
 
@@ -85,8 +85,9 @@ def refuse_undefined_monitor(experiment: Experiment) -> None:
 def _has_auc(experiment: Experiment) -> bool:
     data = experiment.data
     any_logits = new_metrics(data, "val")
-    for part in torch.split(data.student.splits.val.target, 4096):
-        any_logits.update(torch.zeros(len(part), data.num_outputs), part)
+    shape = data.task.logits_shape(data.student.splits.val.inputs[0].shape)
+    for part in torch.split(data.student.splits.val.target, 16 if data.is_dense else 4096):
+        any_logits.update(torch.zeros(len(part), *shape), part)
     return "auc" in any_logits.compute()
 
 
@@ -106,7 +107,7 @@ def refuse_single_samples(experiment: Experiment) -> None:
             _refuse_single_samples(student, "dataset.batch_size", config.dataset.batch_size, config.dataset)
     for setting, member in experiment.teachers_to_be_trained().items():
         if data.for_teacher(member, setting).smallest_batch <= 1:
-            built = build_network(member, setting, config.dataset)
+            built = build_network(member, setting, config.dataset, config.task)
             size = member["recipe"]["batch_size"]
             _refuse_single_samples(built, f"{setting}.recipe.batch_size", size, config.dataset)
 
@@ -124,7 +125,7 @@ def _try_loss(soft_loss: nn.Module, dataset: Dataset) -> None:
     """Call a loss once: what it refuses or warns of (two classes, say) is known now."""
     logits = torch.randn(2, 4, dataset.num_outputs)
     target = torch.zeros(4, dtype=torch.int64)
-    if dataset.task == "multilabel":
+    if dataset.kind == "multilabel":
         target = torch.zeros(4, dataset.num_outputs)
     soft_loss(logits[0], logits[1], target)
 

@@ -17,10 +17,10 @@ from kdexp.experiment.data import Data
 from kdexp.experiment.distillers import build_distiller, peer_settings
 from kdexp.experiment.losses import Losses, build_term, feature_terms, train_labels
 from kdexp.experiment.members import has_soft_term, teachers
-from kdexp.experiment.teacher_cache import TeacherMemory, teacher_cache
+from kdexp.experiment.teacher_cache import teacher_cache
 from kdexp.experiment.teachers import Teachers
-from kdexp.teacher.cached_outputs import TeacherOutputCache
-from kdexp.teacher.teacher import Teacher
+from kdexp.teacher.cached_outputs import TeacherMemory, TeacherOutputCache
+from kdexp.teacher.teacher import BLOCK, Teacher
 from kdexp.training.distiller import Distiller
 
 
@@ -84,6 +84,8 @@ class Experiment:
         return Data(
             config.dataset,
             config.augment,
+            config.task,
+            config.label_smoothing,
             limit_train_batches=config.trainer.limit_train_batches,
             seed=config.seed,
             store_dir=config.store_dir,
@@ -99,11 +101,11 @@ class Experiment:
         """
         return self.new_teacher(Teacher)
 
-    def new_teacher(self, kind: Callable[..., Teacher]) -> Teacher | None:
+    def new_teacher(self, make: Callable[..., Teacher]) -> Teacher | None:
         """See `teacher`.
 
         Args:
-            kind: `Teacher`, or what makes one of what `Teacher` takes.
+            make: `Teacher`, or what makes one of what `Teacher` takes.
         """
         if not self.members:
             return None
@@ -111,12 +113,13 @@ class Experiment:
         if not self._may_train_teacher and every.to_be_trained():
             return None
         built = every.networks()
-        return kind(
+        return make(
             built,
-            task=self.data.task,
+            kind=self.data.task.kind,
             data=(list(self.config.dataset.mean), list(self.config.dataset.std)),
             expects=every.input_statistics(built),
             precision=self.config.teacher.precision,
+            block=1 if self.data.is_dense else BLOCK,
         )
 
     @cached_property
@@ -126,6 +129,7 @@ class Experiment:
             self.members,
             self.data,
             config.dataset,
+            config.task,
             accelerator=config.trainer.accelerator,
             channels_last=config.trainer.channels_last,
             limit_train_batches=config.trainer.limit_train_batches,
@@ -160,7 +164,7 @@ class Experiment:
         config = self.config
         torch.manual_seed(config.seed)
         pretrained = False if config.resume else pretrained
-        built = networks.build_network(config.student, "student", config.dataset, pretrained=pretrained)
+        built = networks.build_network(config.student, "student", config.dataset, config.task, pretrained=pretrained)
         for loss in config.feature_loss.values():
             deployed = networks.deployed(loss)
             if deployed is not None:
@@ -168,7 +172,7 @@ class Experiment:
                 other = (
                     teacher.networks[0]
                     if teacher
-                    else networks.build_network(member, setting, config.dataset, pretrained=False)
+                    else networks.build_network(member, setting, config.dataset, config.task, pretrained=False)
                 )
                 shape = config.dataset.input_shape
                 sides = (
@@ -205,7 +209,9 @@ class Experiment:
         for place, (name, peer) in enumerate(self.peer_settings.items(), start=1):
             torch.manual_seed(config.seed + place)
             pretrained = False if config.resume else None
-            network = networks.build_network(peer, f"scheme.peers.{name}", config.dataset, pretrained=pretrained)
+            network = networks.build_network(
+                peer, f"scheme.peers.{name}", config.dataset, config.task, pretrained=pretrained
+            )
             built[name] = networks.laid_out(network, config.trainer.channels_last, self.device)
         return built
 

@@ -6,9 +6,10 @@ from torch import nn
 
 from kdexp.config.compose import plain
 from kdexp.config.identity import fingerprint, has_attack
-from kdexp.config.renamed import before
+from kdexp.config.renamed import before, without_added
 from kdexp.config.require import Values
 from kdexp.data.settings import Dataset
+from kdexp.experiment.members import new_task
 from kdexp.experiment.networks import NETWORK_KEYS
 from kdexp.metrics import monitor
 
@@ -37,33 +38,36 @@ def weights_file(member: Values, store_dir: str, key: Values) -> Path:
     return Path(store_dir) / "teachers" / fingerprint(key) / "teacher.safetensors"
 
 
-def teacher_key(member: Values, dataset: Dataset, content: str, mark: Values) -> Values:
+def teacher_key(member: Values, dataset: Dataset, task: Values, content: str, mark: Values) -> Values:
     """All that a trained teacher's weights depend on.
 
     Args:
         member: its configuration.
         dataset: the configuration of the data set.
+        task: that of what a batch becomes.
         content: digest of its data.
         mark: see `kdexp.config.quick.mark`.
     """
     return {
         "network": {key: value for key, value in plain(member).items() if key not in NETWORK_KEYS},
-        "recipe": _recipe(member, dataset),
+        "recipe": _recipe(member, dataset, task),
         "statistics": [list(member["mean"]), list(member["std"])],
-        "data": {
-            k: getattr(dataset, k) for k in ("name", "task", "num_classes", "val_fraction", "split_seed", "drop_last")
-        },
+        "data": before({"dataset": {key: getattr(dataset, key) for key in _OF_DATA}})["dataset"],
         "content": content,
+        **without_added({"task": plain(task)}),
         **mark,
     }
 
 
-def _recipe(member: Values, dataset: Dataset) -> Values:
+_OF_DATA = ("name", "kind", "num_classes", "val_fraction", "split_seed", "drop_last")
+
+
+def _recipe(member: Values, dataset: Dataset, task: Values) -> Values:
     """A teacher's recipe without what decides nothing in it."""
     recipe = before(plain(member["recipe"]))
     if "monitor" in recipe:  # an older kdexp's has none
-        of_data = {"task": dataset.task, "num_classes": dataset.num_classes}
-        chosen_by, _ = monitor.rule(recipe.pop("monitor"), of_data, attacked=has_attack(recipe.get("scheme")))
+        usual = new_task(task, dataset).monitor
+        chosen_by, _ = monitor.rule(recipe.pop("monitor"), usual, attacked=has_attack(recipe.get("scheme")))
         recipe |= {"monitor": chosen_by} if recipe["max_epochs"] > 1 else {}
     if not recipe["label_noise"]:
         del recipe["label_noise_kind"]

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from kdexp.atomic import atomic_path
 from kdexp.config import quick
 from kdexp.config.identity import fingerprint
+from kdexp.config.renamed import before
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.robustness_inputs import TestBed
 from kdexp.robustness import renamed
@@ -21,6 +22,7 @@ from kdexp.robustness.settings import TEACHER
 
 # A part of what identifies a measured condition: another number when the same condition would give other values.
 _CONDITIONS_VERSION = 1
+_OF_DATA = ("name", "kind", "mean", "std", "val_fraction", "split_seed")
 
 
 def keep_condition(file: Path, measured: Measured) -> None:
@@ -144,7 +146,7 @@ class Measurements:
                 "version": _CONDITIONS_VERSION,
                 "cell": condition.identity,
                 "network": [digest, teacher],
-                "data": {key: dataset[key] for key in ("name", "task", "mean", "std", "val_fraction", "split_seed")},
+                "data": before({"dataset": {key: dataset[key] for key in _OF_DATA}})["dataset"],
                 "content": self._data.content,
                 "samples": [grid.seed, grid.samples],
                 **quick.mark(self._is_quick),

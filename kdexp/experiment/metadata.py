@@ -7,7 +7,7 @@ from kdexp.config import quick
 from kdexp.config.identity import Identity, code_version
 from kdexp.config.moved_folders import anchored
 from kdexp.config.require import Values
-from kdexp.experiment.members import teacher_files
+from kdexp.experiment.members import new_task, teacher_files
 from kdexp.metrics import monitor
 from kdexp.results import Record, Results
 
@@ -23,7 +23,8 @@ def run_metadata(values: Values, overrides: Sequence[str], earlier: Record) -> R
         earlier: the results of the run that is continued, or nothing.
     """
     identity = Identity(values)
-    chosen_by, _ = monitor.rule(values["trainer"].get("monitor"), values["dataset"], attacked=identity.is_attacked)
+    task = new_task(values["task"], values["dataset"])
+    chosen_by, _ = monitor.rule(values["trainer"].get("monitor"), task.monitor, attacked=identity.is_attacked)
     return {
         "choices": values["choices"],
         "overrides": overrides,
@@ -36,6 +37,7 @@ def run_metadata(values: Values, overrides: Sequence[str], earlier: Record) -> R
         "launch": os.environ.get(LAUNCH),
         "control_fingerprint": identity.control_fingerprint,
         "is_control": identity.is_control,
+        "measure": task.measure,
         "epochs": {"monitor": chosen_by},
         "wandb_id": earlier.get("wandb_id", os.urandom(4).hex()),
         "data_content": earlier.get("data_content"),

@@ -3,18 +3,21 @@
 import inspect
 import re
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from typing import cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from kdexp import __version__
 from kdexp.config import trust
 from kdexp.config.compose import plain
 from kdexp.config.objects import instantiate, target
 from kdexp.config.require import Group, Values
 from kdexp.contracts import FeatureLayers, NetworkFeatures
 from kdexp.data.settings import Dataset
+from kdexp.experiment.members import new_task
 from kdexp.features import input_of_classifier, side
+from kdexp.models.complexity import dry_run
 from kdexp.models.pretrained_stem import resizing
 from kdexp.models.timm_models import without_sources
 from kdexp.teacher.settings import TEACHER_KEYS
@@ -23,13 +26,16 @@ from kdexp.teacher.settings import TEACHER_KEYS
 NETWORK_KEYS = ("feature_layers", "members", *TEACHER_KEYS)
 
 
-def build_network(member: Values, setting: str, dataset: Dataset, *, pretrained: bool | None = None) -> nn.Module:
+def build_network(
+    member: Values, setting: str, dataset: Dataset, task: Values, *, pretrained: bool | None = None
+) -> nn.Module:
     """Build a network and see that it takes the data set's inputs and gives its outputs.
 
     Args:
         member: its part of the configuration.
         setting: its name, for messages.
         dataset: the configuration of the data set.
+        task: the configuration of what a batch becomes, which says what shape the outputs have.
         pretrained: whether it begins with published weights; None: as its configuration says. False for a network whose
             weights all come from a file: then nothing is fetched, whatever its configuration says of where.
 
@@ -46,21 +52,26 @@ def build_network(member: Values, setting: str, dataset: Dataset, *, pretrained:
         names = {"resize", "name", *arguments}
         is_setting = re.split("[ =]", str(error), maxsplit=1)[0] in names
         raise ValueError(f"{setting}.{error}" if is_setting else f"{setting}: {error}") from error
-    probe = torch.zeros(2, *dataset.input_shape)
+    shape = new_task(task, dataset).logits_shape(dataset.input_shape)
     try:
-        with torch.no_grad():
-            found = tuple(built.eval()(probe).shape)
+        found = _shape_of_outputs(built, dataset.input_shape, is_dense=len(shape) > 1)
     except Exception as error:  # whatever a network makes of inputs that it is not for
         reason = (str(error) or type(error).__name__).splitlines()[0]
         way = f" (+{setting}.resize=SIZE resizes images for it)" if len(dataset.input_shape) == 3 else ""
         raise ValueError(
             f"{setting} must take inputs of dataset.input_shape{way}, got {list(dataset.input_shape)}: {reason}"
         ) from error
-    if found != (2, dataset.num_outputs):
-        raise ValueError(
-            f"{setting} must give (N, {dataset.num_outputs}) logits for dataset={dataset.name}, got {found}"
-        )
+    if found != (2, *shape):
+        wanted = ", ".join(map(str, shape))
+        raise ValueError(f"{setting} must give (N, {wanted}) logits for dataset={dataset.name}, got {found}")
     return built.train()
+
+
+def _shape_of_outputs(built: nn.Module, input_shape: Sequence[int], *, is_dense: bool) -> tuple[int, ...]:
+    if is_dense:  # to run it on large images takes seconds
+        return tuple(cast(Tensor, dry_run(built, input_shape, n=2)).shape)
+    with torch.no_grad():
+        return tuple(built.eval()(torch.zeros(2, *input_shape)).shape)
 
 
 def _arguments(member: Values, setting: str, dataset: Dataset, pretrained: bool | None) -> tuple[Group, int | None]:
@@ -97,12 +108,12 @@ def description(
     """
     arguments, size = _arguments(member, setting, dataset, False)
     return {
-        "kdexp_version": __version__,
+        "kdexp_version": version("kdexp"),
         "architecture": arguments.pop("_target_"),
         "settings": arguments,
         "resize": size,
         "deployed_by": list(deployed_by),
-        "task": dataset.task,
+        "task": dataset.kind,
         "classes": classes,
         **{key: list(getattr(dataset, key)) for key in ("input_shape", "mean", "std")},
     }

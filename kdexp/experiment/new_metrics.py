@@ -1,22 +1,19 @@
 """Metrics that fit an experiment's data, with nothing in them yet."""
 
+from kdexp.contracts import TaskMetrics
 from kdexp.experiment.data import Data
-from kdexp.metrics.classification import Metrics
 from kdexp.metrics.roc_and_confusion import RocAndConfusionMetric
 
 
-def new_metrics(data: Data, split: str, *, fidelity: bool = False, alone: bool = True) -> Metrics:
+def new_metrics(data: Data, split: str, *, fidelity: bool = False, alone: bool = True) -> TaskMetrics:
     """Metrics for one split as the student sees it; ``alone`` for an evaluation that only one rank does."""
-    return Metrics(
-        data.task,
-        data.num_outputs,
-        samples=len(getattr(data.student.splits, split)),
-        fidelity=fidelity,
-        sync_on_compute=not alone,
-    )
+    return data.task.metrics(split=getattr(data.student.splits, split), fidelity=fidelity, alone=alone)
 
 
-def new_curves(data: Data) -> RocAndConfusionMetric:
-    """ROC curves and confusion matrix of the test split, for an evaluation that only one rank does."""
-    samples = len(data.student.splits.test)
-    return RocAndConfusionMetric(data.task, data.num_outputs, samples=samples, sync_on_compute=False)
+def new_curves(data: Data) -> RocAndConfusionMetric | None:
+    """ROC curves and confusion matrix of test, for an evaluation that one rank does; None for a task without any."""
+    if "curves" not in data.task.supports:
+        return None
+    target = data.student.splits.test.target
+    samples = target.numel() if data.is_dense else len(target)
+    return RocAndConfusionMetric(data.task.kind, data.task.num_outputs, samples=samples, sync_on_compute=False)

@@ -56,7 +56,7 @@ class OutputsKey:
         """
         augmented = split == "train" and self.augment.views != 0
         transforms = plain(self.augment.transforms) if augmented else []
-        index = getattr(self.data.student.splits, split).index
+        part = getattr(self.data.student.splits, split)
         called = [target(member, "network") for member in self.members.values()]
         called += [target(each, "transform") for each in transforms]
         code = [Path(inspect.getfile(one)) for one in called]
@@ -65,7 +65,13 @@ class OutputsKey:
             **self._of_every_split,
             "features": list(self.teacher.paths) if split == "train" else [],
             "record": record,
-            "split": [split, hashlib.sha256(index.numpy().tobytes()).hexdigest()],
+            "split": [split, hashlib.sha256(part.index.numpy().tobytes()).hexdigest()],
+            # A crop may lie around what has a label.
+            **(
+                {"masks": hashlib.sha256(part.target.numpy().tobytes()).hexdigest()}
+                if augmented and self.data.is_dense
+                else {}
+            ),
             "augment": [transforms, self.augment.seed if augmented else None],
             "code": [sha256(file) for file in code],
         }
@@ -78,7 +84,7 @@ class OutputsKey:
             "weights": [state_digest(network) for network in networks],
             "networks": [{k: v for k, v in plain(member).items() if k not in NETWORK_KEYS} for member in every],
             "statistics": [input_statistics(member, net) for member, net in zip(every, networks, strict=True)],
-            "task": self.dataset.task,
+            "task": self.dataset.kind,
             "precision": self.precision,
             "content": self.data.content,
             "normalised": [list(self.dataset.mean), list(self.dataset.std)],

@@ -57,9 +57,10 @@ def prepare(
     with timed(seconds, "teacher"):
         if experiment.teacher is not None and rank() == 0:
             record["teacher"] = teacher_measures.teacher_measures(experiment)
-            found, advice = teacher_measures.near_chance(*teacher_measures.teacher_on_val(experiment))
-            if advice and not config.quick:  # no wonder there
-                log.warning("warning: the teacher is near chance on val: %s: %s", found, advice)
+            if "curves" in data.task.supports and not config.quick:  # no wonder there
+                found, advice = teacher_measures.near_chance(*teacher_measures.teacher_on_val(experiment))
+                if advice:
+                    log.warning("warning: the teacher is near chance on val: %s: %s", found, advice)
     student = experiment.student
     record["model"] = {"parameters": parameters(student), "macs": macs(student, list(config.dataset.input_shape))}
     if config.trainer.compile:

@@ -41,7 +41,10 @@ class RobustnessEvaluator:
     """
 
     def __init__(self, experiment: Experiment, device: torch.device) -> None:
-        config = experiment.config
+        config, task = experiment.config, experiment.data.task
+        if "robustness" not in task.supports:
+            rule = f"must be null for task={type(task).__name__.lower()}"
+            raise ValueError(f"robustness {rule}, got {', '.join(experiment.values['robustness'])}")
         self._dataset_name = config.dataset.name
         self._settings = experiment.values["robustness"]
         self._bed = TestBed(experiment, device)

@@ -92,7 +92,7 @@ class Dataset:
         self, settings: DatasetSettings, data: Data, sampling: Sampling, test: str, samples: int | None
     ) -> None:
         self._settings, self._data, self._sampling = settings, data, sampling
-        self.name, self.task, self.num_classes = settings.name, settings.task, settings.num_classes
+        self.name, self.kind, self.num_classes = settings.name, settings.kind, settings.num_classes
         self.classes: Sequence[str] | None = data.classes
         whole = data.student.splits.test
         self.test_target = whole.target
@@ -156,7 +156,7 @@ class TestBed:
         self.notes: list[str] = []
         self.grid = Grid(
             self.own.test.batches,
-            task=config.dataset.task,
+            kind=config.dataset.kind,
             outputs=config.dataset.num_outputs,
             shape=shape,
             samples=len(self.own.test.positions),

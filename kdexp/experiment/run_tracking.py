@@ -64,22 +64,24 @@ def _run_name(sweep: str | None, overrides: Sequence[str]) -> str:
     return job_names(among, _LONGEST_NAME)[among.index(list(overrides))]
 
 
-def summarize(tracker: Tracker, folder: Path, record: Results, curves: RocAndConfusion, classes: Sequence[str]) -> None:
+def summarize(
+    tracker: Tracker, folder: Path, record: Results, curves: RocAndConfusion | None, classes: Sequence[str]
+) -> None:
     """Give a run's tracker its final metrics and curves, and note in its results which control they are held against.
 
     Args:
         tracker: of the run.
         folder: of the run; its control is looked for beside it.
         record: its results, added to.
-        curves: of the test split.
+        curves: of the test split; None of a task without.
         classes: names of the classes, by number.
     """
     control = find_control(record, folder.parent)
-    tracker.summarize(_final(record, control), curves, classes)
+    tracker.summarize(final(record, control), curves, classes)
     record["tracking"]["control"] = control["wandb_id"] if control is not None else None
 
 
-def _final(record: Record, control: Record | None) -> dict[str, float]:
+def final(record: Record, control: Record | None) -> dict[str, float]:
     """``test/acc`` (best epoch by validation), ``test_last/acc``, ``teacher/test/acc``, ... for the tracker's summary.
 
     Where the control of this seed is done already, what `_gain` says, too.

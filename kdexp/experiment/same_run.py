@@ -95,7 +95,7 @@ def _refuse_another(found: results.Record, values: Values, folder: Path) -> None
     )
 
 
-_OF_DATA = ("task", "num_classes", "num_outputs", "input_shape", "mean", "std")
+_OF_DATA = ("kind", "num_classes", "num_outputs", "input_shape", "mean", "std")
 """Settings that follow the data where these are a user's own (`kdexp.data.inferred`), wherever they stand."""
 _SHOWN = 3
 """So many of the settings in which two runs differ are named."""

@@ -56,10 +56,10 @@ def distill(
         record["cost"] |= experiment.cost()
         with timed(seconds, "evaluation"):
             curves = evaluate_student(experiment, record, fitted, folder, EVALUATED[: 2 if pruner is None else 1])
-        if curves is not None:
+        if pruner is None:
             with timed(seconds, "figures"):
                 names = experiment.data.classes or list(map(str, range(config.dataset.num_classes)))
-                draw_run(fitted.epochs, curves, names, folder / "figures")
+                draw_run(fitted.epochs, experiment.data.task.measure, curves, names, folder / "figures")
             summarize(tracker, folder, record, curves, names)
         if evaluator is not None:
             with timed(seconds, "robustness"):

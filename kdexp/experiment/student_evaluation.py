@@ -15,7 +15,7 @@ from kdexp.experiment.new_metrics import new_curves, new_metrics
 from kdexp.experiment.trained_student import trained_student
 from kdexp.metrics.evaluate import evaluate
 from kdexp.metrics.roc_and_confusion import RocAndConfusion
-from kdexp.teacher.teacher import Teacher
+from kdexp.teacher.teacher import BLOCK, Teacher
 from kdexp.training.fit import FitResult
 from kdexp.weights import load_weights, save_weights
 
@@ -36,12 +36,13 @@ def evaluate_student(
         splits: to evaluate on.
 
     Returns:
-        ROC curves and confusion matrix on test; None when that is not among the splits.
+        ROC curves and confusion matrix on test; None when that is not among the splits, and where the task has none.
     """
     config, teacher, data = experiment.config, experiment.teacher, experiment.data
     student = experiment.new_student().to(fitted.device)
     found: dict[str, dict[str, dict[str, float]]] = {split: {} for split in splits}
-    curves = new_curves(data).to(fitted.device)
+    curves = new_curves(data)
+    curves = curves.to(fitted.device) if curves is not None else None
     # A frozen teacher gives the same outputs for the last epoch's batches as for the best's: they are computed once.
     outputs: dict[str, list[Outputs]] = {}
     if teacher is not None:
@@ -77,7 +78,7 @@ def evaluate_student(
     about = description(config.student, "student", config.dataset, deployed_by, classes)
     save_weights(student, weights, about)  # the best epoch's: loaded last
     record["model"] |= {"bytes": weights.stat().st_size, "sha256": sha256(weights)}
-    if "test" not in splits:
+    if "test" not in splits or curves is None:
         return None
     drawn = curves.compute()
     record["curves"] = drawn.compact()
@@ -106,7 +107,8 @@ def ensemble(experiment: Experiment, folders: Sequence[Path]) -> dict[str, dict[
         folders: with a student.safetensors each, all of one architecture.
     """
     networks = [trained_student(experiment, folder / results.WEIGHTS, "scheme") for folder in folders]
-    average = Teacher(networks, task=experiment.data.task).to(experiment.device)
+    data = experiment.data
+    average = Teacher(networks, kind=data.task.kind, block=1 if data.is_dense else BLOCK).to(experiment.device)
     return _measure(experiment, lambda inputs: average(inputs).logits)
 
 

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -11,10 +11,8 @@ from omegaconf import DictConfig
 from kdexp.config.compose import plain
 from kdexp.config.identity import fingerprint
 from kdexp.config.require import Values
-from kdexp.contracts import Batch, Outputs
 from kdexp.experiment.data import Data
 from kdexp.experiment.outputs_key import OutputsKey
-from kdexp.progress_log import paced
 from kdexp.results import Record
 from kdexp.teacher.cache_folders import folder_of, make_room
 from kdexp.teacher.cached_outputs import SplitName, TeacherOutputCache
@@ -40,8 +38,9 @@ def teacher_cache(
     """
     module = data.student
     outputs, *_ = teacher.to("cpu").member_outputs(torch.zeros(1, *config.dataset.input_shape))
-    shape, features = outputs.logits.shape[1:], {path: own.shape[1:] for path, own in outputs.features.items()}
-    top_k = config.teacher.cache_top_k or (TOP_K if shape[0] > ALL_CLASSES else shape[0])
+    features = {path: own.shape[1:] for path, own in outputs.features.items()}
+    classes = outputs.logits.shape[1]
+    top_k = config.teacher.cache_top_k or (TOP_K if classes > ALL_CLASSES else classes)
     kept: dict[SplitName, tuple[Path, Record, OutputCodec]] = {}
     wanted: dict[Path, int] = {}
     views = config.trainer.max_epochs if config.augment.views is None else max(config.augment.views, 1)
@@ -57,12 +56,14 @@ def teacher_cache(
         data=data,
     )
     for split in splits:
+        trained = split == "train"  # of crops, where others are whole images
+        shape = config.dataset.input_shape if trained else getattr(module.splits, split).inputs[0].shape
         record = OutputCodec(
             len(teacher.networks),
-            shape,
-            features if split == "train" else {},
+            data.task.logits_shape(shape),
+            features if trained else {},
             config.teacher.cache_precision,
-            top_k if top_k < shape[0] else None,
+            top_k if top_k < classes else None,
         )
         key = keys.of(split, str(record.dtype))
         samples = len(getattr(module.splits, split))
@@ -80,8 +81,8 @@ def teacher_cache(
     make_room(folder.parent, wanted, config.teacher.cache_max_gb)
     cache = TeacherOutputCache(teacher, module, kept, views)
     _check_and_log(cache, views, len(module.splits.train))
-    if top_k < shape[0]:
-        log.info("teacher cache: the %d largest of %d logits are cached, the others by their mean", top_k, shape[0])
+    if top_k < classes:
+        log.info("teacher cache: the %d largest of %d logits are cached, the others by their mean", top_k, classes)
     if config.teacher.cache == "unaugmented" and config.augment.transforms:
         log.warning(_UNAUGMENTED)
     return cache
@@ -108,39 +109,3 @@ def _check_and_log(cache: TeacherOutputCache, views: int, samples: int) -> None:
         filled,
         train.folder,
     )
-
-
-class TeacherMemory:
-    """What the teacher gave for the batches of a split in their fixed order, computed once.
-
-    Attributes:
-        on_val: see `kdexp.training.distiller.Distiller`.
-    """
-
-    def __init__(self) -> None:
-        self.on_val: list[Outputs] = []
-        self._outputs: dict[SplitName, list[Outputs]] = {}
-
-    def outputs(
-        self, split: SplitName, batches: Iterable[Batch], teacher: Teacher, cache: TeacherOutputCache | None
-    ) -> list[Outputs]:
-        """The teacher's outputs (at T = 1), a batch each.
-
-        Args:
-            split: of the data.
-            batches: of the split, in its fixed order; read the first time alone.
-            teacher: asked the first time, where nothing is cached.
-            cache: of its outputs.
-        """
-        if split not in self._outputs:
-            self._outputs[split] = _outputs(split, batches, teacher, cache)
-        return self._outputs[split]
-
-
-def _outputs(
-    split: SplitName, batches: Iterable[Batch], teacher: Teacher, cache: TeacherOutputCache | None
-) -> list[Outputs]:
-    if cache is None:
-        return [teacher(batch.inputs) for batch in paced(batches, f"teacher: logits of {split}")]
-    cache.prepare(split)
-    return [cache(split, batch.index, 1.0) for batch in batches]

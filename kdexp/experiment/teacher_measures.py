@@ -10,7 +10,7 @@ from torch import Tensor
 from kdexp.atomic import atomic_path, read_json
 from kdexp.config import quick
 from kdexp.config.identity import fingerprint
-from kdexp.contracts import Task
+from kdexp.contracts import Kind
 from kdexp.data.splits import samples_per_class
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.keys import input_statistics
@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 # A part of what identifies a teacher's measures: another number when kdexp.metrics would give the same teacher others.
 _MEASURES_VERSION = 2
+_OF_DATA = ("name", "val_fraction", "split_seed", "mean", "std")
 
 
 def teacher_measures(experiment: Experiment) -> Record:
@@ -46,7 +47,7 @@ def teacher_measures(experiment: Experiment) -> Record:
                 input_statistics(member, net)
                 for member, net in zip(experiment.members.values(), teacher.networks, strict=True)
             ],
-            "data": {k: config.dataset[k] for k in ("name", "task", "val_fraction", "split_seed", "mean", "std")},
+            "data": {"task": config.dataset.kind, **{key: config.dataset[key] for key in _OF_DATA}},
             "content": data.content,
             **quick.mark(config.quick),
         }
@@ -56,7 +57,8 @@ def teacher_measures(experiment: Experiment) -> Record:
     if not remembered:
         place = experiment.device
         teacher.to(place)
-        module, drawn = data.student, new_curves(data).to(place)
+        module, drawn = data.student, new_curves(data)
+        drawn = drawn.to(place) if drawn is not None else None
         found: dict[str, object] = {
             split: evaluate(
                 lambda inputs: teacher(inputs).logits,
@@ -67,7 +69,7 @@ def teacher_measures(experiment: Experiment) -> Record:
             )
             for split in ("val", "test")
         }
-        found["curves"] = drawn.compute().compact()
+        found["curves"] = drawn.compute().compact() if drawn is not None else {}
         shape = list(config.dataset.input_shape)
         found["model"] = {
             "parameters": sum(parameters(network) for network in teacher.networks),
@@ -93,21 +95,21 @@ def _remembered(path: Path) -> Record:
     return found if isinstance(found, dict) and found.keys() >= {"val", "test", "curves", "model"} else {}
 
 
-def near_chance(accuracy: float, counts: Tensor, samples: int, task: Task, auc: float | None = None) -> tuple[str, str]:
+def near_chance(accuracy: float, counts: Tensor, samples: int, kind: Kind, auc: float | None = None) -> tuple[str, str]:
     """A network's accuracy beside what needs no input: chance, and always the most frequent class.
 
     Args:
         accuracy: on a split, in [0, 1]; multilabel: of single labels.
         counts: (C,) samples of each class in that split, see `samples_per_class`.
         samples: of the split.
-        task: what the targets mean.
+        kind: what the targets mean.
         auc: on the split, in [0, 1], where it is known. Of yes/no outputs it decides, too: what is rare hides in the
             accuracy.
 
     Returns:
         What there is to say, and what to do where the accuracy is hardly better than that; nothing where it is.
     """
-    if task == "multilabel":
+    if kind == "multilabel":
         share = counts / samples
         chance, majority = 0.5, float(torch.maximum(share, 1 - share).mean())
     else:
@@ -115,15 +117,15 @@ def near_chance(accuracy: float, counts: Tensor, samples: int, task: Task, auc: 
     found = f"accuracy {accuracy:.3f}{f', AUC {auc:.3f}' if auc is not None else ''}; chance {chance:.3f}, "
     found += f"the most frequent class {majority:.3f}"
     blind = max(chance, majority)
-    ranks = auc is not None and auc >= 0.6 and (task != "multiclass" or len(counts) == 2)
+    ranks = auc is not None and auc >= 0.6 and (kind != "multiclass" or len(counts) == 2)
     if ranks or accuracy >= blind + 0.1 * (1 - blind):
         return found, ""
     return found, "it has little to teach: train it longer (teacher.recipe), or check its weights, mean and std"
 
 
-def teacher_on_val(experiment: Experiment) -> tuple[float, Tensor, int, Task, float | None]:
+def teacher_on_val(experiment: Experiment) -> tuple[float, Tensor, int, Kind, float | None]:
     """What `near_chance` needs to know of the teacher on val."""
     measured, target = teacher_measures(experiment)["val"], experiment.data.student.splits.val.target
-    task = experiment.data.task
-    counts = samples_per_class(target, task, experiment.config.dataset.num_classes)
-    return measured["acc"], counts, len(target), task, measured.get("auc")
+    kind = experiment.data.task.kind
+    counts = samples_per_class(target, kind, experiment.config.dataset.num_classes)
+    return measured["acc"], counts, len(target), kind, measured.get("auc")

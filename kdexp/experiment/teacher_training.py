@@ -10,6 +10,7 @@ from kdexp.config.objects import instantiate
 from kdexp.config.require import Values
 from kdexp.data.settings import Dataset
 from kdexp.experiment.data import Data
+from kdexp.experiment.members import new_task
 from kdexp.experiment.networks import build_network, laid_out
 from kdexp.metrics import monitor
 from kdexp.schemes.base import SchemeContext, scheme_of
@@ -21,6 +22,7 @@ def train_teacher(
     member: Values,
     setting: str,
     dataset: Dataset,
+    task: Values,
     data: Data,
     folder: Path,
     *,
@@ -34,6 +36,7 @@ def train_teacher(
         member: its configuration in plain values.
         setting: its name, for messages.
         dataset: the settings of the data set.
+        task: the configuration of what a batch becomes.
         data: the experiment's.
         folder: where an interrupted training may be continued.
         owner: identifies the training, see `kdexp.training.checkpoints.refuse_foreign`.
@@ -42,21 +45,20 @@ def train_teacher(
     """
     recipe = member["recipe"]
     torch.manual_seed(recipe["seed"])
-    network = laid_out(build_network(member, setting, dataset), recipe["channels_last"], device)
+    own_task = new_task(task, dataset, recipe["label_smoothing"])
+    network = laid_out(build_network(member, setting, dataset, task), recipe["channels_last"], device)
     own = data.for_teacher(member, setting)
     scheme = scheme_of(recipe.get("scheme"), f"{setting}.recipe.scheme")
     module = scheme.distiller(SchemeContext(dataset))(
         network,
         instantiate(recipe["optimizer"], "optimizer"),
-        task=dataset.task,
-        num_outputs=dataset.num_outputs,
+        task=own_task,
         scheduler=instantiate(recipe["scheduler"], "scheduler"),
-        label_smoothing=recipe["label_smoothing"],
         seed=recipe["seed"],
     )
     module.monitor, module.tie_breaker = monitor.rule(
         recipe.get("monitor"),
-        {"task": dataset.task, "num_classes": dataset.num_classes},
+        own_task.monitor,
         attacked=has_attack(recipe.get("scheme")),
     )
     settings = {

@@ -32,6 +32,7 @@ class Teachers:
         members: the configuration of each teacher in plain values, by its setting.
         data: the experiment's.
         dataset: its settings.
+        task: the configuration of what a batch becomes.
         accelerator: the student's.
         channels_last: the student's.
         limit_train_batches: the student's.
@@ -43,6 +44,7 @@ class Teachers:
     members: Mapping[str, Values]
     data: Data
     dataset: Dataset
+    task: Values
     accelerator: str
     channels_last: bool | str
     limit_train_batches: int | float | None
@@ -70,15 +72,15 @@ class Teachers:
         }
 
     def _key(self, member: Values) -> Values:
-        return teacher_key(member, self.dataset, self.data.content, quick.mark(self.is_quick))
+        return teacher_key(member, self.dataset, self.task, self.data.content, quick.mark(self.is_quick))
 
     def _network(self, setting: str, member: Values) -> nn.Module:
         if member["weights"] == "pretrained":
-            return _pretrained(member, setting, self.dataset)
+            return _pretrained(member, setting, self.dataset, self.task)
         if member["weights"] == "built":
-            return build_network(member, setting, self.dataset)
+            return build_network(member, setting, self.dataset, self.task)
         # Before it is said what becomes of it.
-        built = build_network(member, setting, self.dataset, pretrained=False)
+        built = build_network(member, setting, self.dataset, self.task, pretrained=False)
         weights = self._trained(setting, member) if member["weights"] == "auto" else Path(member["weights"])
         return _with_weights(built, member, weights, setting)
 
@@ -102,6 +104,7 @@ class Teachers:
             member,
             setting,
             self.dataset,
+            self.task,
             self.data,
             owner=weights.parent.name,
             accelerator=self.accelerator,
@@ -133,15 +136,15 @@ def _with_weights(network: nn.Module, member: Values, weights: Path, setting: st
     return network
 
 
-def _pretrained(member: Values, setting: str, dataset: Dataset) -> nn.Module:
+def _pretrained(member: Values, setting: str, dataset: Dataset, task: Values) -> nn.Module:
     if "pretrained" not in member:
         rule = "must be auto or a file for a network that nobody publishes weights of"
         raise ValueError(f"{setting}.weights {rule}, got pretrained for {member['_target_']}")
-    fresh = build_network(member, setting, dataset, pretrained=False)  # before anything is downloaded
+    fresh = build_network(member, setting, dataset, task, pretrained=False)  # before anything is downloaded
     published = getattr(fresh, "pretrained_cfg", {}).get("num_classes", 1000)  # timm says it; torchvision's: ImageNet
     if dataset.num_outputs != published:
         rule = (
             f"must be auto or a file when the data set does not have the {published} classes of the published weights"
         )
         raise ValueError(f"{setting}.weights {rule}, got pretrained with dataset={dataset.name}")
-    return build_network(member, setting, dataset, pretrained=True)
+    return build_network(member, setting, dataset, task, pretrained=True)

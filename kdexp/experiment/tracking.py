@@ -115,20 +115,21 @@ class Tracker:
         if logger is not None:
             self._attempt(lambda: call(logger))
 
-    def summarize(self, metrics: Mapping[str, float], curves: RocAndConfusion, classes: Sequence[str]) -> None:
+    def summarize(self, metrics: Mapping[str, float], curves: RocAndConfusion | None, classes: Sequence[str]) -> None:
         """Add the final metrics, and ROC and confusion matrix as the tool can show them.
 
         Args:
             metrics: name -> value.
-            curves: of the test split.
+            curves: of the test split; None of a task without.
             classes: names of the classes, by number.
         """
         self._attempt(lambda: self._summarize(metrics, curves, classes))
 
-    def _summarize(self, metrics: Mapping[str, float], curves: RocAndConfusion, classes: Sequence[str]) -> None:
+    def _summarize(self, metrics: Mapping[str, float], curves: RocAndConfusion | None, classes: Sequence[str]) -> None:
         if self._run is not None:
             self._run.summary.update(dict(metrics))
-            self._run.log(_charts(curves, classes))
+            if curves is not None:
+                self._run.log(_charts(curves, classes))
         elif isinstance(self._logger, TensorBoardLogger):
             self._logger.log_hyperparams(self._shown, dict(metrics))  # together they make the HPARAMS table
             for figure in sorted((self._folder / "figures").glob("*.png")):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kdexp.contracts import Batch, Outputs, TeacherStudentPair
-from kdexp.feature_losses.maps import Compared, need_vectors, unit
+from kdexp.feature_losses.maps import Compared, unit, vectors
 from kdexp.losses.all_gather import gather
 from kdexp.losses.dtype import at_least_fp32
 from kdexp.losses.shapes import check_scalars, check_shapes
@@ -77,9 +77,8 @@ class CC(nn.Module):
             raise ValueError(f"feature_loss.cc.gamma must be > 0, got {gamma}")
         if order < 1:
             raise ValueError(f"feature_loss.cc.order must be at least 1, got {order}")
-        self.student_paths = [pair.student.layers.penultimate]
-        self.teacher_paths = [pair.teacher.layers.penultimate]
-        need_vectors("cc", pair.student, pair.teacher)
+        self.student_paths = [vectors("cc", pair.student)]
+        self.teacher_paths = [vectors("cc", pair.teacher)]
         self._compared = Compared(pair, self.student_paths, self.teacher_paths)
         self._gamma, self._order = gamma, order
 

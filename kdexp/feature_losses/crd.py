@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdexp.contracts import UNLABELED, Batch, Outputs, TeacherStudentPair
-from kdexp.feature_losses.maps import Compared, need_vectors, unit
+from kdexp.feature_losses.maps import Compared, unit, vectors
 from kdexp.losses.all_gather import gather
 from kdexp.losses.dtype import at_least_fp32
 from kdexp.losses.shapes import check_scalars, check_shapes
@@ -152,11 +152,11 @@ class CRD(nn.Module):
             rule = "needs the label of each training sample, in the order of their indices (TeacherStudentPair.target)"
             raise ValueError(f"feature_loss=crd {rule}, got none")
         self._temperature, self._momentum = temperature, momentum
-        self.student_paths = [pair.student.layers.penultimate]
-        self.teacher_paths = [pair.teacher.layers.penultimate]
-        need_vectors("crd", pair.student, pair.teacher)
+        self.student_paths = [vectors("crd", pair.student)]
+        self.teacher_paths = [vectors("crd", pair.teacher)]
         self._compared = Compared(pair, self.student_paths, self.teacher_paths)
-        own, goal = (side.shapes[side.layers.penultimate][-1] for side in (pair.student, pair.teacher))
+        own = pair.student.shapes[self.student_paths[0]][-1]
+        goal = pair.teacher.shapes[self.teacher_paths[0]][-1]
         self.student_embedding = nn.Linear(own, dimension)
         self.teacher_embedding = nn.Linear(goal, dimension)
         self.negatives = Negatives(pair.target, negatives)

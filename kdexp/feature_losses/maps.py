@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdexp.contracts import NetworkFeatures, Outputs, TeacherStudentPair
+from kdexp.features import find
 from kdexp.losses.shapes import check_shapes
 
 log = logging.getLogger(__name__)
@@ -160,18 +161,32 @@ def map_shape(shape: Sequence[int]) -> tuple[int, int, int, int]:
     return n, channels, height, width
 
 
-def need_vectors(method: str, *sides: NetworkFeatures) -> None:
-    """Refuse penultimate features that are not one vector a sample, for a method that compares vectors.
+def vectors(method: str, side: NetworkFeatures) -> str:
+    """The path of a network's penultimate features, for a method that needs one vector a sample.
 
     Raises:
-        ValueError: what the classifier of one of the networks reads has positions.
+        ValueError: it has none, or what its classifier reads has positions.
     """
-    for side in sides:
-        path = side.layers.penultimate
-        shape = tuple(side.shapes[path][1:])
-        if len(shape) != 1:
-            rule = "needs vectors from feature_layers.penultimate"
-            raise ValueError(f"feature_loss={method} {rule}, got {shape} from {path!r}")
+    path, rule = side.layers.penultimate, "needs vectors from feature_layers.penultimate"
+    if path is None:
+        raise ValueError(f"feature_loss={method} {rule}, got none in {type(side.network).__name__}")
+    shape = tuple(side.shapes[path][1:])
+    if len(shape) != 1:
+        raise ValueError(f"feature_loss={method} {rule}, got {shape} from {path!r}")
+    return path
+
+
+def classifier_of(method: str, side: NetworkFeatures) -> nn.Module:
+    """A network's classifier, for a method that uses it.
+
+    Raises:
+        ValueError: it has none.
+    """
+    path = side.layers.classifier
+    if path is None:
+        name = type(side.network).__name__
+        raise ValueError(f"feature_loss={method} needs feature_layers.classifier, got none in {name}")
+    return find(side.network, path)
 
 
 def resized(maps: Tensor, size: Sequence[int]) -> Tensor:

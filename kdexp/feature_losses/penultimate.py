@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdexp.contracts import Batch, Outputs, TeacherStudentPair
-from kdexp.feature_losses.maps import Compared, need_vectors, unit
+from kdexp.feature_losses.maps import Compared, unit, vectors
 from kdexp.losses.dtype import at_least_fp32
 from kdexp.losses.shapes import check_shapes
 
@@ -61,11 +61,11 @@ class _Penultimate(nn.Module):
 
     def __init__(self, pair: TeacherStudentPair) -> None:
         super().__init__()
-        need_vectors(self._name, pair.student, pair.teacher)
-        self.student_paths = [pair.student.layers.penultimate]
-        self.teacher_paths = [pair.teacher.layers.penultimate]
+        self.student_paths = [vectors(self._name, pair.student)]
+        self.teacher_paths = [vectors(self._name, pair.teacher)]
         self._compared = Compared(pair, self.student_paths, self.teacher_paths)
-        own, goal = (side.shapes[side.layers.penultimate][-1] for side in (pair.student, pair.teacher))
+        own = pair.student.shapes[self.student_paths[0]][-1]
+        goal = pair.teacher.shapes[self.teacher_paths[0]][-1]
         self.projection = nn.Identity() if own == goal else nn.Linear(own, goal)
 
     def features(self, student: Outputs, teacher: Outputs) -> tuple[Tensor, Tensor]:

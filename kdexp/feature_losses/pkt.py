@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from kdexp.contracts import Batch, Outputs, TeacherStudentPair
-from kdexp.feature_losses.maps import Compared, need_vectors, unit
+from kdexp.feature_losses.maps import Compared, unit, vectors
 from kdexp.losses.all_gather import gather
 from kdexp.losses.dtype import at_least_fp32
 from kdexp.losses.kl import kl
@@ -64,9 +64,8 @@ class PKT(nn.Module):
 
     def __init__(self, pair: TeacherStudentPair) -> None:
         super().__init__()
-        self.student_paths = [pair.student.layers.penultimate]
-        self.teacher_paths = [pair.teacher.layers.penultimate]
-        need_vectors("pkt", pair.student, pair.teacher)
+        self.student_paths = [vectors("pkt", pair.student)]
+        self.teacher_paths = [vectors("pkt", pair.teacher)]
         self._compared = Compared(pair, self.student_paths, self.teacher_paths)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch | None = None) -> Tensor:

@@ -139,5 +139,6 @@ class ReviewKD(nn.Module):
 
 
 def _with_penultimate(side: NetworkFeatures, stages: Sequence[str]) -> list[str]:
+    path = side.layers.penultimate
     # The last hidden layer of an MLP is its last stage and its penultimate features.
-    return [*stages] if side.layers.penultimate in side.layers.stages else [*stages, side.layers.penultimate]
+    return [*stages] if path is None or path in side.layers.stages else [*stages, path]

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdexp.contracts import Batch, Outputs, TeacherStudentPair
-from kdexp.feature_losses.maps import Compared, need_vectors
+from kdexp.feature_losses.maps import Compared, vectors
 from kdexp.losses.all_gather import gather
 from kdexp.losses.dtype import at_least_fp32
 from kdexp.losses.shapes import check_scalars, check_shapes
@@ -79,9 +79,8 @@ class RKD(nn.Module):
         for name, weight in (("distance", distance_weight), ("angle", angle_weight)):
             if not weight >= 0:
                 raise ValueError(f"feature_loss.rkd.{name}_weight must be >= 0, got {weight}")
-        self.student_paths = [pair.student.layers.penultimate]
-        self.teacher_paths = [pair.teacher.layers.penultimate]
-        need_vectors("rkd", pair.student, pair.teacher)
+        self.student_paths = [vectors("rkd", pair.student)]
+        self.teacher_paths = [vectors("rkd", pair.teacher)]
         self._compared = Compared(pair, self.student_paths, self.teacher_paths)
         self._distance_weight, self._angle_weight = distance_weight, angle_weight
 

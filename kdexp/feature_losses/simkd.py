@@ -5,6 +5,7 @@
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -12,8 +13,8 @@ from torch import Tensor, nn
 
 from kdexp.contracts import Batch, FeatureLayers, NetworkFeatures, Outputs, TeacherStudentPair
 from kdexp.feature_losses.adapters import BatchNorm
-from kdexp.feature_losses.maps import Compared, need_vectors, resized
-from kdexp.features import Reader, find
+from kdexp.feature_losses.maps import Compared, classifier_of, resized, vectors
+from kdexp.features import Reader
 from kdexp.losses.dtype import at_least_fp32
 from kdexp.losses.shapes import check_shapes
 
@@ -62,20 +63,17 @@ class ReusedClassifier(nn.Module):
     def __init__(self, student: NetworkFeatures, teacher: NetworkFeatures) -> None:
         super().__init__()
         self.layers = FeatureLayers(stages=["projector"], penultimate="classifier:input", classifier="classifier")
+        features = teacher.shapes[vectors("simkd", teacher)][-1]
         self.backbone = _without_classifier(student)
         own, goal = (side.shapes[side.layers.stages[-1]] for side in (student, teacher))
-        need_vectors("simkd", teacher)
-        features = teacher.shapes[teacher.layers.penultimate][-1]
         if len(own) == len(goal) == 4 and goal[1] == features:
             self._path = student.layers.stages[-1]
             self._size: Sequence[int] | None = [min(sides) for sides in zip(own[2:], goal[2:], strict=True)]
             self.projector = _bottleneck(own[1], features)
         else:
-            need_vectors("simkd", student)
-            self._path, self._size = student.layers.penultimate, None
+            self._path, self._size = vectors("simkd", student), None
             self.projector = nn.Sequential(nn.Linear(student.shapes[self._path][-1], features))
-        classifier = find(teacher.network, teacher.layers.classifier)
-        self.classifier = copy.deepcopy(classifier).requires_grad_(False)
+        self.classifier = copy.deepcopy(classifier_of("simkd", teacher)).requires_grad_(False)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(N, ...) -> logits (N, C)."""
@@ -92,8 +90,8 @@ class ReusedClassifier(nn.Module):
 
 def _without_classifier(student: NetworkFeatures) -> nn.Module:
     backbone = copy.deepcopy(student.network)
-    classifier = find(backbone, student.layers.classifier)
-    path = next(path for path, module in backbone.named_modules() if module is classifier)
+    last = classifier_of("simkd", replace(student, network=backbone))
+    path = next(path for path, module in backbone.named_modules() if module is last)
     backbone.set_submodule(path, nn.Identity())
     return backbone
 
@@ -136,9 +134,9 @@ class SimKD(nn.Module):
             )
             raise ValueError(f"feature_loss=simkd {rule}, got {type(network).__name__}")
         self.student_paths = ["projector"]
-        layers = pair.teacher.layers
+        goal = vectors("simkd", pair.teacher)
         self._maps = len(pair.student.shapes["projector"]) == 4
-        self.teacher_paths = [layers.stages[-1], layers.penultimate] if self._maps else [layers.penultimate]
+        self.teacher_paths = [pair.teacher.layers.stages[-1], goal] if self._maps else [goal]
         self._compared = Compared(pair, self.student_paths, self.teacher_paths)
         self._seen = False
 

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from kdexp.contracts import Batch, Outputs, TeacherStudentPair
 from kdexp.feature_losses.adapters import BatchNorm, convolution
-from kdexp.feature_losses.maps import Compared, as_maps, map_shape, need_vectors
-from kdexp.features import find
+from kdexp.feature_losses.maps import Compared, as_maps, classifier_of, map_shape, vectors
 from kdexp.losses.dtype import at_least_fp32
 from kdexp.losses.shapes import check_shapes
 
@@ -58,15 +57,13 @@ class SRRL(nn.Module):
 
     def __init__(self, pair: TeacherStudentPair) -> None:
         super().__init__()
-        own, goal = pair.student.layers.stages[-1], pair.teacher.layers.penultimate
+        own, goal = pair.student.layers.stages[-1], vectors("srrl", pair.teacher)
         self.student_paths, self.teacher_paths = [own], [goal]
-        need_vectors("srrl", pair.teacher)
         self._compared = Compared(pair, self.student_paths, self.teacher_paths)
         channels = pair.teacher.shapes[goal][-1]
         source = map_shape(pair.student.shapes[own])[1]
         self.connector = nn.Sequential(convolution(source, channels, 1), BatchNorm(channels), nn.ReLU())
-        classifier = find(pair.teacher.network, pair.teacher.layers.classifier)
-        self.classifier = copy.deepcopy(classifier).requires_grad_(False)
+        self.classifier = copy.deepcopy(classifier_of("srrl", pair.teacher)).requires_grad_(False)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch | None = None) -> Tensor:
         """Scalar; see `srrl`. The batch is not used."""

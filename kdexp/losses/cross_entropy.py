@@ -4,12 +4,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdexp.contracts import UNLABELED, Task
+from kdexp.contracts import UNLABELED, Kind
 from kdexp.losses.dtype import at_least_fp32
 from kdexp.losses.shapes import check_logits, check_scalars, check_target
 
 
-def cross_entropy(logits: Tensor, target: Tensor, *, task: Task, label_smoothing: float = 0.0) -> Tensor:
+def cross_entropy(logits: Tensor, target: Tensor, *, kind: Kind, label_smoothing: float = 0.0) -> Tensor:
     """Cross entropy (negative log likelihood) of the true labels, computed in at least float32.
 
     The mean is taken over what is labelled; ``UNLABELED`` entries have no part in it. Sigmoid tasks average over
@@ -21,7 +21,7 @@ def cross_entropy(logits: Tensor, target: Tensor, *, task: Task, label_smoothing
         target: multiclass: int64 (N,) or (N, ...) in 0..C-1 or ``UNLABELED``; or, after mixup, float (N, C): a row's
             sum, in [0, 1], is the labelled fraction of that sample and its weight in the mean. binary: (N,) or (N, 1)
             in {0, 1} or ``UNLABELED``. multilabel: (N, C) in [0, 1] or ``UNLABELED``.
-        task: what logits and target mean.
+        kind: what logits and target mean.
         label_smoothing: fraction of each label, in [0, 1), that is spread evenly over all classes (over both outcomes
             for sigmoid tasks); Szegedy et al. 2016, section 7.
 
@@ -31,11 +31,11 @@ def cross_entropy(logits: Tensor, target: Tensor, *, task: Task, label_smoothing
     Raises:
         ValueError: shapes that do not fit, or class numbers that are not int64.
     """
-    check_logits(task, logits=logits)
-    check_target(target, logits.shape, task)
+    check_logits(kind, logits=logits)
+    check_target(target, logits.shape, kind)
     check_scalars(label_smoothing=label_smoothing)
     logits = at_least_fp32(logits)
-    if task != "multiclass":
+    if kind != "multiclass":
         return _sigmoid_cross_entropy(logits, target.reshape(logits.shape), label_smoothing)
     if target.is_floating_point():
         return _mixed_cross_entropy(logits, target, label_smoothing)

@@ -5,20 +5,20 @@ import math
 import torch
 from torch import Tensor, nn
 
-from kdexp.contracts import Task
+from kdexp.contracts import Kind
 from kdexp.losses.kl import kl
 from kdexp.losses.outcomes import outcomes
 from kdexp.losses.shapes import check_scalars
 
 
-def ctkd(student_logits: Tensor, teacher_logits: Tensor, temperature: Tensor, *, task: Task = "multiclass") -> Tensor:
+def ctkd(student_logits: Tensor, teacher_logits: Tensor, temperature: Tensor, *, kind: Kind = "multiclass") -> Tensor:
     """``T^2 * KL(softmax(z_t / T) || softmax(z_s / T))`` as in `kdexp.losses.kd`, with a gradient for T as well.
 
     Args:
         student_logits: (N, C) or dense (N, C, ...).
         teacher_logits: the same shape; gets no gradient.
         temperature: scalar, > 0.
-        task: what the logits mean.
+        kind: what the logits mean.
 
     Returns:
         Scalar >= 0; 0 when student and teacher are equal.
@@ -27,7 +27,7 @@ def ctkd(student_logits: Tensor, teacher_logits: Tensor, temperature: Tensor, *,
         ValueError: shapes that do not fit.
     """
     check_scalars(temperature=temperature)
-    student, teacher = outcomes(student_logits, teacher_logits, task)
+    student, teacher = outcomes(student_logits, teacher_logits, kind)
     return temperature**2 * kl((teacher / temperature).log_softmax(1), (student / temperature).log_softmax(1)).mean()
 
 
@@ -46,7 +46,7 @@ class CTKD(nn.Module):
         t_start: published: 1.
         t_span: published: 20.
         ramp_epochs: over so many epochs lambda rises to 1; published: 10.
-        task: what the logits mean.
+        kind: what the logits mean.
 
     Raises:
         ValueError: t_start <= 0, t_span < 0 or ramp_epochs < 1.
@@ -57,7 +57,7 @@ class CTKD(nn.Module):
         t_start: float = 1.0,
         t_span: float = 20.0,
         ramp_epochs: int = 10,
-        task: Task = "multiclass",
+        kind: Kind = "multiclass",
     ) -> None:
         super().__init__()
         for name, value, rule, holds in (
@@ -69,7 +69,7 @@ class CTKD(nn.Module):
                 raise ValueError(f"loss.{name} must be {rule}, got {value}")
         self._t_start, self._t_span = t_start, t_span
         self._ramp_epochs = ramp_epochs
-        self._task: Task = task
+        self._kind: Kind = kind
         self._lambda = 1.0
         self.raw_temperature = nn.Parameter(torch.ones(()))
 
@@ -88,7 +88,7 @@ class CTKD(nn.Module):
         fixed = self.raw_temperature.detach()
         reversed_gradient = fixed + self._lambda * (fixed - self.raw_temperature)
         temperature = self._temperature_of(reversed_gradient)
-        return ctkd(student_logits, teacher_logits, temperature, task=self._task)
+        return ctkd(student_logits, teacher_logits, temperature, kind=self._kind)
 
     def _temperature_of(self, raw: Tensor) -> Tensor:
         return self._t_start + self._t_span * raw.sigmoid()

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdexp.contracts import Task
+from kdexp.contracts import Kind
 from kdexp.losses.all_gather import gather
 from kdexp.losses.outcomes import check_temperature, outcomes, warn_once
 from kdexp.losses.shapes import check_scalars
@@ -16,7 +16,7 @@ def dist(
     *,
     inter_weight: float = 1.0,
     intra_weight: float = 1.0,
-    task: Task = "multiclass",
+    kind: Kind = "multiclass",
 ) -> Tensor:
     """``T^2 * (inter_weight * (1 - mean_i rho_i) + intra_weight * (1 - mean_c rho_c))``.
 
@@ -35,7 +35,7 @@ def dist(
         temperature: T > 0; published: 4 (CIFAR-100), 1 (ImageNet).
         inter_weight: published: 1 (the paper's beta).
         intra_weight: published: 1 (the paper's gamma). In a batch of one this part is constant.
-        task: what the logits mean; a sigmoid has two classes.
+        kind: what the logits mean; a sigmoid has two classes.
 
     Returns:
         Scalar in [0, 2 * T^2 * (inter_weight + intra_weight)]; 0 when student and teacher are equal and not constant.
@@ -49,7 +49,7 @@ def dist(
     """
     check_temperature(temperature)
     check_scalars(inter_weight=inter_weight, intra_weight=intra_weight)
-    student, teacher = (gather(logits) for logits in outcomes(student_logits, teacher_logits, task))
+    student, teacher = (gather(logits) for logits in outcomes(student_logits, teacher_logits, kind))
     if student.shape[1] == 2:
         warn_once("loss=dist: the inter-class term has no gradient with 2 classes")
     p_student, p_teacher = (student / temperature).softmax(1), (teacher / temperature).softmax(1)
@@ -70,7 +70,7 @@ class DIST(nn.Module):
         temperature: T > 0.
         inter_weight: see `dist`.
         intra_weight: see `dist`.
-        task: see `dist`.
+        kind: see `dist`.
 
     Attributes:
         temperature: the current T; a schedule may set it.
@@ -84,13 +84,13 @@ class DIST(nn.Module):
         temperature: float = 4.0,
         inter_weight: float = 1.0,
         intra_weight: float = 1.0,
-        task: Task = "multiclass",
+        kind: Kind = "multiclass",
     ) -> None:
         super().__init__()
         check_temperature(temperature)
         self.temperature = temperature
         self._inter_weight, self._intra_weight = inter_weight, intra_weight
-        self._task: Task = task
+        self._kind: Kind = kind
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, target: Tensor) -> Tensor:
         """Scalar; see `dist`. The target is not used."""
@@ -100,5 +100,5 @@ class DIST(nn.Module):
             self.temperature,
             inter_weight=self._inter_weight,
             intra_weight=self._intra_weight,
-            task=self._task,
+            kind=self._kind,
         )

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from kdexp.contracts import Task
+from kdexp.contracts import Kind
 from kdexp.losses.kl import kl
 from kdexp.losses.outcomes import (
     check_temperature,
@@ -25,7 +25,7 @@ def dkd(
     *,
     tckd_weight: float = 1.0,
     nckd_weight: float = 8.0,
-    task: Task = "multiclass",
+    kind: Kind = "multiclass",
 ) -> Tensor:
     """``T^2 * (tckd_weight * KL(b_t || b_s) + nckd_weight * KL(r_t || r_s))``.
 
@@ -41,14 +41,14 @@ def dkd(
     Args:
         student_logits: (N, C) or dense (N, C, ...).
         teacher_logits: the same shape; gets no gradient.
-        target: see `kdexp.contracts.Task`. The mean is over what is labelled, and 0 when nothing is; a mixed target
+        target: see `kdexp.contracts.Kind`. The mean is over what is labelled, and 0 when nothing is; a mixed target
             counts as its largest share.
         temperature: T > 0; published: 4 (CIFAR-100), 1 (ImageNet).
         tckd_weight: of the target class part; published: 1.
         nckd_weight: of the non-target part; published on CIFAR-100: 2 for resnet56 -> 20 and 110 -> 32; 6 for
             vgg13 -> vgg8 or mobilenetv2 and from wrn_40_2; 8 from resnet32x4, resnet50 -> mobilenetv2 and
             wrn_40_2 -> shufflenetv1. On ImageNet: 0.5, or 2 for resnet50 -> mobilenet.
-        task: what the logits mean; a sigmoid has two classes.
+        kind: what the logits mean; a sigmoid has two classes.
 
     Returns:
         Scalar >= 0; 0 when student and teacher are equal.
@@ -62,10 +62,10 @@ def dkd(
     """
     check_temperature(temperature)
     check_scalars(tckd_weight=tckd_weight, nckd_weight=nckd_weight)
-    student, teacher = outcomes(student_logits, teacher_logits, task)
+    student, teacher = outcomes(student_logits, teacher_logits, kind)
     if student.shape[1] == 2:
         warn_once("loss=dkd: the non-target term has no gradient with 2 classes")
-    classes = class_numbers(target, student, task)
+    classes = class_numbers(target, student, kind)
     own, others = zip(*(_decoupled(logits / temperature, classes) for logits in (student, teacher)), strict=True)
     per_sample = tckd_weight * kl(own[1], own[0]) + nckd_weight * kl(others[1], others[0])
     return temperature**2 * labelled_mean(per_sample, classes)
@@ -85,7 +85,7 @@ class DKD(nn.Module):
         temperature: T > 0.
         tckd_weight: see `dkd`.
         nckd_weight: see `dkd`.
-        task: see `dkd`.
+        kind: see `dkd`.
 
     Attributes:
         temperature: the current T; a schedule may set it.
@@ -99,13 +99,13 @@ class DKD(nn.Module):
         temperature: float = 4.0,
         tckd_weight: float = 1.0,
         nckd_weight: float = 8.0,
-        task: Task = "multiclass",
+        kind: Kind = "multiclass",
     ) -> None:
         super().__init__()
         check_temperature(temperature)
         self.temperature = temperature
         self._tckd_weight, self._nckd_weight = tckd_weight, nckd_weight
-        self._task: Task = task
+        self._kind: Kind = kind
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, target: Tensor) -> Tensor:
         """Scalar; see `dkd`."""
@@ -116,5 +116,5 @@ class DKD(nn.Module):
             self.temperature,
             tckd_weight=self._tckd_weight,
             nckd_weight=self._nckd_weight,
-            task=self._task,
+            kind=self._kind,
         )

@@ -5,12 +5,12 @@ import math
 import torch
 from torch import Tensor, nn
 
-from kdexp.contracts import Task
+from kdexp.contracts import Kind
 from kdexp.losses.kl import kl
 from kdexp.losses.outcomes import check_temperature, outcomes
 
 
-def jsd(student_logits: Tensor, teacher_logits: Tensor, temperature: float, *, task: Task = "multiclass") -> Tensor:
+def jsd(student_logits: Tensor, teacher_logits: Tensor, temperature: float, *, kind: Kind = "multiclass") -> Tensor:
     """``T^2 * (KL(p || m) + KL(q || m)) / 2`` with p teacher, q student, m = (p + q) / 2, all at temperature T.
 
     Symmetric and bounded: a sample on which the two are certain of different classes costs log 2 and no more, so a
@@ -21,7 +21,7 @@ def jsd(student_logits: Tensor, teacher_logits: Tensor, temperature: float, *, t
         student_logits: (N, C) or dense (N, C, ...).
         teacher_logits: the same shape; gets no gradient.
         temperature: T > 0.
-        task: what the logits mean.
+        kind: what the logits mean.
 
     Returns:
         Scalar in [0, T^2 * log 2], mean over samples and positions; 0 when student and teacher are equal.
@@ -30,7 +30,7 @@ def jsd(student_logits: Tensor, teacher_logits: Tensor, temperature: float, *, t
         ValueError: temperature <= 0, or shapes that do not fit.
     """
     check_temperature(temperature)
-    student, teacher = outcomes(student_logits, teacher_logits, task)
+    student, teacher = outcomes(student_logits, teacher_logits, kind)
     log_q, log_p = (student / temperature).log_softmax(1), (teacher / temperature).log_softmax(1)
     log_m = torch.logaddexp(log_p, log_q) - math.log(2)
     return temperature**2 * (kl(log_p, log_m) + kl(log_q, log_m)).mean() / 2
@@ -41,7 +41,7 @@ class JSD(nn.Module):
 
     Args:
         temperature: T > 0.
-        task: see `jsd`.
+        kind: see `jsd`.
 
     Attributes:
         temperature: the current T; a schedule may set it.
@@ -50,12 +50,12 @@ class JSD(nn.Module):
         ValueError: temperature <= 0.
     """
 
-    def __init__(self, temperature: float = 1.0, task: Task = "multiclass") -> None:
+    def __init__(self, temperature: float = 1.0, kind: Kind = "multiclass") -> None:
         super().__init__()
         check_temperature(temperature)
         self.temperature = temperature
-        self._task: Task = task
+        self._kind: Kind = kind
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, target: Tensor) -> Tensor:
         """Scalar; see `jsd`. The target is not used."""
-        return jsd(student_logits, teacher_logits, self.temperature, task=self._task)
+        return jsd(student_logits, teacher_logits, self.temperature, kind=self._kind)

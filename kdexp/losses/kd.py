@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from kdexp.contracts import Task
+from kdexp.contracts import Kind
 from kdexp.losses.outcomes import check_temperature, outcomes
 
 
@@ -12,7 +12,7 @@ def kd(
     temperature: float,
     *,
     scale_by_temperature: bool = True,
-    task: Task = "multiclass",
+    kind: Kind = "multiclass",
 ) -> Tensor:
     """``T^2 * KL(softmax(z_teacher / T) || softmax(z_student / T))``, in log space and at least float32.
 
@@ -25,7 +25,7 @@ def kd(
         temperature: T > 0.
         scale_by_temperature: multiply by T^2, which keeps the size of the gradient when T changes (section 2 of the
             paper); False leaves it out.
-        task: what the logits mean.
+        kind: what the logits mean.
 
     Returns:
         Scalar >= 0, in nats (times T^2).
@@ -35,7 +35,7 @@ def kd(
     """
     check_temperature(temperature)
     student_log_p, teacher_log_p = (
-        (logits / temperature).log_softmax(1) for logits in outcomes(student_logits, teacher_logits, task)
+        (logits / temperature).log_softmax(1) for logits in outcomes(student_logits, teacher_logits, kind)
     )
     distributions = student_log_p.numel() // student_log_p.shape[1]
     # Not F.kl_div, which is bitwise the same, but which vmap has no rule for.
@@ -49,7 +49,7 @@ class KD(nn.Module):
     Args:
         temperature: T > 0.
         scale_by_temperature: see `kd`.
-        task: see `kd`.
+        kind: see `kd`.
 
     Attributes:
         temperature: the current T; a schedule may set it.
@@ -58,12 +58,12 @@ class KD(nn.Module):
         ValueError: temperature <= 0.
     """
 
-    def __init__(self, temperature: float, scale_by_temperature: bool = True, task: Task = "multiclass") -> None:
+    def __init__(self, temperature: float, scale_by_temperature: bool = True, kind: Kind = "multiclass") -> None:
         super().__init__()
         check_temperature(temperature)
         self.temperature = temperature
         self._scale_by_temperature = scale_by_temperature
-        self._task: Task = task
+        self._kind: Kind = kind
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, target: Tensor) -> Tensor:
         """Scalar; see `kd`. The target is not used."""
@@ -72,5 +72,5 @@ class KD(nn.Module):
             teacher_logits,
             self.temperature,
             scale_by_temperature=self._scale_by_temperature,
-            task=self._task,
+            kind=self._kind,
         )

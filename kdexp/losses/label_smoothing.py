@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from kdexp.contracts import Task
+from kdexp.contracts import Kind
 from kdexp.losses.cross_entropy import cross_entropy
 
 
@@ -15,7 +15,7 @@ class LabelSmoothing(nn.Module):
 
     Args:
         smoothing: fraction of the label that is spread evenly over all classes, in [0, 1); published: 0.1.
-        task: what logits and target mean.
+        kind: what logits and target mean.
 
     Attributes:
         needs_teacher: False: kdexp builds no teacher for it.
@@ -26,13 +26,13 @@ class LabelSmoothing(nn.Module):
 
     needs_teacher = False
 
-    def __init__(self, smoothing: float = 0.1, task: Task = "multiclass") -> None:
+    def __init__(self, smoothing: float = 0.1, kind: Kind = "multiclass") -> None:
         super().__init__()
         if not 0 <= smoothing < 1:
             raise ValueError(f"loss.smoothing must be in [0, 1), got {smoothing}")
         self._smoothing = smoothing
-        self._task: Task = task
+        self._kind: Kind = kind
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, target: Tensor) -> Tensor:
         """Scalar, in nats; the teacher's logits are not used."""
-        return cross_entropy(student_logits, target, task=self._task, label_smoothing=self._smoothing)
+        return cross_entropy(student_logits, target, kind=self._kind, label_smoothing=self._smoothing)

@@ -43,7 +43,7 @@ class LogitStandardization(nn.Module):
 
     Args:
         loss: the soft loss that gets the standardised logits.
-        task: "multiclass"; the labels of the other tasks are not alternatives of each other.
+        kind: "multiclass"; the labels of the other kinds are not alternatives of each other.
 
     Attributes:
         loss: the soft loss.
@@ -51,13 +51,13 @@ class LogitStandardization(nn.Module):
         learned_temperature: that loss's, or None if it learns none.
 
     Raises:
-        ValueError: another task.
+        ValueError: another kind.
     """
 
-    def __init__(self, loss: nn.Module, task: str = "multiclass") -> None:
+    def __init__(self, loss: nn.Module, kind: str = "multiclass") -> None:
         super().__init__()
-        if task != "multiclass":
-            raise ValueError(f"logit standardisation needs dataset.task to be multiclass, got {task}")
+        if kind != "multiclass":
+            raise ValueError(f"logit standardisation needs dataset.kind to be multiclass, got {kind}")
         self.loss = loss
 
     @property

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from kdexp.contracts import UNLABELED, Task
+from kdexp.contracts import UNLABELED, Kind
 from kdexp.losses.kd import KD
 from kdexp.losses.kl import kl
 from kdexp.losses.outcomes import check_temperature, class_numbers, labelled_mean, outcomes
@@ -19,7 +19,7 @@ def matched_smoothing(
     temperature: float,
     *,
     scale_by_temperature: bool = True,
-    task: Task = "multiclass",
+    kind: Kind = "multiclass",
 ) -> Tensor:
     """``T^2 * KL(smoothed y || softmax(z_s / T))``: KD with the teacher's soft labels replaced.
 
@@ -31,11 +31,11 @@ def matched_smoothing(
     Args:
         student_logits: (N, C) or dense (N, C, ...).
         teacher_logits: the same shape; gets no gradient, and only its mean entropy counts.
-        target: see `kdexp.contracts.Task`. All means are over what is labelled; a mixed target counts as its largest
+        target: see `kdexp.contracts.Kind`. All means are over what is labelled; a mixed target counts as its largest
             share.
         temperature: T > 0.
         scale_by_temperature: see `kdexp.losses.kd.kd`.
-        task: what the logits mean; a sigmoid has two classes.
+        kind: what the logits mean; a sigmoid has two classes.
 
     Returns:
         Scalar >= 0, in nats (times T^2).
@@ -44,8 +44,8 @@ def matched_smoothing(
         ValueError: temperature <= 0, or shapes that do not fit.
     """
     check_temperature(temperature)
-    student, teacher = (logits / temperature for logits in outcomes(student_logits, teacher_logits, task))
-    classes, count = class_numbers(target, student, task), student.shape[1]
+    student, teacher = (logits / temperature for logits in outcomes(student_logits, teacher_logits, kind))
+    classes, count = class_numbers(target, student, kind), student.shape[1]
     log_p = teacher.log_softmax(1)
     labelled = (classes != UNLABELED).to(log_p.dtype)
     uncertainty = -(log_p.exp() * log_p).sum(1) * labelled
@@ -76,7 +76,7 @@ class MatchedSmoothing(KD):
     Args:
         temperature: T > 0.
         scale_by_temperature: see `matched_smoothing`.
-        task: see `matched_smoothing`.
+        kind: see `matched_smoothing`.
 
     Attributes:
         temperature: the current T; a schedule may set it.
@@ -93,5 +93,5 @@ class MatchedSmoothing(KD):
             target,
             self.temperature,
             scale_by_temperature=self._scale_by_temperature,
-            task=self._task,
+            kind=self._kind,
         )

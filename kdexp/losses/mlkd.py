@@ -5,14 +5,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, einsum, nn
 
-from kdexp.contracts import Task
+from kdexp.contracts import Kind
 from kdexp.losses.all_gather import gather
 from kdexp.losses.kl import kl
 from kdexp.losses.outcomes import check_temperature, outcomes
 
 
 def mlkd(
-    student_logits: Tensor, teacher_logits: Tensor, temperatures: Sequence[float], *, task: Task = "multiclass"
+    student_logits: Tensor, teacher_logits: Tensor, temperatures: Sequence[float], *, kind: Kind = "multiclass"
 ) -> Tensor:
     """The sum over temperatures T of ``T^2 KL + ||P P' - Q Q'||^2 / N + ||P' P - Q' Q||^2 / C``.
 
@@ -30,7 +30,7 @@ def mlkd(
         student_logits: (N, C) or dense (N, C, ...).
         teacher_logits: the same shape; gets no gradient.
         temperatures: each > 0; published: 4, 2, 3, 5, 6.
-        task: what the logits mean; a sigmoid has two classes.
+        kind: what the logits mean; a sigmoid has two classes.
 
     Returns:
         Scalar >= 0; 0 when student and teacher are equal.
@@ -41,7 +41,7 @@ def mlkd(
     for temperature in temperatures:
         check_temperature(temperature)
     # A dimension for positions, of size 1 where the logits are not dense.
-    student, teacher = (gather(x.unsqueeze(-1).flatten(2)) for x in outcomes(student_logits, teacher_logits, task))
+    student, teacher = (gather(x.unsqueeze(-1).flatten(2)) for x in outcomes(student_logits, teacher_logits, kind))
     return sum((_levels(student, teacher, t) for t in temperatures), student.new_zeros(()))
 
 
@@ -61,29 +61,32 @@ class MLKD(nn.Module):
     Args:
         temperature: the first T.
         other_temperatures: the others.
-        task: see `mlkd`.
+        kind: see `mlkd`.
 
     Attributes:
         temperature: the current first T; a schedule may set it.
+        compares_samples: rows are compared with each other, so that its memory grows with the square of their number.
 
     Raises:
         ValueError: temperature <= 0.
     """
 
+    compares_samples = True
+
     def __init__(
         self,
         temperature: float = 4.0,
         other_temperatures: Sequence[float] = (2.0, 3.0, 5.0, 6.0),
-        task: Task = "multiclass",
+        kind: Kind = "multiclass",
     ) -> None:
         super().__init__()
         for each in (temperature, *other_temperatures):
             check_temperature(each)
         self.temperature = temperature
         self._other_temperatures = tuple(other_temperatures)
-        self._task: Task = task
+        self._kind: Kind = kind
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, target: Tensor) -> Tensor:
         """Scalar; see `mlkd`. The target is not used."""
         temperatures = (self.temperature, *self._other_temperatures)
-        return mlkd(student_logits, teacher_logits, temperatures, task=self._task)
+        return mlkd(student_logits, teacher_logits, temperatures, kind=self._kind)

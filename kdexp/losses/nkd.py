@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from kdexp.contracts import Task
+from kdexp.contracts import Kind
 from kdexp.losses.outcomes import (
     check_temperature,
     class_numbers,
@@ -22,7 +22,7 @@ def nkd(
     temperature: float,
     *,
     gamma: float = 1.5,
-    task: Task = "multiclass",
+    kind: Kind = "multiclass",
 ) -> Tensor:
     """``-p_t(y) log p_s(y) - gamma * T^2 * sum_{c != y} r_t(c) log r_s(c)``, the soft part of the paper's NKD loss.
 
@@ -32,11 +32,11 @@ def nkd(
     Args:
         student_logits: (N, C) or dense (N, C, ...).
         teacher_logits: the same shape; gets no gradient (some copies let one through p_t(y)).
-        target: see `kdexp.contracts.Task`. The mean is over what is labelled, and 0 when nothing is; a mixed target
+        target: see `kdexp.contracts.Kind`. The mean is over what is labelled, and 0 when nothing is; a mixed target
             counts as its largest share.
         temperature: T > 0 of the second part; published: 1.
         gamma: published: 1.5.
-        task: what the logits mean; a sigmoid has two classes.
+        kind: what the logits mean; a sigmoid has two classes.
 
     Returns:
         Scalar >= 0. Equal logits are not its minimum: the first part always asks for more of the true class.
@@ -50,10 +50,10 @@ def nkd(
     """
     check_temperature(temperature)
     check_scalars(gamma=gamma)
-    student, teacher = outcomes(student_logits, teacher_logits, task)
+    student, teacher = outcomes(student_logits, teacher_logits, kind)
     if student.shape[1] == 2:
         warn_once("loss=nkd: the non-target term has no gradient with 2 classes")
-    classes = class_numbers(target, student, task)
+    classes = class_numbers(target, student, kind)
     p_teacher, log_p_student = (of_class(p, classes) for p in (teacher.softmax(1), student.log_softmax(1)))
     r_teacher = (of_other_classes(teacher, classes) / temperature).softmax(1)
     log_r_student = (of_other_classes(student, classes) / temperature).log_softmax(1)
@@ -67,7 +67,7 @@ class NKD(nn.Module):
     Args:
         temperature: T > 0.
         gamma: see `nkd`.
-        task: see `nkd`.
+        kind: see `nkd`.
 
     Attributes:
         temperature: the current T; a schedule may set it.
@@ -76,13 +76,13 @@ class NKD(nn.Module):
         ValueError: temperature <= 0.
     """
 
-    def __init__(self, temperature: float = 1.0, gamma: float = 1.5, task: Task = "multiclass") -> None:
+    def __init__(self, temperature: float = 1.0, gamma: float = 1.5, kind: Kind = "multiclass") -> None:
         super().__init__()
         check_temperature(temperature)
         self.temperature = temperature
         self._gamma = gamma
-        self._task: Task = task
+        self._kind: Kind = kind
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, target: Tensor) -> Tensor:
         """Scalar; see `nkd`."""
-        return nkd(student_logits, teacher_logits, target, self.temperature, gamma=self._gamma, task=self._task)
+        return nkd(student_logits, teacher_logits, target, self.temperature, gamma=self._gamma, kind=self._kind)

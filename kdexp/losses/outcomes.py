@@ -6,12 +6,12 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from kdexp.contracts import UNLABELED, Task
+from kdexp.contracts import UNLABELED, Kind
 from kdexp.losses.dtype import at_least_fp32
 from kdexp.losses.shapes import check_logits, check_scalars, check_shapes, check_target
 
 
-def outcomes(student_logits: Tensor, teacher_logits: Tensor, task: Task) -> tuple[Tensor, Tensor]:
+def outcomes(student_logits: Tensor, teacher_logits: Tensor, kind: Kind) -> tuple[Tensor, Tensor]:
     """Both networks' logits, such that a softmax along dimension 1 gives their probabilities, whatever the task.
 
     A sigmoid is a softmax over the logits (0, z): each label of a binary or multi-label task becomes a distribution
@@ -21,7 +21,7 @@ def outcomes(student_logits: Tensor, teacher_logits: Tensor, task: Task) -> tupl
     Args:
         student_logits: (N, C) or dense (N, C, ...); C is 1 for the binary task.
         teacher_logits: the same shape.
-        task: what the logits mean.
+        kind: what the logits mean.
 
     Returns:
         The student's and the teacher's logits, at least float32, the teacher's without a gradient: (N, C, ...) for
@@ -30,24 +30,24 @@ def outcomes(student_logits: Tensor, teacher_logits: Tensor, task: Task) -> tupl
     Raises:
         ValueError: shapes that do not fit.
     """
-    check_logits(task, student_logits=student_logits, teacher_logits=teacher_logits)
+    check_logits(kind, student_logits=student_logits, teacher_logits=teacher_logits)
     both = at_least_fp32(student_logits), at_least_fp32(teacher_logits.detach())
-    if task == "multiclass":
+    if kind == "multiclass":
         return both
     student_yes, teacher_yes = both
     no = torch.zeros_like(student_yes)
     return torch.stack((no, student_yes), 1), torch.stack((no, teacher_yes), 1)
 
 
-def class_numbers(target: Tensor, logits: Tensor, task: Task) -> Tensor:
+def class_numbers(target: Tensor, logits: Tensor, kind: Kind) -> Tensor:
     """The true class of each distribution of `outcomes`, or ``UNLABELED``.
 
     A mixed target (after mixup) counts as the class with the largest share, as in the authors' code of NKD.
 
     Args:
-        target: see `kdexp.contracts.Task`; int64 class numbers, or float32 fractions of shape (N, C, ...) after mixup.
+        target: see `kdexp.contracts.Kind`; int64 class numbers, or float32 fractions of shape (N, C, ...) after mixup.
         logits: (N, C, ...), from `outcomes`.
-        task: what target means.
+        kind: what target means.
 
     Returns:
         int64, the shape of the logits without dimension 1.
@@ -57,8 +57,8 @@ def class_numbers(target: Tensor, logits: Tensor, task: Task) -> Tensor:
     """
     check_shapes("N C ...", logits=logits)
     shape = logits.shape[:1] + logits.shape[2:]
-    check_target(target, logits.shape if task == "multiclass" else shape, task)
-    if task != "multiclass":
+    check_target(target, logits.shape if kind == "multiclass" else shape, kind)
+    if kind != "multiclass":
         target = target.reshape(shape)
         return torch.where(target == UNLABELED, target, (target > 0.5).to(target.dtype)).long()
     if target.is_floating_point():

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from kdexp.contracts import UNLABELED, Task
+from kdexp.contracts import UNLABELED, Kind
 from kdexp.losses.dtype import at_least_fp32
 from kdexp.losses.kd import KD
 from kdexp.losses.outcomes import class_numbers, of_other_classes
@@ -47,16 +47,16 @@ class PermutedKD(nn.Module):
     Args:
         temperature: T > 0.
         scale_by_temperature: see `kdexp.losses.kd.kd`.
-        task: what the logits mean; multiclass alone has classes to permute.
+        kind: what the logits mean; multiclass alone has classes to permute.
 
     Raises:
-        ValueError: temperature <= 0, or another task.
+        ValueError: temperature <= 0, or another kind.
     """
 
-    def __init__(self, temperature: float, scale_by_temperature: bool = True, task: Task = "multiclass") -> None:
+    def __init__(self, temperature: float, scale_by_temperature: bool = True, kind: Kind = "multiclass") -> None:
         super().__init__()
-        if task != "multiclass":
-            raise ValueError(f"permuted_kd needs dataset.task to be multiclass, got {task}")
+        if kind != "multiclass":
+            raise ValueError(f"permuted_kd needs dataset.kind to be multiclass, got {kind}")
         self._kd = KD(temperature, scale_by_temperature)
 
     @property

@@ -2,13 +2,13 @@
 
 from torch import Tensor, nn
 
-from kdexp.contracts import Task
+from kdexp.contracts import Kind
 from kdexp.losses.kl import kl
 from kdexp.losses.outcomes import check_temperature, outcomes
 
 
 def reverse_kl(
-    student_logits: Tensor, teacher_logits: Tensor, temperature: float, *, task: Task = "multiclass"
+    student_logits: Tensor, teacher_logits: Tensor, temperature: float, *, kind: Kind = "multiclass"
 ) -> Tensor:
     """``T^2 * KL(softmax(z_s / T) || softmax(z_t / T))``: the student's distribution comes first.
 
@@ -19,7 +19,7 @@ def reverse_kl(
         student_logits: (N, C) or dense (N, C, ...).
         teacher_logits: the same shape; gets no gradient.
         temperature: T > 0.
-        task: what the logits mean.
+        kind: what the logits mean.
 
     Returns:
         Scalar >= 0, mean over samples and positions; 0 when student and teacher are equal.
@@ -28,7 +28,7 @@ def reverse_kl(
         ValueError: temperature <= 0, or shapes that do not fit.
     """
     check_temperature(temperature)
-    student, teacher = outcomes(student_logits, teacher_logits, task)
+    student, teacher = outcomes(student_logits, teacher_logits, kind)
     return temperature**2 * kl((student / temperature).log_softmax(1), (teacher / temperature).log_softmax(1)).mean()
 
 
@@ -37,7 +37,7 @@ class ReverseKL(nn.Module):
 
     Args:
         temperature: T > 0.
-        task: see `reverse_kl`.
+        kind: see `reverse_kl`.
 
     Attributes:
         temperature: the current T; a schedule may set it.
@@ -46,12 +46,12 @@ class ReverseKL(nn.Module):
         ValueError: temperature <= 0.
     """
 
-    def __init__(self, temperature: float = 1.0, task: Task = "multiclass") -> None:
+    def __init__(self, temperature: float = 1.0, kind: Kind = "multiclass") -> None:
         super().__init__()
         check_temperature(temperature)
         self.temperature = temperature
-        self._task: Task = task
+        self._kind: Kind = kind
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, target: Tensor) -> Tensor:
         """Scalar; see `reverse_kl`. The target is not used."""
-        return reverse_kl(student_logits, teacher_logits, self.temperature, task=self._task)
+        return reverse_kl(student_logits, teacher_logits, self.temperature, kind=self._kind)

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from kdexp.contracts import Task
+from kdexp.contracts import Kind
 from kdexp.losses.kd import kd
 from kdexp.losses.shapes import check_logits, check_scalars
 
@@ -13,7 +13,7 @@ def rslad(
     teacher_logits: Tensor,
     *,
     adversarial_weight: float = 5 / 6,
-    task: Task = "multiclass",
+    kind: Kind = "multiclass",
 ) -> Tensor:
     """``w * KL(t(x) || s(x_adv)) + (1 - w) * KL(t(x) || s(x))`` at temperature 1: the teacher sees clean inputs only.
 
@@ -26,7 +26,7 @@ def rslad(
         clean_logits: the same shape, the student's for the clean ones.
         teacher_logits: the same shape, the teacher's for the clean ones; gets no gradient.
         adversarial_weight: w in [0, 1]; published: 5/6.
-        task: what the logits mean.
+        kind: what the logits mean.
 
     Returns:
         Scalar >= 0; 0 when all three are equal.
@@ -34,9 +34,9 @@ def rslad(
     Raises:
         ValueError: shapes that do not fit.
     """
-    check_logits(task, adversarial_logits=adversarial_logits, clean_logits=clean_logits, teacher_logits=teacher_logits)
+    check_logits(kind, adversarial_logits=adversarial_logits, clean_logits=clean_logits, teacher_logits=teacher_logits)
     check_scalars(adversarial_weight=adversarial_weight)
-    attacked, clean = (kd(logits, teacher_logits, 1.0, task=task) for logits in (adversarial_logits, clean_logits))
+    attacked, clean = (kd(logits, teacher_logits, 1.0, kind=kind) for logits in (adversarial_logits, clean_logits))
     return adversarial_weight * attacked + (1 - adversarial_weight) * clean
 
 
@@ -44,14 +44,14 @@ class RSLAD(nn.Module):
     """`rslad` of one set of the student's logits, which stand for both of its terms: KD at temperature 1.
 
     Args:
-        task: see `rslad`.
+        kind: see `rslad`.
     """
 
-    def __init__(self, task: Task = "multiclass") -> None:
+    def __init__(self, kind: Kind = "multiclass") -> None:
         super().__init__()
-        self._task: Task = task
+        self._kind: Kind = kind
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, target: Tensor) -> Tensor:
         """Scalar; see `rslad`. The target is not used."""
-        check_logits(self._task, student_logits=student_logits, teacher_logits=teacher_logits)
-        return rslad(student_logits, student_logits, teacher_logits, task=self._task)
+        check_logits(self._kind, student_logits=student_logits, teacher_logits=teacher_logits)
+        return rslad(student_logits, student_logits, teacher_logits, kind=self._kind)

@@ -6,7 +6,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from kdexp.contracts import Task
+from kdexp.contracts import Kind
 
 
 def check_shapes(patterns: str, method: str = "", /, **tensors: Tensor) -> None:
@@ -94,13 +94,13 @@ def _rule(words: Sequence[str], others: Mapping[str, str], sizes: Mapping[str, o
     return f"({shape}) with {given}" if given else f"({shape})"
 
 
-def check_logits(task: Task, **logits: Tensor) -> None:
-    """Refuse logits that are not all of one shape (N, C, ...), with C = 1 for the binary task.
+def check_logits(kind: Kind, **logits: Tensor) -> None:
+    """Refuse logits that are not all of one shape (N, C, ...), with C = 1 for the binary kind.
 
     Raises:
         ValueError: another shape.
     """
-    pattern = "N 1 ..." if task == "binary" else "N C ..."
+    pattern = "N 1 ..." if kind == "binary" else "N C ..."
     check_shapes(", ".join([pattern] * len(logits)), **logits)
 
 
@@ -115,22 +115,22 @@ def check_scalars(**values: float | Tensor) -> None:
             raise ValueError(f"{name} must be a scalar, got shape {tuple(value.shape)}")
 
 
-def check_target(target: Tensor, shape: Sequence[int], task: Task) -> None:
+def check_target(target: Tensor, shape: Sequence[int], kind: Kind) -> None:
     """Refuse a target that does not belong to the logits.
 
     Args:
         target: multiclass: int64 (N, ...), or a float of the logits' shape after mixup. binary: (N, ...), or the
             logits' shape, of any dtype. multilabel: the logits' shape, of any dtype.
         shape: of the network's logits, (N, C, ...).
-        task: what they mean.
+        kind: what they mean.
 
     Raises:
         ValueError: another shape, or for class numbers another dtype.
     """
     found, shape, positions = tuple(target.shape), tuple(shape), (shape[0], *shape[2:])
-    if task == "multilabel":
+    if kind == "multilabel":
         fits = found == shape
-    elif task == "binary":
+    elif kind == "binary":
         fits = found in (positions, shape)
     elif target.is_floating_point():
         fits = found == shape
@@ -142,4 +142,4 @@ def check_target(target: Tensor, shape: Sequence[int], task: Task) -> None:
             "binary": f"{positions} or {shape}",
             "multilabel": f"{shape}",
         }
-        raise ValueError(f"target must be {rules[task]}, got {str(target.dtype).removeprefix('torch.')} {found}")
+        raise ValueError(f"target must be {rules[kind]}, got {str(target.dtype).removeprefix('torch.')} {found}")

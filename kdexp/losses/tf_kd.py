@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdexp.contracts import Task
+from kdexp.contracts import Kind
 from kdexp.losses.kl import kl
 from kdexp.losses.outcomes import check_temperature, class_numbers, labelled_mean, outcomes
 from kdexp.losses.shapes import check_scalars
@@ -15,7 +15,7 @@ def tf_kd(
     temperature: float,
     *,
     correct: float = 0.99,
-    task: Task = "multiclass",
+    kind: Kind = "multiclass",
 ) -> Tensor:
     """``KL(softmax(u / T) || softmax(z_s))`` with a hand-made teacher u: correct for the true class, the rest even.
 
@@ -29,11 +29,11 @@ def tf_kd(
 
     Args:
         student_logits: (N, C) or dense (N, C, ...).
-        target: see `kdexp.contracts.Task`. The mean is over what is labelled, and 0 when nothing is; a mixed target
+        target: see `kdexp.contracts.Kind`. The mean is over what is labelled, and 0 when nothing is; a mixed target
             counts as its largest share.
         temperature: T > 0; published: 20 (resnet18, CIFAR-100).
         correct: probability that u gives the true class, in (0, 1); published: 0.99.
-        task: what the logits mean; a sigmoid has two classes.
+        kind: what the logits mean; a sigmoid has two classes.
 
     Returns:
         Scalar >= 0, in nats.
@@ -43,8 +43,8 @@ def tf_kd(
     """
     check_temperature(temperature)
     check_scalars(correct=correct)
-    student, _ = outcomes(student_logits, student_logits, task)
-    classes = class_numbers(target, student, task)
+    student, _ = outcomes(student_logits, student_logits, kind)
+    classes = class_numbers(target, student, kind)
     count = student.shape[1]
     one_hot = F.one_hot(classes.clamp(min=0), count).movedim(-1, 1).to(student.dtype)
     even = (1 - correct) / (count - 1)
@@ -58,7 +58,7 @@ class TfKD(nn.Module):
     Args:
         temperature: T > 0.
         correct: see `tf_kd`.
-        task: see `tf_kd`.
+        kind: see `tf_kd`.
 
     Attributes:
         needs_teacher: False: kdexp builds no teacher for it.
@@ -70,15 +70,15 @@ class TfKD(nn.Module):
 
     needs_teacher = False
 
-    def __init__(self, temperature: float = 20.0, correct: float = 0.99, task: Task = "multiclass") -> None:
+    def __init__(self, temperature: float = 20.0, correct: float = 0.99, kind: Kind = "multiclass") -> None:
         super().__init__()
         check_temperature(temperature)
         if not 0 < correct < 1:
             raise ValueError(f"loss.correct must be in (0, 1), got {correct}")
         self.temperature = temperature
         self._correct = correct
-        self._task: Task = task
+        self._kind: Kind = kind
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, target: Tensor) -> Tensor:
         """Scalar; see `tf_kd`. The teacher's logits are not used."""
-        return tf_kd(student_logits, target, self.temperature, correct=self._correct, task=self._task)
+        return tf_kd(student_logits, target, self.temperature, correct=self._correct, kind=self._kind)

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from kdexp.contracts import Task
+from kdexp.contracts import Kind
 from kdexp.losses.kl import kl
 from kdexp.losses.outcomes import check_temperature, outcomes
 
@@ -13,7 +13,7 @@ def ttm(
     temperature: float,
     *,
     weighted: bool = False,
-    task: Task = "multiclass",
+    kind: Kind = "multiclass",
 ) -> Tensor:
     """``KL(softmax(z_t / T) || softmax(z_s))``: only the teacher is softened, and there is no T^2.
 
@@ -29,7 +29,7 @@ def ttm(
         teacher_logits: the same shape; gets no gradient.
         temperature: T > 0; published: 10 for vgg13 -> vgg8 (gamma 0.1), and for WTTM beside CRD 5 (gamma 0.2).
         weighted: WTTM.
-        task: what the logits mean.
+        kind: what the logits mean.
 
     Returns:
         Scalar >= 0, mean over samples and positions.
@@ -38,7 +38,7 @@ def ttm(
         ValueError: temperature <= 0, or shapes that do not fit.
     """
     check_temperature(temperature)
-    student, teacher = outcomes(student_logits, teacher_logits, task)
+    student, teacher = outcomes(student_logits, teacher_logits, kind)
     powers = teacher.log_softmax(1) / temperature
     divergence = kl(powers.log_softmax(1), student.log_softmax(1))
     return (powers.logsumexp(1).exp() * divergence if weighted else divergence).mean()
@@ -50,7 +50,7 @@ class TTM(nn.Module):
     Args:
         temperature: T > 0, of the teacher alone.
         weighted: see `ttm`.
-        task: see `ttm`.
+        kind: see `ttm`.
 
     Attributes:
         temperature: the current T; a schedule may set it.
@@ -59,13 +59,13 @@ class TTM(nn.Module):
         ValueError: temperature <= 0.
     """
 
-    def __init__(self, temperature: float = 10.0, weighted: bool = False, task: Task = "multiclass") -> None:
+    def __init__(self, temperature: float = 10.0, weighted: bool = False, kind: Kind = "multiclass") -> None:
         super().__init__()
         check_temperature(temperature)
         self.temperature = temperature
         self._weighted = weighted
-        self._task: Task = task
+        self._kind: Kind = kind
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, target: Tensor) -> Tensor:
         """Scalar; see `ttm`. The target is not used."""
-        return ttm(student_logits, teacher_logits, self.temperature, weighted=self._weighted, task=self._task)
+        return ttm(student_logits, teacher_logits, self.temperature, weighted=self._weighted, kind=self._kind)

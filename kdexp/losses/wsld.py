@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor, nn
 
-from kdexp.contracts import Task
+from kdexp.contracts import Kind
 from kdexp.losses.kl import kl
 from kdexp.losses.outcomes import check_temperature, class_numbers, labelled_mean, of_class, outcomes
 
 
 def wsld(
-    student_logits: Tensor, teacher_logits: Tensor, target: Tensor, temperature: float, *, task: Task = "multiclass"
+    student_logits: Tensor, teacher_logits: Tensor, target: Tensor, temperature: float, *, kind: Kind = "multiclass"
 ) -> Tensor:
     """``T^2 * w * KL(softmax(z_t / T) || softmax(z_s / T))`` with ``w = 1 - exp(-CE_s / CE_t)`` for each sample.
 
@@ -23,10 +23,10 @@ def wsld(
     Args:
         student_logits: (N, C) or dense (N, C, ...).
         teacher_logits: the same shape; gets no gradient.
-        target: see `kdexp.contracts.Task`. The mean is over what is labelled, and 0 when nothing is; a mixed target
+        target: see `kdexp.contracts.Kind`. The mean is over what is labelled, and 0 when nothing is; a mixed target
             counts as its largest share.
         temperature: T > 0; published: 2 (ImageNet).
-        task: what the logits mean.
+        kind: what the logits mean.
 
     Returns:
         Scalar >= 0; 0 when student and teacher are equal.
@@ -35,8 +35,8 @@ def wsld(
         ValueError: temperature <= 0, or shapes that do not fit.
     """
     check_temperature(temperature)
-    student, teacher = outcomes(student_logits, teacher_logits, task)
-    classes = class_numbers(target, student, task)
+    student, teacher = outcomes(student_logits, teacher_logits, kind)
+    classes = class_numbers(target, student, kind)
     ce_student, ce_teacher = (-of_class(x.log_softmax(1), classes) for x in (student.detach(), teacher))
     tiny = torch.finfo(student.dtype).tiny  # 0 / 0, both being certain and right, counts as 0
     weight = -torch.expm1(-ce_student / (ce_teacher + tiny))
@@ -49,7 +49,7 @@ class WSLD(nn.Module):
 
     Args:
         temperature: T > 0.
-        task: see `wsld`.
+        kind: see `wsld`.
 
     Attributes:
         temperature: the current T; a schedule may set it.
@@ -58,12 +58,12 @@ class WSLD(nn.Module):
         ValueError: temperature <= 0.
     """
 
-    def __init__(self, temperature: float = 2.0, task: Task = "multiclass") -> None:
+    def __init__(self, temperature: float = 2.0, kind: Kind = "multiclass") -> None:
         super().__init__()
         check_temperature(temperature)
         self.temperature = temperature
-        self._task: Task = task
+        self._kind: Kind = kind
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, target: Tensor) -> Tensor:
         """Scalar; see `wsld`."""
-        return wsld(student_logits, teacher_logits, target, self.temperature, task=self._task)
+        return wsld(student_logits, teacher_logits, target, self.temperature, kind=self._kind)

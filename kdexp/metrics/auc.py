@@ -13,7 +13,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from kdexp.contracts import UNLABELED, Task
+from kdexp.contracts import UNLABELED, Kind
 
 EXACT_BYTES = 2**28
 """As long as the float32 scores of a split (rows x classes) fit in this, all are kept and curves and areas are exact.
@@ -31,7 +31,7 @@ _LEAST_BITS = (127 - 8) << 23  # as a float32
 _POWERS = 24
 
 
-def one_vs_rest(logits: Tensor, task: Task) -> Tensor:
+def one_vs_rest(logits: Tensor, kind: Kind) -> Tensor:
     """A score of each class against the rest that orders samples as the class's probability does, unsaturated.
 
     It is the logarithm of the odds: multiclass ``log p_c / (1 - p_c) = z_c - log sum_{j != c} exp z_j``; in sigmoid
@@ -39,12 +39,12 @@ def one_vs_rest(logits: Tensor, task: Task) -> Tensor:
 
     Args:
         logits: (rows, C), at least float32.
-        task: what they mean.
+        kind: what they mean.
 
     Returns:
         (rows, C), of the same dtype.
     """
-    if task != "multiclass":
+    if kind != "multiclass":
         return logits
     largest, place = logits.max(1, keepdim=True)
     rest = logits.scatter(1, place, -torch.inf).logsumexp(1, keepdim=True)
@@ -151,7 +151,7 @@ class Ranking(Metric):
     """ROC curves of a split, over all ranks.
 
     Args:
-        task: what logits and targets mean.
+        kind: what logits and targets mean.
         num_classes: C, the number of logits.
         samples: rows in the split, over all ranks; it decides whether they are exact (see `EXACT_BYTES`). 0: exact.
         curves: whether the curves are wanted, not only the areas under them.
@@ -163,10 +163,10 @@ class Ranking(Metric):
     counts: Tensor
 
     def __init__(
-        self, task: Task, num_classes: int, *, samples: int = 0, curves: bool = False, **kwargs: object
+        self, kind: Kind, num_classes: int, *, samples: int = 0, curves: bool = False, **kwargs: object
     ) -> None:
         super().__init__(**kwargs)
-        self._task: Task = task
+        self._kind: Kind = kind
         self._num_classes, self._curves = num_classes, curves
         self.is_exact = 4 * samples * num_classes <= EXACT_BYTES
         if self.is_exact:
@@ -185,13 +185,13 @@ class Ranking(Metric):
             logits: (rows, C), at least float32.
             label: see `kdexp.metrics.rows.labels`.
         """
-        scores = one_vs_rest(logits, self._task)
+        scores = one_vs_rest(logits, self._kind)
         if self.is_exact:
             self.scores.append(scores)
             self.labels.append(label)
             return
         classes = torch.arange(self._num_classes, device=scores.device)
-        if self._task == "multiclass":
+        if self._kind == "multiclass":
             label = torch.where(label.unsqueeze(1) == UNLABELED, UNLABELED, (label.unsqueeze(1) == classes).long())
         place = self._bins * (2 * classes + label.clamp(min=0)) + self._bin(scores)
         self.counts.scatter_add_(0, place.flatten(), (label != UNLABELED).long().flatten())
@@ -224,6 +224,6 @@ class Ranking(Metric):
             return
         scores, label = dim_zero_cat(self.scores), dim_zero_cat(self.labels)
         for number in range(self._num_classes):
-            own, positive = (label, number) if self._task == "multiclass" else (label[:, number], 1)
+            own, positive = (label, number) if self._kind == "multiclass" else (label[:, number], 1)
             is_negative = (own != positive) & (own != UNLABELED)
             yield steps(scores[:, number], is_negative.long(), (own == positive).long())

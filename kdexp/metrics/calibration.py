@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
 
-from kdexp.contracts import UNLABELED, Task
+from kdexp.contracts import UNLABELED, Kind
 from kdexp.losses.dtype import at_least_fp32
 from kdexp.metrics.rows import decisions, labels
 
@@ -21,21 +21,21 @@ BINS = 15
 """Of the expected calibration error, unless others are given."""
 
 
-def predictions(logits: Tensor, target: Tensor, task: Task) -> tuple[Tensor, Tensor]:
+def predictions(logits: Tensor, target: Tensor, kind: Kind) -> tuple[Tensor, Tensor]:
     """Confidences and whether they are right.
 
     Args:
         logits: (N, C).
-        target: see `kdexp.contracts.Task`.
-        task: what they mean.
+        target: see `kdexp.contracts.Kind`.
+        kind: what they mean.
 
     Returns:
         Both float32, (N,) or for labels (N, C); the second of 0 and 1, or -1 where a label (of sigmoid tasks) is
         missing.
     """
-    logits, label = at_least_fp32(logits), labels(target, task)
-    if task == "multiclass":
-        decision = decisions(logits, task)
+    logits, label = at_least_fp32(logits), labels(target, kind)
+    if kind == "multiclass":
+        decision = decisions(logits, kind)
         confidence = logits.softmax(1).gather(1, decision.unsqueeze(1))[:, 0]
         return confidence, (decision == label).to(confidence.dtype)
     return logits.sigmoid(), label.to(logits.dtype)
@@ -122,15 +122,15 @@ class CalibrationError(Metric):
         super().__init__(**kwargs)
         self.add_state("sums", torch.zeros(3, BINS, dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self, logits: Tensor, label: Tensor, task: Task) -> None:
+    def update(self, logits: Tensor, label: Tensor, kind: Kind) -> None:
         """Add a batch.
 
         Args:
             logits: (rows, C).
             label: see `kdexp.metrics.rows.labels`.
-            task: what they mean.
+            kind: what they mean.
         """
-        confidence, right = (each.flatten() for each in predictions(logits, label, task))
+        confidence, right = (each.flatten() for each in predictions(logits, label, kind))
         self.sums += _sums(bin_of(confidence, BINS), confidence, right, label.flatten() != UNLABELED, BINS)
 
     def compute(self) -> Tensor:
@@ -138,7 +138,7 @@ class CalibrationError(Metric):
         return torch.tensor(_from_sums(self.sums).error(), dtype=torch.float64)
 
 
-def brier(logits: Tensor, target: Tensor, task: Task) -> Tensor:
+def brier(logits: Tensor, target: Tensor, kind: Kind) -> Tensor:
     """Squared distance of the probabilities from the label as a one-hot vector, of each sample: Brier 1950.
 
     Summed over classes, so in [0, 2]; in sigmoid tasks the mean over labels of ``(p - y)^2``, in [0, 1].
@@ -147,31 +147,31 @@ def brier(logits: Tensor, target: Tensor, task: Task) -> Tensor:
         (N,) float32.
     """
     logits = at_least_fp32(logits)
-    if task == "multiclass":
+    if kind == "multiclass":
         wanted = F.one_hot(target, logits.shape[1])
         return (logits.softmax(1) - wanted).square().sum(1)
     return (logits.sigmoid() - target.view_as(logits)).square().mean(1)
 
 
-def log_loss(logits: Tensor, target: Tensor, task: Task) -> Tensor:
+def log_loss(logits: Tensor, target: Tensor, kind: Kind) -> Tensor:
     """Negative log likelihood in nats, of each sample; in sigmoid tasks of each label.
 
     Args:
         logits: (N, C).
-        target: see `kdexp.contracts.Task`.
-        task: what they mean.
+        target: see `kdexp.contracts.Kind`.
+        kind: what they mean.
 
     Returns:
         (N,) or for labels (N, C), float32; 0 where the label is missing.
     """
-    logits, label = at_least_fp32(logits), labels(target, task)
-    if task == "multiclass":
+    logits, label = at_least_fp32(logits), labels(target, kind)
+    if kind == "multiclass":
         return F.cross_entropy(logits, label, ignore_index=UNLABELED, reduction="none")
     known = (label != UNLABELED).to(logits.dtype)
     return F.binary_cross_entropy_with_logits(logits, label.to(logits.dtype), weight=known, reduction="none")
 
 
-def best_temperature(logits: Tensor, target: Tensor, task: Task) -> float:
+def best_temperature(logits: Tensor, target: Tensor, kind: Kind) -> float:
     """The T > 0 whose ``logits / T`` have the smallest negative log likelihood: their section 4.2.
 
     In 1 / T the likelihood has one maximum at most. Where the logits say nothing, or are never wrong, there is none
@@ -179,15 +179,15 @@ def best_temperature(logits: Tensor, target: Tensor, task: Task) -> float:
 
     Args:
         logits: (N, C), of data that nothing was trained on and nothing is tested on.
-        target: see `kdexp.contracts.Task`.
-        task: what they mean.
+        target: see `kdexp.contracts.Kind`.
+        kind: what they mean.
     """
     logits = logits.double()
     low, high = math.log(0.01), math.log(100)
     golden = (5**0.5 - 1) / 2
 
     def loss(log_t: float) -> float:
-        return float(log_loss(logits / math.exp(log_t), target, task).mean())
+        return float(log_loss(logits / math.exp(log_t), target, kind).mean())
 
     # Golden-section search: the loss falls and then rises in log T.
     left, right = high - golden * (high - low), low + golden * (high - low)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric, StatScores
 
-from kdexp.contracts import UNLABELED, Task
+from kdexp.contracts import UNLABELED, Kind
 from kdexp.losses.kd import kd
 from kdexp.metrics.auc import Ranking
 from kdexp.metrics.calibration import CalibrationError, log_loss
@@ -39,7 +39,7 @@ class Metrics(nn.Module):
     of the result; NaN stands for a network whose logits are NaN, and for nothing else.
 
     Args:
-        task: what logits and targets mean.
+        kind: what logits and targets mean.
         num_classes: C, the number of logits.
         samples: rows in the split, over all ranks; it decides whether the AUC is exact. 0: exact.
         fidelity: whether `update` is given the teacher's logits.
@@ -49,7 +49,7 @@ class Metrics(nn.Module):
 
     def __init__(
         self,
-        task: Task,
+        kind: Kind,
         num_classes: int,
         *,
         samples: int = 0,
@@ -58,16 +58,16 @@ class Metrics(nn.Module):
         sync_on_compute: bool = True,
     ) -> None:
         super().__init__()
-        self._task: Task = task
+        self._kind: Kind = kind
         self._accuracy_only = accuracy_only
         names = ["loss", "acc"]
-        names += ["acc_top5"] if task == "multiclass" and num_classes > 5 else []
+        names += ["acc_top5"] if kind == "multiclass" and num_classes > 5 else []
         names += ["nll"] if not accuracy_only else []
         names += ["agreement", "kl_to_teacher", "agreement_teacher_wrong"] if fidelity else []
         self._means = nn.ModuleDict({name: Mean(sync_on_compute=sync_on_compute) for name in names})
         if not accuracy_only:
-            self._counts = StatScores(task=task, average=None, **shared_options(num_classes, sync_on_compute))
-            self._ranking = Ranking(task, num_classes, samples=samples, sync_on_compute=sync_on_compute)
+            self._counts = StatScores(task=kind, average=None, **shared_options(num_classes, sync_on_compute))
+            self._ranking = Ranking(kind, num_classes, samples=samples, sync_on_compute=sync_on_compute)
             self._calibration = CalibrationError(sync_on_compute=sync_on_compute)
 
     @torch.no_grad()
@@ -84,26 +84,26 @@ class Metrics(nn.Module):
         """
         if loss is not None:
             self._add("loss", loss.detach() * len(logits), len(logits))
-        logits, label = rows(logits), labels(target, self._task)
+        logits, label = rows(logits), labels(target, self._kind)
         labelled = (label != UNLABELED).sum()
-        decision = decisions(logits, self._task)
+        decision = decisions(logits, self._kind)
         self._add("acc", (decision == label).sum(), labelled)
         if "acc_top5" in self._means:
             self._add("acc_top5", (logits.topk(5, 1).indices == label.unsqueeze(1)).sum(), labelled)
         if "agreement" in self._means:
             assert teacher_logits is not None
             teacher_logits, count = rows(teacher_logits), decision.numel()
-            of_teacher = decisions(teacher_logits, self._task)
+            of_teacher = decisions(teacher_logits, self._kind)
             alike, wrong = decision == of_teacher, (of_teacher != label) & (label != UNLABELED)
             self._add("agreement", alike.sum(), count)
             self._add("agreement_teacher_wrong", (alike & wrong).sum(), wrong.sum())
-            self._add("kl_to_teacher", kd(logits, teacher_logits, 1.0, task=self._task) * count, count)
+            self._add("kl_to_teacher", kd(logits, teacher_logits, 1.0, kind=self._kind) * count, count)
         if self._accuracy_only:
             return
-        self._add("nll", log_loss(logits, label, self._task).sum(), labelled)
+        self._add("nll", log_loss(logits, label, self._kind).sum(), labelled)
         self._counts.update(decision, label)
         self._ranking.update(logits, label)
-        self._calibration.update(logits, label, self._task)
+        self._calibration.update(logits, label, self._kind)
 
     def _add(self, name: str, total: Tensor, count: Tensor | int) -> None:
         cast(Mean, self._means[name]).update(total, count)

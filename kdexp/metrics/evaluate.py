@@ -5,8 +5,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from kdexp.contracts import Batch, Outputs
-from kdexp.metrics.classification import Metrics
+from kdexp.contracts import Batch, Outputs, TaskMetrics
 from kdexp.metrics.roc_and_confusion import RocAndConfusionMetric
 from kdexp.progress_log import paced
 
@@ -14,7 +13,7 @@ from kdexp.progress_log import paced
 def evaluate(
     network: Callable[[Tensor], Tensor],
     batches: Iterable[Batch],
-    metrics: Metrics,
+    metrics: TaskMetrics,
     teacher: Callable[[Tensor], Outputs] | None = None,
     curves: RocAndConfusionMetric | None = None,
     loss_fn: Callable[[Tensor, Tensor | None, Tensor], Tensor] | None = None,

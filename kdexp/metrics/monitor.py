@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from typing import Literal
 
-from kdexp.config.require import Values
-
+OF_MASKS = ("val/miou", "val/dice", "val/image_dice", "val/sensitivity", "val/specificity")
+"""Those of `DIRECTIONS` that only segmentation has."""
 DIRECTIONS: Mapping[str, Literal["max", "min"]] = {
     **dict.fromkeys(("val/acc", "val/acc_top5", "val/precision", "val/recall", "val/f1", "val/auc"), "max"),
+    **dict.fromkeys(OF_MASKS, "max"),
     "val/robust_acc": "max",
     **dict.fromkeys(("val/loss", "val/nll", "val/ece"), "min"),
 }
@@ -15,23 +16,20 @@ AUTO = "auto"
 TIE_BREAKER = "val/nll"
 
 
-def rule(setting: str | None, dataset: Values, *, attacked: bool) -> tuple[str, str | None]:
+def rule(setting: str | None, usual: str, *, attacked: bool) -> tuple[str, str | None]:
     """What chooses the best epoch of a training, and what decides between equal ones; both as `score` takes them.
 
     Args:
         setting: ``trainer.monitor`` or a teacher's ``recipe.monitor``: one of `DIRECTIONS` or auto; None: a
             configuration of an older kdexp, which took the first of the epochs with the highest accuracy.
-        dataset: ``task`` and ``num_classes`` of conf/dataset.
+        usual: see `kdexp.contracts.Task.monitor`.
         attacked: whether it is a training on adversarial examples.
     """
     if setting is None:
         return "val/robust_acc" if attacked else "val/acc", None
     if setting != AUTO:
         return setting, TIE_BREAKER
-    # Where the answer is yes or no, a rare yes hides in the accuracy; where there are many classes, the AUC is best
-    # while the accuracy still rises: docs/best_epoch.md.
-    yes_or_no = dataset["task"] != "multiclass" or dataset["num_classes"] == 2
-    return "val/robust_acc" if attacked else "val/auc" if yes_or_no else "val/acc", TIE_BREAKER
+    return "val/robust_acc" if attacked else usual, TIE_BREAKER
 
 
 def score(metrics: Mapping[str, float], monitor: str, tie_breaker: str | None = None) -> tuple[float, float]:
@@ -40,9 +38,11 @@ def score(metrics: Mapping[str, float], monitor: str, tie_breaker: str | None = 
     Args:
         metrics: name -> value of that epoch, those below among them.
         monitor: one of `DIRECTIONS`.
-        tie_breaker: another one, that decides between epochs of equal value; None: none does.
+        tie_breaker: another one, that decides between epochs of equal value where it is among the metrics; None: none.
     """
-    return _score(metrics, monitor), _score(metrics, tie_breaker) if tie_breaker is not None else 0.0
+    if tie_breaker is None or tie_breaker not in metrics:
+        return _score(metrics, monitor), 0.0
+    return _score(metrics, monitor), _score(metrics, tie_breaker)
 
 
 def _score(metrics: Mapping[str, float], name: str) -> float:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import ConfusionMatrix
 
-from kdexp.contracts import Task
+from kdexp.contracts import Kind
 from kdexp.metrics.auc import FALSE_POSITIVE_RATES, Ranking
 from kdexp.metrics.classification import shared_options
 from kdexp.metrics.rows import decisions, labels, rows
@@ -67,30 +67,30 @@ class RocAndConfusionMetric(nn.Module):
     """The ROC curves and the confusion matrix of a split.
 
     Args:
-        task: what logits and targets mean.
+        kind: what logits and targets mean.
         num_classes: C, the number of logits.
         samples: rows in the split; it decides whether the curves are exact. 0: exact.
         sync_on_compute: False where one rank computes alone.
     """
 
-    def __init__(self, task: Task, num_classes: int, *, samples: int = 0, sync_on_compute: bool = True) -> None:
+    def __init__(self, kind: Kind, num_classes: int, *, samples: int = 0, sync_on_compute: bool = True) -> None:
         super().__init__()
-        self._task: Task = task
-        self._ranking = Ranking(task, num_classes, samples=samples, curves=True, sync_on_compute=sync_on_compute)
-        self._confusion = ConfusionMatrix(task=task, **shared_options(num_classes, sync_on_compute))
+        self._kind: Kind = kind
+        self._ranking = Ranking(kind, num_classes, samples=samples, curves=True, sync_on_compute=sync_on_compute)
+        self._confusion = ConfusionMatrix(task=kind, **shared_options(num_classes, sync_on_compute))
 
     @torch.no_grad()
     def update(self, logits: Tensor, target: Tensor) -> None:
         """Add a batch; see `Metrics.update`."""
-        logits, label = rows(logits), labels(target, self._task)
+        logits, label = rows(logits), labels(target, self._kind)
         self._ranking.update(logits, label)
-        self._confusion.update(decisions(logits, self._task), label)
+        self._confusion.update(decisions(logits, self._kind), label)
 
     def compute(self) -> RocAndConfusion:
         """The curves of all that was added since the last reset."""
         area, _, curves = self._ranking.compute()
         assert curves is not None
-        first = 1 if self._task == "binary" else 0
+        first = 1 if self._kind == "binary" else 0
         defined = {first + i: i for i, value in enumerate(area.view(-1).tolist()) if not math.isnan(value)}
         fpr = _from_origin(FALSE_POSITIVE_RATES)
         tpr = {number: _from_origin(curves[place]) for number, place in defined.items()}
@@ -100,7 +100,7 @@ class RocAndConfusionMetric(nn.Module):
             auc=auc,
             macro=(fpr.tolist(), torch.stack(list(tpr.values())).mean(0).tolist()) if tpr else None,
             macro_auc=sum(auc.values()) / len(auc) if auc else None,
-            confusion=None if self._task == "multilabel" else self._confusion.compute().tolist(),
+            confusion=None if self._kind == "multilabel" else self._confusion.compute().tolist(),
         )
 
     def reset(self) -> None:

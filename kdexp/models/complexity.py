@@ -27,15 +27,16 @@ def macs(model: nn.Module, input_shape: Sequence[int]) -> int:
     return int(counter.get_total_flops()) // 2
 
 
-def dry_run(model: nn.Module, input_shape: Sequence[int]) -> object:
-    """What the network in eval mode returns for one sample, as meta tensors: shapes without values.
+def dry_run(model: nn.Module, input_shape: Sequence[int], n: int = 1) -> object:
+    """What the network in eval mode returns for n samples, as meta tensors: shapes without values.
 
     No device's fused kernel (cuDNN's LSTM, for one) hides its matrix products here.
 
     Args:
         model: any network; it is not run and stays as it is.
         input_shape: shape of one sample, without the batch.
+        n: samples.
     """
     shapes_only = copy.deepcopy(model).to("meta").eval()
     with torch.no_grad():
-        return shapes_only(torch.empty(1, *input_shape, device="meta"))
+        return shapes_only(torch.empty(n, *input_shape, device="meta"))

@@ -9,9 +9,10 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from kdexp.report import glossary
 from kdexp.report.comparison import Comparison
 from kdexp.report.condition_curves import ConditionCurve, ConditionLine, condition_curves
-from kdexp.report.robustness import Report
+from kdexp.report.robustness import Report, measure_of, metric_of
 from kdexp.report.run_group import RunGroup
 from kdexp.report.statistics import FEWEST_SEEDS, NOT_TESTED, TOO_FEW, Paired, paired, with_p
 
@@ -75,7 +76,7 @@ def article_claims(comparison: Comparison) -> list[Claim]:
     found = [
         _less_data(*along["dataset.train_fraction"]) if "dataset.train_fraction" in along else _nothing(_LESS_DATA),
         _better_features(evaluated) if evaluated else _nothing(_BETTER_FEATURES, _NO_REPORTS),
-        _less_noise(along.get("dataset.label_noise"), evaluated),
+        _less_noise(along.get("dataset.label_noise"), evaluated, comparison.measure),
     ]
     return found if sum(bool(claim.evidence) for claim in found) > 1 else []
 
@@ -121,11 +122,11 @@ def _less_data(control: ConditionLine, student: ConditionLine) -> Claim:
     gain = student.mean_gain(few)
     if gain is None:
         return _nothing(_LESS_DATA)
-    own, alone = _means(student), _means(control)
+    own, alone, metric = _means(student), _means(control), glossary.known(student.measure).name
     said = ", ".join(f"{100 * level:g}" for level in few)
     evidence = [
         Evidence(
-            f"accuracy with {said} % of the training samples, mean",
+            f"{metric} with {said} % of the training samples, mean",
             statistics.fmean(alone[:-1]),
             statistics.fmean(own[:-1]),
             gain,
@@ -134,7 +135,7 @@ def _less_data(control: ConditionLine, student: ConditionLine) -> Claim:
     for place, level in enumerate(levels):
         single = student.mean_gain([level])
         if single is not None:
-            what = f"accuracy with {100 * level:g} % of them"
+            what = f"{metric} with {100 * level:g} % of them"
             evidence.append(Evidence(what, alone[place], own[place], single, decides=False))
     needed = fraction_needed(levels, own, alone[-1])
     reached = (
@@ -166,24 +167,24 @@ def _of_the_teacher(group: RunGroup, name: str) -> str:
 
 
 def _means(line: ConditionLine) -> list[float]:
-    return [group.mean("acc") or 0.0 for group in line.groups.values()]
+    return [group.mean(group.measure) or 0.0 for group in line.groups.values()]
 
 
-def fraction_needed(fractions: Sequence[float], accuracy: Sequence[float], target: float) -> float | None:
-    """The smallest fraction of the data with which an accuracy is reached; linear in the logarithm of the fraction.
+def fraction_needed(fractions: Sequence[float], values: Sequence[float], target: float) -> float | None:
+    """The smallest fraction of the data with which a value is reached; linear in the logarithm of the fraction.
 
     Args:
         fractions: rising, > 0.
-        accuracy: with each of them.
-        target: the accuracy wanted.
+        values: with each of them.
+        target: the value wanted.
 
     Returns:
         The fraction of the first crossing; None where it is never reached.
     """
-    if accuracy[0] >= target:
+    if values[0] >= target:
         return fractions[0]
     for place in range(1, len(fractions)):
-        before, after = accuracy[place - 1], accuracy[place]
+        before, after = values[place - 1], values[place]
         if after >= target:
             way = (target - before) / (after - before)
             return math.exp(math.log(fractions[place - 1]) * (1 - way) + math.log(fractions[place]) * way)
@@ -233,16 +234,17 @@ def _of(*path: str) -> Value:
 
 
 def _under_noise(report: Report, role: str) -> float | None:
-    means = [_of("noise_levels", name, "mean_acc")(report, role) for name in report["metrics"].get("noise_levels", {})]
+    names, mean = report["metrics"].get("noise_levels", {}), f"mean_{measure_of(report)}"
+    means = [_of("noise_levels", name, mean)(report, role) for name in names]
     known = [mean for mean in means if mean is not None]
     return statistics.fmean(known) if known else None
 
 
 def _lost(under: Value) -> Value:
-    """The accuracy on clean data less that under something."""
+    """The measure on clean data less that under something."""
 
     def value(report: Report, role: str) -> float | None:
-        clean, left = _of("clean", "acc")(report, role), under(report, role)
+        clean, left = _of("clean", measure_of(report))(report, role), under(report, role)
         return None if clean is None or left is None else clean - left
 
     return value
@@ -253,27 +255,31 @@ def _corrupted(report: Report, role: str) -> float | None:
     return None if error is None else 1 - error
 
 
-def _less_noise(noisy: tuple[ConditionLine, ConditionLine] | None, evaluated: Mapping[int, Report]) -> Claim:
+def _less_noise(
+    noisy: tuple[ConditionLine, ConditionLine] | None, evaluated: Mapping[int, Report], usual: str
+) -> Claim:
     evidence: list[Evidence] = []
     noises = sorted({name for one in evaluated.values() for name in one["metrics"].get("noise_levels", {})})
     kinds = ", ".join(name.replace("_", " ") for name in noises)
-    evidence += _evidence(f"accuracy lost to noise in the inputs ({kinds})", evaluated, _lost(_under_noise), sign=-1)
-    evidence += _evidence("accuracy under that noise", evaluated, _under_noise, decides=False)
-    evidence += _evidence("accuracy lost to corruptions", evaluated, _lost(_corrupted), sign=-1)
-    evidence += _evidence("accuracy under corruptions", evaluated, _corrupted, decides=False)
+    metric = next((metric_of(one) for one in evaluated.values()), glossary.known(usual)).name
+    evidence += _evidence(f"{metric} lost to noise in the inputs ({kinds})", evaluated, _lost(_under_noise), sign=-1)
+    evidence += _evidence(f"{metric} under that noise", evaluated, _under_noise, decides=False)
+    evidence += _evidence(f"{metric} lost to corruptions", evaluated, _lost(_corrupted), sign=-1)
+    evidence += _evidence(f"{metric} under corruptions", evaluated, _corrupted, decides=False)
     remarks = [] if evaluated else [_NO_REPORTS]
     if noisy is not None:
         evidence += _noisy_labels(*noisy)
         remarks.append(_of_the_teacher(list(noisy[1].groups.values())[-1], "label_noise"))
     if evidence:
-        remarks.insert(0, "Only the drop in accuracy decides: a student gets no credit for being better without noise.")
+        said = f"Only the drop in {metric} decides: a student gets no credit for being better without noise."
+        remarks.insert(0, said)
     return Claim(_LESS_NOISE, evidence, remarks)
 
 
 def _noisy_labels(control: ConditionLine, student: ConditionLine) -> Iterator[Evidence]:
     levels = list(student.groups)
     noisy = [level for level in levels if level > 0]
-    said = ", ".join(f"{100 * level:g}" for level in noisy)
+    said, metric = ", ".join(f"{100 * level:g}" for level in noisy), glossary.known(student.measure).name
     own, alone = _means(student), _means(control)
     alone_noisy, own_noisy = (
         statistics.fmean(value for level, value in zip(levels, side, strict=True) if level > 0) for side in (alone, own)
@@ -282,11 +288,11 @@ def _noisy_labels(control: ConditionLine, student: ConditionLine) -> Iterator[Ev
         # Lost by the control less lost by the student is the student's gain with noise less that without.
         lost = paired([statistics.fmean(found[1:]) - found[0] for found in student.gains(levels).values()])
         if lost is not None:
-            what = f"accuracy lost to {said} % of noisy training labels, mean"
+            what = f"{metric} lost to {said} % of noisy training labels, mean"
             yield Evidence(what, alone[0] - alone_noisy, own[0] - own_noisy, lost)
     gain = student.mean_gain(noisy)
     if gain is not None:
-        what = f"accuracy with {said} % of noisy training labels, mean"
+        what = f"{metric} with {said} % of noisy training labels, mean"
         yield Evidence(what, alone_noisy, own_noisy, gain, decides=levels[0] != 0)
 
 

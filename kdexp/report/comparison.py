@@ -15,9 +15,6 @@ from kdexp.results import Record
 
 log = logging.getLogger(__name__)
 
-BY_CHOICE = "val/acc"
-"""The order of groups unless `sort` names another: that in which they would be chosen."""
-
 # Chosen options and the equation's own numbers stand first, in this order.
 _FIRST_AXES = ("dataset", "teacher", "student", "loss", "feature_loss", "alpha", "temperature")
 # Where and how a run is done or watched, presets that show in what they set, the seed, which is grouped over, and the
@@ -31,13 +28,14 @@ class Comparison:
     Args:
         runs: to compare, however they ended.
         sort: ``val/METRIC``, ``test/METRIC``, ``test_last/METRIC`` (descending; ascending where lower is better),
-            ``gain``, or a config key. Equals, and all of them by ``val/acc``, are in the order of `ranked`.
+            ``gain``, or a config key. Equals, and all of them by ``val/MEASURE`` or None, are in the order of `ranked`.
 
     Raises:
-        ValueError: nothing has the metric or the config key to sort by.
+        ValueError: nothing has the metric or the config key to sort by, or the runs are compared by several metrics.
 
     Attributes:
         runs: all of them.
+        measure: the metric that they are compared by, see `kdexp.contracts.Task.measure`.
         axes: the config keys that differ, the chosen options first.
         groups: of completed runs, sorted, controls first.
         ranked: the distilled ones in the order in which they would be chosen (see `order_of_choice`): the winner first,
@@ -46,13 +44,14 @@ class Comparison:
         is_quick: whether all are of ``quick=true``: no conclusion is drawn of them. Beside real runs they are left out.
     """
 
-    def __init__(self, runs: Sequence[Run], sort: str = BY_CHOICE) -> None:
+    def __init__(self, runs: Sequence[Run], sort: str | None = None) -> None:
         self.runs = list(runs)
         quick = [run for run in self.runs if run.settings.get("quick")]
         self.is_quick = bool(quick) and len(quick) == len(self.runs)
         if quick and not self.is_quick:
             log.warning("warning: quick=true: left out, since their numbers mean nothing: %d runs", len(quick))
             self.runs = [run for run in self.runs if run not in quick]
+        self.measure = _measure(self.runs)
         seeded = _following_the_seed(self.completed)
         groups: dict[tuple[str, str], dict[int, Run]] = {}
         self.repeated: list[Run] = []
@@ -77,8 +76,9 @@ class Comparison:
         ]
         self.ranked = _in_order_of_choice([group for group in found if not group.is_control])
         self.groups = [*sorted((group for group in found if group.is_control), key=_merit), *self.ranked]
-        order = _sort_key(sort, found)
-        if sort != BY_CHOICE:
+        by_choice = f"val/{self.measure}"
+        order = _sort_key(sort or by_choice, found)
+        if sort not in (None, by_choice):
             self.groups.sort(key=order)
 
     @cached_property
@@ -108,7 +108,7 @@ class Comparison:
 
     @property
     def winner(self) -> RunGroup | None:
-        """The candidate with the highest mean validation accuracy; of equals see `order_of_choice`.
+        """The candidate with the highest mean of the `measure` on val; of equals see `order_of_choice`.
 
         The test split has no part in it. The trials of a search that it did not choose were not measured on test, and
         are not chosen here. None without a distilled run.
@@ -117,7 +117,7 @@ class Comparison:
 
     @cached_property
     def tied(self) -> list[RunGroup]:
-        """The candidates with the winner's mean validation accuracy, the next in the order of choice first."""
+        """The candidates with the winner's mean of the `measure` on val, the next in the order of choice first."""
         return [group for group in self.candidates[1:] if _rivals(group) == _rivals(self.candidates[0])]
 
     @cached_property
@@ -139,10 +139,10 @@ class Comparison:
         shown = self.winner or self.control
         return shown.runs[0].results.get("samples", {}).get("test") if shown else None
 
-    def teacher_accuracy(self, teacher: Record) -> Estimate:
-        """Test accuracy of one of the `teachers`, with Wilson's interval over test samples where these are known."""
-        accuracy, samples = teacher["test"]["acc"], self.test_samples
-        return Estimate(accuracy, wilson(accuracy, samples) if samples else None)
+    def of_teacher(self, teacher: Record) -> Estimate:
+        """The `measure` on test of one of the `teachers`; of accuracy with Wilson's interval over the test samples."""
+        value, samples = teacher["test"][self.measure], self.test_samples
+        return Estimate(value, wilson(value, samples) if samples and self.measure == "acc" else None)
 
     @property
     def class_names(self) -> list[str]:
@@ -153,7 +153,7 @@ class Comparison:
 
     @cached_property
     def control(self) -> RunGroup | None:
-        """The winner's control; without a winner the control with the highest mean validation accuracy."""
+        """The winner's control; without a winner the control with the highest mean of the `measure` on val."""
         own = [s for s in self.controls if self.winner is None or s.family == self.winner.family]
         return min(own, key=_merit, default=None)
 
@@ -186,22 +186,22 @@ _PLACEBOS = ("matched_smoothing", "permuted_kd", "label_smoothing", "tf_kd")
 def of_sweep(folder: Path) -> Comparison:
     """The runs of a sweep that were measured on test: of a search those of the best trial. None without a folder."""
     found = find([folder])[0] if folder.is_dir() else []
-    return Comparison([run for run in found if run.metric("acc") is not None])
+    return Comparison([run for run in found if run.metric(run.measure) is not None])
 
 
 def teachers_part(comparison: Comparison) -> Iterator[tuple[RunGroup, RunGroup, Paired]]:
     """Each taught group beside each whose soft labels have none of the teacher's knowledge, with the same control.
 
     Yields:
-        (taught, placebo, test accuracy of the first less the second's, paired by seed).
+        (taught, placebo, the measure on test of the first less the second's, paired by seed).
     """
     for taught in comparison.distilled:
         for other in comparison.distilled:
             kinds = [str(group.runs[0].settings.get("loss")) in _PLACEBOS for group in (taught, other)]
             if kinds != [False, True] or taught.family != other.family:
                 continue
-            found = {run.seed: run.metric("acc") for run in other.runs}
-            pairs = [(run.metric("acc"), found.get(run.seed)) for run in taught.runs]
+            found = {run.seed: run.metric(run.measure) for run in other.runs}
+            pairs = [(run.metric(run.measure), found.get(run.seed)) for run in taught.runs]
             gain = paired([own - theirs for own, theirs in pairs if own is not None and theirs is not None])
             if gain is not None:
                 yield taught, other, gain
@@ -226,18 +226,32 @@ def order_of_choice(value: float | None, nll: float | None, *, less_is_better: b
 
 
 def _merit(group: RunGroup) -> tuple[float, float]:
-    return order_of_choice(group.mean("acc", "val"), group.mean("nll", "val"))
+    return order_of_choice(group.mean(group.measure, "val"), group.mean("nll", "val"))
 
 
 def _in_order_of_choice(distilled: Sequence[RunGroup]) -> list[RunGroup]:
     most = max((len(group.runs) for group in distilled), default=0)
     # What was not measured on test is a trial that a search did not choose.
-    return sorted(distilled, key=lambda s: (len(s.runs) < most, not s.values("acc"), _merit(s)))
+    return sorted(distilled, key=lambda s: (len(s.runs) < most, not s.values(s.measure), _merit(s)))
 
 
 def _rivals(group: RunGroup) -> tuple[bool, float]:
     """Equal for groups that nothing but NLL and their order part."""
-    return bool(group.values("acc")), _merit(group)[0]
+    return bool(group.values(group.measure)), _merit(group)[0]
+
+
+def _measure(runs: Sequence[Run]) -> str:
+    """The metric that runs are compared by: of those that are completed; without one of any that says it."""
+    found: dict[str, object] = {}
+    for run in (run for run in runs if run.completed):
+        found.setdefault(run.measure, run.settings.get("dataset"))
+    if len(found) > 1:
+        several = ", ".join(f"{name} of dataset={dataset}" for name, dataset in found.items())
+        one = next(iter(found.values()))
+        raise ValueError(
+            f"runs must be of one metric to be compared, got {several}; kdexp-compare where=dataset={one} takes one"
+        )
+    return next(iter(found), next((run.measure for run in runs if "measure" in run.results), "acc"))
 
 
 def _following_the_seed(runs: Sequence[Run]) -> set[str]:

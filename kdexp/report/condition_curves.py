@@ -1,4 +1,4 @@
-"""Students along a condition of their training data: accuracy over the fraction of samples, of noisy labels, ..."""
+"""Students along a condition of their training data: the fraction of samples, of noisy labels, ..."""
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,23 +32,28 @@ class ConditionLine:
     label: str
     groups: Mapping[float, RunGroup]
 
-    def accuracy_points(self) -> list[Point]:
-        """Test accuracy at each level where it was measured."""
-        found = ((level, group.estimate("acc")) for level, group in self.groups.items())
-        return [Point(level, accuracy) for level, accuracy in found if accuracy is not None]
+    @property
+    def measure(self) -> str:
+        """The metric that the runs are compared by."""
+        return next(iter(self.groups.values())).measure
+
+    def points(self) -> list[Point]:
+        """The `measure` on test at each level where it was measured."""
+        found = ((level, group.estimate(self.measure)) for level, group in self.groups.items())
+        return [Point(level, estimate) for level, estimate in found if estimate is not None]
 
     def gain_points(self) -> list[Point]:
         """Gain over the control at each level that has one."""
         return [Point(level, group.gain.estimate) for level, group in self.groups.items() if group.gain is not None]
 
     def gains(self, levels: Sequence[float]) -> dict[int, list[float]]:
-        """Seed -> its test accuracy less the control's at each level; of the seeds that have all of them."""
+        """Seed -> its `measure` on test less the control's at each level; of the seeds that have all of them."""
         pairs: dict[int, list[float]] = {}
         for level in levels:
             group = self.groups[level]
             for run in group.runs:
-                own, other = run.metric("acc"), group.controls.get(run.seed)
-                alone = other.metric("acc") if other else None
+                own, other = run.metric(self.measure), group.controls.get(run.seed)
+                alone = other.metric(self.measure) if other else None
                 if own is not None and alone is not None:
                     pairs.setdefault(run.seed, []).append(own - alone)
         return {seed: found for seed, found in sorted(pairs.items()) if len(found) == len(levels)}
@@ -76,13 +81,18 @@ class ConditionCurve:
 
     @property
     def teacher(self) -> dict[float, float]:
-        """Level -> mean test accuracy of the teachers there."""
+        """Level -> mean over the teachers there of the measure on test."""
         found: dict[float, list[float]] = {}
         for line in self.students:
             for level, group in line.groups.items():
-                known = [run.teacher["test"]["acc"] for run in group.runs if run.teacher]
+                known = [run.teacher["test"][run.measure] for run in group.runs if run.teacher]
                 found.setdefault(level, []).extend(known)
         return {level: statistics.fmean(values) for level, values in sorted(found.items()) if values}
+
+    @property
+    def measure(self) -> str:
+        """The metric that the runs are compared by."""
+        return self.students[0].measure
 
     @property
     def lines(self) -> list[ConditionLine]:

@@ -1,6 +1,6 @@
-"""The metrics of a robustness report: the field's names for them, their units, and what a newcomer must know."""
+"""The metrics of runs and of robustness reports: the field's names, their units, and what a newcomer must know."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 
@@ -12,11 +12,37 @@ class Metric:
         name: the field's.
         lower_is_better: else higher is better, or neither (the fitted temperature).
         unit: what it is in where it is no share that is shown in %.
+        head: of its column in the tables of runs, where that is not the name.
+        plural: of the name, where that is not ``NAME values``.
+        counted: what it is measured on.
     """
 
     name: str
     lower_is_better: bool = False
     unit: str = ""
+    head: str = ""
+    plural: str = ""
+    counted: str = "samples"
+
+    @property
+    def column(self) -> str:
+        """The head of its column in the tables of runs."""
+        return self.head or self.name
+
+    @property
+    def values(self) -> str:
+        """Several of its values, in words: ``accuracies``, ``Dice values``."""
+        return self.plural or f"{self.name} values"
+
+    @property
+    def title(self) -> str:
+        """The name at the beginning of a sentence: ``Accuracy``, ``Mean IoU``."""
+        return capitalized(self.name)
+
+    @property
+    def averaged(self) -> str:
+        """The name after the word mean, over seeds: ``accuracy``; of mean IoU ``IoU``."""
+        return self.name.removeprefix("mean ")
 
     def number(self, value: float | None, *, sign: bool = False) -> str:
         """In % with two decimals, or with four in the metric's own unit; a dash for what is not defined."""
@@ -26,18 +52,50 @@ class Metric:
         return f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
 
 
+def capitalized(text: str) -> str:
+    """The text at the beginning of a sentence."""
+    return f"{text[0].upper()}{text[1:]}"
+
+
+_MEASURES = {
+    "acc": Metric("accuracy", head="acc", plural="accuracies"),
+    "dice": Metric("Dice", counted="pixels"),
+    "miou": Metric("mean IoU", counted="pixels"),
+}
+"""What runs can be compared by: see `kdexp.contracts.Task.measure`. Another name is its own word."""
+
+_BESIDE = {
+    "acc": ("f1", "auc"),
+    "dice": ("sensitivity", "specificity", "auc", "ece"),
+    "miou": ("dice", "auc", "ece"),
+}
+"""What is shown of the test split beside the measure."""
+
+
+def _under_conditions(measure: str, name: str) -> dict[str, Metric]:
+    """What robustness reports say of a measure."""
+    return {
+        f"{measure}_lost": Metric(f"{name} lost", lower_is_better=True),
+        f"mean_{measure}": Metric(name),
+        f"level_at_half_{measure}": Metric(f"level at half {name}", unit="level"),
+        f"worst_condition_{measure}": Metric(f"{name} in the worst condition"),
+    }
+
+
 _METRICS = {
-    "acc": Metric("accuracy"),
-    "acc_lost": Metric("accuracy lost", lower_is_better=True),
-    "mean_acc": Metric("accuracy"),
-    "level_at_half_acc": Metric("level at half accuracy", unit="level"),
+    **_MEASURES,
+    **{key: metric for name, of in _MEASURES.items() for key, metric in _under_conditions(name, of.name).items()},
+    "image_dice": Metric("Dice, mean over images", counted="pixels"),
+    "sensitivity": Metric("sensitivity"),
+    "specificity": Metric("specificity"),
+    "f1": Metric("F1", head="f1"),
+    "auc": Metric("AUC", head="auc"),
     "mce_unnormalized": Metric("mean error (unnormalized mCE)", lower_is_better=True),
     "mce_vs_control": Metric("mCE, control = 100", lower_is_better=True),
     "relative_mce": Metric("relative mCE, control = 100", lower_is_better=True),
-    "worst_condition_acc": Metric("accuracy in the worst condition"),
     "auroc": Metric("AUROC"),
     "fpr95": Metric("FPR95", lower_is_better=True),
-    "ece": Metric("ECE", lower_is_better=True),
+    "ece": Metric("ECE", lower_is_better=True, head="ece"),
     "ece_adaptive": Metric("adaptive ECE", lower_is_better=True),
     "max_calibration_error": Metric("maximum calibration error", lower_is_better=True),
     "nll": Metric("NLL", lower_is_better=True, unit="nats"),
@@ -50,13 +108,19 @@ _METRICS = {
 
 _AXES = {"corruptions_lite": "corruptions", "noise_levels": "noise", "clean": "clean data"}
 
-_EXPLAINED = {
+_EXPLAINED: dict[tuple[str, ...], str] = {
     ("mce_unnormalized", "mce_vs_control", "relative_mce"): "mCE: errors averaged over corruptions, in % of the "
     "control's errors under the same corruption; unnormalized: the mean error itself; relative: of what is lost "
     "against clean data, - where the control loses nothing.",
-    ("mean_acc",): "accuracy under noise and attacks: the mean over the levels, from none to the strongest.",
-    ("level_at_half_acc",): "level at half accuracy: the noise or attack (eps) that halves the accuracy on clean data; "
-    "higher is better, - where none of the levels does.",
+    **{
+        (f"mean_{key}",): f"{of.name} under noise and attacks: the mean over the levels, from none to the strongest."
+        for key, of in _MEASURES.items()
+    },
+    **{
+        (f"level_at_half_{key}",): f"level at half {of.name}: the noise or attack (eps) that halves the {of.name} on "
+        "clean data; higher is better, - where none of the levels does."
+        for key, of in _MEASURES.items()
+    },
     ("auroc", "fpr95"): "AUROC, FPR95: does the confidence (msp: largest probability; max_logit; energy) tell the test "
     "data from data of other classes? AUROC 50 is chance; FPR95: the other data that pass when 95 % of the test data "
     "do.",
@@ -71,7 +135,7 @@ _EXPLAINED = {
 
 
 def known(name: str) -> Metric:
-    """A metric by its name in robustness.json: ``mce_unnormalized``, ``mnist8 acc``, ``msp_auroc``, ``ece_scaled``.
+    """A metric by its name in results.json (``acc``, ``dice``) or robustness.json (``mnist8 acc``, ``ece_scaled``).
 
     One that is not known, of another version of kdexp, is shown under its own name, as it is.
     """
@@ -79,6 +143,11 @@ def known(name: str) -> Metric:
     if base.startswith("error_"):
         return Metric(f"error, {base.removeprefix('error_')}", lower_is_better=True)
     return _METRICS.get(base, Metric(base, unit="as stored"))
+
+
+def beside(measure: str) -> Sequence[str]:
+    """The metrics that tables of runs show of the test split beside the one that the runs are compared by."""
+    return _BESIDE.get(measure, ())
 
 
 def _base(name: str) -> str:

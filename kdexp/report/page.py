@@ -166,8 +166,8 @@ def _cards(comparison: Comparison) -> list[Card]:
 
 
 def _gap(comparison: Comparison, winner: RunGroup, control: RunGroup) -> list[str]:
-    own, alone = winner.mean("acc"), control.mean("acc")
-    teacher = next((teacher["test"]["acc"] for teacher in comparison.teachers.values()), None)
+    own, alone = (group.mean(comparison.measure) for group in (winner, control))
+    teacher = next((teacher["test"][comparison.measure] for teacher in comparison.teachers.values()), None)
     if own is None or alone is None or teacher is None or not alone < own <= teacher:
         return []
     return [f"{100 * (own - alone) / (teacher - alone):.0f} % of the way to the teacher's {100 * teacher:.2f} %"]

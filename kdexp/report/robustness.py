@@ -20,12 +20,22 @@ Reports = Sequence[Report]
 """Those of one configuration: a seed each."""
 
 Row = Record
-"""An entry of a report's ``conditions``: one network's accuracy under one condition."""
+"""An entry of a report's ``conditions``: one network's `measure_of` under one condition."""
+
+
+def measure_of(report: Report) -> str:
+    """The metric that the networks of a report are compared by; accuracy where it does not say."""
+    return str(report.get("measure", "acc"))
+
+
+def metric_of(report: Report) -> glossary.Metric:
+    """The same in words."""
+    return glossary.known(measure_of(report))
 
 
 def over_severity(reports: Reports, axis: str, role: str) -> list[Point]:
-    """Severity (0: clean), a network's mean accuracy over corruptions and seeds, and its interval over seeds."""
-    return accuracy_points(reports, role, lambda row: row["axis"] == axis or is_clean(row))
+    """Severity (0: clean), a network's mean over corruptions and seeds, and its interval over seeds."""
+    return level_points(reports, role, lambda row: row["axis"] == axis or is_clean(row))
 
 
 def is_of(axis: str, name: str, row: Row) -> bool:
@@ -39,12 +49,13 @@ def is_clean(row: Row) -> bool:
 
 
 def by_seed(reports: Reports, role: str, wanted: Callable[[Row], bool]) -> list[float]:
-    """Of each report the mean accuracy over its wanted conditions."""
+    """Of each report the mean of its measure over its wanted conditions."""
     found = []
     for report in reports:
-        accuracies = [row["acc"] for row in report["conditions"] if row["model"] == role and wanted(row)]
-        if accuracies:
-            found.append(float(np.mean(accuracies)))
+        name = measure_of(report)
+        values = [row[name] for row in report["conditions"] if row["model"] == role and wanted(row)]
+        if values:
+            found.append(float(np.mean(values)))
     return found
 
 
@@ -53,8 +64,8 @@ def mean_over_seeds(values: Sequence[float]) -> Estimate:
     return Estimate(float(np.mean(values)), t_interval(values))
 
 
-def accuracy_points(reports: Reports, role: str, wanted: Callable[[Row], bool]) -> list[Point]:
-    """The accuracy at each level of a condition, mean over seeds with the t interval over them."""
+def level_points(reports: Reports, role: str, wanted: Callable[[Row], bool]) -> list[Point]:
+    """The measure at each level of a condition, mean over seeds with the t interval over them."""
     levels = sorted({row["level"] for row in reports[0]["conditions"] if row["model"] == role and wanted(row)})
 
     def at(level: float) -> list[float]:
@@ -119,6 +130,7 @@ def over_seeds(groups: Sequence[RunGroup], reports: Mapping[Path, Report]) -> di
         "settings": [
             {
                 "label": group.label,
+                "measure": measure_of(reports[group.runs[0].folder]),
                 "seeds": [run.seed for run in group.runs],
                 "runs": [str(run.folder) for run in group.runs],
                 "accuracy_under": list(accuracy_over_seeds([reports[run.folder] for run in group.runs])),
@@ -141,7 +153,7 @@ def metrics_over_seeds(reports: Reports) -> Iterator[MetricOverSeeds]:
 
 
 def accuracy_over_seeds(reports: Reports) -> Iterator[Record]:
-    """The accuracy under each condition: the difference of student and control, paired by seed, and its t test."""
+    """The measure under each condition: the difference of student and control, paired by seed, and its t test."""
     found: dict[str, list[float]] = {}
     for report in reports:
         for condition, entry in report.get("accuracy_under", {}).items():

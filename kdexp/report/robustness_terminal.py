@@ -63,7 +63,7 @@ def show_sweep(together: Record, folder: Path) -> None:
     console = screen()
     names: dict[str, None] = {}
     for group in together["settings"]:
-        if answered := answer_over_seeds(group["label"], group.get("accuracy_under", [])):
+        if answered := answer_over_seeds(group["label"], group.get("accuracy_under", []), group.get("measure", "acc")):
             console.print(f"\n{answered}", highlight=False, soft_wrap=True)
     console.print(f"\nmeans over seeds. {UNITS}", soft_wrap=True)
     for group in together["settings"]:

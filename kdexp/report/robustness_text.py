@@ -4,7 +4,8 @@ import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from kdexp.report.robustness import Report
+from kdexp.report import glossary
+from kdexp.report.robustness import Report, measure_of, metric_of
 from kdexp.report.statistics import FEWEST_SEEDS, NOT_TESTED, TOO_FEW
 from kdexp.results import Record
 from kdexp.robustness.axes.corruptions import is_of_corruptions
@@ -17,7 +18,7 @@ _UNCORRECTED = "the tests are not corrected for how many they are"
 
 @dataclass(frozen=True)
 class _Tested:
-    """The difference in accuracy of student and control under one condition (shares), and what its test says."""
+    """The difference of student and control under one condition (shares), and what its test says."""
 
     condition: str
     mean: float
@@ -61,8 +62,9 @@ def answer(report: Report) -> str:
             tested.append(_Tested(condition, gain["value"], ends, _of_interval(ends)))
     percent = f"{100 * report['settings']['confidence_level']:g} %"
     return (
-        f"{_sentence('The student', tested)} Brackets: points of accuracy, and their {percent} interval by a paired "
-        f"bootstrap over the test samples of this one run; another seed may differ, and {_UNCORRECTED}."
+        f"{_sentence('The student', tested)} Brackets: points of {metric_of(report).name}, and their {percent} "
+        "interval by a paired bootstrap over the test samples of this one run; another seed may differ, and "
+        f"{_UNCORRECTED}."
     )
 
 
@@ -108,12 +110,13 @@ def sample_counts(report: Report) -> Iterator[str]:
         yield f"samples, {name}: {counts['samples']} ({found})"
 
 
-def answer_over_seeds(who: str, rows: Sequence[Record]) -> str:
+def answer_over_seeds(who: str, rows: Sequence[Record], measure: str = "acc") -> str:
     """The same as `answer` of a configuration that was run with several seeds, by the paired t test over them.
 
     Args:
         who: the configuration.
         rows: from `accuracy_over_seeds`.
+        measure: what they are of.
     """
     tested = [
         _Tested(row["condition"], gain["mean"], gain["interval"], gain["verdict"])
@@ -124,8 +127,8 @@ def answer_over_seeds(who: str, rows: Sequence[Record]) -> str:
         return ""
     seeds = max(len(row["difference"]["differences"]) for row in rows)
     return (
-        f"{_sentence(who, tested)} Brackets: points of accuracy, and their 95 % interval by the paired t test over "
-        f"{seeds} seed{'s' * (seeds > 1)}; {_UNCORRECTED}."
+        f"{_sentence(who, tested)} Brackets: points of {glossary.known(measure).name}, and their 95 % interval by the "
+        f"paired t test over {seeds} seed{'s' * (seeds > 1)}; {_UNCORRECTED}."
     )
 
 
@@ -134,14 +137,14 @@ def words(reports: Sequence[Report]) -> Iterator[str]:
     yield f"Evaluated on {reports[0]['samples']} test samples, {len(reports)} seed{'s' * (len(reports) > 1)}."
     yield from (f"{line[0].upper()}{line[1:]}." for line in sample_counts(reports[0]))
     for role in ("control", "student"):
-        accuracies: dict[tuple[str, float], list[float]] = {}
+        found: dict[tuple[str, float], list[float]] = {}
         for row in (row for report in reports for row in report["conditions"]):
             if row["model"] == role and is_of_corruptions(row["axis"]):
-                accuracies.setdefault((row["name"], row["level"]), []).append(row["acc"])
-        if accuracies:
-            (name, severity), accuracy = min(accuracies.items(), key=lambda one: statistics.fmean(one[1]))
-            mean = 100 * statistics.fmean(accuracy)
-            yield f"Worst condition of the {role}: {name} {severity:g}, {mean:.1f} % accuracy."
+                found.setdefault((row["name"], row["level"]), []).append(row[measure_of(reports[0])])
+        if found:
+            (name, severity), values = min(found.items(), key=lambda one: statistics.fmean(one[1]))
+            mean = 100 * statistics.fmean(values)
+            yield f"Worst condition of the {role}: {name} {severity:g}, {mean:.1f} % {metric_of(reports[0]).name}."
     checks = [check for report in reports for check in report["attack_checks"]]
     failed = [check for check in checks if not check["holds"]]
     if checks and not failed:

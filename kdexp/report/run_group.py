@@ -33,6 +33,11 @@ class RunGroup:
         """Whether the student is trained alone."""
         return self.runs[0].is_control
 
+    @property
+    def measure(self) -> str:
+        """The metric that the runs are compared by."""
+        return self.runs[0].measure
+
     def values(self, name: str, split: str = "test", epoch: str = "best") -> list[float]:
         """A metric of each run that has it."""
         return [value for run in self.runs if (value := run.metric(name, split, epoch)) is not None]
@@ -54,7 +59,7 @@ class RunGroup:
         """
         values = self.values(name, split, epoch)
         samples = self.runs[0].results.get("samples", {}).get(split)
-        if len(values) == 1 and name == "acc" and samples:
+        if len(values) == 1 and name == self.measure == "acc" and samples:
             return wilson(values[0], samples)
         return t_interval(values)
 
@@ -65,11 +70,13 @@ class RunGroup:
 
     @cached_property
     def gain(self) -> Paired | None:
-        """Test accuracy less that of the control with the same seed; None of the control, or without one."""
+        """The `measure` on test less that of the control with the same seed; None of the control, or without one."""
         if self.is_control:
             return None
         pairs = [
-            (run.metric("acc"), self.controls[run.seed].metric("acc")) for run in self.runs if run.seed in self.controls
+            (run.metric(self.measure), self.controls[run.seed].metric(self.measure))
+            for run in self.runs
+            if run.seed in self.controls
         ]
         return paired([own - alone for own, alone in pairs if own is not None and alone is not None])
 

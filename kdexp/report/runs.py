@@ -57,6 +57,11 @@ class Run:
         return bool(self.results["is_control"])
 
     @property
+    def measure(self) -> str:
+        """The metric that it is compared by: see `kdexp.contracts.Task.measure`."""
+        return str(self.results.get("measure", "acc"))
+
+    @property
     def command(self) -> str | None:
         """What to type to run it again; None for a run that was started from Python."""
         if not (self.results["overrides"] or (self.folder / ".hydra").is_dir()):

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from kdexp.config import quick
+from kdexp.report import glossary
 from kdexp.report.comparison import Comparison
 from kdexp.report.run_group import RunGroup
 from kdexp.report.statistics import FEWEST_SEEDS, NOT_TESTED, TOO_FEW, Paired
@@ -22,7 +23,9 @@ def answer(comparison: Comparison) -> list[str]:
     winner, control = comparison.winner, comparison.control
     if winner is None:
         return [_nothing_distilled(comparison)]
-    chosen = f"Chosen by mean validation accuracy{_among(comparison)}: {winner.label}, {spread(winner, 'val')} on val."
+    metric = glossary.known(comparison.measure)
+    chosen = f"Chosen by mean validation {metric.averaged}{_among(comparison)}: {winner.label}, "
+    chosen += f"{spread(winner, 'val')} on val."
     if comparison.tied:
         chosen += f" It is {tie(comparison)}."
     if control is None:
@@ -40,8 +43,10 @@ def answer(comparison: Comparison) -> list[str]:
         if tests > 1:
             said.append(f"{tests} configurations are tested here, and the p values are not corrected for that.")
     if len({group.axes.get("dataset") for group in comparison.distilled}) > 1:
-        said.append("These are several data sets, whose accuracies say nothing of each other: where=dataset=NAME.")
-    own, alone = winner.mean("acc", "val"), control.mean("acc", "val")
+        said.append(
+            f"These are several data sets, whose {metric.values} say nothing of each other: where=dataset=NAME."
+        )
+    own, alone = (group.mean(comparison.measure, "val") for group in (winner, control))
     if own is not None and alone is not None and alone >= own:
         said.append(f"On val the control is as good or better ({spread(control, 'val')}): nothing here speaks for it.")
     elif len(comparison.candidates) > 1:
@@ -58,7 +63,7 @@ def headline(comparison: Comparison) -> str:
     if winner is None or winner.gain is None or comparison.is_quick:
         return ""
     gain = winner.gain
-    by = f"{points(gain.mean)} points of test accuracy"
+    by = f"{points(gain.mean)} points of test {glossary.known(comparison.measure).name}"
     if gain.interval is not None:
         by += f" (95 % interval {interval(gain)}, p = {gain.p:.2g}, {gain.n} seeds)"
     if gain.p is None:
@@ -116,10 +121,10 @@ def tested(gain: Paired) -> str:
 
 
 def spread(group: RunGroup, split: str = "test", epoch: str = "best") -> str:
-    """Accuracy in percent: mean, and standard deviation over seeds where there are several."""
-    mean, std = group.mean("acc", split, epoch), group.std("acc", split, epoch)
+    """The measure in percent: mean, and standard deviation over seeds where there are several."""
+    mean, std = (of(group.measure, split, epoch) for of in (group.mean, group.std))
     if mean is None:
-        return "an unknown accuracy"
+        return f"an unknown {glossary.known(group.measure).name}"
     return f"{100 * mean:.2f} %" if std is None else f"{100 * mean:.2f} ± {100 * std:.2f} %"
 
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from kdexp import results, run_folder
 from kdexp.config import quick
 from kdexp.config.untrusted import inside
-from kdexp.report import article_claims
+from kdexp.report import article_claims, glossary
 from kdexp.report.artifacts import write
 from kdexp.report.comparison import Comparison
 from kdexp.report.run_group import RunGroup
@@ -23,15 +23,7 @@ from kdexp.report.summary_text import answer, headline, interval
 from kdexp.results import Record
 from kdexp.terminal import screen
 
-# Column -> metric, split and epoch.
-_COLUMNS = {
-    "val acc": ("acc", "val", "best"),
-    "acc": ("acc", "test", "best"),
-    "acc, last epoch": ("acc", "test", "last"),
-    "f1": ("f1", "test", "best"),
-    "auc": ("auc", "test", "best"),
-}
-_ONLY_WIDE, _WIDE = ("f1", "auc"), 160
+_WIDE = 160  # a narrower terminal gets fewer columns
 _LEGEND = "\nmetrics in %, on test unless the column says val, at the epoch chosen on val unless it says last"
 Teachers = Mapping[str, Record]
 
@@ -75,7 +67,12 @@ def show_sweep(folder: Path, names: Collection[str] | None = None) -> None:
         names: of the run folders that are shown; all unless given.
     """
     found, console = find([folder])[0], screen()
-    comparison = Comparison(found)
+    try:
+        comparison = Comparison(found)
+    except ValueError as error:  # of several tasks: each can be looked at alone
+        console.print(f"not compared: {error}", highlight=False, soft_wrap=True)
+        console.print(f"run folders   {folder}/*", soft_wrap=True)
+        return
     shown = comparison if names is None else Comparison([run for run in found if run.folder.name in names])
     _show_groups(console, shown)
     console.print(f"run folders   {folder}/*", soft_wrap=True)
@@ -111,10 +108,10 @@ def _show_groups(console: Console, comparison: Comparison) -> None:
 
 
 def _judge_teacher(console: Console, teachers: Teachers, controls: Sequence[RunGroup]) -> None:
-    alone = [value for control in controls for value in control.values("acc", "val")]
+    alone = [value for control in controls for value in control.values(control.measure, "val")]
     if len(teachers) == 1 and alone:
         (teacher,) = teachers.values()
-        if teacher["val"]["acc"] < statistics.fmean(alone):
+        if teacher["val"][controls[0].measure] < statistics.fmean(alone):
             console.print("warning: on val the teacher is worse than the student trained alone")
 
 
@@ -126,7 +123,7 @@ def _table(
 ) -> Table:
     several = any(len(group.runs) > 1 for group in groups)
     paired = any(group.is_control for group in groups) and any(group.gain for group in groups)
-    columns = {name: column for name, column in _COLUMNS.items() if width >= _WIDE or name not in _ONLY_WIDE}
+    columns = _columns(groups[-1].measure, is_wide=width >= _WIDE)
     table = Table(box=SIMPLE)
     table.add_column("", overflow="fold")
     for name in (*(["n"] if several else []), *columns, *(["gain", "95 % t interval", "p"] if paired else [])):
@@ -143,6 +140,18 @@ def _table(
         count = [str(len(group.runs))] if several else []
         table.add_row(name_of(group), *count, *cells, *gain)
     return table
+
+
+def _columns(measure: str, *, is_wide: bool) -> dict[str, tuple[str, str, str]]:
+    """Column -> metric, split and epoch."""
+    name = glossary.known(measure).column
+    more = glossary.beside(measure) if is_wide else ()
+    return {
+        f"val {name}": (measure, "val", "best"),
+        name: (measure, "test", "best"),
+        f"{name}, last epoch": (measure, "test", "last"),
+        **{glossary.known(other).column: (other, "test", "best") for other in more},
+    }
 
 
 def _gain(group: RunGroup) -> tuple[str, str, str]:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdexp.contracts import Task
+from kdexp.contracts import Kind
 from kdexp.data.stateless_rng import RngStream, normal, uniform
 from kdexp.losses.dtype import at_least_fp32
 
@@ -118,18 +118,18 @@ def _of_sample(values: Tensor, like: Tensor) -> Tensor:
     return values.view(-1, *[1] * (like.dim() - 1))
 
 
-def untargeted_loss(network: Network, target: Tensor, task: Task) -> Objective:
+def untargeted_loss(network: Network, target: Tensor, kind: Kind) -> Objective:
     """The attacker's usual objective, to be wrong: `log_cross_entropy` with the true labels.
 
     Args:
         network: inputs to logits (N, C).
-        target: see `kdexp.contracts.Task`; all are labelled.
-        task: what they mean.
+        target: see `kdexp.contracts.Kind`; all are labelled.
+        kind: what they mean.
     """
-    return lambda inputs: log_cross_entropy(network(inputs), target, task).sum()
+    return lambda inputs: log_cross_entropy(network(inputs), target, kind).sum()
 
 
-def log_cross_entropy(logits: Tensor, target: Tensor, task: Task) -> Tensor:
+def log_cross_entropy(logits: Tensor, target: Tensor, kind: Kind) -> Tensor:
     """The logarithm of each sample's cross entropy, in sigmoid tasks of the sum over its labels.
 
     A step of an attack depends on the direction of a sample's gradient alone, which is that of cross entropy. But that
@@ -139,7 +139,7 @@ def log_cross_entropy(logits: Tensor, target: Tensor, task: Task) -> Tensor:
         (N,) float32.
     """
     logits = at_least_fp32(logits)
-    if task == "multiclass":
+    if kind == "multiclass":
         truth = target.unsqueeze(1)
         others = logits.scatter(1, truth, -torch.inf).logsumexp(1, keepdim=True)
         lost = others - logits.gather(1, truth)  # cross entropy is softplus of this

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kdexp.config.require import Values
-from kdexp.contracts import Batch, Task
+from kdexp.contracts import Batch, Kind
 from kdexp.metrics.classification import Metrics
 from kdexp.metrics.rows import right
 from kdexp.robustness import renamed
@@ -120,7 +120,7 @@ class Grid:
 
     Attributes:
         batches: the test set.
-        task: what logits and targets mean.
+        kind: what logits and targets mean.
         outputs: C, the number of logits.
         shape: of a sample.
         samples: in the test set.
@@ -128,7 +128,7 @@ class Grid:
     """
 
     batches: Batches
-    task: Task
+    kind: Kind
     outputs: int
     shape: Sequence[int]
     samples: int
@@ -172,7 +172,7 @@ class Grid:
         """
         metrics = {
             name: Metrics(
-                self.task, self.outputs, samples=self.samples, fidelity=name in networks.teachers, sync_on_compute=False
+                self.kind, self.outputs, samples=self.samples, fidelity=name in networks.teachers, sync_on_compute=False
             )
             for name in networks.all
         }
@@ -180,7 +180,7 @@ class Grid:
         for batch in self.batches if batches is None else batches:
             for name, logits, of_teacher in _outputs(networks, batch, perturb, white_box):
                 metrics[name].to(logits.device).update(logits, batch.target, teacher_logits=of_teacher)
-                hits[name].append(right(logits, batch.target, self.task).cpu())
+                hits[name].append(right(logits, batch.target, self.kind).cpu())
         return {name: Measured(metrics[name].compute(), {"right": torch.cat(hits[name])}) for name in networks.all}
 
 

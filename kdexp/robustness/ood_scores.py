@@ -12,21 +12,21 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from kdexp.contracts import Task
+from kdexp.contracts import Kind
 from kdexp.losses.dtype import at_least_fp32
 from kdexp.metrics.auc import of_two
 
 
-def scores(logits: Tensor, task: Task) -> Mapping[str, Tensor]:
+def scores(logits: Tensor, kind: Kind) -> Mapping[str, Tensor]:
     """The scores of each sample by name, (N,) float.
 
     In sigmoid tasks each label has two outcomes, with logits -z / 2 and z / 2, and the scores are means over labels.
     """
     logits = at_least_fp32(logits)
-    if task != "multiclass":
+    if kind != "multiclass":
         logits = torch.stack((-logits / 2, logits / 2), 1)
     found = {"msp": logits.softmax(1).amax(1), "max_logit": logits.amax(1), "energy": logits.logsumexp(1)}
-    return found if task == "multiclass" else {name: score.mean(1) for name, score in found.items()}
+    return found if kind == "multiclass" else {name: score.mean(1) for name, score in found.items()}
 
 
 def detection(familiar: Tensor, foreign: Tensor) -> dict[str, float]:

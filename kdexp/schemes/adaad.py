@@ -38,6 +38,6 @@ class AdaADDistiller(RSLADDistiller):
         teacher = self.teacher
         assert teacher is not None
         moved = self.attacked(
-            lambda inputs: divergence(teacher.differentiable(inputs), self.student(inputs), self.task).sum(), batch
+            lambda inputs: divergence(teacher.differentiable(inputs), self.student(inputs), self.task.kind).sum(), batch
         )
         return self.terms_of_both(batch, moved, self.teacher_logits(batch.inputs), self.teacher_logits(moved))

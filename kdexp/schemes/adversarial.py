@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kdexp.config.require import Values, is_number, require
-from kdexp.contracts import Batch, Task, as_batch
+from kdexp.contracts import Batch, Kind, as_batch
 from kdexp.data.settings import Dataset
 from kdexp.losses.cross_entropy import cross_entropy
 from kdexp.losses.kl import kl
@@ -124,7 +124,7 @@ class AdversarialDistiller(Distiller):
 
     def wrong(self, target: Tensor) -> Objective:
         """The student's cross entropy, summed; samples without a label stay at their random start."""
-        return lambda inputs: len(inputs) * cross_entropy(self.student(inputs), target, task=self.task)
+        return lambda inputs: len(inputs) * cross_entropy(self.student(inputs), target, kind=self.task.kind)
 
     def validation_step(self, batch: Batch | Sequence[Tensor], batch_idx: int) -> None:
         """As ever, and accuracy under attack."""
@@ -134,7 +134,7 @@ class AdversarialDistiller(Distiller):
         with torch.inference_mode(False), torch.no_grad():
             batch = Batch(batch.inputs.clone(), batch.target.clone(), batch.index.clone())
             moved = self.attacked(self.wrong(batch.target), batch)
-            hits = right(self.student(moved), batch.target, self.task)
+            hits = right(self.student(moved), batch.target, self.task.kind)
         self._robust_acc.update(hits.sum(), len(hits))
 
     def on_validation_epoch_end(self) -> None:
@@ -144,7 +144,7 @@ class AdversarialDistiller(Distiller):
         self._robust_acc.reset()
 
 
-def divergence(first: Tensor, second: Tensor, task: Task) -> Tensor:
+def divergence(first: Tensor, second: Tensor, kind: Kind) -> Tensor:
     """``KL(first || second)`` of two networks' logits, with a gradient for both; (N,), or (N, C) for labels."""
-    log_p, log_q = (outcomes(logits, logits, task)[0].log_softmax(1) for logits in (first, second))
+    log_p, log_q = (outcomes(logits, logits, kind)[0].log_softmax(1) for logits in (first, second))
     return kl(log_p, log_q)

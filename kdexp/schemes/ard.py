@@ -31,6 +31,4 @@ class ARDDistiller(RobustDistiller):
         moved = self.attacked(self.wrong(batch.target), batch)
         teacher = self.teacher_logits(batch.inputs)
         clean, attacked = self.student(batch.inputs), self.student(moved)
-        return clean, self.distilled_terms(
-            clean, batch.target, lambda: self.soft_value(attacked, teacher, batch.target)
-        )
+        return clean, self.distilled_terms(clean, batch, lambda: self.soft_value(attacked, teacher, batch))

@@ -27,7 +27,7 @@ class CrossDomain(Scheme):
         super().check(setting, dataset)
         setting, source = f"{setting}.source", OmegaConf.create(dict(self.source))
         check_classes(setting, source.classes, source.num_classes)
-        for key in ("task", "num_classes", "input_shape"):
+        for key in ("kind", "num_classes", "input_shape"):
             wanted = getattr(dataset, key)
             require(source[key] == wanted, f"{setting}.{key}", f"must be the target's, {wanted}", source[key])
 

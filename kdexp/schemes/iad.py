@@ -73,18 +73,18 @@ class IADDistiller(RobustDistiller):
         clean, attacked = self.student(batch.inputs), self.student(moved)
 
         def soft() -> Tensor:
-            distilled = self.soft_value(attacked, teacher, batch.target)
+            distilled = self.soft_value(attacked, teacher, batch)
             if not self._introspective:
                 return distilled
             doubt = 1 - self._trust(moved, batch.target)
-            return distilled + (doubt * divergence(clean, attacked, self.task)).mean()
+            return distilled + (doubt * divergence(clean, attacked, self.task.kind)).mean()
 
-        return clean, self.distilled_terms(clean, batch.target, soft)
+        return clean, self.distilled_terms(clean, batch, soft)
 
     def _trust(self, moved: Tensor, target: Tensor) -> Tensor:
         assert self.teacher is not None
         said = self.teacher(moved).logits
-        probability = outcomes(said, said, self.task)[0].softmax(1)
-        truth = class_numbers(target, probability, self.task)
+        probability = outcomes(said, said, self.task.kind)[0].softmax(1)
+        truth = class_numbers(target, probability, self.task.kind)
         truth = torch.where(truth == UNLABELED, probability.argmax(1), truth)
         return of_class(probability, truth) ** self._beta

@@ -72,14 +72,14 @@ class MutualDistiller(Distiller):
         terms: dict[str, tuple[float, Tensor]] = {}
         for suffix, own in everyone.items():
             others = [other.detach() for name, other in everyone.items() if name != suffix]
-            terms |= {f"{part}{suffix}": term for part, term in self._among(own, others, batch.target).items()}
+            terms |= {f"{part}{suffix}": term for part, term in self._among(own, others, batch).items()}
         return logits, terms
 
-    def validation_terms(self, logits: Tensor, batch: Batch, batch_idx: int) -> dict[str, tuple[float, Tensor]]:
+    def validation_terms(self, student: Outputs, batch: Batch, batch_idx: int) -> dict[str, tuple[float, Tensor]]:
         """The student's own terms; its peers are its teachers."""
-        return self._among(logits, [peer(batch.inputs) for peer in self.peers.values()], batch.target)
+        return self._among(student.logits, [peer(batch.inputs) for peer in self.peers.values()], batch)
 
-    def _among(self, own: Tensor, others: Sequence[Tensor], target: Tensor) -> dict[str, tuple[float, Tensor]]:
-        each = [self.logit_terms(own, Outputs(other), target) for other in others]
+    def _among(self, own: Tensor, others: Sequence[Tensor], batch: Batch) -> dict[str, tuple[float, Tensor]]:
+        each = [self.logit_terms(Outputs(own), Outputs(other), batch) for other in others]
         weight, _ = each[0]["soft"]
         return {"hard": each[0]["hard"], "soft": (weight, torch.stack([terms["soft"][1] for terms in each]).mean())}

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from kdexp.contracts import Batch
+from kdexp.contracts import Batch, Outputs
 from kdexp.schemes.adversarial import AdversarialDistiller, AdversarialScheme, Terms
 from kdexp.training.terms import weighted_term
 
@@ -28,4 +28,4 @@ class PGDDistiller(AdversarialDistiller):
     def training_terms(self, batch: Batch) -> tuple[Tensor, Terms]:
         """The student's logits for the attacked batch, and the terms; see the class."""
         logits = self.student(self.attacked(self.wrong(batch.target), batch))
-        return logits, {"hard": weighted_term(1.0, self.hard, logits, batch.target)}
+        return logits, {"hard": weighted_term(1.0, self.task.hard, Outputs(logits), batch)}

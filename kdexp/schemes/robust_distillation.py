@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from kdexp.config.require import Values, require
+from kdexp.contracts import Batch, Outputs
 from kdexp.schemes.adversarial import AdversarialDistiller, AdversarialScheme, Terms
 from kdexp.training.terms import weighted_term
 
@@ -29,15 +30,14 @@ class RobustDistiller(AdversarialDistiller):
         assert self.teacher is not None
         return self.teacher(inputs, self.temperature).logits
 
-    def soft_value(self, logits: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
+    def soft_value(self, logits: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
         """The soft loss of the student's and the teacher's logits; a scalar."""
         assert self.soft_loss is not None
-        value: Tensor = self.soft_loss(logits, teacher, target)
-        return value
+        return self.task.soft(self.soft_loss, Outputs(logits), Outputs(teacher), batch)
 
-    def distilled_terms(self, clean: Tensor, target: Tensor, soft: Callable[[], Tensor]) -> Terms:
+    def distilled_terms(self, clean: Tensor, batch: Batch, soft: Callable[[], Tensor]) -> Terms:
         """``alpha * CE(clean, target) + (1 - alpha) * soft()``."""
         return {
-            "hard": weighted_term(self.alpha, self.hard, clean, target),
+            "hard": weighted_term(self.alpha, self.task.hard, Outputs(clean), batch),
             "soft": weighted_term((1 - self.alpha) * self.weights.soft, soft),
         }

@@ -58,9 +58,7 @@ class RSLADDistiller(RobustDistiller):
     def training_terms(self, batch: Batch) -> tuple[Tensor, Terms]:
         """The student's logits for the clean batch, and the terms; see the class."""
         teacher = self.teacher_logits(batch.inputs)
-        moved = self.attacked(
-            lambda inputs: len(inputs) * self.soft_value(self.student(inputs), teacher, batch.target), batch
-        )
+        moved = self.attacked(lambda inputs: len(inputs) * self.soft_value(self.student(inputs), teacher, batch), batch)
         return self.terms_of_both(batch, moved, teacher, teacher)
 
     def terms_of_both(self, batch: Batch, moved: Tensor, teacher: Tensor, of_moved: Tensor) -> tuple[Tensor, Terms]:
@@ -69,7 +67,7 @@ class RSLADDistiller(RobustDistiller):
         share = self._adversarial_weight
 
         def soft() -> Tensor:
-            robust = self.soft_value(attacked, of_moved, batch.target)
-            return share * robust + (1 - share) * self.soft_value(clean, teacher, batch.target)
+            robust = self.soft_value(attacked, of_moved, batch)
+            return share * robust + (1 - share) * self.soft_value(clean, teacher, batch)
 
-        return clean, self.distilled_terms(clean, batch.target, soft)
+        return clean, self.distilled_terms(clean, batch, soft)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kdexp.config.require import is_number, require
-from kdexp.contracts import Batch
+from kdexp.contracts import Batch, Outputs
 from kdexp.data.settings import Dataset
 from kdexp.robustness.attacks import in_eval_mode
 from kdexp.schemes.adversarial import AdversarialDistiller, AdversarialScheme, Terms, divergence
@@ -58,9 +58,9 @@ class TRADESDistiller(AdversarialDistiller):
         """The student's logits for the clean batch, and the terms; see the class."""
         with in_eval_mode(self.student), torch.no_grad():
             fixed = self.student(batch.inputs)
-        moved = self.attacked(lambda inputs: divergence(fixed, self.student(inputs), self.task).sum(), batch)
+        moved = self.attacked(lambda inputs: divergence(fixed, self.student(inputs), self.task.kind).sum(), batch)
         clean, attacked = self.student(batch.inputs), self.student(moved)
         return clean, {
-            "hard": weighted_term(1.0, self.hard, clean, batch.target),
-            "robust": weighted_term(self._beta, lambda: divergence(clean, attacked, self.task).mean()),
+            "hard": weighted_term(1.0, self.task.hard, Outputs(clean), batch),
+            "robust": weighted_term(self._beta, lambda: divergence(clean, attacked, self.task.kind).mean()),
         }

@@ -16,7 +16,7 @@ def fusion_key(values: Values) -> str | None:
     """
     if not is_one_process(values["trainer"]) or values["scheme"] or values["trainer"]["compile"]:
         return None
-    content = {key: values[key] for key in ("teacher", "trainer", "data_dir", "store_dir", "quick")}
+    content = {key: values[key] for key in ("task", "teacher", "trainer", "data_dir", "store_dir", "quick")}
     for group, of_the_run in (("dataset", "subset_seed"), ("augment", "seed")):
         content[group] = {key: value for key, value in values[group].items() if key != of_the_run}
     if values["feature_loss"]:  # which of the teacher's features are read

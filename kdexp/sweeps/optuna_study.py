@@ -21,13 +21,19 @@ from optuna.trial import FrozenTrial, TrialState
 
 from kdexp import results, run_folder
 from kdexp.config.identity import code_version, fingerprint
+from kdexp.config.require import Values
+from kdexp.experiment.members import new_task
 from kdexp.metrics.monitor import DIRECTIONS
 from kdexp.report.comparison import order_of_choice
 
 FILE = "search.db"
 PRUNERS = ("median", "hyperband", "none")
-METRICS = ("val/acc", "val/precision", "val/recall", "val/f1", "val/auc", "val/nll", "val/ece")
-"""What can be searched by. Not the loss: alpha and the temperature change what it measures."""
+METRICS = (
+    *("val/acc", "val/precision", "val/recall", "val/f1", "val/auc", "val/nll", "val/ece"),
+    *("val/miou", "val/dice", "val/image_dice", "val/sensitivity", "val/specificity"),
+)
+AUTO = "auto"
+"""What can be searched by; auto: see `metric`. Not the loss: alpha and the temperature change what it measures."""
 _SETTINGS = "settings"  # of the study: what it searches, and how
 _LAUNCH, _GAVE_UP, _FOLDER, _POINT, _VAL = "launch", "gave_up", "folder", "point", "val"  # of a trial
 _WORKERS = ".search"
@@ -228,6 +234,16 @@ class EpochPruner:
         if done == self._epochs or not self._study.pruner.prune(self._study, storage.get_trial(self._trial)):
             return None
         return f"pruned after epoch {done} of {self._epochs}: {metric} {epochs[-1].get(metric, math.nan):.4f}"
+
+
+def metric(setting: str, values: Values) -> str:
+    """The metric of METRICS that a search goes by.
+
+    Args:
+        setting: one of them, or auto: that on val which the task's runs are compared by.
+        values: the configuration of a run.
+    """
+    return f"val/{new_task(values['task'], values['dataset']).measure}" if setting == AUTO else setting
 
 
 def describe(space: Mapping[str, BaseDistribution], *, metric: str, pruner: str, seed: int) -> dict[str, object]:

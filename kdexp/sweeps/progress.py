@@ -21,6 +21,7 @@ from kdexp import results
 from kdexp.config.untrusted import printable
 from kdexp.naming import job_names
 from kdexp.progress_log import EVERY_SECONDS, duration
+from kdexp.report import glossary
 from kdexp.report.comparison import order_of_choice
 from kdexp.sweeps.sweep import State
 from kdexp.terminal import Screen, screen
@@ -76,8 +77,10 @@ class Progress:
     def _table(self, states: Sequence[State]) -> Group:
         labels = settings(states, max(_SHORTEST, self._console.width // 3))
         table = Table(box=SIMPLE)
-        for name in ("job", "", "epoch", "val acc", "time", "settings"):
-            table.add_column(name, justify="right" if name in ("job", "epoch", "val acc", "time") else "left")
+        known = {state.measure for state in states if state.measure}
+        value = _on_val(next(iter(known), None)) if len(known) < 2 else "val"
+        for name in ("job", "", "epoch", value, "time", "settings"):
+            table.add_column(name, justify="right" if name in ("job", "epoch", value, "time") else "left")
         shown = [state for state in states if state.status == "running" or state.has_failed]
         for state in shown[:_MOST_ROWS]:
             what = state.status
@@ -101,9 +104,10 @@ class Progress:
         finished = sum(state.status not in ("waiting", "running") for state in states)
         done = f"{finished}/{len(states) + to_come} finished"
         parts = [done, _counts(states), *([f"{to_come} to come"] if to_come else [])]
-        best = max((state for state in states if state.val_acc is not None), key=lambda s: s.val_acc or 0, default=None)
-        if best is not None:
-            parts.append(f"best val acc {_percent(best.val_acc)} ({settings(states)[best.number]})")
+        measured = [state for state in states if state.val_acc is not None]
+        if len({state.measure for state in measured}) == 1:
+            best = max(measured, key=lambda state: state.val_acc or 0)
+            parts.append(f"best {_on_val(best.measure)} {_percent(best.val_acc)} ({settings(states)[best.number]})")
         left = seconds_left(states, to_come)
         if left:
             parts.append(f"about {_time(left)} left")
@@ -124,7 +128,7 @@ class Progress:
             self._said[state.number] = status
             line = f"job {state.number} {status}"
             if state.status == "completed":
-                line += f" in {_time(state.seconds)}, val acc {_percent(state.val_acc)}"
+                line += f" in {_time(state.seconds)}, {_on_val(state.measure)} {_percent(state.val_acc)}"
             line += f": {labels[state.number]}"
             if state.has_failed or state.status == "pruned":
                 line += f": {state.error}"
@@ -147,6 +151,11 @@ class Progress:
         self._said_at = time.monotonic()
         self._console.print(line, soft_wrap=True, highlight=False)
         sys.stdout.flush()
+
+
+def _on_val(measure: str | None) -> str:
+    """What the metric that runs are compared by is called on val."""
+    return f"val {glossary.known(measure or 'acc').column}"
 
 
 def _doing(state: State) -> str:

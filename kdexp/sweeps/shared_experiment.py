@@ -18,10 +18,9 @@ from kdexp.contracts import Batch, Outputs
 from kdexp.data.data_module import DataModule
 from kdexp.experiment.data import Data
 from kdexp.experiment.experiment import Experiment
-from kdexp.experiment.teacher_cache import TeacherMemory
 from kdexp.sweeps.shared_process import BatchFeed, RoundRobin, SharedBatches
 from kdexp.sweeps.step_backends import Backend
-from kdexp.teacher.cached_outputs import TeacherOutputCache
+from kdexp.teacher.cached_outputs import TeacherMemory, TeacherOutputCache
 from kdexp.teacher.teacher import Teacher
 from kdexp.training.fit import ignore_known_warnings
 

@@ -205,10 +205,12 @@ class Stack:
             teacher_logits: Tensor | None,
         ) -> tuple[Tensor, Tensor, Tensor]:
             logits = functional_call(self._base, (parameters, buffers), (inputs,))
-            values = [modules[0].hard(logits, target)]
+            student, batch = Outputs(logits), Batch(inputs, target)
+            values = [modules[0].task.hard(student, batch)]
             if self._loss is not None:
                 self._loss.temperature = temperature
-                values.append(self._loss(logits, logits.detach() if teacher_logits is None else teacher_logits, target))
+                teacher = Outputs(logits.detach() if teacher_logits is None else teacher_logits)
+                values.append(modules[0].task.soft(self._loss, student, teacher, batch))
             total = sum(w * value for w, value, counts in zip(weight.unbind(), values, counted, strict=True) if counts)
             assert isinstance(total, Tensor)
             return total, logits, torch.stack(values)
@@ -231,7 +233,7 @@ def kind(module: Distiller) -> Hashable | None:
     if settings is None or (loss is not None and list(loss.children())):
         return None
     shapes = [(name, tuple(t.shape), t.dtype) for name, t in module.student.state_dict().items()]
-    return repr(module.student), tuple(shapes), type(loss), settings, module.label_smoothing
+    return repr(module.student), tuple(shapes), type(loss), settings, module.task
 
 
 def _settings(loss: nn.Module) -> tuple[tuple[str, object], ...] | None:

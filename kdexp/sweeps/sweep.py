@@ -63,7 +63,8 @@ class State:
         status: one of STATUSES.
         seconds: from its last start to its end, or to now.
         epoch: how many epochs are done.
-        val_acc: validation accuracy in the best epoch so far.
+        val_acc: on val in the best epoch so far: accuracy, or the measure of another task.
+        measure: the metric that the run is compared by; None where that is not known yet, which is taken for accuracy.
         error: why it did not complete.
         log_tail: the last lines of its log, of a job that is running or did not complete.
         launch: which launch of the sweep ran it last.
@@ -75,6 +76,7 @@ class State:
     seconds: float | None = None
     epoch: int = 0
     val_acc: float | None = None
+    measure: str | None = None
     error: str | None = None
     log_tail: tuple[str, ...] = ()
     launch: str | None = None
@@ -216,9 +218,10 @@ class Sweep:
             return State(number, job, "waiting", error=changed_code, launch=self.launch)
         if run.get("key") != job.key or untested or (job.stale and run.get("wandb_id") == job.stale):
             return State(number, job, "waiting")
-        epoch, val_acc = _progress(folder / "metrics.csv", run.get("epochs", {}).get("monitor", "val/acc"))
+        measure, chosen_by = run.get("measure", "acc"), run.get("epochs", {}).get("monitor", "val/acc")
+        epoch, val_acc = _progress(folder / "metrics.csv", chosen_by, f"val/{measure}")
         if status == "completed":
-            val_acc = run.get("metrics", {}).get("val", {}).get("best", {}).get("acc", val_acc)
+            val_acc = run.get("metrics", {}).get("val", {}).get("best", {}).get(measure, val_acc)
         state = State(
             number,
             job,
@@ -226,6 +229,7 @@ class Sweep:
             seconds=_seconds(run),
             epoch=epoch,
             val_acc=val_acc,
+            measure=measure,
             error=run.get("error"),
             log_tail=() if status == "completed" else run_folder.log_tail(folder),
             launch=run.get("launch"),
@@ -346,19 +350,20 @@ def _job(entry: Record) -> Job:
 
 def _entry(state: State) -> Record:
     entry = asdict(state)
-    job = entry.pop("job")
-    return {"number": entry.pop("number"), **job, **entry}
+    job, value = entry.pop("job"), f"val_{entry.pop('measure') or 'acc'}"
+    named = {value if name == "val_acc" else name: known for name, known in entry.items() if name != "number"}
+    return {"number": state.number, **job, **named}
 
 
-def _progress(table: Path, chosen_by: str) -> tuple[int, float | None]:
-    """Epochs done, and validation accuracy in the one that a metric would choose, by metrics.csv."""
+def _progress(table: Path, chosen_by: str, shown: str) -> tuple[int, float | None]:
+    """Epochs done, and the value of one column in the epoch that another one would choose, by metrics.csv."""
     try:
         with table.open() as file:
             rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
     except (OSError, ValueError, TypeError, csv.Error):  # there is none yet, or it is damaged
         return 0, None
     best = max((row for row in rows if chosen_by in row), key=lambda row: score(row, chosen_by), default={})
-    return len(rows), best.get("val/acc")
+    return len(rows), best.get(shown)
 
 
 def _seconds(run: Record) -> float | None:

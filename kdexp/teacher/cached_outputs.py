@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kdexp.atomic import writing_to_store
-from kdexp.contracts import Outputs
+from kdexp.contracts import Batch, Outputs
 from kdexp.data.data_module import DataModule
 from kdexp.data.splits import stratified_sample
+from kdexp.progress_log import paced
 from kdexp.teacher import cache_folders
 from kdexp.teacher.cache_folders import CHECKSUMS, DIGEST, LOCK, OUTPUTS, file_in, filled_views, keep_metadata, used
 from kdexp.teacher.output_codec import OutputCodec
@@ -323,3 +324,39 @@ class TeacherOutputCache:
 
     def _view(self, split: SplitName, epoch: int) -> int | None:
         return self._data.view(epoch) if split == "train" else None
+
+
+class TeacherMemory:
+    """What the teacher gave for the batches of a split in their fixed order, computed once.
+
+    Attributes:
+        on_val: see `kdexp.training.distiller.Distiller`.
+    """
+
+    def __init__(self) -> None:
+        self.on_val: list[Outputs] = []
+        self._outputs: dict[SplitName, list[Outputs]] = {}
+
+    def outputs(
+        self, split: SplitName, batches: Iterable[Batch], teacher: Teacher, cache: TeacherOutputCache | None
+    ) -> list[Outputs]:
+        """The teacher's outputs (at T = 1), a batch each.
+
+        Args:
+            split: of the data.
+            batches: of the split, in its fixed order; read the first time alone.
+            teacher: asked the first time, where nothing is cached.
+            cache: of its outputs.
+        """
+        if split not in self._outputs:
+            self._outputs[split] = _outputs(split, batches, teacher, cache)
+        return self._outputs[split]
+
+
+def _outputs(
+    split: SplitName, batches: Iterable[Batch], teacher: Teacher, cache: TeacherOutputCache | None
+) -> list[Outputs]:
+    if cache is None:
+        return [teacher(batch.inputs) for batch in paced(batches, f"teacher: logits of {split}")]
+    cache.prepare(split)
+    return [cache(split, batch.index, 1.0) for batch in batches]

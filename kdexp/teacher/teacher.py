@@ -11,7 +11,7 @@ from functools import cache, partial
 import torch
 from torch import Tensor, nn
 
-from kdexp.contracts import Outputs, Task
+from kdexp.contracts import Kind, Outputs
 from kdexp.features import Reader
 
 Statistics = tuple[Sequence[float], Sequence[float]]
@@ -39,10 +39,11 @@ class Teacher:
 
     Args:
         networks: each maps (N, ...) float inputs to (N, C) logits. They are frozen and put in eval mode here.
-        task: what the logits mean; decides how several networks are averaged.
+        kind: what the logits mean; decides how several networks are averaged.
         data: statistics that normalised the inputs which `__call__` will get.
         expects: for each network the statistics that it was trained with; by default the same.
         precision: one of `PRECISIONS`; None: that of the autocast in which the teacher is run.
+        block: samples of one forward pass on a CPU; see `BLOCK`. 1 for samples that are large.
 
     Attributes:
         networks: the frozen networks.
@@ -53,14 +54,15 @@ class Teacher:
         self,
         networks: Sequence[nn.Module],
         *,
-        task: Task = "multiclass",
+        kind: Kind = "multiclass",
         data: Statistics | None = None,
         expects: Sequence[Statistics] | None = None,
         precision: str | None = None,
+        block: int = BLOCK,
     ) -> None:
         self.networks = [network.eval().requires_grad_(False) for network in networks]
         self._readers = [Reader(network) for network in self.networks]
-        self._task, self._precision = task, precision
+        self._kind, self._precision, self._block = kind, precision, block
         self.paths: tuple[str, ...] = ()
         self._seconds = math.inf  # of a block on a CPU, the least so far
         if data is None or expects is None:
@@ -108,8 +110,8 @@ class Teacher:
         if inputs.device.type != "cpu":
             return self._forward(inputs, self._autocast(inputs.device.type))
         autocast = self._autocast("cpu")  # a property of the calling thread
-        blocks = list(torch.split(inputs, BLOCK))
-        missing = len(blocks) * BLOCK - len(inputs)
+        blocks = list(torch.split(inputs, self._block))
+        missing = len(blocks) * self._block - len(inputs)
         if missing:
             blocks[-1] = torch.cat([blocks[-1], blocks[-1].new_zeros(missing, *inputs.shape[1:])])
         run = partial(self._forward_and_time, autocast=autocast)
@@ -165,7 +167,7 @@ class Teacher:
         if len(members) == 1:
             return members[0]
         soft = torch.stack([member.logits for member in members]).float() / temperature
-        if self._task == "multiclass":
+        if self._kind == "multiclass":
             mean = soft.log_softmax(2).logsumexp(0) - math.log(len(members))
         else:
             # logit(mean of sigmoids), from the logarithms of both outcomes, so that certainty stays finite

@@ -11,10 +11,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from kdexp.contracts import Batch, Outputs, Task, as_batch
+from kdexp.contracts import Batch, Outputs, Task, TaskMetrics, as_batch
 from kdexp.features import Reader
-from kdexp.losses.cross_entropy import cross_entropy
-from kdexp.metrics.classification import Metrics
 from kdexp.teacher.cached_outputs import TeacherOutputCache
 from kdexp.teacher.teacher import Teacher
 from kdexp.training.epoch_means import BatchedMetrics, EpochMeans
@@ -35,15 +33,14 @@ class Distiller(pl.LightningModule):
     The state dict holds the student and the losses' own parameters (adapters), if they have any; never the teacher.
 
     It takes any Trainer and any DataLoader (docs/own_training.md). A batch is (x, y): inputs as the student takes them
-    and a target as in `Task`; or (x, y, index), index being each sample's number in the training data, for what needs
-    it (CRD, cached outputs, adversarial training); or a `kdexp.contracts.Batch`. Tuples for validation may differ from
-    epoch to epoch, so the teacher runs on them each time; batches may not, and it runs on them once.
+    and a target as in `kdexp.contracts.Kind`; or (x, y, index), index being each sample's number in the training data,
+    for what needs it (CRD, cached outputs, adversarial training); or a `kdexp.contracts.Batch`. Tuples for validation
+    may differ from epoch to epoch, so the teacher runs on them each time; batches may not, and it runs on them once.
 
     Args:
         student: (N, ...) float inputs to (N, C) logits.
         optimizer: see `OptimizerFactory`.
-        task: what the logits and targets mean.
-        num_outputs: C.
+        task: what a batch becomes: `kdexp.tasks.classification.Classification` or another.
         teacher: frozen; a network of one's own becomes ``Teacher([network])``. None trains the student alone, or with a
             soft loss that has no use for a teacher.
         soft_loss: ``forward(student_logits, teacher_logits, target) -> scalar``, or a `Term` of that. When
@@ -55,7 +52,6 @@ class Distiller(pl.LightningModule):
         temperature: > 0; a number, or a function of the training progress. None leaves the loss's own.
         scheduler: makes the learning-rate scheduler from the optimizer and the number of optimizer steps; stepped
             after each optimizer step.
-        label_smoothing: of the hard term, in [0, 1).
         seed: with the epoch and the rank it seeds dropout at the start of every epoch, so that a resumed run draws
             what an uninterrupted one would.
         val_metrics: computed on the validation split after every epoch and logged as ``val/...``.
@@ -70,7 +66,7 @@ class Distiller(pl.LightningModule):
     Attributes:
         cache: the teacher's cached outputs, when they are to be used in place of the teacher.
         ahead: the next training step, when it has been computed already.
-        task: what the logits and targets mean.
+        task: see above.
         seed: see above.
         weights: factors of the terms in this epoch.
         teacher_on_val: outputs of a teacher of one network for the validation batches, filled in the first validation.
@@ -89,18 +85,16 @@ class Distiller(pl.LightningModule):
         student: nn.Module,
         optimizer: OptimizerFactory,
         *,
-        task: Task = "multiclass",
-        num_outputs: int,
+        task: Task,
         teacher: Teacher | nn.Module | None = None,
         soft_loss: nn.Module | Term | None = None,
         feature_losses: Mapping[str, Term] | None = None,
         alpha: float | Schedule = 0.1,
         temperature: float | Schedule | None = None,
         scheduler: Callable[[Optimizer, int], LRScheduler] | None = None,
-        label_smoothing: float = 0.0,
         seed: int = 0,
-        val_metrics: Metrics | None = None,
-        train_metrics: Metrics | None = None,
+        val_metrics: TaskMetrics | None = None,
+        train_metrics: TaskMetrics | None = None,
         gradient_stats_every_n_steps: int = 0,
         log_every_n_steps: int = 50,
     ) -> None:
@@ -110,7 +104,7 @@ class Distiller(pl.LightningModule):
         self._soft, self._features = soft, dict(feature_losses or {})
         self.soft_loss = soft.loss if soft is not None else None
         self.feature_losses = nn.ModuleDict({name: term.loss for name, term in self._features.items()})
-        self.teacher = Teacher([teacher], task=task) if isinstance(teacher, nn.Module) else teacher
+        self.teacher = Teacher([teacher], kind=task.kind) if isinstance(teacher, nn.Module) else teacher
         check_teacher(self.teacher, self.soft_loss, self._features, alpha, has_peers=self._has_peers)
         self.cache: TeacherOutputCache | None = None
         if self.teacher is not None:
@@ -121,13 +115,12 @@ class Distiller(pl.LightningModule):
         names = [f"feature_losses.{name}" for name, _ in self.feature_losses.named_buffers()]
         self._ddp_params_and_buffers_to_ignore = names
         self._optimizer, self._scheduler = optimizer, scheduler
-        self.task: Task = task
+        self.task = task
         self._alpha, self._temperature = alpha, temperature
-        self.label_smoothing = label_smoothing
         self.seed = seed
         self._gradient_stats_every = gradient_stats_every_n_steps
         self._log_every = log_every_n_steps
-        self._val_metrics = val_metrics or Metrics(task, num_outputs, fidelity=teacher is not None)
+        self._val_metrics = val_metrics or task.metrics(fidelity=teacher is not None)
         self._train_metrics = BatchedMetrics(train_metrics) if train_metrics is not None else None
         self._means = EpochMeans()
         self._shown_weights: dict[str, float] = {}  # name of a term -> its whole factor, as it is logged
@@ -218,7 +211,7 @@ class Distiller(pl.LightningModule):
             return self.ahead.logits, self.ahead.terms
         teacher = self.teacher_on_train(batch)
         student = self.student_outputs(batch.inputs)
-        terms = self.logit_terms(student.logits, teacher, batch.target, self.weights.logits)
+        terms = self.logit_terms(student, teacher, batch, self.weights.logits)
         for name, loss in self.feature_losses.items():
             terms[name] = weighted_term(self.weights.features[name], loss, student, teacher, batch)
         return student.logits, terms
@@ -257,22 +250,22 @@ class Distiller(pl.LightningModule):
                 loss.in_init_stage = name in initial  # type: ignore[assignment]
 
     def logit_terms(
-        self, logits: Tensor, teacher: Outputs | None, target: Tensor, share: float = 1.0
+        self, student: Outputs, teacher: Outputs | None, batch: Batch, share: float = 1.0
     ) -> dict[str, tuple[float, Tensor]]:
         """Name -> (weight, value) of the hard and the soft term.
 
         Args:
-            logits: (N, C), the student's.
-            teacher: outputs for the same samples; None for a soft loss that needs no teacher.
-            target: see `Task`.
+            student: its outputs.
+            teacher: outputs for the same batch; None for a soft loss that needs no teacher.
+            batch: what both saw.
             share: factor of both weights.
         """
         weights = self.logit_weights(share)
-        terms = {"hard": weighted_term(weights["hard"], self.hard, logits, target)}
+        terms = {"hard": weighted_term(weights["hard"], self.task.hard, student, batch)}
         if self.soft_loss is not None:
             # A soft loss without a teacher does not look at what stands in the teacher's place.
-            others = teacher.logits if teacher is not None else logits.detach()
-            terms["soft"] = weighted_term(weights["soft"], self.soft_loss, logits, others, target)
+            others = teacher if teacher is not None else Outputs(student.logits.detach())
+            terms["soft"] = weighted_term(weights["soft"], self.task.soft, self.soft_loss, student, others, batch)
         return terms
 
     def logit_weights(self, share: float = 1.0) -> dict[str, float]:
@@ -280,10 +273,6 @@ class Distiller(pl.LightningModule):
         if self.soft_loss is None:
             return {"hard": share}
         return {"hard": share * self.alpha, "soft": share * (1 - self.alpha) * self.weights.soft}
-
-    def hard(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The hard term."""
-        return cross_entropy(logits, target, task=self.task, label_smoothing=self.label_smoothing)
 
     def gradient_stats(self, terms: Mapping[str, tuple[float, Tensor]]) -> dict[str, Tensor]:
         """See `kdexp.training.step_watch.gradient_stats`."""
@@ -343,18 +332,18 @@ class Distiller(pl.LightningModule):
         if not isinstance(batch, Batch):
             del self.teacher_on_val[batch_idx:]  # a loader of one's own may give other samples in each epoch
             batch = as_batch(batch)
-        logits = self.student_outputs(batch.inputs).logits
-        terms = self.validation_terms(logits, batch, batch_idx)
+        student = self.student_outputs(batch.inputs)
+        terms = self.validation_terms(student, batch, batch_idx)
         # The feature distillation losses stay out: some learn from each batch they see, or need the whole training set.
         loss = total_loss(terms) if any(weight > 0 for weight, _ in terms.values()) else None
         plain = self.validation_teacher_outputs(batch, batch_idx, 1.0)
         fidelity = plain.logits if plain is not None else None
-        self._val_metrics.update(logits, batch.target, loss=loss, teacher_logits=fidelity)
+        self._val_metrics.update(student.logits, batch.target, loss=loss, teacher_logits=fidelity)
 
-    def validation_terms(self, logits: Tensor, batch: Batch, batch_idx: int) -> dict[str, tuple[float, Tensor]]:
-        """Name -> (weight, value) of the parts of the validation loss, for the student's logits (N, C) of a batch."""
+    def validation_terms(self, student: Outputs, batch: Batch, batch_idx: int) -> dict[str, tuple[float, Tensor]]:
+        """Name -> (weight, value) of the parts of the validation loss, for the student's outputs of a batch."""
         teacher = self.validation_teacher_outputs(batch, batch_idx, self.temperature)
-        return self.logit_terms(logits, teacher, batch.target)
+        return self.logit_terms(student, teacher, batch)
 
     def validation_teacher_outputs(self, batch: Batch, batch_idx: int, temperature: float) -> Outputs | None:
         """The teacher's outputs for a validation batch: cached, of an earlier epoch, or by a forward pass."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kdexp.metrics.classification import Metrics
+from kdexp.contracts import TaskMetrics
 
 _TOGETHER = 2**19
 """So many logits of training batches are measured together."""
@@ -19,7 +19,7 @@ class BatchedMetrics:
         metrics: of the training split.
     """
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: TaskMetrics) -> None:
         self._metrics = metrics
         self._batches: list[tuple[Tensor, Tensor]] = []
 

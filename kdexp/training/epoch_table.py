@@ -118,20 +118,20 @@ class MetricsCSVCallback(Checkpoint):
         self.rows.append(progress | pl_module.epoch_metrics)
         if trainer.is_global_zero:
             self._write()
-            self._say(trainer)
+            self._say(trainer, pl_module.task.measure)
 
     def _write(self) -> None:
         write_rows(self._path, self.rows)
 
-    def _say(self, trainer: pl.Trainer) -> None:
+    def _say(self, trainer: pl.Trainer, measure: str) -> None:
         if self._say_every is None:
             return
         done, total = trainer.current_epoch + 1, trainer.max_epochs or 0
         if time.perf_counter() - self._said < self._say_every and done < total:
             return
         self._said = time.perf_counter()
-        row = self.rows[-1]
-        shown = " ".join(f"{name} {row[name]:.4f}" for name in ("train/loss", "val/loss", "val/acc") if name in row)
+        row, names = self.rows[-1], ("train/loss", "val/loss", f"val/{measure}")
+        shown = " ".join(f"{name} {row[name]:.4f}" for name in names if name in row)
         left = (total - done) * sum(self.seconds) / len(self.seconds)
         log.info("%s: epoch %d/%d  %s  %s left", self._title, done, total, shown, duration(left))
 

@@ -9,7 +9,7 @@ from omegaconf import MISSING
 
 from kdexp.config.require import Values, check_choice_or_auto, is_number, require
 from kdexp.data.settings import Dataset
-from kdexp.metrics.monitor import AUTO, DIRECTIONS
+from kdexp.metrics.monitor import AUTO, DIRECTIONS, OF_MASKS
 
 
 @dataclass
@@ -162,9 +162,15 @@ def check_trainer(trainer: Trainer, optimizer: Values) -> None:
     )
 
 
+def check_monitor_of_task(name: str, monitor: str | None, task: str, *, has_masks: bool) -> None:
+    """Refuse a metric that a task does not have."""
+    require(has_masks or monitor not in OF_MASKS, name, f"must be a metric of {task}", monitor)
+    require(monitor in (None, AUTO, *DIRECTIONS), name, f"must be one of {', '.join(DIRECTIONS)}", monitor)
+
+
 def check_monitor(name: str, monitor: str | None, dataset: Dataset, *, attacked: bool) -> None:
     """Refuse a metric that cannot choose the best epoch; a configuration of an older kdexp has none."""
     absent = {"val/robust_acc"} if not attacked else set()
-    absent |= {"val/acc_top5"} if dataset.task != "multiclass" or dataset.num_classes <= 5 else set()
+    absent |= {"val/acc_top5"} if dataset.kind != "multiclass" or dataset.num_classes <= 5 else set()
     known = [AUTO, *(metric for metric in DIRECTIONS if metric not in absent)]
     require(monitor is None or monitor in known, name, f"must be one of {', '.join(known)}", monitor)

@@ -51,7 +51,7 @@ FINGERPRINTS = [
         "d8cedb80e9e23704",
         "21e84be691b321dc",
     ),
-    ("a multilabel task", "dataset.task=multilabel loss=mse", "29d22b0420ed2025", "8a800e50ca8092f5"),
+    ("a multilabel task", "dataset.kind=multilabel loss=mse", "29d22b0420ed2025", "8a800e50ca8092f5"),
     (
         "other networks, optimizer and scheduler",
         "dataset=cifar100 teacher=resnet56 student=resnet20 optimizer=sgd scheduler=multistep",
@@ -140,13 +140,13 @@ FINGERPRINTS = [
     ),
     (
         "a table of one's own",
-        "dataset=csv dataset.task=multiclass dataset.num_classes=2 dataset.input_shape=[1] dataset.mean=[0] dataset.std=[1] dataset.source.file=my.csv dataset.source.label=kind teacher=mlp student=mlp",
+        "dataset=csv dataset.kind=multiclass dataset.num_classes=2 dataset.input_shape=[1] dataset.mean=[0] dataset.std=[1] dataset.source.file=my.csv dataset.source.label=kind teacher=mlp student=mlp",
         "08df7a7e92496ac1",
         "994738a00b50d509",
     ),
     (
         "arrays of one's own",
-        "dataset=arrays dataset.task=multiclass dataset.num_classes=2 dataset.input_shape=[1] dataset.mean=[0] dataset.std=[1] dataset.source.file=my.npz teacher=mlp student=mlp",
+        "dataset=arrays dataset.kind=multiclass dataset.num_classes=2 dataset.input_shape=[1] dataset.mean=[0] dataset.std=[1] dataset.source.file=my.npz teacher=mlp student=mlp",
         "77c4d9d9205a413f",
         "4b8c264aac6671cd",
     ),
@@ -158,7 +158,7 @@ FINGERPRINTS = [
     ),
     (
         "a table of images",
-        "dataset=image_csv dataset.task=multiclass dataset.num_classes=2 dataset.input_shape=[3,8,8] dataset.mean=[0,0,0] dataset.std=[1,1,1] dataset.source.file=my.csv dataset.source.image=file dataset.source.label=kind",
+        "dataset=image_csv dataset.kind=multiclass dataset.num_classes=2 dataset.input_shape=[3,8,8] dataset.mean=[0,0,0] dataset.std=[1,1,1] dataset.source.file=my.csv dataset.source.image=file dataset.source.label=kind",
         "28876dbb762c77b7",
         "0d88ad69f54c114f",
     ),
@@ -207,7 +207,7 @@ def teacher_keys(overrides: str) -> dict[str, str]:
     config = OmegaConf.create(composed(overrides))
     data: Any = SimpleNamespace(content=CONTENT)
     return {
-        name: fingerprint(teacher_key(member, config.dataset, data.content, quick.mark(config.quick)))
+        name: fingerprint(teacher_key(member, config.dataset, config.task, data.content, quick.mark(config.quick)))
         for name, member in teachers(config).items()
     }
 

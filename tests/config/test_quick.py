@@ -90,7 +90,13 @@ def test_a_quick_teacher_is_not_the_real_one():
             weights_file(
                 config.teacher,
                 config.store_dir,
-                teacher_key(config.teacher, config.dataset, Experiment(config).data.content, quick.mark(config.quick)),
+                teacher_key(
+                    config.teacher,
+                    config.dataset,
+                    config.task,
+                    Experiment(config).data.content,
+                    quick.mark(config.quick),
+                ),
             ).parent.name
         )
     assert len(keys) == 2
@@ -99,7 +105,7 @@ def test_a_quick_teacher_is_not_the_real_one():
 def test_what_is_measured_of_one_teacher_is_kept_apart(tmp_path):
     config = composed()
     weights = tmp_path / "teacher.pt"
-    torch.save(build_network(config.teacher, "teacher", config.dataset).state_dict(), weights)
+    torch.save(build_network(config.teacher, "teacher", config.dataset, config.task).state_dict(), weights)
     settings = [f"teacher.weights={weights}", "tracking=none", "trainer.accelerator=cpu", "robustness=calibration",
                 "robustness.samples=16", "trainer.max_epochs=1"]  # fmt: skip
     counts = []

@@ -55,7 +55,7 @@ def test_a_scheme_of_ones_own_is_known_by_its_target():
         {**values, "scheme": {**values["scheme"], "_target_": f"mine.{name}", "name": name}} for name in ("A", "ema")
     )
     for own in (one, other):
-        assert without_added(own) == own == upgrade(own)
+        assert {**without_added(own), "task": own["task"]} == own == upgrade(own)
     another = {**other, "scheme": {**other["scheme"], "_target_": "mine.B"}}
     assert Identity(another).fingerprint != Identity(other).fingerprint != Identity(values).fingerprint
 
@@ -69,6 +69,9 @@ KEYS = [
     ("robustness=noise_levels", "robustness.resamples", "robustness.n_resamples", "200"),
     ("robustness=noise_levels", "robustness.confidence", "robustness.confidence_level", "0.9"),
     ("dataset=digits", "dataset.resample", "dataset.class_sampling", "balanced"),
+    ("dataset=breast_cancer", "dataset.task", "dataset.kind", "binary"),
+    ("loss=kd", "loss.task", "loss.kind", "binary"),
+    ("scheme=cross_domain", "scheme.source.task", "scheme.source.kind", "multiclass"),
     ("scheme=cross_domain", "scheme.source.resample", "scheme.source.class_sampling", "balanced"),
     (
         "robustness=attacks",

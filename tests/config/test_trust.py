@@ -23,6 +23,7 @@ CONF = Path(__file__).parents[2] / "conf"
 NAMED = {
     "network": (("student",), None),
     "source": (("dataset",), None),
+    "task": (("task",), None),
     "transform": (("augment",), None),
     "loss": (("loss",), None),
     "feature_loss": (("feature_loss",), None),
@@ -37,12 +38,14 @@ NAMED = {
 # Parameters that are texts: what might be a path, an address or a name that is looked up. They are read here, by a
 # person, when there is a new one.
 TEXTS = {
-    "network": {"cell", "name", "options", "stem"},
+    "network": {"cell", "encoder", "name", "options", "stem"},
     # Files and folders are read, and nothing in them is run: csv, images, arrays without pickles, parquet.
-    "source": {"data_dir", "root", "task"}
+    "source": {"data_dir", "root", "kind"}
     | {"file", "val", "test", "labels", "val_labels", "test_labels", "folder"}
-    | {"label", "columns", "drop", "words", "missing", "inputs", "layout", "image"},
-    "loss": {"task", "args", "kwargs"},
+    | {"label", "columns", "drop", "words", "missing", "inputs", "layout", "image"}
+    | {"classes", "ignore", "preset"},  # of masks: names and numbers; one of kdexp.data.mask_layouts, by its name
+    "task": {"kind"},
+    "loss": {"kind", "args", "kwargs"},
     "scheme": {"name", "teacher"} | {"assistants", "attack", "peers", "source"},  # the latter are settings by name
     "axis": {"name", "dataset", "pairs", "kinds"},
     "perturbation": {"applies_to", "family", "large", "operator", "parameter", "small"},
@@ -250,7 +253,7 @@ def test_a_call_has_the_values_beside_it_and_inner_slots_are_filled():
 @pytest.mark.parametrize(
     ("node", "slot", "message"),
     [
-        (KD_NODE | {"task": {"_target_": "kdexp.losses.kd.KD"}}, "loss", r"^task\._target_ must not be set: nothing"),
+        (KD_NODE | {"kind": {"_target_": "kdexp.losses.kd.KD"}}, "loss", r"^kind\._target_ must not be set: nothing"),
         (KD_NODE | {"temperature": [[{"x": {"_target_": "os.system"}}]]}, "loss", r"^temperature\.0\.0\.x\._target_ "),
         (KD_NODE | {"_partial_": True}, "loss", r"^_partial_ must not be set, got True$"),
         (KD_NODE | {"_args_": [1]}, "loss", r"^_args_ must not be set"),

@@ -140,7 +140,7 @@ def test_rows_of_0_and_1_are_a_multilabel_task(tmp_path, caplog):
     y = RNG.integers(0, 2, (60, 4))
     saved(tmp_path, x=X, y=y)
     dataset = composed(tmp_path).dataset
-    assert (dataset.task, dataset.num_classes, dataset.num_outputs) == ("multilabel", 4, 4)
+    assert (dataset.kind, dataset.num_classes, dataset.num_outputs) == ("multilabel", 4, 4)
     inputs, target = whole(take(plain(dataset.source)))
     assert target.dtype == torch.float32
     assert rows(inputs.numpy(), target.numpy()) == rows(X.astype(np.float32), y)
@@ -153,7 +153,7 @@ def test_statistics_of_images_are_those_of_the_training_split_by_channel(tmp_pat
     saved(tmp_path, x=IMAGES, y=Y)
     dataset = composed(tmp_path).dataset
     source = take(plain(dataset.source))
-    train = make_splits(source, task="multiclass", num_classes=3, val_fraction=0.1, split_seed=0).train
+    train = make_splits(source, kind="multiclass", num_classes=3, val_fraction=0.1, split_seed=0).train
     pixels = train.inputs[train.index].numpy() / 255
     np.testing.assert_allclose(dataset.mean, pixels.mean((0, 2, 3)), rtol=1e-5)
     np.testing.assert_allclose(dataset.std, pixels.std((0, 2, 3)), rtol=1e-5)
@@ -269,7 +269,7 @@ def test_a_file_is_all_that_is_typed(command, tmp_path):
             "output_dir=run", "hydra.run.dir=run", "trainer.max_epochs=1", "teacher.recipe.max_epochs=1",
             "dataset.batch_size=16", "teacher.recipe.batch_size=16")  # fmt: skip
     dataset = json.loads((tmp_path / "run" / "results.json").read_text())["config"]["dataset"]
-    assert (dataset["task"], dataset["num_classes"], dataset["input_shape"]) == ("multilabel", 2, [3, 12, 16])
+    assert (dataset["kind"], dataset["num_classes"], dataset["input_shape"]) == ("multilabel", 2, [3, 12, 16])
     saved(tmp_path, x=np.zeros((60, 12), np.int64), y=Y)
     for program in ("kdexp-train", "kdexp-doctor"):
         refused = command(program, "dataset=arrays", "dataset.source.file=my.npz", rc=2).stderr

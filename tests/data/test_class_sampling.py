@@ -114,10 +114,10 @@ def test_a_class_without_labelled_samples_is_refused():
 
 
 def test_shares_are_normalised():
-    assert class_shares(None, task="multiclass", num_classes=4) is None
-    assert class_shares("balanced", task="binary", num_classes=2) == [0.5, 0.5]
-    assert class_shares([3, 1], task="binary", num_classes=2) == [0.75, 0.25]
-    assert class_shares(OmegaConf.create([2, 1, 1.0]), task="multiclass", num_classes=3) == [0.5, 0.25, 0.25]
+    assert class_shares(None, kind="multiclass", num_classes=4) is None
+    assert class_shares("balanced", kind="binary", num_classes=2) == [0.5, 0.5]
+    assert class_shares([3, 1], kind="binary", num_classes=2) == [0.75, 0.25]
+    assert class_shares(OmegaConf.create([2, 1, 1.0]), kind="multiclass", num_classes=3) == [0.5, 0.25, 0.25]
 
 
 BAD = ("even", 3, {}, [1, 2], *([1, 2, bad] for bad in (0, -1, float("inf"), float("nan"), "x", True)))
@@ -127,15 +127,15 @@ BAD = ("even", 3, {}, [1, 2], *([1, 2, bad] for bad in (0, -1, float("inf"), flo
 def test_what_is_not_a_positive_number_for_each_class_is_refused(given):
     rule = r"^dataset.class_sampling must be null, balanced or a list of 3 positive numbers, one for each class, got "
     with pytest.raises(ValueError, match=rule) as error:
-        class_shares(given, task="multiclass", num_classes=3)
+        class_shares(given, kind="multiclass", num_classes=3)
     assert str(error.value).endswith(f"got {given}")
 
 
 def test_multilabel_data_are_refused():
     with pytest.raises(
-        ValueError, match=r"^dataset.class_sampling must be null with task=multilabel, .*, got balanced$"
+        ValueError, match=r"^dataset.class_sampling must be null with kind=multilabel, .*, got balanced$"
     ):
-        class_shares("balanced", task="multilabel", num_classes=3)
+        class_shares("balanced", kind="multilabel", num_classes=3)
 
 
 def composed(tmp_path, *overrides):
@@ -165,5 +165,5 @@ def test_the_setting_reaches_the_students_epochs_and_not_the_teachers(tmp_path):
 def test_a_wrong_setting_is_refused_before_anything_is_trained(tmp_path):
     with pytest.raises(ValueError, match=r"^dataset.class_sampling must be .* list of 10 positive numbers"):
         _ = Experiment(composed(tmp_path, "dataset.class_sampling=[1,2]")).data
-    with pytest.raises(ValueError, match=r"^dataset.class_sampling must be null with task=multilabel"):
-        _ = Experiment(composed(tmp_path, "dataset.class_sampling=balanced", "dataset.task=multilabel")).data
+    with pytest.raises(ValueError, match=r"^dataset.class_sampling must be null with kind=multilabel"):
+        _ = Experiment(composed(tmp_path, "dataset.class_sampling=balanced", "dataset.kind=multilabel")).data

@@ -72,10 +72,10 @@ def test_the_test_part_is_stratified_and_the_same_whatever_the_seeds_are(tmp_pat
 def test_what_is_inferred_is_what_scikit_learn_finds_in_the_training_split(tmp_path):
     written(tmp_path)
     dataset = composed(tmp_path, "dataset.split_seed=3").dataset
-    assert (dataset.task, dataset.num_classes, dataset.num_outputs) == ("multiclass", 2, 2)
+    assert (dataset.kind, dataset.num_classes, dataset.num_outputs) == ("multiclass", 2, 2)
     assert list(dataset.input_shape) == [7]
     source = take(plain(dataset.source))
-    train = make_splits(source, task="multiclass", num_classes=2, val_fraction=0.1, split_seed=3).train
+    train = make_splits(source, kind="multiclass", num_classes=2, val_fraction=0.1, split_seed=3).train
     scaler = StandardScaler().fit(train.inputs[train.index].double().numpy())
     np.testing.assert_allclose(dataset.mean, scaler.mean_, rtol=1e-5)
     np.testing.assert_allclose(dataset.std, scaler.scale_, rtol=1e-5)
@@ -130,7 +130,7 @@ def test_missing_values_are_filled_with_the_means_of_the_known_values_of_the_tra
     written(tmp_path, rows)
     written(tmp_path, [["x", "word", "y"], ["1", "red", "a"], ["?", "NaN", "b"]], name="test.csv")
     source = load("my.csv", "y", str(tmp_path), test="test.csv", missing="mean", split_seed=1, val_fraction=0.25)
-    train = make_splits(source, task="multiclass", num_classes=2, val_fraction=0.25, split_seed=1).train.index.tolist()
+    train = make_splits(source, kind="multiclass", num_classes=2, val_fraction=0.25, split_seed=1).train.index.tolist()
     table = np.array([[float("nan") if cell in ("", "NA") else cell for cell in row[:2]] for row in rows[1:]], object)
     mean = SimpleImputer().fit(table[train, :1].astype(float)).statistics_[0]
     seen = [word for word in table[train, 1] if isinstance(word, str)]
@@ -189,7 +189,7 @@ def test_several_label_columns_are_a_multilabel_task(tmp_path):
     rows = [["x", "red", "big"], *([str(i), str(i % 2), ("true", "False")[i // 2 % 2]] for i in range(20))]
     written(tmp_path, rows)
     dataset = composed(tmp_path, label="[red,big]").dataset
-    assert (dataset.task, dataset.num_classes, list(dataset.input_shape)) == ("multilabel", 2, [1])
+    assert (dataset.kind, dataset.num_classes, list(dataset.input_shape)) == ("multilabel", 2, [1])
     source = take(plain(dataset.source))
     assert source.classes == ["red", "big"]
     inputs, target = whole(source)

@@ -20,12 +20,14 @@ AUGMENTS = sorted(path.stem for path in (CONF / "augment").glob("*.yaml"))
 SIZES = {
     "breast_cancer": (455, 114), "cifar10": (50_000, 10_000), "cifar100": (50_000, 10_000), "digits": (1_437, 360),
     "fashion_mnist": (60_000, 10_000), "mnist": (60_000, 10_000), "mnist8": (60_000, 10_000),
-    "pneumonia_mnist": (4_708, 624), "synthetic": (512, 256),
+    "pneumonia_mnist": (4_708, 624), "synthetic": (512, 256), "chase_db1": (480, 8), "shapes": (64, 32),
 }  # fmt: skip
 
 
 OWN = sorted(EXAMPLES)
 """A user's own data: they have tests of their own."""
+MASKS = ("chase_db1", "image_masks", "shapes")
+"""A class for each pixel."""
 
 
 def composed(tmp_path, *overrides):
@@ -52,20 +54,22 @@ def test_a_data_set_is_what_its_configuration_says(name, tmp_path, loaded):
     assert dataset.name == name
     assert (len(source.train_target), len(source.test_target)) == SIZES[name]
     for inputs, target in ((source.train_inputs, source.train_target), (source.test_inputs, source.test_target)):
-        assert list(inputs.shape) == [len(target), *dataset.input_shape]
+        size = target.shape[1:] if name in MASKS else dataset.input_shape[1:]  # images with masks may be larger
+        assert list(inputs.shape) == [len(target), dataset.input_shape[0], *size]
         assert inputs.dtype == (torch.uint8 if len(dataset.input_shape) == 3 else torch.float32)
-        assert target.dtype == torch.int64
-        assert target.unique().tolist() == list(range(dataset.num_classes))
+        assert target.dtype == (torch.int8 if name in MASKS else torch.int64)
+        assert target[target >= 0].unique().tolist() == list(range(dataset.num_classes))
+        assert name not in MASKS or all(a >= b for a, b in zip(size, dataset.input_shape[1:], strict=True))
     if dataset.classes is not None:
         assert len(dataset.classes) == dataset.num_classes
-    if source.train_inputs.dtype == torch.uint8 and name != "synthetic":
+    if source.train_inputs.dtype == torch.uint8 and name not in ("synthetic", "shapes"):
         assert (int(source.train_inputs.min()), int(source.train_inputs.max())) == (0, 255)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in (*OWN, "cifar10")])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in (*OWN, *MASKS, "cifar10")])
 def test_the_statistics_are_those_of_the_training_part_alone(name, tmp_path, loaded):
     dataset = composed(tmp_path, f"dataset={name}").dataset
-    train = make_splits(loaded(dataset), task="multiclass", num_classes=dataset.num_classes,
+    train = make_splits(loaded(dataset), kind="multiclass", num_classes=dataset.num_classes,
                         val_fraction=dataset.val_fraction, split_seed=dataset.split_seed).train  # fmt: skip
     inputs = train.inputs[train.index].numpy()
     if inputs.dtype == np.uint8:
@@ -96,9 +100,9 @@ def test_class_names_of_cifar10_are_those_that_its_makers_list(tmp_path):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_task_binary_asks_for_one_logit_and_the_others_for_one_a_class(name, tmp_path):
-    dataset = composed(tmp_path, f"dataset={name}").dataset
+    dataset = composed(tmp_path, f"dataset={name}", "dataset.kind=multiclass").dataset
     assert dataset.num_outputs == dataset.num_classes
-    binary = composed(tmp_path, f"dataset={name}", "dataset.task=binary").dataset
+    binary = composed(tmp_path, f"dataset={name}", "dataset.kind=binary").dataset
     assert binary.num_outputs == 1
 
 
@@ -107,11 +111,17 @@ def test_every_augmentation_can_be_built_and_keeps_what_a_batch_must_be(name, tm
     config = composed(tmp_path, "dataset=synthetic", f"augment={name}", "dataset.input_shape=[3,32,32]",
                       "dataset.mean=[0.5,0.5,0.5]", "dataset.std=[0.2,0.2,0.2]")  # fmt: skip
     source = instantiate(config.dataset.source, "source")
-    batch = Batch(source.train_inputs[:8] / 255, source.train_target[:8], torch.arange(8))
+    target = source.train_target[:8]
+    if name in (*MASKS, "masks_turned"):
+        target = target.view(8, 1, 1).repeat(1, 32, 32)
+    batch = Batch(source.train_inputs[:8] / 255, target, torch.arange(8))
     transforms = [instantiate(transform, "transform") for transform in config.augment.transforms]
     for transform in transforms:
         batch = transform(batch, seed=0, epoch=0)
-    assert batch.inputs.shape == (8, 3, 32, 32)
+    if name in (*MASKS, "masks_turned"):
+        assert batch.inputs.shape == (8, 3, *batch.target.shape[1:])
+    else:
+        assert batch.inputs.shape == (8, 3, 32, 32)
     assert batch.inputs.dtype == torch.float32
     assert batch.inputs.min() >= 0
     assert batch.inputs.max() <= 1
@@ -170,7 +180,7 @@ def test_synthetic_classes_are_as_far_apart_as_the_noise_lets_them(noise, expect
 
 
 def test_synthetic_multilabel_targets_are_rows_of_0_and_1_that_the_inputs_show():
-    source = synthetic.load((40,), 3, task="multilabel", train_samples=400, noise=0.1)
+    source = synthetic.load((40,), 3, kind="multilabel", train_samples=400, noise=0.1)
     assert source.train_target.dtype == torch.float32
     assert set(source.train_target.flatten().tolist()) == {0.0, 1.0}
     x = torch.cat([source.train_inputs, torch.ones(400, 1)], 1)

@@ -51,7 +51,7 @@ def test_the_task_is_inferred(tmp_path):
     settings = ["dataset=image_csv", f"dataset.source.file={tmp_path}/my.csv", "dataset.source.image=file",
                 "dataset.source.label=[red,bright]", "dataset.source.size=8"]  # fmt: skip
     dataset = compose(settings, output_dir=tmp_path).dataset
-    assert (dataset.task, dataset.num_classes, list(dataset.input_shape)) == ("multilabel", 2, [3, 8, 8])
+    assert (dataset.kind, dataset.num_classes, list(dataset.input_shape)) == ("multilabel", 2, [3, 8, 8])
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def test_a_grey_image_gets_three_channels(tmp_path):
 
 def test_without_a_val_folder_val_is_carved_from_train(tmp_path):
     source = load(write(tmp_path, parts=("train", "test")), "mine", size=4)
-    splits = make_splits(source, task="multiclass", num_classes=2, val_fraction=0.2, split_seed=0)
+    splits = make_splits(source, kind="multiclass", num_classes=2, val_fraction=0.2, split_seed=0)
     assert isinstance(splits, Splits)
     assert splits.val.target.bincount().tolist() == [2, 2]
     data = DataModule(splits, augment=[], mean=[0.0], std=[1.0], batch_size=4, eval_batch_size=3, drop_last=True,

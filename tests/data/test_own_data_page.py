@@ -40,7 +40,7 @@ def laid_out(folder):
     assert inferred != text
     (folder / "my_conf" / "dataset" / "broken.yaml").write_text(inferred)
     typed = re.sub(r"\$\{kdexp.inferred:(\w+)\}",
-                   lambda m: {"task": "multiclass", "num_classes": "2", "input_shape": "[5]", "mean": "[0]",
+                   lambda m: {"kind": "multiclass", "num_classes": "2", "input_shape": "[5]", "mean": "[0]",
                               "std": "[1]"}[m[1]], inferred)  # fmt: skip
     (folder / "my_conf" / "dataset" / "typed.yaml").write_text(typed)
     return {"KDEXP_TRUST": "mine", "PYTHONPATH": str(folder)}

@@ -62,7 +62,7 @@ def test_a_teacher_sees_all_labels_by_default_and_its_seed_chooses_what_its_reci
 
 
 def test_multilabel_rows_that_are_hidden_from_a_teacher_are_left_out(tmp_path):
-    config = compose(["experiment=smoke", "dataset.task=multilabel", "teacher.recipe.unlabeled_fraction=0.5"],
+    config = compose(["experiment=smoke", "dataset.kind=multilabel", "teacher.recipe.unlabeled_fraction=0.5"],
                      output_dir=tmp_path)  # fmt: skip
     data = Experiment(config).data
     target = data.for_teacher(config.teacher).splits.train.target

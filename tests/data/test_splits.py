@@ -21,7 +21,7 @@ def source(counts=COUNTS, val=None) -> Source:
 
 
 def split(data=None, **changed):
-    arguments = {"task": "multiclass", "num_classes": CLASSES, "val_fraction": 0.1, "split_seed": 0} | changed
+    arguments = {"kind": "multiclass", "num_classes": CLASSES, "val_fraction": 0.1, "split_seed": 0} | changed
     return make_splits(data or source(), **arguments)
 
 
@@ -29,7 +29,7 @@ def multilabel(**changed):
     generator = torch.Generator().manual_seed(0)
     target = torch.randint(2, (100, 3), generator=generator).float()
     data = Source(torch.zeros(100, 1), target, torch.zeros(10, 1), target[:10].clone())
-    return data, split(data, task="multilabel", num_classes=3, **changed)
+    return data, split(data, kind="multilabel", num_classes=3, **changed)
 
 
 def histogram(target) -> list[int]:
@@ -210,7 +210,7 @@ def test_which_labels_are_wrong_and_which_are_hidden_has_nothing_to_do_with_each
 
 def test_the_binary_task_takes_the_same_two_classes():
     data = source((40, 60))
-    parts = split(data, task="binary", num_classes=2, label_noise=0.5)
+    parts = split(data, kind="binary", num_classes=2, label_noise=0.5)
     assert parts.train.target.dtype == torch.int64
     assert set(parts.train.target.tolist()) == {0, 1}
 
@@ -255,8 +255,8 @@ def test_multilabel_rows_are_hidden_whole():
         ({"unlabeled_fraction": 2}, r"dataset.unlabeled_fraction must be in \[0, 1\], got 2"),
         ({"num_classes": 5}, "dataset.num_classes must be 4, the classes in the data, got 5"),
         ({"num_classes": 3}, "dataset.num_classes must be 4, the classes in the data, got 3"),
-        ({"task": "binary"}, "dataset.num_classes must be 2 with task=binary, got 4"),
-        ({"task": "multilabel"}, "dataset.task must be multiclass or binary for one label a sample, got multilabel"),
+        ({"kind": "binary"}, "dataset.num_classes must be 2 with kind=binary, got 4"),
+        ({"kind": "multilabel"}, "dataset.kind must be multiclass or binary for one label a sample, got multilabel"),
     ],
 )
 def test_bad_settings_are_refused_in_one_line_with_the_rule_and_the_value(changed, message):
@@ -267,15 +267,15 @@ def test_bad_settings_are_refused_in_one_line_with_the_rule_and_the_value(change
 
 def test_multilabel_settings_that_do_not_fit_are_refused():
     with pytest.raises(
-        ValueError, match=r"dataset.label_noise_kind must be symmetric with task=multilabel, got pairflip"
+        ValueError, match=r"dataset.label_noise_kind must be symmetric with kind=multilabel, got pairflip"
     ):
         multilabel(label_noise=0.1, label_noise_kind="pairflip")
-    with pytest.raises(ValueError, match=r"dataset.imbalance_ratio must be 1 with task=multilabel, .*, got 2$"):
+    with pytest.raises(ValueError, match=r"dataset.imbalance_ratio must be 1 with kind=multilabel, .*, got 2$"):
         multilabel(imbalance_ratio=2)
     data, _ = multilabel()
     with pytest.raises(ValueError, match=r"dataset.num_classes must be 3, the labels in the data, got 4"):
-        split(data, task="multilabel", num_classes=4)
-    with pytest.raises(ValueError, match=r"dataset.task must be multilabel for several labels a sample"):
+        split(data, kind="multilabel", num_classes=4)
+    with pytest.raises(ValueError, match=r"dataset.kind must be multilabel for several labels a sample"):
         split(data, num_classes=3)
 
 
@@ -340,11 +340,11 @@ WRONG_SOURCES = {
     ),
     "int32": (
         {"train_target": (torch.arange(40) % 4).int()},
-        r"dataset.source must give torch.int64 labels in train with task=multiclass, got torch.int32",
+        r"dataset.source must give torch.int64 labels in train with kind=multiclass, got torch.int32",
     ),
     "float": (
         {"test_target": (torch.arange(8) % 4).float()},
-        r"dataset.source must give torch.int64 labels in test with task=multiclass, got torch.float32",
+        r"dataset.source must give torch.int64 labels in test with kind=multiclass, got torch.float32",
     ),
     "negative": (
         {"test_target": torch.arange(8) % 4 - 1},
@@ -403,7 +403,7 @@ def test_a_source_that_breaks_its_contract_is_refused_in_one_line(changed, messa
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        (torch.ones(10, 3).long(), r"must give torch.float32 labels in test with task=multilabel, got torch.int64"),
+        (torch.ones(10, 3).long(), r"must give torch.float32 labels in test with kind=multilabel, got torch.int64"),
         (torch.full((10, 3), 2.0), r"must give labels of 0 and 1 in test, got \[2.0\]"),
         (torch.full((10, 3), torch.nan), r"must give labels of 0 and 1 in test, got \[nan\]"),
     ],
@@ -411,12 +411,12 @@ def test_a_source_that_breaks_its_contract_is_refused_in_one_line(changed, messa
 def test_multilabel_targets_are_zeros_and_ones(target, message):
     data, _ = multilabel()
     with pytest.raises(ValueError, match=f"^dataset.source {message}$"):
-        split(replace(data, test_target=target), task="multilabel", num_classes=3)
+        split(replace(data, test_target=target), kind="multilabel", num_classes=3)
 
 
 def test_entries_of_multilabel_targets_that_nobody_knows_are_not_inverted_by_label_noise():
     data, _ = multilabel()
     data.train_target[:, 1] = UNLABELED
-    parts = split(data, task="multilabel", num_classes=3, label_noise=1.0)
+    parts = split(data, kind="multilabel", num_classes=3, label_noise=1.0)
     assert (parts.train.target[:, 1] == UNLABELED).all()
     assert torch.equal(parts.train.target[:, 0], 1 - data.train_target[parts.train.index, 0])

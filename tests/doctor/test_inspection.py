@@ -11,6 +11,7 @@ from kdexp.contracts import Split, Splits
 from kdexp.data.data_module import DataModule
 from kdexp.doctor.inspection import CHECKED_BATCHES, InspectionCallback, caught_warnings, take_steps
 from kdexp.losses.kd import KD
+from kdexp.tasks.classification import Classification
 from kdexp.training.distiller import Distiller
 from kdexp.training.settings import Trainer
 
@@ -40,7 +41,11 @@ def small_run(samples=320, soft_loss=None):
     )
     student, teacher = nn.Linear(4, 3), nn.Linear(4, 3)
     distiller = Distiller(
-        student, lambda p: torch.optim.Adam(p, 1e-3), num_outputs=3, teacher=teacher, soft_loss=soft_loss or KD(4.0)
+        student,
+        lambda p: torch.optim.Adam(p, 1e-3),
+        task=Classification(3),
+        teacher=teacher,
+        soft_loss=soft_loss or KD(4.0),
     )
     caught: list[str] = []
     callback = InspectionCallback(caught, torch.randn(8, 4))

@@ -17,6 +17,7 @@ from kdexp.doctor.measurements import (
 )
 from kdexp.losses.dist import DIST
 from kdexp.losses.kd import KD
+from kdexp.tasks.classification import Classification
 from kdexp.teacher.teacher import Teacher
 from kdexp.training.distiller import Distiller
 from kdexp.training.terms import Term
@@ -162,7 +163,7 @@ def test_losses_that_compare_samples_are_named_by_whose_they_are():
     distiller = Distiller(
         nn.Linear(4, 3),
         torch.optim.SGD,
-        num_outputs=3,
+        task=Classification(3),
         teacher=nn.Linear(4, 3),
         soft_loss=DIST(4.0),
         feature_losses={"mine": Term(Foreign()), "state": Term(rate)},

@@ -10,7 +10,7 @@ from kdexp.doctor.teacher_checks import confidence, deterministic, frozen, logit
 
 
 @pytest.mark.parametrize(
-    ("accuracy", "counts", "task", "verdict"),
+    ("accuracy", "counts", "kind", "verdict"),
     [
         (0.5, [10] * 10, "multiclass", "ok"),
         (0.12, [10] * 10, "multiclass", "warning"),
@@ -19,8 +19,8 @@ from kdexp.doctor.teacher_checks import confidence, deterministic, frozen, logit
         (0.9, [10, 10], "multilabel", "warning"),  # 10 of 100 have each label: saying no is right in 0.9
     ],
 )
-def test_a_teacher_is_held_against_chance_and_the_most_frequent_class(accuracy, counts, task, verdict):
-    assert teacher_accuracy(accuracy, torch.tensor(counts), 100, task).verdict == verdict
+def test_a_teacher_is_held_against_chance_and_the_most_frequent_class(accuracy, counts, kind, verdict):
+    assert teacher_accuracy(accuracy, torch.tensor(counts), 100, kind).verdict == verdict
 
 
 @pytest.mark.parametrize(

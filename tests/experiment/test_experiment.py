@@ -84,7 +84,7 @@ def trained(tmp_path, *recipe):
     return weights_file(
         config.teacher,
         config.store_dir,
-        teacher_key(config.teacher, config.dataset, data.content, quick.mark(config.quick)),
+        teacher_key(config.teacher, config.dataset, config.task, data.content, quick.mark(config.quick)),
     ), tuple(labels.tolist())
 
 
@@ -174,7 +174,11 @@ def test_a_teacher_trained_without_the_last_batch_is_another(tmp_path):
                     config.teacher,
                     config.store_dir,
                     teacher_key(
-                        config.teacher, config.dataset, Experiment(config).data.content, quick.mark(config.quick)
+                        config.teacher,
+                        config.dataset,
+                        config.task,
+                        Experiment(config).data.content,
+                        quick.mark(config.quick),
                     ),
                 )
                 for config in configs
@@ -191,7 +195,7 @@ def test_a_teacher_trained_in_another_layout_is_another(tmp_path):
 
 def test_a_teacher_for_images_of_another_size_gets_them_resized(tmp_path):
     config = compose(["dataset=digits", "teacher=mlp", "+teacher.resize=16"], output_dir=tmp_path)
-    built = build_network(config.teacher, "teacher", config.dataset).eval()
+    built = build_network(config.teacher, "teacher", config.dataset, config.task).eval()
     assert next(built.parameters()).shape[1] == 16 * 16
     images = torch.rand(3, 1, 8, 8)
     same = [built(images), built(torch.nn.functional.interpolate(images, (16, 16), mode="bilinear", antialias=True))]
@@ -212,7 +216,7 @@ def test_a_teacher_for_images_of_another_size_gets_them_resized(tmp_path):
 def test_a_size_that_is_none_is_refused(tmp_path, overrides, message):
     config = compose(["dataset=digits", "teacher=mlp", *overrides], output_dir=tmp_path)
     with pytest.raises(ValueError, match=message):
-        build_network(config.teacher, "teacher", config.dataset)
+        build_network(config.teacher, "teacher", config.dataset, config.task)
 
 
 @pytest.mark.slow

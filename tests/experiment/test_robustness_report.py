@@ -238,10 +238,10 @@ def test_a_control_is_trained_once_for_all_runs_of_a_sweep_with_one_seed(copied,
     assert len(list(copied.glob("*/control"))) == 1
 
 
-@pytest.mark.parametrize("task", ["multiclass", "binary", "multilabel"])
-def test_tables_and_all_tasks_have_a_quick_look_too_at_the_end_of_a_training(tmp_path, store, task):
+@pytest.mark.parametrize("kind", ["multiclass", "binary", "multilabel"])
+def test_tables_and_all_tasks_have_a_quick_look_too_at_the_end_of_a_training(tmp_path, store, kind):
     table = ["dataset.input_shape=[30]", "dataset.mean=[0]", "dataset.std=[1.4]", "student=mlp", "teacher=mlp",
-             f"dataset.task={task}", f"dataset.num_classes={4 if task == 'multilabel' else 2}"]  # fmt: skip
+             f"dataset.kind={kind}", f"dataset.num_classes={4 if kind == 'multilabel' else 2}"]  # fmt: skip
     quick = ["robustness=quick", *SMALL, "robustness.attacks.samples=30"]
     run(compose([*SMOKE, *table, "alpha=1"], output_dir=tmp_path / "a", store_dir=store))
     result = run(compose([*SMOKE, *table, *quick], output_dir=tmp_path / "b", store_dir=store))

@@ -179,8 +179,8 @@ def test_several_teachers_distill(tmp_path, store):
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["dataset.task=binary", "dataset.num_classes=2"],
-        ["dataset.task=multilabel"],
+        ["dataset.kind=binary", "dataset.num_classes=2"],
+        ["dataset.kind=multilabel"],
         ["augment=mixup"],
         ["augment=mixup", "dataset.unlabeled_fraction=0.5"],
         ["dataset.unlabeled_fraction=0.9"],

@@ -73,6 +73,7 @@ def test_csv_has_steps_hyper_parameters_and_final_metrics(tracked, tmp_path):
     assert result["tracking"]["location"] == str(folder.parent)
 
 
+@pytest.mark.pixels
 def test_tensorboard_has_curves_hyper_parameters_figures_and_final_metrics(tracked):
     reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     result = tracked("tensorboard")

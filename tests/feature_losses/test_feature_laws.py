@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from pairs import CNN, MLP, RNN, SHAPE, deployed, leaves, make_batch, make_pair, outputs_of
+from pairs import CLASSES, CNN, MLP, RNN, SHAPE, deployed, leaves, make_batch, make_pair, outputs_of
 from torch import nn
 
 from kdexp.config.compose import compose, plain
@@ -19,6 +19,7 @@ from kdexp.models.cnn import cnn
 from kdexp.models.mlp import mlp
 from kdexp.models.resnet_cifar import resnet8
 from kdexp.models.rnn import rnn
+from kdexp.models.unet import unet
 from kdexp.models.vgg_cifar import vgg8
 
 FEATURE_LOSSES = sorted(path.stem for path in (Path(__file__).parents[2] / "conf" / "feature_loss").glob("*.yaml"))
@@ -49,6 +50,8 @@ NOT_ZERO_WHERE_EQUAL = {
     "srrl": "has a connector",
     "vid": "has regressors and a variance",
 }
+# Those that compare vectors of a sample.
+OF_VECTORS = {"cc", "cosine", "crd", "feature_mse", "pkt", "rkd", "simkd", "srrl"}
 # Those whose value is random, or that learn from what they have seen.
 RANDOM = {"mgd": "masks"}
 REMEMBERS = {"crd", "ofd"}
@@ -100,6 +103,20 @@ def test_the_yaml_gives_a_weight_and_reads_something(name, pair):
     assert build_term(config(name), build(name, pair)[1]).weight > 0
     assert loss.student_paths
     assert loss.teacher_paths
+
+
+def test_of_dense_networks_it_reads_the_maps_or_says_what_it_lacks_in_one_line(name):
+    stages = ["encoder.0", "encoder.1", "encoder.2"]
+    layers = FeatureLayers(stages, penultimate=None, classifier=None, preact=[f"{stage}.-2" for stage in stages])
+    pair = make_pair(*(unet(CLASSES, SHAPE, width, depth=2) for width in (3, 4)), layers, layers)
+    if name in OF_VECTORS:
+        rule = "needs vectors from feature_layers.penultimate"
+        with pytest.raises(ValueError, match=rf"^feature_loss={name} {rule}, got none in UNet$"):
+            build(name, pair)
+        return
+    loss, pair = build(name, pair)
+    student, teacher = outputs_of(loss, pair, make_batch())
+    assert loss(student, teacher, make_batch()).isfinite()
 
 
 def test_is_a_finite_scalar_in_float32(setting):

@@ -44,7 +44,7 @@ def test_every_feature_loss_trains_a_network_whose_layers_are_found(feature_loss
     config = copy.deepcopy(composed(network))
     config.feature_loss = {feature_loss: config.feature_loss[feature_loss]}
     torch.manual_seed(1)  # the student's is 0: equal networks have nothing to learn from each other
-    teacher = build_network(config.teacher, "teacher", config.dataset)
+    teacher = build_network(config.teacher, "teacher", config.dataset, config.task)
     student = Experiment(config).new_student(pretrained=None)
     labels = torch.randint(10, (40,))
     (term,) = Experiment(config).new_feature_losses(student, teacher, labels).features.values()

@@ -24,7 +24,7 @@ from torch._dynamo.testing import CompileCounter
 
 import kdexp.feature_losses
 import kdexp.losses
-from kdexp.contracts import Task
+from kdexp.contracts import Kind
 from kdexp.feature_losses.adapters import BatchNorm, Connector
 from kdexp.feature_losses.crd import Negatives
 from kdexp.feature_losses.maps import Regressor
@@ -196,7 +196,7 @@ def of_docstring(function, fixed=()):
             return [sizes[word] for word in named]
         if default is not inspect.Parameter.empty:
             return default
-        ready = {float: 2.0, float | Tensor: 2.0, Sequence[float]: (1.0, 2.0), Task: "multiclass"}
+        ready = {float: 2.0, float | Tensor: 2.0, Sequence[float]: (1.0, 2.0), Kind: "multiclass"}
         return ready.get(hint, nn.Identity())
 
     parameters = inspect.signature(function).parameters.values()
@@ -313,11 +313,11 @@ TARGETS = {
 
 def soft_call(loss_class, kind, further=()):
     """The call of a soft loss; what its docstring says it does not use is None."""
-    task, of_logits, of_target, dtype = TARGETS[kind]
+    kind, of_logits, of_target, dtype = TARGETS[kind]
     parameters = inspect.signature(loss_class).parameters
-    if "task" in parameters and task != "multiclass" and loss_class.__name__ in ("LogitStandardization", "PermutedKD"):
+    if "kind" in parameters and kind != "multiclass" and loss_class.__name__ in ("LogitStandardization", "PermutedKD"):
         pytest.skip("multiclass alone")
-    given = {"task": task, "temperature": 2.0, "loss": DKD()}
+    given = {"kind": kind, "temperature": 2.0, "loss": DKD()}
     loss = loss_class(**{name: value for name, value in given.items() if name in parameters})
     sizes = {"N": 6, "C": 5, "1": 1}
     words = {("student_logits",): of_logits, ("teacher_logits",): of_logits, ("target",): of_target}

@@ -22,4 +22,4 @@ def test_only_the_decision_of_the_teacher_counts(logits):
 def test_a_sigmoid_decides_at_zero():
     student, teacher = torch.tensor([[0.0, 2.0]]), torch.tensor([[0.1, -5.0]])
     expected = (np.log(2) + np.log1p(np.exp(2))) / 2  # yes at p = 1/2, and no at logit 2
-    assert deit_hard(student, teacher, task="multilabel").item() == pytest.approx(expected, rel=1e-6)
+    assert deit_hard(student, teacher, kind="multilabel").item() == pytest.approx(expected, rel=1e-6)

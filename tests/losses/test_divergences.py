@@ -50,7 +50,7 @@ def test_reverse_kl_has_the_student_first(logits, temperature):
 
 def test_sigmoid_tasks_average_over_labels(logits):
     expected = kl_divergence(Bernoulli(logits=logits[0]), Bernoulli(logits=logits[1])).mean()
-    torch.testing.assert_close(reverse_kl(*logits, 1.0, task="multilabel"), expected)
+    torch.testing.assert_close(reverse_kl(*logits, 1.0, kind="multilabel"), expected)
 
 
 @pytest.mark.parametrize("loss", [jsd, reverse_kl])

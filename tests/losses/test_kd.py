@@ -30,7 +30,7 @@ def test_the_articles_worked_example():
     # last value is alpha * (cross entropy) + (1 - alpha) * (KL) with alpha = 0.5 and T = 1.
     teacher = torch.tensor([[0.8, 0.2], [0.2, 0.8]], dtype=torch.float64)
     student = torch.tensor([[0.9, 0.1], [0.1, 0.9]], dtype=torch.float64)
-    hard = cross_entropy(student.log(), teacher, task="multiclass")
+    hard = cross_entropy(student.log(), teacher, kind="multiclass")
     soft = kd(student.log(), teacher.log(), 1.0)
     assert 2 * hard.item() == pytest.approx(1.089611, abs=5e-7)
     assert 2 * soft.item() == pytest.approx(0.088806, abs=5e-7)
@@ -51,7 +51,7 @@ def test_gradient_passes_a_finite_difference_check(logits):
     student, teacher = (x[:3] for x in logits)
     student.requires_grad_()
     assert torch.autograd.gradcheck(lambda z: kd(z, teacher, 2.0), student)
-    assert torch.autograd.gradcheck(lambda z: kd(z, teacher, 2.0, task="multilabel"), student)
+    assert torch.autograd.gradcheck(lambda z: kd(z, teacher, 2.0, kind="multilabel"), student)
 
 
 def test_t_squared_keeps_the_gradient_when_t_is_large(logits):
@@ -77,21 +77,21 @@ def test_without_t_squared_the_gradient_shrinks_by_it(logits):
     torch.testing.assert_close(gradients[0], 16 * gradients[1])
 
 
-@pytest.mark.parametrize("task", ["binary", "multilabel"])
-def test_sigmoid_tasks_compare_each_label_as_a_bernoulli(logits, task):
-    student, teacher = (x[:, :1] if task == "binary" else x for x in logits)
+@pytest.mark.parametrize("kind", ["binary", "multilabel"])
+def test_sigmoid_tasks_compare_each_label_as_a_bernoulli(logits, kind):
+    student, teacher = (x[:, :1] if kind == "binary" else x for x in logits)
     expected = kl_divergence(Bernoulli(logits=teacher / 3), Bernoulli(logits=student / 3))
-    torch.testing.assert_close(kd(student, teacher, 3.0, task=task), 9 * expected.mean())
+    torch.testing.assert_close(kd(student, teacher, 3.0, kind=kind), 9 * expected.mean())
 
 
 def test_hard_and_soft_term_weigh_labels_alike(logits):
     # With the teacher's probabilities as labels, cross entropy and KL differ by the teacher's entropy alone.
     student, teacher = logits
-    for task, p in (("multiclass", softmax(teacher.numpy(), axis=1)), ("multilabel", expit(teacher.numpy()))):
+    for kind, p in (("multiclass", softmax(teacher.numpy(), axis=1)), ("multilabel", expit(teacher.numpy()))):
         gradients = []
         for loss in (
-            lambda z, p=p, task=task: cross_entropy(z, torch.from_numpy(p), task=task),
-            lambda z, task=task: kd(z, teacher, 1.0, task=task),
+            lambda z, p=p, kind=kind: cross_entropy(z, torch.from_numpy(p), kind=kind),
+            lambda z, kind=kind: kd(z, teacher, 1.0, kind=kind),
         ):
             z = student.clone().requires_grad_()
             loss(z).backward()
@@ -116,10 +116,10 @@ def test_half_precision_is_raised_before_anything_is_computed(logits, dtype):
 
 
 # One of two softmax distributions is wrong by a gap of 2e4; two of four sigmoids are by 1e4.
-@pytest.mark.parametrize(("task", "expected"), [("multiclass", 2e4 / 2), ("multilabel", 1e4 * 2 / 4)])
-def test_probabilities_of_zero_give_finite_losses_and_gradients(task, expected):
+@pytest.mark.parametrize(("kind", "expected"), [("multiclass", 2e4 / 2), ("multilabel", 1e4 * 2 / 4)])
+def test_probabilities_of_zero_give_finite_losses_and_gradients(kind, expected):
     student = torch.tensor([[1e4, -1e4], [-1e4, 1e4]], requires_grad=True)
-    loss = kd(student, torch.tensor([[-1e4, 1e4], [-1e4, 1e4]]), 1.0, task=task)
+    loss = kd(student, torch.tensor([[-1e4, 1e4], [-1e4, 1e4]]), 1.0, kind=kind)
     loss.backward()
     assert loss.item() == pytest.approx(expected)
     assert student.grad.isfinite().all()

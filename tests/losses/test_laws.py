@@ -33,9 +33,9 @@ SEE_A_SHIFT = {"mse", "bce_kd"}
 
 
 @cache
-def config(name, task="multiclass"):
-    classes = "2" if task == "binary" else "7"
-    overrides = [f"loss={name}", "dataset=synthetic", f"dataset.task={task}", f"dataset.num_classes={classes}"]
+def config(name, kind="multiclass"):
+    classes = "2" if kind == "binary" else "7"
+    overrides = [f"loss={name}", "dataset=synthetic", f"dataset.kind={kind}", f"dataset.num_classes={classes}"]
     return compose(overrides, output_dir="unused").loss
 
 
@@ -194,16 +194,16 @@ def test_two_classes_work_or_are_refused(name, loss):
     assert works_with_two_outcomes(loss, *make(12, 2)) == (not refuses_two_classes(name))
 
 
-@pytest.mark.parametrize("task", ["binary", "multilabel"])
-def test_sigmoid_tasks_work_or_are_refused(name, task):
+@pytest.mark.parametrize("kind", ["binary", "multilabel"])
+def test_sigmoid_tasks_work_or_are_refused(name, kind):
     if refuses_two_classes(name):
-        with pytest.raises(ValueError, match=f"needs dataset.task to be multiclass, got {task}"):
-            build_term(config(name, task))
+        with pytest.raises(ValueError, match=f"needs dataset.kind to be multiclass, got {kind}"):
+            build_term(config(name, kind))
         return
-    student, teacher, _ = make(12, 1 if task == "binary" else 7)
-    target = torch.randint(0, 2, (12,) if task == "binary" else (12, 7), generator=torch.Generator().manual_seed(2))
+    student, teacher, _ = make(12, 1 if kind == "binary" else 7)
+    target = torch.randint(0, 2, (12,) if kind == "binary" else (12, 7), generator=torch.Generator().manual_seed(2))
     assert works_with_two_outcomes(
-        build_term(config(name, task)).loss, student, teacher, target if task == "binary" else target.float()
+        build_term(config(name, kind)).loss, student, teacher, target if kind == "binary" else target.float()
     )
 
 

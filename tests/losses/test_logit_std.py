@@ -63,6 +63,6 @@ def test_what_has_no_classes_to_standardise_is_refused():
     with pytest.raises(ValueError, match=r"^logit standardisation needs at least 3 classes, got 2$"):
         standardize(torch.zeros(4, 2))
     with pytest.raises(
-        ValueError, match=r"^logit standardisation needs dataset.task to be multiclass, got multilabel$"
+        ValueError, match=r"^logit standardisation needs dataset.kind to be multiclass, got multilabel$"
     ):
-        LogitStandardization(KD(2.0), task="multilabel")
+        LogitStandardization(KD(2.0), kind="multilabel")

@@ -6,11 +6,11 @@ import torch
 from kdexp.losses.outcomes import class_numbers, labelled_mean, of_class, of_other_classes, outcomes, warn_once
 
 
-@pytest.mark.parametrize("task", ["binary", "multilabel"])
-def test_a_sigmoid_is_the_second_of_two_outcomes(task):
+@pytest.mark.parametrize("kind", ["binary", "multilabel"])
+def test_a_sigmoid_is_the_second_of_two_outcomes(kind):
     generator = torch.Generator().manual_seed(0)
-    student, teacher = torch.randn(2, 5, 1 if task == "binary" else 3, generator=generator).unbind()
-    for logits, pair in zip((student, teacher), outcomes(student, teacher, task), strict=True):
+    student, teacher = torch.randn(2, 5, 1 if kind == "binary" else 3, generator=generator).unbind()
+    for logits, pair in zip((student, teacher), outcomes(student, teacher, kind), strict=True):
         torch.testing.assert_close(pair.softmax(1)[:, 1], logits.sigmoid())
 
 
@@ -22,7 +22,7 @@ def test_the_teacher_has_no_gradient_and_half_precision_is_raised():
 
 
 @pytest.mark.parametrize(
-    ("target", "shape", "task", "expected"),
+    ("target", "shape", "kind", "expected"),
     [
         ([2, -1, 0], (3, 4), "multiclass", [2, -1, 0]),
         ([[0.4, 0.6, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.3]], (3, 3), "multiclass", [1, -1, 2]),
@@ -30,8 +30,8 @@ def test_the_teacher_has_no_gradient_and_half_precision_is_raised():
         ([[1.0, 0.0], [-1.0, -1.0]], (2, 2, 2), "multilabel", [[1, 0], [-1, -1]]),
     ],
 )
-def test_class_numbers(target, shape, task, expected):
-    found = class_numbers(torch.tensor(target), torch.zeros(shape), task)
+def test_class_numbers(target, shape, kind, expected):
+    found = class_numbers(torch.tensor(target), torch.zeros(shape), kind)
     assert found.dtype == torch.int64
     assert found.tolist() == expected
 

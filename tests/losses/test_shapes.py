@@ -86,7 +86,7 @@ NUMBERS = "int64 class numbers (6,), or after mixup floats (6, 4)"
 
 
 @pytest.mark.parametrize(
-    ("task", "logits", "target", "said"),
+    ("kind", "logits", "target", "said"),
     [
         ("multiclass", (6, 4), torch.zeros(6, 1, dtype=torch.int64), f"{NUMBERS}, got int64 (6, 1)"),
         ("multiclass", (6, 4), torch.zeros(6), f"{NUMBERS}, got float32 (6,)"),
@@ -96,18 +96,18 @@ NUMBERS = "int64 class numbers (6,), or after mixup floats (6, 4)"
         ("multilabel", (6, 4), torch.zeros(4, 6), "(6, 4), got float32 (4, 6)"),
     ],
 )
-def test_a_target_that_does_not_belong_to_the_logits_is_named_with_the_rule(task, logits, target, said):
+def test_a_target_that_does_not_belong_to_the_logits_is_named_with_the_rule(kind, logits, target, said):
     for check in (partial(check_target, target, logits), partial(cross_entropy, torch.zeros(logits), target)):
         with pytest.raises(ValueError, match=rf"^target must be {re.escape(said)}$"):
-            check(task=task)
+            check(kind=kind)
 
 
 @pytest.mark.parametrize("shape", [(6,), (6, 1)])
 @pytest.mark.parametrize("dtype", [torch.int64, torch.float32, torch.bool])
 def test_a_binary_target_may_have_the_logits_shape_and_any_dtype(shape, dtype):
     logits, target = torch.randn(6, 1), torch.tensor([0, 1, 1, 0, 1, 0])
-    expected = cross_entropy(logits, target, task="binary")
-    assert torch.equal(cross_entropy(logits, target.to(dtype).view(shape), task="binary"), expected)
+    expected = cross_entropy(logits, target, kind="binary")
+    assert torch.equal(cross_entropy(logits, target.to(dtype).view(shape), kind="binary"), expected)
 
 
 def test_shapes_of_a_symbolic_trace_are_checked_too():

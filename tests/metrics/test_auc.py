@@ -81,17 +81,17 @@ def test_bins_are_in_the_order_of_the_scores(center, spread, generator):
     assert (place[:5000].diff()[apart] > 0).all(), "scores in one bin differ by 2^-15 of themselves at most"
 
 
-@pytest.mark.parametrize("task", ["multiclass", "multilabel", "binary"])
-def test_coarse_bins_are_off_by_no_more_than_they_say(task, monkeypatch, generator):
+@pytest.mark.parametrize("kind", ["multiclass", "multilabel", "binary"])
+def test_coarse_bins_are_off_by_no_more_than_they_say(kind, monkeypatch, generator):
     monkeypatch.setattr(auc, "BINS_BYTES", 2**12)
-    classes = 1 if task == "binary" else 5
+    classes = 1 if kind == "binary" else 5
     logits = 3 * torch.randn(2000, classes, generator=generator)
-    if task == "multiclass":
+    if kind == "multiclass":
         label = (logits + 4 * torch.randn(2000, 5, generator=generator)).argmax(1)
     else:
         label = (logits + 4 * torch.randn(2000, classes, generator=generator) > 3).long()
     label[::7] = UNLABELED
-    exact, binned = Ranking(task, classes), Ranking(task, classes, samples=10**12)
+    exact, binned = Ranking(kind, classes), Ranking(kind, classes, samples=10**12)
     for one, part in itertools.product((exact, binned), (slice(0, 900), slice(900, 2000))):
         one.update(logits[part], label[part])
     expected, found = exact.compute(), binned.compute()

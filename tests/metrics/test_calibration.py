@@ -62,15 +62,15 @@ def test_the_brier_score_is_the_squared_distance():
     )
 
 
-@pytest.mark.parametrize(("logits", "target", "task"), [(LOGITS, TARGET, "multiclass"), (YES, IS_YES, "binary")])
-def test_the_temperature_is_scipys_minimum_of_the_likelihood(logits, target, task):
+@pytest.mark.parametrize(("logits", "target", "kind"), [(LOGITS, TARGET, "multiclass"), (YES, IS_YES, "binary")])
+def test_the_temperature_is_scipys_minimum_of_the_likelihood(logits, target, kind):
     def nll(t):
         scaled = logits.double() / t
-        if task == "binary":
+        if kind == "binary":
             return float(F.binary_cross_entropy_with_logits(scaled[:, 0], target.double()))
         return float(F.cross_entropy(scaled, target))
 
-    found = best_temperature(logits, target, task)
+    found = best_temperature(logits, target, kind)
     assert found == pytest.approx(minimize_scalar(nll, bounds=(0.1, 20), method="bounded").x, rel=1e-3)
     assert found == pytest.approx(2, rel=0.1), "the labels were drawn at T = 2"
 

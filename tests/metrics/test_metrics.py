@@ -21,22 +21,22 @@ TASKS = ["multiclass", "binary", "multilabel"]
 BINNED = 10**12  # samples: more than fit in memory
 
 
-def make_batch(task, samples=200, classes=7, seed=0):
+def make_batch(kind, samples=200, classes=7, seed=0):
     """Logits, teacher's logits and target, correlated with each other."""
     generator = torch.Generator().manual_seed(seed)
-    outputs = 1 if task == "binary" else classes
+    outputs = 1 if kind == "binary" else classes
     logits, teacher = (2 * torch.randn(2, samples, outputs, generator=generator)).unbind()
     teacher = teacher + logits
-    if task == "multiclass":
+    if kind == "multiclass":
         target = (teacher + 2 * torch.randn(samples, classes, generator=generator)).argmax(1)
     else:
         target = (teacher + 2 * torch.randn(samples, outputs, generator=generator) > 0).long()
-        target = target[:, 0] if task == "binary" else target.float()
+        target = target[:, 0] if kind == "binary" else target.float()
     return logits, teacher, target
 
 
-def measure(task, logits, target, teacher=None, **options):
-    metrics = Metrics(task, logits.shape[1], fidelity=teacher is not None, **options)
+def measure(kind, logits, target, teacher=None, **options):
+    metrics = Metrics(kind, logits.shape[1], fidelity=teacher is not None, **options)
     metrics.update(logits, target, teacher_logits=teacher)
     return metrics.compute()
 
@@ -150,23 +150,23 @@ def test_values_that_are_not_defined_are_left_out():
     assert never_wrong["agreement"] == 1
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_the_mean_of_what_is_right_is_the_accuracy(task):
-    logits, _, target = make_batch(task)
-    of_samples = right(logits, target, task)
+@pytest.mark.parametrize("kind", TASKS)
+def test_the_mean_of_what_is_right_is_the_accuracy(kind):
+    logits, _, target = make_batch(kind)
+    of_samples = right(logits, target, kind)
     assert of_samples.shape == (len(logits),)
-    assert float(of_samples.mean()) == pytest.approx(measure(task, logits, target)["acc"], rel=1e-6)
+    assert float(of_samples.mean()) == pytest.approx(measure(kind, logits, target)["acc"], rel=1e-6)
 
 
 @pytest.mark.parametrize("samples", [0, BINNED])
-@pytest.mark.parametrize("task", TASKS)
-def test_samples_without_a_label_count_for_fidelity_alone(task, samples):
-    logits, teacher, target = make_batch(task)
+@pytest.mark.parametrize("kind", TASKS)
+def test_samples_without_a_label_count_for_fidelity_alone(kind, samples):
+    logits, teacher, target = make_batch(kind)
     hidden = torch.arange(len(target)) % 3 == 0
-    known = measure(task, logits[~hidden], target[~hidden], teacher[~hidden], samples=samples)
-    everyone = measure(task, logits, target, teacher)
+    known = measure(kind, logits[~hidden], target[~hidden], teacher[~hidden], samples=samples)
+    everyone = measure(kind, logits, target, teacher)
     target[hidden] = UNLABELED
-    found = measure(task, logits, target, teacher, samples=samples)
+    found = measure(kind, logits, target, teacher, samples=samples)
     fidelity = {"agreement", "kl_to_teacher"}
     assert {k: found[k] for k in fidelity} == pytest.approx({k: everyone[k] for k in fidelity})
     assert {k: v for k, v in found.items() if k not in fidelity} == pytest.approx(
@@ -174,19 +174,19 @@ def test_samples_without_a_label_count_for_fidelity_alone(task, samples):
     )
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_without_any_label_only_fidelity_is_left(task):
-    logits, teacher, target = make_batch(task)
-    assert set(measure(task, logits, torch.full_like(target, UNLABELED), teacher)) == {"agreement", "kl_to_teacher"}
+@pytest.mark.parametrize("kind", TASKS)
+def test_without_any_label_only_fidelity_is_left(kind):
+    logits, teacher, target = make_batch(kind)
+    assert set(measure(kind, logits, torch.full_like(target, UNLABELED), teacher)) == {"agreement", "kl_to_teacher"}
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("kind", TASKS)
 @pytest.mark.parametrize("samples", [0, BINNED])
-def test_how_the_split_is_cut_into_batches_does_not_matter(task, samples):
-    logits, teacher, target = make_batch(task)
-    whole = Metrics(task, logits.shape[1], fidelity=True, samples=samples)
+def test_how_the_split_is_cut_into_batches_does_not_matter(kind, samples):
+    logits, teacher, target = make_batch(kind)
+    whole = Metrics(kind, logits.shape[1], fidelity=True, samples=samples)
     whole.update(logits, target, torch.tensor(2.0), teacher)
-    cut = Metrics(task, logits.shape[1], fidelity=True, samples=samples)
+    cut = Metrics(kind, logits.shape[1], fidelity=True, samples=samples)
     for part, loss in ((slice(0, 50), 5.0), (slice(50, 51), 1.0), (slice(51, 200), 149 / 149)):
         cut.update(logits[part], target[part], torch.tensor(loss), teacher[part])
     assert cut.compute() == pytest.approx(whole.compute(), rel=1e-5)  # 50 * 5 + 1 + 149 = 200 * 2
@@ -211,21 +211,21 @@ def saturated(kind):
 @pytest.mark.parametrize("kind", ["multiclass", "far above", "far below"])
 def test_the_auc_of_a_certain_network_is_that_of_its_order(kind, samples):
     logits, target, order = saturated(kind)
-    task = "multiclass" if kind == "multiclass" else "binary"
+    kind = "multiclass" if kind == "multiclass" else "binary"
     classes = range(7) if kind == "multiclass" else [1]
     expected = [sk.roc_auc_score(target == c, order[:, place]) for place, c in enumerate(classes)]
-    found = measure(task, logits, target, samples=samples)
+    found = measure(kind, logits, target, samples=samples)
     tolerance = 1e-6 if samples == 0 else 1e-4
     assert found["auc"] == pytest.approx(np.mean(expected), abs=tolerance)
-    curves = RocAndConfusionMetric(task, logits.shape[1], samples=samples)
+    curves = RocAndConfusionMetric(kind, logits.shape[1], samples=samples)
     curves.update(logits, target)
     assert curves.compute().auc == pytest.approx(dict(zip(classes, expected, strict=True)), abs=10 * tolerance)
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_only_a_binned_auc_has_an_error_which_holds_and_comes_last(task):
-    logits, _, target = make_batch(task, samples=2000)
-    exact, binned = measure(task, logits, target), measure(task, logits, target, samples=BINNED)
+@pytest.mark.parametrize("kind", TASKS)
+def test_only_a_binned_auc_has_an_error_which_holds_and_comes_last(kind):
+    logits, _, target = make_batch(kind, samples=2000)
+    exact, binned = measure(kind, logits, target), measure(kind, logits, target, samples=BINNED)
     assert list(binned) == [*exact, "auc_error"]
     assert abs(binned["auc"] - exact["auc"]) <= binned["auc_error"] < 1e-4
     assert {name: binned[name] for name in exact if name != "auc"} == {k: v for k, v in exact.items() if k != "auc"}
@@ -238,11 +238,11 @@ def test_the_auc_is_exact_as_long_as_the_scores_fit_in_memory():
     assert "auc_error" in measure("multiclass", ten, target, samples=6_720_000)
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_certain_predictions_have_the_values_of_scikit_learn(task):
+@pytest.mark.parametrize("kind", TASKS)
+def test_certain_predictions_have_the_values_of_scikit_learn(kind):
     """Probabilities of exactly 0 and 1, most of them right: as columns of 0 and 1."""
-    logits, _, target = make_batch(task)
-    if task == "multiclass":
+    logits, _, target = make_batch(kind)
+    if kind == "multiclass":
         says, y = F.one_hot(logits.argmax(1), 7).numpy(), F.one_hot(target, 7).numpy()
         logits = 500.0 * torch.from_numpy(says).float()
         wrong = [(says != y).any(1).mean()]  # one bin: the last
@@ -250,14 +250,14 @@ def test_certain_predictions_have_the_values_of_scikit_learn(task):
         says, y = (logits > 0).long().numpy(), target.view_as(logits).long().numpy()
         logits = 500.0 * logits.sign()
         wrong = [(says > y).mean(), (says < y).mean()]  # of the last and of the first bin
-    found = measure(task, logits, target)
+    found = measure(kind, logits, target)
     assert found["acc"] == pytest.approx(1 - sum(wrong))
     assert found["auc"] == pytest.approx(sk.roc_auc_score(y, says, average="macro"), abs=1e-12)
     assert found["nll"] == pytest.approx(500 * sum(wrong))
     assert found["ece"] == pytest.approx(sum(wrong), abs=1e-12)
-    assert reliability(*predictions(logits, target, task)).error() == found["ece"]
-    squared = np.square(says - y).sum(1).mean() if task == "multiclass" else np.square(says - y).mean()
-    assert float(brier_score(logits, target, task).mean()) == pytest.approx(squared)
+    assert reliability(*predictions(logits, target, kind)).error() == found["ece"]
+    squared = np.square(says - y).sum(1).mean() if kind == "multiclass" else np.square(says - y).mean()
+    assert float(brier_score(logits, target, kind).mean()) == pytest.approx(squared)
 
 
 @pytest.mark.parametrize("samples", [0, BINNED])
@@ -317,10 +317,10 @@ def test_accuracy_only_measures_nothing_else():
     assert found == {name: full[name] for name in ("acc", "acc_top5")}
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_logits_that_are_nan_are_reported_not_hidden(task):
-    logits, teacher, target = make_batch(task)
-    found = measure(task, torch.full_like(logits, torch.nan), target, teacher)
+@pytest.mark.parametrize("kind", TASKS)
+def test_logits_that_are_nan_are_reported_not_hidden(kind):
+    logits, teacher, target = make_batch(kind)
+    found = measure(kind, torch.full_like(logits, torch.nan), target, teacher)
     assert math.isnan(found["nll"])
     assert math.isnan(found["kl_to_teacher"])
     assert math.isnan(found["auc"])
@@ -341,15 +341,15 @@ def test_reset_forgets_and_the_state_is_in_no_checkpoint():
 def _on_one_of_two_ranks(rank, folder):
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    for task in TASKS:
-        logits, teacher, target = make_batch(task, samples=31)
+    for kind in TASKS:
+        logits, teacher, target = make_batch(kind, samples=31)
         target[:2] = UNLABELED
         mine = slice(0, 20) if rank == 0 else slice(20, None)
         for samples in (0, BINNED):
-            metrics = Metrics(task, logits.shape[1], fidelity=True, samples=samples)
+            metrics = Metrics(kind, logits.shape[1], fidelity=True, samples=samples)
             metrics.update(logits[mine], target[mine], torch.tensor(float(rank)), teacher[mine])
             found = metrics.compute()
-            torch.save(found, f"{folder}/{task}-{samples}-{rank}.pt")
+            torch.save(found, f"{folder}/{kind}-{samples}-{rank}.pt")
     alone = Metrics("multiclass", 7, sync_on_compute=False)
     if rank == 0:  # would wait for rank 1 for ever
         alone.update(*(make_batch("multiclass")[i] for i in (0, 2)))
@@ -360,32 +360,32 @@ def _on_one_of_two_ranks(rank, folder):
 
 def test_two_ranks_give_the_values_of_one(tmp_path):
     multiprocessing.spawn(_on_one_of_two_ranks, (str(tmp_path),), nprocs=2)
-    for task in TASKS:
-        logits, teacher, target = make_batch(task, samples=31)
+    for kind in TASKS:
+        logits, teacher, target = make_batch(kind, samples=31)
         target[:2] = UNLABELED
         for samples in (0, BINNED):
-            expected = measure(task, logits, target, teacher, samples=samples) | {"loss": 11 / 31}
+            expected = measure(kind, logits, target, teacher, samples=samples) | {"loss": 11 / 31}
             for rank in (0, 1):
-                found = torch.load(tmp_path / f"{task}-{samples}-{rank}.pt")
+                found = torch.load(tmp_path / f"{kind}-{samples}-{rank}.pt")
                 assert found == pytest.approx(expected, rel=1e-5)
     logits, _, target = make_batch("multiclass")
     assert torch.load(tmp_path / "alone.pt") == measure("multiclass", logits, target)
 
 
 @pytest.mark.parametrize("samples", [0, BINNED])
-@pytest.mark.parametrize("task", TASKS)
-def test_curves_are_scikit_learns(task, samples):
-    logits, _, target = make_batch(task, samples=300)
-    curves = RocAndConfusionMetric(task, logits.shape[1], samples=samples)
+@pytest.mark.parametrize("kind", TASKS)
+def test_curves_are_scikit_learns(kind, samples):
+    logits, _, target = make_batch(kind, samples=300)
+    curves = RocAndConfusionMetric(kind, logits.shape[1], samples=samples)
     for part in (slice(0, 100), slice(100, 300)):
         curves.update(logits[part], target[part])
     data = curves.compute()
     tolerance = 1e-6 if samples == 0 else 1e-4
-    names = [1] if task == "binary" else range(7)
+    names = [1] if kind == "binary" else range(7)
     assert list(data.roc) == list(data.auc) == list(names)
     for name in names:
-        y = target == name if task == "multiclass" else target.view(300, -1)[:, 0 if task == "binary" else name]
-        score = logits.softmax(1)[:, name] if task == "multiclass" else logits[:, 0 if task == "binary" else name]
+        y = target == name if kind == "multiclass" else target.view(300, -1)[:, 0 if kind == "binary" else name]
+        score = logits.softmax(1)[:, name] if kind == "multiclass" else logits[:, 0 if kind == "binary" else name]
         x_points, y_points, _ = sk.roc_curve(y, score, drop_intermediate=False)
         fpr, tpr = data.roc[name]
         assert (fpr[0], tpr[0], fpr[-1], tpr[-1]) == (0, 0, 1, 1)
@@ -399,13 +399,13 @@ def test_curves_are_scikit_learns(task, samples):
     assert data.macro[1] == pytest.approx(np.mean([tpr for _, tpr in data.roc.values()], axis=0))
 
 
-@pytest.mark.parametrize(("task", "labels"), [("multiclass", range(7)), ("binary", [0, 1])])
-def test_confusion_matrix_is_scikit_learns_with_true_classes_in_rows(task, labels):
-    logits, _, target = make_batch(task)
+@pytest.mark.parametrize(("kind", "labels"), [("multiclass", range(7)), ("binary", [0, 1])])
+def test_confusion_matrix_is_scikit_learns_with_true_classes_in_rows(kind, labels):
+    logits, _, target = make_batch(kind)
     target[:5] = UNLABELED
-    curves = RocAndConfusionMetric(task, logits.shape[1])
+    curves = RocAndConfusionMetric(kind, logits.shape[1])
     curves.update(logits, target)
-    predicted = logits.argmax(1) if task == "multiclass" else logits[:, 0] > 0
+    predicted = logits.argmax(1) if kind == "multiclass" else logits[:, 0] > 0
     assert curves.compute().confusion == sk.confusion_matrix(target[5:], predicted[5:], labels=labels).tolist()
 
 

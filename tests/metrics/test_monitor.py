@@ -17,6 +17,7 @@ from kdexp.experiment.run import run
 from kdexp.metrics import monitor
 from kdexp.schemes.adversarial import AdversarialDistiller
 from kdexp.sweeps import job, sweep
+from kdexp.tasks.classification import Classification
 from kdexp.training.distiller import Distiller
 
 SMOKE = ["experiment=smoke", "tracking=none"]
@@ -34,7 +35,7 @@ def rare(train: int = 6000, test: int = 6000) -> Source:
 
 
 RARE = [
-    "dataset=breast_cancer", "dataset.source._target_=test_monitor.rare", "dataset.name=rare", "dataset.task=binary",
+    "dataset=breast_cancer", "dataset.source._target_=test_monitor.rare", "dataset.name=rare", "dataset.kind=binary",
     "dataset.num_classes=2", "dataset.input_shape=[8]", "dataset.mean=[0.0]", "dataset.std=[1.0]", "student=mlp",
     "teacher=mlp", "teacher.recipe.max_epochs=8", "trainer.max_epochs=8",
 ]  # fmt: skip
@@ -53,7 +54,7 @@ def test_the_score_of_an_epoch_is_greater_where_it_is_better_and_a_tie_is_decide
 
 
 @pytest.mark.parametrize(
-    ("task", "classes", "chosen_by"),
+    ("kind", "classes", "chosen_by"),
     [
         ("multiclass", 3, "val/acc"),
         ("multiclass", 2, "val/auc"),
@@ -61,23 +62,23 @@ def test_the_score_of_an_epoch_is_greater_where_it_is_better_and_a_tie_is_decide
         ("multilabel", 9, "val/auc"),
     ],
 )
-def test_where_the_answer_is_yes_or_no_the_auc_chooses_unless_something_is_set(task, classes, chosen_by):
-    dataset = {"task": task, "num_classes": classes}
-    assert monitor.rule("auto", dataset, attacked=False) == (chosen_by, "val/nll")
-    assert monitor.rule("auto", dataset, attacked=True) == ("val/robust_acc", "val/nll")
-    assert monitor.rule("val/f1", dataset, attacked=False) == ("val/f1", "val/nll")
+def test_where_the_answer_is_yes_or_no_the_auc_chooses_unless_something_is_set(kind, classes, chosen_by):
+    usual = Classification(1 if kind == "binary" else classes, kind).monitor
+    assert monitor.rule("auto", usual, attacked=False) == (chosen_by, "val/nll")
+    assert monitor.rule("auto", usual, attacked=True) == ("val/robust_acc", "val/nll")
+    assert monitor.rule("val/f1", usual, attacked=False) == ("val/f1", "val/nll")
     # A configuration of an older kdexp: the first of the epochs with the highest accuracy.
-    assert monitor.rule(None, dataset, attacked=False) == ("val/acc", None)
-    assert monitor.rule(None, dataset, attacked=True) == ("val/robust_acc", None)
+    assert monitor.rule(None, usual, attacked=False) == ("val/acc", None)
+    assert monitor.rule(None, usual, attacked=True) == ("val/robust_acc", None)
 
 
 def test_a_distiller_for_a_trainer_of_ones_own_is_chosen_by_the_same_rule_as_a_run():
-    many = {"task": "multiclass", "num_classes": 10}
+    many = Classification(10).monitor
     assert (Distiller.monitor, Distiller.tie_breaker) == monitor.rule("auto", many, attacked=False)
     assert (AdversarialDistiller.monitor, AdversarialDistiller.tie_breaker) == monitor.rule("auto", many, attacked=True)
 
 
-@pytest.mark.parametrize("name", [name for name in monitor.DIRECTIONS if name != "val/robust_acc"])
+@pytest.mark.parametrize("name", sorted(monitor.DIRECTIONS.keys() - {"val/robust_acc", *monitor.OF_MASKS}))
 def test_any_validation_metric_can_choose(tmp_path, store, name):
     found = experiment(
         tmp_path, store, "alpha=1", "trainer.max_epochs=4", "optimizer.lr=0.05", f"trainer.monitor={name}"
@@ -98,6 +99,8 @@ def table(folder):
     ("overrides", "message"),
     [
         (["trainer.monitor=val/iou"], r"^trainer.monitor must be one of auto, val/acc, .*, got val/iou$"),
+        (["trainer.monitor=val/miou"], r"^trainer.monitor must be a metric of classification, got val/miou$"),
+        (["teacher.recipe.monitor=val/dice"], r"^teacher.recipe.monitor must be a metric of classification, got .*$"),
         (["trainer.monitor=acc"], r"^trainer.monitor must be one of .*, got acc$"),
         (["trainer.monitor=val/agreement"], r"^trainer.monitor must be one of .*, got val/agreement$"),
         (["trainer.monitor=val/robust_acc"], r"^trainer.monitor must be one of .*, got val/robust_acc$"),
@@ -164,18 +167,20 @@ def test_the_best_epoch_of_a_rare_class_is_not_the_first_for_student_control_and
 def test_the_old_rule_is_that_of_a_configuration_without_one_and_its_teacher_has_its_old_key(tmp_path, store):
     config = compose([*SMOKE], output_dir=tmp_path, store_dir=store)
     data = Experiment(config).data
-    new = keys.teacher_key(config.teacher, config.dataset, data.content, quick.mark(config.quick))
+    new = keys.teacher_key(config.teacher, config.dataset, config.task, data.content, quick.mark(config.quick))
     assert new["recipe"]["monitor"] == "val/acc"
     values = plain(config)
     del values["teacher"]["recipe"]["monitor"], values["trainer"]["monitor"]
-    old = keys.teacher_key(OmegaConf.create(values).teacher, config.dataset, data.content, quick.mark(config.quick))
+    old = keys.teacher_key(
+        OmegaConf.create(values).teacher, config.dataset, config.task, data.content, quick.mark(config.quick)
+    )
     assert old == {**new, "recipe": {name: value for name, value in new["recipe"].items() if name != "monitor"}}
     one_epoch = compose([*SMOKE, "teacher.recipe.max_epochs=1"], output_dir=tmp_path, store_dir=store)
     assert (
         "monitor"
-        not in keys.teacher_key(one_epoch.teacher, one_epoch.dataset, data.content, quick.mark(one_epoch.quick))[
-            "recipe"
-        ]
+        not in keys.teacher_key(
+            one_epoch.teacher, one_epoch.dataset, one_epoch.task, data.content, quick.mark(one_epoch.quick)
+        )["recipe"]
     )
 
 
@@ -202,4 +207,4 @@ def test_a_sweeper_that_searches_is_given_the_metric_that_chose_and_more_is_bett
 @pytest.mark.parametrize(("chosen_by", "accuracy"), [("val/acc", 0.75), ("val/nll", 0.25), ("val/auc", None)])
 def test_a_sweeps_progress_shows_the_accuracy_of_the_epoch_that_its_metric_would_choose(tmp_path, chosen_by, accuracy):
     (tmp_path / "metrics.csv").write_text("epoch,val/acc,val/nll\n0,0.5,0.4\n1,0.75,0.3\n2,0.25,0.2\n")
-    assert sweep._progress(tmp_path / "metrics.csv", chosen_by) == (3, accuracy)
+    assert sweep._progress(tmp_path / "metrics.csv", chosen_by, "val/acc") == (3, accuracy)

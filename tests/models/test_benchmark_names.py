@@ -62,7 +62,7 @@ def inputs():
 def ours(architecture):
     words = OURS.get(architecture, [architecture])
     config = compose(["dataset=cifar100", f"teacher={words[0]}", *words[1:]], output_dir="unused")
-    return build_network(config.teacher, "teacher", config.dataset)
+    return build_network(config.teacher, "teacher", config.dataset, config.task)
 
 
 def published(state):

@@ -13,7 +13,10 @@ from omegaconf import OmegaConf
 CONF = Path(__file__).parents[2] / "conf"
 STUDENTS = sorted(path.stem for path in (CONF / "student").glob("*.yaml") if path.stem != "base")
 # Networks of libraries name and write their modules as those libraries do.
-OWN = [name for name in STUDENTS if name not in ("torchvision", "timm")]
+LIBRARIES = ("torchvision", "timm", "torchvision_segmentation", "smp")
+OWN = [name for name in STUDENTS if name not in LIBRARIES]
+DENSE = ("unet", "mobilenet_unet", "torchvision_segmentation", "smp")
+CLASSIFIERS = [name for name in OWN if name not in DENSE]
 SHAPES = [(3, 16, 16), (12,), (7, 5)]
 NUM_CLASSES = 5
 
@@ -49,6 +52,8 @@ def build(composed):
     """A network of conf/student and the first of SHAPES that it takes."""
 
     def do(name, seed=0):
+        if name == "smp":
+            pytest.importorskip("segmentation_models_pytorch", reason="pip install 'kdexp[smp]'")
         for input_shape in SHAPES:
             torch.manual_seed(seed)
             try:
@@ -80,8 +85,10 @@ def batch(input_shape, seed=1):
 def test_logits_have_a_row_a_sample_and_every_parameter_a_finite_gradient(name, built):
     model, input_shape = built(name)
     logits = model(batch(input_shape))
-    assert logits.shape == (4, NUM_CLASSES)
-    torch.nn.functional.cross_entropy(logits, torch.arange(4)).backward()
+    size = input_shape[1:] if name in DENSE else ()  # a row for each pixel
+    assert logits.shape == (4, NUM_CLASSES, *size)
+    target = torch.arange(4).view(4, *(1 for _ in size)).expand(4, *size)
+    torch.nn.functional.cross_entropy(logits, target).backward()
     for path, parameter in model.named_parameters():
         assert parameter.grad is not None, path
         assert parameter.grad.isfinite().all(), path
@@ -131,7 +138,7 @@ def test_what_a_hook_saw_is_not_overwritten_later(name, built):
         assert torch.equal(output, at_that_time), module
 
 
-@every_own_student
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_the_classifier_reads_what_pool_or_hidden_gave(name, built):
     model, input_shape = built(name)
     model.eval()  # dropout between them
@@ -147,10 +154,10 @@ def test_the_classifier_reads_what_pool_or_hidden_gave(name, built):
 @every_own_student
 def test_channels_last_changes_no_logit(name, built):
     model, input_shape = built(name)
-    inputs = batch(input_shape)
-    expected = model.eval()(inputs)
+    model, inputs = model.eval().double(), batch(input_shape).double()
+    expected = model(inputs)
     actual = model.to(memory_format=torch.channels_last)(inputs.to(memory_format=torch.channels_last))
-    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-10)
 
 
 @every_student

@@ -9,14 +9,14 @@ from kdexp.report.png_figures import confusion, roc, training_curves
 pytestmark = pytest.mark.pixels
 
 
-def make_curves(task, classes, target=None):
+def make_curves(kind, classes, target=None):
     generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(400, 1 if task == "binary" else classes, generator=generator)
+    logits = torch.randn(400, 1 if kind == "binary" else classes, generator=generator)
     if target is None:
-        size = (400, classes) if task == "multilabel" else (400,)
-        target = torch.randint(0, 2 if task == "multilabel" else classes, size, generator=generator)
-    curves = RocAndConfusionMetric(task, logits.shape[1])
-    curves.update(logits, target.float() if task == "multilabel" else target)
+        size = (400, classes) if kind == "multilabel" else (400,)
+        target = torch.randint(0, 2 if kind == "multilabel" else classes, size, generator=generator)
+    curves = RocAndConfusionMetric(kind, logits.shape[1])
+    curves.update(logits, target.float() if kind == "multilabel" else target)
     return curves.compute()
 
 
@@ -33,9 +33,9 @@ def texts(monkeypatch, draw):
     return found
 
 
-@pytest.mark.parametrize(("task", "classes"), [("binary", 2), ("multiclass", 10), ("multiclass", 100)])
-def test_roc_and_confusion_are_pngs_of_sensible_size(tmp_path, task, classes):
-    curves, names = make_curves(task, classes), [f"class {i}" for i in range(classes)]
+@pytest.mark.parametrize(("kind", "classes"), [("binary", 2), ("multiclass", 10), ("multiclass", 100)])
+def test_roc_and_confusion_are_pngs_of_sensible_size(tmp_path, kind, classes):
+    curves, names = make_curves(kind, classes), [f"class {i}" for i in range(classes)]
     roc.roc(curves, names, tmp_path / "figures" / "roc.png")
     confusion.confusion(curves, names, tmp_path / "figures" / "confusion.png")
     for path in (tmp_path / "figures").iterdir():  # and nothing else is left there
@@ -55,8 +55,8 @@ def test_classes_are_named_up_to_ten_and_not_among_a_hundred(monkeypatch, tmp_pa
 
 
 def test_the_mean_is_drawn_where_there_are_several_curves(monkeypatch, tmp_path):
-    for task, classes, several in (("multiclass", 100, True), ("binary", 2, False)):
-        curves, names = make_curves(task, classes), [str(i) for i in range(classes)]
+    for kind, classes, several in (("multiclass", 100, True), ("binary", 2, False)):
+        curves, names = make_curves(kind, classes), [str(i) for i in range(classes)]
         written = texts(monkeypatch, lambda c=curves, n=names: roc.roc(c, n, tmp_path / "x.png"))
         assert ("ROC, one class against the rest" in written) == several
         assert any(text.startswith("mean of 100") for text in written) == several

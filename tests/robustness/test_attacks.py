@@ -31,8 +31,8 @@ def pgd(norm, eps, steps=20, **settings):
     return Attack(norm, eps, steps, eps / 4, **settings)
 
 
-def attacked(attack, network, target=TARGET, task="multiclass", images=IMAGES):
-    return attack(untargeted_loss(network, target, task), images, INDEX, seed=0)
+def attacked(attack, network, target=TARGET, kind="multiclass", images=IMAGES):
+    return attack(untargeted_loss(network, target, kind), images, INDEX, seed=0)
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
@@ -95,25 +95,25 @@ def test_a_step_by_hand():
     torch.testing.assert_close(attacked(step, network), IMAGES + 0.1 * unit, atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("task", ["multiclass", "binary", "multilabel"])
-def test_the_objective_is_the_logarithm_of_cross_entropy(task):
-    logits = 8 * torch.randn(64, {"multiclass": 3, "binary": 1, "multilabel": 4}[task])
-    if task == "multiclass":
+@pytest.mark.parametrize("kind", ["multiclass", "binary", "multilabel"])
+def test_the_objective_is_the_logarithm_of_cross_entropy(kind):
+    logits = 8 * torch.randn(64, {"multiclass": 3, "binary": 1, "multilabel": 4}[kind])
+    if kind == "multiclass":
         target, expected = TARGET, F.cross_entropy(logits.double(), TARGET, reduction="none")
     else:
         target = torch.randint(2, logits.shape)
         each = F.binary_cross_entropy_with_logits(logits.double(), target.double(), reduction="none")
-        target, expected = target.squeeze(1) if task == "binary" else target.float(), each.sum(1)
-    found = log_cross_entropy(logits, target, task)
+        target, expected = target.squeeze(1) if kind == "binary" else target.float(), each.sum(1)
+    found = log_cross_entropy(logits, target, kind)
     np.testing.assert_allclose(found, expected.log(), atol=1e-4, rtol=1e-5)
 
 
-@pytest.mark.parametrize("task", ["multiclass", "binary"])
-def test_certainty_does_not_stop_an_attack(task):
+@pytest.mark.parametrize("kind", ["multiclass", "binary"])
+def test_certainty_does_not_stop_an_attack(kind):
     """Of a linear network that is thousands of times surer, the same inputs are moved as far."""
-    network, target = linear(2 if task == "multiclass" else 1), INDEX % 2
+    network, target = linear(2 if kind == "multiclass" else 1), INDEX % 2
     for one in (network, nn.Sequential(network, Scaled(5000.0))):
-        moved = attacked(fgsm(0.05), one, target, task)
+        moved = attacked(fgsm(0.05), one, target, kind)
         torch.testing.assert_close((moved - IMAGES).abs(), torch.full_like(IMAGES, 0.05), atol=1e-6, rtol=0)
 
 

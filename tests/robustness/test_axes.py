@@ -32,7 +32,7 @@ def batches(inputs=IMAGES, target=TARGET):
 
 
 def grid(**changed):
-    settings = {"batches": batches(), "task": "multiclass", "outputs": 3, "shape": [1, 8, 8], "samples": N, "seed": 3}
+    settings = {"batches": batches(), "kind": "multiclass", "outputs": 3, "shape": [1, 8, 8], "samples": N, "seed": 3}
     return Grid(**settings | changed)
 
 
@@ -110,12 +110,12 @@ def test_calibration_is_of_test_with_the_temperature_of_val():
     assert found.values["ece"] == pytest.approx(expected(IMAGES)["ece"], abs=1e-6)
 
 
-@pytest.mark.parametrize("task", ["binary", "multilabel"])
-def test_labels_are_measured_too(task):
-    outputs = 1 if task == "binary" else 4
+@pytest.mark.parametrize("kind", ["binary", "multilabel"])
+def test_labels_are_measured_too(kind):
+    outputs = 1 if kind == "binary" else 4
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, outputs)).requires_grad_(False)
-    target = TARGET % 2 if task == "binary" else (network(IMAGES) + torch.randn(N, 4) > 0).float()
-    data = grid(batches=batches(IMAGES, target), task=task, outputs=outputs)
+    target = TARGET % 2 if kind == "binary" else (network(IMAGES) + torch.randn(N, 4) > 0).float()
+    data = grid(batches=batches(IMAGES, target), kind=kind, outputs=outputs)
     cells = [
         data.clean(),
         attacked(data, "attacks", "fgsm", Attack("linf", 0.1, 1, 0.1, random_start=False)),

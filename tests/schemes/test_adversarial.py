@@ -4,7 +4,7 @@ import csv
 
 import pytest
 import torch
-from small_training import CLASSES, FEATURES, batches, network, sgd, train
+from small_training import FEATURES, TASK, batches, network, sgd, train
 from torch.nn import functional as F
 
 from kdexp.config.compose import compose, plain
@@ -35,7 +35,7 @@ def made(kind, student=None, attack=ATTACK, alpha=0.0, teacher=True, temperature
     if not teacher:
         frozen = {}
     return kind(
-        student or network(), sgd, num_outputs=CLASSES, alpha=alpha, attack=attack, mean=MEAN, std=STD, seed=4,
+        student or network(), sgd, task=TASK, alpha=alpha, attack=attack, mean=MEAN, std=STD, seed=4,
         **frozen, **settings,
     )  # fmt: skip
 

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from small_training import CLASSES, batches, network, same, sgd, train
+from small_training import TASK, batches, network, same, sgd, train
 from torch.nn import functional as F
 
 from kdexp.losses.kd import KD
@@ -10,7 +10,7 @@ from kdexp.schemes.mutual import MutualDistiller
 
 def test_the_average_follows_the_student_and_its_logits_are_the_soft_targets():
     student, by_hand = network(), network()
-    module = EMADistiller(student, sgd, num_outputs=CLASSES, soft_loss=KD(2.0), alpha=0.3, temperature=2.0, decay=0.9)
+    module = EMADistiller(student, sgd, task=TASK, soft_loss=KD(2.0), alpha=0.3, temperature=2.0, decay=0.9)
     train(module, epochs=2)
     average, optimizer = network().eval(), sgd(by_hand.parameters())
     for step, batch in enumerate(batches() * 2):
@@ -31,7 +31,7 @@ def test_the_average_follows_the_student_and_its_logits_are_the_soft_targets():
 
 
 def test_the_average_is_saved_in_no_optimizer_and_in_eval_mode():
-    module = EMADistiller(network(), sgd, num_outputs=CLASSES, soft_loss=KD(2.0), temperature=2.0, decay=0.9)
+    module = EMADistiller(network(), sgd, task=TASK, soft_loss=KD(2.0), temperature=2.0, decay=0.9)
     trainer = train(module)
     optimized = {id(p) for group in trainer.optimizers[0].param_groups for p in group["params"]}
     assert optimized == {id(p) for p in module.student.parameters()}
@@ -41,7 +41,7 @@ def test_the_average_is_saved_in_no_optimizer_and_in_eval_mode():
     assert not module.average.training
     checkpoint = {}
     module.on_save_checkpoint(checkpoint)
-    fresh = EMADistiller(network(1), sgd, num_outputs=CLASSES, soft_loss=KD(2.0), temperature=2.0, decay=0.9)
+    fresh = EMADistiller(network(1), sgd, task=TASK, soft_loss=KD(2.0), temperature=2.0, decay=0.9)
     fresh.on_load_checkpoint(checkpoint)
     assert same(fresh.average, module.average)
     assert not same(fresh.average.module, module.student)
@@ -51,7 +51,7 @@ def test_students_that_learn_together_each_have_their_own_loss():
     """Equation 8 of the paper by hand, for three networks."""
     students, by_hand = [network(seed, 6 + seed) for seed in range(3)], [network(seed, 6 + seed) for seed in range(3)]
     module = MutualDistiller(
-        students[0], sgd, num_outputs=CLASSES, soft_loss=KD(1.0), alpha=0.4, temperature=1.0,
+        students[0], sgd, task=TASK, soft_loss=KD(1.0), alpha=0.4, temperature=1.0,
         peers={"a": students[1], "b": students[2]},
     )  # fmt: skip
     train(module, epochs=2)
@@ -72,7 +72,13 @@ def test_students_that_learn_together_each_have_their_own_loss():
 
 def test_a_peers_terms_are_logged_under_its_name_and_the_validation_loss_is_the_students():
     module = MutualDistiller(
-        network(), sgd, num_outputs=CLASSES, soft_loss=KD(1.0), alpha=0.4, temperature=1.0, peers={"a": network(1)}
+        network(),
+        sgd,
+        task=TASK,
+        soft_loss=KD(1.0),
+        alpha=0.4,
+        temperature=1.0,
+        peers={"a": network(1)},
     )
     logged = train(module, epochs=1).callback_metrics
     parts = ("loss_hard", "loss_soft", "loss_hard_a", "loss_soft_a")
@@ -89,8 +95,8 @@ def test_a_peers_terms_are_logged_under_its_name_and_the_validation_loss_is_the_
 
 def test_with_alpha_1_a_peer_changes_nothing():
     alone, together = network(), network()
-    train(MutualDistiller(alone, sgd, num_outputs=CLASSES, soft_loss=KD(1.0), alpha=1.0, temperature=1.0,
+    train(MutualDistiller(alone, sgd, task=TASK, soft_loss=KD(1.0), alpha=1.0, temperature=1.0,
                           peers={"a": network(1)}))  # fmt: skip
-    train(MutualDistiller(together, sgd, num_outputs=CLASSES, soft_loss=KD(1.0), alpha=1.0, temperature=1.0,
+    train(MutualDistiller(together, sgd, task=TASK, soft_loss=KD(1.0), alpha=1.0, temperature=1.0,
                           peers={"a": network(2)}))  # fmt: skip
     assert same(alone, together)

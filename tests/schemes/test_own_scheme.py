@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from small_training import CLASSES, network, sgd, train
+from small_training import TASK, network, sgd, train
 
 from kdexp.config.compose import compose, plain
 from kdexp.experiment.check import check
@@ -108,7 +108,7 @@ def test_the_scheme_of_the_documentation_trains(tmp_path, monkeypatch):
     dataset = compose(["experiment=smoke"], output_dir="x").dataset
     scheme.check("scheme", dataset)
     make = scheme.distiller(SchemeContext(dataset, Teacher([network(9)])))
-    module = make(network(), sgd, num_outputs=CLASSES, soft_loss=KD(2.0), temperature=2.0)
+    module = make(network(), sgd, task=TASK, soft_loss=KD(2.0), temperature=2.0)
     logged = train(module, epochs=1).callback_metrics
     parts = {"hard": 0.1, "soft": 0.9, "size": 0.01}
     total = sum(weight * float(logged[f"train/loss_{part}"]) for part, weight in parts.items())

@@ -312,7 +312,7 @@ def test_a_cache_is_shared_by_what_does_not_change_the_answers_and_by_nothing_el
         )
         data = Experiment(config).data
         torch.manual_seed(config.teacher.recipe.seed)
-        teacher = Teacher([build_network(config.teacher, "teacher", config.dataset)])
+        teacher = Teacher([build_network(config.teacher, "teacher", config.dataset, config.task)])
         kept = {
             each.folder
             for each in teacher_cache.teacher_cache(config, {"teacher": config.teacher}, teacher, data).splits.values()

@@ -58,14 +58,14 @@ def test_several_sigmoid_teachers_give_the_mean_of_their_probabilities():
     networks = [nn.Linear(4, 3) for _ in range(2)]
     inputs = torch.randn(6, 4)
     wanted = np.mean([expit(network(inputs).detach().numpy().astype(np.float64) / 2) for network in networks], axis=0)
-    logits = Teacher(networks, task="multilabel")(inputs, 2.0).logits
+    logits = Teacher(networks, kind="multilabel")(inputs, 2.0).logits
     assert expit(logits.numpy().astype(np.float64) / 2) == pytest.approx(wanted, abs=1e-6)
 
 
 def test_certain_teachers_that_disagree_give_finite_logits():
     networks = [nn.Identity(), nn.Identity()]
-    for task in ("multiclass", "multilabel"):
-        logits = Teacher(networks, task=task)(torch.tensor([[1e4, -1e4]])).logits
+    for kind in ("multiclass", "multilabel"):
+        logits = Teacher(networks, kind=kind)(torch.tensor([[1e4, -1e4]])).logits
         assert logits.isfinite().all()
 
 

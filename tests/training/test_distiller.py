@@ -3,13 +3,27 @@ from functools import partial
 import pytest
 import pytorch_lightning as pl
 import torch
-from small_training import BATCH, CLASSES, FEATURES, SAMPLES, batches, distiller, loader, network, same, sgd, train
+from small_training import (
+    BATCH,
+    CLASSES,
+    FEATURES,
+    SAMPLES,
+    TASK,
+    batches,
+    distiller,
+    loader,
+    network,
+    same,
+    sgd,
+    train,
+)
 from torch import nn
 from torch.nn import functional as F
 
 from kdexp.contracts import Batch, Outputs
 from kdexp.losses.kd import KD
 from kdexp.metrics.classification import Metrics
+from kdexp.tasks.classification import Classification
 from kdexp.teacher.teacher import Teacher
 from kdexp.training.distiller import Distiller
 from kdexp.training.step_watch import Diverged
@@ -138,7 +152,7 @@ def test_training_metrics_are_those_of_all_batches_however_many_are_measured_tog
     monkeypatch.setattr("kdexp.training.epoch_means._TOGETHER", together)
     accuracy = Metrics("multiclass", CLASSES, accuracy_only=True)
     student = nn.Linear(FEATURES, CLASSES)
-    logged = train(Distiller(student, partial(torch.optim.SGD, lr=0.0), num_outputs=CLASSES, train_metrics=accuracy),
+    logged = train(Distiller(student, partial(torch.optim.SGD, lr=0.0), task=TASK, train_metrics=accuracy),
                    epochs=1).callback_metrics  # fmt: skip
     right = sum(int((student(b.inputs).argmax(1) == b.target).sum()) for b in batches())
     assert logged["train/acc"] == pytest.approx(right / SAMPLES)
@@ -147,7 +161,7 @@ def test_training_metrics_are_those_of_all_batches_however_many_are_measured_tog
 def test_gradient_statistics_are_those_of_the_two_terms():
     student, teacher, batch = network(), network(9).eval(), batches()[0]
     module = distiller(student, network(9), gradient_stats_every_n_steps=1)
-    terms = module.logit_terms(student(batch.inputs), Outputs(teacher(batch.inputs).detach()), batch.target)
+    terms = module.logit_terms(Outputs(student(batch.inputs)), Outputs(teacher(batch.inputs).detach()), batch)
     stats = module.gradient_stats(terms)
 
     def gradient(loss):
@@ -199,7 +213,7 @@ def test_the_scheduler_steps_with_the_optimizer():
     module = Distiller(
         network(),
         sgd,
-        num_outputs=CLASSES,
+        task=TASK,
         scheduler=lambda optimizer, steps: torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: 1 - s / steps),
     )
     trainer = train(module, epochs=2)
@@ -207,13 +221,13 @@ def test_the_scheduler_steps_with_the_optimizer():
 
 
 def test_binary_and_multilabel_students_train_with_their_sigmoid_terms():
-    for task, target in (("binary", torch.tensor([0, 1] * 4)), ("multilabel", torch.rand(8, 2).round())):
-        outputs = 1 if task == "binary" else 2
+    for kind, target in (("binary", torch.tensor([0, 1] * 4)), ("multilabel", torch.rand(8, 2).round())):
+        outputs = 1 if kind == "binary" else 2
         student, teacher = nn.Linear(FEATURES, outputs), nn.Linear(FEATURES, outputs)
         data = [Batch(torch.randn(8, FEATURES), target, torch.arange(8))]
         module = Distiller(
-            student, partial(torch.optim.SGD, lr=0.1), task=task, num_outputs=outputs,
-            teacher=Teacher([teacher], task=task), soft_loss=KD(2.0, task=task), alpha=0.5, temperature=2.0,
+            student, partial(torch.optim.SGD, lr=0.1), task=Classification(outputs, kind),
+            teacher=Teacher([teacher], kind=kind), soft_loss=KD(2.0, kind=kind), alpha=0.5, temperature=2.0,
         )  # fmt: skip
         trainer = pl.Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False,
                              enable_progress_bar=False, enable_model_summary=False)  # fmt: skip

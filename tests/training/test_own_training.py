@@ -33,6 +33,7 @@ from kdexp.losses.kd import KD
 from kdexp.losses.label_smoothing import LabelSmoothing
 from kdexp.robustness.attacks import Attack
 from kdexp.schemes.pgd_at import PGDDistiller
+from kdexp.tasks.classification import Classification
 from kdexp.training.distiller import Distiller
 from kdexp.training.terms import Term
 
@@ -254,7 +255,7 @@ def distiller(*feature_losses: type[nn.Module], **changed) -> Distiller:
     pair = pair_of(student, teacher, samples()[0], target=samples()[1])
     losses = {kind.__name__.lower(): Term(kind(pair), weight=0.5) for kind in feature_losses}
     arguments = {"teacher": teacher, "soft_loss": KD(2.0), "alpha": 0.3, "feature_losses": losses} | changed
-    return Distiller(student, partial(torch.optim.SGD, lr=0.05), num_outputs=CLASSES, **arguments)
+    return Distiller(student, partial(torch.optim.SGD, lr=0.05), task=Classification(CLASSES), **arguments)
 
 
 @pytest.fixture
@@ -318,7 +319,7 @@ def test_the_teacher_is_compared_on_the_samples_of_each_epoch(trainer):
 def attacked() -> Distiller:
     attack = Attack(norm="linf", eps=0.1, steps=1, abs_stepsize=0.1, random_start=True, bounds=None)
     sgd = partial(torch.optim.SGD, lr=0.05)
-    return PGDDistiller(Own(4), sgd, num_outputs=CLASSES, mean=[0.0], std=[1.0], attack=attack)
+    return PGDDistiller(Own(4), sgd, task=Classification(CLASSES), mean=[0.0], std=[1.0], attack=attack)
 
 
 NEEDS_INDEX = r"^a batch must be \(x, y, index\), .* for {}, got \(x, y\)$"

@@ -1,5 +1,6 @@
-"""Accuracy and gain along a condition of the training data."""
+"""What the runs are compared by, and gain, along a condition of the training data."""
 
+from kdexp.report import glossary
 from kdexp.report.colors import CLASSES, CONTROL, TEACHER
 from kdexp.report.condition_curves import ConditionCurve, ConditionLine
 from kdexp.report.plotly_figures.drawing import Plot, layout_over, line_trace
@@ -7,11 +8,11 @@ from kdexp.report.statistics import Estimate, Point
 
 
 def condition(curve: ConditionCurve) -> Plot:
-    """Test accuracy of teacher, control and students along a condition of the training data, with 95 % intervals."""
-    teacher = [Point(level, Estimate(accuracy)) for level, accuracy in curve.teacher.items()]
+    """The measure on test of teacher, control and students along a condition of the data, with 95 % intervals."""
+    teacher = [Point(level, Estimate(value)) for level, value in curve.teacher.items()]
     data = [line_trace("teacher", TEACHER, teacher, dash="dot")]
-    data += [line_trace(line.label, color, line.accuracy_points()) for line, color in _colored(curve)]
-    return {"data": data, "layout": layout_over(curve.axis, "accuracy on test, %")}
+    data += [line_trace(line.label, color, line.points()) for line, color in _colored(curve)]
+    return {"data": data, "layout": layout_over(curve.axis, f"{glossary.known(curve.measure).name} on test, %")}
 
 
 def condition_gains(curve: ConditionCurve) -> Plot | None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from kdexp.report import glossary
 from kdexp.report.colors import SEQUENTIAL
 from kdexp.report.comparison import Comparison
 from kdexp.report.plotly_figures.drawing import WRITTEN_CELLS, Plot, shortened
@@ -16,11 +17,12 @@ def confusions(comparison: Comparison, classes: Sequence[str]) -> dict[str, Plot
     for network in kept_curves(comparison):
         matrices = [curves["confusion"] for curves in network.runs if "confusion" in curves]
         if matrices:
-            found[network.name] = _confusion(np.sum(matrices, axis=0), classes)
+            counted = glossary.known(comparison.measure).counted
+            found[network.name] = _confusion(np.sum(matrices, axis=0), classes, counted)
     return found
 
 
-def _confusion(counts: np.ndarray, classes: Sequence[str]) -> Plot:
+def _confusion(counts: np.ndarray, classes: Sequence[str], counted: str) -> Plot:
     fraction = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     names = [shortened(name, 12) for name in classes]
     few = len(counts) <= WRITTEN_CELLS
@@ -38,7 +40,9 @@ def _confusion(counts: np.ndarray, classes: Sequence[str]) -> Plot:
             "text": [[str(count) if count else "" for count in row] for row in counts.tolist()],
             "texttemplate": "%{text}" if few else "",
             "customdata": np.dstack((counts, (100 * fraction).round(2))).tolist(),
-            "hovertemplate": "true %{y}, predicted %{x}<br>%{customdata[0]} samples, %{customdata[1]} % of the class"
+            "hovertemplate": "true %{y}, predicted %{x}<br>%{customdata[0]} "
+            + counted
+            + ", %{customdata[1]} % of the class"
             "<extra></extra>",
         }
     ]

@@ -1,10 +1,11 @@
-"""Test accuracy over what a network costs."""
+"""What the runs are compared by, over what a network costs."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
+from kdexp.report import glossary
 from kdexp.report.colors import CONTROL, OTHER, TEACHER, WINNER
 from kdexp.report.comparison import Comparison
 from kdexp.report.plotly_figures.drawing import Plot, error_bars
@@ -28,19 +29,20 @@ class _Network:
     kind: str
     label: str
     cost: float
-    accuracy: Estimate
+    estimate: Estimate
 
 
-def costs(comparison: Comparison, measure: str) -> Plot | None:
-    """Test accuracy against a cost.
+def costs(comparison: Comparison, unit: str) -> Plot | None:
+    """The measure on test against a cost.
 
     Args:
         comparison: what is compared.
-        measure: ``parameters``, ``macs`` or ``seconds`` (of training).
+        unit: of the cost: ``parameters``, ``macs`` or ``seconds`` (of training).
     """
-    networks = [*_students(comparison, measure), *_teachers(comparison, measure)]
+    networks = [*_students(comparison, unit), *_teachers(comparison, unit)]
     if not networks:
         return None
+    name = glossary.known(comparison.measure).name
     data = []
     for kind, (color, symbol) in _KINDS.items():
         of = [network for network in networks if network.kind == kind]
@@ -51,41 +53,41 @@ def costs(comparison: Comparison, measure: str) -> Plot | None:
                     "mode": "markers",
                     "name": kind,
                     "x": [network.cost for network in of],
-                    "y": [100 * network.accuracy.value for network in of],
-                    "error_y": error_bars(network.accuracy for network in of),
+                    "y": [100 * network.estimate.value for network in of],
+                    "error_y": error_bars(network.estimate for network in of),
                     "marker": {"color": color, "symbol": symbol, "size": 12 if kind != "distilled" else 8},
                     "text": [network.label for network in of],
-                    "hovertemplate": "%{text}<br>%{x:,.4~s}, accuracy %{y:.2f} %<extra>" + kind + "</extra>",
+                    "hovertemplate": "%{text}<br>%{x:,.4~s}, " + name + " %{y:.2f} %<extra>" + kind + "</extra>",
                 }
             )
     positive = [network.cost for network in networks if network.cost > 0]
     wide = bool(positive) and max(positive) > 10 * min(positive)
     layout = {
-        "xaxis": {"title": {"text": _TITLES[measure]}, "type": "log" if wide else "linear"}
-        | ({} if measure == "seconds" else {"tickformat": "~s"})
+        "xaxis": {"title": {"text": _TITLES[unit]}, "type": "log" if wide else "linear"}
+        | ({} if unit == "seconds" else {"tickformat": "~s"})
         | ({} if wide else {"rangemode": "tozero"}),
-        "yaxis": {"title": {"text": "test accuracy, %"}, "automargin": True},
+        "yaxis": {"title": {"text": f"test {name}, %"}, "automargin": True},
         "height": 340,
     }
     return {"data": data, "layout": layout}
 
 
-def _students(comparison: Comparison, measure: str) -> Iterator[_Network]:
+def _students(comparison: Comparison, unit: str) -> Iterator[_Network]:
     for group in comparison.groups:
-        known = [cost for run in group.runs if (cost := _cost(run, measure)) is not None]
-        accuracy = group.estimate("acc")
-        if known and accuracy is not None:
+        known = [cost for run in group.runs if (cost := _cost(run, unit)) is not None]
+        estimate = group.estimate(comparison.measure)
+        if known and estimate is not None:
             kind = "control" if group.is_control else "chosen" if group is comparison.winner else "distilled"
-            yield _Network(kind, group.label, float(np.mean(known)), accuracy)
+            yield _Network(kind, group.label, float(np.mean(known)), estimate)
 
 
-def _teachers(comparison: Comparison, measure: str) -> Iterator[_Network]:
+def _teachers(comparison: Comparison, unit: str) -> Iterator[_Network]:
     for name, teacher in comparison.teachers.items():
-        if measure in teacher.get("model", {}):
-            yield _Network("teacher", name, teacher["model"][measure], comparison.teacher_accuracy(teacher))
+        if unit in teacher.get("model", {}):
+            yield _Network("teacher", name, teacher["model"][unit], comparison.of_teacher(teacher))
 
 
-def _cost(run: Run, measure: str) -> float | None:
-    of = run.results.get("cost", {}).get("seconds", {}) if measure == "seconds" else run.results.get("model", {})
-    value = of.get("fit" if measure == "seconds" else measure)
+def _cost(run: Run, unit: str) -> float | None:
+    of = run.results.get("cost", {}).get("seconds", {}) if unit == "seconds" else run.results.get("model", {})
+    value = of.get("fit" if unit == "seconds" else unit)
     return None if value is None else float(value)

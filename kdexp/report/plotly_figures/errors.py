@@ -1,9 +1,10 @@
-"""Test error of teacher, control and chosen student, as bars."""
+"""Teacher, control and chosen student on test, as bars."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from kdexp.report import glossary
 from kdexp.report.colors import CONTROL, TEACHER, WINNER
 from kdexp.report.comparison import Comparison
 from kdexp.report.plotly_figures.drawing import Plot, error_bars, faded, wrapped
@@ -11,33 +12,39 @@ from kdexp.report.statistics import Estimate
 from kdexp.report.summary_text import spread
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Network:
     """One network's bars.
 
     Attributes:
         label: below them.
         color: theirs.
-        accuracy: on test, by epoch: ``best``, ``last``.
+        estimates: of the measure on test, by epoch: ``best``, ``last``.
     """
 
     label: str
     color: str
-    accuracy: dict[str, Estimate]
+    estimates: dict[str, Estimate]
 
 
 def errors(comparison: Comparison) -> Plot:
-    """Bars of the test error of teacher, control and chosen student, with intervals, at the best and the last epoch."""
+    """Bars of teacher, control and chosen student on test, with intervals, at the best and the last epoch.
+
+    They show the error where the runs are compared by accuracy, else what they are compared by.
+    """
+    metric, is_error = glossary.known(comparison.measure), comparison.measure == "acc"
     networks = [*_networks(comparison)][::-1]  # Plotly begins at the bottom
     data: list[Plot] = []
     for epoch, name in (("last", "last epoch"), ("best", "best epoch by validation")):
         filled = epoch == "best"
-        data.append(_bars([network for network in networks if epoch in network.accuracy], epoch, name, filled))
+        estimates = [network.estimates.get(epoch) for network in networks]
+        shown = {network: found for network, found in zip(networks, estimates, strict=True) if found is not None}
+        data.append(_bars(shown, name, filled=filled, metric=metric.name, is_error=is_error))
         # The legend tells the kinds of bars apart, not whose they are.
         swatch = {"color": faded(CONTROL, 0.6) if filled else "#fff", "line": {"color": CONTROL, "width": 1.5}}
         data.append({"type": "bar", "orientation": "h", "name": name, "x": [None], "y": [None], "marker": swatch})
     axes = {
-        "xaxis": {"title": {"text": "test error, %"}, "rangemode": "tozero"},
+        "xaxis": {"title": {"text": f"test {'error' if is_error else metric.name}, %"}, "rangemode": "tozero"},
         "yaxis": {"showgrid": False, "automargin": True},
         "legend": {"traceorder": "reversed"},
     }
@@ -46,36 +53,38 @@ def errors(comparison: Comparison) -> Plot:
 
 
 def _networks(comparison: Comparison) -> Iterator[_Network]:
+    metric = glossary.known(comparison.measure).name
     for name, teacher in itertools.islice(comparison.teachers.items(), 1):
-        accuracy = comparison.teacher_accuracy(teacher)
-        label = f"{wrapped(f'teacher {name}')}<br>{100 * accuracy.value:.2f} % accuracy"
-        yield _Network(label, TEACHER, {"best": accuracy})
+        estimate = comparison.of_teacher(teacher)
+        label = f"{wrapped(f'teacher {name}')}<br>{100 * estimate.value:.2f} % {metric}"
+        yield _Network(label, TEACHER, {"best": estimate})
     for group, color in ((comparison.control, CONTROL), (comparison.winner, WINNER)):
         if group:
-            found = {epoch: group.estimate("acc", "test", epoch) for epoch in ("best", "last")}
+            found = {epoch: group.estimate(group.measure, "test", epoch) for epoch in ("best", "last")}
             shown = {epoch: estimate for epoch, estimate in found.items() if estimate is not None}
-            yield _Network(f"{wrapped(group.label)}<br>{spread(group)} accuracy", color, shown)
+            yield _Network(f"{wrapped(group.label)}<br>{spread(group)} {metric}", color, shown)
 
 
-def _bars(networks: Sequence[_Network], epoch: str, name: str, filled: bool) -> Plot:
-    accuracies = [network.accuracy[epoch] for network in networks]
+def _bars(shown: Mapping[_Network, Estimate], name: str, *, filled: bool, metric: str, is_error: bool) -> Plot:
+    estimates = [_as_error(estimate) if is_error else estimate for estimate in shown.values()]
+    error = "error %{x:.2f} %, " if is_error else ""
     return {
         "type": "bar",
         "orientation": "h",
         "name": name,
-        "y": [network.label for network in networks],
-        "x": [100 * (1 - accuracy.value) for accuracy in accuracies],
-        "error_x": error_bars(map(_as_error, accuracies)),
+        "y": [network.label for network in shown],
+        "x": [100 * estimate.value for estimate in estimates],
+        "error_x": error_bars(estimates),
         "marker": {
-            "color": [faded(network.color, 0.6) if filled else "#fff" for network in networks],
-            "line": {"color": [network.color for network in networks], "width": 1.5},
+            "color": [faded(network.color, 0.6) if filled else "#fff" for network in shown],
+            "line": {"color": [network.color for network in shown], "width": 1.5},
         },
-        "customdata": [100 * accuracy.value for accuracy in accuracies],
-        "hovertemplate": "%{y}<br>error %{x:.2f} %, accuracy %{customdata:.2f} %<extra>" + name + "</extra>",
+        "customdata": [100 * estimate.value for estimate in shown.values()],
+        "hovertemplate": "%{y}<br>" + error + metric + " %{customdata:.2f} %<extra>" + name + "</extra>",
         "showlegend": False,
     }
 
 
-def _as_error(accuracy: Estimate) -> Estimate:
-    ends = accuracy.interval
-    return Estimate(1 - accuracy.value, ends and (1 - ends[1], 1 - ends[0]))
+def _as_error(estimate: Estimate) -> Estimate:
+    ends = estimate.interval
+    return Estimate(1 - estimate.value, ends and (1 - ends[1], 1 - ends[0]))

@@ -52,7 +52,7 @@ def heat_map(
         comparison: where the groups are from; it must have `heat_axes`.
         groups: at most one for each cell.
         value: a fraction; None leaves the cell empty.
-        difference: whether it is a gain (two hues about zero), or an accuracy.
+        difference: whether it is a gain (two hues about zero), or a value.
         limits: of the colors, as fractions, so that several maps can be compared.
     """
     axes = heat_axes(comparison)

@@ -1,17 +1,17 @@
-"""Loss and accuracy over the epochs."""
+"""Loss, and what the runs are compared by, over the epochs."""
 
 import math
 from collections.abc import Sequence
 
 import numpy as np
 
+from kdexp.report import glossary
 from kdexp.report.colors import CONTROL, OTHER, WINNER
 from kdexp.report.comparison import Comparison
 from kdexp.report.plotly_figures.drawing import Plot, faded, wrapped
 from kdexp.report.run_group import RunGroup
 
 _MOST_LINES = 8
-_TITLES = {"val/acc": "accuracy on val, %", "val/loss": "loss on val", "train/loss": "loss on train"}
 
 
 def learning_curves(comparison: Comparison, name: str) -> Plot | None:
@@ -19,8 +19,10 @@ def learning_curves(comparison: Comparison, name: str) -> Plot | None:
 
     Args:
         comparison: what is compared; the chosen configuration, its control and the next best on val are drawn.
-        name: of the column: ``val/acc``, ``val/loss``, ``train/loss``.
+        name: of the column: ``val/MEASURE``, ``val/loss``, ``train/loss``.
     """
+    split, _, metric = name.partition("/")
+    title = f"loss on {split}" if metric == "loss" else f"{glossary.known(metric).name} on {split}, %"
     first = [group for group in (comparison.winner, comparison.control) if group]
     shown = [*first, *(group for group in comparison.ranked if group not in first)][:_MOST_LINES]
     data: list[Plot] = []
@@ -39,7 +41,7 @@ def learning_curves(comparison: Comparison, name: str) -> Plot | None:
         return None
     layout = {
         "xaxis": {"title": {"text": "epoch"}, "dtick": max(1, math.ceil(longest / 10))},
-        "yaxis": {"title": {"text": _TITLES[name]}, "automargin": True},
+        "yaxis": {"title": {"text": title}, "automargin": True},
         "legend": {"traceorder": "reversed"},
         "height": 400,
     }
@@ -47,8 +49,8 @@ def learning_curves(comparison: Comparison, name: str) -> Plot | None:
 
 
 def _by_seed(group: RunGroup, name: str) -> np.ndarray | None:
-    """(seeds, epochs): a metric, accuracies in %, as far as all seeds have it; None when no seed has it."""
-    scale = 100 if name.endswith("/acc") else 1
+    """(seeds, epochs): a metric, in % but for losses, as far as all seeds have it; None when no seed has it."""
+    scale = 1 if name.endswith("/loss") else 100
     curves = [[row[name] * scale for row in run.epochs if name in row] for run in group.runs]
     lengths = {len(curve) for curve in curves if curve}
     return np.array([curve[: min(lengths)] for curve in curves if curve]) if lengths else None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kdexp.report import glossary
 from kdexp.report.colors import AXIS_LINE, CIVIDIS, CONTROL
 from kdexp.report.comparison import Comparison, plain
 from kdexp.report.plotly_figures.drawing import Plot, in_order, shortened, wrapped
@@ -40,12 +41,12 @@ class _Axis:
 
 
 def parallel(comparison: Comparison) -> Plot:
-    """Parallel coordinates: a line for each configuration through its values and metrics, colored by val accuracy.
+    """Parallel coordinates: a line for each configuration through its values and metrics, colored by that on val.
 
     Plotly's own parallel coordinates need WebGL, which browsers on a machine without a graphics card give up, and
     their lines cannot be hovered over.
     """
-    groups = sorted(comparison.groups, key=lambda group: group.mean("acc", "val") or 0)
+    groups = sorted(comparison.groups, key=lambda group: group.mean(group.measure, "val") or 0)
     axes = list(_axes(comparison, groups))
     return {"data": _lines(comparison, groups, axes), "layout": _layout(axes)}
 
@@ -54,9 +55,10 @@ def _axes(comparison: Comparison, groups: Sequence[RunGroup]) -> Iterator[_Axis]
     for name in comparison.axes:
         if comparison.varies(name):
             yield _swept(name, [group.axes.get(name) for group in groups])
+    measured = glossary.known(comparison.measure).column
     for name, values in (
-        ("val acc", [group.mean("acc", "val") for group in groups]),
-        ("test acc", [group.mean("acc") for group in groups]),
+        (f"val {measured}", [group.mean(group.measure, "val") for group in groups]),
+        (f"test {measured}", [group.mean(group.measure) for group in groups]),
         ("gain", [group.mean_gain for group in groups]),
     ):
         if any(value is not None for value in values):
@@ -87,7 +89,7 @@ def _text(value: object) -> str:
 
 
 def _lines(comparison: Comparison, groups: Sequence[RunGroup], axes: Sequence[_Axis]) -> list[Plot]:
-    shades = _shades([group.mean("acc", "val") for group in groups])
+    shades = _shades([group.mean(group.measure, "val") for group in groups])
     lines = []
     for number, group in enumerate(groups):
         color = CONTROL if group.is_control else shades[number]

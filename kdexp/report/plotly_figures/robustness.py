@@ -1,38 +1,45 @@
-"""Accuracy under corruptions, noise and attacks, and calibration."""
+"""What the networks do under corruptions, noise and attacks, and calibration."""
 
 from functools import partial
 
 from kdexp.report.colors import OTHER, ROLES
 from kdexp.report.plotly_figures.drawing import Plot, error_bars, layout_over, line_trace
-from kdexp.report.robustness import Reports, accuracy_points, by_seed, is_clean, is_of, mean_over_seeds, over_severity
+from kdexp.report.robustness import (
+    Reports,
+    by_seed,
+    is_clean,
+    is_of,
+    level_points,
+    mean_over_seeds,
+    metric_of,
+    over_severity,
+)
 from kdexp.report.statistics import Estimate, Point
 
 
 def levels(reports: Reports, axis: str, name: str) -> Plot:
-    """Accuracy of each network over the level of a noise or an attack, from the clean test set on.
+    """The measure of each network over the level of a noise or an attack, from the clean test set on.
 
     Args:
         reports: of one configuration, a seed each; intervals are over them.
         axis: ``noise_levels`` or ``attacks``.
         name: of the noise or the attack.
     """
-    found = {
-        role: accuracy_points(reports, role, lambda row: is_of(axis, name, row) or is_clean(row)) for role in ROLES
-    }
+    found = {role: level_points(reports, role, lambda row: is_of(axis, name, row) or is_clean(row)) for role in ROLES}
     data = [line_trace(role, ROLES[role], points) for role, points in found.items() if points]
     title = "eps" if axis == "attacks" else "level"
-    return {"data": data, "layout": layout_over(title, "accuracy on test, %")}
+    return {"data": data, "layout": layout_over(title, f"{metric_of(reports[0]).name} on test, %")}
 
 
 def severities(reports: Reports, axis: str) -> Plot:
-    """Accuracy of each network over severity, the mean over the corruptions; intervals over seeds."""
+    """The measure of each network over severity, the mean over the corruptions; intervals over seeds."""
     found = {role: over_severity(reports, axis, role) for role in ROLES}
     data = [line_trace(role, ROLES[role], points) for role, points in found.items() if points]
-    return {"data": data, "layout": layout_over("severity", "accuracy on test, %")}
+    return {"data": data, "layout": layout_over("severity", f"{metric_of(reports[0]).name} on test, %")}
 
 
 def corruptions(reports: Reports, axis: str) -> Plot:
-    """Accuracy of each network under each corruption, the mean over severities; intervals over seeds."""
+    """The measure of each network under each corruption, the mean over severities; intervals over seeds."""
     names = list(dict.fromkeys(row["name"] for row in reports[0]["conditions"] if row["axis"] == axis))
     data = []
     for role, color in ROLES.items():
@@ -52,7 +59,7 @@ def corruptions(reports: Reports, axis: str) -> Plot:
                 }
             )
     layout = {
-        "xaxis": {"title": {"text": "accuracy on test, mean over severities, %"}},
+        "xaxis": {"title": {"text": f"{metric_of(reports[0]).name} on test, mean over severities, %"}},
         "yaxis": {"type": "category", "autorange": "reversed", "automargin": True},
         "height": 160 + 24 * len(names),
     }

@@ -1,4 +1,4 @@
-"""Accuracy and gain along a condition of the training data."""
+"""What the runs are compared by, and gain, along a condition of the training data."""
 
 from itertools import cycle
 from pathlib import Path
@@ -6,13 +6,14 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
+from kdexp.report import glossary
 from kdexp.report.colors import GRAY, ORANGE, STUDENTS
 from kdexp.report.condition_curves import CONDITIONS, IN_RATIOS, ConditionCurve
 from kdexp.report.png_figures.drawing import draw_estimates, new_figure, save
 
 
 def condition(curve: ConditionCurve, path: Path) -> None:
-    """Draw test accuracy, and the gain over the control, along a condition of the training data.
+    """Draw the measure on test, and the gain over the control, along a condition of the training data.
 
     Bars are 95 % t intervals over seeds; fewer than three have none.
 
@@ -26,12 +27,12 @@ def condition(curve: ConditionCurve, path: Path) -> None:
     style = {"color": GRAY, "linestyle": ":", "marker": "D", "markersize": 3.5}
     left.plot(list(teacher), list(teacher.values()), label="teacher", **style)
     if curve.control:
-        draw_estimates(left, curve.control.accuracy_points(), ORANGE, "s", "control")
+        draw_estimates(left, curve.control.points(), ORANGE, "s", "control")
     for line, color in zip(curve.students, cycle(STUDENTS), strict=False):
-        draw_estimates(left, line.accuracy_points(), color, "o", line.label)
+        draw_estimates(left, line.points(), color, "o", line.label)
         draw_estimates(right, line.gain_points(), color, "o", line.label)
     right.axhline(0, color=GRAY, linewidth=1)
-    _scale(left, curve, "accuracy on test")
+    _scale(left, curve, f"{glossary.known(curve.measure).name} on test")
     _scale(right, curve, "gain over the control, paired by seed")
     left.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     right.yaxis.set_major_formatter(PercentFormatter(1, decimals=1, symbol=" points"))

@@ -8,11 +8,11 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from kdexp.report.colors import GRAY, MARKED_ROLES
 from kdexp.report.png_figures.drawing import draw_estimates, draw_line, new_figure, save
-from kdexp.report.robustness import Report, Reports, over_severity
+from kdexp.report.robustness import Report, Reports, measure_of, metric_of, over_severity
 
 
 def severities(reports: Reports, axis: str, path: Path) -> None:
-    """Draw the accuracy of each network over the severity of corruptions, the mean over them.
+    """Draw the measure of each network over the severity of corruptions, the mean over them.
 
     Bars are 95 % t intervals over seeds; fewer than three have none.
 
@@ -25,7 +25,7 @@ def severities(reports: Reports, axis: str, path: Path) -> None:
     axes = figure.add_subplot()
     for role, (color, marker) in _present(reports[0]):
         draw_estimates(axes, over_severity(reports, axis, role), color, marker, role)
-    axes.set(xlabel="severity", title=f"accuracy on test, mean over {axis}")
+    axes.set(xlabel="severity", title=f"{metric_of(reports[0]).name} on test, mean over {axis}")
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
@@ -33,7 +33,7 @@ def severities(reports: Reports, axis: str, path: Path) -> None:
 
 
 def corruptions(report: Report, path: Path) -> None:
-    """Draw each network's accuracy under each corruption, the mean over severities; no file where there are none.
+    """Draw each network's measure under each corruption, the mean over severities; no file where there are none.
 
     Args:
         report: the content of robustness.json.
@@ -42,24 +42,22 @@ def corruptions(report: Report, path: Path) -> None:
     rows = [row for row in report["conditions"] if row["axis"] == "corruptions_lite"]
     if not rows:
         return
-    names = list(dict.fromkeys(row["name"] for row in rows))
+    names, key = list(dict.fromkeys(row["name"] for row in rows)), measure_of(report)
     figure = new_figure(7.2, 1.4 + 0.26 * len(names))
     axes = figure.add_subplot()
     for role, (color, marker) in _present(report):
-        means = [
-            np.mean([row["acc"] for row in rows if row["name"] == name and row["model"] == role]) for name in names
-        ]
+        means = [np.mean([row[key] for row in rows if row["name"] == name and row["model"] == role]) for name in names]
         axes.plot(means, names, color=color, marker=marker, linestyle="", markersize=5, label=role, alpha=0.85)
     axes.invert_yaxis()
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes.set(xlabel="accuracy, mean over severities", title="corruptions (lite)")
+    axes.set(xlabel=f"{metric_of(report).name}, mean over severities", title="corruptions (lite)")
     axes.grid(alpha=0.25)
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     save(figure, path)
 
 
 def levels(report: Report, path: Path) -> None:
-    """Draw accuracy over the level: a panel for each noise and each attack; no file where there are none.
+    """Draw the measure over the level: a panel for each noise and each attack; no file where there are none.
 
     Args:
         report: the content of robustness.json.
@@ -69,7 +67,8 @@ def levels(report: Report, path: Path) -> None:
     names = list(dict.fromkeys((row["axis"], row["name"]) for row in found))
     if not names:
         return
-    clean = {row["model"]: row["acc"] for row in report["conditions"] if row["axis"] == "clean"}
+    key = measure_of(report)
+    clean = {row["model"]: row[key] for row in report["conditions"] if row["axis"] == "clean"}
     columns = min(len(names), 3)
     rows = -(-len(names) // columns)
     figure = new_figure(3.4 * columns, 2.8 * rows)
@@ -79,7 +78,7 @@ def levels(report: Report, path: Path) -> None:
             axes.set_axis_off()
             continue
         for role, (color, marker) in _present(report):
-            curve = [(r["level"], r["acc"]) for r in found if (r["axis"], r["name"]) == place and r["model"] == role]
+            curve = [(r["level"], r[key]) for r in found if (r["axis"], r["name"]) == place and r["model"] == role]
             draw_line(axes, [(0, clean[role]), *curve], color, marker, role)
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))

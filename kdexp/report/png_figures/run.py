@@ -13,16 +13,22 @@ if TYPE_CHECKING:
 
 
 def draw_run(
-    epochs: Sequence[Mapping[str, float]], curves: "RocAndConfusion", classes: Sequence[str], folder: Path
+    epochs: Sequence[Mapping[str, float]],
+    measure: str,
+    curves: "RocAndConfusion | None",
+    classes: Sequence[str],
+    folder: Path,
 ) -> None:
-    """Draw training.png, roc.png and, but for multilabel data, confusion.png.
+    """Draw training.png, and of a task that has curves roc.png and, but for multilabel data, confusion.png.
 
     Args:
         epochs: the rows of metrics.csv.
-        curves: ROC curves and confusion matrix on test.
+        measure: the metric that the run is compared by.
+        curves: ROC curves and confusion matrix on test; None of a task without.
         classes: names of the classes, by number.
         folder: where the files go.
     """
-    training_curves(epochs, folder / "training.png")
-    roc(curves, classes, folder / "roc.png")
-    confusion(curves, classes, folder / "confusion.png")
+    training_curves(epochs, folder / "training.png", measure)
+    if curves is not None:
+        roc(curves, classes, folder / "roc.png")
+        confusion(curves, classes, folder / "confusion.png")

@@ -1,4 +1,4 @@
-"""Loss and accuracy of one run over the epochs."""
+"""Loss of one run, and what it is compared by, over the epochs."""
 
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
@@ -6,23 +6,26 @@ from pathlib import Path
 
 from matplotlib.ticker import PercentFormatter
 
+from kdexp.report import glossary
 from kdexp.report.colors import BLUE, GREEN, ORANGE
 from kdexp.report.png_figures.drawing import draw_line, new_figure, save
 
 
-def training_curves(rows: Sequence[Mapping[str, float]], path: Path) -> None:
-    """Draw loss and accuracy of train and val over the epochs, and alpha and temperature where they change.
+def training_curves(rows: Sequence[Mapping[str, float]], path: Path, measure: str = "acc") -> None:
+    """Draw loss and a metric of train and val over the epochs, and alpha and temperature where they change.
 
     Args:
-        rows: one an epoch, in order, with ``epoch`` and any of ``train/loss``, ``val/loss``, ``train/acc``,
-            ``val/acc``, ``train/alpha``, ``train/temperature``.
+        rows: one an epoch, in order, with ``epoch`` and any of ``train/loss``, ``val/loss``, ``train/MEASURE``,
+            ``val/MEASURE``, ``train/alpha``, ``train/temperature``.
         path: the PNG file.
+        measure: the metric.
     """
     scheduled = [name for name in ("alpha", "temperature") if len({v for _, v in _series(rows, f"train/{name}")}) > 1]
     margins = {"left": 0.07, "right": 0.98, "bottom": 0.13 if not scheduled else 0.08, "top": 0.92, "hspace": 0.3}
     figure = new_figure(9.6, 3.8 if not scheduled else 6.4, **margins)
     panels = figure.subplots(2 if scheduled else 1, 2, squeeze=False, height_ratios=[3, 2] if scheduled else [1])
-    for axes, name, label in zip(panels[0], ("loss", "acc"), ("loss", "accuracy"), strict=True):
+    titles = {"loss": "loss", measure: glossary.known(measure).name}
+    for axes, (name, label) in zip(panels[0], titles.items(), strict=True):
         for split, color, marker in (("train", BLUE, "o"), ("val", ORANGE, "s")):
             draw_line(axes, _series(rows, f"{split}/{name}"), color, marker, split)
         axes.set(title=label, xlabel="epoch")

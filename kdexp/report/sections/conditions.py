@@ -1,8 +1,9 @@
-"""How does accuracy change with the training data: few, noisy, unlabeled, imbalanced?"""
+"""What does the training data do: few, noisy, unlabeled, imbalanced?"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from kdexp.report import glossary
 from kdexp.report.comparison import Comparison, plain
 from kdexp.report.condition_curves import CONDITIONS, ConditionCurve, condition_curves
 from kdexp.report.elements import (
@@ -41,7 +42,7 @@ def sections(comparison: Comparison) -> Iterator[Section]:
 
 
 def _figures(curve: ConditionCurve) -> Iterator[Figure]:
-    yield Figure("Accuracy", condition(curve))
+    yield Figure(glossary.known(curve.measure).title, condition(curve))
     gains = condition_gains(curve)
     if gains:
         yield Figure("Gain over the control", gains)
@@ -68,8 +69,8 @@ def _table(axis: str, curves: Sequence[ConditionCurve]) -> Table:
         Column[_Row]("student", lambda row: row.label, "word"),
         Column[_Row](axis, lambda row: Cell(plain(row.level), row.level)),
         Column[_Row]("teacher", lambda row: percent(row.teacher)),
-        Column[_Row]("control", lambda row: metric(row.control, "acc")),
-        Column[_Row]("distilled", lambda row: metric(row.student, "acc")),
+        Column[_Row]("control", lambda row: metric(row.control, row.student.measure)),
+        Column[_Row]("distilled", lambda row: metric(row.student, row.student.measure)),
         Column[_Row]("gain", lambda row: gain_mean(row.student.gain)),
         Column[_Row](INTERVAL, lambda row: gain_interval(row.student.gain)),
         Column[_Row]("verdict", lambda row: row.verdict, "word"),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from kdexp.report import glossary
 from kdexp.report.comparison import Comparison
 from kdexp.report.elements import (
     INTERVAL,
@@ -24,9 +25,9 @@ def sections(comparison: Comparison) -> Iterator[Section]:
     """The gains as a figure, and everything as a table."""
     if not comparison.groups:
         return
-    plot = gains(comparison)
+    plot, name = gains(comparison), glossary.known(comparison.measure).name
     lead = (
-        "Test accuracy less that of the control with the same seed; ticks are seeds, lines 95 % t intervals over "
+        f"Test {name} less that of the control with the same seed; ticks are seeds, lines 95 % t intervals over "
         f"them ({FEWEST_SEEDS} seeds or more). The order is that of the choice on val: the uppermost is chosen."
         if plot
         else "There is no control (alpha=1) with the same seeds: no gain can be given."
@@ -36,19 +37,24 @@ def sections(comparison: Comparison) -> Iterator[Section]:
 
 
 def _table(comparison: Comparison) -> Table:
+    measure = comparison.measure
+    name = glossary.known(measure).column
     columns = [
         Column[RunGroup]("configuration", comparison.marked, "word"),
         Column[RunGroup]("n", lambda group: Cell(str(len(group.runs)), len(group.runs))),
-        Column[RunGroup]("val acc", lambda group: metric(group, "acc", "val")),
-        Column[RunGroup]("test acc", lambda group: metric(group, "acc")),
-        Column[RunGroup]("test acc, last epoch", lambda group: metric(group, "acc", epoch="last")),
-        Column[RunGroup]("test f1", lambda group: metric(group, "f1")),
-        Column[RunGroup]("test auc", lambda group: metric(group, "auc")),
+        Column[RunGroup](f"val {name}", lambda group: metric(group, measure, "val")),
+        Column[RunGroup](f"test {name}", lambda group: metric(group, measure)),
+        Column[RunGroup](f"test {name}, last epoch", lambda group: metric(group, measure, epoch="last")),
+        *map(_on_test, glossary.beside(measure)),
         Column[RunGroup]("gain", lambda group: gain_mean(group.gain)),
         Column[RunGroup](INTERVAL, lambda group: gain_interval(group.gain)),
         Column[RunGroup]("p", _p),
     ]
     return tabulate(columns, comparison.groups)
+
+
+def _on_test(name: str) -> Column[RunGroup]:
+    return Column[RunGroup](f"test {glossary.known(name).column}", lambda group: metric(group, name))
 
 
 def _p(group: RunGroup) -> Cell:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from kdexp.report import glossary
 from kdexp.report.comparison import Comparison
 from kdexp.report.elements import Figure, Section
 from kdexp.report.plotly_figures.errors import errors
@@ -11,12 +12,15 @@ from kdexp.report.statistics import FEWEST_SEEDS
 def sections(comparison: Comparison) -> Iterator[Section]:
     """The bars."""
     if comparison.groups:
+        shown, better, others = "error", "lower", "and Wilson's over test samples where there is one run; two seeds"
+        if comparison.measure != "acc":
+            shown, better, others = glossary.known(comparison.measure).name, "higher", "fewer"
         yield Section(
             "errors",
             "Teacher, control, student",
-            "Test error: lower is better. The control is the baseline: the same student trained without a teacher. "
-            f"Lines are 95 % intervals: t intervals over seeds where there are at least {FEWEST_SEEDS}, and Wilson's "
-            "over test samples where there is one run; two seeds have none.",
-            {"": [Figure("Test error, %", errors(comparison))]},
+            f"Test {shown}: {better} is better. The control is the baseline: the same student trained without a "
+            f"teacher. Lines are 95 % intervals: t intervals over seeds where there are at least {FEWEST_SEEDS}, "
+            f"{others} have none.",
+            {"": [Figure(f"Test {shown}, %", errors(comparison))]},
             wide=True,
         )

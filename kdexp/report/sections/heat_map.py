@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from kdexp.report import glossary
 from kdexp.report.comparison import Comparison
 from kdexp.report.elements import Figure, Section
 from kdexp.report.plotly_figures.heat_map import facets, heat_axes, heat_map
@@ -26,11 +27,13 @@ class _Map:
         return min(known, default=0.0), max(known, default=0.0)
 
 
-_MAPS = (
-    _Map("Accuracy on val, %", lambda group: group.mean("acc", "val")),
-    _Map("Accuracy on test, %", lambda group: group.mean("acc")),
-    _Map("Gain over the control on test, points", lambda group: group.mean_gain, difference=True),
-)
+def _maps(measure: str) -> list[_Map]:
+    title = glossary.known(measure).title
+    return [
+        _Map(f"{title} on val, %", lambda group: group.mean(measure, "val")),
+        _Map(f"{title} on test, %", lambda group: group.mean(measure)),
+        _Map("Gain over the control on test, points", lambda group: group.mean_gain, difference=True),
+    ]
 
 
 def sections(comparison: Comparison) -> Iterator[Section]:
@@ -46,7 +49,7 @@ def sections(comparison: Comparison) -> Iterator[Section]:
 
 
 def _figures(comparison: Comparison, groups: list[RunGroup]) -> Iterator[Figure]:
-    for one in _MAPS:
+    for one in _maps(comparison.measure):
         if any(one.value(group) is not None for group in groups):
             limits = one.limits(comparison)
             plot = heat_map(comparison, groups, one.value, difference=one.difference, limits=limits)

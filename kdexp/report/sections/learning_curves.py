@@ -1,19 +1,20 @@
-"""How did loss and accuracy go over the epochs?"""
+"""How did the loss, and what the runs are compared by, go over the epochs?"""
 
 from collections.abc import Iterator
 
+from kdexp.report import glossary
 from kdexp.report.comparison import Comparison
 from kdexp.report.elements import Figure, Section
 from kdexp.report.plotly_figures.learning_curves import learning_curves
-
-_FIGURES = {"val/acc": "Accuracy on val", "val/loss": "Loss on val", "train/loss": "Loss on train"}
 
 
 def sections(comparison: Comparison) -> Iterator[Section]:
     """The curves of each column of metrics.csv that is there."""
     if not comparison.groups:
         return
-    plots = {title: learning_curves(comparison, name) for name, title in _FIGURES.items()}
+    of_measure = {f"val/{comparison.measure}": f"{glossary.known(comparison.measure).title} on val"}
+    titles = of_measure | {"val/loss": "Loss on val", "train/loss": "Loss on train"}
+    plots = {title: learning_curves(comparison, name) for name, title in titles.items()}
     figures = [Figure(title, plot) for title, plot in plots.items() if plot]
     if not figures:
         yield Section("learning", "Learning curves", "No metrics.csv was found beside the results of these runs.")

@@ -8,7 +8,7 @@ from kdexp.report.colors import ROLES
 from kdexp.report.comparison import Comparison
 from kdexp.report.elements import INTERVAL, Cell, Column, Figure, Section, tabulate
 from kdexp.report.plotly_figures.robustness import corruptions, levels, reliability, severities
-from kdexp.report.robustness import MetricOverSeeds, Reports, accuracy_over_seeds, flat, metrics_over_seeds
+from kdexp.report.robustness import MetricOverSeeds, Reports, accuracy_over_seeds, flat, measure_of, metrics_over_seeds
 from kdexp.report.robustness_text import UNITS, answer, answer_over_seeds, words
 from kdexp.report.run_group import RunGroup
 from kdexp.report.statistics import FEWEST_SEEDS, with_p
@@ -95,7 +95,7 @@ def _answer(group: RunGroup, reports: Reports) -> str:
         return ""
     if len(reports) == 1:
         return f"{group.label}: {answer(reports[0])}"
-    return answer_over_seeds(group.label, list(accuracy_over_seeds(reports)))
+    return answer_over_seeds(group.label, list(accuracy_over_seeds(reports)), measure_of(reports[0]))
 
 
 def _figures(reports: Reports) -> Iterator[Figure]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Literal
 
+from kdexp.report import glossary
 from kdexp.report.comparison import Comparison, depends_on, plain
 from kdexp.report.elements import Cell, Column, Section, Table, percent, tabulate
 from kdexp.report.runs import Run
@@ -10,7 +11,8 @@ from kdexp.report.runs import Run
 
 def sections(comparison: Comparison) -> Iterator[Section]:
     """The table; it is there even when every run failed."""
-    lead = "Accuracies in %; the best epoch is chosen on val, by the metric in trainer.monitor."
+    values = glossary.capitalized(glossary.known(comparison.measure).values)
+    lead = f"{values} in %; the best epoch is chosen on val, by the metric in trainer.monitor."
     if comparison.repeated:
         lead += (
             f" Of runs with the same configuration and seed the last one counts; {len(comparison.repeated)} others are "
@@ -20,15 +22,16 @@ def sections(comparison: Comparison) -> Iterator[Section]:
 
 
 def _table(comparison: Comparison) -> Table:
+    measure, name = comparison.measure, glossary.known(comparison.measure).column
     axes = [axis for axis in comparison.axes if any(axis in run.settings for run in comparison.runs)]
     columns = [
         Column[Run]("run", lambda run: run.folder.name, "word"),
         *(_axis(axis, comparison) for axis in axes),
         Column[Run]("seed", lambda run: _value(run, "seed")),
         Column[Run]("status", lambda run: run.status, "word"),
-        Column[Run]("val acc", lambda run: percent(run.metric("acc", "val"))),
-        Column[Run]("test acc", lambda run: percent(run.metric("acc"))),
-        Column[Run]("test acc, last epoch", lambda run: percent(run.metric("acc", "test", "last"))),
+        Column[Run](f"val {name}", lambda run: percent(run.metric(measure, "val"))),
+        Column[Run](f"test {name}", lambda run: percent(run.metric(measure))),
+        Column[Run](f"test {name}, last epoch", lambda run: percent(run.metric(measure, "test", "last"))),
         Column[Run]("best epoch", _best_epoch),
         Column[Run]("seconds", _seconds),
         Column[Run]("command", lambda run: run.command or "(started from Python)", "command"),

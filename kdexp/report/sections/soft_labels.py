@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from kdexp.report import glossary
 from kdexp.report.comparison import Comparison, teachers_part
 from kdexp.report.elements import INTERVAL, Column, Section, gain_interval, gain_mean, metric, tabulate
 from kdexp.report.run_group import RunGroup
@@ -23,15 +24,17 @@ class _Row:
         return with_p(self.gain.verdict, self.gain.p)
 
 
-_COLUMNS = [
-    Column[_Row]("taught", lambda row: row.taught.label, "word"),
-    Column[_Row]("placebo", lambda row: row.placebo.label, "word"),
-    Column[_Row]("taught, acc", lambda row: metric(row.taught, "acc")),
-    Column[_Row]("placebo, acc", lambda row: metric(row.placebo, "acc")),
-    Column[_Row]("difference", lambda row: gain_mean(row.gain)),
-    Column[_Row](INTERVAL, lambda row: gain_interval(row.gain)),
-    Column[_Row]("verdict", lambda row: row.verdict, "word"),
-]
+def _columns(measure: str) -> list[Column[_Row]]:
+    name = glossary.known(measure).column
+    return [
+        Column[_Row]("taught", lambda row: row.taught.label, "word"),
+        Column[_Row]("placebo", lambda row: row.placebo.label, "word"),
+        Column[_Row](f"taught, {name}", lambda row: metric(row.taught, measure)),
+        Column[_Row](f"placebo, {name}", lambda row: metric(row.placebo, measure)),
+        Column[_Row]("difference", lambda row: gain_mean(row.gain)),
+        Column[_Row](INTERVAL, lambda row: gain_interval(row.gain)),
+        Column[_Row]("verdict", lambda row: row.verdict, "word"),
+    ]
 
 
 def sections(comparison: Comparison) -> Iterator[Section]:
@@ -46,5 +49,5 @@ def sections(comparison: Comparison) -> Iterator[Section]:
             "A useful teacher must beat placebos: labels smoothed only to its uncertainty, its own outputs with the "
             f"wrong classes permuted. {' '.join(said)}"
         )
-        table = tabulate(_COLUMNS, rows)
+        table = tabulate(_columns(comparison.measure), rows)
         yield Section("soft-labels", "The teacher, or soft labels?", lead, table=table, wide=True)

@@ -80,7 +80,7 @@ class Attacks(Axis):
         grid = replace(grid, batches=part.batches, samples=len(part.positions))
         conditions = [condition for name, kind in self.kinds.items() for condition in self._of_kind(name, kind, grid)]
         if self.autoattack:
-            if grid.is_image and grid.task == "multiclass":
+            if grid.is_image and grid.kind == "multiclass":
                 conditions.append(_autoattack(grid, self.name, **self.autoattack))
             else:
                 bed.notes.append("autoattack is left out: it is for images of several classes")
@@ -94,7 +94,7 @@ class Attacks(Axis):
             middle = curve[len(curve) // 2]
             yield attacked(grid, MORE_STEPS, name, replace(middle, steps=4 * middle.steps))
             # Of several labels not all can be made wrong at once.
-            if kind["norm"] == "linf" and grid.task != "multilabel":
+            if kind["norm"] == "linf" and grid.kind != "multilabel":
                 whole = 1.0 if grid.is_image else 100.0
                 unbounded = replace(middle, eps=whole, abs_stepsize=whole / 10, steps=50, random_start=False)
                 yield attacked(grid, UNBOUNDED, name, unbounded)
@@ -182,7 +182,7 @@ def attacked(grid: Grid, axis: str, name: str, attack: Attack) -> Condition:
     from kdexp.robustness.grid import Condition
 
     def perturb(batch: Batch, network: Network) -> Tensor:
-        objective = untargeted_loss(network, batch.target, grid.task)
+        objective = untargeted_loss(network, batch.target, grid.kind)
         return attack(objective, batch.inputs, batch.index, seed=grid.seed)
 
     settings = before({"attack": asdict(attack)})["attack"]  # a part of the condition's key

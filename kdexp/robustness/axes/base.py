@@ -99,15 +99,15 @@ class Dataset(Protocol):
 
     Attributes:
         name: of its option.
-        task: see `kdexp.contracts.Task`.
+        kind: see `kdexp.contracts.Kind`.
         num_classes: how many classes it has.
         classes: their names; None: unknown.
         test: the samples of its test split that the report is of.
-        test_target: labels of the whole test split, see `kdexp.contracts.Task`.
+        test_target: labels of the whole test split, see `kdexp.contracts.Kind`.
     """
 
     name: str
-    task: str
+    kind: str
     num_classes: int
     classes: Sequence[str] | None
     test: Part

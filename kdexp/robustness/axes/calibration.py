@@ -101,16 +101,16 @@ def _measured(network: Network, grid: Grid, val: Batches, bins: int) -> Measured
     from kdexp.robustness.grid import Measured, logits_of
 
     logits, target = logits_of(network, grid.batches)
-    temperature = best_temperature(*logits_of(network, val), grid.task)
+    temperature = best_temperature(*logits_of(network, val), grid.kind)
     values: dict[str, float] = {"temperature": temperature}
     samples: dict[str, Tensor] = {}
-    hits = predictions(logits, target, grid.task)[1]  # a temperature changes no decision
+    hits = predictions(logits, target, grid.kind)[1]  # a temperature changes no decision
     samples["hit"] = hits.clone()  # in sigmoid tasks it is the target itself
     for suffix, scaled in (("", logits), ("_scaled", logits / temperature)):
-        confidence, _ = predictions(scaled, target, grid.task)
+        confidence, _ = predictions(scaled, target, grid.kind)
         equal = reliability(confidence, hits, bins)
-        nll = log_loss(scaled, target, grid.task).view(len(scaled), -1).mean(1)
-        squared = brier(scaled, target, grid.task)
+        nll = log_loss(scaled, target, grid.kind).view(len(scaled), -1).mean(1)
+        squared = brier(scaled, target, grid.kind)
         found = {
             "ece": equal.error(),
             "max_calibration_error": equal.largest(),

@@ -29,7 +29,7 @@ class DatasetShift(OtherDataAxis):
 
     def _check_classes(self, own: Dataset, other: Dataset) -> None:
         same = {
-            "task": other.task == own.task,
+            "kind": other.kind == own.kind,
             "num_classes": other.num_classes == own.num_classes,
             "classes": None in (own.classes, other.classes) or own.classes == other.classes,
         }

@@ -44,7 +44,7 @@ def _scored(network: Network, grid: Grid, foreign: Batches) -> Measured:
     from kdexp.robustness.grid import Measured, logits_of
     from kdexp.robustness.ood_scores import detection, scores
 
-    own, other = (scores(logits_of(network, batches)[0], grid.task) for batches in (grid.batches, foreign))
+    own, other = (scores(logits_of(network, batches)[0], grid.kind) for batches in (grid.batches, foreign))
     values = {f"{score}_{name}": value for score in own for name, value in detection(own[score], other[score]).items()}
     samples = {f"{score}_{side}": found[score] for side, found in (("own", own), ("other", other)) for score in own}
     return Measured(values, samples)

@@ -45,8 +45,8 @@ class Representations(OtherDataAxis):
 
     def conditions(self, grid: Grid, bed: TestBed) -> list[Condition]:
         """A condition of the run's own data set, and one of the other."""
-        if grid.task == "multilabel":
-            bed.notes.append(f"{self.name} left out: a probe is for one class a sample, and the task is multilabel")
+        if grid.kind == "multilabel":
+            bed.notes.append(f"{self.name} left out: a probe is for one class a sample, and the kind is multilabel")
             return []
         part = bed.own.val_part(f"{self.name} train", self.train_samples)
         conditions = [self._condition(grid, bed.own.name, part.batches, grid.batches).on(part)]

@@ -1,0 +1,68 @@
+"""Classification: one row of logits for each sample."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from kdexp.contracts import Batch, Capability, Kind, Outputs, Source, Split, TaskMetrics
+from kdexp.data.splits import check_source
+from kdexp.losses.cross_entropy import cross_entropy
+
+
+@dataclass(frozen=True)
+class Classification:
+    """See `kdexp.contracts.Task`.
+
+    Attributes:
+        num_outputs: C, the number of logits; 1 for binary.
+        kind: what logits and targets mean.
+        label_smoothing: of the hard term, in [0, 1).
+    """
+
+    num_outputs: int
+    kind: Kind = "multiclass"
+    label_smoothing: float = 0.0
+    measure: str = field(default="acc", init=False)
+    supports: frozenset[Capability] = field(default=frozenset({"curves", "robustness", "attacks"}), init=False)
+
+    @property
+    def monitor(self) -> str:
+        """Accuracy; of two classes, and of yes/no labels, AUC.
+
+        Where the answer is yes or no, a rare yes hides in the accuracy; where there are many classes, the AUC is best
+        while the accuracy still rises: docs/best_epoch.md.
+        """
+        return "val/auc" if self.kind != "multiclass" or self.num_outputs == 2 else "val/acc"
+
+    def check_source(self, source: Source, kind: Kind, num_classes: int, input_shape: Sequence[int] | None) -> None:
+        """See `kdexp.data.splits.check_source`."""
+        check_source(source, kind, num_classes, input_shape)
+
+    def logits_shape(self, input_shape: Sequence[int]) -> tuple[int, ...]:
+        """C numbers, whatever the inputs are."""
+        return (self.num_outputs,)
+
+    def hard(self, student: Outputs, batch: Batch) -> Tensor:
+        """See `kdexp.losses.cross_entropy.cross_entropy`."""
+        return cross_entropy(student.logits, batch.target, kind=self.kind, label_smoothing=self.label_smoothing)
+
+    def soft(self, loss: nn.Module, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        """The loss of all samples' logits."""
+        value: Tensor = loss(student.logits, teacher.logits, batch.target)
+        return value
+
+    def metrics(
+        self, *, split: Split | None = None, fidelity: bool = False, of_training: bool = False, alone: bool = False
+    ) -> TaskMetrics:
+        """See `kdexp.metrics.classification.Metrics`; of training batches accuracy alone."""
+        from kdexp.metrics.classification import Metrics  # here: the checks of a configuration do without torchmetrics
+
+        return Metrics(
+            self.kind,
+            self.num_outputs,
+            samples=len(split) if split is not None else 0,
+            fidelity=fidelity,
+            accuracy_only=of_training,
+            sync_on_compute=not alone,
+        )
