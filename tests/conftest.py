@@ -41,10 +41,10 @@ def command(tmp_path, store):
         env = warm_programs.environment(**{"KDEXP_STORE_DIR": str(store), "WANDB_MODE": "offline"} | environment)
         program, *rest = map(str, arguments)
         argv = [SCRIPTS / program, *rest]
-        if "PYTHONPATH" in environment:  # own code, which a start of Python imports
-            done = subprocess.run(argv, cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout, check=False)
-        else:
+        if warm_programs.is_warm(env):
             done = warm_programs.run(argv, cwd, env, timeout)
+        else:
+            done = subprocess.run(argv, cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout, check=False)
         assert rc is None or done.returncode == rc, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 

@@ -1,7 +1,7 @@
 """kdexp's programs for tests: forked from a process that has imported PyTorch and kdexp, which takes seconds.
 
 Each is a process of its own, with its own folder, environment, output, signals and exit code. What is not
-tested this way is the start itself: test_imports.py, and whatever gives a program a PYTHONPATH of its own, see to that.
+tested this way is the start itself: test_imports.py sees to that.
 """
 
 import atexit
@@ -27,6 +27,15 @@ def environment(**more: str) -> dict[str, str]:
     """The variables of a program: those of this process without what tests and users set, one thread, and more."""
     own = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "WANDB", "KDEXP"))}
     return own | {"OMP_NUM_THREADS": "1"} | more
+
+
+def is_warm(env: Mapping[str, str]) -> bool:
+    """Whether a program with these variables can be a fork: not where its start imports something of a test's."""
+    return not any(Path(folder, "sitecustomize.py").exists() for folder in _own_folders(env))
+
+
+def _own_folders(env: Mapping[str, str]) -> list[str]:
+    return [folder for folder in env.get("PYTHONPATH", "").split(os.pathsep) if folder]
 
 
 class Program:
@@ -160,7 +169,7 @@ def _become(request: dict) -> None:
     MEDIA_TMP.__init__("wandb-media")
     multiprocessing.util.spawnv_passfds = partial(_fork_server_of_jobs, multiprocessing.util.spawnv_passfds)
     sys.argv = request["argv"]
-    sys.path.insert(0, str(Path(sys.argv[0]).parent))
+    sys.path[:0] = [str(Path(sys.argv[0]).parent), *_own_folders(request["env"])]
     runpy.run_path(sys.argv[0], run_name="__main__")
 
 

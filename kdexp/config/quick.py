@@ -10,8 +10,8 @@ TRAIN_BATCHES = 2
 """Training batches of a student and of a teacher, each of the batch size that is set."""
 EVALUATED = 64
 """Samples of val and of test."""
-EVALUATED_MASKS = 2
-"""The same of images with masks, which are large."""
+EVALUATED_MASKS = 1
+"""The same of images with masks, which may be large."""
 NOTE = (
     f"quick run: {TRAIN_BATCHES} training batches, at most {EVALUATED} samples of val and of test, few epochs: "
     "its numbers mean nothing (quick=true)"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from joblib import cpu_count
-from warm_programs import Program, environment
+from warm_programs import Program, environment, is_warm
 
 pytestmark = pytest.mark.slow
 
@@ -77,7 +77,7 @@ def odd(tmp_path) -> tuple[str, ...]:
 def start(folder: Path, store: Path, *arguments: str, **more: str) -> subprocess.Popen | Program:
     argv = [SCRIPTS / "kdexp-train", "-m", *arguments]
     env = environment(KDEXP_STORE_DIR=str(store), WANDB_MODE="offline", **more)
-    if "PYTHONPATH" not in more:
+    if is_warm(env):
         return Program(argv, folder, env, own_session=True)
     return subprocess.Popen(
         argv, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
