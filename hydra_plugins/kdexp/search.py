@@ -72,12 +72,11 @@ class Search(Sweeper):
         """
         if find_spec("optuna") is None:
             raise ValueError("hydra/sweeper=search needs what is not installed: pip install 'kdexp[search]'")
-        from kdexp.sweeps.optuna_study import AUTO, METRICS, PRUNERS
+        from kdexp.sweeps.optuna_study import PRUNERS, SETTINGS
 
         _require(is_count(self.batch), "max_batch_size", "must be at least 1", self.batch)
         _require(is_count(self.n_trials), "n_trials", "must be at least 1", self.n_trials)
-        metrics = (*METRICS, AUTO)
-        _require(self.metric in metrics, "metric", f"must be one of {', '.join(metrics)}", self.metric)
+        _require(self.metric in SETTINGS, "metric", f"must be one of {', '.join(SETTINGS)}", self.metric)
         _require(self.pruner in PRUNERS, "pruner", f"must be one of {', '.join(PRUNERS)}", self.pruner)
         _require(not self.grids, "grids", "must be empty in a search", self.grids)
         several = self.final_seeds if isinstance(self.final_seeds, Sequence) else []
@@ -86,11 +85,9 @@ class Search(Sweeper):
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
     def _rules(self) -> list[Values]:
-        from kdexp.sweeps.optuna_study import AUTO, describe
+        from kdexp.sweeps.optuna_study import describe
 
-        # The task is among what is fixed: what auto stands for makes no other search.
-        metric = "val/acc" if self.metric == AUTO else self.metric
-        return [describe(self._space(), metric=metric, pruner=self.pruner, seed=self.seed)]
+        return [describe(self._space(), metric=self.metric, pruner=self.pruner, seed=self.seed)]
 
     def _space(self) -> dict[str, "BaseDistribution"]:
         (given,) = self._given

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from kdexp.config.require import is_count, require
 from kdexp.contracts import ABSENT, Source
 from kdexp.data.downloads import damaged
 
@@ -45,8 +46,8 @@ def load(data_dir: str, tile: int | None = None) -> Source:
         FileNotFoundError: a file is not there.
         ValueError: a file is damaged, or a tile is larger than the images.
     """
-    if tile is not None and not 1 <= tile <= min(_SIZE):
-        raise ValueError(f"dataset.source.tile must be null or in [1, {min(_SIZE)}], got {tile}")
+    fits = tile is None or (is_count(tile) and tile <= min(_SIZE))
+    require(fits, "dataset.source.tile", f"must be null or in [1, {min(_SIZE)}]", tile)
     parts = {name: _part(Path(data_dir) / "CHASE_DB1", patients) for name, patients in _PARTS.items()}
     if tile is not None:
         parts |= {name: (_tiles(parts[name][0], tile), _tiles(parts[name][1], tile)) for name in ("train", "val")}

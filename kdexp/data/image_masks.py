@@ -12,6 +12,7 @@ import torch
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
+from kdexp.config.require import is_number, require
 from kdexp.contracts import ABSENT, VOID, Source
 from kdexp.data import content, own
 from kdexp.data.downloads import damaged
@@ -149,6 +150,9 @@ def load(
             f"dataset.source must have classes, or preset ({', '.join(LAYOUTS)}) without classes and ignore, got "
             f"classes={classes}, ignore={ignore}, preset={preset}"
         )
+    are_named = classes is None or isinstance(classes, Mapping)
+    require(are_named, "dataset.source.classes", "must be names with what each is in the masks", classes)
+    require(is_number(test_fraction), "dataset.source.test_fraction", "must be in (0, 1)", test_fraction)
     folder = own.located("dataset.source.root", root, data_dir)
     pairs = _find_parts(folder, preset)
     if "test" not in pairs:

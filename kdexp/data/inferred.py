@@ -14,7 +14,7 @@ from torch import Tensor
 from kdexp.config import trust
 from kdexp.config.require import Values
 from kdexp.contracts import Kind, Source
-from kdexp.data.splits import check_source, train_and_val_index
+from kdexp.data.splits import are_masks, check_source, train_and_val_index
 
 _CHUNK = 4096  # samples that are float64 at the same time
 
@@ -114,7 +114,7 @@ def _key(settings: Values) -> str:
 
 def _load(settings: Values) -> _Read:
     source = peek(settings)
-    if _has_masks(source):
+    if are_masks(source.train_target):
         return _of_masks(settings, source)
     target = source.train_target
     if not isinstance(target, Tensor) or target.dim() not in (1, 2) or len(source.train_inputs) == 0:
@@ -128,10 +128,6 @@ def _load(settings: Values) -> _Read:
     return read
 
 
-def _has_masks(source: Source) -> bool:
-    return isinstance(source.train_target, Tensor) and source.train_target.dim() == 3
-
-
 def _of_masks(settings: Values, source: Source) -> _Read:
     if source.classes is None:
         raise ValueError("dataset.num_classes must be given for masks whose classes have no names, got nothing")
@@ -143,7 +139,7 @@ def _of_masks(settings: Values, source: Source) -> _Read:
 
 def _statistics(source: Source, val_fraction: float, split_seed: int) -> tuple[list[float], list[float]]:
     inputs = source.train_inputs
-    if _has_masks(source):
+    if are_masks(source.train_target):
         raise ValueError("dataset.mean and dataset.std must be given for images with masks, got nothing")
     if not isinstance(inputs, Tensor):
         raise ValueError(

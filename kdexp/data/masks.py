@@ -7,14 +7,9 @@ from torch import Tensor
 
 from kdexp.config.require import require
 from kdexp.contracts import ABSENT, Kind, Source
-from kdexp.data.splits import check_inputs, check_number_of_samples, parts_of
+from kdexp.data.splits import are_masks, check_inputs, check_number_of_samples, parts_of
 
 _CHUNK = 64  # masks that are looked at at once
-
-
-def are_masks(target: object) -> bool:
-    """Whether targets are masks, (N, H, W) class numbers."""
-    return isinstance(target, Tensor) and target.dim() == 3 and not target.is_floating_point()
 
 
 def check_masks(source: Source, kind: Kind, num_classes: int, input_shape: Sequence[int] | None) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from kdexp.contracts import UNLABELED, Images, Kind, Source, Split, Splits
 from kdexp.data.stateless_rng import RngStream, order, uniform
 
+_NOISES = ("symmetric", "pairflip")
 _NAMED = 10  # of the classes in the data, in a message
 
 
@@ -64,7 +65,7 @@ def make_splits(
     Raises:
         ValueError: one line with the setting, the rule and the value.
     """
-    _check_noise(label_noise_kind)
+    _check(label_noise_kind in _NOISES, "label_noise_kind", f"must be {' or '.join(_NOISES)}", label_noise_kind)
     _check_amounts(kind, train_fraction, imbalance_ratio, label_noise, unlabeled_fraction)
     (check or check_source)(source, kind, num_classes, input_shape)
     _check_not_by_class(source.train_target, imbalance_ratio, label_noise, unlabeled_fraction)
@@ -77,10 +78,6 @@ def make_splits(
     _make_wrong(target, kind, num_classes, label_noise, label_noise_kind, subset_seed)
     target[hidden] = target[hidden].clamp(max=UNLABELED)
     return Splits(Split(train.inputs, target, index), val, _whole(source.test_inputs, source.test_target))
-
-
-def _check_noise(noise: str) -> None:
-    _check(noise in ("symmetric", "pairflip"), "label_noise_kind", "must be symmetric or pairflip", noise)
 
 
 def _check_not_by_class(target: Tensor, imbalance_ratio: float, label_noise: float, unlabeled_fraction: float) -> None:
@@ -127,6 +124,11 @@ def has_one_class(target: Tensor) -> bool:
 def has_labels(target: Tensor) -> bool:
     """Whether a sample's target is the number of its class or a row of labels, (N, C) float32."""
     return has_one_class(target) or (target.dim() == 2 and target.is_floating_point())
+
+
+def are_masks(target: object) -> bool:
+    """Whether targets are masks, (N, H, W) class numbers."""
+    return isinstance(target, Tensor) and target.dim() == 3 and not target.is_floating_point()
 
 
 def labelled(target: Tensor) -> Tensor:
@@ -370,7 +372,7 @@ def _check_labels(part: str, target: Tensor, kind: Kind, num_classes: int) -> No
 
 def _check_complete(setting: str, value: float, part: str, target: Tensor, kind: Kind, num_classes: int) -> None:
     _check(len(target) > 0, setting, f"must leave samples for {part}", value)
-    if target.dim() == 3 and part == "train":  # masks
+    if are_masks(target) and part == "train":
         counts = samples_per_class(target, kind, num_classes)
         rule = f"must leave masks with every class (class {int(counts.argmin())} has none)"
         _check(bool(counts.all()), setting, rule, value)

@@ -8,10 +8,10 @@ from omegaconf import DictConfig, OmegaConf
 from kdexp.config import trust
 from kdexp.config.compose import plain
 from kdexp.config.identity import Identity, has_attack
-from kdexp.config.objects import instantiate, target
+from kdexp.config.objects import target
 from kdexp.config.require import Values, missing_values, require
 from kdexp.data.settings import Augment, Dataset, check_classes
-from kdexp.experiment.members import possible_teachers, teachers
+from kdexp.experiment.members import new_task, possible_teachers, teachers
 from kdexp.experiment.settings import check_tracking
 from kdexp.robustness import configured
 from kdexp.schemes.base import scheme_of
@@ -50,7 +50,7 @@ def check(config: DictConfig) -> None:
             chosen["scheme"].check_teachers(teachers(config), config.loss.get("_target_"), cache)
     _check_views(config.teacher, config.augment, config.dataset)
     dataset = config.dataset
-    task = instantiate(config.task, "task", dataset.num_outputs, dataset.kind, config.label_smoothing)
+    task = new_task(config.task, dataset, config.label_smoothing)
     augments, monitors = {"augment": config.augment}, {"trainer": config.trainer.get("monitor")}
     augments |= {f"{name}.recipe.augment": each["recipe"].get("augment") or {} for name, each in members.items()}
     monitors |= {f"{name}.recipe": each["recipe"].get("monitor") for name, each in members.items()}

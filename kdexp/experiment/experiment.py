@@ -20,7 +20,7 @@ from kdexp.experiment.members import has_soft_term, teachers
 from kdexp.experiment.teacher_cache import teacher_cache
 from kdexp.experiment.teachers import Teachers
 from kdexp.teacher.cached_outputs import TeacherMemory, TeacherOutputCache
-from kdexp.teacher.teacher import BLOCK, Teacher
+from kdexp.teacher.teacher import Teacher
 from kdexp.training.distiller import Distiller
 
 
@@ -119,7 +119,7 @@ class Experiment:
             data=(list(self.config.dataset.mean), list(self.config.dataset.std)),
             expects=every.input_statistics(built),
             precision=self.config.teacher.precision,
-            block=1 if self.data.is_dense else BLOCK,
+            dense=self.data.is_dense,
         )
 
     @cached_property

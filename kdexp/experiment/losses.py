@@ -11,7 +11,7 @@ from kdexp.config.compose import plain
 from kdexp.config.objects import instantiate
 from kdexp.config.require import Values
 from kdexp.contracts import UNLABELED, NetworkFeatures, Splits, TeacherStudentPair
-from kdexp.data.masks import are_masks
+from kdexp.data.splits import are_masks
 from kdexp.schedules import anneal
 from kdexp.training.settings import TERM_KEYS, Schedule
 from kdexp.training.terms import Term

@@ -57,6 +57,8 @@ class OutputsKey:
         augmented = split == "train" and self.augment.views != 0
         transforms = plain(self.augment.transforms) if augmented else []
         part = getattr(self.data.student.splits, split)
+        # A crop may lie around what has a label.
+        seen = [part.index, part.target] if augmented and self.data.is_dense else [part.index]
         called = [target(member, "network") for member in self.members.values()]
         called += [target(each, "transform") for each in transforms]
         code = [Path(inspect.getfile(one)) for one in called]
@@ -65,13 +67,7 @@ class OutputsKey:
             **self._of_every_split,
             "features": list(self.teacher.paths) if split == "train" else [],
             "record": record,
-            "split": [split, hashlib.sha256(part.index.numpy().tobytes()).hexdigest()],
-            # A crop may lie around what has a label.
-            **(
-                {"masks": hashlib.sha256(part.target.numpy().tobytes()).hexdigest()}
-                if augmented and self.data.is_dense
-                else {}
-            ),
+            "split": [split, *(hashlib.sha256(each.numpy().tobytes()).hexdigest() for each in seen)],
             "augment": [transforms, self.augment.seed if augmented else None],
             "code": [sha256(file) for file in code],
         }

@@ -44,7 +44,7 @@ class RobustnessEvaluator:
         config, task = experiment.config, experiment.data.task
         if "robustness" not in task.supports:
             rule = f"must be null for task={type(task).__name__.lower()}"
-            raise ValueError(f"robustness {rule}, got {', '.join(experiment.values['robustness'])}")
+            raise ValueError(f"robustness {rule}, got {', '.join(robustness.of_axes(experiment.values['robustness']))}")
         self._dataset_name = config.dataset.name
         self._settings = experiment.values["robustness"]
         self._bed = TestBed(experiment, device)

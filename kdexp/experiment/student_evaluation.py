@@ -15,7 +15,7 @@ from kdexp.experiment.new_metrics import new_curves, new_metrics
 from kdexp.experiment.trained_student import trained_student
 from kdexp.metrics.evaluate import evaluate
 from kdexp.metrics.roc_and_confusion import RocAndConfusion
-from kdexp.teacher.teacher import BLOCK, Teacher
+from kdexp.teacher.teacher import Teacher
 from kdexp.training.fit import FitResult
 from kdexp.weights import load_weights, save_weights
 
@@ -108,7 +108,7 @@ def ensemble(experiment: Experiment, folders: Sequence[Path]) -> dict[str, dict[
     """
     networks = [trained_student(experiment, folder / results.WEIGHTS, "scheme") for folder in folders]
     data = experiment.data
-    average = Teacher(networks, kind=data.task.kind, block=1 if data.is_dense else BLOCK).to(experiment.device)
+    average = Teacher(networks, kind=data.task.kind, dense=data.is_dense).to(experiment.device)
     return _measure(experiment, lambda inputs: average(inputs).logits)
 
 

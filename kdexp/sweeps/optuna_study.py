@@ -23,17 +23,15 @@ from kdexp import results, run_folder
 from kdexp.config.identity import code_version, fingerprint
 from kdexp.config.require import Values
 from kdexp.experiment.members import new_task
-from kdexp.metrics.monitor import DIRECTIONS
+from kdexp.metrics.monitor import AUTO, DIRECTIONS, OF_MASKS
 from kdexp.report.comparison import order_of_choice
 
 FILE = "search.db"
 PRUNERS = ("median", "hyperband", "none")
-METRICS = (
-    *("val/acc", "val/precision", "val/recall", "val/f1", "val/auc", "val/nll", "val/ece"),
-    *("val/miou", "val/dice", "val/image_dice", "val/sensitivity", "val/specificity"),
-)
-AUTO = "auto"
-"""What can be searched by; auto: see `metric`. Not the loss: alpha and the temperature change what it measures."""
+METRICS = ("val/acc", "val/precision", "val/recall", "val/f1", "val/auc", "val/nll", "val/ece", *OF_MASKS)
+"""What can be searched by. Not the loss: alpha and the temperature change what it measures."""
+SETTINGS = (*METRICS, AUTO)
+"""What ``hydra.sweeper.metric`` can be; auto: see `metric`."""
 _SETTINGS = "settings"  # of the study: what it searches, and how
 _LAUNCH, _GAVE_UP, _FOLDER, _POINT, _VAL = "launch", "gave_up", "folder", "point", "val"  # of a trial
 _WORKERS = ".search"
@@ -247,9 +245,12 @@ def metric(setting: str, values: Values) -> str:
 
 
 def describe(space: Mapping[str, BaseDistribution], *, metric: str, pruner: str, seed: int) -> dict[str, object]:
-    """What makes a search another one; plain."""
+    """What makes a search another one; plain.
+
+    The task is among what is fixed: what a metric of auto stands for makes no other search.
+    """
     words = {key: distribution_to_json(values) for key, values in sorted(space.items())}
-    return {"space": words, "metric": metric, "pruner": pruner, "seed": seed}
+    return {"space": words, "metric": "val/acc" if metric == AUTO else metric, "pruner": pruner, "seed": seed}
 
 
 def typed(value: Any, values: BaseDistribution) -> str:

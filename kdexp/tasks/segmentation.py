@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from kdexp.config.require import is_number, require
 from kdexp.contracts import ABSENT, UNLABELED, VOID, Batch, Capability, Kind, Outputs, Source, Split, TaskMetrics
 from kdexp.data.masks import check_masks
 from kdexp.losses.cross_entropy import cross_entropy
@@ -59,10 +60,11 @@ class Segmentation:
         Raises:
             ValueError: they are not.
         """
-        if self.kind not in ("multiclass", "binary"):
-            raise ValueError(f"dataset.kind must be multiclass or binary where targets are masks, got {self.kind}")
-        if not 0 <= self.dice_weight < math.inf:
-            raise ValueError(f"task.dice_weight must be >= 0, got {self.dice_weight}")
+        rule = "must be multiclass or binary where targets are masks"
+        require(self.kind in ("multiclass", "binary"), "dataset.kind", rule, self.kind)
+        is_weight = is_number(self.dice_weight) and 0 <= self.dice_weight < math.inf
+        require(is_weight, "task.dice_weight", "must be >= 0", self.dice_weight)
+        require(isinstance(self.distill_void, bool), "task.distill_void", "must be true or false", self.distill_void)
 
     def logits_shape(self, input_shape: Sequence[int]) -> tuple[int, ...]:
         """(C, H, W) for images (channels, H, W)."""

@@ -43,7 +43,7 @@ class Teacher:
         data: statistics that normalised the inputs which `__call__` will get.
         expects: for each network the statistics that it was trained with; by default the same.
         precision: one of `PRECISIONS`; None: that of the autocast in which the teacher is run.
-        block: samples of one forward pass on a CPU; see `BLOCK`. 1 for samples that are large.
+        dense: whether logits are (N, C, ...). On a CPU a forward pass is then over one sample, not over `BLOCK`.
 
     Attributes:
         networks: the frozen networks.
@@ -58,11 +58,11 @@ class Teacher:
         data: Statistics | None = None,
         expects: Sequence[Statistics] | None = None,
         precision: str | None = None,
-        block: int = BLOCK,
+        dense: bool = False,
     ) -> None:
         self.networks = [network.eval().requires_grad_(False) for network in networks]
         self._readers = [Reader(network) for network in self.networks]
-        self._kind, self._precision, self._block = kind, precision, block
+        self._kind, self._precision, self._block = kind, precision, 1 if dense else BLOCK
         self.paths: tuple[str, ...] = ()
         self._seconds = math.inf  # of a block on a CPU, the least so far
         if data is None or expects is None:

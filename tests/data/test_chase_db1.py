@@ -82,3 +82,9 @@ def test_what_is_missing_or_damaged_is_said_in_one_line(tmp_path):
     assert message(ValueError) == f"dataset.source has the corrupt file {path}: unpack it again"
     Image.new("RGB", (960, 999)).save(path)
     assert message(ValueError).endswith("unpack it again, its height and width are (999, 960) and not (960, 999)")
+
+
+@pytest.mark.parametrize("tile", [0, 961, 1.5, "large"])
+def test_a_tile_that_no_image_holds_is_one_line(tile):
+    with pytest.raises(ValueError, match=rf"^dataset.source.tile must be null or in \[1, 960\], got {tile}$"):
+        chase_db1.load("nowhere", tile)

@@ -426,6 +426,8 @@ def test_two_val_folders(tmp_path):
          "0.png, got True"),
         ({"classes": CLASSES, "test_fraction": 1.0}, "test_fraction must be in (0, 1) and leave images for train and "
          "test, got 1.0 of 4 images"),
+        ({"classes": CLASSES, "test_fraction": "half"}, "test_fraction must be in (0, 1), got half"),
+        ({"classes": ["a", "b"]}, "classes must be names with what each is in the masks, got ['a', 'b']"),
         ({"classes": CLASSES, "test_fraction": 0.1}, "test_fraction must be in (0, 1) and leave images for train and "
          "test, got 0.1 of 4 images"),
     ],

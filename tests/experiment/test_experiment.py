@@ -3,13 +3,12 @@ from functools import wraps
 
 import pytest
 import torch
+from teacher_keys import teacher_file
 
-from kdexp.config import quick
 from kdexp.config.compose import compose
 from kdexp.data import digits
 from kdexp.experiment import teacher_training
 from kdexp.experiment.experiment import Experiment
-from kdexp.experiment.keys import teacher_key, weights_file
 from kdexp.experiment.networks import build_network, is_channels_last
 
 
@@ -79,13 +78,8 @@ def test_classes_have_the_names_that_the_data_bring_or_those_that_are_typed(tmp_
 def trained(tmp_path, *recipe):
     """Where the teacher of this recipe is kept, and the labels that it learns from."""
     config = compose(["experiment=smoke", *(f"teacher.recipe.{word}" for word in recipe)], output_dir=tmp_path)
-    data = Experiment(config).data
-    labels = data.for_teacher(config.teacher).splits.train.target
-    return weights_file(
-        config.teacher,
-        config.store_dir,
-        teacher_key(config.teacher, config.dataset, config.task, data.content, quick.mark(config.quick)),
-    ), tuple(labels.tolist())
+    labels = Experiment(config).data.for_teacher(config.teacher).splits.train.target
+    return teacher_file(config), tuple(labels.tolist())
 
 
 def test_a_teacher_is_another_where_its_labels_are_and_only_there(tmp_path):
@@ -167,25 +161,7 @@ def test_a_teacher_trained_without_the_last_batch_is_another(tmp_path):
         compose(["experiment=smoke", f"dataset.drop_last={setting}"], output_dir=tmp_path)
         for setting in ("true", "false")
     ]
-    assert (
-        len(
-            {
-                weights_file(
-                    config.teacher,
-                    config.store_dir,
-                    teacher_key(
-                        config.teacher,
-                        config.dataset,
-                        config.task,
-                        Experiment(config).data.content,
-                        quick.mark(config.quick),
-                    ),
-                )
-                for config in configs
-            }
-        )
-        == 2
-    )
+    assert len(set(map(teacher_file, configs))) == 2
 
 
 def test_a_teacher_trained_in_another_layout_is_another(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 
+import own_data
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -71,6 +72,15 @@ def test_cached_outputs_of_crops_are_known_by_the_masks_that_the_crops_lie_aroun
     assert folders[0]["val"] == folders[1]["val"]
 
 
+def test_a_folder_of_ones_own_is_learned_from_in_crops_and_tested_whole(tmp_path, store):
+    own = own_data.image_masks(tmp_path)
+    data = ("dataset=image_masks", "dataset.input_shape=[3,8,8]", "dataset.drop_last=false", "dataset.num_workers=0")
+    kept = [word for word in SMOKE if not word.startswith("dataset=")]
+    results = run(compose([*kept, *data, *own], output_dir=tmp_path / "run", store_dir=store))
+    assert results["measure"] == "miou"
+    assert sum(map(sum, results["curves"]["confusion"])) == results["samples"]["test"] * 8 * 12
+
+
 @pytest.mark.parametrize("metric", ["auc", "dice"])
 def test_any_metric_of_the_task_can_choose(tmp_path, store, metric):
     results, _ = trained(tmp_path / "run", store, "alpha=1", "trainer.max_epochs=1", f"trainer.monitor=val/{metric}")
@@ -113,6 +123,8 @@ def test_with_alpha_1_the_student_is_that_of_plain_training(tmp_path, store):
     (("dataset.class_sampling=balanced",), "dataset.class_sampling must be null for targets that are not labels.*"),
     (("dataset.label_noise=0.2",), "dataset.label_noise must be 0 for targets that are not one label.*"),
     (("trainer.monitor=val/robust_acc",), "trainer.monitor must be one of .*"),
+    (("scheme=pgd_at",), "scheme must attack nothing for task=segmentation, got kdexp.schemes.pgd_at.PGDTraining"),
+    (("robustness=attacks",), "robustness must be null for task=segmentation, got attacks"),
 ])  # fmt: skip
 def test_what_makes_no_sense_is_one_line_before_any_training(tmp_path, store, overrides, message, caplog):
     kept = [word for word in SMOKE if "student=cnn_small" not in overrides or not word.startswith("student.")]

@@ -9,6 +9,7 @@ from torch import multiprocessing
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from kdexp.contracts import ABSENT, UNLABELED, VOID
+from kdexp.metrics.roc_and_confusion import RocAndConfusionMetric
 from kdexp.metrics.segmentation import SegmentationMetrics, dice, iou
 
 TASKS = pytest.mark.parametrize("kind", ["binary", "multiclass"])
@@ -329,3 +330,15 @@ def test_a_batch_without_a_pixel_that_exists_changes_nothing(kind, classes, dtyp
             metrics.update(logits, batch, loss=torch.tensor(0.5), teacher_logits=logits)
         found.append(metrics.compute())
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(("kind", "classes"), [("binary", 1), ("multiclass", 3)])
+def test_curves_and_confusion_are_those_of_the_pixels_with_a_class(kind, classes):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, classes, 6, 5, generator=generator)
+    target = torch.randint(-3, 2 if kind == "binary" else 3, (3, 6, 5), generator=generator)
+    masks, pixels = (RocAndConfusionMetric(kind, classes) for _ in range(2))
+    masks.update(logits, target.to(torch.int8))
+    known = target >= 0
+    pixels.update(logits.movedim(1, -1)[known], target[known])
+    assert masks.compute() == pixels.compute()

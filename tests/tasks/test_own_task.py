@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from kdexp.config.compose import compose
+from kdexp.experiment.check import check
+
 TEXT = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text()
 (CODE,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 TASK, DATASET = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
@@ -60,3 +63,14 @@ def test_the_doctor_leaves_out_what_is_of_classes(own, command):
     )
     assert "classes in train" not in done.stdout
     assert "hard term" in done.stdout
+
+
+def test_a_metric_that_cannot_choose_the_best_epoch_is_one_line(own, monkeypatch):
+    code = CODE.replace('monitor = "val/loss"', 'monitor = "val/r2"')
+    (own / "other_regression.py").write_text(code)
+    monkeypatch.syspath_prepend(own)
+    monkeypatch.setenv("KDEXP_TRUST", "other_regression")
+    config = compose(["experiment=smoke"], output_dir=own)
+    config.task = {"_target_": "other_regression.Regression"}
+    with pytest.raises(ValueError, match=r"^task.monitor must be one of val/acc, .*, got val/r2$"):
+        check(config)

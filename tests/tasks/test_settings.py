@@ -14,6 +14,8 @@ from kdexp.experiment.check import check
             "dataset.kind must be multiclass or binary .*, got multilabel",
         ),
         (["dataset=shapes", "task.dice_weight=-1"], r"task.dice_weight must be >= 0, got -1"),
+        (["dataset=shapes", "task.dice_weight=much"], r"task.dice_weight must be >= 0, got much"),
+        (["dataset=shapes", "task.distill_void=maybe"], r"task.distill_void must be true or false, got maybe"),
         (
             ["dataset=shapes", "augment=crop_flip"],
             r"augment.transforms must move masks as they move images \(kdexp.data.joint_augment\) with dataset=shapes, "
