@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from kdexp.contracts import Batch, Capability, Kind, Outputs, Source, Split, TaskMetrics
+from kdexp.contracts import UNLABELED, Batch, Capability, Kind, Outputs, Source, Split, TaskMetrics
 from kdexp.data.splits import check_source
+from kdexp.losses.all_gather import mean_of_ranks
 from kdexp.losses.cross_entropy import cross_entropy
 
 
@@ -44,13 +45,14 @@ class Classification:
         return (self.num_outputs,)
 
     def hard(self, student: Outputs, batch: Batch) -> Tensor:
-        """See `kdexp.losses.cross_entropy.cross_entropy`."""
-        return cross_entropy(student.logits, batch.target, kind=self.kind, label_smoothing=self.label_smoothing)
+        """See `kdexp.losses.cross_entropy.cross_entropy`; over the labels of all ranks."""
+        mean = cross_entropy(student.logits, batch.target, kind=self.kind, label_smoothing=self.label_smoothing)
+        is_mixed = self.kind == "multiclass" and batch.target.is_floating_point()
+        return mean_of_ranks(mean, batch.target if is_mixed else batch.target != UNLABELED)
 
     def soft(self, loss: nn.Module, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        """The loss of all samples' logits."""
-        value: Tensor = loss(student.logits, teacher.logits, batch.target)
-        return value
+        """The loss of all samples' logits, of all ranks."""
+        return mean_of_ranks(loss(student.logits, teacher.logits, batch.target), len(student.logits))
 
     def metrics(
         self, *, split: Split | None = None, fidelity: bool = False, of_training: bool = False, alone: bool = False

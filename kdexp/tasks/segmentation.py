@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from kdexp.config.require import is_number, require
 from kdexp.contracts import ABSENT, UNLABELED, VOID, Batch, Capability, Kind, Outputs, Source, Split, TaskMetrics
 from kdexp.data.masks import check_masks
+from kdexp.losses.all_gather import mean_of_ranks, number_of_ranks
 from kdexp.losses.cross_entropy import cross_entropy
 from kdexp.losses.dice import dice
 
@@ -71,13 +72,16 @@ class Segmentation:
         return (self.num_outputs, *input_shape[1:])
 
     def hard(self, student: Outputs, batch: Batch) -> Tensor:
-        """Cross entropy, the mean over the pixels with a class, and `dice_weight` times Dice."""
+        """Cross entropy, the mean over the pixels with a class, and `dice_weight` times Dice, the mean over images."""
         label = batch.target.clamp(min=UNLABELED)
         # A NaN in padding would come back in the gradient.
         logits = student.logits.where((label != UNLABELED).unsqueeze(1), 0)
         value = cross_entropy(logits, label, kind=self.kind, label_smoothing=self.label_smoothing)
+        value = mean_of_ranks(value, label != UNLABELED)
         if self.dice_weight:
-            value = value + self.dice_weight * dice(student.logits, batch.target, kind=self.kind)
+            of_images = dice(student.logits, batch.target, kind=self.kind)
+            is_labelled = (label != UNLABELED).flatten(1).any(1)
+            value = value + self.dice_weight * mean_of_ranks(of_images, is_labelled)
         return value
 
     def soft(self, loss: nn.Module, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
@@ -89,7 +93,7 @@ class Segmentation:
         counts = target != ABSENT
         if not self.distill_void:
             counts &= target != VOID
-        if not counts.any():
+        if not counts.any() and number_of_ranks() == 1:
             return student.logits.where(counts.unsqueeze(1), 0).sum()
         given = [outputs.logits.movedim(1, -1)[counts] for outputs in (student, teacher)]
         given.append(target[counts].clamp(min=UNLABELED))
@@ -98,7 +102,9 @@ class Segmentation:
             kept = places * (len(given[0]) - 1) // (COMPARED_ROWS - 1)
             given = [each[kept] for each in given]
         value: Tensor = loss(*given)
-        return value
+        if not len(given[0]):  # of other ranks' rows, if the loss gathers them, else 0 / 0
+            value = value.nan_to_num(0.0)
+        return mean_of_ranks(value, counts)
 
     def metrics(
         self, *, split: Split | None = None, fidelity: bool = False, of_training: bool = False, alone: bool = False

@@ -67,8 +67,8 @@ def process(rank, folder):
     for samples in SAMPLES:
         inputs, teacher = (x[rank::RANKS] for x in data(samples))
         found |= {(name, samples): learn(model, loss, inputs, teacher) for name, loss in LOSSES.items()}
-        found["collect_jobs", samples] = gather(inputs)
-    # What is collect_jobs is one of two terms, whose gradients are one tensor.
+        found["gathered", samples] = gather(inputs)
+    # What is gathered is one of two terms, whose gradients are one tensor.
     values = torch.full((2, 3), float(rank), requires_grad=True)
     other = torch.zeros(4, 3, requires_grad=True)
     (other * 1 + gather(values)).backward(torch.ones(4, 3))
@@ -93,7 +93,7 @@ def found(tmp_path_factory):
 def test_every_process_gets_the_shares_of_all(found, samples):
     inputs, _ = data(samples)
     for each in found:
-        assert torch.equal(each["collect_jobs", samples], torch.cat([inputs[rank::RANKS] for rank in range(RANKS)]))
+        assert torch.equal(each["gathered", samples], torch.cat([inputs[rank::RANKS] for rank in range(RANKS)]))
 
 
 @pytest.mark.parametrize("samples", SAMPLES)
