@@ -246,7 +246,7 @@ class NetworkFeatures:
         network: itself; to read its classifier from, not to be trained or changed by the loss.
         layers: where to read.
         shapes: path -> shape of what is read there for a batch of two: (2, C, H, W) maps, (2, L, F) sequences or
-            (2, F) vectors. All the paths of `layers` except the classifier's.
+            (2, F) vectors. All the paths of `layers` except the classifier's; and of the logits, at the path "".
     """
 
     network: nn.Module

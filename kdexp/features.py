@@ -116,12 +116,14 @@ def side(network: nn.Module, layers: FeatureLayers | None, inputs: Tensor) -> Ne
     paths = [*layers.stages, *layers.preact, *([layers.penultimate] if layers.penultimate is not None else [])]
     if layers.classifier is not None:
         find(network, layers.classifier)
-    features = _run(network, paths, inputs).features
+    logits, features = _run(network, paths, inputs)
     for path in paths:
         if not isinstance(features.get(path), Tensor):
             found = type(features.get(path)).__name__
             raise ValueError(f"a layer must give a tensor when the network runs, got {path!r}, which gives {found}")
-    return NetworkFeatures(network, layers, {path: tuple(feature.shape) for path, feature in features.items()})
+    return NetworkFeatures(
+        network, layers, {path: tuple(each.shape) for path, each in [*features.items(), ("", logits)]}
+    )
 
 
 def pair_of(

@@ -53,6 +53,21 @@ def image_masks(folder: Path) -> list[str]:
     return [f"dataset.source.root={folder}", "dataset.source.classes={background: 0, vessel: 255}"]
 
 
+def kitti_road(folder: Path) -> None:
+    """Images of a road as KITTI's are laid out, with what is not judged at the top."""
+    random = np.random.default_rng(0)
+    for kind in ("um", "umm", "uu"):
+        for i in range(5):
+            mask = np.full((40, 60, 3), (255, 0, 0), np.uint8)
+            mask[20:, 20:45] = 255, 0, 255
+            mask[:2] = 0
+            image = random.integers(0, 255, mask.shape, np.uint8)
+            for name, pixels in (("image_2", image), ("gt_image_2", mask)):
+                file = f"{kind}_road_00000{i}.png" if name == "gt_image_2" else f"{kind}_00000{i}.png"
+                (folder / "training" / name).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(folder / "training" / name / file)
+
+
 EXAMPLES: dict[str, Callable[[Path], list[str]]] = {
     "image_folder": image_folder, "image_csv": image_csv, "csv": table, "arrays": arrays, "image_masks": image_masks,
 }  # fmt: skip

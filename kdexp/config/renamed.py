@@ -124,7 +124,14 @@ def without_added(values: Values) -> dict[str, Any]:
     Args:
         values: a configuration or a part of one, in plain values.
     """
-    return _with_schemes({k: v for k, v in values.items() if (k, v) != ("task", _CLASSIFICATION)}, _older)
+    older = {k: v for k, v in values.items() if (k, v) != ("task", _CLASSIFICATION)}
+    if isinstance(older.get("feature_loss"), Mapping):
+        older["feature_loss"] = {name: _without_default(loss) for name, loss in older["feature_loss"].items()}
+    return _with_schemes(older, _older)
+
+
+def _without_default(loss: Values) -> Values:
+    return {k: v for k, v in loss.items() if (k, v) != ("of_logits", False)}
 
 
 def new_name(values: Values, setting: str) -> str | None:

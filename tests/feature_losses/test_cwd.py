@@ -6,8 +6,10 @@ import torch
 from scipy.special import rel_entr, softmax
 from torch import nn
 
-from kdexp.contracts import Outputs
+from kdexp.contracts import ABSENT, UNLABELED, VOID, Batch, Outputs
 from kdexp.feature_losses.cwd import CWD, cwd
+from kdexp.features import pair_of
+from kdexp.models.unet import unet
 
 
 @pytest.fixture
@@ -74,3 +76,35 @@ def test_bad_settings_and_vectors_are_refused(pair, vector_pair):
         CWD(pair, temperature=0)
     with pytest.raises(ValueError, match=r"^feature_loss=cwd needs a stage of maps .*, got \(7,\) from the student's"):
         CWD(vector_pair)
+
+
+def masks_pair(classes=4):
+    return pair_of(*(unet(classes, (3, 8, 8), width, depth=1) for width in (2, 3)), torch.zeros(1, 3, 8, 8))
+
+
+def test_logits_of_masks_are_compared_where_pixels_have_a_label_or_none_is_known(maps):
+    target = torch.tensor([0, UNLABELED, VOID, 3, ABSENT, 1]).view(1, 2, 3).repeat(3, 1, 1)
+    target[1], target[2] = ABSENT, 2
+    loss = CWD(masks_pair(), temperature=2.0, of_logits=True)
+    assert not list(loss.parameters())
+    batch = Batch(torch.zeros(3, 3, 2, 3), target)
+    total = 0
+    for sample, kept in ((0, [0, 1, 3, 5]), (2, range(6))):
+        for channel in range(4):
+            q, p = (softmax(x[sample, channel].numpy().ravel()[list(kept)] / 2) for x in maps)
+            total += rel_entr(p, q).sum()
+    student = maps[0].clone().requires_grad_()
+    value = loss(Outputs(student), Outputs(maps[1]), batch)
+    np.testing.assert_allclose(value.detach(), 4 * total / 12, rtol=1e-10)
+    value.backward()
+    assert student.grad.isfinite().all()
+    assert not student.grad.movedim(1, -1)[target < UNLABELED].any()
+    np.testing.assert_allclose(loss(Outputs(maps[0]), Outputs(maps[1])), cwd(*maps, 2.0), rtol=1e-10)
+
+
+def test_logits_that_are_not_maps_are_refused(pair):
+    rule = (
+        r"^feature_loss.cwd.of_logits must be false unless logits are maps \(N, C, H, W\), got true with logits \(2, "
+    )
+    with pytest.raises(ValueError, match=rule):
+        CWD(replace(pair, student=replace(pair.student, shapes={**pair.student.shapes, "": (2, 4)})), of_logits=True)
