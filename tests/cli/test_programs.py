@@ -377,6 +377,27 @@ def test_a_run_that_was_cut_off_is_continued_to_the_same_weights_bit_for_bit(
 
 
 @pytest.mark.slow
+def test_a_run_of_masks_that_was_killed_is_continued_to_the_same_weights_bit_for_bit(command, tmp_path, store):
+    networks = [f"{role}.{size}" for role in ("student", "teacher") for size in ("width=4", "depth=2")]
+    settings = (
+        "dataset=shapes", "student=mobilenet_unet", "teacher=unet", *networks, "augment=masks_turned",
+        "teacher.recipe.max_epochs=1", "trainer.max_epochs=6", "trainer.accelerator=cpu", "tracking=none",
+    )  # fmt: skip
+    folders = [tmp_path / name for name in ("whole", "killed")]
+    for folder in folders:
+        folder.mkdir()
+    assert start(folders[0], store, *settings).wait(300) == 0
+    process = start(folders[1], store, *settings)
+    wait_for(lambda: list(folders[1].glob("outputs/*/*/metrics.csv")), process)
+    killed = only_run(folders[1])
+    wait_for(lambda: len((killed / "metrics.csv").read_text().splitlines()) > 2, process)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait(60) == -9
+    assert "continuing from" in command("kdexp-train", f"resume={killed}").stdout
+    assert_same_end(only_run(folders[0]), killed)
+
+
+@pytest.mark.slow
 def test_a_users_own_loss_and_student_are_a_file_and_a_yaml_each_outside_the_project(command, tmp_path):
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     for path in ("mine.py", "my_conf/student/linear.yaml", "my_conf/loss/hellinger.yaml"):
