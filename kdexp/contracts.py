@@ -52,11 +52,14 @@ class Batch:
             is the fraction of the mixed sample that is labelled (1 where both partners are, 0 where neither is).
         index: (N,) int64, the sample's stable id in its data set, independent of order, subset and epoch; (0,) where
             the loader gives none.
+        step: where gradients are accumulated, the targets of all batches of the optimizer's step, of this one, too;
+            else empty.
     """
 
     inputs: Tensor
     target: Tensor
     index: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    step: Sequence[Tensor] = ()
 
     def known_index(self, wanted_by: str) -> Tensor:
         """The index, for what cannot do without.

@@ -75,7 +75,7 @@ def test_looking_at_a_network_leaves_it_as_it_was():
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
     assert found.layers == FeatureLayers(stages=["1"], preact=["1"], penultimate="4:input", classifier="4")
-    assert found.shapes == {"1": (2, 2, 4, 4), "4:input": (2, 2)}
+    assert found.shapes == {"1": (2, 2, 4, 4), "4:input": (2, 2), "": (2, 3)}
 
 
 @pytest.mark.parametrize("name", [name for name in STUDENTS if name not in ("timm", "torchvision", *DENSE)])

@@ -11,7 +11,7 @@ from torch import Tensor
 from kdexp.contracts import Batch, Split, Splits
 from kdexp.data import loaders
 from kdexp.data.batch_order import ALONE, BatchOrder
-from kdexp.data.loaders import Epochs, Prepared, StreamedDataset, StreamLoader, TensorLoader, move_to
+from kdexp.data.loaders import Epochs, Prepared, Steps, StreamedDataset, StreamLoader, TensorLoader, move_to
 from kdexp.data.splits import stratified_order
 from kdexp.data.stateless_rng import RngStream
 
@@ -99,7 +99,10 @@ class DataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> Iterable[Batch]:
         """This rank's share of the training batches."""
-        return self._loader("train", self._device(), self._place(), training=True)
+        assert self.trainer is not None
+        loader = self._loader("train", self._device(), self._place(), training=True)
+        size = self.trainer.accumulate_grad_batches
+        return loader if size == 1 else Steps(loader, size, self._of_step)
 
     def val_dataloader(self) -> Iterable[Batch]:
         """This rank's share of the validation batches.
@@ -123,9 +126,15 @@ class DataModule(pl.LightningDataModule):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """What is done to a batch on the device."""
         assert self.trainer is not None
+        if batch.step:
+            return batch
         if not self.trainer.training:
             return self._prepare(batch, view=None)
         return self._prepare_training(batch, self.trainer.current_epoch)
+
+    def _of_step(self, batch: Batch) -> Batch:
+        assert self.trainer is not None
+        return self._prepare_training(move_to(batch, self._device()), self.trainer.current_epoch)
 
     def _prepare_training(self, batch: Batch, epoch: int) -> Batch:
         batch = self._prepare(batch, self.view(epoch))

@@ -1,7 +1,8 @@
 """Where batches come from: tensors in memory, or files read by workers."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 import torch
@@ -120,6 +121,31 @@ class Prepared:
 
     def __iter__(self) -> Iterator[Batch]:
         return map(self.prepare, self.loader)
+
+
+class Steps:
+    """Batches of a loader, prepared, of which several make an optimizer's step: each knows the targets of all.
+
+    They are prepared a step at a time, because augmentation decides how many rows have a label.
+
+    Attributes:
+        sampler: see `TensorLoader`.
+    """
+
+    batch_sampler = None
+
+    def __init__(self, loader: TensorLoader | StreamLoader, size: int, prepare: Callable[[Batch], Batch]) -> None:
+        self.sampler = loader.sampler
+        self._loader, self._size, self._prepare = loader, size, prepare
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        batches = map(self._prepare, self._loader)
+        while step := list(islice(batches, self._size)):
+            targets = [batch.target for batch in step]
+            yield from (replace(batch, step=targets) for batch in step)
 
 
 @dataclass(frozen=True)

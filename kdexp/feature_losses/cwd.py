@@ -11,10 +11,11 @@ from kdexp.losses.dtype import at_least_fp32
 from kdexp.losses.kl import kl
 from kdexp.losses.shapes import check_scalars, check_shapes
 
-_NOWHERE = -1e9  # finite: 0 * inf is NaN
+_NOWHERE = -1e9
+"""The logit of a pixel that does not count: it has no probability. Finite, because 0 * inf is NaN."""
 
 
-def cwd(student_maps: Tensor, teacher_maps: Tensor, temperature: float, counts: Tensor | None = None) -> Tensor:
+def cwd(student_maps: Tensor, teacher_maps: Tensor, temperature: float) -> Tensor:
     """``T^2 * KL(p_t || p_s)``, mean over samples and channels, where p is the softmax over the positions of a channel.
 
     Each channel is a distribution over space, and those of the teacher are to be met (equation 4 of the paper). A
@@ -24,7 +25,6 @@ def cwd(student_maps: Tensor, teacher_maps: Tensor, temperature: float, counts: 
         student_maps: (N, C, H, W).
         teacher_maps: the same shape; gets no gradient.
         temperature: T > 0; published: 4.
-        counts: (N, H, W) bool, the positions that the softmax goes over; None: all. A map without any adds 0.
 
     Returns:
         Scalar >= 0, in nats (times T^2); 0 when the maps are equal, or equal up to a constant in each channel.
@@ -35,10 +35,9 @@ def cwd(student_maps: Tensor, teacher_maps: Tensor, temperature: float, counts: 
     check_shapes("N C H W, N C H W", "cwd", student_maps=student_maps, teacher_maps=teacher_maps)
     check_scalars(temperature=temperature)
     check_positions(student_maps.shape[2:])
-    maps = [at_least_fp32(x) / temperature for x in (student_maps, teacher_maps.detach())]
-    if counts is not None:
-        maps = [x.where(counts.unsqueeze(1), _NOWHERE) for x in maps]
-    student, teacher = (x.flatten(2).mT.log_softmax(1) for x in maps)
+    student, teacher = (
+        (at_least_fp32(x).flatten(2).mT / temperature).log_softmax(1) for x in (student_maps, teacher_maps.detach())
+    )
     return temperature**2 * kl(teacher, student).mean()
 
 
@@ -76,10 +75,13 @@ class CWD(nn.Module):
         self.connector = to_channels(pair.student.shapes[own], pair.teacher.shapes[goal])
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch | None = None) -> Tensor:
-        """Scalar; see `cwd`. Of the batch the masks are used, where logits are compared."""
+        """Scalar; see `cwd`. The batch is not used but for the masks where logits are compared."""
         if self._of_logits:
-            counts = batch.target >= UNLABELED if batch is not None else None
-            return cwd(student.logits, teacher.logits, self._temperature, counts)
+            maps = [at_least_fp32(outputs.logits) for outputs in (student, teacher)]
+            if batch is not None:
+                counts = (batch.target >= UNLABELED).unsqueeze(1)
+                maps = [logits.where(counts, _NOWHERE) for logits in maps]
+            return cwd(*maps, self._temperature)
         (own,), (goal,) = self._compared(student, teacher)
         goals = as_maps(goal)
         return cwd(resized(as_maps(self.connector(own)), goals.shape[2:]), goals, self._temperature)

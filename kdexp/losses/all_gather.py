@@ -1,4 +1,4 @@
-"""The global batch of all DDP ranks, for losses that compare its samples and for means over its rows."""
+"""The global batch of all DDP ranks, for losses that compare the samples of a batch with each other."""
 
 import torch
 import torch.distributed as dist
@@ -11,29 +11,6 @@ from kdexp.losses.shapes import check_shapes
 def number_of_ranks() -> int:
     """How many processes train together; 1 without DDP."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
-def mean_of_ranks(mean: Tensor, rows: Tensor | int) -> Tensor:
-    """What a rank contributes to the mean over the rows of all ranks.
-
-    DDP takes the mean of the ranks' gradients. Where ranks count different numbers of rows, as with hidden labels or
-    masks, that is not the gradient of the mean over all rows; it is when each rank's mean is weighed by its part of the
-    rows. Ranks with equally many rows keep their mean to the bit, and so does what has no gradient.
-
-    Args:
-        mean: scalar, over this rank's rows; of no rows anything finite.
-        rows: how many those are, or how much each counts: its sum is taken.
-
-    Returns:
-        ``mean * rows * ranks / rows of all ranks``; 0 where no rank has any.
-    """
-    ranks = number_of_ranks()
-    if ranks == 1 or not torch.is_grad_enabled():  # validation: its metrics weigh batches themselves
-        return mean
-    own = torch.as_tensor(rows, device=mean.device).sum().to(torch.float32)
-    total = own.clone()
-    dist.all_reduce(total)
-    return mean * (own * ranks / total.clamp(min=torch.finfo(total.dtype).tiny)).to(mean.dtype)
 
 
 def gather(values: Tensor) -> Tensor:

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from kdexp.contracts import UNLABELED, Batch, Capability, Kind, Outputs, Source, Split, TaskMetrics
 from kdexp.data.splits import check_source
-from kdexp.losses.all_gather import mean_of_ranks
 from kdexp.losses.cross_entropy import cross_entropy
+from kdexp.tasks.step_means import mean_of_step
 
 
 @dataclass(frozen=True)
@@ -45,14 +46,15 @@ class Classification:
         return (self.num_outputs,)
 
     def hard(self, student: Outputs, batch: Batch) -> Tensor:
-        """See `kdexp.losses.cross_entropy.cross_entropy`; over the labels of all ranks."""
+        """See `kdexp.losses.cross_entropy.cross_entropy`; over all labels of the step."""
         mean = cross_entropy(student.logits, batch.target, kind=self.kind, label_smoothing=self.label_smoothing)
         is_mixed = self.kind == "multiclass" and batch.target.is_floating_point()
-        return mean_of_ranks(mean, batch.target if is_mixed else batch.target != UNLABELED)
+        return mean_of_step(mean, batch, lambda target: (target if is_mixed else target != UNLABELED).sum())
 
     def soft(self, loss: nn.Module, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        """The loss of all samples' logits, of all ranks."""
-        return mean_of_ranks(loss(student.logits, teacher.logits, batch.target), len(student.logits))
+        """The loss of all samples' logits, over all samples of the step."""
+        mean: Tensor = loss(student.logits, teacher.logits, batch.target)
+        return mean_of_step(mean, batch, lambda target: torch.tensor(len(target), device=mean.device))
 
     def metrics(
         self, *, split: Split | None = None, fidelity: bool = False, of_training: bool = False, alone: bool = False

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from kdexp.config.require import is_number, require
 from kdexp.contracts import ABSENT, UNLABELED, VOID, Batch, Capability, Kind, Outputs, Source, Split, TaskMetrics
 from kdexp.data.masks import check_masks
-from kdexp.losses.all_gather import mean_of_ranks, number_of_ranks
+from kdexp.losses.all_gather import number_of_ranks
 from kdexp.losses.cross_entropy import cross_entropy
 from kdexp.losses.dice import dice
+from kdexp.tasks.step_means import mean_of_step
 
 COMPARED_ROWS = 4096
 """Pixels of a batch that are compared with each other: as many as CIRKD keeps (Yang et al. 2022, arXiv 2204.06986)."""
@@ -77,11 +78,11 @@ class Segmentation:
         # A NaN in padding would come back in the gradient.
         logits = student.logits.where((label != UNLABELED).unsqueeze(1), 0)
         value = cross_entropy(logits, label, kind=self.kind, label_smoothing=self.label_smoothing)
-        value = mean_of_ranks(value, label != UNLABELED)
+        value = mean_of_step(value, batch, lambda target: (target >= 0).sum())
         if self.dice_weight:
             of_images = dice(student.logits, batch.target, kind=self.kind)
-            is_labelled = (label != UNLABELED).flatten(1).any(1)
-            value = value + self.dice_weight * mean_of_ranks(of_images, is_labelled)
+            images = mean_of_step(of_images, batch, lambda target: (target >= 0).flatten(1).any(1).sum())
+            value = value + self.dice_weight * images
         return value
 
     def soft(self, loss: nn.Module, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
@@ -90,9 +91,7 @@ class Segmentation:
         A loss that compares rows with each other gets `COMPARED_ROWS` of them, evenly spaced.
         """
         target = batch.target
-        counts = target != ABSENT
-        if not self.distill_void:
-            counts &= target != VOID
+        counts = self._distilled(target)
         if not counts.any() and number_of_ranks() == 1:
             return student.logits.where(counts.unsqueeze(1), 0).sum()
         given = [outputs.logits.movedim(1, -1)[counts] for outputs in (student, teacher)]
@@ -104,7 +103,11 @@ class Segmentation:
         value: Tensor = loss(*given)
         if not len(given[0]):  # of other ranks' rows, if the loss gathers them, else 0 / 0
             value = value.nan_to_num(0.0)
-        return mean_of_ranks(value, counts)
+        return mean_of_step(value, batch, lambda target: self._distilled(target).sum())
+
+    def _distilled(self, target: Tensor) -> Tensor:
+        exists = target != ABSENT
+        return exists if self.distill_void else exists & (target != VOID)
 
     def metrics(
         self, *, split: Split | None = None, fidelity: bool = False, of_training: bool = False, alone: bool = False

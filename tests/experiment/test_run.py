@@ -202,6 +202,22 @@ def test_every_way_to_train_ends_in_complete_results(tmp_path, store, overrides)
     assert 0 <= result["metrics"]["test"]["last"]["auc"] <= 1
 
 
+def test_accumulated_batches_learn_what_one_large_batch_does(tmp_path, store):
+    """Also with hidden labels, of which each batch has another number. (The mlp has no statistics of a batch.)"""
+    settings = (
+        "student=mlp",
+        "dataset.unlabeled_fraction=0.5",
+        "trainer.max_epochs=1",
+        "alpha=0.5",
+        "optimizer=sgd",
+        "dataset.source.train_samples=320",
+    )  # 288 of them are trained on, nine steps of 32
+    for name, size, batches in (("large", 32, 1), ("accumulated", 8, 4)):
+        words = (f"dataset.batch_size={size}", f"trainer.accumulate_grad_batches={batches}")
+        experiment(tmp_path / name, store, *settings, *words)
+    torch.testing.assert_close(weights(tmp_path / "accumulated"), weights(tmp_path / "large"), atol=1e-5, rtol=1e-4)
+
+
 IMAGES = [
     "dataset.input_shape=[3,8,8]", "dataset.mean=[0.5,0.5,0.5]", "dataset.std=[0.2,0.2,0.2]",
     "dataset.source.train_samples=256",

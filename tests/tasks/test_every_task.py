@@ -66,6 +66,34 @@ def test_the_terms_of_a_batch_are_the_mean_of_those_of_its_halves(name):
         torch.testing.assert_close(term, (first + second) / 2)
 
 
+def uneven(name, target):
+    """A target of which one half counts less than the other."""
+    target = target.clone()
+    if name in MASKS:
+        target[1, 1:] = UNLABELED
+        target[N // 2 :, :, 2:] = ABSENT
+    else:
+        target[: N // 2 - 1] = UNLABELED
+    return target
+
+
+@EVERY
+def test_batches_of_one_step_have_together_the_terms_of_the_whole(name):
+    task, loss, student, teacher, target = given(name)
+    target = uneven(name, target)
+    whole = terms(task, loss, student, teacher, target)
+    parts = [slice(N // 2), slice(N // 2, N)]
+    step = [target[part] for part in parts]
+    found = []
+    for part in parts:
+        batch = Batch(torch.zeros(N // 2, 1), target[part], step=step)
+        of_student, of_teacher = Outputs(student[part]), Outputs(teacher[part])
+        found.append((task.hard(of_student, batch), task.soft(loss, of_student, of_teacher, batch)))
+    for term, *halves in zip(whole, *found, strict=True):
+        torch.testing.assert_close(term, torch.stack(halves).mean())
+    assert not torch.allclose(whole[0], sum(terms(task, loss, student[p], teacher[p], target[p])[0] for p in parts) / 2)
+
+
 @EVERY
 def test_the_soft_term_does_not_see_the_labels(name):
     task, loss, student, teacher, target = given(name)
