@@ -66,8 +66,8 @@ class _ReadBatch(Batch):
         return _received, (self.inputs.numpy(), self.target.numpy(), self.index.numpy())
 
 
-def _received(*arrays: np.ndarray) -> _ReadBatch:
-    return _ReadBatch(*map(torch.from_numpy, arrays))
+def _received(inputs: np.ndarray, target: np.ndarray, index: np.ndarray) -> _ReadBatch:
+    return _ReadBatch(torch.from_numpy(inputs), torch.from_numpy(target), torch.from_numpy(index))
 
 
 class StreamedDataset(Dataset[Batch | ValueError]):

@@ -77,11 +77,11 @@ class CWD(nn.Module):
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch | None = None) -> Tensor:
         """Scalar; see `cwd`. The batch is not used but for the masks where logits are compared."""
         if self._of_logits:
-            maps = [at_least_fp32(outputs.logits) for outputs in (student, teacher)]
+            own_logits, goal_logits = at_least_fp32(student.logits), at_least_fp32(teacher.logits)
             if batch is not None:
                 counts = (batch.target >= UNLABELED).unsqueeze(1)
-                maps = [logits.where(counts, _NOWHERE) for logits in maps]
-            return cwd(*maps, self._temperature)
+                own_logits, goal_logits = own_logits.where(counts, _NOWHERE), goal_logits.where(counts, _NOWHERE)
+            return cwd(own_logits, goal_logits, self._temperature)
         (own,), (goal,) = self._compared(student, teacher)
         goals = as_maps(goal)
         return cwd(resized(as_maps(self.connector(own)), goals.shape[2:]), goals, self._temperature)

@@ -182,7 +182,10 @@ def test_streamed_batches_are_those_of_tensors_in_every_epoch(num_workers):
     loaders = []
     for data in (held, streamed):
         data.trainer = SimpleNamespace(
-            global_rank=0, world_size=1, strategy=SimpleNamespace(root_device=torch.device("cpu"))
+            global_rank=0,
+            world_size=1,
+            accumulate_grad_batches=1,
+            strategy=SimpleNamespace(root_device=torch.device("cpu")),
         )
         loaders.append(data.train_dataloader())
     assert len(loaders[0]) == len(loaders[1])
@@ -296,7 +299,10 @@ def test_a_resampled_loader_gives_inputs_and_targets_that_belong_to_the_samples_
     data = splits(wrap=wrap)
     source = module(data, shares=[0.8, 0.1, 0.1], drop_last=False)
     source.trainer = SimpleNamespace(
-        global_rank=0, world_size=1, strategy=SimpleNamespace(root_device=torch.device("cpu"))
+        global_rank=0,
+        world_size=1,
+        accumulate_grad_batches=1,
+        strategy=SimpleNamespace(root_device=torch.device("cpu")),
     )
     found = list(source.train_dataloader())
     index = torch.cat([batch.index for batch in found])
