@@ -38,7 +38,7 @@ class Segmentation:
     label_smoothing: float = 0.0
     dice_weight: float = 1.0
     distill_void: bool = False
-    supports: frozenset[Capability] = field(default=frozenset({"curves"}), init=False)
+    supports: frozenset[Capability] = field(default=frozenset({"curves", "masks"}), init=False)
 
     @property
     def measure(self) -> str:

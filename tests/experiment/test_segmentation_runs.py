@@ -1,7 +1,9 @@
 """Runs of segmentation, whole."""
 
 import json
+import re
 
+import numpy as np
 import own_data
 import pytest
 import torch
@@ -10,6 +12,8 @@ from safetensors.torch import load_file
 from kdexp.config.compose import compose
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.run import run
+from kdexp.experiment.trained_student import trained_student
+from kdexp.report import mask_examples
 
 SMOKE = (
     "dataset=shapes", "student=mobilenet_unet", "teacher=unet", "student.width=4", "student.depth=2", "teacher.width=4",
@@ -51,6 +55,33 @@ def test_a_run_leaves_the_metrics_of_its_task(distilled):
     assert results["metrics"]["val"]["best"]["miou"] == results["epochs"]["value"]
     assert sum(map(sum, results["curves"]["confusion"])) == 32 * 64 * 64  # pixels of test
     assert (folder / "figures" / "confusion.png").exists()
+    assert (folder / "figures" / "masks.png").exists()
+
+
+def test_a_run_keeps_a_few_images_with_the_masks_of_both_networks(distilled, store):
+    folder, *_ = distilled
+    experiment = Experiment(compose(SMOKE, output_dir=folder, store_dir=store), may_train_teacher=False)
+    student = trained_student(experiment, folder / "student.safetensors", "run").eval()
+    data, statistics = experiment.data.student.splits.test, experiment.config.dataset
+    examples = mask_examples.read(folder, 3)
+    assert len(examples) == 4
+    for example in examples:
+        image = data.inputs[example.sample]
+        assert np.array_equal(example.image, image)
+        assert np.array_equal(example.truth, data.target[example.sample])
+        inputs = (image[None] / 255 - statistics.mean[0]) / statistics.std[0]
+        with torch.no_grad():
+            expected = {"teacher": experiment.teacher(inputs).logits, "student": student(inputs)}
+        for name, logits in expected.items():
+            assert (logits[0].argmax(0).numpy() == example.predictions[name]).mean() > 0.999  # of ties and rounding
+
+
+@pytest.mark.slow
+def test_a_sweep_ends_in_a_page_with_teacher_control_and_student_side_by_side(command, tmp_path):
+    command("kdexp-train", "-m", "quick=true", *SMOKE, "alpha=1,0.5", "sweep_name=masks")
+    page = (tmp_path / "multirun" / "masks" / "report.html").read_text()
+    (alternative,) = re.findall(r'<img alt="([^"]*)" src="data:image/png;base64,', page)
+    assert alternative.startswith("Test images, a row each: image, truth, teacher, control, student. image ")
 
 
 @pytest.mark.slow
