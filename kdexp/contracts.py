@@ -138,6 +138,8 @@ class Task(Protocol):
     Both terms are means over rows: the hard one over those with a label, the soft one over all that exist. So alpha and
     T mean the same in every task.
 
+    It may also have ``tiles`` (`kdexp.models.tiles.Tiles` or None): networks are evaluated on larger images in tiles.
+
     Attributes:
         kind: how one row of logits is read.
         num_outputs: C, the number of logits of a row.

@@ -10,9 +10,12 @@ import torch
 from safetensors.torch import load_file
 
 from kdexp.config.compose import compose
+from kdexp.experiment import finished_run
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.run import run
 from kdexp.experiment.trained_student import trained_student
+from kdexp.models import tiles
+from kdexp.models.tiles import tiled
 from kdexp.report import mask_examples
 
 SMOKE = (
@@ -79,8 +82,8 @@ def test_a_run_keeps_a_few_images_with_the_masks_of_both_networks(distilled, sto
 @pytest.mark.slow
 def test_a_sweep_ends_in_a_page_with_teacher_control_and_student_side_by_side(command, tmp_path):
     command("kdexp-train", "-m", "quick=true", *SMOKE, "alpha=1,0.5", "sweep_name=masks")
-    page = (tmp_path / "multirun" / "masks" / "report.html").read_text()
-    (alternative,) = re.findall(r'<img alt="([^"]*)" src="data:image/png;base64,', page)
+    (page,) = tmp_path.glob("multirun/*/report.html")
+    (alternative,) = re.findall(r'<img alt="([^"]*)" src="data:image/png;base64,', page.read_text())
     assert alternative.startswith("Test images, a row each: image, truth, teacher, control, student. image ")
 
 
@@ -145,6 +148,42 @@ def test_with_alpha_1_the_student_is_that_of_plain_training(tmp_path, store):
             optimizer.step()
         seen.append({name: value.clone() for name, value in student.state_dict().items()})
     torch.testing.assert_close(weights, seen[results["epochs"]["best"]], atol=1e-5, rtol=1e-4)
+
+
+TILES = (*CROPS, "student.depth=1", "teacher.depth=1", "trainer.max_epochs=1")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, store):
+    return trained(tmp_path_factory.mktemp("whole") / "run", store, *TILES)
+
+
+def test_tiles_that_overlap_enough_give_the_metrics_of_whole_images(whole, tmp_path, store, monkeypatch):
+    seen = set()
+    monkeypatch.setattr(tiles, "tiled", lambda of, images, *how: seen.add(images.shape[2:]) or tiled(of, images, *how))
+    results, weights = trained(tmp_path / "run", store, *TILES, "task.tile=40", "task.tile_overlap=20")
+    assert (64, 64) in seen
+    assert same(weights, whole[1])
+    for split in ("val", "test"):
+        assert results["metrics"][split]["best"] == pytest.approx(
+            whole[0]["metrics"][split]["best"], rel=1e-4, abs=1e-6
+        )
+        assert results["teacher"][split] == pytest.approx(whole[0]["teacher"][split], rel=1e-4, abs=1e-6)
+
+
+def test_tiles_that_do_not_overlap_give_others_of_the_teacher_too(whole, tmp_path, store):
+    results, _ = trained(tmp_path / "run", store, *TILES, "task.tile=40", "task.tile_overlap=0")
+    for of, expected in ((results["metrics"]["test"]["best"], whole[0]["metrics"]["test"]["best"]),
+                         (results["teacher"]["test"], whole[0]["teacher"]["test"])):  # fmt: skip
+        assert of["nll"] != pytest.approx(expected["nll"], rel=1e-4)
+    again = finished_run.run(compose([f"run={tmp_path}/run", "accelerator=cpu", f"store_dir={store}"], "eval"))
+    assert again == pytest.approx(results["metrics"]["test"]["best"], rel=1e-5)
+
+
+def test_a_crop_that_is_larger_than_a_tile_is_refused(tmp_path, store):
+    config = compose([*SMOKE, "task.tile=63", "task.tile_overlap=0"], output_dir=tmp_path / "run", store_dir=store)
+    with pytest.raises(ValueError, match=r"^task.tile must be at least dataset.input_shape's \[64, 64\], got 63$"):
+        run(config)
 
 
 @pytest.mark.parametrize(("overrides", "message"), [

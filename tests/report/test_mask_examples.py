@@ -96,7 +96,7 @@ DAMAGED = {
     "cut short": (packed()[:-30], "File is not a zip file"),
     "code": (packed(truth=np.array([Loaded()], dtype=object)), "Object arrays cannot be loaded"),
     "bomb": (bomb(), "it has 83886080 bytes, more than 67108864"),
-    "a false head": (claimed((10**12, 3, *SIZE)), ""),
+    "a false head": (claimed((10**12, 3, *SIZE)), "Unable to allocate"),
     "no truth": (packed(truth=None), "truth is not a file in the archive"),
     "float images": (packed(image=np.zeros((1, 3, *SIZE))), r"image must be 1 to 4 of \(C, H, W\) uint8"),
     "many images": (packed(image=np.zeros((5, 3, *SIZE), np.uint8)), r"image must be 1 to 4 of"),
