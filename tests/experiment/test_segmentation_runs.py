@@ -17,6 +17,7 @@ from kdexp.experiment.trained_student import trained_student
 from kdexp.models import tiles
 from kdexp.models.tiles import tiled
 from kdexp.report import mask_examples
+from kdexp.weights import state_digest
 
 SMOKE = (
     "dataset=shapes", "student=mobilenet_unet", "teacher=unet", "student.width=4", "student.depth=2", "teacher.width=4",
@@ -178,6 +179,17 @@ def test_tiles_that_do_not_overlap_give_others_of_the_teacher_too(whole, tmp_pat
         assert of["nll"] != pytest.approx(expected["nll"], rel=1e-4)
     again = finished_run.run(compose([f"run={tmp_path}/run", "accelerator=cpu", f"store_dir={store}"], "eval"))
     assert again == pytest.approx(results["metrics"]["test"]["best"], rel=1e-5)
+
+
+def test_cached_outputs_of_tiles_are_not_those_of_whole_images(tmp_path, store):
+    found = []
+    for tile in ("null", "40"):
+        words = (*SMOKE, *CROPS, "teacher.cache=views:2", f"task.tile={tile}", "task.tile_overlap=0")
+        experiment = Experiment.compose(*words, output_dir=tmp_path / "x", store_dir=store)
+        found.append((state_digest(experiment.teacher.networks[0]), experiment.cache.splits["val"].folder))
+    (weights, folder), (same_weights, other) = found
+    assert same_weights == weights
+    assert other != folder
 
 
 def test_a_crop_that_is_larger_than_a_tile_is_refused(tmp_path, store):
