@@ -11,10 +11,11 @@ from typing import Literal, NamedTuple, Protocol, Self
 import torch
 from torch import Tensor, nn
 
-Capability = Literal["curves", "robustness", "attacks"]
+Capability = Literal["curves", "masks", "robustness", "attacks"]
 """What some tasks can and others cannot.
 
 curves: ROC curves and a confusion matrix, of rows that are classified.
+masks: pictures of a few test images, their masks and those that the networks predict; targets are masks.
 robustness: the robustness report.
 attacks: training on adversarial examples.
 """
@@ -139,6 +140,8 @@ class Task(Protocol):
 
     Both terms are means over rows: the hard one over those with a label, the soft one over all that exist. So alpha and
     T mean the same in every task.
+
+    It may also have ``tiles`` (`kdexp.models.tiles.Tiles` or None): networks are evaluated on larger images in tiles.
 
     Attributes:
         kind: how one row of logits is read.

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
+from typing import BinaryIO
 
 _WIDTH = 16  # of a number that the server writes
 
@@ -191,13 +192,14 @@ def _fork_server_of_jobs(start: Callable[..., int], path: bytes, command: Sequen
         os._exit(0)
 
 
-def blank_png(canvas: object, file: Path) -> None:
+def blank_png(canvas: object, file: Path | BinaryIO) -> None:
     """In the place of matplotlib's `FigureCanvasAgg.print_png`: no picture, in no time.
 
     Each of a test's hundreds of runs draws three figures. What kdexp puts in them is made all the same; to turn it into
     pixels is matplotlib's work, and takes longer than the training.
     """
-    file.write_bytes(b"\x89PNG\r\n\x1a\n")
+    content = b"\x89PNG\r\n\x1a\n"
+    _ = file.write_bytes(content) if isinstance(file, Path) else file.write(content)
 
 
 if __name__ == "__main__":

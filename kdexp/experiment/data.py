@@ -20,7 +20,7 @@ from kdexp.data.data_module import DataModule
 from kdexp.data.inferred import take
 from kdexp.data.settings import Augment, Dataset
 from kdexp.data.splits import few_of_each_class, has_labels, labelled, make_splits, samples_per_class
-from kdexp.experiment.members import new_task
+from kdexp.experiment.members import new_task, tiles_of
 
 # What a student's data have from the data set, and a teacher's from its recipe.
 _OF_SUBSET = (
@@ -144,6 +144,12 @@ class Data:
     def is_dense(self) -> bool:
         """Whether a sample has many rows of logits: one for each pixel."""
         return len(self.task.logits_shape(self._dataset.input_shape)) > 1
+
+    @property
+    def tiles(self) -> Values:
+        """How networks are evaluated on large images, for keys of their outputs; nothing where images are whole."""
+        tiles = tiles_of(self.task)
+        return {} if tiles is None else {"tiles": list(tiles)}
 
     @property
     def classes(self) -> list[str] | None:

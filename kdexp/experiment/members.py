@@ -12,7 +12,10 @@ from kdexp.data.settings import Dataset
 from kdexp.teacher.settings import NO_FILES
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from kdexp.contracts import Task
+    from kdexp.models.tiles import Tiles
 
 
 def new_task(task: Values, dataset: "Dataset | Values", label_smoothing: float = 0.0) -> "Task":
@@ -26,6 +29,19 @@ def new_task(task: Values, dataset: "Dataset | Values", label_smoothing: float =
     of = dataset if isinstance(dataset, Mapping) else vars(dataset)
     built: Task = instantiate(task, "task", of["num_outputs"], of["kind"], label_smoothing)
     return built
+
+
+def tiles_of(task: "Task") -> "Tiles | None":
+    """How networks are evaluated on large images, see `kdexp.models.tiles.tiled`; None: whole."""
+    return getattr(task, "tiles", None)
+
+
+def tile_large_images(network: "nn.Module", task: "Task") -> None:
+    """See that a network is evaluated as its task says."""
+    if (tiles := tiles_of(task)) is not None:
+        from kdexp.models.tiles import evaluate_in_tiles  # here: needs torch
+
+        evaluate_in_tiles(network, tiles)
 
 
 def teacher_files(values: Values) -> dict[str, str]:

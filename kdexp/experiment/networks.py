@@ -15,7 +15,7 @@ from kdexp.config.objects import instantiate, target
 from kdexp.config.require import Group, Values
 from kdexp.contracts import FeatureLayers, NetworkFeatures
 from kdexp.data.settings import Dataset
-from kdexp.experiment.members import new_task
+from kdexp.experiment.members import new_task, tile_large_images
 from kdexp.features import input_of_classifier, side
 from kdexp.models.complexity import dry_run
 from kdexp.models.pretrained_stem import resizing
@@ -52,7 +52,8 @@ def build_network(
         names = {"resize", "name", *arguments}
         is_setting = re.split("[ =]", str(error), maxsplit=1)[0] in names
         raise ValueError(f"{setting}.{error}" if is_setting else f"{setting}: {error}") from error
-    shape = new_task(task, dataset).logits_shape(dataset.input_shape)
+    made = new_task(task, dataset)
+    shape = made.logits_shape(dataset.input_shape)
     try:
         found = _shape_of_outputs(built, dataset.input_shape, is_dense=len(shape) > 1)
     except Exception as error:  # whatever a network makes of inputs that it is not for
@@ -64,6 +65,7 @@ def build_network(
     if found != (2, *shape):
         wanted = ", ".join(map(str, shape))
         raise ValueError(f"{setting} must give (N, {wanted}) logits for dataset={dataset.name}, got {found}")
+    tile_large_images(built, made)
     return built.train()
 
 

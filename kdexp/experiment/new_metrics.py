@@ -2,6 +2,7 @@
 
 from kdexp.contracts import TaskMetrics
 from kdexp.experiment.data import Data
+from kdexp.experiment.mask_collector import MaskCollector
 from kdexp.metrics.roc_and_confusion import RocAndConfusionMetric
 
 
@@ -17,3 +18,8 @@ def new_curves(data: Data) -> RocAndConfusionMetric | None:
     target = data.student.splits.test.target
     samples = target.numel() if data.is_dense else len(target)
     return RocAndConfusionMetric(data.task.kind, data.task.num_outputs, samples=samples, sync_on_compute=False)
+
+
+def new_masks(data: Data) -> MaskCollector | None:
+    """What keeps masks of test for pictures; None for a task without any."""
+    return MaskCollector(data.student.splits.test, data.task.kind) if "masks" in data.task.supports else None

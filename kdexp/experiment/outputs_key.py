@@ -81,6 +81,7 @@ class OutputsKey:
             "networks": [{k: v for k, v in plain(member).items() if k not in NETWORK_KEYS} for member in every],
             "statistics": [input_statistics(member, net) for member, net in zip(every, networks, strict=True)],
             "task": self.dataset.kind,
+            **self.data.tiles,
             "precision": self.precision,
             "content": self.data.content,
             "normalised": [list(self.dataset.mean), list(self.dataset.std)],

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from kdexp import results
 from kdexp.atomic import sha256
@@ -13,7 +13,7 @@ from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.networks import deployed, description
 from kdexp.experiment.new_metrics import new_curves, new_metrics
 from kdexp.experiment.trained_student import trained_student
-from kdexp.metrics.evaluate import evaluate
+from kdexp.metrics.evaluate import Watcher, evaluate
 from kdexp.metrics.roc_and_confusion import RocAndConfusion
 from kdexp.teacher.teacher import Teacher
 from kdexp.training.fit import FitResult
@@ -24,7 +24,12 @@ EVALUATED: tuple[_Evaluated, ...] = ("val", "test")
 
 
 def evaluate_student(
-    experiment: Experiment, record: results.Results, fitted: FitResult, folder: Path, splits: Sequence[_Evaluated]
+    experiment: Experiment,
+    record: results.Results,
+    fitted: FitResult,
+    folder: Path,
+    splits: Sequence[_Evaluated],
+    watcher: Watcher | None = None,
 ) -> RocAndConfusion | None:
     """Metrics of the best and of the last epoch on each split, in full precision, by this process alone.
 
@@ -34,6 +39,7 @@ def evaluate_student(
         fitted: what the training left.
         folder: the run folder; gets the weights.
         splits: to evaluate on.
+        watcher: of the best epoch on test.
 
     Returns:
         ROC curves and confusion matrix on test; None when that is not among the splits, and where the task has none.
@@ -52,12 +58,14 @@ def evaluate_student(
     for which, checkpoint in (("last", fitted.last), ("best", fitted.best)):
         load_weights(student, checkpoint, "checkpoint", prefix="student.")
         for split in splits:
+            is_shown = (split, which) == ("test", "best")
             found[split][which] = evaluate(
                 student,
                 data.student.eval_batches(split, fitted.device),
                 new_metrics(data, split, fidelity=teacher is not None).to(fitted.device),
                 teacher=_replaying(outputs[split]) if teacher is not None else None,
-                curves=curves if (split, which) == ("test", "best") else None,
+                curves=curves if is_shown else None,
+                watcher=watcher if is_shown else None,
                 what=f"student: evaluating the {which} epoch on {split}",
             )
     classes = data.classes
@@ -73,16 +81,20 @@ def evaluate_student(
         "monitor": fitted.monitor,
         "value": fitted.best_value,
     }
-    weights = folder / results.WEIGHTS
-    deployed_by = [loss["_target_"] for loss in config.feature_loss.values() if deployed(loss) is not None]
-    about = description(config.student, "student", config.dataset, deployed_by, classes)
-    save_weights(student, weights, about)  # the best epoch's: loaded last
-    record["model"] |= {"bytes": weights.stat().st_size, "sha256": sha256(weights)}
+    _export(experiment, record, student, folder / results.WEIGHTS)  # the best epoch's: loaded last
     if "test" not in splits or curves is None:
         return None
     drawn = curves.compute()
     record["curves"] = drawn.compact()
     return drawn
+
+
+def _export(experiment: Experiment, record: results.Results, student: nn.Module, weights: Path) -> None:
+    config = experiment.config
+    deployed_by = [loss["_target_"] for loss in config.feature_loss.values() if deployed(loss) is not None]
+    about = description(config.student, "student", config.dataset, deployed_by, experiment.data.classes)
+    save_weights(student, weights, about)
+    record["model"] |= {"bytes": weights.stat().st_size, "sha256": sha256(weights)}
 
 
 def _measure(

@@ -49,6 +49,7 @@ def teacher_measures(experiment: Experiment) -> Record:
             ],
             "data": {"task": config.dataset.kind, **{key: config.dataset[key] for key in _OF_DATA}},
             "content": data.content,
+            **data.tiles,
             **quick.mark(config.quick),
         }
     )

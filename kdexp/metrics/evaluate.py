@@ -9,6 +9,9 @@ from kdexp.contracts import Batch, Outputs, TaskMetrics
 from kdexp.metrics.roc_and_confusion import RocAndConfusionMetric
 from kdexp.progress_log import paced
 
+Watcher = Callable[[Batch, Tensor, Tensor | None], None]
+"""Is given each batch that is evaluated, the network's logits and, where there is a teacher, its logits."""
+
 
 def evaluate(
     network: Callable[[Tensor], Tensor],
@@ -16,6 +19,7 @@ def evaluate(
     metrics: TaskMetrics,
     teacher: Callable[[Tensor], Outputs] | None = None,
     curves: RocAndConfusionMetric | None = None,
+    watcher: Watcher | None = None,
     loss_fn: Callable[[Tensor, Tensor | None, Tensor], Tensor] | None = None,
     what: str = "evaluating",
 ) -> dict[str, float]:
@@ -27,6 +31,7 @@ def evaluate(
         metrics: reset first.
         teacher: run on each batch when given; needed by metrics that measure fidelity.
         curves: reset first and updated; the caller computes them.
+        watcher: see `Watcher`.
         loss_fn: (logits, teacher's logits or None, target) to the batch's mean loss, for ``loss``.
         what: is done, for the log where it takes long.
 
@@ -49,6 +54,8 @@ def evaluate(
                 metrics.update(logits, batch.target, loss, teacher_logits)
                 if curves is not None:
                     curves.update(logits, batch.target)
+                if watcher is not None:
+                    watcher(batch, logits, teacher_logits)
     finally:
         for module, training in zip(modules, modes, strict=True):
             module.training = training

@@ -1,10 +1,34 @@
 """Large images in overlapping tiles (Ronneberger et al. 2015, "U-Net", arXiv 1505.04597, figure 2)."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
+from types import MethodType
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+
+class Tiles(NamedTuple):
+    """How large images are cut: see `tiled`."""
+
+    size: int
+    overlap: int
+
+
+def evaluate_in_tiles(network: nn.Module, tiles: Tiles) -> None:
+    """From now on a network of segmentation sees larger images tile by tile in eval mode; see `tiled`.
+
+    In training mode it runs as before. Features that hooks read of a larger image are those of its last tile. A copy of
+    the network does the same.
+    """
+    network.tiles = tiles  # type: ignore[assignment]
+    network.forward = MethodType(_forward, network)
+
+
+def _forward(network: nn.Module, images: Tensor) -> Tensor:
+    whole: Callable[[Tensor], Tensor] = partial(type(network).forward, network)
+    return whole(images) if network.training else tiled(whole, images, *network.tiles)  # type: ignore[misc]
 
 
 def tiled(network: Callable[[Tensor], Tensor], images: Tensor, tile: int, overlap: int) -> Tensor:

@@ -1,5 +1,6 @@
 """What the report page is made of: sections with figures, a table and failed runs; cards on the first screen."""
 
+import base64
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
@@ -26,6 +27,26 @@ class Figure:
 
     title: str
     plot: Plot
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture in the page.
+
+    Attributes:
+        title: above it.
+        alternative: what it shows, in words.
+        png: the file's bytes.
+    """
+
+    title: str
+    alternative: str
+    png: bytes
+
+    @property
+    def address(self) -> str:
+        """The picture itself as an address."""
+        return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
 
 
 @dataclass(frozen=True)
@@ -121,6 +142,7 @@ class Section:
         figures: name of a variant -> its figures; with several variants the reader chooses one.
         table: shown below the figures.
         failures: shown below the table.
+        picture: shown above the table.
         wide: whether its figures stand below each other.
     """
 
@@ -130,6 +152,7 @@ class Section:
     figures: dict[str, list[Figure]] = field(default_factory=dict)
     table: Table | None = None
     failures: Sequence[Failure] = ()
+    picture: Picture | None = None
     wide: bool = False
 
 

@@ -23,6 +23,7 @@ from kdexp.report.summary_text import answer, interval, points, spread, tested, 
 ORDER = (
     "claims",
     "errors",
+    "masks",
     "conditions",
     "soft_labels",
     "robustness",

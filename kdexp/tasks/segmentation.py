@@ -13,6 +13,7 @@ from kdexp.data.masks import check_masks
 from kdexp.losses.all_gather import number_of_ranks
 from kdexp.losses.cross_entropy import cross_entropy
 from kdexp.losses.dice import dice
+from kdexp.models.tiles import Tiles
 from kdexp.tasks.step_means import mean_of_step
 
 COMPARED_ROWS = 4096
@@ -33,6 +34,9 @@ class Segmentation:
         dice_weight: how much `kdexp.losses.dice.dice` counts in the hard term beside the cross entropy, >= 0; 1: as
             much (nnU-Net, Isensee et al. 2021).
         distill_void: whether the teacher is followed where the data set withholds the label, too.
+        tile: height and width of the tiles in which larger images are evaluated, see `kdexp.models.tiles.tiled`; None:
+            images are evaluated whole.
+        tile_overlap: of two neighbouring tiles, in pixels.
     """
 
     num_outputs: int
@@ -40,7 +44,9 @@ class Segmentation:
     label_smoothing: float = 0.0
     dice_weight: float = 1.0
     distill_void: bool = False
-    supports: frozenset[Capability] = field(default=frozenset({"curves"}), init=False)
+    tile: int | None = None
+    tile_overlap: int = 128
+    supports: frozenset[Capability] = field(default=frozenset({"curves", "masks"}), init=False)
 
     @property
     def measure(self) -> str:
@@ -53,8 +59,11 @@ class Segmentation:
         return f"val/{self.measure}"
 
     def check_source(self, source: Source, kind: Kind, num_classes: int, input_shape: Sequence[int] | None) -> None:
-        """See `kdexp.data.masks.check_masks`."""
+        """See `kdexp.data.masks.check_masks`; the crops that networks are trained on must be no larger than a tile."""
         check_masks(source, kind, num_classes, input_shape)
+        if self.tile is not None and input_shape is not None:
+            crop = list(input_shape[1:])
+            require(max(crop) <= self.tile, "task.tile", f"must be at least dataset.input_shape's {crop}", self.tile)
 
     def __post_init__(self) -> None:
         """See that the settings are what a task of masks can have.
@@ -67,6 +76,17 @@ class Segmentation:
         is_weight = is_number(self.dice_weight) and 0 <= self.dice_weight < math.inf
         require(is_weight, "task.dice_weight", "must be >= 0", self.dice_weight)
         require(isinstance(self.distill_void, bool), "task.distill_void", "must be true or false", self.distill_void)
+        for name, value in (("tile", 0 if self.tile is None else self.tile), ("tile_overlap", self.tile_overlap)):
+            require(type(value) is int, f"task.{name}", "must be a whole number of pixels", value)
+        if self.tile is not None:
+            require(self.tile >= 1, "task.tile", "must be null or at least 1", self.tile)
+            rule = f"must be in [0, {self.tile}), below task.tile"
+            require(0 <= self.tile_overlap < self.tile, "task.tile_overlap", rule, self.tile_overlap)
+
+    @property
+    def tiles(self) -> Tiles | None:
+        """How networks are evaluated on images that are larger than a tile."""
+        return None if self.tile is None else Tiles(self.tile, self.tile_overlap)
 
     def logits_shape(self, input_shape: Sequence[int]) -> tuple[int, ...]:
         """(C, H, W) for images (channels, H, W)."""

@@ -47,6 +47,7 @@ def test_a_run_leaves_everything_the_design_names(smoke):
         "results.json", "metrics.csv", "student.safetensors", "checkpoints/best.ckpt", "checkpoints/last.ckpt",
         "figures/roc.png", "figures/confusion.png", "figures/training.png",
     } <= left  # fmt: skip
+    assert not {"examples.npz", "figures/masks.png"} & left  # of classification
 
 
 def test_results_json_says_what_was_run_how_it_ended_and_what_came_out(smoke):

@@ -1,17 +1,25 @@
 """Runs of segmentation, whole."""
 
 import json
+import re
 
+import numpy as np
 import own_data
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from kdexp.config.compose import compose
+from kdexp.experiment import finished_run
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.run import run
+from kdexp.experiment.trained_student import trained_student
 from kdexp.losses.cross_entropy import cross_entropy
 from kdexp.losses.dice import dice
+from kdexp.models import tiles
+from kdexp.models.tiles import tiled
+from kdexp.report import mask_examples
+from kdexp.weights import state_digest
 
 SMOKE = (
     "dataset=shapes", "student=mobilenet_unet", "teacher=unet", "student.width=4", "student.depth=2", "teacher.width=4",
@@ -53,6 +61,33 @@ def test_a_run_leaves_the_metrics_of_its_task(distilled):
     assert results["metrics"]["val"]["best"]["miou"] == results["epochs"]["value"]
     assert sum(map(sum, results["curves"]["confusion"])) == 32 * 64 * 64  # pixels of test
     assert (folder / "figures" / "confusion.png").exists()
+    assert (folder / "figures" / "masks.png").exists()
+
+
+def test_a_run_keeps_a_few_images_with_the_masks_of_both_networks(distilled, store):
+    folder, *_ = distilled
+    experiment = Experiment(compose(SMOKE, output_dir=folder, store_dir=store), may_train_teacher=False)
+    student = trained_student(experiment, folder / "student.safetensors", "run").eval()
+    data, statistics = experiment.data.student.splits.test, experiment.config.dataset
+    examples = mask_examples.read(folder, 3)
+    assert len(examples) == 4
+    for example in examples:
+        image = data.inputs[example.sample]
+        assert np.array_equal(example.image, image)
+        assert np.array_equal(example.truth, data.target[example.sample])
+        inputs = (image[None] / 255 - statistics.mean[0]) / statistics.std[0]
+        with torch.no_grad():
+            expected = {"teacher": experiment.teacher(inputs).logits, "student": student(inputs)}
+        for name, logits in expected.items():
+            assert (logits[0].argmax(0).numpy() == example.predictions[name]).mean() > 0.999  # of ties and rounding
+
+
+@pytest.mark.slow
+def test_a_sweep_ends_in_a_page_with_teacher_control_and_student_side_by_side(command, tmp_path):
+    command("kdexp-train", "-m", "quick=true", *SMOKE, "alpha=1,0.5", "sweep_name=masks")
+    (page,) = tmp_path.glob("multirun/*/report.html")
+    (alternative,) = re.findall(r'<img alt="([^"]*)" src="data:image/png;base64,', page.read_text())
+    assert alternative.startswith("Test images, a row each: image, truth, teacher, control, student. image ")
 
 
 @pytest.mark.slow
@@ -135,6 +170,53 @@ def test_a_road_of_kitti_is_learned_from_by_the_experiment(tmp_path, store):
     assert results["measure"] == "miou"
     assert results["config"]["dataset"]["classes"] == ["background", "road"]
     assert 0 <= results["metrics"]["test"]["best"]["miou"] <= 1
+
+
+TILES = (*CROPS, "student.depth=1", "teacher.depth=1", "trainer.max_epochs=1")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, store):
+    return trained(tmp_path_factory.mktemp("whole") / "run", store, *TILES)
+
+
+def test_tiles_that_overlap_enough_give_the_metrics_of_whole_images(whole, tmp_path, store, monkeypatch):
+    seen = set()
+    monkeypatch.setattr(tiles, "tiled", lambda of, images, *how: seen.add(images.shape[2:]) or tiled(of, images, *how))
+    results, weights = trained(tmp_path / "run", store, *TILES, "task.tile=40", "task.tile_overlap=20")
+    assert (64, 64) in seen
+    assert same(weights, whole[1])
+    for split in ("val", "test"):
+        assert results["metrics"][split]["best"] == pytest.approx(
+            whole[0]["metrics"][split]["best"], rel=1e-4, abs=1e-6
+        )
+        assert results["teacher"][split] == pytest.approx(whole[0]["teacher"][split], rel=1e-4, abs=1e-6)
+
+
+def test_tiles_that_do_not_overlap_give_others_of_the_teacher_too(whole, tmp_path, store):
+    results, _ = trained(tmp_path / "run", store, *TILES, "task.tile=40", "task.tile_overlap=0")
+    for of, expected in ((results["metrics"]["test"]["best"], whole[0]["metrics"]["test"]["best"]),
+                         (results["teacher"]["test"], whole[0]["teacher"]["test"])):  # fmt: skip
+        assert of["nll"] != pytest.approx(expected["nll"], rel=1e-4)
+    again = finished_run.run(compose([f"run={tmp_path}/run", "accelerator=cpu", f"store_dir={store}"], "eval"))
+    assert again == pytest.approx(results["metrics"]["test"]["best"], rel=1e-5)
+
+
+def test_cached_outputs_of_tiles_are_not_those_of_whole_images(tmp_path, store):
+    found = []
+    for tile in ("null", "40"):
+        words = (*SMOKE, *CROPS, "teacher.cache=views:2", f"task.tile={tile}", "task.tile_overlap=0")
+        experiment = Experiment.compose(*words, output_dir=tmp_path / "x", store_dir=store)
+        found.append((state_digest(experiment.teacher.networks[0]), experiment.cache.splits["val"].folder))
+    (weights, folder), (same_weights, other) = found
+    assert same_weights == weights
+    assert other != folder
+
+
+def test_a_crop_that_is_larger_than_a_tile_is_refused(tmp_path, store):
+    config = compose([*SMOKE, "task.tile=63", "task.tile_overlap=0"], output_dir=tmp_path / "run", store_dir=store)
+    with pytest.raises(ValueError, match=r"^task.tile must be at least dataset.input_shape's \[64, 64\], got 63$"):
+        run(config)
 
 
 @pytest.mark.parametrize(("overrides", "message"), [

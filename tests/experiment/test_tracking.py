@@ -10,6 +10,7 @@ from pathlib import Path
 import fake_wandb
 import pytest
 import torch
+from PIL import Image
 from pytorch_lightning.loggers import CSVLogger
 
 from kdexp.config.compose import compose
@@ -145,6 +146,17 @@ def test_mlflow_is_asked_with_the_environments_password_which_no_setting_has(mon
     assert not set(names) & set(os.environ)
     assert _with_password("https://me:***@host:5000/x") == "https://host:5000/x"  # which may stand in a message
     assert [os.environ[name] for name in names] == ["me", "p@ss"]
+
+
+def test_wandb_gets_the_picture_of_masks(tmp_path):
+    picture = tmp_path / "figures" / "masks.png"
+    picture.parent.mkdir()
+    Image.new("RGB", (3, 2)).save(picture)
+    tracker, final = begin("wandb", tmp_path)
+    tracker.summarize(*final)
+    tracker.finish(0)
+    (sent,) = (tmp_path / "wandb").glob("offline-run-*/files/media/images/test/masks_*.png")
+    assert sent.read_bytes() == picture.read_bytes()
 
 
 @pytest.mark.parametrize("settings", [{"tool": "none"}, {"tool": "wandb", "wandb": "disabled"}], ids=str)

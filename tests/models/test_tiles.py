@@ -1,10 +1,12 @@
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from kdexp.models.mobilenet_unet import mobilenet_unet
-from kdexp.models.tiles import tiled
+from kdexp.models.tiles import Tiles, evaluate_in_tiles, tiled
 from kdexp.models.unet import unet
 
 
@@ -95,3 +97,32 @@ def test_a_unet_sees_as_far_as_is_said(family):
             seen = gradient.abs().sum((0, 1, 3)).nonzero()[:, 0]
             found = max(found, place - int(seen.min()), int(seen.max()) - place)
         assert found == reach
+
+
+def test_a_network_sees_tiles_in_eval_mode_alone_and_so_does_its_copy():
+    sizes = []
+    made = network(unet, 1)
+    made.encoder[0].register_forward_pre_hook(lambda by, seen: sizes.append(tuple(seen[0].shape[2:])))
+    whole = made(images(1, 1, 40, 30).double())
+    evaluate_in_tiles(made, Tiles(24, 18))
+    for one in (made, copy.deepcopy(made)):
+        sizes.clear()
+        torch.testing.assert_close(one(images(1, 1, 40, 30).double()), whole, rtol=0, atol=1e-12)
+        assert len(sizes) > 1
+        assert max(map(max, sizes)) == 24
+        sizes.clear()
+        one.train()(images(2, 1, 40, 30).double())
+        assert sizes == [(40, 30)]
+        one.eval()
+
+
+def test_a_copy_of_a_network_in_tiles_has_weights_of_its_own():
+    made = network(unet, 1)
+    evaluate_in_tiles(made, Tiles(24, 18))
+    other = copy.deepcopy(made)
+    with torch.no_grad():
+        for weight in other.parameters():
+            weight.zero_()
+    inputs = images(1, 1, 40, 30).double()
+    assert not torch.equal(made(inputs), other(inputs))
+    assert made.state_dict().keys() == network(unet, 1).state_dict().keys()

@@ -16,6 +16,13 @@ from kdexp.experiment.check import check
         (["dataset=shapes", "task.dice_weight=-1"], r"task.dice_weight must be >= 0, got -1"),
         (["dataset=shapes", "task.dice_weight=much"], r"task.dice_weight must be >= 0, got much"),
         (["dataset=shapes", "task.distill_void=maybe"], r"task.distill_void must be true or false, got maybe"),
+        (["dataset=shapes", "task.tile=0"], r"task.tile must be null or at least 1, got 0"),
+        (["dataset=shapes", "task.tile=large"], r"task.tile must be a whole number of pixels, got large"),
+        (["dataset=shapes", "task.tile_overlap=1.5"], r"task.tile_overlap must be a whole number of pixels, got 1.5"),
+        (
+            ["dataset=shapes", "task.tile=64", "task.tile_overlap=64"],
+            r"task.tile_overlap must be in \[0, 64\), below task.tile, got 64",
+        ),
         (
             ["dataset=shapes", "augment=crop_flip"],
             r"augment.transforms must move masks as they move images \(kdexp.data.joint_augment\) with dataset=shapes, "

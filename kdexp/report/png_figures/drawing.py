@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -63,12 +64,17 @@ def draw_estimates(axes: Axes, points: Iterable[Point], color: str, marker: str,
 
 
 def shortened(name: str) -> str:
-    """A class's name in at most 14 characters."""
-    return name if len(name) <= 14 else f"{name[:13]}…"
+    """A class's name in at most 14 characters, none of which Matplotlib reads as a formula."""
+    return (name if len(name) <= 14 else f"{name[:13]}…").replace("$", r"\$")
 
 
 def save(figure: Figure, path: Path) -> None:
     """Write the PNG file, whole or not at all."""
-    # Not pyplot: no window system, and no state that outlives the figure. Nor savefig, which draws twice for a layout.
     with atomic_path(path) as temporary:
-        FigureCanvasAgg(figure).print_png(temporary)  # type: ignore[no-untyped-call]
+        write_png(figure, temporary)
+
+
+def write_png(figure: Figure, file: Path | BinaryIO) -> None:
+    """Write a figure as a PNG."""
+    # Not pyplot: no window system, and no state that outlives the figure. Nor savefig, which draws twice for a layout.
+    FigureCanvasAgg(figure).print_png(file)  # type: ignore[no-untyped-call]

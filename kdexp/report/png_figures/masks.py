@@ -1,14 +1,15 @@
 """Masks side by side: image, truth, and what each network says, its errors coloured."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from kdexp.report.colors import CLASSES, GRAY, ORANGE, SKY
+from kdexp.report.mask_examples import MaskExample
 from kdexp.report.png_figures.drawing import NAMED_CLASSES, new_figure, save, shortened
 
 _PANEL, _NAME = 2.6, 1.7  # width of a picture and of a name in the legend, in inches
@@ -16,32 +17,22 @@ _PALE = 0.7  # how much white is in the colors of what is right
 _NO_LABEL = "no label"
 
 
-@dataclass(frozen=True)
-class MaskExample:
-    """An image with its masks.
-
-    Attributes:
-        image: (C, H, W) uint8: with three channels RGB, else the mean of the channels is shown.
-        truth: (H, W) class numbers; negative where there is no label.
-        predictions: name of a network -> its class numbers (H, W); every example of a picture has the same names.
-    """
-
-    image: np.ndarray
-    truth: np.ndarray
-    predictions: Mapping[str, np.ndarray]
-
-
 def masks(examples: Sequence[MaskExample], classes: Sequence[str], path: Path) -> None:
-    """Draw a row for each example: its image, the truth, and the networks in their order.
+    """Draw `masks_figure` into a PNG file."""
+    save(masks_figure(examples, classes), path)
+
+
+def masks_figure(examples: Sequence[MaskExample], classes: Sequence[str]) -> Figure:
+    """A row for each example: its image, the truth, and the networks in their order.
 
     Of two classes the second is white where a network is right, and false positives and missed pixels have a color
     each. Of more classes what is right is pale, and errors have the full color of the class that was predicted. Pixels
-    without a label are gray. Under each network stands the share of labelled pixels that are wrong.
+    without a label are gray. Beside an image stands its number, under each network its error on the
+    labelled pixels.
 
     Args:
         examples: at least one.
         classes: names of the classes, by number.
-        path: the PNG file.
     """
     columns = ["image", "truth", *examples[0].predictions]
     named = _legend(classes) + ([(_NO_LABEL, GRAY)] if _has_gaps(examples) else [])
@@ -57,13 +48,14 @@ def masks(examples: Sequence[MaskExample], classes: Sequence[str], path: Path) -
             axes.imshow(picture)
             axes.set(xticks=[], yticks=[])
         for axes, mask in zip(row[2:], example.predictions.values(), strict=True):
-            axes.set_xlabel(_wrong(mask, example.truth))
+            axes.set_xlabel(pixel_error(mask, example.truth))
+        row[0].set_ylabel(f"test image {example.sample}")
     for axes, name in zip(panels[0], columns, strict=True):
         axes.set_title(name)
     patches = [Patch(facecolor=color, edgecolor=GRAY, label=name) for name, color in named]
-    title = None if len(classes) == 2 else "pale: right; full color: wrong, the class that was predicted"
+    title = None if len(classes) == 2 else "pale: correct; full color: an error, the class that was predicted"
     figure.legend(handles=patches, loc="outside lower center", ncols=across, frameon=False, title=title)
-    save(figure, path)
+    return figure
 
 
 def _image(image: np.ndarray) -> np.ndarray:
@@ -89,9 +81,10 @@ def _class_color(number: int) -> str:
     return CLASSES[number % len(CLASSES)]
 
 
-def _wrong(mask: np.ndarray, truth: np.ndarray) -> str:
+def pixel_error(mask: np.ndarray, truth: np.ndarray) -> str:
+    """The share of the labelled pixels that are wrong, in words."""
     known = truth >= 0
-    return f"{100 * np.mean(mask[known] != truth[known]):.1f} % wrong" if known.any() else _NO_LABEL
+    return f"pixel error {100 * np.mean(mask[known] != truth[known]):.1f} %" if known.any() else _NO_LABEL
 
 
 def _legend(classes: Sequence[str]) -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from kdexp.report import glossary
 from kdexp.report.comparison import Comparison
 from kdexp.report.elements import Figure, Section
 from kdexp.report.plotly_figures.confusion import confusions
@@ -13,13 +14,13 @@ def sections(comparison: Comparison) -> Iterator[Section]:
         return
     matrices = confusions(comparison, comparison.class_names)
     if not matrices:
-        reason = "they are of several labels, of more than 100 classes, or from before kdexp kept them."
-        yield Section("confusion", "Confusion", f"These runs keep no confusion matrix: {reason}")
+        reason = "several labels, a task without classes, more than 100 classes, or of a kdexp that did not keep them."
+        yield Section("confusion", "Confusion", f"These runs keep no confusion matrix: they are of {reason}")
         return
     yield Section(
         "confusion",
         "Confusion",
-        "On test at the best epoch by validation, summed over seeds; the shade is the fraction of the true class (its "
-        "root, so that rare confusions are seen).",
+        f"On test at the best epoch by validation, {glossary.known(comparison.measure).counted} summed over seeds; the "
+        "shade is the fraction of the true class (its root, so that rare confusions are seen).",
         {"": [Figure(name, matrix) for name, matrix in matrices.items()]},
     )

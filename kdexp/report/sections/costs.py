@@ -18,7 +18,7 @@ def sections(comparison: Comparison) -> Iterator[Section]:
         yield Section(
             "cost",
             f"{glossary.known(comparison.measure).title} against cost",
-            "What a network costs to keep, to run on one sample, and what the student cost to train on the machine of "
-            "its run. Lines are 95 % intervals, as in the first figure.",
+            "What a network costs to keep, to run on one sample of dataset.input_shape, and what the student cost to "
+            "train on the machine of its run. Lines are 95 % intervals, as in the first figure.",
             {"": figures},
         )
