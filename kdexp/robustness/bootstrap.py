@@ -113,11 +113,14 @@ def resampled(values: Array, n_resamples: int, seed: int) -> Array:
         seed: of the choice.
 
     Returns:
-        (1 + n_resamples, k); the first row is of the test set itself.
+        (1 + n_resamples, k); the first row is of the test set itself. NaN in the others where that is one sample, which
+        says nothing of other samples.
     """
     rows = values.astype(np.float64 if np.issubdtype(values.dtype, np.integer) else np.float32)
-    counts = draw_counts(len(rows), n_resamples, seed)
     parts = [rows.mean(0, dtype=float, keepdims=True)]
+    if len(rows) == 1:
+        return np.concatenate([*parts, np.full((n_resamples, rows.shape[1]), np.nan)])
+    counts = draw_counts(len(rows), n_resamples, seed)
     parts += [chunk.astype(rows.dtype) @ rows / len(rows) for chunk in _chunks(counts)]
     return np.concatenate(parts).astype(float)
 
