@@ -17,6 +17,7 @@ FEW = (
     "robustness.samples=6", "robustness.n_resamples=100", "robustness.attacks.samples=3",
     "robustness.attacks.kinds.pgd_linf.steps=2", "~robustness.attacks.kinds.pgd_l2",
     "robustness.corruptions.severities=[2]", "~robustness.noise_levels.kinds.uniform_noise",
+    "robustness.shift.dataset=shapes",
 )  # fmt: skip
 LEFT_OUT = [
     "representations left out: a probe is for one class a sample, and targets are masks",
@@ -50,7 +51,9 @@ def test_a_quick_look_is_of_mean_iou_throughout(runs, quick, capsys):
     assert {**written, "seconds": 0} == {**quick, "seconds": 0}
     assert written["measure"] == "miou"
     found = written["metrics"]
-    assert set(found) == {"clean", "corruptions_lite", "noise_levels", "attacks", "calibration"}
+    assert set(found) == {"clean", "corruptions_lite", "noise_levels", "attacks", "shift", "calibration"}
+    assert found["shift"]["shapes"]["miou"] == found["clean"]["miou"], "the same images"
+    assert set(found["shift"]["shapes"]["miou_lost"].values()) == {0}
     assert set(found["clean"]) == {"miou"}
     assert set(found["noise_levels"]["gaussian_noise"]) == {"mean_miou", "level_at_half_miou"}
     assert "worst_condition_miou" in found["corruptions_lite"]
@@ -62,7 +65,7 @@ def test_a_quick_look_is_of_mean_iou_throughout(runs, quick, capsys):
         assert row["miou"] == pytest.approx(found["clean"]["miou"][role])
         assert row["ece"] == pytest.approx(found["calibration"]["ece"][role], abs=1e-5)
         assert row["nll"] == pytest.approx(found["calibration"]["nll"][role], rel=1e-4)
-    assert list(written["accuracy_under"]) == ["clean", "corruptions_lite", "noise_levels", "attacks"]
+    assert list(written["accuracy_under"]) == ["clean", "corruptions_lite", "noise_levels", "attacks", "shift shapes"]
     show(written, runs / "1")
     shown = capsys.readouterr().out
     sentence, table, *_ = shown.split("In %, differences")
