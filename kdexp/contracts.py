@@ -16,7 +16,7 @@ Capability = Literal["curves", "masks", "robustness", "attacks"]
 
 curves: ROC curves and a confusion matrix, of rows that are classified.
 masks: pictures of a few test images, their masks and those that the networks predict; targets are masks.
-robustness: the robustness report.
+robustness: the robustness report, for which `Task.records` and `Task.measure_of` are needed.
 attacks: training on adversarial examples.
 """
 
@@ -223,6 +223,34 @@ class Task(Protocol):
             fidelity: whether `TaskMetrics.update` is given the teacher's logits.
             of_training: of the batches of a training: what never waits for the device.
             alone: for an evaluation that only one rank does.
+        """
+        ...
+
+    @property
+    def record(self) -> str:
+        """The name of what `records` gives, in files of what was measured: ``right``."""
+        ...
+
+    def records(self, logits: Tensor, target: Tensor) -> Tensor:
+        """What is kept of each sample, so that the measure of any set of samples follows from the mean of theirs.
+
+        Args:
+            logits: (N, C, ...).
+            target: see `Batch`; all or some labels may be missing.
+
+        Returns:
+            (N, ...) float32; or int64, for counts that are to be summed exactly.
+        """
+        ...
+
+    def measure_of(self, mean: Tensor) -> Tensor:
+        """The measure of sets of samples.
+
+        Args:
+            mean: (..., *shape of a record) float64, the mean of the records of each set.
+
+        Returns:
+            (...) float64; NaN where it is not defined.
         """
         ...
 

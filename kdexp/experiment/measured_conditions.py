@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from kdexp.atomic import atomic_path
 from kdexp.config import quick
 from kdexp.config.identity import fingerprint
-from kdexp.config.renamed import before
+from kdexp.config.renamed import before, without_added
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.robustness_inputs import TestBed
 from kdexp.robustness import renamed
@@ -84,7 +84,7 @@ class Measurements:
 
     def __init__(self, experiment: Experiment, bed: TestBed, device: torch.device) -> None:
         self._data, self._dataset, self._is_quick = experiment.data, experiment.config.dataset, experiment.config.quick
-        self._bed, self._device = bed, device
+        self._bed, self._device, self._task = bed, device, experiment.values["task"]
 
     def of(self, condition: Condition, subjects: Mapping[str, Subject]) -> dict[str, Measured]:
         """What is known of a condition, and the rest, which is measured and kept.
@@ -102,7 +102,8 @@ class Measurements:
         if condition.positions is not None:
             # Keys of an older kdexp did not tell on how many samples a condition had been measured.
             n = len(condition.positions)
-            known = {role: kept for role, kept in known.items() if len(kept.samples["right"]) == n}
+            record = self._bed.grid.task.record
+            known = {role: kept for role, kept in known.items() if len(kept.samples[record]) == n}
         unknown = [role for role in subjects if role not in known]
         if unknown:
             needed = {role: own for role, own in subjects.items() if role in unknown or role == TEACHER}
@@ -149,6 +150,7 @@ class Measurements:
                 "data": before({"dataset": {key: dataset[key] for key in _OF_DATA}})["dataset"],
                 "content": self._data.content,
                 "samples": [grid.seed, grid.samples],
+                **without_added({"task": self._task}),
                 **quick.mark(self._is_quick),
             }
         )

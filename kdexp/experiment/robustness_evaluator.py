@@ -45,7 +45,7 @@ class RobustnessEvaluator:
         if "robustness" not in task.supports:
             rule = f"must be null for task={type(task).__name__.lower()}"
             raise ValueError(f"robustness {rule}, got {', '.join(robustness.of_axes(experiment.values['robustness']))}")
-        self._dataset_name = config.dataset.name
+        self._dataset_name, self._task = config.dataset.name, task
         self._settings = experiment.values["robustness"]
         self._bed = TestBed(experiment, device)
         self.notes = self._bed.notes
@@ -84,12 +84,13 @@ class RobustnessEvaluator:
         ]
         report = {
             "dataset": self._dataset_name,
+            "measure": self._task.measure,
             "samples": self._bed.grid.samples,
             "sample_counts": self._bed.sample_counts,
             "models": {role: {"digest": own.digest, "conditions": str(own.folder)} for role, own in ordered.items()},
             "settings": robustness.recorded(self._settings),
             "notes": [*self.notes, *notes],
-            "accuracy_under": summary.accuracy_under(),
+            "accuracy_under": summary.measure_under(),
             "metrics": summary.metrics(),
             **summary.extra(),
             "conditions": summary.rows(),
@@ -100,7 +101,11 @@ class RobustnessEvaluator:
     def _summary(self, measured: Sequence[Mapping[str, Measured]]) -> Summary:
         settings, (clean, *others) = robustness.of_report(self._settings), measured
         bootstrap = Bootstrap(
-            clean, seed=settings.seed, n_resamples=settings.n_resamples, confidence_level=settings.confidence_level
+            clean,
+            self._task,
+            seed=settings.seed,
+            n_resamples=settings.n_resamples,
+            confidence_level=settings.confidence_level,
         )
         left = iter(others)
         by_axis = [(axis, [(condition, next(left)) for condition in conditions]) for axis, conditions in self._by_axis]

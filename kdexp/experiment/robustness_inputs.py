@@ -13,7 +13,7 @@ from kdexp.config.compose import dataset_option
 from kdexp.contracts import Batch, Split
 from kdexp.data.data_module import DataModule
 from kdexp.data.settings import Dataset as DatasetSettings
-from kdexp.data.splits import stratified_sample
+from kdexp.data.splits import are_masks, stratified_sample
 from kdexp.experiment.data import Data
 from kdexp.experiment.experiment import Experiment
 from kdexp.robustness.axes import base as axes
@@ -28,7 +28,7 @@ class SplitBatches:
         split: which part of them.
         device: where they are to be.
         dataset: their configuration.
-        shape: of the images wanted; others are enlarged or reduced, and coloured or made grey.
+        shape: of the images wanted; others are enlarged or reduced, unless they have masks, and coloured or made grey.
     """
 
     def __init__(
@@ -47,13 +47,14 @@ class SplitBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         for batch in self._module.eval_batches(self._split, self._device):
-            yield replace(batch, inputs=self._images(batch.inputs)) if self._is_image else batch
+            size = None if are_masks(batch.target) else self._shape[1:]
+            yield replace(batch, inputs=self._images(batch.inputs, size)) if self._is_image else batch
 
-    def _images(self, normalized: Tensor) -> Tensor:
+    def _images(self, normalized: Tensor, size: list[int] | None) -> Tensor:
         # Images are bytes before they are normalised: rounding gives back every bit.
         images = ((normalized * self._std + self._mean) * 255).round().clamp(0, 255) / 255
-        channels, *size = self._shape
-        if list(images.shape[2:]) != size:
+        channels = self._shape[0]
+        if size is not None and list(images.shape[2:]) != size:
             images = F.interpolate(images, size=size, mode="bilinear", antialias=True)
         if images.shape[1] == channels:
             return images
@@ -97,7 +98,7 @@ class Dataset:
         whole = data.student.splits.test
         self.test_target = whole.target
         self._sampled, positions = self._sample(test, data.student, whole, samples)
-        self.test = Part(self._batches(self._sampled, "test"), positions, len(positions) == len(whole))
+        self.test = self._part_of(self._sampled, positions, whole)
 
     def val(self) -> Batches:
         """The validation split."""
@@ -116,8 +117,11 @@ class Dataset:
         return self._part(name, self._data.student, self._data.student.splits.train, samples)
 
     def _part(self, name: str, module: DataModule, split: Split, samples: int | None) -> Part:
-        sampled, positions = self._sample(name, module, split, samples)
-        return Part(self._batches(sampled, "test"), positions, len(positions) == len(split))
+        return self._part_of(*self._sample(name, module, split, samples), split)
+
+    def _part_of(self, sampled: DataModule, positions: Tensor, split: Split) -> Part:
+        is_whole = len(positions) == len(split)
+        return Part(self._batches(sampled, "test"), sampled.splits.test, positions, is_whole)
 
     def _sample(self, name: str, module: DataModule, split: Split, samples: int | None) -> tuple[DataModule, Tensor]:
         """The module with so many samples of a split for its test split, and their places in that split."""
@@ -149,19 +153,15 @@ class TestBed:
         config, data = experiment.config, experiment.data
         self._data, self._samples = data, config.robustness.samples
         shape = list(config.dataset.input_shape)
+        if data.is_dense:  # that of the crops that are trained on
+            test = data.student.splits.test
+            shape = list(test.inputs[int(test.index[0])].shape)
         self.sample_counts: dict[str, dict[str, object]] = {}
         self._sampling = Sampling(config.robustness.seed, device, shape, self.sample_counts)
         self.own: axes.Dataset = Dataset(config.dataset, data, self._sampling, "test", self._samples)
         self.data_dir: str = config.data_dir
         self.notes: list[str] = []
-        self.grid = Grid(
-            self.own.test.batches,
-            kind=config.dataset.kind,
-            outputs=config.dataset.num_outputs,
-            shape=shape,
-            samples=len(self.own.test.positions),
-            seed=config.robustness.seed,
-        )
+        self.grid = Grid(self.own.test, data.task, shape, config.robustness.seed)
 
     def other(self, axis: axes.OtherDataAxis) -> Dataset | None:
         """Another data set; None where auto finds none."""

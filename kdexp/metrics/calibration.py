@@ -86,7 +86,7 @@ def reliability(confidence: Tensor, right: Tensor, bins: int = BINS, *, adaptive
         place = torch.arange(len(confidence), device=confidence.device) * bins // len(confidence)
     else:
         place = bin_of(confidence, bins)
-    return _from_sums(_sums(place, confidence, right, torch.ones_like(confidence), bins))
+    return from_sums(bin_sums(place, confidence, right, torch.ones_like(confidence), bins))
 
 
 def bin_of(confidence: Tensor, bins: int) -> Tensor:
@@ -94,14 +94,26 @@ def bin_of(confidence: Tensor, bins: int) -> Tensor:
     return (torch.ceil(confidence.double() * bins).long() - 1).clamp(0, bins - 1)
 
 
-def _sums(place: Tensor, confidence: Tensor, right: Tensor, weight: Tensor, bins: int) -> Tensor:
-    """(3, bins) float64: of the weights in each bin, and of confidence and right times them."""
+def bin_sums(place: Tensor, confidence: Tensor, right: Tensor, weight: Tensor, bins: int) -> Tensor:
+    """Of the predictions in each bin the weights, and confidence and right times them, summed.
+
+    Args:
+        place: (n,) int64, the bin of each.
+        confidence: (n,) in [0, 1].
+        right: (n,) of 0 and 1.
+        weight: (n,).
+        bins: how many.
+
+    Returns:
+        (3, bins) float64.
+    """
     weight = weight.double()
     parts = torch.stack((weight, weight * confidence, weight * right))
     return parts.new_zeros(3, bins).scatter_add(1, place.expand(3, -1), parts)
 
 
-def _from_sums(sums: Tensor) -> Reliability:
+def from_sums(sums: Tensor) -> Reliability:
+    """The diagram of (3, bins) sums, see `bin_sums`."""
     count, confidence, right = sums
     return Reliability(count, confidence / count, right / count)
 
@@ -131,11 +143,11 @@ class CalibrationError(Metric):
             kind: what they mean.
         """
         confidence, right = (each.flatten() for each in predictions(logits, label, kind))
-        self.sums += _sums(bin_of(confidence, BINS), confidence, right, label.flatten() != UNLABELED, BINS)
+        self.sums += bin_sums(bin_of(confidence, BINS), confidence, right, label.flatten() != UNLABELED, BINS)
 
     def compute(self) -> Tensor:
         """The error, a scalar."""
-        return torch.tensor(_from_sums(self.sums).error(), dtype=torch.float64)
+        return torch.tensor(from_sums(self.sums).error(), dtype=torch.float64)
 
 
 def brier(logits: Tensor, target: Tensor, kind: Kind) -> Tensor:

@@ -60,9 +60,9 @@ class SegmentationMetrics(nn.Module):
         super().__init__()
         if kind == "multilabel":
             raise ValueError(f"dataset.kind must be multiclass or binary for segmentation, got {kind}")
-        self._is_binary = kind == "binary"
+        self._kind: Kind = kind
         self._selects = fidelity or not decisions_only
-        classes = 2 if self._is_binary else num_classes
+        classes = 2 if kind == "binary" else num_classes
         self._loss = Mean(sync_on_compute=sync_on_compute)
         self._pixels = Metrics(
             "multiclass",
@@ -90,18 +90,15 @@ class SegmentationMetrics(nn.Module):
         if loss is not None:
             self._loss.update(loss.detach() * exists.sum(), exists.sum())
         label = torch.where(target < 0, UNLABELED, target).long()
-        own = self._of_classes(logits)
+        own = class_logits(logits, self._kind)
         self._overlap.update(own.argmax(1).flatten(1), label.flatten(1))
-        teacher = self._of_classes(teacher_logits) if teacher_logits is not None else None
+        teacher = class_logits(teacher_logits, self._kind) if teacher_logits is not None else None
         if self._selects:
             own, label = rows(own)[exists.flatten()], label[exists]
             teacher = rows(teacher)[exists.flatten()] if teacher is not None else None
             if not len(label):
                 return
         self._pixels.update(own, label, teacher_logits=teacher)
-
-    def _of_classes(self, logits: Tensor) -> Tensor:
-        return torch.cat((torch.zeros_like(logits), logits), 1) if self._is_binary else logits
 
     def compute(self) -> dict[str, float]:
         """The values by name, of all that was added since the last reset, on all ranks."""
@@ -111,7 +108,7 @@ class SegmentationMetrics(nn.Module):
             return values
         overlaps = self._overlap.compute()
         areas = {"dice": dice(overlaps.confusion), "image_dice": overlaps.image_dice}
-        if self._is_binary:
+        if self._kind == "binary":
             found = {name: area[1] for name, area in areas.items()}
             specificity, sensitivity = overlaps.confusion.diagonal() / overlaps.confusion.sum(1)
             found |= {"sensitivity": sensitivity, "specificity": specificity}
@@ -131,6 +128,29 @@ class SegmentationMetrics(nn.Module):
         self._overlap.reset()
 
 
+def class_logits(logits: Tensor, kind: Kind) -> Tensor:
+    """(N, C, ...) logits, one for each class: a binary mask is one of two, with the logits (0, z)."""
+    return torch.cat((torch.zeros_like(logits), logits), 1) if kind == "binary" else logits
+
+
+def confusions(decision: Tensor, label: Tensor, classes: int) -> Tensor:
+    """Of each image [true][predicted] -> labelled pixels.
+
+    Args:
+        decision: (N, pixels) int64 class numbers.
+        label: the same shape; negative where there is none.
+        classes: how many.
+
+    Returns:
+        (N, classes, classes) int64.
+    """
+    image = torch.arange(len(label), device=label.device).unsqueeze(1)
+    place = (image * classes + label.clamp(min=0)) * classes + decision
+    counts = torch.zeros(len(label) * classes**2, dtype=torch.int64, device=label.device)
+    counts = counts.scatter_add(0, place.flatten(), (label >= 0).long().flatten())
+    return counts.view(len(label), classes, classes)
+
+
 def iou(confusion: Tensor) -> Tensor:
     """Intersection over union of each class, TP / (TP + FP + FN): Everingham et al. 2010, VOC challenge, section 4.
 
@@ -140,8 +160,7 @@ def iou(confusion: Tensor) -> Tensor:
     Returns:
         (..., classes); NaN of a class that is neither label nor prediction.
     """
-    both, sizes = _areas(confusion)
-    return both / (sizes - both)
+    return iou_of(areas(confusion))
 
 
 def dice(confusion: Tensor) -> Tensor:
@@ -153,13 +172,31 @@ def dice(confusion: Tensor) -> Tensor:
     Returns:
         (..., classes); NaN of a class that is neither label nor prediction.
     """
-    both, sizes = _areas(confusion)
+    return dice_of(areas(confusion))
+
+
+def areas(confusion: Tensor) -> Tensor:
+    """Of each class the pixels that are it as label and as prediction, and those as label plus those as prediction.
+
+    Args:
+        confusion: (..., classes, classes) of counts, [true][predicted].
+
+    Returns:
+        (..., classes, 2), of its type. IoU and Dice of several images are those of the sum of their areas.
+    """
+    return torch.stack((confusion.diagonal(dim1=-2, dim2=-1), confusion.sum(-1) + confusion.sum(-2)), -1)
+
+
+def iou_of(areas: Tensor) -> Tensor:
+    """See `iou`, of (..., classes, 2) `areas`."""
+    both, sizes = areas.double().unbind(-1)
+    return both / (sizes - both)
+
+
+def dice_of(areas: Tensor) -> Tensor:
+    """See `dice`, of (..., classes, 2) `areas`."""
+    both, sizes = areas.double().unbind(-1)
     return 2 * both / sizes
-
-
-def _areas(confusion: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each class: where label and prediction agree on it, and the sum of the two areas; float64."""
-    return confusion.diagonal(dim1=-2, dim2=-1).double(), (confusion.sum(-1) + confusion.sum(-2)).double()
 
 
 class Overlaps(NamedTuple):
@@ -201,12 +238,7 @@ class Overlap(Metric):
             decision: (N, pixels) int64 class numbers.
             label: the same shape; negative where there is none.
         """
-        samples = len(label)
-        image = torch.arange(samples, device=label.device).unsqueeze(1)
-        place = (image * self._classes + label.clamp(min=0)) * self._classes + decision
-        counts = torch.zeros(samples * self._classes**2, dtype=torch.int64, device=label.device)
-        counts = counts.scatter_add(0, place.flatten(), (label >= 0).long().flatten())
-        confusion = counts.view(samples, self._classes, self._classes)
+        confusion = confusions(decision, label, self._classes)
         found = dice(confusion)
         self.total += confusion.sum(0)
         self.dice += found.nansum(0)

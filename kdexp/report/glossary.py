@@ -111,7 +111,7 @@ _AXES = {"corruptions_lite": "corruptions", "noise_levels": "noise", "clean": "c
 _EXPLAINED: dict[tuple[str, ...], str] = {
     ("mce_unnormalized", "mce_vs_control", "relative_mce"): "mCE: errors averaged over corruptions, in % of the "
     "control's errors under the same corruption; unnormalized: the mean error itself; relative: of what is lost "
-    "against clean data, - where the control loses nothing.",
+    "against clean data, - where the control loses nothing. Of mean IoU and Dice an error is what they lack to 100.",
     **{
         (f"mean_{key}",): f"{of.name} under noise and attacks: the mean over the levels, from none to the strongest."
         for key, of in _MEASURES.items()

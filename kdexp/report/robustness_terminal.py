@@ -9,7 +9,7 @@ from rich.table import Table
 from kdexp import results
 from kdexp.report import glossary
 from kdexp.report.robustness import Report, flat
-from kdexp.report.robustness_text import UNITS, answer, answer_over_seeds, sample_counts
+from kdexp.report.robustness_text import UNITS, answer, answer_over_seeds, attack_check, sample_counts
 from kdexp.report.statistics import with_p
 from kdexp.results import Record
 from kdexp.robustness.settings import ROLES
@@ -28,9 +28,7 @@ def show(report: Report, folder: Path) -> None:
         console.print(line, highlight=False, soft_wrap=True)
     failed = [check for check in report["attack_checks"] if not check["holds"]]
     for check in failed:
-        console.print(
-            f"warning: gradients may be masked: {check['model']}: {check['check']}: {check['detail']}", soft_wrap=True
-        )
+        console.print(f"warning: gradients may be masked: {attack_check(check)}", soft_wrap=True)
     if report["attack_checks"] and not failed:
         console.print(f"attacks: all {len(report['attack_checks'])} checks against masked gradients hold")
     for note in report["notes"]:

@@ -98,16 +98,23 @@ def _joined(words: Sequence[str]) -> str:
 
 
 def sample_counts(report: Report) -> Iterator[str]:
-    """A line for each set of samples that the report is of: how many samples of each class it has."""
+    """A line for each set of samples that the report is of: how many samples, of masks pixels, of each class it has."""
+    pixels = "pixels " if metric_of(report).counted == "pixels" else ""
     for name, counts in report.get("sample_counts", {}).items():
         classes = counts["classes"]
         if len(classes) <= _COUNTED_CLASSES:
-            found = ", ".join(f"{label}: {count}" for label, count in classes.items())
+            found = (f"{pixels}of " if pixels else "") + ", ".join(f"{label}: {n}" for label, n in classes.items())
         else:
             few, many = min(classes.values()), max(classes.values())
             each = few if few == many else f"{few} to {many}"
-            found = f"{each} of each of {len(classes)} classes"
+            found = f"{each} {pixels}of each of {len(classes)} classes"
         yield f"samples, {name}: {counts['samples']} ({found})"
+
+
+def attack_check(check: Record) -> str:
+    """A check against masked gradients; its detail may begin with the measure, by its name in robustness.json."""
+    measure, space, change = check["detail"].partition(" ")
+    return f"{check['model']}: {check['check']}: {glossary.known(measure).name}{space}{change}"
 
 
 def answer_over_seeds(who: str, rows: Sequence[Record], measure: str = "acc") -> str:
@@ -150,5 +157,5 @@ def words(reports: Sequence[Report]) -> Iterator[str]:
     if checks and not failed:
         yield f"All {len(checks)} checks against masked gradients hold."
     for check in failed:
-        yield f"Gradients may be masked: {check['model']}: {check['check']}: {check['detail']}."
+        yield f"Gradients may be masked: {attack_check(check)}."
     yield from (f"Note: {note}." for note in dict.fromkeys(note for report in reports for note in report["notes"]))

@@ -25,9 +25,10 @@ class Summary:
     def rows(self) -> list[dict[str, object]]:
         """A row for each condition and network: axis, name, family, level, model, and every value that is defined.
 
-        The student's rows also have ``acc_gain`` with the ends of its interval, ``.._low`` and ``.._high``.
+        The student's rows also have the gain in the measure, ``acc_gain``, with the ends of its interval, ``.._low``
+        and ``.._high``.
         """
-        gains = self._gains()
+        gains, name = self._gains(), f"{self._bootstrap.measure}_gain"
         rows = []
         for place, (condition, measured) in enumerate(self._found):
             for role in self._bootstrap.roles:
@@ -35,21 +36,22 @@ class Summary:
                 rows.append(place_of | {"level": condition.level, "model": role} | dict(measured[role].values))
             if place in gains:
                 gain = gains[place]
-                rows[-1] |= {"acc_gain": gain["value"]}
-                rows[-1] |= {f"acc_gain_{end}": gain[end] for end in ("low", "high")}
+                rows[-1] |= {name: gain["value"]}
+                rows[-1] |= {f"{name}_{end}": gain[end] for end in ("low", "high")}
         return rows
 
     def _gains(self) -> dict[int, dict[str, object]]:
-        """The place of each condition with accuracies -> the gain in it; of all that share their samples at once."""
+        """The place of each condition with a measure -> the gain in it; of all that share their samples at once."""
         if not {STUDENT, CONTROL} <= set(self._bootstrap.roles):
             return {}
-        rated = [place for place, (_, measured) in enumerate(self._found) if "right" in measured[STUDENT].samples]
-        size = {place: len(self._found[place][1][STUDENT].samples["right"]) for place in rated}
+        of_student = {place: measured[STUDENT].samples for place, (_, measured) in enumerate(self._found)}
+        record = self._bootstrap.record
+        size = {place: len(samples[record]) for place, samples in of_student.items() if record in samples}
         gains = {}
         for n in set(size.values()):
-            places = [place for place in rated if size[place] == n]
+            places = [place for place in size if size[place] == n]
             conditions = [self._found[place][1] for place in places]
-            own, alone = (self._bootstrap.accuracy(conditions, role) for role in (STUDENT, CONTROL))
+            own, alone = (self._bootstrap.measured(conditions, role) for role in (STUDENT, CONTROL))
             for column, place in enumerate(places):
                 gains[place] = self._bootstrap.difference(own[:, column] - alone[:, column])
         return gains
@@ -59,21 +61,22 @@ class Summary:
 
         Roles that are not there are left out; None stands for what is not defined.
         """
-        said: dict[str, object] = {"clean": {"acc": self._bootstrap.entry(self._bootstrap.clean_accuracy())}}
+        clean = self._bootstrap.entry(self._bootstrap.clean())
+        said: dict[str, object] = {"clean": {self._bootstrap.measure: clean}}
         for axis, found in self._by_axis:
             said |= axis.summarize(found, self._bootstrap)
         return said
 
-    def accuracy_under(self) -> dict[str, object]:
-        """Kind of condition -> accuracy under it, with the difference of student and control, as in `metrics`."""
-        found: dict[str, Mapping[str, Resampled]] = {"clean": self._bootstrap.clean_accuracy()}
+    def measure_under(self) -> dict[str, object]:
+        """Kind of condition -> the measure under it, with the difference of student and control, as in `metrics`."""
+        found: dict[str, Mapping[str, Resampled]] = {"clean": self._bootstrap.clean()}
         for axis, conditions in self._by_axis:
-            found |= axis.accuracy(conditions, self._bootstrap)
+            found |= axis.measure(conditions, self._bootstrap)
         return {condition: self._bootstrap.entry(values) for condition, values in found.items()}
 
     def extra(self) -> dict[str, object]:
         """More keys of robustness.json; those of axes that are not there are empty."""
         more: dict[str, object] = {"attack_checks": [], "reliability": {}}
         for axis, found in self._by_axis:
-            more |= axis.extra(found)
+            more |= axis.extra(found, self._bootstrap)
         return more

@@ -122,31 +122,38 @@ def untargeted_loss(network: Network, target: Tensor, kind: Kind) -> Objective:
     """The attacker's usual objective, to be wrong: `log_cross_entropy` with the true labels.
 
     Args:
-        network: inputs to logits (N, C).
-        target: see `kdexp.contracts.Kind`; all are labelled.
+        network: inputs to logits (N, C, ...).
+        target: see `kdexp.contracts.Kind`, all labelled; or masks.
         kind: what they mean.
     """
     return lambda inputs: log_cross_entropy(network(inputs), target, kind).sum()
 
 
 def log_cross_entropy(logits: Tensor, target: Tensor, kind: Kind) -> Tensor:
-    """The logarithm of each sample's cross entropy, in sigmoid tasks of the sum over its labels.
+    """The logarithm of each sample's cross entropy, in sigmoid tasks and of masks of the sum over its labels.
 
-    A step of an attack depends on the direction of a sample's gradient alone, which is that of cross entropy. But that
-    one rounds to zero where a network is certain of the truth, and an attack would stop there.
+    A step of an attack depends on the direction of a sample's gradient alone, which is that of cross entropy, or of its
+    mean over the labelled pixels. But that one rounds to zero where a network is certain of the truth, and an attack
+    would stop there.
+
+    Args:
+        logits: (N, C), or (N, C, H, W) for masks.
+        target: see `untargeted_loss`. Pixels without a class do not count; a mask without any has a gradient of 0.
+        kind: what they mean.
 
     Returns:
-        (N,) float32.
+        (N,) float32; -Inf of a mask without a class.
     """
     logits = at_least_fp32(logits)
     if kind == "multiclass":
-        truth = target.unsqueeze(1)
+        truth = target.clamp(min=0).unsqueeze(1)
         others = logits.scatter(1, truth, -torch.inf).logsumexp(1, keepdim=True)
         lost = others - logits.gather(1, truth)  # cross entropy is softplus of this
     else:
         lost = torch.where(target.view_as(logits) > 0.5, -logits, logits)
     far = -15.0  # below, softplus(x) is exp(x) to the last bit of float32
-    return torch.where(lost < far, lost, F.softplus(lost.clamp(min=far)).log()).logsumexp(1)
+    each = torch.where(lost < far, lost, F.softplus(lost.clamp(min=far)).log())
+    return each.masked_fill(target.view_as(each) < 0, -torch.inf).flatten(1).logsumexp(1)
 
 
 class Normalized(nn.Module):

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kdexp.contracts import Task
 from kdexp.metrics.auc import of_two
 from kdexp.robustness.grid import Measured
 from kdexp.robustness.settings import CONTROL, ROLES, STUDENT
@@ -26,17 +27,23 @@ class Bootstrap:
 
     Args:
         clean: what was measured of each role on the clean test set.
+        task: whose measure of a set of samples follows from their records.
         seed: of the choice of samples.
         n_resamples: how many bootstrap samples.
         confidence_level: of the intervals, in (0, 1).
 
     Attributes:
         roles: of the networks, in the order of `kdexp.robustness.settings.ROLES`.
+        measure: the name of the metric that networks are compared by, see `kdexp.contracts.Task`.
+        record: the name of what is kept of each sample for it.
     """
 
-    def __init__(self, clean: Mapping[str, Measured], *, seed: int, n_resamples: int, confidence_level: float) -> None:
+    def __init__(
+        self, clean: Mapping[str, Measured], task: Task, *, seed: int, n_resamples: int, confidence_level: float
+    ) -> None:
         self.roles = [role for role in ROLES if role in clean]
-        self._clean, self._confidence_level = clean, confidence_level
+        self.measure, self.record = task.measure, task.record
+        self._clean, self._task, self._confidence_level = clean, task, confidence_level
         self._resample: dict[str, int] = {"n_resamples": n_resamples, "seed": seed}
 
     def means(self, values: Array) -> Resampled:
@@ -52,29 +59,30 @@ class Bootstrap:
         """See `resampled_auroc`."""
         return resampled_auroc(own.numpy(), other.numpy(), **self._resample)
 
-    def accuracy(self, conditions: Sequence[Mapping[str, Measured]], role: str) -> Resampled:
-        """Accuracy of a network in several conditions of the same samples, (1 + n_resamples, conditions)."""
-        return self.means(np.stack([one[role].samples["right"].numpy() for one in conditions], 1))
+    def measured(self, conditions: Sequence[Mapping[str, Measured]], role: str) -> Resampled:
+        """The measure of a network in several conditions of the same samples, (1 + n_resamples, conditions)."""
+        records = torch.stack([one[role].samples[self.record] for one in conditions], 1)
+        means = torch.from_numpy(self.means(records.flatten(1).numpy()))
+        return self._task.measure_of(means.view(len(means), *records.shape[1:])).numpy()
 
-    def accuracies(self, conditions: Sequence[Mapping[str, Measured]]) -> dict[str, Resampled]:
-        """The same by role."""
-        return {role: self.accuracy(conditions, role) for role in self.roles}
+    def by_role(self, conditions: Sequence[Mapping[str, Measured]]) -> dict[str, Resampled]:
+        """The same of each network."""
+        return {role: self.measured(conditions, role) for role in self.roles}
 
-    def accuracy_in(self, condition: Mapping[str, Measured]) -> dict[str, Resampled]:
-        """Accuracy in one condition by role, (1 + n_resamples,)."""
-        return {role: self.accuracy([condition], role)[:, 0] for role in self.roles}
+    def under(self, condition: Mapping[str, Measured]) -> dict[str, Resampled]:
+        """The measure in one condition by role, (1 + n_resamples,)."""
+        return {role: self.measured([condition], role)[:, 0] for role in self.roles}
 
-    def clean_accuracy(self) -> dict[str, Resampled]:
-        """Accuracy on the clean test set by role, (1 + n_resamples,)."""
-        return self.accuracy_in(self._clean)
+    def clean(self) -> dict[str, Resampled]:
+        """The measure on the clean test set by role, (1 + n_resamples,)."""
+        return self.under(self._clean)
 
     def clean_at(self, positions: Tensor | None) -> Mapping[str, Measured]:
         """What was measured on the clean test set, of some samples; None: of all."""
         if positions is None:
             return self._clean
-        return {
-            role: Measured(one.values, {"right": one.samples["right"][positions]}) for role, one in self._clean.items()
-        }
+        records = {role: one.samples[self.record] for role, one in self._clean.items()}
+        return {role: Measured({}, {self.record: own[positions]}) for role, own in records.items()}
 
     def entry(self, values: Mapping[str, Resampled]) -> dict[str, object]:
         """A metric by role, and where both are there the difference of student and control with its interval."""
@@ -100,17 +108,20 @@ def resampled(values: Array, n_resamples: int, seed: int) -> Array:
     Whatever is resampled with the same arguments is resampled alike, so that differences are of paired samples.
 
     Args:
-        values: (n, k): k values of each test sample.
+        values: (n, k): k values of each test sample; whole numbers are summed exactly.
         n_resamples: how many.
         seed: of the choice.
 
     Returns:
-        (1 + n_resamples, k); the first row is of the test set itself.
+        (1 + n_resamples, k); the first row is of the test set itself. NaN in the others where that is one sample, which
+        says nothing of other samples.
     """
-    rows = values.astype(np.float32)
-    counts = draw_counts(len(rows), n_resamples, seed)
+    rows = values.astype(np.float64 if np.issubdtype(values.dtype, np.integer) else np.float32)
     parts = [rows.mean(0, dtype=float, keepdims=True)]
-    parts += [chunk.astype(np.float32) @ rows / len(rows) for chunk in _chunks(counts)]
+    if len(rows) == 1:
+        return np.concatenate([*parts, np.full((n_resamples, rows.shape[1]), np.nan)])
+    counts = draw_counts(len(rows), n_resamples, seed)
+    parts += [chunk.astype(rows.dtype) @ rows / len(rows) for chunk in _chunks(counts)]
     return np.concatenate(parts).astype(float)
 
 

@@ -26,6 +26,8 @@ class Corruption:
         small: parameter -> its value at each of the five severities; for images up to `LARGE`, and for tables.
         large: the same for larger images; None: the same values.
         applies_to: see `Kind`.
+        moves: whether it moves what is in the image. Its operator then takes masks, too: (N, 1, H, W) int64, of which
+            each pixel gets the nearest one, and `kdexp.contracts.ABSENT` where something comes in from outside.
     """
 
     operator: Callable[..., Tensor]
@@ -33,6 +35,7 @@ class Corruption:
     small: Mapping[str, Sequence[float]]
     large: Mapping[str, Sequence[float]] | None = None
     applies_to: Kind = "images"
+    moves: bool = False
 
     def why_not(self, shape: Sequence[int]) -> str | None:
         """What speaks against this corruption for samples of a shape; None: nothing."""
@@ -54,7 +57,7 @@ class Corruption:
         """Corrupt a batch.
 
         Args:
-            inputs: (N, C, H, W) in [0, 1], or (N, ...) standardised columns of tables.
+            inputs: (N, C, H, W) in [0, 1], or (N, ...) standardised columns of tables; or masks, see `moves`.
             index: (N,) int64, the samples' ids.
             severity: 1 to 5.
             seed: of the random numbers.

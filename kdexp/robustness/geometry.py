@@ -2,13 +2,16 @@
 
 elastic_transform: Hendrycks and Dietterich 2019 (arXiv 1903.12261), make_cifar_c.py. rotate, translate, scale and
 shear: Mu and Gilmer 2019, "MNIST-C" (arXiv 1906.02337), corruptions.py; their lengths, in pixels of 28, are fractions
-of the side here. Values between pixels are interpolated linearly. Arguments and result are those of `kdexp.robustness`.
+of the side here. Values between pixels are interpolated linearly. Arguments and result are those of `kdexp.robustness`;
+or the images are masks, (N, 1, H, W) int64, which are moved as images of the same size, index and seed are: each pixel
+gets the nearest one, and `kdexp.contracts.ABSENT` where that lies outside.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kdexp.contracts import ABSENT
 from kdexp.data.stateless_rng import RngStream, uniform
 from kdexp.robustness.blur import smoothed
 
@@ -93,7 +96,11 @@ def _pixels(images: Tensor) -> Tensor:
 
 
 def _sampled(images: Tensor, sources: Tensor, outside: str) -> Tensor:
-    """Images (N, C, H, W) at places (N, H, W, 2) in pixels."""
+    """Images or masks (N, C, H, W) at places (N, H, W, 2) in pixels."""
     size = torch.tensor([images.shape[3], images.shape[2]], device=images.device)
     grid = (2 * sources + 1) / size - 1
+    if not images.is_floating_point():
+        shifted = (images - ABSENT).to(grid.dtype)  # grid_sample gives 0 outside, here ABSENT
+        found = F.grid_sample(shifted, grid, mode="nearest", padding_mode="zeros", align_corners=False)
+        return found.to(images.dtype) + ABSENT
     return F.grid_sample(images, grid.to(images.dtype), padding_mode=outside, align_corners=False).clamp_(0, 1)

@@ -9,20 +9,18 @@ import torch
 from torch import Tensor
 
 from kdexp.config.require import Values
-from kdexp.contracts import Batch, Kind
-from kdexp.metrics.classification import Metrics
-from kdexp.metrics.rows import right
+from kdexp.contracts import Batch, Kind, Split, Task
 from kdexp.robustness import renamed
 from kdexp.robustness.attacks import Network
 
 Batches = Iterable[Batch]
 """In the order of the split, on the networks' device; inputs as `kdexp.robustness.attacks` has them."""
 
-Perturb = Callable[[Batch], Tensor]
-"""The inputs of a batch, perturbed."""
+Perturb = Callable[[Batch], Tensor | Batch]
+"""The inputs of a batch, perturbed; the whole batch where its masks are moved with them."""
 
 WhiteBox = Callable[[Batch, Network], Tensor]
-"""The same, for the network that will get them."""
+"""The inputs of a batch, perturbed for the network that will get them."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class Networks:
     """The networks that are measured side by side.
 
     Attributes:
-        all: name -> network, in eval mode: inputs (N, ...) to logits (N, C).
+        all: name -> network, in eval mode: inputs (N, ...) to logits (N, C, ...).
         teachers: name -> name of its teacher, for those that have one. It stands before them in all.
         represent: name -> what gives its representations (N, D), for those that have one set of them.
     """
@@ -46,7 +44,7 @@ class Measured:
 
     Attributes:
         values: by name; what is not defined is not there.
-        samples: name -> (n, ...), for each sample: ``right``, the fraction of its labels that is right, and others.
+        samples: name -> (n, ...), for each sample: its record (see `kdexp.contracts.Task.record`) and others.
         notes: what a reader must know of them.
     """
 
@@ -61,11 +59,13 @@ class Part:
 
     Attributes:
         batches: the samples.
+        split: the same as they are stored.
         positions: (n,) int64, their places in the split, ascending.
         is_whole: whether they are the whole split.
     """
 
     batches: Batches
+    split: Split
     positions: Tensor
     is_whole: bool
 
@@ -119,25 +119,41 @@ class Grid:
     """Makes the conditions of one test set.
 
     Attributes:
-        batches: the test set.
-        kind: what logits and targets mean.
-        outputs: C, the number of logits.
+        part: the test set.
+        task: what logits and targets mean, and what is measured.
         shape: of a sample.
-        samples: in the test set.
         seed: of all random numbers.
     """
 
-    batches: Batches
-    kind: Kind
-    outputs: int
+    part: Part
+    task: Task
     shape: Sequence[int]
-    samples: int
     seed: int
+
+    @property
+    def batches(self) -> Batches:
+        """The test set."""
+        return self.part.batches
+
+    @property
+    def kind(self) -> Kind:
+        """What one row of logits means."""
+        return self.task.kind
+
+    @property
+    def samples(self) -> int:
+        """How many are in the test set."""
+        return len(self.part.positions)
 
     @property
     def is_image(self) -> bool:
         """Whether samples are images (C, H, W)."""
         return len(self.shape) == 3
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether every pixel of a sample has a row of logits, and targets are masks."""
+        return len(self.task.logits_shape(self.shape)) > 1
 
     def clean(self) -> Condition:
         """The test set as it is."""
@@ -162,7 +178,7 @@ class Grid:
         perturb: Perturb | None = None,
         white_box: WhiteBox | None = None,
     ) -> dict[str, Measured]:
-        """The metrics of `kdexp.metrics.classification.Metrics` of every network.
+        """The metrics of the task, and the records of the samples, of every network.
 
         Args:
             networks: see `Networks`.
@@ -170,25 +186,31 @@ class Grid:
             perturb: what is done to them, once for all networks.
             white_box: what is done to them for each network.
         """
+        task, split = self.task, self.part.split
         metrics = {
-            name: Metrics(
-                self.kind, self.outputs, samples=self.samples, fidelity=name in networks.teachers, sync_on_compute=False
-            )
-            for name in networks.all
+            name: task.metrics(split=split, fidelity=name in networks.teachers, alone=True) for name in networks.all
         }
-        hits: dict[str, list[Tensor]] = {name: [] for name in networks.all}
-        for batch in self.batches if batches is None else batches:
-            for name, logits, of_teacher in _outputs(networks, batch, perturb, white_box):
+        records: dict[str, list[Tensor]] = {name: [] for name in networks.all}
+        for plain in self.batches if batches is None else batches:
+            batch = _perturbed(plain, perturb) if perturb is not None else plain
+            for name, logits, of_teacher in _outputs(networks, batch, white_box):
                 metrics[name].to(logits.device).update(logits, batch.target, teacher_logits=of_teacher)
-                hits[name].append(right(logits, batch.target, self.kind).cpu())
-        return {name: Measured(metrics[name].compute(), {"right": torch.cat(hits[name])}) for name in networks.all}
+                records[name].append(task.records(logits, batch.target).cpu())
+        return {
+            name: Measured(metrics[name].compute(), {task.record: torch.cat(records[name])}) for name in networks.all
+        }
+
+
+def _perturbed(batch: Batch, perturb: Perturb) -> Batch:
+    found = perturb(batch)
+    return found if isinstance(found, Batch) else replace(batch, inputs=found)
 
 
 def _outputs(
-    networks: Networks, batch: Batch, perturb: Perturb | None, white_box: WhiteBox | None
+    networks: Networks, batch: Batch, white_box: WhiteBox | None
 ) -> Iterator[tuple[str, Tensor, Tensor | None]]:
     """Of each network its name, its logits and its teacher's on the same inputs."""
-    shared = _channels_last(perturb(batch) if perturb is not None else batch.inputs)
+    shared = _channels_last(batch.inputs)
     found: dict[str, Tensor] = {}
     for name, network in networks.all.items():
         inputs = white_box(batch, network) if white_box is not None else shared
@@ -210,8 +232,13 @@ def _channels_last(inputs: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def outputs(network: Network, batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
+    """Logits (or what else the network gives) and targets of each batch, on the CPU."""
+    for batch in batches:
+        yield network(_channels_last(batch.inputs)).cpu(), batch.target.cpu()
+
+
 def logits_of(network: Network, batches: Batches) -> tuple[Tensor, Tensor]:
-    """Logits (or what else the network gives) of all samples, and their targets; on the CPU."""
-    found = [(network(_channels_last(batch.inputs)).cpu(), batch.target.cpu()) for batch in batches]
-    logits, target = (torch.cat(parts) for parts in zip(*found, strict=True))
+    """The same of all samples at once, which the pixels of masks are too many for."""
+    logits, target = (torch.cat(parts) for parts in zip(*outputs(network, batches), strict=True))
     return logits, target

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from kdexp.contracts import UNLABELED, Batch, Capability, Kind, Outputs, Source, Split, TaskMetrics
 from kdexp.data.splits import check_source
 from kdexp.losses.cross_entropy import cross_entropy
+from kdexp.metrics.rows import right
 from kdexp.tasks.step_means import mean_of_step
 
 
@@ -26,6 +27,7 @@ class Classification:
     kind: Kind = "multiclass"
     label_smoothing: float = 0.0
     measure: str = field(default="acc", init=False)
+    record: str = field(default="right", init=False)
     supports: frozenset[Capability] = field(default=frozenset({"curves", "robustness", "attacks"}), init=False)
 
     @property
@@ -70,3 +72,11 @@ class Classification:
             accuracy_only=of_training,
             sync_on_compute=not alone,
         )
+
+    def records(self, logits: Tensor, target: Tensor) -> Tensor:
+        """(N,) float32: of each sample the fraction of its labels that is right, whose mean is the accuracy."""
+        return right(logits, target, self.kind)
+
+    def measure_of(self, mean: Tensor) -> Tensor:
+        """The mean itself."""
+        return mean

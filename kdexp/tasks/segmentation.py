@@ -46,7 +46,8 @@ class Segmentation:
     distill_void: bool = False
     tile: int | None = None
     tile_overlap: int = 128
-    supports: frozenset[Capability] = field(default=frozenset({"curves", "masks"}), init=False)
+    record: str = field(default="areas", init=False)
+    supports: frozenset[Capability] = field(default=frozenset({"curves", "masks", "robustness"}), init=False)
 
     @property
     def measure(self) -> str:
@@ -143,3 +144,19 @@ class Segmentation:
             decisions_only=of_training,
             sync_on_compute=not alone,
         )
+
+    def records(self, logits: Tensor, target: Tensor) -> Tensor:
+        """(N, classes, 2) int64: `kdexp.metrics.segmentation.areas` of each image; two classes for the binary kind."""
+        from kdexp.metrics.segmentation import areas, class_logits, confusions
+
+        logits = class_logits(logits, self.kind)
+        return areas(confusions(logits.argmax(1).flatten(1), target.flatten(1), logits.shape[1]))
+
+    def measure_of(self, mean: Tensor) -> Tensor:
+        """Mean IoU of sets of images, over the classes that each has; of one class and its background Dice.
+
+        Of areas it does not matter whether they are summed over the images of a set or averaged.
+        """
+        from kdexp.metrics.segmentation import dice_of, iou_of
+
+        return dice_of(mean)[..., 1] if self.kind == "binary" else iou_of(mean).nanmean(-1)

@@ -227,7 +227,6 @@ def test_a_crop_that_is_larger_than_a_tile_is_refused(tmp_path, store):
     (("dataset.label_noise=0.2",), "dataset.label_noise must be 0 for targets that are not one label.*"),
     (("trainer.monitor=val/robust_acc",), "trainer.monitor must be one of .*"),
     (("scheme=pgd_at",), "scheme must attack nothing for task=segmentation, got kdexp.schemes.pgd_at.PGDTraining"),
-    (("robustness=attacks",), "robustness must be null for task=segmentation, got attacks"),
 ])  # fmt: skip
 def test_what_makes_no_sense_is_one_line_before_any_training(tmp_path, store, overrides, message, caplog):
     kept = [word for word in SMOKE if "student=cnn_small" not in overrides or not word.startswith("student.")]

@@ -14,6 +14,7 @@ from kdexp.robustness.axes.noise_levels import NoiseLevels
 from kdexp.robustness.axes.ood import OutOfDistribution
 from kdexp.robustness.bootstrap import Bootstrap
 from kdexp.robustness.grid import Condition, Measured
+from kdexp.tasks.classification import Classification
 
 N = 400
 GENERATOR = torch.Generator().manual_seed(0)
@@ -48,7 +49,7 @@ def summary(found):
     """Of the clean condition, the first, and those of each axis."""
     clean, others = found[:1], found[1:]
     by_axis = [(axis, [one for one in others if one[0].axis.startswith(prefix)]) for prefix, axis in AXES.items()]
-    bootstrap = Bootstrap(clean[0][1], seed=1, n_resamples=500, confidence_level=0.95)
+    bootstrap = Bootstrap(clean[0][1], Classification(5), seed=1, n_resamples=500, confidence_level=0.95)
     return Summary(clean, by_axis, bootstrap)
 
 
@@ -86,7 +87,7 @@ def test_accuracy_under_each_condition_is_of_the_whole_condition_by_hand():
         condition("shift", "mnist8", 1, control=0.6, student=0.6),
         condition("attacks", "fgsm", 0.1, positions=few, control=torch.zeros(100), student=torch.ones(100)),
     ]
-    found = summary(toy).accuracy_under()
+    found = summary(toy).measure_under()
     assert list(found) == ["clean", "corruptions_lite", "noise_levels", "attacks", "shift mnist8"]
     assert found["corruptions_lite"]["student"] == pytest.approx((0.8 + 0.6 + 0.5 + 0.4) / 4)
     noise = found["noise_levels"]

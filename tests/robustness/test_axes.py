@@ -5,7 +5,7 @@ import torch
 from operators import corruptions, images
 from torch import nn
 
-from kdexp.contracts import Batch
+from kdexp.contracts import Batch, Split
 from kdexp.metrics.calibration import best_temperature
 from kdexp.metrics.classification import Metrics
 from kdexp.robustness.attacks import Attack
@@ -15,9 +15,10 @@ from kdexp.robustness.axes.corruptions import corrupted
 from kdexp.robustness.axes.noise_levels import noisy
 from kdexp.robustness.axes.ood import detected
 from kdexp.robustness.corruption import LevelCurve
-from kdexp.robustness.grid import Grid, Networks
+from kdexp.robustness.grid import Grid, Networks, Part
 from kdexp.robustness.noise import impulse_noise
 from kdexp.robustness.ood_scores import detection, scores
+from kdexp.tasks.classification import Classification
 
 N = 90
 IMAGES = images(N, 1, 8, seed=1)
@@ -32,8 +33,10 @@ def batches(inputs=IMAGES, target=TARGET):
 
 
 def grid(**changed):
-    settings = {"batches": batches(), "kind": "multiclass", "outputs": 3, "shape": [1, 8, 8], "samples": N, "seed": 3}
-    return Grid(**settings | changed)
+    settings = {"batches": batches(), "kind": "multiclass", "outputs": 3} | changed
+    index, target = torch.arange(N), torch.cat([batch.target for batch in settings["batches"]])
+    part = Part(settings["batches"], Split(IMAGES, target, index), index, is_whole=True)
+    return Grid(part, Classification(settings["outputs"], settings["kind"]), [1, 8, 8], seed=3)
 
 
 NETWORKS = Networks({"teacher": TEACHER, "student": STUDENT}, {"student": "teacher"})

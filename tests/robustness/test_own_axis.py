@@ -38,12 +38,12 @@ class Darker(Axis):
         ]
 
     def summarize(self, found, bootstrap):
-        return {"darker": {"worst_acc": bootstrap.entry(bootstrap.accuracy_in(found[-1][1]))}}
+        return {"darker": {"worst_acc": bootstrap.entry(bootstrap.under(found[-1][1]))}}
 
-    def accuracy(self, found, bootstrap):
-        return {"darker": bootstrap.accuracy_in(found[-1][1])}
+    def measure(self, found, bootstrap):
+        return {"darker": bootstrap.under(found[-1][1])}
 
-    def extra(self, found):
+    def extra(self, found, bootstrap):
         return {"shades": [cell.level for cell, _ in found]}
 '''
 

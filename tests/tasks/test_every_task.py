@@ -127,6 +127,15 @@ def test_metrics_of_a_perfect_student_are_perfect(name):
     assert found.get("miou", 1) == 1
 
 
+@EVERY
+def test_the_measure_of_the_mean_of_all_records_is_the_metric(name):
+    task, _, student, _, target = given(name)
+    metrics = task.metrics()
+    metrics.update(student, target)
+    records = torch.cat([task.records(student[part], target[part]) for part in torch.arange(N).split(4)])
+    assert float(task.measure_of(records.double().mean(0))) == pytest.approx(metrics.compute()[task.measure])
+
+
 @pytest.mark.parametrize("name", MASKS)
 def test_a_sample_that_does_not_exist_changes_nothing(name):
     task, loss, student, teacher, target = given(name)

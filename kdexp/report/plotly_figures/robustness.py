@@ -79,7 +79,8 @@ def reliability(reports: Reports, role: str) -> Plot | None:
             if confidence is not None and accuracy is not None
         ]
         data.append(line_trace(name, ROLES[role], known, dash))
-    layout = layout_over("confidence", "accuracy, %")
+    of = "accuracy of pixels" if metric_of(reports[0]).counted == "pixels" else "accuracy"
+    layout = layout_over("confidence", f"{of}, %")
     layout["shapes"] = [{"type": "line", "x0": 0, "y0": 0, "x1": 1, "y1": 100, "line": {"color": OTHER, "dash": "dot"}}]
     layout["xaxis"]["range"], layout["yaxis"]["range"] = [0, 1.02], [0, 102]
     return {"data": data, "layout": layout}

@@ -114,7 +114,7 @@ def reliability(report: Report, path: Path) -> None:
         axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", title=role, xlabel="confidence")
         axes.grid(alpha=0.25)
         axes.legend(frameon=False, loc="upper left", fontsize=8)
-    panels[0].set_ylabel("accuracy")
+    panels[0].set_ylabel("accuracy of pixels" if metric_of(report).counted == "pixels" else "accuracy")
     save(figure, path)
 
 

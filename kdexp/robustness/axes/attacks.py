@@ -42,7 +42,7 @@ class AutoAttack(TypedDict):
     attacks: Sequence[str] | None
 
 
-# Within this many points of accuracy an attack that ought to be the stronger one may do worse by chance.
+# Within this many points of the measure an attack that ought to be the stronger one may do worse by chance.
 _TOLERANCE = 0.01
 
 
@@ -77,10 +77,12 @@ class Attacks(Axis):
     def conditions(self, grid: Grid, bed: TestBed) -> list[Condition]:
         """A condition for each attack and eps, those of the checks behind them."""
         part = bed.own.test_part(self.name, self.samples)
-        grid = replace(grid, batches=part.batches, samples=len(part.positions))
+        grid = replace(grid, part=part)
         conditions = [condition for name, kind in self.kinds.items() for condition in self._of_kind(name, kind, grid)]
         if self.autoattack:
-            if grid.is_image and grid.kind == "multiclass":
+            if grid.is_dense:
+                bed.notes.append(f"{self.name}: autoattack left out: it is for one class a sample")
+            elif grid.is_image and grid.kind == "multiclass":
                 conditions.append(_autoattack(grid, self.name, **self.autoattack))
             else:
                 bed.notes.append("autoattack is left out: it is for images of several classes")
@@ -93,8 +95,8 @@ class Attacks(Axis):
         if self.checks and kind["steps"] > 1:
             middle = curve[len(curve) // 2]
             yield attacked(grid, MORE_STEPS, name, replace(middle, steps=4 * middle.steps))
-            # Of several labels not all can be made wrong at once.
-            if kind["norm"] == "linf" and grid.kind != "multilabel":
+            # Of several labels, or pixels, not all can be made wrong at once.
+            if kind["norm"] == "linf" and grid.kind != "multilabel" and not grid.is_dense:
                 whole = 1.0 if grid.is_image else 100.0
                 unbounded = replace(middle, eps=whole, abs_stepsize=whole / 10, steps=50, random_start=False)
                 yield attacked(grid, UNBOUNDED, name, unbounded)
@@ -111,12 +113,12 @@ class Attacks(Axis):
             raise ValueError(f"{self.setting}.kinds.{name}: {error}") from error
 
     def summarize(self, found: Found, bootstrap: Bootstrap) -> dict[str, object]:
-        """For each attack what the curve of accuracy over eps says."""
+        """For each attack what the curve of the measure over eps says."""
         from kdexp.robustness.level_curves import summarize
 
         return {self.name: summarize(self._of_report(found), bootstrap)}
 
-    def accuracy(self, found: Found, bootstrap: Bootstrap) -> dict[str, dict[str, Resampled]]:
+    def measure(self, found: Found, bootstrap: Bootstrap) -> dict[str, dict[str, Resampled]]:
         """The mean over attacks and eps."""
         from kdexp.robustness.level_curves import mean_over_kinds
 
@@ -125,29 +127,30 @@ class Attacks(Axis):
     def _of_report(self, found: Found) -> Found:
         return [(condition, measured) for condition, measured in found if condition.axis == self.name]
 
-    def extra(self, found: Found) -> dict[str, object]:
+    def extra(self, found: Found, bootstrap: Bootstrap) -> dict[str, object]:
         """What must hold of attacks that work: each has ``model``, ``check``, ``holds`` and ``detail``.
 
         Where one fails, gradients are masked, and robust accuracy is not what it seems (Athalye, Carlini and Wagner
         2018, arXiv 1802.00420, section 3.1).
         """
-        accuracy = {
+        values = {
             (condition.axis, condition.name, condition.level): {
-                role: one.values["acc"] for role, one in measured.items()
+                role: one.values[bootstrap.measure] for role, one in measured.items()
             }
             for condition, measured in found
         }
         checks = []
         for role in found[0][1]:
-            for what, weaker, stronger in self._pairs(list(accuracy)):
-                allowed = accuracy[weaker][role] if weaker is not None else 0.0
-                left = accuracy[stronger][role]
-                detail = f"accuracy {100 * allowed:.1f} -> {100 * left:.1f} %" if weaker else f"{100 * left:.1f} % left"
+            for what, weaker, stronger in self._pairs(list(values)):
+                allowed = values[weaker][role] if weaker is not None else 0.0
+                left = values[stronger][role]
+                change = f"{bootstrap.measure} {100 * allowed:.1f} -> {100 * left:.1f} %"
+                detail = change if weaker else f"{100 * left:.1f} % left"
                 checks.append({"model": role, "check": what, "holds": left <= allowed + _TOLERANCE, "detail": detail})
         return {"attack_checks": checks}
 
     def _pairs(self, attacks: Sequence[_Key]) -> list[tuple[str, _Key | None, _Key]]:
-        """What is checked; an attack, None for none at all; and one that must not leave more accuracy than that."""
+        """What is checked; an attack, None for none at all; and one that must not leave more than that."""
         pairs: list[tuple[str, _Key | None, _Key]] = []
         for axis, name, eps in attacks:
             if axis == MORE_STEPS:

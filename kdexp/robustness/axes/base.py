@@ -72,11 +72,11 @@ class Axis:
         """
         raise NotImplementedError
 
-    def accuracy(self, found: Found, bootstrap: Bootstrap) -> Mapping[str, Mapping[str, Resampled]]:
-        """Kind of condition -> role -> accuracy, for the report's first sentence; none where accuracy says nothing."""
+    def measure(self, found: Found, bootstrap: Bootstrap) -> Mapping[str, Mapping[str, Resampled]]:
+        """Kind of condition -> role -> the measure, for the report's first sentence; none where it says nothing."""
         return {}
 
-    def extra(self, found: Found) -> Mapping[str, object]:
+    def extra(self, found: Found, bootstrap: Bootstrap) -> Mapping[str, object]:
         """More keys of robustness.json."""
         return {}
 

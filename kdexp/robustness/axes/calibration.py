@@ -34,17 +34,19 @@ class Calibration(Axis):
 
     def conditions(self, grid: Grid, bed: TestBed) -> list[Condition]:
         """One condition."""
+        if grid.is_dense:
+            bed.notes.append(f"{self.name}: ece_adaptive left out: it takes the confidences of all pixels at once")
         return [calibrated(grid, self.name, bed.own.val(), self.bins)]
 
     def summarize(self, found: Found, bootstrap: Bootstrap) -> dict[str, object]:
-        """Every value; those that are means over samples or bins with an interval."""
+        """Every value; those that are means over samples, pixels or bins with an interval."""
         ((_, measured),) = found
         said: dict[str, object] = {}
         for name in next(iter(measured.values())).values:
             base = name.removesuffix("_scaled")
             suffix = name.removeprefix(base)
             if base in ("nll", "brier"):
-                said[name] = bootstrap.entry({role: bootstrap.mean(measured[role], name) for role in bootstrap.roles})
+                said[name] = bootstrap.entry({role: _mean(measured[role], name, bootstrap) for role in bootstrap.roles})
             elif base == "ece":
                 errors = {role: self._ece(measured[role], suffix, bootstrap) for role in bootstrap.roles}
                 said[name] = bootstrap.entry(errors)
@@ -57,7 +59,10 @@ class Calibration(Axis):
         import numpy as np
 
         from kdexp.metrics.calibration import bin_of
+        from kdexp.robustness import pixel_calibration
 
+        if pixel_calibration.is_of_pixels(one):
+            return pixel_calibration.ece(one, suffix, bootstrap)
         confidence, hit = (one.samples[name].double() for name in (f"confidence{suffix}", "hit"))
         confidence, hit = confidence.view(len(confidence), -1), hit.view(len(hit), -1)
         place = bin_of(confidence, self.bins)
@@ -65,33 +70,44 @@ class Calibration(Axis):
         sums: Resampled = np.abs(bootstrap.means(np.stack(gaps, 1))).sum(1)
         return sums
 
-    def extra(self, found: Found) -> dict[str, object]:
+    def extra(self, found: Found, bootstrap: Bootstrap) -> dict[str, object]:
         """``reliability``: role -> plain, scaled -> count, confidence and accuracy of each bin; None in empty ones."""
         ((_, measured),) = found
         return {
             "reliability": {
-                role: {
-                    name: self._diagram(one.samples[f"confidence{suffix}"], one.samples["hit"])
-                    for name, suffix in (("plain", ""), ("scaled", "_scaled"))
-                }
+                role: {name: self._diagram(one, suffix) for name, suffix in (("plain", ""), ("scaled", "_scaled"))}
                 for role, one in measured.items()
             }
         }
 
-    def _diagram(self, confidence: Tensor, hit: Tensor) -> dict[str, list[float | None]]:
+    def _diagram(self, one: Measured, suffix: str) -> dict[str, list[float | None]]:
         from kdexp.metrics.calibration import reliability
+        from kdexp.robustness import pixel_calibration
         from kdexp.robustness.bootstrap import number
 
-        bins = reliability(confidence, hit, self.bins)
+        if pixel_calibration.is_of_pixels(one):
+            bins = pixel_calibration.diagram(one, suffix)
+        else:
+            bins = reliability(one.samples[f"confidence{suffix}"], one.samples["hit"], self.bins)
         return {key: [number(v) for v in getattr(bins, key).tolist()] for key in ("count", "confidence", "accuracy")}
+
+
+def _mean(one: Measured, name: str, bootstrap: Bootstrap) -> Resampled:
+    from kdexp.robustness import pixel_calibration
+
+    if pixel_calibration.is_of_pixels(one):
+        return pixel_calibration.mean(one, name, bootstrap)
+    return bootstrap.mean(one, name)
 
 
 def calibrated(grid: Grid, axis: str, val: Batches, bins: int) -> Condition:
     """The test set as it is, and with the temperature that fits val best."""
+    from kdexp.robustness import pixel_calibration
     from kdexp.robustness.grid import Condition
 
     def measure(networks: Networks) -> Mapping[str, Measured]:
-        return {role: _measured(network, grid, val, bins) for role, network in networks.all.items()}
+        measured = pixel_calibration.measured if grid.is_dense else _measured
+        return {role: measured(network, grid, val, bins) for role, network in networks.all.items()}
 
     return Condition(axis, "clean", 0, measure, {"bins": bins})
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from kdexp.config.require import require
@@ -70,28 +71,30 @@ class Corruptions(Axis):
         """For each set of corruptions the mean corruption errors, the error by family, and the worst condition."""
         return {axis: _errors(conditions, bootstrap) for axis, conditions in _by_set(found).items()}
 
-    def accuracy(self, found: Found, bootstrap: Bootstrap) -> dict[str, dict[str, Resampled]]:
+    def measure(self, found: Found, bootstrap: Bootstrap) -> dict[str, dict[str, Resampled]]:
         """For each set of corruptions the mean over its kinds and severities."""
         from kdexp.robustness.corruption_error import mce_unnormalized
 
-        accuracy = {}
+        measures = {}
         for axis, conditions in _by_set(found).items():
             names = [condition.name for condition, _ in conditions]
-            right = bootstrap.accuracies([measured for _, measured in conditions])
-            accuracy[axis] = {role: 1 - mce_unnormalized(1 - own, names) for role, own in right.items()}
-        return accuracy
+            values = bootstrap.by_role([measured for _, measured in conditions])
+            measures[axis] = {role: 1 - mce_unnormalized(1 - own, names) for role, own in values.items()}
+        return measures
 
 
 def corrupted(grid: Grid, name: str, corruption: Corruption, severity: int) -> Condition:
-    """The test data with a corruption that is computed here.
+    """The test data with a corruption that is computed here; masks are moved with their images.
 
     Raises:
         ValueError: severity is not 1 to 5.
     """
     settings = {"operator": operator_path(corruption.operator), **corruption.parameters(severity, grid.shape)}
 
-    def perturb(batch: Batch) -> Tensor:
-        return corruption(batch.inputs, batch.index, severity=severity, seed=grid.seed)
+    def perturb(batch: Batch) -> Batch:
+        corrupt = partial(corruption, index=batch.index, severity=severity, seed=grid.seed)
+        masks = corrupt(batch.target.unsqueeze(1)).squeeze(1) if grid.is_dense and corruption.moves else batch.target
+        return replace(batch, inputs=corrupt(batch.inputs), target=masks)
 
     return grid.perturbed(COMPUTED, name, severity, corruption.family, perturb, **settings)
 
@@ -114,13 +117,13 @@ def _errors(found: Found, bootstrap: Bootstrap) -> dict[str, object]:
     from kdexp.robustness.corruption_error import mce_relative_to, mce_unnormalized, relative_mce
 
     names = [condition.name for condition, _ in found]
-    right = bootstrap.accuracies([measured for _, measured in found])
-    wrong = {role: 1 - own for role, own in right.items()}
+    values = bootstrap.by_role([measured for _, measured in found])
+    wrong = {role: 1 - own for role, own in values.items()}
     said: dict[str, object] = {
         "mce_unnormalized": bootstrap.entry({role: mce_unnormalized(own, names) for role, own in wrong.items()})
     }
     if CONTROL in wrong:
-        alone, clean = wrong[CONTROL], {role: 1 - own for role, own in bootstrap.clean_accuracy().items()}
+        alone, clean = wrong[CONTROL], {role: 1 - own for role, own in bootstrap.clean().items()}
         said["mce_vs_control"] = bootstrap.entry(
             {role: mce_relative_to(own, alone, names) for role, own in wrong.items()}
         )
@@ -133,8 +136,8 @@ def _errors(found: Found, bootstrap: Bootstrap) -> dict[str, object]:
         said[f"error_{family}"] = bootstrap.entry(
             {role: mce_unnormalized(own[:, part], of_part) for role, own in wrong.items()}
         )
-    worst = {f"worst_condition_{role}": found[int(own[0].argmin())][0] for role, own in right.items()}
-    said["worst_condition_acc"] = bootstrap.entry({role: own.min(1) for role, own in right.items()}) | {
-        name: f"{condition.name} {condition.level:g}" for name, condition in worst.items()
-    }
+    worst = {f"worst_condition_{role}": found[int(own[0].argmin())][0] for role, own in values.items()}
+    lowest = bootstrap.entry({role: own.min(1) for role, own in values.items()})
+    where = {name: f"{condition.name} {condition.level:g}" for name, condition in worst.items()}
+    said[f"worst_condition_{bootstrap.measure}"] = lowest | where
     return said

@@ -1,4 +1,4 @@
-"""Another data set of the same classes: how much accuracy is lost on it."""
+"""Another data set of the same classes: how much of the measure is lost on it."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ class DatasetShift(OtherDataAxis):
             require(holds, f"{self.setting}.dataset", f"must have the {key} of {own.name}", other.name)
 
     def summarize(self, found: Found, bootstrap: Bootstrap) -> dict[str, object]:
-        """Accuracy on the other data set, and how much less that is than on the run's own."""
+        """The measure on the other data set, and how much less that is than on the run's own."""
         from kdexp.robustness.bootstrap import number
 
-        clean, said = bootstrap.clean_accuracy(), {}
+        clean, name, said = bootstrap.clean(), bootstrap.measure, {}
         for condition, measured in found:
-            right = bootstrap.accuracy_in(measured)
-            lost = {role: number(clean[role][0] - own[0]) for role, own in right.items()}
-            said[condition.name] = {"acc": bootstrap.entry(right), "acc_lost": lost}
+            values = bootstrap.under(measured)
+            lost = {role: number(clean[role][0] - own[0]) for role, own in values.items()}
+            said[condition.name] = {name: bootstrap.entry(values), f"{name}_lost": lost}
         return {self.name: said}
 
-    def accuracy(self, found: Found, bootstrap: Bootstrap) -> dict[str, dict[str, Resampled]]:
-        """Accuracy on the other data set."""
-        return {f"{self.name} {condition.name}": bootstrap.accuracy_in(measured) for condition, measured in found}
+    def measure(self, found: Found, bootstrap: Bootstrap) -> dict[str, dict[str, Resampled]]:
+        """The measure on the other data set."""
+        return {f"{self.name} {condition.name}": bootstrap.under(measured) for condition, measured in found}

@@ -1,4 +1,4 @@
-"""Accuracy over the amount of noise: the mean over it, and the level that halves accuracy."""
+"""The measure over the amount of noise: the mean over it, and the level that halves it."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ class NoiseLevels(Axis):
         return [noisy(grid, self.name, name, curve, level) for name, curve in kinds.items() for level in curve.levels]
 
     def summarize(self, found: Found, bootstrap: Bootstrap) -> dict[str, object]:
-        """For each noise what the curve of accuracy over its level says."""
+        """For each noise what the curve of the measure over its level says."""
         from kdexp.robustness.level_curves import summarize
 
         return {self.name: summarize(found, bootstrap)}
 
-    def accuracy(self, found: Found, bootstrap: Bootstrap) -> dict[str, dict[str, Resampled]]:
+    def measure(self, found: Found, bootstrap: Bootstrap) -> dict[str, dict[str, Resampled]]:
         """The mean over noises and levels."""
         from kdexp.robustness.level_curves import mean_over_kinds
 

@@ -21,7 +21,10 @@ class OutOfDistribution(OtherDataAxis):
     place: ClassVar[int] = 50
 
     def conditions(self, grid: Grid, bed: TestBed) -> list[Condition]:
-        """One condition."""
+        """One condition; none for masks: the scores are one a sample."""
+        if grid.is_dense:
+            bed.notes.append(f"{self.name} left out: it is for one class a sample, and targets are masks")
+            return []
         other = bed.other(self)
         return [] if other is None else [detected(grid, self.name, other.name, other.test.batches).on(other.test)]
 

@@ -45,8 +45,9 @@ class Representations(OtherDataAxis):
 
     def conditions(self, grid: Grid, bed: TestBed) -> list[Condition]:
         """A condition of the run's own data set, and one of the other."""
-        if grid.kind == "multilabel":
-            bed.notes.append(f"{self.name} left out: a probe is for one class a sample, and the kind is multilabel")
+        if grid.kind == "multilabel" or grid.is_dense:
+            found = "targets are masks" if grid.is_dense else "the kind is multilabel"
+            bed.notes.append(f"{self.name} left out: a probe is for one class a sample, and {found}")
             return []
         part = bed.own.val_part(f"{self.name} train", self.train_samples)
         conditions = [self._condition(grid, bed.own.name, part.batches, grid.batches).on(part)]
