@@ -120,19 +120,15 @@ class TaskMetrics(Protocol):
             loss: scalar, mean over the batch's rows.
             teacher_logits: the same shape as logits; needed when fidelity is measured.
         """
-        ...
 
     def compute(self) -> dict[str, float]:
         """The values by name, of all that was added since the last reset."""
-        ...
 
     def reset(self) -> None:
         """Forget all batches."""
-        ...
 
     def to(self, device: torch.device) -> Self:
         """Move what was added; see `nn.Module`."""
-        ...
 
 
 class Task(Protocol):
@@ -154,27 +150,22 @@ class Task(Protocol):
     @property
     def kind(self) -> Kind:
         """See above."""
-        ...
 
     @property
     def num_outputs(self) -> int:
         """See above."""
-        ...
 
     @property
     def measure(self) -> str:
         """See above."""
-        ...
 
     @property
     def monitor(self) -> str:
         """See above."""
-        ...
 
     @property
     def supports(self) -> frozenset[Capability]:
         """See above."""
-        ...
 
     def check_source(self, source: "Source", kind: Kind, num_classes: int, input_shape: Sequence[int] | None) -> None:
         """See that a data set's targets are those of the task.
@@ -188,7 +179,6 @@ class Task(Protocol):
         Raises:
             ValueError: they are not; one line with the setting, the rule and the value.
         """
-        ...
 
     def logits_shape(self, input_shape: Sequence[int]) -> tuple[int, ...]:
         """The shape of one sample's logits.
@@ -196,11 +186,9 @@ class Task(Protocol):
         Args:
             input_shape: of one sample, without N.
         """
-        ...
 
     def hard(self, student: Outputs, batch: Batch) -> Tensor:
         """The hard term: a scalar, in nats; 0 (with a gradient of 0) when nothing is labelled."""
-        ...
 
     def soft(self, loss: nn.Module, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """The soft term: a scalar.
@@ -211,7 +199,6 @@ class Task(Protocol):
             teacher: for the same batch, without.
             batch: what both networks saw.
         """
-        ...
 
     def metrics(
         self, *, split: "Split | None" = None, fidelity: bool = False, of_training: bool = False, alone: bool = False
@@ -224,12 +211,10 @@ class Task(Protocol):
             of_training: of the batches of a training: what never waits for the device.
             alone: for an evaluation that only one rank does.
         """
-        ...
 
     @property
     def record(self) -> str:
         """The name of what `records` gives, in files of what was measured: ``right``."""
-        ...
 
     def records(self, logits: Tensor, target: Tensor) -> Tensor:
         """What is kept of each sample, so that the measure of any set of samples follows from the mean of theirs.
@@ -241,7 +226,6 @@ class Task(Protocol):
         Returns:
             (N, ...) float32; or int64, for counts that are to be summed exactly.
         """
-        ...
 
     def measure_of(self, mean: Tensor) -> Tensor:
         """The measure of sets of samples.
@@ -252,7 +236,6 @@ class Task(Protocol):
         Returns:
             (...) float64; NaN where it is not defined.
         """
-        ...
 
 
 @dataclass(frozen=True)
@@ -336,7 +319,6 @@ class FeatureLoss(Protocol):
             ValueError: features of other channels or numbers of dimensions than in the pair, or of other samples than
                 each other.
         """
-        ...
 
 
 class Images(Protocol):
@@ -344,11 +326,9 @@ class Images(Protocol):
 
     def __len__(self) -> int:
         """Number of samples."""
-        ...
 
     def __getitem__(self, index: int) -> Tensor:
         """One (C, H, W) uint8 image; C, H, W are the same for every sample."""
-        ...
 
     def fingerprint(self, store: Path) -> str:
         """Changes when the samples do, and not when their files are copied (`kdexp.data.content.of_files`).
@@ -356,7 +336,6 @@ class Images(Protocol):
         Args:
             store: ``store_dir``, where what takes long to find out can be remembered.
         """
-        ...
 
 
 @dataclass(frozen=True)
