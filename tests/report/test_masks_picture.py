@@ -31,7 +31,7 @@ def test_errors_of_a_binary_mask_have_a_color_each():
     assert colors(of_truth) == colors(teacher) == [BLACK, WHITE, BLACK, WHITE, NO_LABEL]
     assert colors(student) == [BLACK, WHITE, FALSE_POSITIVE, MISSED, NO_LABEL]
     assert {"test image 7", "image", "truth", "teacher", "student"} <= set(written)
-    assert {"pixel error 0.0 %", "pixel error 50.0 %"} <= set(written)
+    assert {"Dice 100.0 %", "Dice 50.0 %"} <= set(written)  # one pixel right, one missed, one too many
     assert {"vessel", "false positive", "missed", "background", "no label"} <= set(written)
 
 
@@ -84,3 +84,9 @@ def test_the_name_of_a_class_is_no_formula(tmp_path):
     names = ["$\\frac$", "$x_{$"]
     masks([MaskExample(7, np.zeros((3, 2, 3), np.uint8), truth, {"student": truth})], names, tmp_path / "masks.png")
     assert imread(tmp_path / "masks.png").size
+
+
+def test_where_no_pixel_is_of_the_class_dice_is_not_defined():
+    nothing = np.zeros((2, 3), int)
+    _, written = drawn([MaskExample(7, np.zeros((3, 2, 3), np.uint8), nothing, {"student": nothing})], ["no", "yes"])
+    assert "Dice not defined" in written

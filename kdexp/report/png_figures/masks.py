@@ -27,8 +27,7 @@ def masks_figure(examples: Sequence[MaskExample], classes: Sequence[str]) -> Fig
 
     Of two classes the second is white where a network is right, and false positives and missed pixels have a color
     each. Of more classes what is right is pale, and errors have the full color of the class that was predicted. Pixels
-    without a label are gray. Beside an image stands its number, under each network its error on the
-    labelled pixels.
+    without a label are gray. Beside an image stands its number, under each network its `score`.
 
     Args:
         examples: at least one.
@@ -48,7 +47,7 @@ def masks_figure(examples: Sequence[MaskExample], classes: Sequence[str]) -> Fig
             axes.imshow(picture)
             axes.set(xticks=[], yticks=[])
         for axes, mask in zip(row[2:], example.predictions.values(), strict=True):
-            axes.set_xlabel(pixel_error(mask, example.truth))
+            axes.set_xlabel(score(mask, example.truth, len(classes)))
         row[0].set_ylabel(f"test image {example.sample}")
     for axes, name in zip(panels[0], columns, strict=True):
         axes.set_title(name)
@@ -81,10 +80,16 @@ def _class_color(number: int) -> str:
     return CLASSES[number % len(CLASSES)]
 
 
-def pixel_error(mask: np.ndarray, truth: np.ndarray) -> str:
-    """The share of the labelled pixels that are wrong, in words."""
+def score(mask: np.ndarray, truth: np.ndarray, classes: int) -> str:
+    """How good a mask is on the labelled pixels, in words: of two classes Dice of the second, of more the error."""
     known = truth >= 0
-    return f"pixel error {100 * np.mean(mask[known] != truth[known]):.1f} %" if known.any() else _NO_LABEL
+    mask, truth = mask[known], truth[known]
+    if not len(truth):
+        return _NO_LABEL
+    if classes > 2:
+        return f"pixel error {100 * np.mean(mask != truth):.1f} %"
+    sizes = np.sum(mask == 1) + np.sum(truth == 1)
+    return f"Dice {200 * np.sum((mask == 1) & (truth == 1)) / sizes:.1f} %" if sizes else "Dice not defined"
 
 
 def _legend(classes: Sequence[str]) -> list[tuple[str, str]]:

@@ -14,7 +14,7 @@ def sections(comparison: Comparison) -> Iterator[Section]:
         return
     matrices = confusions(comparison, comparison.class_names)
     if not matrices:
-        reason = "several labels, a task without classes, more than 100 classes, or of a kdexp that did not keep them."
+        reason = "several labels, of a task without classes, of more than 100 classes, or from before kdexp kept them."
         yield Section("confusion", "Confusion", f"These runs keep no confusion matrix: they are of {reason}")
         return
     yield Section(

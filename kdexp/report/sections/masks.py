@@ -9,7 +9,7 @@ from kdexp.report.comparison import Comparison
 from kdexp.report.elements import Picture, Section
 from kdexp.report.mask_examples import MaskExample
 from kdexp.report.png_figures.drawing import write_png
-from kdexp.report.png_figures.masks import masks_figure, pixel_error
+from kdexp.report.png_figures.masks import masks_figure, score
 from kdexp.report.run_group import RunGroup
 
 
@@ -22,7 +22,7 @@ def sections(comparison: Comparison) -> Iterator[Section]:
         if examples:
             lead = (
                 f"Test images from little to much foreground (no network has a part in the choice), at the best epoch "
-                f"by validation, seed {seed}. Large images are shown smaller; a pixel error is that of the labelled "
+                f"by validation, seed {seed}. Large images are shown smaller; the numbers are of the labelled "
                 "pixels shown."
             )
         picture = _picture(examples, comparison.class_names) if examples else None
@@ -67,7 +67,7 @@ def _picture(examples: Sequence[MaskExample], classes: Sequence[str]) -> Picture
     write_png(masks_figure(examples, classes), file)
     said = (
         f"image {example.sample}: "
-        + ", ".join(f"{name} {pixel_error(mask, example.truth)}" for name, mask in example.predictions.items())
+        + ", ".join(f"{name} {score(mask, example.truth, len(classes))}" for name, mask in example.predictions.items())
         for example in examples
     )
     columns = ", ".join(["image", "truth", *examples[0].predictions])

@@ -17,7 +17,7 @@ def sections(comparison: Comparison) -> Iterator[Section]:
         yield Section(
             "roc",
             "ROC",
-            "These runs keep no ROC curves: they are of a task without classes, or of a kdexp that did not keep them.",
+            "These runs keep no ROC curves: they are of a task without classes, or from before kdexp kept them.",
         )
         return
     figures = [Figure("Mean over classes (macro)", macro)]
