@@ -148,27 +148,22 @@ class Task(Protocol):
     @property
     def kind(self) -> Kind:
         """See above."""
-        ...
 
     @property
     def num_outputs(self) -> int:
         """See above."""
-        ...
 
     @property
     def measure(self) -> str:
         """See above."""
-        ...
 
     @property
     def monitor(self) -> str:
         """See above."""
-        ...
 
     @property
     def supports(self) -> frozenset[Capability]:
         """See above."""
-        ...
 
     def check_source(self, source: "Source", kind: Kind, num_classes: int, input_shape: Sequence[int] | None) -> None:
         """See that a data set's targets are those of the task.
@@ -223,7 +218,6 @@ class Task(Protocol):
     @property
     def record(self) -> str:
         """The name of what `records` gives, in files of what was measured: ``right``."""
-        ...
 
     def records(self, logits: Tensor, target: Tensor) -> Tensor:
         """What is kept of each sample, so that the measure of any set of samples follows from the mean of theirs.
@@ -235,7 +229,6 @@ class Task(Protocol):
         Returns:
             (N, ...) float32; or int64, for counts that are to be summed exactly.
         """
-        ...
 
     def measure_of(self, mean: Tensor) -> Tensor:
         """The measure of sets of samples.
@@ -246,7 +239,6 @@ class Task(Protocol):
         Returns:
             (...) float64; NaN where it is not defined.
         """
-        ...
 
 
 @dataclass(frozen=True)
