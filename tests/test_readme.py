@@ -44,7 +44,6 @@ def test_the_loop_of_ones_own_runs():
     assert names["loss"].isfinite()
 
 
-@pytest.mark.slow
 def test_the_whole_experiment_as_a_library_runs(tmp_path, monkeypatch, store, capsys):
     (block,) = [block for block in BLOCKS if "results = run(" in block]
     monkeypatch.chdir(tmp_path)
@@ -55,7 +54,6 @@ def test_the_whole_experiment_as_a_library_runs(tmp_path, monkeypatch, store, ca
     assert (tmp_path / "my_run" / "results.json").exists()
 
 
-@pytest.mark.slow
 def test_the_notebook_runs(tmp_path, monkeypatch, store, capsys):
     (block,) = [block for block in BLOCKS if "Experiment.compose(" in block]
     monkeypatch.chdir(tmp_path)
@@ -293,7 +291,6 @@ def skip_without_data(command: Command) -> None:
             pytest.skip(f"{need} is not in KDEXP_DATA_DIR")
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # of 64 samples some metrics say that they mean little
 @pytest.mark.parametrize("typed", [one for one in TRAINS.values() if not why_not(one)], ids=attrgetter("text"))
 @pytest.mark.usefixtures("files_of_ones_own")

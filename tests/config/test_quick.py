@@ -154,7 +154,6 @@ def test_a_limit_says_that_it_does_not_reach_the_teacher(tmp_path, caplog):
     assert len(said) == 1
 
 
-@pytest.mark.slow
 def test_a_quick_sweep_lies_beside_the_real_one(command, tmp_path):
     sweep = ["kdexp-train", "experiment=quickstart", "tracking=none"]
     out = command(*sweep, "quick=true", "hydra/launcher=fused").stdout

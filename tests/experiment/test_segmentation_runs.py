@@ -53,7 +53,6 @@ def test_a_run_leaves_the_metrics_of_its_task(distilled):
     assert (folder / "figures" / "confusion.png").exists()
 
 
-@pytest.mark.slow
 def test_cached_views_of_crops_give_the_same_student_to_the_bit(tmp_path, store):
     _, plain = trained(tmp_path / "plain", store, *CROPS, "augment.views=2", "augment.seed=0")
     _, cached = trained(tmp_path / "cached", store, *CROPS, "teacher.cache=views:2", "teacher.cache_precision=fp32")
@@ -87,7 +86,6 @@ def test_any_metric_of_the_task_can_choose(tmp_path, store, metric):
     assert results["epochs"]["value"] == results["metrics"]["val"]["best"][metric]
 
 
-@pytest.mark.slow
 def test_with_alpha_1_the_student_is_that_of_plain_training(tmp_path, store):
     """A loop in plain PyTorch, with the same batches, is the oracle."""
     results, weights = trained(tmp_path / "run", store, "alpha=1", "scheduler=constant", "trainer.channels_last=false")

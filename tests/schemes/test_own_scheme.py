@@ -157,7 +157,6 @@ def test_what_a_run_is_without_a_teacher_is_known_without_its_scheme():
     subprocess.run([sys.executable, "-c", code], input=json.dumps(values), text=True, check=True)
 
 
-@pytest.mark.slow
 def test_a_scheme_of_ones_own_is_one_file_and_one_yaml_outside_of_kdexp(own, command):
     trusted = {"KDEXP_TRUST": "my_schemes", "PYTHONPATH": str(own / "code")}
     given = ["experiment=smoke", "tracking=none", "trainer.max_epochs=1", "teacher.recipe.max_epochs=1"]
