@@ -206,6 +206,7 @@ CODE = {
 }
 
 
+@pytest.mark.slow
 def test_the_mark_is_left_by_code_that_is_run_and_the_server_notes_a_visit(attack, server):
     """That is: the tests below can fail."""
     subprocess.run([sys.executable, "-c", f"import site; site.addsitedir({str(attack.folder)!r})"], check=True)

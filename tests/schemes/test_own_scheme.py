@@ -139,6 +139,7 @@ def test_settings_that_are_no_schemes_are_refused_in_one_line(overrides, message
         check(compose(["experiment=smoke", *overrides], output_dir="x"))
 
 
+@pytest.mark.slow
 def test_what_a_run_is_without_a_teacher_is_known_without_its_scheme():
     """A sweep tells controls and names its jobs before anything is imported."""
     values = plain(compose(["experiment=smoke", "scheme=pgd_at", "alpha=1"], output_dir="x"))

@@ -65,6 +65,7 @@ def test_the_workspace_has_the_groups_runs_and_every_panel(tracked):
         assert name in sent
 
 
+@pytest.mark.slow
 def test_a_sweep_that_wandb_did_not_see_has_no_workspace(tmp_path):
     pytest.importorskip("wandb_workspaces")
     done = subprocess.run(
