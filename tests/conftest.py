@@ -17,6 +17,14 @@ for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """What starts programs or trains a teacher is slow, as the fixtures of a test say, but where it is marked quick."""
+    for item in items:
+        if {"command", "store"} & set(item.fixturenames) and not item.get_closest_marker("quick"):
+            item.add_marker("slow")
+
+
 @pytest.fixture(scope="session")
 def store(tmp_path_factory) -> Path:
     """Where the teachers are kept, so that each is trained once: those of all test processes side by side."""

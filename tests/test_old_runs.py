@@ -63,7 +63,6 @@ def test_they_are_compared(unpacked, tmp_path):
         assert path.stat().st_size
 
 
-@pytest.mark.slow
 def test_they_are_evaluated_and_their_teacher_is_found(command, old):
     teachers = sorted((old / "store" / "teachers").iterdir())
     for name in ("distilled", "born_again"):
@@ -72,7 +71,6 @@ def test_they_are_evaluated_and_their_teacher_is_found(command, old):
     assert sorted((old / "store" / "teachers").iterdir()) == teachers
 
 
-@pytest.mark.slow
 def test_an_interrupted_one_is_resumed(command, old):
     folder = old / "runs" / "interrupted"
     before = (folder / "metrics.csv").read_text().splitlines()
@@ -141,7 +139,6 @@ def test_one_with_prior_runs_is_compared_with_its_control(prior_runs, tmp_path):
         assert path.stat().st_size
 
 
-@pytest.mark.slow
 def test_one_with_prior_runs_is_evaluated_with_the_assistant_for_a_teacher(command, prior_runs):
     before = kept(prior_runs)
     for folder in (prior_runs / "runs" / "prior_runs", prior_runs / "runs" / "prior_runs" / "steps" / "first"):
@@ -151,7 +148,6 @@ def test_one_with_prior_runs_is_evaluated_with_the_assistant_for_a_teacher(comma
     assert kept(prior_runs) == before, "a teacher was trained or measured again"
 
 
-@pytest.mark.slow
 def test_an_interrupted_one_with_crd_is_evaluated_and_resumed(command, tmp_path):
     old = unpack("0.1.0-interrupted.zip", tmp_path / "old")
     folder, teachers = old / "runs" / "interrupted", kept(old)["teachers"]

@@ -36,6 +36,7 @@ def test_a_time_for_people(seconds, said):
     assert progress_log.duration(seconds) == said
 
 
+@pytest.mark.slow
 def test_inside_a_long_epoch_a_training_says_how_far_it_is(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(epoch_table, "EVERY_SECONDS", 0.0)
     caplog.set_level(logging.INFO, "kdexp")

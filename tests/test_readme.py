@@ -44,7 +44,6 @@ def test_the_loop_of_ones_own_runs():
     assert names["loss"].isfinite()
 
 
-@pytest.mark.slow
 def test_the_whole_experiment_as_a_library_runs(tmp_path, monkeypatch, store, capsys):
     (block,) = [block for block in BLOCKS if "results = run(" in block]
     monkeypatch.chdir(tmp_path)
@@ -55,7 +54,6 @@ def test_the_whole_experiment_as_a_library_runs(tmp_path, monkeypatch, store, ca
     assert (tmp_path / "my_run" / "results.json").exists()
 
 
-@pytest.mark.slow
 def test_the_notebook_runs(tmp_path, monkeypatch, store, capsys):
     (block,) = [block for block in BLOCKS if "Experiment.compose(" in block]
     monkeypatch.chdir(tmp_path)
@@ -218,8 +216,8 @@ def test_every_command_that_trains_composes_and_passes_the_checks(command):
 
 QUICK = "quick=true"
 MOST_JOBS = 8
-"""Of a sweep that is run whole, as it is typed; of a larger one a job for each value but seeds. All of them whole would
-take half as long as all other tests."""
+"""Of a sweep that is run whole, as it is typed; of a larger one each value but seeds is trained in some job, unless a
+command before has shown it. All of them whole would take half as long as all other tests."""
 
 _NOT_HERE = {"GPUs", "a GPU", "SLURM", "a Ray cluster", "a file"}
 
@@ -234,7 +232,7 @@ def why_not(command: Command) -> str:
 
 
 def how_quick(command: Command) -> str:
-    """How much of a command is run with quick=true: all of it, a job for each value, or nothing, and why."""
+    """How much of a command is run with quick=true: all of it, its values, or nothing, and why."""
     if reason := why_not(command):
         return f"composed only: {reason}"
     program, words = programs_and_words(command)
@@ -243,13 +241,34 @@ def how_quick(command: Command) -> str:
         return "whole" if program == "kdexp-train" else "whole, as a program"
     if "hydra/sweeper=search" in words or "+sweep=search" in words:
         is_short = not any(word.startswith("hydra.sweeper.n_trials=") for word in words)
-        return "whole, as a program" if is_short else "a job for each value"
+        return "whole, as a program" if is_short else "values"
     jobs = sum(math.prod(map(len, values.values())) for values in grids)
-    return "whole, as a program" if jobs <= MOST_JOBS else "a job for each value"
+    return "whole, as a program" if jobs <= MOST_JOBS else "values"
 
 
 TRAINS = {one.values[0].text: one.values[0] for one in COMMANDS if kind_of(*one.values) == "trains"}
 """Each once: some stand in two places."""
+
+
+@cache
+def jobs_to_train() -> dict[str, list[tuple[str, ...]]]:
+    """By command, of those that are not run as programs: the first job, and those with a value that is new."""
+    found: dict[str, list[tuple[str, ...]]] = {}
+    shown: set[str] = set()
+    for command in TRAINS.values():
+        if how_quick(command) not in ("whole", "values"):
+            continue
+        _, words = programs_and_words(command)
+        grids = grids_of((*words, QUICK), is_sweep="-m" in command.words)
+        jobs = found[command.text] = []
+        for values in grids or [{word: [word] for word in (*words, QUICK)}]:
+            swept = {key: typed[:1] if key == "seed" else typed for key, typed in values.items()}
+            for number in range(max(map(len, swept.values()))):
+                job = tuple(typed[number % len(typed)] for typed in swept.values())
+                if not jobs or not shown.issuperset(job):
+                    jobs.append(job)
+                    shown.update(job)
+    return found
 
 
 @cache
@@ -272,7 +291,6 @@ def skip_without_data(command: Command) -> None:
             pytest.skip(f"{need} is not in KDEXP_DATA_DIR")
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # of 64 samples some metrics say that they mean little
 @pytest.mark.parametrize("typed", [one for one in TRAINS.values() if not why_not(one)], ids=attrgetter("text"))
 @pytest.mark.usefixtures("files_of_ones_own")
@@ -285,9 +303,7 @@ def test_a_command_runs_with_quick(typed, command, tmp_path, store):
         out = command(*typed.words, QUICK, *tracking, KDEXP_DATA_DIR=os.environ.get("KDEXP_DATA_DIR", "data")).stdout
         check_program(typed, out, tmp_path)
         return
-    _, words = programs_and_words(typed)
-    jobs = variants([*words, QUICK], is_sweep="-m" in typed.words)
-    for job in (job for job in jobs if not {"seed=1", "seed=2"} & set(job)):
+    for job in jobs_to_train()[typed.text]:
         found = train_quickly(job, store)
         assert found["status"] == "completed"
         assert found["note"] == quick.NOTE
@@ -314,7 +330,7 @@ def test_how_much_of_the_commands_runs_with_quick():
     assert Counter(map(how_quick, TRAINS.values())) == {
         "whole": 26,
         "whole, as a program": 9,
-        "a job for each value": 19,
+        "values": 19,
         "composed only: launcher of another package": 3,
         "composed only: needs SLURM": 2,
         "composed only: needs GPUs": 1,

@@ -125,6 +125,7 @@ except OSError as error:
 """
 
 
+@pytest.mark.slow
 def test_on_a_full_disk_a_run_still_says_how_it_ended(tmp_path):
     before = small_disk(tmp_path, "1m")
     done = subprocess.run(

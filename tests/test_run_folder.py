@@ -326,6 +326,7 @@ def test_a_run_is_read_from_elsewhere_with_the_data_that_it_had(tmp_path, store,
     assert measure(compose(["run=../a/run"], "eval")) == measured
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["typed", "environment"])
 def test_an_interrupted_run_goes_on_where_its_data_and_store_have_moved(tmp_path, cut_off, monkeypatch, way):
     for part in ("train", "test"):
@@ -570,6 +571,7 @@ def test_a_checkpoint_of_another_run_is_refused_one_of_an_older_kdexp_is_not(tmp
     assert experiment(folder, store, resume=folder)["status"] == "completed"
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_teacher_is_refused(tmp_path):
     settings = ["experiment=smoke", "tracking=none", "trainer.max_epochs=1"]
     a, b = tmp_path / "a", tmp_path / "b"

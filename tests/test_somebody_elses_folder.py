@@ -206,6 +206,7 @@ CODE = {
 }
 
 
+@pytest.mark.slow
 def test_the_mark_is_left_by_code_that_is_run_and_the_server_notes_a_visit(attack, server):
     """That is: the tests below can fail."""
     subprocess.run([sys.executable, "-c", f"import site; site.addsitedir({str(attack.folder)!r})"], check=True)
@@ -469,7 +470,6 @@ OPTIONS = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIONS)
 def test_options_of_somebody_else_run_no_code_and_tell_nothing(attack, server, command, name):
     group, content = OPTIONS[name]
@@ -515,7 +515,6 @@ def test_options_of_somebody_else_run_no_code_and_tell_nothing(attack, server, c
     ]
 
 
-@pytest.mark.slow
 def test_ones_own_options_may_say_what_is_swept_and_numbers_of_the_launcher(command, tmp_path):
     path = tmp_path / "my_conf" / "experiment" / "mine.yaml"
     path.parent.mkdir(parents=True)
@@ -529,7 +528,6 @@ def test_ones_own_options_may_say_what_is_swept_and_numbers_of_the_launcher(comm
     assert len(list(tmp_path.glob("multirun/*/*/student.safetensors"))) == 2
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("place", ["multirun.yaml", "job/train.log"])
 def test_a_sweep_is_not_gone_on_with_in_a_folder_that_has_links_out_of_it(command, tmp_path, place):
     """Hydra writes the one and appends to the other."""
@@ -544,7 +542,6 @@ def test_a_sweep_is_not_gone_on_with_in_a_folder_that_has_links_out_of_it(comman
     assert [path.name for path in link.parent.iterdir()] == [link.name]
 
 
-@pytest.mark.slow
 def test_a_password_of_the_environment_is_in_no_file_and_on_no_line(command, tmp_path):
     """The server is one that nobody can reach: what it is asked with is not seen, but what is said of it is."""
     pytest.importorskip("mlflow.tracking")

@@ -319,6 +319,7 @@ save_weights(network, Path(sys.argv[1]), {letter: letter for letter in "abcdefgh
 """
 
 
+@pytest.mark.slow
 def test_the_same_description_gives_the_same_file(tmp_path):
     network, digests = nn.Linear(2, 2), set()
     save_weights(network, tmp_path / "plain.safetensors")

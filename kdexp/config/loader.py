@@ -7,7 +7,6 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 import hydra._internal.hydra as hydra_itself
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import IConfigRepository
 from hydra.core.default_element import ResultDefault
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -18,6 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from kdexp.config import quick, renamed
+from kdexp.config.loaded_once import LoadedOnce
 from kdexp.config.suggest import did_you_mean, nearest
 from kdexp.config.untrusted import check_passwords, check_texts
 
@@ -29,7 +29,7 @@ def install() -> None:
     hydra_itself.ConfigLoaderImpl = Loader  # type: ignore[attr-defined]
 
 
-class Loader(ConfigLoaderImpl):
+class Loader(LoadedOnce):
     """Loads what is to be run; what Hydra itself runs is kdexp's, an installed plugin's or the command line's to say.
 
     Hydra calls what its own part of a configuration names (loggers, callbacks, plugins' arguments), changes the

@@ -12,6 +12,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
+import offline_wandb
 import own_data
 import pytest
 import torch
@@ -34,14 +35,12 @@ def wandb_runs(folder: Path) -> list[dict]:
     """What W&B itself reads back from the offline runs: state, config and summary; group, job type and tags."""
     found = []
     for path in sorted(folder.glob("**/wandb/offline-run-*")):
-        inspect = [SCRIPTS / "wandb", "leet", "inspect", str(path), "--json"]
-        summary = subprocess.run([*inspect, "--summary"], capture_output=True, text=True, check=True)
-        records = subprocess.run(inspect, capture_output=True, text=True, check=True).stdout.splitlines()
-        (run,) = [record for record in map(json.loads, records) if record["type"] == "run"]
-        found.append(json.loads(summary.stdout) | {"run": json.dumps(run)})
+        (run,) = [record for record in offline_wandb.records(path) if record["type"] == "run"]
+        found.append(offline_wandb.summary(path) | {"run": json.dumps(run)})
     return found
 
 
+@pytest.mark.quick
 def test_help_is_short_and_names_the_groups_and_their_options(command):
     done = command("kdexp-train", "--help")
     assert len(done.stdout.splitlines()) < 45
@@ -53,11 +52,13 @@ def test_help_is_short_and_names_the_groups_and_their_options(command):
         assert option.stem in shown or option.stem == "base"
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("program", ["kdexp-train", "kdexp-eval", "kdexp-doctor", "kdexp-compare", "kdexp-cache"])
 def test_the_version_is_kdexps_own(command, program):
     assert command(program, "--version").stdout == f"kdexp {version('kdexp')}\n"
 
 
+@pytest.mark.quick
 def test_the_help_of_a_program_with_the_settings_of_another_has_its_own_examples(command):
     shown = command("kdexp-cache", "build", "--help").stdout
     assert "  kdexp-cache build dataset=cifar100 " in shown
@@ -65,6 +66,7 @@ def test_the_help_of_a_program_with_the_settings_of_another_has_its_own_examples
     assert "  kdexp-train" not in shown
 
 
+@pytest.mark.quick
 def test_settings_may_stand_on_both_sides_of_a_flag(command, tmp_path):
     done = command("kdexp-train", "alpha=0.3", "--cfg", "job", "~optimizer.fused", "--config-dir", tmp_path, "seed=2")
     assert "alpha: 0.3\n" in done.stdout
@@ -94,7 +96,6 @@ def test_a_refused_run_leaves_no_folder(command, tmp_path, settings, message):
     assert [path.relative_to(tmp_path) for path in tmp_path.rglob("*")] == [Path("mine"), Path("mine/notes.txt")]
 
 
-@pytest.mark.slow
 def test_the_log_lies_in_the_output_dir(command, tmp_path):
     done = command("kdexp-train", *SMOKE, "tracking=none", "trainer.max_epochs=0", "output_dir=mine", rc=2)
     assert done.stderr.startswith("error: trainer.max_epochs must be")
@@ -106,7 +107,6 @@ def test_the_log_lies_in_the_output_dir(command, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
-@pytest.mark.slow
 def test_what_stops_a_continued_run_is_in_its_log(command, tmp_path):
     data = ["dataset=image_folder", *own_data.image_folder(tmp_path), "dataset.source.size=32", "dataset.batch_size=4"]
     command("kdexp-train", *data, "tracking=none", "student=cnn", "alpha=1", "trainer.max_epochs=1", "output_dir=run")
@@ -123,7 +123,6 @@ def test_what_stops_a_continued_run_is_in_its_log(command, tmp_path):
     assert "dataset.source has the corrupt file" in (tmp_path / "run" / "train.log").read_text()
 
 
-@pytest.mark.slow
 def test_a_refused_run_takes_nothing_that_was_there_before(command, tmp_path):
     """What an earlier run left, however little, and the folder that the command is given in."""
     (tmp_path / "run").mkdir()
@@ -135,6 +134,7 @@ def test_a_refused_run_takes_nothing_that_was_there_before(command, tmp_path):
     assert (tmp_path / "run" / "results.json").exists()
 
 
+@pytest.mark.quick
 def test_the_composed_configuration_is_printed_without_running(command, tmp_path):
     done = command("kdexp-train", "--cfg", "job", "student=resnet20", "alpha=0.3")
     assert "alpha: 0.3" in done.stdout
@@ -168,7 +168,6 @@ def test_a_run_from_the_command_line_and_its_evaluation(command, tmp_path):
     assert not (tmp_path / "eval.log").exists()
 
 
-@pytest.mark.slow
 def test_a_sweep_makes_a_run_and_a_wandb_run_of_its_own_for_each_job(command, tmp_path):
     done = command("kdexp-train", "-m", "alpha=0.1,0.5", "temperature=1,4", *SMOKE)
     found = runs(tmp_path)
@@ -191,7 +190,6 @@ def test_a_sweep_makes_a_run_and_a_wandb_run_of_its_own_for_each_job(command, tm
             assert words in tracked_run["run"]
 
 
-@pytest.mark.slow
 def test_a_sweep_over_two_cpu_processes_makes_one_result_a_job_and_ends(command, tmp_path):
     command("kdexp-train", "-m", "alpha=0.1,0.5", "temperature=1,4", *SMOKE, "trainer=ddp_cpu")
     found = runs(tmp_path)
@@ -201,7 +199,6 @@ def test_a_sweep_over_two_cpu_processes_makes_one_result_a_job_and_ends(command,
     assert not (tmp_path / "outputs").exists()
 
 
-@pytest.mark.slow
 def test_two_processes_give_what_one_gives_on_the_same_global_batch(command, tmp_path):
     # The mlp has no batch statistics, so that the two differ by the order of additions alone.
     for trainer in ("cpu", "ddp_cpu"):
@@ -214,7 +211,6 @@ def test_two_processes_give_what_one_gives_on_the_same_global_batch(command, tmp
             assert two[split]["last"][name] == pytest.approx(value, abs=1e-4), name
 
 
-@pytest.mark.slow
 def test_a_failed_job_does_not_stop_the_sweep_and_the_sweep_says_so(command, tmp_path):
     done = command(
         "kdexp-train", "-m", "optimizer.lr=0.01,1e30", "seed=0,1", *SMOKE, "optimizer=sgd", "scheduler=constant", rc=1
@@ -266,7 +262,6 @@ def test_a_slip_in_a_yaml_and_a_folder_that_cannot_be_written_to_are_one_line(co
     assert "Traceback" not in done.stdout + done.stderr
 
 
-@pytest.mark.slow
 def test_a_run_whose_output_nobody_reads_goes_to_its_end(tmp_path, store):
     environment = os.environ | {"KDEXP_STORE_DIR": str(store), "OMP_NUM_THREADS": "1"}
     script = '"$0" experiment=smoke tracking=none hydra.run.dir=run'
@@ -344,7 +339,6 @@ def whole(tmp_path_factory, store) -> Path:
     return only_run(folder)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("signal_number", "status", "moment"),
     [
@@ -376,7 +370,6 @@ def test_a_run_that_was_cut_off_is_continued_to_the_same_weights_bit_for_bit(
     assert len(list(tmp_path.glob("outputs/*/*"))) == 1
 
 
-@pytest.mark.slow
 def test_a_run_of_masks_that_was_killed_is_continued_to_the_same_weights_bit_for_bit(command, tmp_path, store):
     networks = [f"{role}.{size}" for role in ("student", "teacher") for size in ("width=4", "depth=2")]
     settings = (
@@ -397,7 +390,6 @@ def test_a_run_of_masks_that_was_killed_is_continued_to_the_same_weights_bit_for
     assert_same_end(only_run(folders[0]), killed)
 
 
-@pytest.mark.slow
 def test_a_users_own_loss_and_student_are_a_file_and_a_yaml_each_outside_the_project(command, tmp_path):
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     for path in ("mine.py", "my_conf/student/linear.yaml", "my_conf/loss/hellinger.yaml"):

@@ -90,6 +90,7 @@ def test_a_quick_teacher_is_not_the_real_one():
     assert len(keys) == 2
 
 
+@pytest.mark.slow
 def test_what_is_measured_of_one_teacher_is_kept_apart(tmp_path):
     config = composed()
     weights = tmp_path / "teacher.pt"
@@ -121,6 +122,7 @@ def test_as_many_samples_as_resampling_needs():
     assert set(counts.tolist()) == set(range(10))
 
 
+@pytest.mark.slow
 def test_a_quick_run_says_so_and_is_not_complete_already_for_the_real_one(tmp_path, capsys, caplog):
     def start(*overrides: str):
         with caplog.at_level("INFO", "kdexp"):
@@ -137,6 +139,7 @@ def test_a_quick_run_says_so_and_is_not_complete_already_for_the_real_one(tmp_pa
         start("experiment=smoke")
 
 
+@pytest.mark.slow
 def test_the_real_runs_folder_is_not_taken_by_a_quick_one(tmp_path):
     settings = ["experiment=smoke", "tracking=none", "trainer.max_epochs=1", "teacher.recipe.max_epochs=1"]
     where = {"output_dir": tmp_path / "run", "store_dir": tmp_path / "store"}
@@ -146,6 +149,7 @@ def test_the_real_runs_folder_is_not_taken_by_a_quick_one(tmp_path):
         run(compose([*settings, "quick=true"], **where))
 
 
+@pytest.mark.slow
 def test_a_limit_says_that_it_does_not_reach_the_teacher(tmp_path, caplog):
     settings = ["experiment=smoke", "tracking=none", "trainer.limit_train_batches=1", "trainer.max_epochs=1"]
     with caplog.at_level("INFO", "kdexp"):
@@ -154,7 +158,6 @@ def test_a_limit_says_that_it_does_not_reach_the_teacher(tmp_path, caplog):
     assert len(said) == 1
 
 
-@pytest.mark.slow
 def test_a_quick_sweep_lies_beside_the_real_one(command, tmp_path):
     sweep = ["kdexp-train", "experiment=quickstart", "tracking=none"]
     out = command(*sweep, "quick=true", "hydra/launcher=fused").stdout

@@ -261,7 +261,6 @@ def test_without_pyarrow_a_parquet_file_is_refused_with_what_to_install(tmp_path
         load("my.parquet", str(tmp_path))
 
 
-@pytest.mark.slow
 def test_a_file_is_all_that_is_typed(command, tmp_path):
     images = np.where((Y == 0)[:, None, None, None], 255 - IMAGES // 4, IMAGES // 4)
     saved(tmp_path, x=np.tile(images, (1, 2, 2, 1)), y=RNG.integers(0, 2, (60, 2)))

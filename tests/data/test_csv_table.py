@@ -287,7 +287,6 @@ def iris(folder):
     return written(folder, rows)
 
 
-@pytest.mark.slow
 def test_a_file_and_a_label_are_all_that_is_typed(command, tmp_path):
     iris(tmp_path)
     typed = ["dataset=csv", "dataset.source.file=my.csv", "dataset.source.label=species", "student=mlp",

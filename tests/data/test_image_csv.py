@@ -71,7 +71,6 @@ def test_what_is_wrong_is_one_line(tmp_path, settings, row, words):
         load(**{"label": "kind"} | written(tmp_path, rows) | settings)
 
 
-@pytest.mark.slow
 def test_a_multilabel_run_of_images(command, tmp_path):
     written(tmp_path)
     command("kdexp-train", "dataset=image_csv", "dataset.source.file=my.csv", "dataset.source.image=file",

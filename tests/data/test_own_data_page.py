@@ -46,7 +46,6 @@ def laid_out(folder):
     return {"KDEXP_TRUST": "mine", "PYTHONPATH": str(folder)}
 
 
-@pytest.mark.slow
 def test_the_data_set_of_the_page_trains_with_its_own_command(command, tmp_path):
     environment = laid_out(tmp_path)
     [(given, line)] = [found for found in COMMANDS if found[0]]
@@ -70,7 +69,6 @@ CASES = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("dataset", ["broken", "typed"])
 @pytest.mark.parametrize("case", CASES)
 def test_data_that_are_none_end_in_one_line(command, tmp_path, case, dataset):

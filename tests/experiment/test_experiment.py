@@ -195,7 +195,6 @@ def test_a_size_that_is_none_is_refused(tmp_path, overrides, message):
         build_network(config.teacher, "teacher", config.dataset, config.task)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("more", [["feature_loss=at", "student=cnn"], ["student=mlp", "teacher.cache=per_epoch"]])
 def test_a_student_learns_from_a_teacher_for_images_of_another_size(command, more):
     done = command("kdexp-train", "experiment=smoke", "dataset=digits", "teacher=resnet8", "+teacher.resize=16", *more)

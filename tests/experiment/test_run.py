@@ -225,7 +225,6 @@ IMAGES = [
 ]  # fmt: skip
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("faster", ["trainer.compile=true", "trainer.channels_last=true"])
 def test_a_faster_way_to_train_gives_the_same_student(tmp_path, store, faster):
     network = [*IMAGES, "teacher=cnn_small", "student=cnn_small"]
@@ -234,7 +233,6 @@ def test_a_faster_way_to_train_gives_the_same_student(tmp_path, store, faster):
     assert fast["metrics"]["test"]["last"]["nll"] == pytest.approx(plain["metrics"]["test"]["last"]["nll"], rel=1e-2)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [

@@ -90,7 +90,6 @@ def test_a_sweep_ends_in_a_page_with_teacher_control_and_student_side_by_side(co
     assert alternative.startswith("Test images, a row each: image, truth, teacher, control, student. image ")
 
 
-@pytest.mark.slow
 def test_cached_views_of_crops_give_the_same_student_to_the_bit(tmp_path, store):
     _, plain = trained(tmp_path / "plain", store, *CROPS, "augment.views=2", "augment.seed=0")
     _, cached = trained(tmp_path / "cached", store, *CROPS, "teacher.cache=views:2", "teacher.cache_precision=fp32")
@@ -138,7 +137,6 @@ def entropy_and_dice(logits, labels):
     return cross_entropy(logits, labels, kind="multiclass") + dice(logits, labels, kind="multiclass")
 
 
-@pytest.mark.slow
 def test_with_alpha_1_the_student_is_that_of_plain_training(tmp_path, store):
     """A plain loop on the same batches: to the bit with the same loss, within rounding with one by hand."""
     settings = ("alpha=1", "scheduler=constant", "trainer.channels_last=false")

@@ -11,7 +11,6 @@ from kdexp.experiment.run import run
 WEIGHT = {"at": 10, "nst": 1}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", FEATURE_LOSSES)
 def test_a_student_of_every_representation_loss_is_above_chance(name, store, tmp_path):
     config = compose(

@@ -38,6 +38,7 @@ def composed(network):
     return compose(["experiment=smoke", *words, *shape, losses], output_dir="unused")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("feature_loss", FEATURE_LOSSES)
 def test_every_feature_loss_trains_a_network_whose_layers_are_found(feature_loss, network):

@@ -89,6 +89,7 @@ def found(tmp_path_factory):
     return [torch.load(folder / f"{rank}.pt") for rank in range(RANKS)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("samples", SAMPLES)
 def test_every_process_gets_the_shares_of_all(found, samples):
     inputs, _ = data(samples)
@@ -96,6 +97,7 @@ def test_every_process_gets_the_shares_of_all(found, samples):
         assert torch.equal(each["gathered", samples], torch.cat([inputs[rank::RANKS] for rank in range(RANKS)]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("samples", SAMPLES)
 @pytest.mark.parametrize("name", LOSSES)
 def test_processes_learn_what_one_with_the_global_batch_does(found, name, samples):
@@ -105,6 +107,7 @@ def test_processes_learn_what_one_with_the_global_batch_does(found, name, sample
         torch.testing.assert_close(each[name, samples][1], gradient)
 
 
+@pytest.mark.slow
 def test_the_gradient_that_another_term_shares_stays_as_it_is(found):
     for each in found:
         assert torch.equal(each["shared"][0], torch.full((2, 3), 2.0))

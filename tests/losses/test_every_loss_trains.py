@@ -7,7 +7,6 @@ from kdexp.config.compose import compose
 from kdexp.experiment.run import run
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_student_of_every_loss_is_above_chance(name, store, tmp_path):
     # At its published temperature of 20 the labels of tf_kd are all but uniform, and teach nothing by themselves.

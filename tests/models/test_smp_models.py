@@ -7,6 +7,7 @@ import torch
 from kdexp.models.smp_models import smp_model
 
 
+@pytest.mark.slow
 def test_without_the_library_one_line_says_how_to_get_it():
     code = (
         "import sys; sys.modules['segmentation_models_pytorch'] = None\n"

@@ -245,7 +245,6 @@ def test_a_robustness_report_and_a_list_of_caches_show_it_too(tmp_path, write_re
     assert not {"\x1b", "\x07", "\x9b"} & set(shown)
 
 
-@pytest.mark.slow
 def test_the_program_prints_no_escapes_on_either_stream(theirs, command):
     changed(theirs / "failed", overrides=[HOSTILE], error=HOSTILE)
     (theirs / f"x{HOSTILE.replace('/', '')}").mkdir()

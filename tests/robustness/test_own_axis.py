@@ -99,7 +99,6 @@ def test_axes_of_files_that_are_older_than_their_targets_are_the_same():
         trust.check({"robustness": old})
 
 
-@pytest.mark.slow
 def test_an_axis_of_ones_own_is_one_file_and_one_yaml_outside_of_kdexp(own, command):
     trusted = {"KDEXP_TRUST": "my_axes", "PYTHONPATH": str(own / "code")}
     given = ["experiment=smoke", "tracking=none", "trainer.max_epochs=1", "alpha=1", "output_dir=run"]

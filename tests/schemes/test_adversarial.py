@@ -308,7 +308,6 @@ def test_a_scheme_that_makes_no_sense_is_one_line_before_training(tmp_path, stor
     assert not (tmp_path / "checkpoints").exists()
 
 
-@pytest.mark.slow
 def test_adversarial_training_withstands_what_plain_training_does_not(tmp_path, store):
     """Accuracy under PGD on digits, of the same student."""
     settings = [

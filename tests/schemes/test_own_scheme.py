@@ -139,6 +139,7 @@ def test_settings_that_are_no_schemes_are_refused_in_one_line(overrides, message
         check(compose(["experiment=smoke", *overrides], output_dir="x"))
 
 
+@pytest.mark.slow
 def test_what_a_run_is_without_a_teacher_is_known_without_its_scheme():
     """A sweep tells controls and names its jobs before anything is imported."""
     values = plain(compose(["experiment=smoke", "scheme=pgd_at", "alpha=1"], output_dir="x"))
@@ -157,7 +158,6 @@ def test_what_a_run_is_without_a_teacher_is_known_without_its_scheme():
     subprocess.run([sys.executable, "-c", code], input=json.dumps(values), text=True, check=True)
 
 
-@pytest.mark.slow
 def test_a_scheme_of_ones_own_is_one_file_and_one_yaml_outside_of_kdexp(own, command):
     trusted = {"KDEXP_TRUST": "my_schemes", "PYTHONPATH": str(own / "code")}
     given = ["experiment=smoke", "tracking=none", "trainer.max_epochs=1", "teacher.recipe.max_epochs=1"]

@@ -94,6 +94,7 @@ def test_a_chain_is_run_once_and_continued_where_it_stopped(tmp_path, store):
     assert found["agreement"] == pytest.approx(result["metrics"]["test"]["best"]["agreement"])
 
 
+@pytest.mark.slow
 def test_the_source_domains_teacher_is_trained_once_for_all_runs(tmp_path):
     overrides = [*SMOKE, "scheme=cross_domain", "dataset=synthetic", "dataset@scheme.source=synthetic"]
     weights = set()

@@ -356,7 +356,6 @@ def measured(folder: Path) -> set[str]:
     return {name for name, run in runs(folder).items() if "test" in run.get("metrics", {})}
 
 
-@pytest.mark.slow
 def test_a_search_is_killed_and_shared_and_comes_to_the_same(command, tmp_path, store):
     done = command("kdexp-train", *SMOKE)
     whole = points(tmp_path)
@@ -396,7 +395,6 @@ def test_a_search_is_killed_and_shared_and_comes_to_the_same(command, tmp_path, 
     assert [len(re.findall("student: epoch 3/3", log)) for log in logs] == [1] * 5, "each was trained once"
 
 
-@pytest.mark.slow
 def test_an_interrupted_search_says_how_to_go_on_and_more_trials_are_added_to_it(command, tmp_path, store):
     process = start(tmp_path, store, "trainer.max_epochs=40")
     wait_for(lambda: list(tmp_path.glob("multirun/search/*/checkpoints/last.ckpt")))
@@ -422,7 +420,6 @@ def test_an_interrupted_search_says_how_to_go_on_and_more_trials_are_added_to_it
     }.items()
 
 
-@pytest.mark.slow
 def test_a_wrong_search_is_said_before_any_trial(command, tmp_path):
     done = command("kdexp-train", *SMOKE, "alpha=interval(0,2)", rc=2)
     assert done.stderr == "error: alpha must be in [0, 1], got 2.0\n"

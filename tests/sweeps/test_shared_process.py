@@ -240,6 +240,7 @@ def test_as_many_students_at_once_as_there_is_memory_for(tmp_path, store, monkey
     assert "takes 1000 MB, 2.0 GB are free: 2 of 5 at once" in caplog.text
 
 
+@pytest.mark.slow
 def test_the_peak_of_some_work_is_found_though_it_is_given_back():
     """In a process of its own: one that has done much has holes in its memory, and work that fits takes no more."""
     code = """

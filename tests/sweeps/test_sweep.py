@@ -111,7 +111,6 @@ def test_a_preset_has_one_control_for_what_has_the_same(preset, axes, jobs):
     assert len({named(dict(zip(axes, cell, strict=True))) for cell in cells}) == jobs
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("preset", "overrides"),
     [
@@ -521,7 +520,6 @@ def test_slurm_is_asked_for_a_task_and_a_gpu_for_each_rank():
     assert (params["partition"], params["signal_delay_s"]) == ("gpu", 120)
 
 
-@pytest.mark.slow
 def test_the_controls_of_soft_labels_train_and_are_calibrated(tmp_path, store):
     settings = ["experiment=[soft_label_controls,smoke]", "tracking=none", "trainer.max_epochs=1",
                 "teacher.recipe.max_epochs=1", "distillation=matched_smoothing"]  # fmt: skip

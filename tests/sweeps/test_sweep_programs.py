@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import offline_wandb
 import pytest
 from joblib import cpu_count
 from warm_programs import Program, environment, is_warm
@@ -107,13 +108,8 @@ def completed(folder: Path) -> dict[str, tuple]:
 
 
 def wandb_states(folder: Path) -> dict[str, str]:
-    states = {}
-    for path in sorted(folder.glob("multirun/*/*/wandb/offline-run-*")):
-        command = [SCRIPTS / "wandb", "leet", "inspect", str(path), "--summary", "--json"]
-        states[path.parents[1].name] = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)[
-            "state"
-        ]
-    return states
+    found = sorted(folder.glob("multirun/*/*/wandb/offline-run-*"))
+    return {path.parents[1].name: offline_wandb.summary(path)["state"] for path in found}
 
 
 @pytest.mark.parametrize("launcher", ["basic", "fused", "joblib"])
@@ -121,7 +117,7 @@ def test_what_becomes_of_one_job_does_not_touch_the_others_and_only_they_are_run
     command, tmp_path, odd, launcher
 ):
     sweep = ("kdexp-train", "-m", *odd, *SMOKE, "loss.how=raise,exit,vanish,kill,diverge,well", "tracking=wandb",
-             "trainer.max_epochs=4", f"hydra/launcher={launcher}")  # fmt: skip
+             f"hydra/launcher={launcher}")  # fmt: skip
     env = {"KDEXP_TRUST": "odd", "PYTHONPATH": str(tmp_path)}
     done = command(*sweep, rc=1, **env)
     statuses = {entry["folder"].split("-")[1]: entry["status"] for entry in index(tmp_path)}
@@ -152,33 +148,33 @@ def test_what_becomes_of_one_job_does_not_touch_the_others_and_only_they_are_run
     assert len(completed(tmp_path)) == 6
     assert before.items() <= completed(tmp_path).items(), "what was completed was run again"
     (tmp_path / "odd.py").write_text(ODD + "# another version\n")
-    assert "completed before" not in command(*sweep, **env).stdout
+    assert "completed before" not in command(*sweep, WANDB_MODE="disabled", **env).stdout
     assert len(list(tmp_path.glob("multirun/*/superseded/*/results.json"))) == 6
     assert not before.items() & completed(tmp_path).items()
 
 
 @pytest.mark.parametrize("launcher", ["basic", "fused"])
 def test_a_sweep_killed_twice_at_a_random_moment_has_every_cell_once(command, tmp_path, store, launcher):
-    sweep = (*SMOKE, "alpha=0.1,1", "temperature=1,4", "seed=0,1", "trainer.max_epochs=6", "student.dropout=0.2",
-             f"hydra/launcher={launcher}")  # fmt: skip
+    sweep = (*SMOKE, "alpha=0.1,1", "temperature=1,4", "seed=0,1", "trainer.max_epochs=3", "student.dropout=0.2")
+    on_launcher = f"hydra/launcher={launcher}"
     moment, seen = random.Random(), {}
     for _ in range(2):
-        process = start(tmp_path, store, *sweep)
+        process = start(tmp_path, store, *sweep, on_launcher)
         wait_for(lambda: any(run["status"] == "running" for run in runs(tmp_path).values()))
-        time.sleep(moment.uniform(0, 3))
+        time.sleep(moment.uniform(0, 1.5))
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
         now = completed(tmp_path)
         assert seen.items() <= now.items()
         seen = now
-    command("kdexp-train", "-m", *sweep)
+    command("kdexp-train", "-m", *sweep, on_launcher)
     entries = index(tmp_path)
     assert len(entries) == 6, "four distilled, and one control a seed at whatever temperature"
     assert {entry["status"] for entry in entries} == {"completed"}
     assert seen.items() <= completed(tmp_path).items(), "what was completed was run again"
     # Continued runs come to what runs that nobody killed come to.
     (tmp_path / "whole").mkdir()
-    command("kdexp-train", "-m", *sweep, cwd=tmp_path / "whole")
+    command("kdexp-train", "-m", *sweep, "hydra/launcher=fused", cwd=tmp_path / "whole")
     assert outcomes(tmp_path) == outcomes(tmp_path / "whole")
     assert not list(tmp_path.glob("multirun/*/superseded"))
 
@@ -226,15 +222,16 @@ def test_two_launches_at_once_share_the_jobs(tmp_path, store):
 
 
 def test_an_added_value_runs_the_new_cells_alone_and_rerun_all_sets_everything_aside(command, tmp_path):
-    command("kdexp-train", "-m", *SMOKE, "alpha=0.1,1", "temperature=1,4")
+    quick = (*SMOKE, "trainer.max_epochs=1")
+    command("kdexp-train", "-m", *quick, "alpha=0.1,1", "temperature=1,4")
     first = completed(tmp_path)
     assert len(first) == 3
-    done = command("kdexp-train", "-m", *SMOKE, "alpha=0.1,1", "temperature=1,4,8")
+    done = command("kdexp-train", "-m", *quick, "alpha=0.1,1", "temperature=1,4,8")
     second = completed(tmp_path)
     assert "4 jobs (6 combinations, 2 duplicates skipped), 3 completed before" in done.stdout
     assert len(second) == 4
     assert first.items() <= second.items()
-    command("kdexp-train", "-m", *SMOKE, "alpha=0.1,1", "temperature=1,4,8", "rerun=all")
+    command("kdexp-train", "-m", *quick, "alpha=0.1,1", "temperature=1,4,8", "rerun=all")
     third = completed(tmp_path)
     assert third.keys() == second.keys()
     assert not third.items() & second.items()
@@ -281,8 +278,7 @@ def gains(folder: Path) -> dict[str, dict[str, float]]:
     """Run folder -> what W&B knows of the run's control and gain, from all its records."""
     found: dict[str, dict[str, float]] = {}
     for path in sorted(folder.glob("multirun/*/*/wandb/offline-run-*")):
-        command = [SCRIPTS / "wandb", "leet", "inspect", str(path), "--summary", "--json"]
-        told = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)["summary"]
+        told = offline_wandb.summary(path)["summary"]
         own = {name: value for name, value in told.items() if name in ("gain/acc", "control/test/acc")}
         found.setdefault(path.parents[1].name, {}).update(own)
     return found

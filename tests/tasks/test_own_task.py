@@ -25,7 +25,6 @@ def own(tmp_path):
     return tmp_path
 
 
-@pytest.mark.slow
 def test_the_task_of_the_documentation_is_distilled_and_compared(own, command):
     few = ("trainer.max_epochs=6", "teacher.recipe.max_epochs=20", "optimizer.lr=0.01", "tracking=none")
     sweep = ("-m", "alpha=1,0.5", "sweep_name=own", *few)
@@ -48,14 +47,12 @@ def test_the_task_of_the_documentation_is_distilled_and_compared(own, command):
     assert (own / "multirun" / "own" / "report.html").is_file()
 
 
-@pytest.mark.slow
 def test_what_a_task_does_not_support_is_one_line(own, command):
     words = (*COMMAND.split(), "robustness=quick", "tracking=none")
     done = command(*words, rc=2, PYTHONPATH=str(own), KDEXP_TRUST="my_regression")
     assert re.search(r"^error: robustness must be null for task=regression, got ", done.stderr, re.MULTILINE), done
 
 
-@pytest.mark.slow
 def test_the_doctor_leaves_out_what_is_of_classes(own, command):
     _, *words = COMMAND.split()
     done = command(

@@ -390,7 +390,6 @@ def test_static_views_of_augmented_data_are_warned_of(tmp_path, store, caplog):
     assert any("overfits" in message for message in caplog.messages)
 
 
-@pytest.mark.slow
 def test_two_processes_of_one_job_use_the_same_answers(command, tmp_path):
     settings = (*IMAGES, "student=mlp", "teacher.cache=views:2", "trainer.max_epochs=3", "dataset.drop_last=true")
     for trainer in ("cpu", "ddp_cpu"):
@@ -494,7 +493,6 @@ def test_damaged_metadata_does_not_stop_list_verify_or_clean(tmp_path, store, ca
     assert not folders(tmp_path / "store" / "teacher-outputs")
 
 
-@pytest.mark.slow
 def test_a_complete_store_that_cannot_be_written_to_is_used_and_else_it_is_one_line(tmp_path, store):
     def train(folder, *overrides, before=()):
         settings = ("experiment=smoke", "tracking=none", "teacher.cache=views:2", "robustness=calibration", "alpha=0.3")

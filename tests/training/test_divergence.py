@@ -161,7 +161,6 @@ class Odd(nn.Module):
 """
 
 
-@pytest.mark.slow
 def test_all_ranks_end_when_the_loss_of_one_of_them_is_nan(command, tmp_path):
     (tmp_path / "odd.py").write_text(ON_ONE_RANK)
     (tmp_path / "conf" / "loss").mkdir(parents=True)
