@@ -111,7 +111,7 @@ def test_a_comparison_shows_the_report_of_masks(runs, quick, command):
 
 def test_one_class_and_its_background_are_measured_by_dice_at_the_end_of_a_training(tmp_path, store):
     binary = ("dataset.kind=binary", "dataset.num_classes=2", "alpha=1", "quick=true", "robustness=quick")
-    run(compose([*SMOKE, *binary, *FEW], output_dir=tmp_path / "run", store_dir=store))
+    run(compose([*SMOKE, *binary, *FEW, "robustness.shift.dataset=auto"], output_dir=tmp_path / "run", store_dir=store))
     report = json.loads((tmp_path / "run" / "robustness.json").read_text())
     assert report["measure"] == "dice"
     assert set(report["metrics"]["clean"]) == {"dice"}
