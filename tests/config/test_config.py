@@ -282,3 +282,13 @@ def test_teachers_and_students_offer_the_same_networks():
 def test_every_yaml_is_small_and_plain():
     for path in CONF.rglob("*.yaml"):
         assert yaml.safe_load(path.read_text()) is not None, path
+
+
+def test_what_was_composed_before_is_no_part_of_what_is_composed_next():
+    """Options are put together once in a process; each configuration is one of its own."""
+    first = compose(["loss=dkd", "alpha=0.3"], output_dir="a")
+    before = plain(first)
+    first.alpha, first.loss.temperature = 0.9, 77
+    first.teacher.recipe.max_epochs = 99
+    assert plain(compose(["loss=dkd", "alpha=0.3"], output_dir="a")) == before
+    assert compose(["loss=dkd", "alpha=0.5"], output_dir="a").alpha == 0.5
