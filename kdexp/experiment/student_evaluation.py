@@ -55,7 +55,8 @@ def evaluate_student(
         for split in splits:
             batches = data.student.eval_batches(split, fitted.device)
             outputs[split] = experiment.teacher_memory.outputs(split, batches, teacher, experiment.cache)
-    for which, checkpoint in (("last", fitted.last), ("best", fitted.best)):
+    is_last_best = fitted.best_epoch == fitted.last_epoch
+    for which, checkpoint in (("last", fitted.last), ("best", fitted.best))[is_last_best:]:
         load_weights(student, checkpoint, "checkpoint", prefix="student.")
         for split in splits:
             is_shown = (split, which) == ("test", "best")
@@ -68,6 +69,8 @@ def evaluate_student(
                 watcher=watcher if is_shown else None,
                 what=f"student: evaluating the {which} epoch on {split}",
             )
+    if is_last_best:
+        found = {split: {"last": dict(of["best"]), **of} for split, of in found.items()}
     classes = data.classes
     for name, peer in (experiment.new_peers() if experiment.peers else {}).items():
         load_weights(peer, fitted.best, "checkpoint", prefix=f"peers.{name}.")

@@ -1,4 +1,4 @@
-"""The files that a comparison leaves: a table for one's own tools, the page, the curves as pictures, the claims."""
+"""What a comparison leaves: a table for one's own tools, the page, curves and masks as pictures, the claims."""
 
 import re
 from collections.abc import Sequence
@@ -11,16 +11,17 @@ from kdexp.report.condition_curves import condition_curves
 from kdexp.report.page import title, write_page
 from kdexp.report.png_figures import condition, robustness
 from kdexp.report.runs import write_csv
+from kdexp.report.sections import masks
 from kdexp.robustness.axes.corruptions import is_of_corruptions
 
-TABLE, PAGE, CLAIMS = "compare.csv", "report.html", "claims.md"
+TABLE, PAGE, CLAIMS, MASKS = "compare.csv", "report.html", "claims.md", "masks.png"
 _NAME_LENGTH = 120
 
 
 def write(
     comparison: Comparison, out: Path, *, source: Sequence[str], unread: Sequence[str] = ()
 ) -> list[tuple[str, Path]]:
-    """Write compare.csv and report.html, a PNG for each curve, and claims.md where it can be told.
+    """Write compare.csv and report.html, a PNG for each curve and of test masks, and claims.md where it can be told.
 
     Args:
         comparison: what they show.
@@ -44,6 +45,10 @@ def write(
             name = _picture(f"curve-{axis}")
             written.append(("plot", out / name))
             robustness.severities(reports, axis, out / name)
+    if (picture := masks.png(comparison)) is not None:
+        written.append(("masks", out / MASKS))
+        with atomic_path(out / MASKS) as temporary:
+            temporary.write_bytes(picture)
     found = article_claims.article_claims(comparison)
     if found:
         written.append(("claims", out / CLAIMS))

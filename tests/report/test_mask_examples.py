@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdexp.report import mask_examples, page
+from kdexp.report import artifacts, mask_examples, page
 from kdexp.report.comparison import Comparison
 from kdexp.report.mask_examples import FILE, MaskExample
 from kdexp.report.runs import find
@@ -170,6 +170,15 @@ def test_the_page_holds_the_picture_and_says_what_it_shows(folders, tmp_path, mo
     (picture,) = section.sections(Comparison(find([tmp_path])[0]))
     assert address == picture.picture.address
     assert Image.open(io.BytesIO(picture.picture.png)).size[0] == 5 * 2.6 * 150
+
+
+@pytest.mark.pixels
+def test_a_comparison_leaves_the_picture_as_a_file(folders, tmp_path, monkeypatch):
+    monkeypatch.setattr(page, "_packed_plotly", str)
+    written = artifacts.write(Comparison(find([tmp_path])[0]), tmp_path, source=["here"])
+    assert ("masks", tmp_path / "masks.png") in written
+    with Image.open(tmp_path / "masks.png") as picture:
+        assert picture.size[0] == 5 * 2.6 * 150
 
 
 def test_a_damaged_file_is_left_out_in_one_line_and_the_next_seed_is_shown(folders, tmp_path):

@@ -30,6 +30,12 @@ def sections(comparison: Comparison) -> Iterator[Section]:
         yield Section("masks", "Test images and their masks", lead, picture=picture, wide=True)
 
 
+def png(comparison: Comparison) -> bytes | None:
+    """The picture as a file; None where the runs keep no examples."""
+    _, examples = _examples(comparison, [])
+    return _picture(examples, comparison.class_names).png if examples else None
+
+
 def _examples(comparison: Comparison, unread: list[str]) -> tuple[int | None, list[MaskExample]]:
     """Those of the chosen configuration and its control, of the first seed that both have; and that seed."""
     control = _by_seed(comparison, comparison.control, unread)
