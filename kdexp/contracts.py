@@ -142,7 +142,7 @@ class Task(Protocol):
     Attributes:
         kind: how one row of logits is read.
         num_outputs: C, the number of logits of a row.
-        measure: the metric that runs are compared by in tables and figures: ``acc``; a share, higher is better.
+        measure: the metric that runs are compared by in tables and figures: ``acc``; higher is better, shown in %.
         monitor: the metric of val that the best epoch is chosen by where nothing else is set: ``val/acc``.
         supports: see `Capability`.
     """
@@ -188,7 +188,7 @@ class Task(Protocol):
         """
 
     def hard(self, student: Outputs, batch: Batch) -> Tensor:
-        """The hard term: a scalar, in nats; 0 (with a gradient of 0) when nothing is labelled."""
+        """The hard term: a scalar; 0 (with a gradient of 0) when nothing is labelled."""
 
     def soft(self, loss: nn.Module, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """The soft term: a scalar.

@@ -131,7 +131,26 @@ def one_line(error: BaseException) -> str:
         key = line.removeprefix("full_key: ") if line.startswith("full_key: ") else None
         if line and not line.startswith(skipped) and not (key and any(key in earlier for earlier in kept)):
             kept.append(line)
-    return "; ".join(kept).replace(":; ", ": ").replace("':;", "':")
+    return _of_type("; ".join(kept).replace(":; ", ": ").replace("':;", "':"))
+
+
+_OF_TYPE = {
+    "could not be converted to Integer": "a whole number",
+    "could not be converted to Float": "a number",
+    "is not a valid bool": "true or false",
+    "is not Optional": "given",
+}
+
+
+def _of_type(text: str) -> str:
+    """OmegaConf's words for a value of another type, as the rule that it breaks; any other text as it is."""
+    typed = re.match(r"Error merging override \+*([^=]+)=(.*?); ", text)
+    wanted = next((words for said, words in _OF_TYPE.items() if said in text), None)
+    if typed is None or wanted is None:
+        return text
+    within = re.search(r"; full_key: ([\w.]+(\[\d+\])?)$", text)
+    several = " in each of its values" if within and within[2] else ""
+    return f"{typed[1]} must be {wanted}{several}, got {typed[2]}"
 
 
 def plain(node: object) -> Any:

@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -60,6 +61,11 @@ class Loader(LoadedOnce):
             several = _SEVERAL.search(str(error))
             if several is not None:
                 raise ValueError(self._several(several[1], config_name, overrides)) from error
+            added = _ADDED.search(str(error))
+            if added is not None:
+                raise ValueError(
+                    f"{added[1]} has a default option, so it is typed without a +: {added[1]}={added[2]}"
+                ) from error
             of_file = _NOT_IN_TYPE.search(str(error))
             if of_file is not None:
                 renamed.refuse_setting(of_file[1])
@@ -100,7 +106,12 @@ class Loader(LoadedOnce):
         except ValueError as error:
             return f"{error} Several values need -m, got {typed}"
         key, _, values = typed.partition("=")
-        as_list = "" if "(" in values else f" (a list is typed {key}=[{values}])"
+        as_list = ""
+        if "(" not in values:
+            with suppress(ValueError, ConfigCompositionException):
+                texts = [f"{key}=[{values}]" if text == typed else _first(text) for text in overrides]
+                self.load_configuration(config_name, texts, RunMode.RUN, validate_sweep_overrides=False)
+                as_list = f" (a list is typed {key}=[{values}])"
         return f"{key} must be one value without -m, got {values}; -m {typed} runs each{as_list}"
 
     def _no_setting(self, key: str, config_name: str | None, overrides: Sequence[str], run_mode: RunMode) -> str:
@@ -117,7 +128,9 @@ class Loader(LoadedOnce):
             config = super().load_configuration(config_name, [], run_mode)
         choices = [group for group in config.hydra.runtime.choices if not group.startswith("hydra/")]
         if key in groups and "=" in typed and config_name == "train":
-            return f"{key} has no default option, so it is typed with a +: +{typed.lstrip('+')}"
+            option = typed.partition("=")[2]
+            told = f"{key}={renamed.new_option(key, option) or option}"
+            return f"{key} has no default option, so it is typed with a +: +{told}"
         if re.fullmatch(r"(student|teacher)\.resize", key):  # every network takes it, whether or not its option has it
             return f"{key} has no default, so it is typed with a +: +{typed.lstrip('+')}"
         own = "hydra" if key.startswith("hydra.") else ""
@@ -161,6 +174,7 @@ _USUAL_NAMES = {
 _SEVERAL = re.compile(
     r"^(?:Ambiguous value for argument|Sweep parameters) '(.*)'(?: requires --multirun)?$", re.MULTILINE
 )
+_ADDED = re.compile(r"^Multiple values for ([\w/]+)\. To override a value use 'override \1: (.*)'", re.MULTILINE)
 _NOT_IN_TYPE = re.compile(r"^Key '\w+' not in '\w+'\s+full_key: ([\w.]+)$", re.MULTILINE)  # of a yaml file
 _NO_SETTING = re.compile(r"(?:Could not (?:override|delete from config\.|delete)|config group) '([\w./]+)'")
 

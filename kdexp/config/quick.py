@@ -13,8 +13,8 @@ EVALUATED = 64
 EVALUATED_MASKS = 1
 """The same of images with masks, which may be large."""
 NOTE = (
-    f"quick run: {TRAIN_BATCHES} training batches, at most {EVALUATED} samples of val and of test, few epochs: "
-    "its numbers mean nothing (quick=true)"
+    f"quick run: {TRAIN_BATCHES} training batches, at most {EVALUATED} samples of val and of test (one image with "
+    "masks), few epochs: its numbers mean nothing (quick=true)"
 )
 _SETTINGS: dict[str, int | str] = {
     "trainer.max_epochs": 2,

@@ -8,7 +8,7 @@ from kdexp.doctor.finding import Finding
 from kdexp.doctor.inspection import caught_warnings
 from kdexp.doctor.measurements import input_moments, network_size
 from kdexp.doctor.step_checks import check_steps
-from kdexp.experiment import dry_build, teacher_measures
+from kdexp.experiment import dry_build, near_chance
 from kdexp.experiment.experiment import Experiment
 
 
@@ -40,7 +40,7 @@ def run_checks(experiment: Experiment) -> Iterator[Finding]:
     yield from training_checks.batch_and_ranks(config.dataset, config.trainer, experiment.new_student(pretrained=None))
     yield from _inputs(experiment)
     if experiment.teacher is not None and classifies:
-        yield teacher_checks.teacher_accuracy(*teacher_measures.teacher_on_val(experiment))
+        yield teacher_checks.on_val(*near_chance.teacher_on_val(experiment))
     yield _sizes(experiment)
     yield from check_steps(experiment, caught)
 

@@ -137,4 +137,5 @@ def _dry_build_recipe(optimizer: Values, scheduler: Values, prefix: str) -> None
         setting = f"{prefix}scheduler"
         instantiate(scheduler, "scheduler")(built, total_steps=10)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{setting}: {error}") from error
+        text = str(error)
+        raise ValueError(prefix + text if text.startswith("scheduler.") else f"{setting}: {text}") from error

@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 
 from kdexp.config.identity import with_class_names
-from kdexp.experiment import dry_build, teacher_measures
+from kdexp.experiment import dry_build, near_chance, teacher_measures
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.ranks import rank
 from kdexp.experiment.robustness_evaluator import RobustnessEvaluator
@@ -58,7 +58,7 @@ def prepare(
         if experiment.teacher is not None and rank() == 0:
             record["teacher"] = teacher_measures.teacher_measures(experiment)
             if "curves" in data.task.supports and not config.quick:  # no wonder there
-                found, advice = teacher_measures.near_chance(*teacher_measures.teacher_on_val(experiment))
+                found, advice = near_chance.teacher_on_val(experiment)
                 if advice:
                     log.warning("warning: the teacher is near chance on val: %s: %s", found, advice)
     student = experiment.student

@@ -4,14 +4,9 @@ import json
 import logging
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from kdexp.atomic import atomic_path, read_json
 from kdexp.config import quick
 from kdexp.config.identity import fingerprint
-from kdexp.contracts import Kind
-from kdexp.data.splits import samples_per_class
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.keys import input_statistics
 from kdexp.experiment.new_metrics import new_curves, new_metrics
@@ -94,39 +89,3 @@ def _remembered(path: Path) -> Record:
             log.warning("%s is damaged: %s; the teacher is measured again", path, error)
         return {}
     return found if isinstance(found, dict) and found.keys() >= {"val", "test", "curves", "model"} else {}
-
-
-def near_chance(accuracy: float, counts: Tensor, samples: int, kind: Kind, auc: float | None = None) -> tuple[str, str]:
-    """A network's accuracy beside what needs no input: chance, and always the most frequent class.
-
-    Args:
-        accuracy: on a split, in [0, 1]; multilabel: of single labels.
-        counts: (C,) samples of each class in that split, see `samples_per_class`.
-        samples: of the split.
-        kind: what the targets mean.
-        auc: on the split, in [0, 1], where it is known. Of yes/no outputs it decides, too: what is rare hides in the
-            accuracy.
-
-    Returns:
-        What there is to say, and what to do where the accuracy is hardly better than that; nothing where it is.
-    """
-    if kind == "multilabel":
-        share = counts / samples
-        chance, majority = 0.5, float(torch.maximum(share, 1 - share).mean())
-    else:
-        chance, majority = 1 / len(counts), float(counts.max() / counts.sum())
-    found = f"accuracy {accuracy:.3f}{f', AUC {auc:.3f}' if auc is not None else ''}; chance {chance:.3f}, "
-    found += f"the most frequent class {majority:.3f}"
-    blind = max(chance, majority)
-    ranks = auc is not None and auc >= 0.6 and (kind != "multiclass" or len(counts) == 2)
-    if ranks or accuracy >= blind + 0.1 * (1 - blind):
-        return found, ""
-    return found, "it has little to teach: train it longer (teacher.recipe), or check its weights, mean and std"
-
-
-def teacher_on_val(experiment: Experiment) -> tuple[float, Tensor, int, Kind, float | None]:
-    """What `near_chance` needs to know of the teacher on val."""
-    measured, target = teacher_measures(experiment)["val"], experiment.data.student.splits.val.target
-    kind = experiment.data.task.kind
-    counts = samples_per_class(target, kind, experiment.config.dataset.num_classes)
-    return measured["acc"], counts, len(target), kind, measured.get("auc")

@@ -59,7 +59,8 @@ TERM_KEYS = ("weight", "warmup_epochs", "init_fraction", "weight_after_init")
 def check_weights(alpha: float, temperature: float, label_smoothing: float) -> None:
     """Refuse numbers of the equation that are outside of their ranges."""
     require(0 <= alpha <= 1, "alpha", "must be in [0, 1]", alpha)
-    require(0 < temperature < float("inf"), "temperature", "must be > 0", temperature)
+    require(not temperature <= 0, "temperature", "must be > 0", temperature)
+    require(temperature < float("inf"), "temperature", "must be a finite number", temperature)
     require(0 <= label_smoothing < 1, "label_smoothing", "must be in [0, 1)", label_smoothing)
 
 
@@ -172,5 +173,6 @@ def check_monitor(name: str, monitor: str | None, dataset: Dataset, *, attacked:
     """Refuse a metric that cannot choose the best epoch; a configuration of an older kdexp has none."""
     absent = {"val/robust_acc"} if not attacked else set()
     absent |= {"val/acc_top5"} if dataset.kind != "multiclass" or dataset.num_classes <= 5 else set()
+    absent |= {"val/sensitivity", "val/specificity"} if dataset.kind != "binary" else set()
     known = [AUTO, *(metric for metric in DIRECTIONS if metric not in absent)]
     require(monitor is None or monitor in known, name, f"must be one of {', '.join(known)}", monitor)

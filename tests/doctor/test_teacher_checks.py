@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from kdexp.doctor.measurements import TeacherState
-from kdexp.doctor.teacher_checks import confidence, deterministic, frozen, logit_scale, teacher_accuracy
+from kdexp.doctor.teacher_checks import confidence, deterministic, frozen, logit_scale, on_val
+from kdexp.experiment.near_chance import near_chance, of_masks
+from kdexp.tasks.segmentation import Segmentation
 
 
 @pytest.mark.parametrize(
@@ -20,7 +22,7 @@ from kdexp.doctor.teacher_checks import confidence, deterministic, frozen, logit
     ],
 )
 def test_a_teacher_is_held_against_chance_and_the_most_frequent_class(accuracy, counts, kind, verdict):
-    assert teacher_accuracy(accuracy, torch.tensor(counts), 100, kind).verdict == verdict
+    assert on_val(*near_chance(accuracy, torch.tensor(counts), 100, kind)).verdict == verdict
 
 
 @pytest.mark.parametrize(
@@ -28,7 +30,22 @@ def test_a_teacher_is_held_against_chance_and_the_most_frequent_class(accuracy, 
     [([98, 2], 0.95, "ok"), ([98, 2], 0.52, "warning"), ([98, 1, 1], 0.95, "warning")],
 )
 def test_a_teacher_that_ranks_a_rare_class_well_has_something_to_teach(counts, auc, verdict):
-    assert teacher_accuracy(0.981, torch.tensor(counts), 100, "multiclass", auc).verdict == verdict
+    assert on_val(*near_chance(0.981, torch.tensor(counts), 100, "multiclass", auc)).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("task", "counts", "blind"),
+    [
+        (Segmentation(3), [60, 30, 10], 0.6 / 3),  # IoU of 0.6, 0 and 0
+        (Segmentation(3), [60, 40, 0], 0.6 / 2),  # a class that is neither label nor prediction
+        (Segmentation(1, "binary"), [93, 7], 2 * 0.07 / (1 + 0.07)),
+    ],
+)
+def test_a_teacher_of_masks_is_held_against_one_class_everywhere(task, counts, blind):
+    for value, verdict in ((blind + 0.01, "warning"), (0.5, "ok")):
+        finding = on_val(*of_masks(value, torch.tensor(counts), task))
+        assert finding.verdict == verdict
+        assert finding.found.endswith(f"{value:.3f}; the best mask of one class {blind:.3f}")
 
 
 def state(**changed):

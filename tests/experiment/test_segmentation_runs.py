@@ -224,6 +224,7 @@ def test_a_crop_that_is_larger_than_a_tile_is_refused(tmp_path, store):
     (("dataset.class_sampling=balanced",), "dataset.class_sampling must be null for targets that are not labels.*"),
     (("dataset.label_noise=0.2",), "dataset.label_noise must be 0 for targets that are not one label.*"),
     (("trainer.monitor=val/robust_acc",), "trainer.monitor must be one of .*"),
+    (("trainer.monitor=val/sensitivity",), "trainer.monitor must be one of .*, got val/sensitivity"),
     (("scheme=pgd_at",), "scheme must attack nothing for task=segmentation, got kdexp.schemes.pgd_at.PGDTraining"),
 ])  # fmt: skip
 def test_what_makes_no_sense_is_one_line_before_any_training(tmp_path, store, overrides, message, caplog):
