@@ -197,6 +197,10 @@ def test_settings_have_their_types(tmp_path):
             "seed=0,1",
             r"^seed must be one value without -m, got 0,1; -m seed=0,1 runs each$",
         ),
+        (
+            "optimizer.betas=0.5,0.9",
+            r"^optimizer.betas must be one value without -m, .* \(a list is typed optimizer.betas=\[0.5,0.9\]\)$",
+        ),
         ("seed=range(0,2)", r"^seed must be one value without -m, got range\(0,2\); -m seed=range\(0,2\) runs each$"),
         ("alpha=interval(0,1)", r"^alpha must be one value without -m, got interval\(0,1\); -m "),
         ("loss=glob(*)", r"^loss must be one value without -m, got glob\(\*\); -m "),
