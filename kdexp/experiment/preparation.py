@@ -9,7 +9,6 @@ from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.ranks import rank
 from kdexp.experiment.robustness_evaluator import RobustnessEvaluator
 from kdexp.experiment.run_cost import timed
-from kdexp.experiment.student_evaluation import EVALUATED
 from kdexp.models.complexity import macs, parameters
 from kdexp.results import Results
 from kdexp.training.auto_compile import compile_in_place, pays
@@ -53,7 +52,7 @@ def prepare(
         evaluator = RobustnessEvaluator(experiment, experiment.device)
     dry_build.refuse_undefined_monitor(experiment)
     dry_build.refuse_single_samples(experiment)
-    record["samples"] = {name: len(getattr(data.student.splits, name)) for name in ("train", *EVALUATED)}
+    record["samples"] = {name: len(getattr(data.student.splits, name)) for name in ("train", "val", "test")}
     with timed(seconds, "teacher"):
         if experiment.teacher is not None and rank() == 0:
             record["teacher"] = teacher_measures.teacher_measures(experiment)

@@ -400,7 +400,10 @@ def test_jobs_at_a_time_share_the_cores_unless_the_user_says_how_many_threads(tm
 
 @pytest.mark.parametrize(
     ("n_jobs", "message"),
-    [("0", "hydra.launcher.n_jobs must be at least 1, or -1 for one a core, got 0"), ("few", "Value 'few'")],
+    [
+        ("0", "hydra.launcher.n_jobs must be at least 1, or -1 for one a core, got 0"),
+        ("few", "hydra.launcher.n_jobs must be a whole number, got few"),
+    ],
 )
 def test_wrong_settings_of_joblib_are_one_line(command, n_jobs, message):
     done = command("kdexp-train", "-m", *SMOKE, "seed=0,1", "hydra/launcher=joblib", f"hydra.launcher.n_jobs={n_jobs}",
