@@ -44,7 +44,7 @@ def evaluate_student(
     Returns:
         ROC curves and confusion matrix on test; None when that is not among the splits, and where the task has none.
     """
-    config, teacher, data = experiment.config, experiment.teacher, experiment.data
+    teacher, data = experiment.teacher, experiment.data
     student = experiment.new_student().to(fitted.device)
     found: dict[str, dict[str, dict[str, float]]] = {split: {} for split in splits}
     curves = new_curves(data)
@@ -71,12 +71,7 @@ def evaluate_student(
             )
     if is_last_best:
         found = {split: {"last": dict(of["best"]), **of} for split, of in found.items()}
-    classes = data.classes
-    for name, peer in (experiment.new_peers() if experiment.peers else {}).items():
-        load_weights(peer, fitted.best, "checkpoint", prefix=f"peers.{name}.")
-        record.setdefault("peers", {})[name] = _measure(experiment, peer.to(fitted.device), splits)
-        about = description(experiment.peer_settings[name], f"scheme.peers.{name}", config.dataset, [], classes)
-        save_weights(peer, folder / "peers" / f"{name}.safetensors", about)
+    _measure_peers(experiment, record, fitted.best, folder / "peers", splits)
     record["metrics"] = found
     record["epochs"] = {
         "best": fitted.best_epoch,
@@ -90,6 +85,17 @@ def evaluate_student(
     drawn = curves.compute()
     record["curves"] = drawn.compact()
     return drawn
+
+
+def _measure_peers(
+    experiment: Experiment, record: results.Results, best: Path, folder: Path, splits: Sequence[_Evaluated]
+) -> None:
+    for name, peer in (experiment.new_peers() if experiment.peers else {}).items():
+        load_weights(peer, best, "checkpoint", prefix=f"peers.{name}.")
+        record.setdefault("peers", {})[name] = _measure(experiment, peer.to(experiment.device), splits)
+        setting, settings = f"scheme.peers.{name}", experiment.peer_settings[name]
+        about = description(settings, setting, experiment.config.dataset, [], experiment.data.classes)
+        save_weights(peer, folder / f"{name}.safetensors", about)
 
 
 def _export(experiment: Experiment, record: results.Results, student: nn.Module, weights: Path) -> None:
