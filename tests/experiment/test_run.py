@@ -12,7 +12,9 @@ from safetensors.torch import load_file
 
 from kdexp import results
 from kdexp.config.compose import compose
+from kdexp.experiment import student_evaluation
 from kdexp.experiment.run import run
+from kdexp.metrics.evaluate import evaluate
 from kdexp.training.settings import MANY_RANKS
 
 SMOKE = ["experiment=smoke", "tracking=none"]
@@ -201,6 +203,20 @@ def test_every_way_to_train_ends_in_complete_results(tmp_path, store, overrides)
     assert result["status"] == "completed"
     assert 0 <= result["metrics"]["test"]["best"]["acc"] <= 1
     assert 0 <= result["metrics"]["test"]["last"]["auc"] <= 1
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_an_epoch_that_is_the_best_and_the_last_is_evaluated_once(tmp_path, store, monkeypatch, epochs):
+    said = []
+    monkeypatch.setattr(student_evaluation, "evaluate", lambda *a, **k: said.append(k["what"]) or evaluate(*a, **k))
+    # With this rate the first of two epochs is the best one.
+    result = experiment(tmp_path, store, f"trainer.max_epochs={epochs}", "optimizer.lr=0.00001", "scheduler=constant")
+    is_last = result["epochs"]["best"] == result["epochs"]["last"]
+    assert is_last == (epochs == 1)
+    which = ["best"] if is_last else ["last", "best"]
+    assert said == [f"student: evaluating the {name} epoch on {split}" for name in which for split in ("val", "test")]
+    for metrics in result["metrics"].values():
+        assert (metrics["last"] == metrics["best"]) == is_last
 
 
 def test_accumulated_batches_learn_what_one_large_batch_does(tmp_path, store):
