@@ -220,7 +220,7 @@ def test_an_epoch_that_is_the_best_and_the_last_is_evaluated_once(tmp_path, stor
 
 
 def test_accumulated_batches_learn_what_one_large_batch_does(tmp_path, store):
-    """Also with hidden labels, of which each batch has another number. (The mlp has no statistics of a batch.)"""
+    """Also with unlabeled samples, of which each batch has another number. (The mlp has no statistics of a batch.)"""
     settings = (
         "student=mlp",
         "dataset.unlabeled_fraction=0.5",
