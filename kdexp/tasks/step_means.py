@@ -14,9 +14,9 @@ def mean_of_step(mean: Tensor, batch: Batch, count: Callable[[Tensor], Tensor]) 
     """What a batch contributes to the mean over all rows of the optimizer's step, of all ranks.
 
     DDP takes the mean of the ranks' gradients, accumulation that of the batches'. Where they count different numbers
-    of rows, as with unlabeled samples or masks, that is not the gradient of the mean over all rows; it is when the mean of
-    each is weighed by its part of the rows. With equal numbers the mean stays what it is, to the bit, and so does what
-    has no gradient.
+    of rows, as with unlabeled samples or masks, that is not the gradient of the mean over all rows; it is when the mean
+    of each is weighed by its part of the rows. With equal numbers the mean stays what it is, to the bit, and so does
+    what has no gradient.
 
     Args:
         mean: scalar, over this batch's rows; of no rows anything finite.
