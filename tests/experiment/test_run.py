@@ -398,6 +398,11 @@ def test_a_run_folder_must_hold_a_run(tmp_path):
             ["teacher=mobilenetv2_half", "teacher.recipe.batch_size=1"],
             r"^teacher.recipe.batch_size must leave at least 2 samples in each batch .* batch normalisation, got 1$",
         ),
+        (["scheduler.warmup_ratio=2"], r"^scheduler.warmup_ratio must be in \[0, 1\), got 2$"),
+        (
+            ["teacher.recipe.scheduler.warmup_ratio=2"],
+            r"^teacher.recipe.scheduler.warmup_ratio must be in \[0, 1\), got 2$",
+        ),
         (["trainer.strategy=dpp"], r"^trainer.strategy must be auto .*, got dpp; did you mean ddp\?$"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

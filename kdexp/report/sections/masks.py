@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 from kdexp.report import mask_examples
 from kdexp.report.comparison import Comparison
@@ -15,25 +16,32 @@ from kdexp.report.run_group import RunGroup
 
 def sections(comparison: Comparison) -> Iterator[Section]:
     """The picture, where the runs keep examples."""
-    unread: list[str] = []
-    seed, examples = _examples(comparison, unread)
-    if examples or unread:
-        lead = "No run keeps examples that can be shown."
-        if examples:
-            lead = (
-                f"Test images from little to much foreground (no network has a part in the choice), at the best epoch "
-                f"by validation, seed {seed}. Large images are shown smaller; the numbers are of the labelled "
-                "pixels shown."
-            )
-        picture = _picture(examples, comparison.class_names) if examples else None
-        lead = "\n".join([lead, *(f"left out: {line}" for line in unread)])
-        yield Section("masks", "Test images and their masks", lead, picture=picture, wide=True)
+    if (section := _section(comparison)) is not None:
+        yield section
 
 
 def png(comparison: Comparison) -> bytes | None:
     """The picture as a file; None where the runs keep no examples."""
-    _, examples = _examples(comparison, [])
-    return _picture(examples, comparison.class_names).png if examples else None
+    section = _section(comparison)
+    return section.picture.png if section is not None and section.picture is not None else None
+
+
+@lru_cache(maxsize=1)  # the page and the file have the same picture
+def _section(comparison: Comparison) -> Section | None:
+    unread: list[str] = []
+    seed, examples = _examples(comparison, unread)
+    if not examples and not unread:
+        return None
+    lead = "No run keeps examples that can be shown."
+    if examples:
+        lead = (
+            f"Test images from little to much foreground (no network has a part in the choice), at the best epoch "
+            f"by validation, seed {seed}. Large images are shown smaller; the numbers are of the labelled "
+            "pixels shown."
+        )
+    picture = _picture(examples, comparison.class_names) if examples else None
+    lead = "\n".join([lead, *(f"left out: {line}" for line in unread)])
+    return Section("masks", "Test images and their masks", lead, picture=picture, wide=True)
 
 
 def _examples(comparison: Comparison, unread: list[str]) -> tuple[int | None, list[MaskExample]]:
