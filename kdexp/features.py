@@ -113,7 +113,7 @@ def side(network: nn.Module, layers: FeatureLayers | None, inputs: Tensor) -> Ne
     if layers is None:
         own = getattr(network, "layers", None)
         layers = own if isinstance(own, FeatureLayers) else discover(network, inputs)
-    paths = [*layers.stages, *layers.preact, *([layers.penultimate] if layers.penultimate is not None else [])]
+    paths = [*layers.stages, *layers.preact, *(path for path in (layers.penultimate, layers.mask) if path is not None)]
     if layers.classifier is not None:
         find(network, layers.classifier)
     logits, features = _run(network, paths, inputs)
