@@ -30,6 +30,7 @@ class RngStream(IntEnum):
     RESAMPLED = 6
     SAMPLE = 7
     TEST = 8
+    POOL = 9
     CROP = 10
     FLIP = 11
     CUTOUT = 12

@@ -58,7 +58,8 @@ def check(config: DictConfig) -> None:
     dense = len(task.logits_shape(list(dataset.input_shape))) > 1
     _check_task(type(task).__name__.lower(), dense, "attacks" in task.supports, schemes, monitors)
     for name, augment in augments.items():
-        _check_transforms(f"{name}.transforms", augment.get("transforms", ()), dataset.name, has_masks=dense)
+        transforms, has_texts = augment.get("transforms", ()), "texts" in task.supports
+        _check_transforms(f"{name}.transforms", transforms, dataset.name, has_masks=dense, has_texts=has_texts)
 
 
 def _check_task(
@@ -136,9 +137,14 @@ def _check_networks(student: Values, members: Mapping[str, Values], dataset: Dat
         )
 
 
-def _check_transforms(name: str, transforms: Sequence[Values], dataset: str, *, has_masks: bool) -> None:
+def _check_transforms(
+    name: str, transforms: Sequence[Values], dataset: str, *, has_masks: bool, has_texts: bool
+) -> None:
     rule = "must move masks as they move images (kdexp.data.joint_augment)" if has_masks else "must need no masks"
     for transform in transforms:
+        reads = not has_texts or getattr(target(transform, "transform"), "reads_texts", False)
+        rule_of_texts = f"must be made for texts with dataset={dataset}"
+        require(reads, name, rule_of_texts, transform["_target_"])
         fits = getattr(target(transform, "transform"), "moves_masks", False) == has_masks
         require(fits, name, f"{rule} with dataset={dataset}", transform["_target_"])
 

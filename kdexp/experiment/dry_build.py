@@ -67,6 +67,9 @@ def refuse_to_fetch(experiment: Experiment, checkpoints: Path) -> None:
                 f"resume must be a run with a checkpoint where {name}.pretrained=true, since nothing is downloaded "
                 f"for it, got none in {checkpoints}; run its command again"
             )
+        if (member.get("tokenizer") or {}).get("file"):
+            rule = f"must be a run with a checkpoint where {name}.tokenizer.file is set"
+            raise ValueError(f"resume {rule}, got none in {checkpoints}; run its command again")
 
 
 def refuse_undefined_monitor(experiment: Experiment) -> None:

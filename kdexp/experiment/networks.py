@@ -13,7 +13,7 @@ from kdexp.config import trust
 from kdexp.config.compose import plain
 from kdexp.config.objects import instantiate, target
 from kdexp.config.require import Group, Values
-from kdexp.contracts import FeatureLayers, NetworkFeatures
+from kdexp.contracts import FeatureLayers, NetworkFeatures, SeesTrainingInputs, Splits
 from kdexp.data.settings import Dataset
 from kdexp.experiment.members import new_task, tile_large_images
 from kdexp.features import input_of_classifier, side
@@ -53,6 +53,7 @@ def build_network(
         is_setting = re.split("[ =]", str(error), maxsplit=1)[0] in names
         raise ValueError(f"{setting}.{error}" if is_setting else f"{setting}: {error}") from error
     made = new_task(task, dataset)
+    _check_reads(built, setting, dataset, are_texts="texts" in made.supports)
     shape = made.logits_shape(dataset.input_shape)
     try:
         found = _shape_of_outputs(built, dataset.input_shape, is_dense=len(shape) > 1)
@@ -69,6 +70,20 @@ def build_network(
     return built.train()
 
 
+def prepare(built: nn.Module, splits: Splits) -> None:
+    """Show a network what it is going to be trained on, if it wants to see it."""
+    if isinstance(built, SeesTrainingInputs):
+        inputs, index = splits.train.inputs, splits.train.index
+        assert isinstance(inputs, Tensor)
+        built.prepare(inputs[index])
+
+
+def _check_reads(built: nn.Module, setting: str, dataset: Dataset, *, are_texts: bool) -> None:
+    if isinstance(built, SeesTrainingInputs) != are_texts:
+        rule = "must read texts (textcnn, textrnn, text_transformer, hf_text)" if are_texts else "must not read texts"
+        raise ValueError(f"{setting} {rule} with dataset={dataset.name}, got {type(built).__name__}")
+
+
 def _shape_of_outputs(built: nn.Module, input_shape: Sequence[int], *, is_dense: bool) -> tuple[int, ...]:
     if is_dense:  # to run it on large images takes seconds
         return tuple(cast(Tensor, dry_run(built, input_shape, n=2)).shape)
@@ -82,6 +97,8 @@ def _arguments(member: Values, setting: str, dataset: Dataset, pretrained: bool 
     if pretrained is not None and "pretrained" in arguments:
         arguments = (arguments if pretrained else without_sources(arguments)) | {"pretrained": pretrained}
     constructor = trust.find(arguments.get("_target_"), "network", f"{setting}.")
+    if pretrained is False and "tokenizer" in arguments:
+        arguments["tokenizer"] = arguments["tokenizer"] | {"file": None}
     size = None if "resize" in inspect.signature(constructor).parameters else arguments.pop("resize", None)
     if size is not None:  # a network for images of another size than the data set's
         if len(dataset.input_shape) != 3:
