@@ -7,7 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from kdexp.config import trust
 from kdexp.config.compose import plain
-from kdexp.config.identity import Identity, has_attack
+from kdexp.config.identity import INIT_FROM_TEACHER, Identity, has_attack
 from kdexp.config.objects import target
 from kdexp.config.require import Values, missing_values, require
 from kdexp.data.settings import Augment, Dataset, check_classes
@@ -98,6 +98,7 @@ def check_values(config: DictConfig) -> None:
     _check_dataset(config.dataset)
     require(0 <= config.seed < 2**63, "seed", "must be in [0, 2^63)", config.seed)
     _check_networks(config.student, possible_teachers(config), config.dataset)
+    _check_init(config)
     name = config.sweep_name
     require(name is None or re.fullmatch(r"[\w.-]*\w", name), "sweep_name", "must be letters, digits, _, . and -", name)
     require(config.rerun in (None, "all"), "rerun", "must be null or all", config.rerun)
@@ -121,6 +122,18 @@ def _check_dataset(dataset: Dataset) -> None:
     check_classes("dataset", dataset.classes, dataset.num_classes)
     shape = list(dataset.input_shape)
     require(shape and min(shape) >= 1, "dataset.input_shape", "must be sizes of at least 1, one or more", shape)
+
+
+def _check_init(config: DictConfig) -> None:
+    """The setting `student.init_from_teacher`; a control, which no teacher has a part in, does without."""
+    chosen, name = plain(config.student).get(INIT_FROM_TEACHER), f"student.{INIT_FROM_TEACHER}"
+    if chosen is None:
+        return
+    is_list = isinstance(chosen, list) and chosen and all(type(number) is int for number in chosen)
+    require(is_list, name, "must be null or a list of the teacher's blocks, from 0", chosen)
+    teachers = possible_teachers(config)
+    rule = "must be null where there is no teacher, or several"
+    require(len(teachers) == 1 or Identity(config).is_control, name, rule, chosen)
 
 
 def _check_networks(student: Values, members: Mapping[str, Values], dataset: Dataset) -> None:

@@ -23,7 +23,7 @@ from kdexp.models.timm_models import without_sources
 from kdexp.teacher.settings import TEACHER_KEYS
 
 # Keys of a student's and a teacher's configuration that are not arguments of its network.
-NETWORK_KEYS = ("feature_layers", "members", *TEACHER_KEYS)
+NETWORK_KEYS = ("feature_layers", "init_from_teacher", "members", *TEACHER_KEYS)
 
 
 def build_network(
@@ -187,6 +187,53 @@ def penultimate(setting: str, member: Values, built: nn.Module, input_shape: Seq
     if isinstance(getattr(built, "layers", None), FeatureLayers) or _layers(setting, member) is not None:
         return side_of(setting, member, built, input_shape).layers.penultimate
     return input_of_classifier(built, torch.zeros(2, *input_shape))
+
+
+_INIT = "student.init_from_teacher"
+
+
+def init_from_teacher(student: nn.Module, teacher: nn.Module, chosen: Sequence[int]) -> None:
+    """Give a student weights of its teacher's to begin with, as DistilBERT and PKD have it.
+
+    Its block i gets those of the teacher's block of the i-th number. Of what is outside the blocks (embeddings,
+    positions, classifier) it gets all that has the same name and shape; of the vocabularies of text networks that one,
+    too, where all embeddings agree.
+
+    Args:
+        student: with ``blocks``; changed in place.
+        teacher: likewise, as wide as the student.
+        chosen: from 0 at the input, one for each of the student's blocks.
+
+    Raises:
+        ValueError: they do not fit; one line.
+    """
+    blocks = [getattr(network, "blocks", None) for network in (student, teacher)]
+    for network, found in zip((student, teacher), blocks, strict=True):
+        if not isinstance(found, nn.ModuleList | nn.Sequential):
+            rule = "must be null where a network has no blocks"
+            raise ValueError(f"{_INIT} {rule}, got {list(chosen)} with {type(network).__name__}")
+    own, goal = (len(cast(nn.Sequential, found)) for found in blocks)
+    if len(chosen) != own or any(not 0 <= number < goal for number in chosen):
+        rule = f"must be {own} of the teacher's blocks, from 0 to {goal - 1}, one for each of the student's"
+        raise ValueError(f"{_INIT} {rule}, got {list(chosen)}")
+    state, given = student.state_dict(), teacher.state_dict()
+    for number, source in enumerate(chosen):
+        for name in [name for name in state if name.startswith(f"blocks.{number}.")]:
+            taken = f"blocks.{source}.{name.split('.', 2)[2]}"
+            if taken not in given or given[taken].shape != state[name].shape:
+                shapes = f"{_shape(state[name])} of {name} for {_shape(given.get(taken))} of {taken}"
+                raise ValueError(f"{_INIT} must be null where student and teacher have other blocks, got {shapes}")
+            state[name] = given[taken]
+    free = {f"{path}.{name}" for path, part in student.named_modules() for name in getattr(part, "any_size", ())}
+    others = [name for name in state if not name.startswith("blocks.") and name in given and name not in free]
+    agree = {name for name in others if given[name].shape == state[name].shape}
+    if len(agree) == len(others):
+        agree |= free & given.keys()
+    student.load_state_dict(state | {name: given[name] for name in agree})
+
+
+def _shape(tensor: Tensor | None) -> str:
+    return "nothing" if tensor is None else str(tuple(tensor.shape))
 
 
 def laid_out(built: nn.Module, channels_last: bool | str, device: torch.device) -> nn.Module:
