@@ -19,8 +19,13 @@ RNN = FeatureLayers(stages=["recurrent"], penultimate="pool", classifier="classi
 MLP = FeatureLayers(stages=["hidden"], preact=["hidden.-3"], penultimate="hidden", classifier="classifier")
 
 
+def tokens_of(images):
+    """Which rows of images are tokens, (N, H) bool: those before the second that begins with a value below -0.5."""
+    return (images[:, 0, :, 0] < -0.5).cumsum(1) < 2
+
+
 class Encoder(nn.Module):
-    """Reads the rows of images as tokens; a row that begins with no positive value, and all after it, is padding."""
+    """Reads the rows of images as tokens, see `tokens_of`."""
 
     def __init__(self, width, depth=3, heads=2, mask="mask"):
         super().__init__()
@@ -31,9 +36,7 @@ class Encoder(nn.Module):
 
     def forward(self, images):
         rows = images.flatten(1, 2)
-        is_token = (rows[:, :, 0] > 0).cumprod(1).bool()
-        is_token[:, 0] = True
-        mask = self.mask(is_token.float()).unsqueeze(2)
+        mask = self.mask(tokens_of(images).float()).unsqueeze(2)
         states = self.embedding(rows) * mask
         for block in self.blocks:
             states = block(states) * mask

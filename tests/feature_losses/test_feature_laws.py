@@ -8,7 +8,20 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from pairs import CLASSES, CNN, MLP, RNN, SHAPE, deployed, encoders, leaves, make_batch, make_pair, outputs_of
+from pairs import (
+    CLASSES,
+    CNN,
+    MLP,
+    RNN,
+    SHAPE,
+    deployed,
+    encoders,
+    leaves,
+    make_batch,
+    make_pair,
+    outputs_of,
+    tokens_of,
+)
 from torch import nn
 
 from kdexp.config.compose import compose, plain
@@ -156,8 +169,7 @@ def test_padding_has_no_part_in_it_or_is_refused_in_one_line(name):
         return
     loss, batch = built[name].loss, make_batch()
     student, teacher = outputs_of(loss, pair, batch)
-    is_token = (batch.inputs[:, 0, :, 0] > 0).cumprod(1).bool()
-    is_token[:, 0] = True
+    is_token = tokens_of(batch.inputs)
     assert len(set(is_token.sum(1).tolist())) > 2
 
     def with_junk(feature):
