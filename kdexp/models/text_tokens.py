@@ -240,10 +240,23 @@ def _trained(kind: str, vocab_size: int, texts: Sequence[str]) -> str:
     tokenizer = library.Tokenizer(model(unk_token=_UNKNOWN))
     tokenizer.normalizer = library.normalizers.Sequence([library.normalizers.NFC(), library.normalizers.Lowercase()])
     tokenizer.pre_tokenizer = library.pre_tokenizers.Whitespace()
-    settings = {"vocab_size": vocab_size, "special_tokens": [_PADDING, _UNKNOWN], "show_progress": False}
+    # The trainer numbers the letters within words in an order of its own, another each time, unless they are known.
+    letters = sorted(set("".join(map(tokenizer.normalizer.normalize_str, texts)))) if kind == "wordpiece" else []
+    within = [f"##{letter}" for letter in letters if not letter.isspace()]
+    settings = {"vocab_size": vocab_size, "special_tokens": [_PADDING, _UNKNOWN, *within], "show_progress": False}
     tokenizer.train_from_iterator(texts, trainer(**settings))
+    if within:
+        tokenizer = _with_model(tokenizer, models.WordPiece(tokenizer.get_vocab(), unk_token=_UNKNOWN))
     json: str = tokenizer.to_str()
     return json
+
+
+def _with_model(tokenizer: Any, model: object) -> Any:
+    """The same with another model, in which no piece is found before a text is cut into words."""
+    other = _library().Tokenizer(model)
+    other.normalizer, other.pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
+    other.add_special_tokens([_PADDING, _UNKNOWN])
+    return other
 
 
 def _read(file: str) -> str:
