@@ -151,7 +151,7 @@ class Experiment:
         is_deployed = any(networks.deployed(loss) is not None for loss in self.config.feature_loss.values())
         built = self.new_student(self.teacher if is_deployed else None, pretrained=None)
         self._state_of_losses = torch.get_rng_state()
-        networks.prepare(built, self.data.student.splits)
+        networks.prepare(built, lambda: self.data.student.splits)
         return built
 
     def new_student(self, teacher: Teacher | None = None, *, pretrained: bool | None = False) -> nn.Module:
@@ -202,7 +202,7 @@ class Experiment:
         _ = self.student  # first: what is drawn for the losses comes after the peers
         built = self.new_peers()
         for peer in built.values():
-            networks.prepare(peer, self.data.student.splits)
+            networks.prepare(peer, lambda: self.data.student.splits)
         self._state_of_losses = torch.get_rng_state()
         return built
 

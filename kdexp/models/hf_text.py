@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdexp.models.text_tokens import ReadsTexts, Tokens, check_texts
+from kdexp.models.text_tokens import Tokens, check_texts
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 
@@ -74,11 +74,12 @@ def hf_text(
     return HFText(tokens, network.float(), config.pad_token_id or 0)
 
 
-class HFText(ReadsTexts):
+class HFText(nn.Module):
     """See `hf_text`."""
 
     def __init__(self, tokens: Tokens, network: nn.Module, padding: int) -> None:
-        super().__init__(tokens)
+        super().__init__()
+        self.tokens = tokens
         self.network, self._padding = network, padding
 
     def forward(self, inputs: Tensor) -> Tensor:

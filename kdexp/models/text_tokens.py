@@ -118,11 +118,19 @@ class Tokens(nn.Module):
             Numbers of the tokens (N, T) int64, 0 at padding, and the mask (N, T) bool. In training T is that of the
             longest text of the batch, a multiple of 8 or `max_tokens`; else always `max_tokens`, so that what a network
             gives for a sample does not depend on the others. Every text has at least one token.
+
+        Raises:
+            ValueError: there is no vocabulary yet, and a text is not empty.
         """
         if inputs.is_meta:  # shapes alone are wanted
             ids = torch.zeros(len(inputs), self._max_tokens, dtype=torch.int64, device="meta")
             return ids, self.mask(torch.ones_like(ids, dtype=torch.float32)).bool()
-        ids, lengths = self._own_encoder().encoded(_codes(inputs))
+        rows = _codes(inputs)
+        if rows.any() and not len(self.vocabulary):
+            raise ValueError(
+                "a network must have a vocabulary before it reads texts: call tokens.prepare(inputs) first"
+            )
+        ids, lengths = self._own_encoder().encoded(rows)
         if self.training:
             longest = -(-int(lengths.max()) // _ROUNDED_TO) * _ROUNDED_TO
             ids = ids[:, :longest]
@@ -153,22 +161,6 @@ class Tokens(nn.Module):
             self.vocabulary = self.vocabulary.new_zeros(given.shape)
             self._encoder = None
         super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[no-untyped-call]
-
-
-class ReadsTexts(nn.Module):
-    """A network that reads texts: it has its tokens, and its vocabulary is found before its training.
-
-    Args:
-        tokens: see `Tokens`.
-    """
-
-    def __init__(self, tokens: Tokens) -> None:
-        super().__init__()
-        self.tokens = tokens
-
-    def prepare(self, inputs: Tensor) -> None:
-        """See `Tokens.prepare`."""
-        self.tokens.prepare(inputs)
 
 
 def check_texts(model: str, input_shape: Sequence[int]) -> None:

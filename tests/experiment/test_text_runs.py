@@ -68,7 +68,7 @@ def test_the_vocabulary_is_of_the_training_split_alone(distilled, questions, sto
     experiment = Experiment.compose(*questions, output_dir="unused", store_dir=store)
     splits = experiment.data.student.splits
     student = experiment.new_student()
-    student.prepare(splits.train.inputs[splits.train.index])
+    student.tokens.prepare(splits.train.inputs[splits.train.index])
     assert torch.equal(student.tokens.vocabulary, weights["tokens.vocabulary"])
     less = Experiment.compose(*questions, "dataset.train_fraction=0.2", output_dir="unused", store_dir=store)
     assert not torch.equal(less.student.tokens.vocabulary, weights["tokens.vocabulary"])

@@ -80,7 +80,7 @@ def network(request, folder):
         "hf": lambda: hf_text(5, [9], str(folder), max_tokens=12),
     }
     built = make[request.param]()
-    built.prepare(INPUTS)
+    built.tokens.prepare(INPUTS)
     return built
 
 
@@ -156,7 +156,7 @@ def test_textcnn_is_its_formula():
     """Kim 2014, section 2: for each window of each text by hand."""
     torch.manual_seed(0)
     network = textcnn(3, [9], TOKENIZER, width=4, kernels=[2, 3], channels=5, **SIZES).eval()
-    network.prepare(INPUTS)
+    network.tokens.prepare(INPUTS)
     ids, mask = network.tokens(INPUTS)
     table = network.embedding.weight.detach().numpy()
     for row, logits in enumerate(network(INPUTS).detach().numpy()):
@@ -180,7 +180,7 @@ def test_textcnn_is_its_formula():
 def test_textrnn_gives_what_torch_gives_for_packed_sequences(cell):
     torch.manual_seed(0)
     network = textrnn(3, [9], TOKENIZER, width=4, hidden=5, cell=cell, **SIZES).eval()
-    network.prepare(INPUTS)
+    network.tokens.prepare(INPUTS)
     kind = nn.GRU if cell == "gru" else nn.LSTM
     packed = kind(4, 5, batch_first=True, bidirectional=True)
     for name, parameter in network.blocks[0].onwards.named_parameters():
@@ -200,7 +200,7 @@ def test_textrnn_gives_what_torch_gives_for_packed_sequences(cell):
 def test_the_transformer_gives_what_torch_gives_for_its_own_layers(norm):
     torch.manual_seed(0)
     network = text_transformer(3, [9], TOKENIZER, width=8, heads=2, hidden=10, depth=2, norm=norm, **SIZES).eval()
-    network.prepare(INPUTS)
+    network.tokens.prepare(INPUTS)
     ids, mask = network.tokens(INPUTS)
     states = network.embedding(ids, mask)
     for block in network.blocks:

@@ -113,7 +113,7 @@ def test_a_wrong_tokenizer_is_refused_in_one_line(tmp_path):
 def network(texts=None, **settings):
     built = textcnn(3, [9], {"kind": "words"}, **{"vocab_size": 50, "max_tokens": 8, "width": 4, **settings})
     if texts:
-        built.prepare(code_points(texts))
+        built.tokens.prepare(code_points(texts))
     return built.eval()
 
 
@@ -137,3 +137,10 @@ def test_without_the_library_one_line_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "tokenizers", None)
     with pytest.raises(ValueError, match=r"^tokenizers must be installed to read texts: pip install 'kdexp\[text\]'$"):
         Tokens(vocab_size=5, max_tokens=8)
+
+
+def test_a_network_without_a_vocabulary_reads_nothing():
+    with pytest.raises(
+        ValueError, match=r"^a network must have a vocabulary before it reads texts: call tokens.prepare"
+    ):
+        network()(code_points(TEXTS))
