@@ -144,8 +144,10 @@ class Tokens(nn.Module):
 
     def extra_repr(self) -> str:
         """What of two networks must be alike for one to be run in the other's place."""
-        digest = hashlib.sha256(self.vocabulary.cpu().numpy().tobytes()).hexdigest()[:8]
-        return f"{self._kind}, vocab_size={self._vocab_size}, max_tokens={self._max_tokens}, vocabulary={digest}"
+        settings = f"{self._kind}, vocab_size={self._vocab_size}, max_tokens={self._max_tokens}"
+        if self.vocabulary.is_meta:
+            return settings
+        return f"{settings}, vocabulary={hashlib.sha256(self.vocabulary.cpu().numpy().tobytes()).hexdigest()[:8]}"
 
     def _own_encoder(self) -> "_Encoder":
         if self._encoder is None:

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from kdexp.config.compose import compose
 from kdexp.experiment import finished_run
 from kdexp.experiment.experiment import Experiment
+from kdexp.experiment.keys import teacher_key, weights_file
 from kdexp.experiment.run import run
 from kdexp.training.distiller import Distiller
 
@@ -174,3 +175,17 @@ def test_a_network_of_texts_is_refused_for_numbers(tmp_path, store):
     )
     with pytest.raises(ValueError, match=r"^student must not read texts with dataset=breast_cancer, got TextCNN$"):
         run(config)
+
+
+def test_a_teacher_with_another_tokenizer_in_its_file_is_another_one(questions, tmp_path, store):
+    file, folders = tmp_path / "tokenizer.json", []
+    for kind in ("words", "bpe"):
+        made = Experiment.compose(*questions, f"student.tokenizer.kind={kind}", output_dir=tmp_path, store_dir=store)
+        file.write_bytes(made.student.tokens.vocabulary.numpy().tobytes())
+        words = (*questions, f"teacher.tokenizer.file={file}")
+        experiment = Experiment.compose(*words, output_dir=tmp_path, store_dir=store)
+        (member,) = experiment.members.values()
+        key = teacher_key(member, experiment.config.dataset, experiment.config.task, experiment.data.content, {})
+        folders.append(weights_file(member, str(store), key))
+        assert set(key["files"]) == {"tokenizer.json"}
+    assert folders[0] != folders[1]
