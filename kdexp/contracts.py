@@ -261,7 +261,7 @@ class FeatureLayers:
 
 @runtime_checkable
 class SeesTrainingInputs(Protocol):
-    """A network that looks at the training split's inputs once, before its training: to find its vocabulary in them."""
+    """A module of a network that is shown the training split's inputs once, before its training: for a vocabulary."""
 
     def prepare(self, inputs: Tensor) -> None:
         """Look at (N, ...) inputs as they are stored. It is not called where all weights come from a file."""

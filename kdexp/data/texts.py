@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from kdexp.contracts import Source
+from kdexp.data.own import split_off_test
 from kdexp.data.splits import parts_of
 
 
@@ -108,3 +109,10 @@ def of_lines(parts: dict[str, tuple[list[str], list[int]]]) -> Source:
     longest = max(len(text) for texts, _ in parts.values() for text in texts)
     made = {part: (code_points(texts, longest), torch.tensor(labels)) for part, (texts, labels) in parts.items()}
     return Source(*made["train"], *made["test"], val=made.get("val"))
+
+
+def split_lines(texts: list[str], labels: list[int]) -> Source:
+    """A data set of texts and labels without parts: a tenth is test, always the same."""
+    rest, held = split_off_test(torch.tensor(labels), 0.1, "test_fraction")
+    parts = {"train": rest.tolist(), "test": held.tolist()}
+    return of_lines({part: ([texts[i] for i in at], [labels[i] for i in at]) for part, at in parts.items()})

@@ -154,7 +154,7 @@ class Experiment:
         teacher = self.teacher if is_deployed or blocks else None
         built = self.new_student(teacher if is_deployed else None, pretrained=None)
         self._state_of_losses = torch.get_rng_state()
-        networks.prepare(built, self.data.student.splits)
+        networks.prepare(built, lambda: self.data.student.splits)
         if blocks and teacher is not None:
             networks.init_from_teacher(built, teacher.networks[0], blocks)
         return built
@@ -207,7 +207,7 @@ class Experiment:
         _ = self.student  # first: what is drawn for the losses comes after the peers
         built = self.new_peers()
         for peer in built.values():
-            networks.prepare(peer, self.data.student.splits)
+            networks.prepare(peer, lambda: self.data.student.splits)
         self._state_of_losses = torch.get_rng_state()
         return built
 

@@ -70,16 +70,20 @@ def build_network(
     return built.train()
 
 
-def prepare(built: nn.Module, splits: Splits) -> None:
-    """Show a network what it is going to be trained on, if it wants to see it."""
-    if isinstance(built, SeesTrainingInputs):
-        inputs, index = splits.train.inputs, splits.train.index
+def prepare(built: nn.Module, splits: Callable[[], Splits]) -> None:
+    """Show a network what it is going to be trained on, if it is to see it; only then the data are wanted."""
+    for module in _see_inputs(built):
+        inputs, index = splits().train.inputs, splits().train.index
         assert isinstance(inputs, Tensor)
-        built.prepare(inputs[index])
+        module.prepare(inputs[index])
+
+
+def _see_inputs(built: nn.Module) -> list[SeesTrainingInputs]:
+    return [module for module in built.modules() if isinstance(module, SeesTrainingInputs)]
 
 
 def _check_reads(built: nn.Module, setting: str, dataset: Dataset, *, are_texts: bool) -> None:
-    if isinstance(built, SeesTrainingInputs) != are_texts:
+    if bool(_see_inputs(built)) != are_texts:
         rule = "must read texts (textcnn, textrnn, text_transformer, hf_text)" if are_texts else "must not read texts"
         raise ValueError(f"{setting} {rule} with dataset={dataset.name}, got {type(built).__name__}")
 
@@ -155,8 +159,9 @@ def side_of(setting: str, member: Values, built: nn.Module, input_shape: Sequenc
         built: the network.
         input_shape: of one sample, without N.
     """
-    own = getattr(built, "layers", None)  # of a network that is deployed in the student's place
-    layers = own if isinstance(own, FeatureLayers) else _layers(setting, member)
+    own = getattr(built, "layers", None)  # of a network that is deployed in the student's place, or of one of texts
+    is_typed = _see_inputs(built) and plain(member)["feature_layers"] != "auto"
+    layers = own if isinstance(own, FeatureLayers) and not is_typed else _layers(setting, member)
     try:
         return side(built, layers, torch.zeros(2, *input_shape))
     except ValueError as error:

@@ -48,7 +48,7 @@ def train_teacher(
     own_task = new_task(task, dataset, recipe["label_smoothing"])
     network = laid_out(build_network(member, setting, dataset, task), recipe["channels_last"], device)
     own = data.for_teacher(member, setting)
-    prepare(network, own.splits)
+    prepare(network, lambda: own.splits)
     scheme = scheme_of(recipe.get("scheme"), f"{setting}.recipe.scheme")
     module = scheme.distiller(SchemeContext(dataset))(
         network,

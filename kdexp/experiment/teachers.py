@@ -79,7 +79,7 @@ class Teachers:
             return _pretrained(member, setting, self.dataset, self.task)
         if member["weights"] == "built":
             built = build_network(member, setting, self.dataset, self.task)
-            prepare(built, self.data.for_teacher(member, setting).splits)
+            prepare(built, lambda: self.data.for_teacher(member, setting).splits)
             return built
         # Before it is said what becomes of it.
         built = build_network(member, setting, self.dataset, self.task, pretrained=False)

@@ -118,11 +118,19 @@ class Tokens(nn.Module):
             Numbers of the tokens (N, T) int64, 0 at padding, and the mask (N, T) bool. In training T is that of the
             longest text of the batch, a multiple of 8 or `max_tokens`; else always `max_tokens`, so that what a network
             gives for a sample does not depend on the others. Every text has at least one token.
+
+        Raises:
+            ValueError: there is no vocabulary yet, and a text is not empty.
         """
         if inputs.is_meta:  # shapes alone are wanted
             ids = torch.zeros(len(inputs), self._max_tokens, dtype=torch.int64, device="meta")
             return ids, self.mask(torch.ones_like(ids, dtype=torch.float32)).bool()
-        ids, lengths = self._own_encoder().encoded(_codes(inputs))
+        rows = _codes(inputs)
+        if rows.any() and not len(self.vocabulary):
+            raise ValueError(
+                "a network must have a vocabulary before it reads texts: call tokens.prepare(inputs) first"
+            )
+        ids, lengths = self._own_encoder().encoded(rows)
         if self.training:
             longest = -(-int(lengths.max()) // _ROUNDED_TO) * _ROUNDED_TO
             ids = ids[:, :longest]
@@ -136,8 +144,10 @@ class Tokens(nn.Module):
 
     def extra_repr(self) -> str:
         """What of two networks must be alike for one to be run in the other's place."""
-        digest = hashlib.sha256(self.vocabulary.cpu().numpy().tobytes()).hexdigest()[:8]
-        return f"{self._kind}, vocab_size={self._vocab_size}, max_tokens={self._max_tokens}, vocabulary={digest}"
+        settings = f"{self._kind}, vocab_size={self._vocab_size}, max_tokens={self._max_tokens}"
+        if self.vocabulary.is_meta:
+            return settings
+        return f"{settings}, vocabulary={hashlib.sha256(self.vocabulary.cpu().numpy().tobytes()).hexdigest()[:8]}"
 
     def _own_encoder(self) -> "_Encoder":
         if self._encoder is None:
@@ -153,22 +163,6 @@ class Tokens(nn.Module):
             self.vocabulary = self.vocabulary.new_zeros(given.shape)
             self._encoder = None
         super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[no-untyped-call]
-
-
-class ReadsTexts(nn.Module):
-    """A network that reads texts: it has its tokens, and its vocabulary is found before its training.
-
-    Args:
-        tokens: see `Tokens`.
-    """
-
-    def __init__(self, tokens: Tokens) -> None:
-        super().__init__()
-        self.tokens = tokens
-
-    def prepare(self, inputs: Tensor) -> None:
-        """See `Tokens.prepare`."""
-        self.tokens.prepare(inputs)
 
 
 def check_texts(model: str, input_shape: Sequence[int]) -> None:
@@ -240,10 +234,23 @@ def _trained(kind: str, vocab_size: int, texts: Sequence[str]) -> str:
     tokenizer = library.Tokenizer(model(unk_token=_UNKNOWN))
     tokenizer.normalizer = library.normalizers.Sequence([library.normalizers.NFC(), library.normalizers.Lowercase()])
     tokenizer.pre_tokenizer = library.pre_tokenizers.Whitespace()
-    settings = {"vocab_size": vocab_size, "special_tokens": [_PADDING, _UNKNOWN], "show_progress": False}
+    # The trainer numbers the letters within words in an order of its own, another each time, unless they are known.
+    letters = sorted(set("".join(map(tokenizer.normalizer.normalize_str, texts)))) if kind == "wordpiece" else []
+    within = [f"##{letter}" for letter in letters if not letter.isspace()]
+    settings = {"vocab_size": vocab_size, "special_tokens": [_PADDING, _UNKNOWN, *within], "show_progress": False}
     tokenizer.train_from_iterator(texts, trainer(**settings))
+    if within:
+        tokenizer = _with_model(tokenizer, models.WordPiece(tokenizer.get_vocab(), unk_token=_UNKNOWN))
     json: str = tokenizer.to_str()
     return json
+
+
+def _with_model(tokenizer: Any, model: object) -> Any:
+    """The same with another model, in which no piece is found before a text is cut into words."""
+    other = _library().Tokenizer(model)
+    other.normalizer, other.pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
+    other.add_special_tokens([_PADDING, _UNKNOWN])
+    return other
 
 
 def _read(file: str) -> str:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdexp.contracts import FeatureLayers
-from kdexp.models.text_tokens import ReadsTexts, Tokens, check_texts
+from kdexp.models.text_tokens import Tokens, check_texts
 
 
 def text_transformer(
@@ -65,7 +65,7 @@ def text_transformer(
     return TextTransformer(tokens, embedding, blocks, last, nn.Dropout(dropout), nn.Linear(width, num_classes))
 
 
-class TextTransformer(ReadsTexts):
+class TextTransformer(nn.Module):
     """See `text_transformer`.
 
     Attributes:
@@ -81,7 +81,8 @@ class TextTransformer(ReadsTexts):
         dropout: nn.Dropout,
         classifier: nn.Linear,
     ) -> None:
-        super().__init__(tokens)
+        super().__init__()
+        self.tokens = tokens
         self.embedding, self.blocks, self.norm = embedding, nn.ModuleList(blocks), norm
         self.pool, self.dropout, self.classifier = MaskedMean(), dropout, classifier
         stages = [f"blocks.{number}" for number in range(len(blocks))]

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdexp.contracts import FeatureLayers
-from kdexp.models.text_tokens import ReadsTexts, Tokens, check_texts
+from kdexp.models.text_tokens import Tokens, check_texts
 
 
 def textcnn(
@@ -60,7 +60,7 @@ def textcnn(
     return TextCNN(tokens, embedding, convolutions, nn.Dropout(dropout), classifier)
 
 
-class TextCNN(ReadsTexts):
+class TextCNN(nn.Module):
     """See `textcnn`.
 
     Attributes:
@@ -77,7 +77,8 @@ class TextCNN(ReadsTexts):
         dropout: nn.Dropout,
         classifier: nn.Linear,
     ) -> None:
-        super().__init__(tokens)
+        super().__init__()
+        self.tokens = tokens
         self.embedding, self.convolutions = embedding, convolutions
         self.states, self.pool, self.dropout, self.classifier = nn.Identity(), Largest(), dropout, classifier
 

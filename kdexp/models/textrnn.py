@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from kdexp.contracts import FeatureLayers
 from kdexp.models.rnn import recurrent_layer
-from kdexp.models.text_tokens import ReadsTexts, Tokens, check_texts
+from kdexp.models.text_tokens import Tokens, check_texts
 
 
 def textrnn(
@@ -66,7 +66,7 @@ def textrnn(
     return TextRNN(tokens, embedding, blocks, nn.Dropout(dropout), nn.Linear(features, num_classes))
 
 
-class TextRNN(ReadsTexts):
+class TextRNN(nn.Module):
     """See `textrnn`.
 
     Attributes:
@@ -81,7 +81,8 @@ class TextRNN(ReadsTexts):
         dropout: nn.Dropout,
         classifier: nn.Linear,
     ) -> None:
-        super().__init__(tokens)
+        super().__init__()
+        self.tokens = tokens
         self.embedding, self.blocks, self.dropout = embedding, nn.ModuleList(blocks), dropout
         self.pool, self.classifier = Ends(blocks[-1].hidden), classifier
         stages = [f"blocks.{number}" for number in range(len(blocks))]
