@@ -48,6 +48,7 @@ def check(config: DictConfig) -> None:
         if not Identity(config).is_control:
             cache = config.teacher.get("cache", "none")
             chosen["scheme"].check_teachers(teachers(config), config.loss.get("_target_"), cache)
+    _check_init(plain(config.student), len(teachers(config)), is_control=Identity(config).is_control)
     _check_views(config.teacher, config.augment, config.dataset)
     dataset = config.dataset
     task = new_task(config.task, dataset, config.label_smoothing)
@@ -98,7 +99,6 @@ def check_values(config: DictConfig) -> None:
     _check_dataset(config.dataset)
     require(0 <= config.seed < 2**63, "seed", "must be in [0, 2^63)", config.seed)
     _check_networks(config.student, possible_teachers(config), config.dataset)
-    _check_init(plain(config.student), len(possible_teachers(config)), is_control=Identity(config).is_control)
     name = config.sweep_name
     require(name is None or re.fullmatch(r"[\w.-]*\w", name), "sweep_name", "must be letters, digits, _, . and -", name)
     require(config.rerun in (None, "all"), "rerun", "must be null or all", config.rerun)
@@ -124,14 +124,14 @@ def _check_dataset(dataset: Dataset) -> None:
     require(shape and min(shape) >= 1, "dataset.input_shape", "must be sizes of at least 1, one or more", shape)
 
 
-def _check_init(student: Values, teachers: int, *, is_control: bool) -> None:
+def _check_init(student: Values, number_of_teachers: int, *, is_control: bool) -> None:
     """The setting of the student that needs the one teacher; a control does without it."""
     chosen, name = student.get(INIT_FROM_TEACHER), f"student.{INIT_FROM_TEACHER}"
     if chosen is None:
         return
     is_list = isinstance(chosen, list) and chosen and all(type(number) is int for number in chosen)
     require(is_list, name, "must be null or a list of the teacher's blocks, from 0", chosen)
-    require(teachers == 1 or is_control, name, "must be null where there is no teacher, or several", chosen)
+    require(number_of_teachers == 1 or is_control, name, "must be null where there is no teacher, or several", chosen)
 
 
 def _check_networks(student: Values, members: Mapping[str, Values], dataset: Dataset) -> None:

@@ -146,7 +146,10 @@ def test_it_tells_runs_apart_but_not_their_controls(questions):
     [
         (["+student.init_from_teacher=2"], "must be null or a list of the teacher's blocks, from 0, got 2"),
         (["+student.init_from_teacher=[]"], r"must be null or a list of the teacher's blocks, from 0, got \[\]"),
-        (["+student.init_from_teacher=[0]", "loss=tf_kd_reg"], "must be null where there is no teacher, or several"),
+        (
+            ["+student.init_from_teacher=[0]", "loss=label_smoothing"],
+            "must be null where there is no teacher, or several",
+        ),
     ],
 )
 def test_the_setting_is_checked_first(questions, words, message):
