@@ -5,12 +5,14 @@ import pytest
 import torch
 from pairs import CNN, RNN, SHAPE, Encoder, encoders, leaves, make_batch, make_pair, outputs_of
 from scipy.spatial.distance import cosine as cosine_distance
+from torch import nn
 
 from kdexp.contracts import FeatureLayers, Outputs
 from kdexp.experiment.losses import feature_terms
 from kdexp.feature_losses.fitnet import FitNet
 from kdexp.feature_losses.penultimate import Cosine, FeatureMSE
 from kdexp.feature_losses.tokens import mean_of_tokens, spread_stages, token_cosine, token_mse
+from kdexp.features import discover, side
 from kdexp.models.cnn import cnn
 from kdexp.models.rnn import rnn
 
@@ -168,3 +170,12 @@ def test_a_loss_that_does_not_know_the_padding_is_refused():
     assert own.mask == "mask"
     settings = {"_target_": "kdexp.feature_losses.rkd.RKD", "weight": 1.0}
     assert feature_terms({"rkd": settings}, (pair.student, pair.teacher), pair.target, 5)
+
+
+def test_the_mask_of_a_network_that_reads_texts_is_found():
+    network, inputs = Encoder(4), make_batch().inputs
+    network.tokens = nn.Module()
+    network.tokens.mask = network._modules.pop("mask")
+    object.__setattr__(network, "mask", network.tokens.mask)  # where forward looks for it
+    assert side(network, discover(network, inputs), inputs).shapes["tokens.mask"] == (6, 8)
+    assert discover(cnn(5, SHAPE, width=4), inputs).mask is None
