@@ -102,7 +102,7 @@ class Tokens(nn.Module):
             self._max_tokens,
         )
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """The tokens of texts.
 
@@ -164,7 +164,7 @@ class Tokens(nn.Module):
         if given is not None:
             self.vocabulary = self.vocabulary.new_zeros(given.shape)
             self._encoder = None
-        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def check_texts(model: str, input_shape: Sequence[int]) -> None:
