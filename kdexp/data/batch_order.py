@@ -119,6 +119,6 @@ class BatchOrder(Sampler[list[int]]):
             bounds = self._bounds[first : first + _POOL + 1]
             pool = shuffled[bounds[0] : bounds[-1]]
             pool = pool[lengths[pool % self._n].argsort(stable=True)]
-            batches = pool.split([stop - start for start, stop in pairwise(bounds)])
+            batches = torch.split(pool, [stop - start for start, stop in pairwise(bounds)])
             found += [batches[turn] for turn in places[first : first + _POOL].argsort()]
         return torch.cat(found)

@@ -80,11 +80,7 @@ class Tokens(nn.Module):
         Raises:
             ValueError: it is none, or has more entries than vocab_size.
         """
-        self._encoder = _Encoder(json, self._max_tokens, of)
-        if self._encoder.size > self._vocab_size:
-            size = self._encoder.size
-            self._encoder = None
-            raise ValueError(f"vocab_size must be at least {size}, the entries of {of}, got {self._vocab_size}")
+        self._encoder = self._checked(_Encoder(json, self._max_tokens, of), of)
         self.vocabulary = torch.frombuffer(bytearray(json.encode()), dtype=torch.uint8).to(self.vocabulary.device)
 
     def prepare(self, inputs: Tensor) -> None:
@@ -98,16 +94,15 @@ class Tokens(nn.Module):
             self.take(_trained(self._kind, self._vocab_size, [_text(row) for row in rows]), "the training texts")
         encoder = self._own_encoder()
         cut = sum(encoder.is_cut(row) for row in rows)
-        known = min(encoder.size, self._vocab_size)
         log.info(
             "tokens: %d entries in the vocabulary; of %d training texts %d have more than max_tokens=%d and are cut",
-            known,
+            encoder.size,
             len(rows),
             cut,
             self._max_tokens,
         )
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """The tokens of texts.
 
@@ -154,15 +149,22 @@ class Tokens(nn.Module):
             if not len(self.vocabulary):
                 return _untrained(self._max_tokens)
             json = self.vocabulary.cpu().numpy().tobytes().decode()
-            self._encoder = _Encoder(json, self._max_tokens, "the weights")
+            self._encoder = self._checked(
+                _Encoder(json, self._max_tokens, "vocabulary"), "the vocabulary in the weights"
+            )
         return self._encoder
+
+    def _checked(self, encoder: "_Encoder", of: str) -> "_Encoder":
+        if encoder.size > self._vocab_size:
+            raise ValueError(f"vocab_size must be at least {encoder.size}, the entries of {of}, got {self._vocab_size}")
+        return encoder
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         given = state_dict.get(f"{prefix}vocabulary")
         if given is not None:
             self.vocabulary = self.vocabulary.new_zeros(given.shape)
             self._encoder = None
-        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def check_texts(model: str, input_shape: Sequence[int]) -> None:

@@ -148,10 +148,10 @@ class Attention(nn.Module):
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
         """(N, T, width) and (N, T) bool -> (N, T, width)."""
-        parts = [
+        query, key, value = (
             layer(states).unflatten(2, (self.heads, -1)).transpose(1, 2) for layer in (self.query, self.key, self.value)
-        ]
-        found = F.scaled_dot_product_attention(*parts, attn_mask=mask[:, None, None])
+        )
+        found = F.scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None, None])
         return cast(Tensor, self.out(found.transpose(1, 2).flatten(2)))
 
 

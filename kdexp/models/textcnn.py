@@ -55,7 +55,9 @@ def textcnn(
     tokens = Tokens(**tokenizer, vocab_size=vocab_size, max_tokens=max_tokens, word_dropout=word_dropout)
     embedding = nn.Embedding(vocab_size, width)
     nn.init.uniform_(embedding.weight, -0.25, 0.25)
-    convolutions = nn.ModuleList(nn.Conv1d(width, channels, kernel) for kernel in kernels)
+    convolutions = nn.ModuleList(
+        nn.Sequential(nn.ConstantPad1d((0, kernel - 1), 0.0), nn.Conv1d(width, channels, kernel)) for kernel in kernels
+    )
     classifier = nn.Linear(channels * len(kernels), num_classes)
     return TextCNN(tokens, embedding, convolutions, nn.Dropout(dropout), classifier)
 
@@ -87,7 +89,7 @@ class TextCNN(nn.Module):
         ids, mask = self.tokens(inputs)
         kept = mask.unsqueeze(1)
         embedded = self.embedding(ids).transpose(1, 2) * kept
-        maps = [F.relu(layer(F.pad(embedded, (0, layer.kernel_size[0] - 1)))) for layer in self.convolutions]
+        maps = [F.relu(layer(embedded)) for layer in self.convolutions]
         states = self.states((torch.cat(maps, 1) * kept).transpose(1, 2))
         logits: Tensor = self.classifier(self.dropout(self.pool(states)))
         return logits

@@ -162,7 +162,7 @@ def test_textcnn_is_its_formula():
     for row, logits in enumerate(network(INPUTS).detach().numpy()):
         words = table[ids[row][mask[row]]]
         pooled = []
-        for layer in network.convolutions:
+        for _, layer in network.convolutions:
             weight, bias = layer.weight.detach().numpy(), layer.bias.detach().numpy()
             size = weight.shape[2]
             padded = np.concatenate([words, np.zeros((size - 1, 4), np.float32)])

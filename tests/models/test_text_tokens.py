@@ -133,6 +133,16 @@ def test_weights_for_a_vocabulary_of_another_size_are_refused_in_one_line(tmp_pa
         load_weights(network(vocab_size=51), tmp_path / "x.safetensors", "student")
 
 
+def test_a_vocabulary_in_the_weights_with_too_many_entries_is_refused_in_one_line():
+    state = network(TEXTS).state_dict()
+    state["tokens.vocabulary"] = prepared([" ".join(f"word{i}" for i in range(60))], vocab_size=100).vocabulary
+    loaded = network()
+    loaded.load_state_dict(state)
+    rule = r"^vocab_size must be at least 62, the entries of the vocabulary in the weights, got 50$"
+    with pytest.raises(ValueError, match=rule):
+        loaded(code_points(TEXTS))
+
+
 def test_without_the_library_one_line_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "tokenizers", None)
     with pytest.raises(ValueError, match=r"^tokenizers must be installed to read texts: pip install 'kdexp\[text\]'$"):
