@@ -6,16 +6,17 @@ Shapes everywhere in kdexp: N batch, C classes, H W space, L sequence, F feature
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol, Self
+from typing import Literal, NamedTuple, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-Capability = Literal["curves", "masks", "robustness", "attacks"]
+Capability = Literal["curves", "masks", "texts", "robustness", "attacks"]
 """What some tasks can and others cannot.
 
 curves: ROC curves and a confusion matrix, of rows that are classified.
 masks: pictures of a few test images, their masks and those that the networks predict; targets are masks.
+texts: inputs are texts, and pictures are of a few that the networks read differently.
 robustness: the robustness report, for which `Task.records` and `Task.measure_of` are needed.
 attacks: training on adversarial examples.
 """
@@ -48,6 +49,7 @@ class Batch:
 
     Attributes:
         inputs: (N, ...), uint8 images in 0..255 or floats as stored; float and normalised once it reaches the model.
+            Texts are (N, L) int32 Unicode code points, 0 after their end, and stay what they are.
         target: see `Kind`; ``UNLABELED`` where there is no label (the whole row in multi-label data).
             After mixup a multiclass target is float32 (N, C): a row is the mix of the one-hot labels, and its sum
             is the fraction of the mixed sample that is labelled (1 where both partners are, 0 where neither is).
@@ -247,12 +249,22 @@ class FeatureLayers:
         preact: the same before that activation; empty for a network that has no such modules.
         penultimate: (N, F), what the classifier reads; None: a dense network need not have it.
         classifier: the last linear layer; None: likewise.
+        mask: of sequences of different lengths: (N, L) float, 1 where there is a token, 0 at padding; None: no padding.
     """
 
     stages: Sequence[str]
     penultimate: str | None
     classifier: str | None
     preact: Sequence[str] = ()
+    mask: str | None = None
+
+
+@runtime_checkable
+class SeesTrainingInputs(Protocol):
+    """A module of a network that is shown the training split's inputs once, before its training: for a vocabulary."""
+
+    def prepare(self, inputs: Tensor) -> None:
+        """Look at (N, ...) inputs as they are stored. It is not called where all weights come from a file."""
 
 
 @dataclass(frozen=True)
@@ -343,7 +355,7 @@ class Source:
     """A data set as its file in `kdexp.data` loads it, before it is split.
 
     Attributes:
-        train_inputs: (N, C, H, W) uint8 or (N, ...) float32, held in memory; or `Images` that stream.
+        train_inputs: (N, C, H, W) uint8 or (N, ...) float32, in memory; or `Images` that stream. Texts: see `Batch`.
         train_target: (N,) int64; (N, C) float32 for multi-label data; masks (N, H, W) int8 or int64.
         test_inputs: like train_inputs.
         test_target: like train_target.

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from kdexp.contracts import FeatureLayers, NetworkFeatures, Outputs, TeacherStudentPair
 
 Given = TypeVar("Given")
-_INPUT, _CHANNELS_LAST = ":input", ":channels_last"
+_INPUT, _CHANNELS_LAST, _MASK = ":input", ":channels_last", "tokens.mask"
 
 
 class Reader:
@@ -113,7 +113,7 @@ def side(network: nn.Module, layers: FeatureLayers | None, inputs: Tensor) -> Ne
     if layers is None:
         own = getattr(network, "layers", None)
         layers = own if isinstance(own, FeatureLayers) else discover(network, inputs)
-    paths = [*layers.stages, *layers.preact, *([layers.penultimate] if layers.penultimate is not None else [])]
+    paths = [*layers.stages, *layers.preact, *(path for path in (layers.penultimate, layers.mask) if path is not None)]
     if layers.classifier is not None:
         find(network, layers.classifier)
     logits, features = _run(network, paths, inputs)
@@ -182,6 +182,8 @@ def discover(network: nn.Module, inputs: Tensor) -> FeatureLayers:
     layer, where later ones have several) is no stage. The preact of a stage is the input of the activation that it ends
     with; a stage that ends without one, such as a transformer's block, is its own.
 
+    The mask of a network that reads texts is ``tokens.mask`` (`kdexp.models.text_tokens.Tokens`).
+
     A dense network without a linear layer has no classifier and no penultimate features. Its stages are those of the
     first module in it that gives maps of several sizes: its encoder.
 
@@ -201,6 +203,7 @@ def discover(network: nn.Module, inputs: Tensor) -> FeatureLayers:
         preact=[f"{preacts[stage]}{_INPUT}" if stage in preacts else _marked(stage, ran) for stage in stages],
         penultimate=None if classifier is None else f"{classifier}{_INPUT}",
         classifier=classifier,
+        mask=next((one.path for one in ran if one.path.endswith(_MASK) and isinstance(one.module, nn.Identity)), None),
     )
 
 

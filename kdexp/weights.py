@@ -92,11 +92,12 @@ def load_weights(
     """
     content = _read(path, setting)
     wanted = network.state_dict()
+    free = _of_any_size(network)
     entries = {key: _entry(content, key, path, setting)} if key else _levels(content)
     levels = {level: _renamed(state, tuple((rename or {}).items())) for level, state in entries.items()}
     named: list[_Fit] = []
     for place, (level, state) in enumerate(levels.items()):
-        named += _fits(state, wanted, prefix, dialects or {}, level, place)
+        named += _fits(state, wanted, free, prefix, dialects or {}, level, place)
     fits = [fit for fit in named if not fit.misshapen]
     if not fits:
         reason = named[0].misshapen if named else _names(content, levels, wanted, setting)
@@ -216,6 +217,7 @@ def _renamed(state: Mapping[str, object], rules: Rules) -> dict[str, Tensor]:
 def _fits(
     state: Mapping[str, Tensor],
     wanted: Mapping[str, Tensor],
+    free: set[str],
     only: str | None,
     dialects: Mapping[str, Rules],
     level: str,
@@ -229,13 +231,22 @@ def _fits(
         for dialect, rules in {"": (), **dialects}.items():
             weights = _renamed(inside, rules)
             if weights.keys() in (wanted.keys(), wanted.keys() - counters):
-                wrong = [name for name, tensor in weights.items() if wanted[name].shape != tensor.shape]
+                wrong = [name for name in weights if name not in free and wanted[name].shape != weights[name].shape]
                 misshapen = [
                     f"with {name!r} of shape {tuple(weights[name].shape)} instead of {tuple(wanted[name].shape)}"
                     for name in wrong
                 ]
                 yield _Fit(weights, level, prefix, dialect, (place, _preference(prefix)), "".join(misshapen[:1]))
                 break
+
+
+def _of_any_size(network: nn.Module) -> set[str]:
+    """Buffers that take the shape of what is loaded: vocabularies."""
+    return {
+        f"{path}.{name}".removeprefix(".")
+        for path, module in network.named_modules()
+        for name in getattr(module, "any_size", ())
+    }
 
 
 def _prefixes(state: Mapping[str, Tensor]) -> Counter[str]:

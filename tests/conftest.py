@@ -67,6 +67,7 @@ _REAL_DATA = {
     "cifar100": "cifar-100-python",
     "pneumonia_mnist": "pneumoniamnist.npz",
     "chase_db1": "CHASE_DB1",
+    **dict.fromkeys(("trec", "sst2", "mr", "subj"), "text-sentconv"),
 }
 
 

@@ -30,6 +30,19 @@ def table(folder: Path) -> list[str]:
     return [f"dataset.source.file={folder}/my.csv", "dataset.source.label=label"]
 
 
+def texts(folder: Path, n: int = 80) -> list[str]:
+    """Questions for a place or a number, with quotes, umlauts and words as labels."""
+    places, things = ("Köln", "Rome", 'the "old" town', "Kairo, Egypt"), ("days", "miles", "people", "words")
+    rows = [
+        (f"Where {'on earth ' * (i % 3)}is {places[i % 4]} ?", "Ort") if i % 2 else
+        (f"How many {things[i // 2 % 4]} {'and more ' * (i % 5)}are there ?", "Zahl")
+        for i in range(n)
+    ]  # fmt: skip
+    with (folder / "fragen.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("Frage", "Art"), *rows])
+    return [f"dataset.source.file={folder}/fragen.csv", "dataset.source.label=Art", "dataset.source.text=Frage"]
+
+
 def arrays(folder: Path) -> list[str]:
     np.savez(folder / "my.npz", x=np.arange(20.0)[:, None], y=np.arange(20) % 2)
     return [f"dataset.source.file={folder}/my.npz"]

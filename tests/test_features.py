@@ -15,6 +15,7 @@ from kdexp.models.torchvision_segmentation import torchvision_segmentation
 CONF = Path(__file__).parents[1] / "conf"
 STUDENTS = sorted(path.stem for path in (CONF / "student").glob("*.yaml") if path.stem != "base")
 DENSE = ("unet", "mobilenet_unet", "torchvision_segmentation", "smp")
+OF_TEXTS = ("hf_text", "text_transformer", "textcnn", "textrnn")  # tests/models/test_text_models.py
 
 
 def small():
@@ -78,7 +79,7 @@ def test_looking_at_a_network_leaves_it_as_it_was():
     assert found.shapes == {"1": (2, 2, 4, 4), "4:input": (2, 2), "": (2, 3)}
 
 
-@pytest.mark.parametrize("name", [name for name in STUDENTS if name not in ("timm", "torchvision", *DENSE)])
+@pytest.mark.parametrize("name", [name for name in STUDENTS if name not in ("timm", "torchvision", *DENSE, *OF_TEXTS)])
 def test_the_layers_of_every_family_are_what_their_names_say(name):
     dataset = compose([f"student={name}", "dataset=synthetic", "dataset.input_shape=[3,32,32]"], output_dir="unused")
     built = build_network(dataset.student, "student", dataset.dataset, dataset.task)

@@ -34,6 +34,9 @@ OmegaConf.register_new_resolver("kdexp.augment_seed", lambda mode, seed: seed if
 OmegaConf.register_new_resolver("kdexp.epochs", lambda epochs, share: round(epochs / max(share, 0.1)), replace=True)
 OmegaConf.register_new_resolver("kdexp.tracking_server", untrusted.tracking_server, replace=True)
 OmegaConf.register_new_resolver("kdexp.inferred", lambda name, _parent_: _inferred(name, _parent_), replace=True)
+OmegaConf.register_new_resolver(
+    "kdexp.if_given", lambda value, one, other: other if value is None else one, replace=True
+)
 OmegaConf.register_new_resolver("kdexp.names", lambda group: "+".join(group) or "none", replace=True)
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -45,6 +45,9 @@ DISTILLATION_ONLY = (
     "scheme",
 )
 
+
+INIT_FROM_TEACHER = "init_from_teacher"
+"""The one setting of the student that it does not feel, either."""
 
 _NAMED_BY_DATA = "classes_from_data"  # a mark in the configuration of results.json, no setting
 
@@ -88,7 +91,9 @@ class Identity:
 
         A run and its control have the same value; the control is the one with ``alpha == 1``.
         """
-        return self._fingerprint_without((*RUN_ONLY, *DISTILLATION_ONLY, "alpha"))
+        student = {key: value for key, value in self.values["student"].items() if key != INIT_FROM_TEACHER}
+        alone = replace(self, values={**self.values, "student": student})
+        return alone._fingerprint_without((*RUN_ONLY, *DISTILLATION_ONLY, "alpha"))
 
     @property
     def key(self) -> str:

@@ -131,7 +131,8 @@ class Loader(LoadedOnce):
             option = typed.partition("=")[2]
             told = f"{key}={renamed.new_option(key, option) or option}"
             return f"{key} has no default option, so it is typed with a +: +{told}"
-        if re.fullmatch(r"(student|teacher)\.resize", key):  # every network takes it, whether or not its option has it
+        # Every network takes them, whether or not its option has them.
+        if re.fullmatch(r"(student|teacher)\.resize|student\.init_from_teacher", key):
             return f"{key} has no default, so it is typed with a +: +{typed.lstrip('+')}"
         own = "hydra" if key.startswith("hydra.") else ""
         plain: Any = OmegaConf.to_container(config.hydra if own else config, resolve=False)

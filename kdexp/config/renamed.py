@@ -125,6 +125,9 @@ def without_added(values: Values) -> dict[str, Any]:
         values: a configuration or a part of one, in plain values.
     """
     older = {k: v for k, v in values.items() if (k, v) != ("task", _CLASSIFICATION)}
+    source = older["dataset"].get("source") if isinstance(older.get("dataset"), Mapping) else None
+    if isinstance(source, Mapping) and source.get("text", "") is None:
+        older["dataset"] = {**older["dataset"], "source": {k: v for k, v in source.items() if k != "text"}}
     if isinstance(older.get("feature_loss"), Mapping):
         older["feature_loss"] = {name: _without_default(loss) for name, loss in older["feature_loss"].items()}
     return _with_schemes(older, _older)

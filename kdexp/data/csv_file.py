@@ -81,7 +81,9 @@ def header_of(path: Path) -> list[str]:
     return names
 
 
-def read(path: Path, inputs: Sequence[str], labels: Sequence[str], words: Sequence[str]) -> File:
+def read(
+    path: Path, inputs: Sequence[str], labels: Sequence[str], words: Sequence[str], texts: Sequence[str] = ()
+) -> File:
     """Read columns of a file.
 
     Args:
@@ -89,18 +91,20 @@ def read(path: Path, inputs: Sequence[str], labels: Sequence[str], words: Sequen
         inputs: columns of numbers or words.
         labels: columns of words, whatever they look like.
         words: those of the inputs that are words, whatever they look like.
+        texts: columns of texts, in which nothing but an empty cell is a missing value.
 
     Raises:
         ValueError: a column is missing, a row has another number of cells, and the like: one line.
     """
     names = header_of(path)
-    absent = [name for name in (*inputs, *labels) if name not in names]
+    absent = [name for name in (*inputs, *labels, *texts) if name not in names]
     if absent:
         raise ValueError(f"dataset.source: {path} must have the columns of the training file, {absent[0]!r} is missing")
     collected = {
         name: _Collected(name, path, is_words=True if name in labels or name in words else None)
         for name in (*inputs, *labels)
     }
+    collected |= {name: _Collected(name, path, is_words=True, missing=frozenset([""])) for name in texts}
     lines: list[int] = []
     with _opened(path) as file:
         rows = _rows(file, path)
@@ -120,7 +124,8 @@ def read(path: Path, inputs: Sequence[str], labels: Sequence[str], words: Sequen
 class _Collected:
     """A column while it is read."""
 
-    def __init__(self, name: str, path: Path, is_words: bool | None) -> None:
+    def __init__(self, name: str, path: Path, is_words: bool | None, missing: frozenset[str] = MISSING) -> None:
+        self._missing = missing
         self._name, self._path, self._is_words, self._is_fixed = name, path, is_words, is_words is not None
         self._numbers: list[np.ndarray] = []
         self._words: list[str | None] = []
@@ -128,7 +133,7 @@ class _Collected:
         self._empty = 0
 
     def add(self, cells: Sequence[str], lines: Sequence[int]) -> None:
-        texts = [None if cell.strip().lower() in MISSING else cell.strip() for cell in cells]
+        texts = [None if cell.strip().lower() in self._missing else cell.strip() for cell in cells]
         if self._is_fixed:
             self._words += [None if text is None else self._known.setdefault(text, text) for text in texts]
             return

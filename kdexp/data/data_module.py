@@ -14,6 +14,7 @@ from kdexp.data.batch_order import ALONE, BatchOrder
 from kdexp.data.loaders import Epochs, Prepared, Steps, StreamedDataset, StreamLoader, TensorLoader, move_to
 from kdexp.data.splits import stratified_order
 from kdexp.data.stateless_rng import RngStream
+from kdexp.data.texts import are_texts, characters
 
 Transform = Callable[..., Batch]
 """See `kdexp.data.augment`."""
@@ -22,7 +23,8 @@ Transform = Callable[..., Batch]
 class DataModule(pl.LightningDataModule):
     """The data of one training: loaders for the Trainer, and what is done to a batch on the device.
 
-    There, uint8 images become float32 in [0, 1]; training batches are augmented; then all are normalised.
+    There, uint8 images become float32 in [0, 1]; training batches are augmented; then all are normalised. Texts stay
+    what they are, and the training batches are of texts of about the same length.
 
     Args:
         splits: the data.
@@ -75,6 +77,9 @@ class DataModule(pl.LightningDataModule):
         self._drop_last, self._seed, self._num_workers = drop_last, seed, num_workers
         self._augment_seed = seed if augment_seed is None else augment_seed
         self._views = views
+        texts = splits.train.inputs
+        of_train = texts[splits.train.index] if isinstance(texts, Tensor) and are_texts(texts) else None
+        self._lengths = None if of_train is None else characters(of_train)
         shape = splits.train.inputs[0].shape
         self._mean, self._std = _statistic("mean", mean, shape), _statistic("std", std, shape)
         if not (self._std > 0).all():
@@ -198,6 +203,7 @@ class DataModule(pl.LightningDataModule):
             seed=self._seed,
             target=self.splits.train.target if training else None,
             shares=self._shares if training else None,
+            lengths=self._lengths if training else None,
             **place,
         )
 
@@ -244,6 +250,8 @@ class DataModule(pl.LightningDataModule):
         self._mean, self._std = self._mean.to(batch.inputs.device), self._std.to(batch.inputs.device)
         # Masks are held in bytes.
         target = batch.target.long() if batch.target.dtype == torch.int8 else batch.target
+        if are_texts(batch.inputs):
+            return Batch(batch.inputs, target, batch.index)
         return Batch((batch.inputs - self._mean) / self._std, target, batch.index)
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from torch import Tensor
 
 from kdexp.contracts import Source
-from kdexp.data import csv_file, own, table
+from kdexp.data import csv_file, own
 from kdexp.data.image_folder import ImageFiles, are_images, split_off_test
+from kdexp.data.label_columns import targets_of
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ def load(
     for setting, names in (("image", [image]), ("label", labels)):
         own.check_columns(f"dataset.source.{setting}", names, header, paths["file"])
     files = {part: csv_file.read(path, [], [image, *labels], []) for part, path in paths.items()}
-    targets, classes = table.targets_of(files, labels, several=not isinstance(label, str))
+    targets, classes = targets_of(files, labels, several=not isinstance(label, str))
     place = own.located("dataset.source.folder", folder, data_dir) if folder else None
     parts: dict[str, tuple[ImageFiles, Tensor]] = {
         "train" if part == "file" else part: (_images(one, image, place or one.path.parent, size), targets[part])

@@ -15,6 +15,7 @@ from kdexp.config import trust
 from kdexp.config.require import Values
 from kdexp.contracts import Kind, Source
 from kdexp.data.splits import are_masks, check_source, train_and_val_index
+from kdexp.data.texts import are_texts
 
 _CHUNK = 4096  # samples that are float64 at the same time
 
@@ -139,6 +140,8 @@ def _of_masks(settings: Values, source: Source) -> _Read:
 
 def _statistics(source: Source, val_fraction: float, split_seed: int) -> tuple[list[float], list[float]]:
     inputs = source.train_inputs
+    if are_texts(inputs):
+        return [0.0], [1.0]
     if are_masks(source.train_target):
         raise ValueError("dataset.mean and dataset.std must be given for images with masks, got nothing")
     if not isinstance(inputs, Tensor):

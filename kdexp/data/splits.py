@@ -332,7 +332,7 @@ def check_number_of_samples(part: str, inputs: Tensor | Images, target: Tensor) 
 
 
 def check_inputs(part: str, inputs: Tensor | Images, input_shape: Sequence[int] | None) -> None:
-    """See that samples are tensors of this shape, uint8 or finite float32.
+    """See that samples are tensors of this shape: uint8, finite float32, or int32 code points of a text (L).
 
     Raises:
         ValueError: one line.
@@ -343,7 +343,7 @@ def check_inputs(part: str, inputs: Tensor | Images, input_shape: Sequence[int] 
     shape = list(first.shape)
     fits = input_shape is None or shape == list(input_shape)
     _check(fits, "input_shape", f"must be {shape}, the shape of a sample of {part}", input_shape)
-    known = first.dtype in (torch.uint8, torch.float32)
+    known = first.dtype in (torch.uint8, torch.float32) or (first.dtype == torch.int32 and first.dim() == 1)
     _check(known, "source", f"must give uint8 or float32 inputs in {part}", first.dtype)
     if isinstance(inputs, Tensor) and inputs.is_floating_point():
         ends = torch.stack(inputs.aminmax())  # NaN passes through

@@ -30,6 +30,7 @@ class RngStream(IntEnum):
     RESAMPLED = 6
     SAMPLE = 7
     TEST = 8
+    POOL = 9
     CROP = 10
     FLIP = 11
     CUTOUT = 12
@@ -50,6 +51,11 @@ class RngStream(IntEnum):
     MISSING = 32
     FEATURE_SHIFT = 33
     ATTACK = 34
+    TYPO = 35
+    WORD_DROPOUT = 36
+    WORD_REPEAT = 37
+    WORD_ORDER = 38
+    LETTER_CASE = 39
     VERTICAL_FLIP = 40
     FOREGROUND_CROP = 41
     ROTATION = 42

@@ -38,7 +38,8 @@ def run_checks(experiment: Experiment) -> Iterator[Finding]:
             data.student.splits, data.task.kind, config.dataset.num_classes, of="pixels" if data.is_dense else "samples"
         )
     yield from training_checks.batch_and_ranks(config.dataset, config.trainer, experiment.new_student(pretrained=None))
-    yield from _inputs(experiment)
+    if "texts" not in data.task.supports:
+        yield from _inputs(experiment)
     if experiment.teacher is not None and classifies:
         yield teacher_checks.on_val(*near_chance.teacher_on_val(experiment))
     yield _sizes(experiment)

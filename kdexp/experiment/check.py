@@ -7,7 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from kdexp.config import trust
 from kdexp.config.compose import plain
-from kdexp.config.identity import Identity, has_attack
+from kdexp.config.identity import INIT_FROM_TEACHER, Identity, has_attack
 from kdexp.config.objects import target
 from kdexp.config.require import Values, missing_values, require
 from kdexp.data.settings import Augment, Dataset, check_classes
@@ -48,6 +48,7 @@ def check(config: DictConfig) -> None:
         if not Identity(config).is_control:
             cache = config.teacher.get("cache", "none")
             chosen["scheme"].check_teachers(teachers(config), config.loss.get("_target_"), cache)
+    _check_init(plain(config.student), len(teachers(config)), is_control=Identity(config).is_control)
     _check_views(config.teacher, config.augment, config.dataset)
     dataset = config.dataset
     task = new_task(config.task, dataset, config.label_smoothing)
@@ -58,7 +59,8 @@ def check(config: DictConfig) -> None:
     dense = len(task.logits_shape(list(dataset.input_shape))) > 1
     _check_task(type(task).__name__.lower(), dense, "attacks" in task.supports, schemes, monitors)
     for name, augment in augments.items():
-        _check_transforms(f"{name}.transforms", augment.get("transforms", ()), dataset.name, has_masks=dense)
+        transforms, has_texts = augment.get("transforms", ()), "texts" in task.supports
+        _check_transforms(f"{name}.transforms", transforms, dataset.name, has_masks=dense, has_texts=has_texts)
 
 
 def _check_task(
@@ -122,6 +124,16 @@ def _check_dataset(dataset: Dataset) -> None:
     require(shape and min(shape) >= 1, "dataset.input_shape", "must be sizes of at least 1, one or more", shape)
 
 
+def _check_init(student: Values, number_of_teachers: int, *, is_control: bool) -> None:
+    """The setting of the student that needs the one teacher; a control does without it."""
+    chosen, name = student.get(INIT_FROM_TEACHER), f"student.{INIT_FROM_TEACHER}"
+    if chosen is None:
+        return
+    is_list = isinstance(chosen, list) and chosen and all(type(number) is int for number in chosen)
+    require(is_list, name, "must be null or a list of the teacher's blocks, from 0", chosen)
+    require(number_of_teachers == 1 or is_control, name, "must be null where there is no teacher, or several", chosen)
+
+
 def _check_networks(student: Values, members: Mapping[str, Values], dataset: Dataset) -> None:
     for name, teacher in members.items():
         check_teacher(name, teacher)
@@ -136,9 +148,14 @@ def _check_networks(student: Values, members: Mapping[str, Values], dataset: Dat
         )
 
 
-def _check_transforms(name: str, transforms: Sequence[Values], dataset: str, *, has_masks: bool) -> None:
+def _check_transforms(
+    name: str, transforms: Sequence[Values], dataset: str, *, has_masks: bool, has_texts: bool
+) -> None:
     rule = "must move masks as they move images (kdexp.data.joint_augment)" if has_masks else "must need no masks"
     for transform in transforms:
+        reads = not has_texts or getattr(target(transform, "transform"), "reads_texts", False)
+        rule_of_texts = f"must be made for texts with dataset={dataset}"
+        require(reads, name, rule_of_texts, transform["_target_"])
         fits = getattr(target(transform, "transform"), "moves_masks", False) == has_masks
         require(fits, name, f"{rule} with dataset={dataset}", transform["_target_"])
 

@@ -13,7 +13,7 @@ from kdexp.data.settings import Dataset
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.losses import build_term
 from kdexp.experiment.members import has_soft_term
-from kdexp.experiment.networks import build_network
+from kdexp.experiment.networks import build_network, init_from_teacher
 from kdexp.experiment.new_metrics import new_metrics
 
 
@@ -40,10 +40,14 @@ def dry_build(experiment: Experiment) -> None:
         if member["weights"] == "auto":
             recipe = member["recipe"]
             _dry_build_recipe(recipe["optimizer"], recipe["scheduler"], f"{setting}.recipe.")
-    if config.feature_loss:
+    blocks = config.student.get("init_from_teacher")
+    if config.feature_loss or (blocks and experiment.members):
         setting, member = experiment.one_teacher
         teacher = build_network(member, setting, config.dataset, config.task)
-        experiment.new_feature_losses(student, teacher, torch.zeros(2, dtype=torch.int64))
+        if config.feature_loss:
+            experiment.new_feature_losses(student, teacher, torch.zeros(2, dtype=torch.int64))
+        if blocks:
+            init_from_teacher(student, teacher, blocks)
 
 
 def refuse_to_fetch(experiment: Experiment, checkpoints: Path) -> None:
@@ -67,6 +71,9 @@ def refuse_to_fetch(experiment: Experiment, checkpoints: Path) -> None:
                 f"resume must be a run with a checkpoint where {name}.pretrained=true, since nothing is downloaded "
                 f"for it, got none in {checkpoints}; run its command again"
             )
+        if (member.get("tokenizer") or {}).get("file"):
+            rule = f"must be a run with a checkpoint where {name}.tokenizer.file is set"
+            raise ValueError(f"resume {rule}, got none in {checkpoints}; run its command again")
 
 
 def refuse_undefined_monitor(experiment: Experiment) -> None:

@@ -146,11 +146,17 @@ class Experiment:
     def student(self) -> nn.Module:
         """The student, with initial weights that depend on the seed alone.
 
-        It is that of conf/student, or what a feature loss deploys in its place (SimKD), with parts of the teacher.
+        It is that of conf/student, or what a feature loss deploys in its place (SimKD), with parts of the teacher; and
+        it has weights of the teacher's where ``student.init_from_teacher`` says so.
         """
         is_deployed = any(networks.deployed(loss) is not None for loss in self.config.feature_loss.values())
-        built = self.new_student(self.teacher if is_deployed else None, pretrained=None)
+        blocks = self.config.student.get("init_from_teacher") if self.members else None
+        teacher = self.teacher if is_deployed or blocks else None
+        built = self.new_student(teacher if is_deployed else None, pretrained=None)
         self._state_of_losses = torch.get_rng_state()
+        networks.prepare(built, lambda: self.data.student.splits)
+        if blocks and teacher is not None:
+            networks.init_from_teacher(built, teacher.networks[0], blocks)
         return built
 
     def new_student(self, teacher: Teacher | None = None, *, pretrained: bool | None = False) -> nn.Module:
@@ -200,6 +206,8 @@ class Experiment:
             return {}
         _ = self.student  # first: what is drawn for the losses comes after the peers
         built = self.new_peers()
+        for peer in built.values():
+            networks.prepare(peer, lambda: self.data.student.splits)
         self._state_of_losses = torch.get_rng_state()
         return built
 
@@ -293,6 +301,7 @@ class Experiment:
         alone = OmegaConf.create(dict(self.values))
         alone.alpha, alone.alpha_schedule.kind, alone.alpha_schedule.final = 1.0, "constant", None
         alone.feature_loss, alone.scheme = {}, {}
+        alone.student.pop("init_from_teacher", None)
         return Experiment(alone)
 
     def cost(self) -> dict[str, object]:

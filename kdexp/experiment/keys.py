@@ -4,6 +4,7 @@ from pathlib import Path
 
 from torch import nn
 
+from kdexp.atomic import sha256
 from kdexp.config.compose import plain
 from kdexp.config.identity import fingerprint, has_attack
 from kdexp.config.renamed import before, without_added
@@ -48,15 +49,26 @@ def teacher_key(member: Values, dataset: Dataset, task: Values, content: str, ma
         content: digest of its data.
         mark: see `kdexp.config.quick.mark`.
     """
+    network = {key: value for key, value in plain(member).items() if key not in NETWORK_KEYS}
     return {
-        "network": {key: value for key, value in plain(member).items() if key not in NETWORK_KEYS},
+        "network": network,
         "recipe": _recipe(member, dataset, task),
         "statistics": [list(member["mean"]), list(member["std"])],
         "data": before({"dataset": {key: getattr(dataset, key) for key in _OF_DATA}})["dataset"],
         "content": content,
         **without_added({"task": plain(task)}),
+        **_files(network),
         **mark,
     }
+
+
+def _files(network: Values) -> Values:
+    """Digests of the files that a network of texts is built from; nothing where there are none."""
+    file, folder = (network.get("tokenizer") or {}).get("file"), network.get("folder")
+    named = [Path(file)] if file else []
+    named += [Path(folder) / name for name in ("config.json", "tokenizer.json", "model.safetensors")] if folder else []
+    found = {path.name: sha256(path) for path in named if path.is_file()}
+    return {"files": found} if found else {}
 
 
 _OF_DATA = ("name", "kind", "num_classes", "val_fraction", "split_seed", "drop_last")

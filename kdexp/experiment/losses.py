@@ -10,7 +10,7 @@ from torch import Tensor
 from kdexp.config.compose import plain
 from kdexp.config.objects import instantiate
 from kdexp.config.require import Values
-from kdexp.contracts import UNLABELED, NetworkFeatures, Splits, TeacherStudentPair
+from kdexp.contracts import UNLABELED, FeatureLoss, NetworkFeatures, Splits, TeacherStudentPair
 from kdexp.data.splits import are_masks
 from kdexp.schedules import anneal
 from kdexp.training.settings import TERM_KEYS, Schedule
@@ -48,9 +48,26 @@ def feature_terms(
         sides: the student and the teacher.
         labels: see `kdexp.contracts.TeacherStudentPair`.
         outputs: of each network.
+
+    Raises:
+        ValueError: one does not fit the networks.
     """
     pair = TeacherStudentPair(*sides, labels, outputs)
-    return {name: build_term(loss, pair) for name, loss in settings.items()}
+    terms = {name: build_term(loss, pair) for name, loss in settings.items()}
+    for name, term in terms.items():
+        loss = cast(FeatureLoss, term.loss)
+        for side, paths in ((pair.student, loss.student_paths), (pair.teacher, loss.teacher_paths)):
+            _refuse_padding(name, side, paths)
+    return terms
+
+
+def _refuse_padding(name: str, side: NetworkFeatures, paths: Sequence[str]) -> None:
+    """See that a loss that reads sequences of tokens knows which of them are padding."""
+    mask = side.layers.mask
+    padded = [path for path in paths if mask is not None and len(side.shapes.get(path, ())) == 3]
+    if padded and mask not in paths:
+        rule = "must read vectors of texts, or their mask (cosine, feature_mse, fitnet, pkd and minilm do)"
+        raise ValueError(f"feature_loss={name} {rule}, got tokens and padding from {padded[0]!r} alone")
 
 
 def build_term(loss: Values, pair: TeacherStudentPair | None = None) -> Term:

@@ -13,7 +13,7 @@ from kdexp.config import trust
 from kdexp.config.compose import plain
 from kdexp.config.objects import instantiate, target
 from kdexp.config.require import Group, Values
-from kdexp.contracts import FeatureLayers, NetworkFeatures
+from kdexp.contracts import FeatureLayers, NetworkFeatures, SeesTrainingInputs, Splits
 from kdexp.data.settings import Dataset
 from kdexp.experiment.members import new_task, tile_large_images
 from kdexp.features import input_of_classifier, side
@@ -23,7 +23,7 @@ from kdexp.models.timm_models import without_sources
 from kdexp.teacher.settings import TEACHER_KEYS
 
 # Keys of a student's and a teacher's configuration that are not arguments of its network.
-NETWORK_KEYS = ("feature_layers", "members", *TEACHER_KEYS)
+NETWORK_KEYS = ("feature_layers", "init_from_teacher", "members", *TEACHER_KEYS)
 
 
 def build_network(
@@ -53,6 +53,7 @@ def build_network(
         is_setting = re.split("[ =]", str(error), maxsplit=1)[0] in names
         raise ValueError(f"{setting}.{error}" if is_setting else f"{setting}: {error}") from error
     made = new_task(task, dataset)
+    _check_reads(built, setting, dataset, are_texts="texts" in made.supports)
     shape = made.logits_shape(dataset.input_shape)
     try:
         found = _shape_of_outputs(built, dataset.input_shape, is_dense=len(shape) > 1)
@@ -69,6 +70,24 @@ def build_network(
     return built.train()
 
 
+def prepare(built: nn.Module, splits: Callable[[], Splits]) -> None:
+    """Show a network what it is going to be trained on, if it is to see it; only then the data are wanted."""
+    for module in _see_inputs(built):
+        inputs, index = splits().train.inputs, splits().train.index
+        assert isinstance(inputs, Tensor)
+        module.prepare(inputs[index])
+
+
+def _see_inputs(built: nn.Module) -> list[SeesTrainingInputs]:
+    return [module for module in built.modules() if isinstance(module, SeesTrainingInputs)]
+
+
+def _check_reads(built: nn.Module, setting: str, dataset: Dataset, *, are_texts: bool) -> None:
+    if bool(_see_inputs(built)) != are_texts:
+        rule = "must read texts (textcnn, textrnn, text_transformer, hf_text)" if are_texts else "must not read texts"
+        raise ValueError(f"{setting} {rule} with dataset={dataset.name}, got {type(built).__name__}")
+
+
 def _shape_of_outputs(built: nn.Module, input_shape: Sequence[int], *, is_dense: bool) -> tuple[int, ...]:
     if is_dense:  # to run it on large images takes seconds
         return tuple(cast(Tensor, dry_run(built, input_shape, n=2)).shape)
@@ -82,6 +101,8 @@ def _arguments(member: Values, setting: str, dataset: Dataset, pretrained: bool 
     if pretrained is not None and "pretrained" in arguments:
         arguments = (arguments if pretrained else without_sources(arguments)) | {"pretrained": pretrained}
     constructor = trust.find(arguments.get("_target_"), "network", f"{setting}.")
+    if pretrained is False and "tokenizer" in arguments:
+        arguments["tokenizer"] = arguments["tokenizer"] | {"file": None}
     size = None if "resize" in inspect.signature(constructor).parameters else arguments.pop("resize", None)
     if size is not None:  # a network for images of another size than the data set's
         if len(dataset.input_shape) != 3:
@@ -138,8 +159,9 @@ def side_of(setting: str, member: Values, built: nn.Module, input_shape: Sequenc
         built: the network.
         input_shape: of one sample, without N.
     """
-    own = getattr(built, "layers", None)  # of a network that is deployed in the student's place
-    layers = own if isinstance(own, FeatureLayers) else _layers(setting, member)
+    own = getattr(built, "layers", None)  # of a network that is deployed in the student's place, or of one of texts
+    is_typed = _see_inputs(built) and plain(member)["feature_layers"] != "auto"
+    layers = own if isinstance(own, FeatureLayers) and not is_typed else _layers(setting, member)
     try:
         return side(built, layers, torch.zeros(2, *input_shape))
     except ValueError as error:
@@ -170,6 +192,53 @@ def penultimate(setting: str, member: Values, built: nn.Module, input_shape: Seq
     if isinstance(getattr(built, "layers", None), FeatureLayers) or _layers(setting, member) is not None:
         return side_of(setting, member, built, input_shape).layers.penultimate
     return input_of_classifier(built, torch.zeros(2, *input_shape))
+
+
+_INIT = "student.init_from_teacher"
+
+
+def init_from_teacher(student: nn.Module, teacher: nn.Module, chosen: Sequence[int]) -> None:
+    """Give a student weights of its teacher's to begin with, as DistilBERT and PKD have it.
+
+    Its block i gets those of the teacher's block of the i-th number. Of what is outside the blocks (embeddings,
+    positions, classifier) it gets all that has the same name and shape; of the vocabularies of text networks that one,
+    too, where all embeddings agree.
+
+    Args:
+        student: with ``blocks``; changed in place.
+        teacher: likewise, as wide as the student.
+        chosen: from 0 at the input, one for each of the student's blocks.
+
+    Raises:
+        ValueError: they do not fit; one line.
+    """
+    blocks = [getattr(network, "blocks", None) for network in (student, teacher)]
+    for network, found in zip((student, teacher), blocks, strict=True):
+        if not isinstance(found, nn.ModuleList | nn.Sequential):
+            rule = "must be null where a network has no blocks"
+            raise ValueError(f"{_INIT} {rule}, got {list(chosen)} with {type(network).__name__}")
+    own, goal = (len(cast(nn.Sequential, found)) for found in blocks)
+    if len(chosen) != own or any(not 0 <= number < goal for number in chosen):
+        rule = f"must be {own} of the teacher's blocks, from 0 to {goal - 1}, one for each of the student's"
+        raise ValueError(f"{_INIT} {rule}, got {list(chosen)}")
+    state, given = student.state_dict(), teacher.state_dict()
+    for number, source in enumerate(chosen):
+        for name in [name for name in state if name.startswith(f"blocks.{number}.")]:
+            taken = f"blocks.{source}.{name.split('.', 2)[2]}"
+            if taken not in given or given[taken].shape != state[name].shape:
+                shapes = f"{_shape(state[name])} of {name} for {_shape(given.get(taken))} of {taken}"
+                raise ValueError(f"{_INIT} must be null where student and teacher have other blocks, got {shapes}")
+            state[name] = given[taken]
+    free = {f"{path}.{name}" for path, part in student.named_modules() for name in getattr(part, "any_size", ())}
+    others = [name for name in state if not name.startswith("blocks.") and name in given and name not in free]
+    agree = {name for name in others if given[name].shape == state[name].shape}
+    if len(agree) == len(others):
+        agree |= free & given.keys()
+    student.load_state_dict(state | {name: given[name] for name in agree})
+
+
+def _shape(tensor: Tensor | None) -> str:
+    return "nothing" if tensor is None else str(tuple(tensor.shape))
 
 
 def laid_out(built: nn.Module, channels_last: bool | str, device: torch.device) -> nn.Module:

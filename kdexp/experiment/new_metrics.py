@@ -3,6 +3,7 @@
 from kdexp.contracts import TaskMetrics
 from kdexp.experiment.data import Data
 from kdexp.experiment.mask_collector import MaskCollector
+from kdexp.experiment.text_collector import TextCollector
 from kdexp.metrics.roc_and_confusion import RocAndConfusionMetric
 
 
@@ -20,6 +21,9 @@ def new_curves(data: Data) -> RocAndConfusionMetric | None:
     return RocAndConfusionMetric(data.task.kind, data.task.num_outputs, samples=samples, sync_on_compute=False)
 
 
-def new_masks(data: Data) -> MaskCollector | None:
-    """What keeps masks of test for pictures; None for a task without any."""
-    return MaskCollector(data.student.splits.test, data.task.kind) if "masks" in data.task.supports else None
+def new_examples(data: Data) -> MaskCollector | TextCollector | None:
+    """What keeps examples of test for pictures or tables; None for a task without any."""
+    split, kind, supports = data.student.splits.test, data.task.kind, data.task.supports
+    if "texts" in supports and kind != "multilabel":
+        return TextCollector(split, kind)
+    return MaskCollector(split, kind) if "masks" in supports else None

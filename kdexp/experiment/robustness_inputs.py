@@ -1,4 +1,4 @@
-"""The data of a run as a robustness report needs them: images in [0, 1] or features, samples of a split, other sets."""
+"""The data of a run as a robustness report needs them: images in [0, 1], features or texts, and other data sets."""
 
 import copy
 from collections.abc import Iterator, Sequence
@@ -23,12 +23,15 @@ from kdexp.robustness.grid import Batches, Grid, Part
 class SplitBatches:
     """A split's batches as `kdexp.robustness` wants them: images in [0, 1] of a certain shape, or features as they are.
 
+    Texts of another length are padded or cut.
+
     Args:
         module: the data.
         split: which part of them.
         device: where they are to be.
         dataset: their configuration.
-        shape: of the images wanted; others are enlarged or reduced, unless they have masks, and coloured or made grey.
+        shape: of the samples wanted; other images are enlarged or reduced, unless they have masks, and
+            coloured or made grey.
     """
 
     def __init__(
@@ -48,7 +51,11 @@ class SplitBatches:
     def __iter__(self) -> Iterator[Batch]:
         for batch in self._module.eval_batches(self._split, self._device):
             size = None if are_masks(batch.target) else self._shape[1:]
-            yield replace(batch, inputs=self._images(batch.inputs, size)) if self._is_image else batch
+            if self._is_image:
+                batch = replace(batch, inputs=self._images(batch.inputs, size))
+            elif not batch.inputs.is_floating_point():  # texts of another length
+                batch = replace(batch, inputs=F.pad(batch.inputs, (0, self._shape[0] - batch.inputs.shape[1])))
+            yield batch
 
     def _images(self, normalized: Tensor, size: list[int] | None) -> Tensor:
         # Images are bytes before they are normalised: rounding gives back every bit.
@@ -166,7 +173,7 @@ class TestBed:
     def other(self, axis: axes.OtherDataAxis) -> Dataset | None:
         """Another data set; None where auto finds none."""
         name = axis.pairs.get(self.own.name) if axis.dataset == "auto" else axis.dataset
-        if name is None or not self.grid.is_image:
+        if name is None or not (self.grid.is_image or self.grid.is_text):
             self.notes.append(
                 f"{axis.name} left out: no data set is paired with {self.own.name} ({axis.setting}.dataset=NAME)"
             )
@@ -174,6 +181,12 @@ class TestBed:
         dataset = dataset_option(name, self.data_dir)
         try:
             data = self._data.another(dataset)
+            found = list(dataset.input_shape)
+            if len(found) != len(self.grid.shape):
+                rule = (
+                    f"must be a data set with samples like those of {self.own.name}, of shape {list(self.grid.shape)}"
+                )
+                raise ValueError(f"{axis.setting}.dataset {rule}, got {name} of shape {found}")
         except FileNotFoundError as error:
             if axis.dataset != "auto":
                 raise

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from kdexp.experiment.experiment import Experiment
-from kdexp.experiment.new_metrics import new_masks
+from kdexp.experiment.new_metrics import new_examples
 from kdexp.experiment.preparation import prepare
 from kdexp.experiment.ranks import rank
 from kdexp.experiment.run_cost import add_training_cost, timed
@@ -56,13 +56,13 @@ def distill(
         add_training_cost(record, fitted, len(experiment.data.student.splits.train))
         record["cost"] |= experiment.cost()
         with timed(seconds, "evaluation"):
-            splits, masks = EVALUATED[: 2 if pruner is None else 1], new_masks(experiment.data)
-            curves = evaluate_student(experiment, record, fitted, folder, splits, masks)
+            splits, examples = EVALUATED[: 2 if pruner is None else 1], new_examples(experiment.data)
+            curves = evaluate_student(experiment, record, fitted, folder, splits, examples)
         if pruner is None:
             with timed(seconds, "figures"):
                 names = experiment.data.classes or list(map(str, range(config.dataset.num_classes)))
-                examples = masks.save(folder) if masks is not None else []
-                draw_run(fitted.epochs, experiment.data.task.measure, curves, examples, names, folder / "figures")
+                kept = examples.save(folder) if examples is not None else []
+                draw_run(fitted.epochs, experiment.data.task.measure, curves, kept, names, folder / "figures")
             summarize(tracker, folder, record, curves, names)
         if evaluator is not None:
             with timed(seconds, "robustness"):

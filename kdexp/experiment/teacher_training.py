@@ -11,7 +11,7 @@ from kdexp.config.require import Values
 from kdexp.data.settings import Dataset
 from kdexp.experiment.data import Data
 from kdexp.experiment.members import new_task
-from kdexp.experiment.networks import build_network, laid_out
+from kdexp.experiment.networks import build_network, laid_out, prepare
 from kdexp.metrics import monitor
 from kdexp.schemes.base import SchemeContext, scheme_of
 from kdexp.training.fit import fit
@@ -48,6 +48,7 @@ def train_teacher(
     own_task = new_task(task, dataset, recipe["label_smoothing"])
     network = laid_out(build_network(member, setting, dataset, task), recipe["channels_last"], device)
     own = data.for_teacher(member, setting)
+    prepare(network, lambda: own.splits)
     scheme = scheme_of(recipe.get("scheme"), f"{setting}.recipe.scheme")
     module = scheme.distiller(SchemeContext(dataset))(
         network,

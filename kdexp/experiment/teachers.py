@@ -15,7 +15,7 @@ from kdexp.config.require import Values
 from kdexp.data.settings import Dataset
 from kdexp.experiment.data import Data
 from kdexp.experiment.keys import input_statistics, teacher_key, weights_file
-from kdexp.experiment.networks import build_network, laid_out
+from kdexp.experiment.networks import build_network, laid_out, prepare
 from kdexp.experiment.teacher_training import train_teacher
 from kdexp.models.benchmark_names import BENCHMARK_NAMES
 from kdexp.teacher.trained_teachers import load_or_train
@@ -78,7 +78,9 @@ class Teachers:
         if member["weights"] == "pretrained":
             return _pretrained(member, setting, self.dataset, self.task)
         if member["weights"] == "built":
-            return build_network(member, setting, self.dataset, self.task)
+            built = build_network(member, setting, self.dataset, self.task)
+            prepare(built, lambda: self.data.for_teacher(member, setting).splits)
+            return built
         # Before it is said what becomes of it.
         built = build_network(member, setting, self.dataset, self.task, pretrained=False)
         weights = self._trained(setting, member) if member["weights"] == "auto" else Path(member["weights"])

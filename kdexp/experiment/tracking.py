@@ -19,6 +19,7 @@ from kdexp.config.untrusted import without_password
 from kdexp.experiment.wandb_server import decide_mode, problem_of_server, say_offline, wanted_mode
 from kdexp.metrics.monitor import DIRECTIONS
 from kdexp.metrics.roc_and_confusion import RocAndConfusion
+from kdexp.report import text_examples
 from kdexp.report.png_figures.run import MASKS
 from kdexp.report.robustness import flat
 from kdexp.results import Record
@@ -133,6 +134,8 @@ class Tracker:
                 self._run.log(_charts(curves, classes))
             if (masks := self._folder / "figures" / MASKS).is_file():
                 self._run.log({"test/masks": wandb.Image(str(masks))})
+            if texts := text_examples.read(self._folder, len(classes)):
+                self._run.log({"test/texts": _table(texts, classes)})
         elif isinstance(self._logger, TensorBoardLogger):
             self._logger.log_hyperparams(self._shown, dict(metrics))  # together they make the HPARAMS table
             for figure in sorted((self._folder / "figures").glob("*.png")):
@@ -311,6 +314,12 @@ def _wandb_run(
     for metric, best in DIRECTIONS.items():
         run.define_metric(metric, summary=best, step_metric="trainer/global_step")
     return run
+
+
+def _table(texts: Sequence[text_examples.TextExample], classes: Sequence[str]) -> wandb.Table:
+    """Texts, their classes and those that the networks predict."""
+    rows = [[each.text, classes[each.truth], *(classes[c] for c in each.predictions.values())] for each in texts]
+    return wandb.Table(["text", "truth", *texts[0].predictions], rows)
 
 
 def _charts(curves: RocAndConfusion, classes: Sequence[str]) -> dict[str, object]:

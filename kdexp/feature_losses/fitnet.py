@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from kdexp.contracts import Batch, Outputs, TeacherStudentPair
 from kdexp.feature_losses.maps import Compared, Regressor, as_maps, matched_stages
+from kdexp.feature_losses.tokens import ComparedTokens, is_padded, token_mse
 from kdexp.losses.dtype import at_least_fp32
 from kdexp.losses.shapes import check_shapes
 
@@ -38,7 +39,8 @@ class FitNet(nn.Module):
     convolution. The paper's is a larger convolution that brings the sizes together; RepDistiller and mdistiller add a
     batch norm and a ReLU, after which a hint below 0 is out of reach, and stages that end before their activation
     (wide ResNets, MobileNetV2) give such hints. Public code also has regressors that no optimizer sees. Stages that
-    give vectors are maps of one position.
+    give vectors are maps of one position; of sequences with padding the tokens alone count, see
+    `kdexp.feature_losses.tokens.token_mse`, and the regressor is a linear layer.
 
     The paper trains the student up to the guided layer with this term first, and the whole student with KD after it;
     the benchmark adds the term to the others in every epoch, and so does the default here.
@@ -49,7 +51,7 @@ class FitNet(nn.Module):
             the benchmark is the second of three).
 
     Raises:
-        ValueError: a stage that is not there.
+        ValueError: a stage that is not there, or other tokens than the teacher's.
     """
 
     def __init__(self, pair: TeacherStudentPair, *, stage: int | None = None) -> None:
@@ -60,10 +62,19 @@ class FitNet(nn.Module):
             raise ValueError(f"feature_loss.fitnet.stage must be from 0 to {len(stages) - 1}, got {stage}")
         own, goal = stages[chosen]
         self.student_paths, self.teacher_paths = [own], [goal]
-        self._compared = Compared(pair, self.student_paths, self.teacher_paths)
-        self.regressor = Regressor(pair.student.shapes[own], pair.teacher.shapes[goal])
+        source, wanted = pair.student.shapes[own], pair.teacher.shapes[goal]
+        self._compared: Compared | ComparedTokens
+        self.regressor: nn.Module
+        if is_padded(pair.student, own) or is_padded(pair.teacher, goal):
+            self._compared = ComparedTokens("fitnet", pair, [own], [goal])
+            self.student_paths, self.teacher_paths = self._compared.student_paths, self._compared.teacher_paths
+            self.regressor = nn.Linear(source[2], wanted[2])
+        else:
+            self._compared = Compared(pair, self.student_paths, self.teacher_paths)
+            self.regressor = Regressor(source, wanted)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch | None = None) -> Tensor:
         """Scalar; see `fitnet`. The batch is not used."""
-        (own,), (goal,) = self._compared(student, teacher)
-        return fitnet(self.regressor(own), as_maps(goal))
+        (own,), (goal,), *masks = self._compared(student, teacher)
+        regressed = self.regressor(own)
+        return token_mse(regressed, goal, *masks) if masks else fitnet(regressed, as_maps(goal))

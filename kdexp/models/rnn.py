@@ -31,11 +31,20 @@ def rnn(
             "rnn takes sequences or images: input_shape must be (steps, features) or (channels, height, width), "
             f"got {list(input_shape)}"
         )
+    features = input_shape[1] if len(input_shape) == 2 else input_shape[0] * input_shape[2]
+    return RecurrentClassifier(recurrent_layer(cell, features, hidden, layers), num_classes)
+
+
+def recurrent_layer(cell: str, features: int, hidden: int, layers: int = 1) -> nn.GRU | nn.LSTM:
+    """Maps (N, L, features) to (states (N, L, hidden), last states).
+
+    Raises:
+        ValueError: cell is neither "gru" nor "lstm".
+    """
     if cell not in ("gru", "lstm"):
         raise ValueError(f"cell of rnn must be gru or lstm, got {cell}")
-    features = input_shape[1] if len(input_shape) == 2 else input_shape[0] * input_shape[2]
     kind = nn.GRU if cell == "gru" else nn.LSTM
-    return RecurrentClassifier(kind(features, hidden, layers, batch_first=True), num_classes)
+    return kind(features, hidden, layers, batch_first=True)
 
 
 class RecurrentClassifier(nn.Module):

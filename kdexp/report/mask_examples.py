@@ -6,7 +6,7 @@ The folder may be somebody else's: sizes are checked before anything is unpacked
 import os
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +42,12 @@ class MaskExample:
         """Whether image and truth are those of another example, whatever the networks predict."""
         pairs = ((self.image, other.image), (self.truth, other.truth))
         return self.sample == other.sample and all(np.array_equal(own, others) for own, others in pairs)
+
+    def with_control(self, control: "MaskExample") -> "MaskExample":
+        """With the control's mask between the teacher's and the student's."""
+        taught = {name: mask for name, mask in self.predictions.items() if name != "student"}
+        both = {"control": control.predictions["student"], "student": self.predictions["student"]}
+        return replace(self, predictions={**taught, **both})
 
 
 def write(examples: Sequence[MaskExample], folder: Path) -> None:

@@ -24,6 +24,7 @@ ORDER = (
     "claims",
     "errors",
     "masks",
+    "texts",
     "conditions",
     "soft_labels",
     "robustness",

@@ -9,8 +9,8 @@ from torch import Tensor
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
-Kind = Literal["images", "colour", "tabular"]
-"""What a perturbation is for: images; those with three channels; everything that is not an image."""
+Kind = Literal["images", "colour", "tabular", "texts"]
+"""What a perturbation is for: images; those with three channels; what is neither image nor text; texts."""
 
 LARGE = 64
 """Images whose shorter side has more pixels than this are corrupted with the severities for large images."""
@@ -22,8 +22,8 @@ class Corruption:
 
     Attributes:
         operator: see `kdexp.robustness`.
-        family: noise, blur, weather, digital, geometric or tabular: what it is averaged with.
-        small: parameter -> its value at each of the five severities; for images up to `LARGE`, and for tables.
+        family: noise, blur, weather, digital, geometric, tabular, typos, words or case: what it is averaged with.
+        small: parameter -> its value at each of the five severities; for images up to `LARGE`, tables and texts.
         large: the same for larger images; None: the same values.
         applies_to: see `Kind`.
         moves: whether it moves what is in the image. Its operator then takes masks, too: (N, 1, H, W) int64, of which
@@ -37,9 +37,9 @@ class Corruption:
     applies_to: Kind = "images"
     moves: bool = False
 
-    def why_not(self, shape: Sequence[int]) -> str | None:
-        """What speaks against this corruption for samples of a shape; None: nothing."""
-        return _why_not(self.applies_to, shape)
+    def why_not(self, shape: Sequence[int], *, is_text: bool = False) -> str | None:
+        """What speaks against this corruption for samples of a shape, or texts; None: nothing."""
+        return _why_not(self.applies_to, shape, is_text)
 
     def parameters(self, severity: int, shape: Sequence[int]) -> dict[str, float]:
         """The operator's parameters.
@@ -57,7 +57,8 @@ class Corruption:
         """Corrupt a batch.
 
         Args:
-            inputs: (N, C, H, W) in [0, 1], or (N, ...) standardised columns of tables; or masks, see `moves`.
+            inputs: (N, C, H, W) in [0, 1]; (N, ...) standardised columns of tables; (N, L) int32
+                code points of texts; or masks, see `moves`.
             index: (N,) int64, the samples' ids.
             severity: 1 to 5.
             seed: of the random numbers.
@@ -91,13 +92,17 @@ class LevelCurve:
         if not self.levels or any(high <= low for low, high in pairwise([0.0, *self.levels])):
             raise ValueError(f"levels must rise, each > 0, got {list(self.levels)}")
 
-    def why_not(self, shape: Sequence[int]) -> str | None:
-        """What speaks against it for samples of a shape; None: nothing."""
-        return _why_not(self.applies_to, shape)
+    def why_not(self, shape: Sequence[int], *, is_text: bool = False) -> str | None:
+        """What speaks against it for samples of a shape, or texts; None: nothing."""
+        return _why_not(self.applies_to, shape, is_text)
 
 
-def _why_not(kind: Kind, shape: Sequence[int]) -> str | None:
+def _why_not(kind: Kind, shape: Sequence[int], is_text: bool) -> str | None:
+    if kind == "texts":
+        return None if is_text else "for texts"
     is_image = len(shape) == 3
+    if kind == "tabular" and is_text:
+        return "for tables"
     if kind == "tabular":
         return "for tables" if is_image else None
     if not is_image:

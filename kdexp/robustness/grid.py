@@ -151,6 +151,11 @@ class Grid:
         return len(self.shape) == 3
 
     @property
+    def is_text(self) -> bool:
+        """Whether samples are texts (L,)."""
+        return "texts" in self.task.supports
+
+    @property
     def is_dense(self) -> bool:
         """Whether every pixel of a sample has a row of logits, and targets are masks."""
         return len(self.task.logits_shape(self.shape)) > 1

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from kdexp.config.require import require
 from kdexp.contracts import UNLABELED, Batch, Capability, Kind, Outputs, Source, Split, TaskMetrics
 from kdexp.data.splits import check_source
+from kdexp.data.texts import are_texts
 from kdexp.losses.cross_entropy import cross_entropy
 from kdexp.metrics.rows import right
 from kdexp.tasks.step_means import mean_of_step
@@ -40,8 +42,9 @@ class Classification:
         return "val/auc" if self.kind != "multiclass" or self.num_outputs == 2 else "val/acc"
 
     def check_source(self, source: Source, kind: Kind, num_classes: int, input_shape: Sequence[int] | None) -> None:
-        """See `kdexp.data.splits.check_source`."""
+        """See `kdexp.data.splits.check_source`; inputs are numbers."""
         check_source(source, kind, num_classes, input_shape)
+        require(not are_texts(source.train_inputs), "task", "must be text where inputs are texts", "classification")
 
     def logits_shape(self, input_shape: Sequence[int]) -> tuple[int, ...]:
         """C numbers, whatever the inputs are."""

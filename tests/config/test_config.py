@@ -44,9 +44,12 @@ def test_every_option_of_every_group_composes_and_passes_the_checks(tmp_path, op
     group, _, name = option.partition("=")
     if group == "augment" and name in MASKS:  # it is for them alone
         option = f"dataset={name}"
-    if option == "task=segmentation":  # which the data set's option chooses
-        option = "dataset=shapes"
+    # Tasks that the data set's option chooses.
+    of_data = {"segmentation": "shapes", "text": "trec", "of_table": "csv"}
+    if group == "task" and name in of_data:
+        option = f"dataset={of_data[name]}"
     overrides = example(option, tmp_path)
+    overrides += [f"{group}.folder=anywhere"] if name == "hf_text" else []
     if option == "experiment=road":
         kitti_road(tmp_path)
         overrides = [f"dataset.source.root={tmp_path}", "dataset.source.preset=kitti_road"]

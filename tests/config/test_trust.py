@@ -38,11 +38,12 @@ NAMED = {
 # Parameters that are texts: what might be a path, an address or a name that is looked up. They are read here, by a
 # person, when there is a new one.
 TEXTS = {
-    "network": {"cell", "encoder", "name", "options", "stem"},
+    "network": {"cell", "encoder", "name", "norm", "options", "stem"}
+    | {"folder", "tokenizer"},  # JSON and safetensors are read, no pickle and no code
     # Files and folders are read, and nothing in them is run: csv, images, arrays without pickles, parquet.
     "source": {"data_dir", "root", "kind"}
     | {"file", "val", "test", "labels", "val_labels", "test_labels", "folder"}
-    | {"label", "columns", "drop", "words", "missing", "inputs", "layout", "image"}
+    | {"label", "columns", "drop", "words", "missing", "inputs", "layout", "image", "text"}
     | {"classes", "ignore", "preset"},  # of masks: names and numbers; one of kdexp.data.mask_layouts, by its name
     "task": {"kind"},
     "loss": {"kind", "args", "kwargs"},
@@ -95,7 +96,7 @@ def named_in_conf(slot) -> set[str]:
         if isinstance(node, dict):
             # In conf/robustness the axes stand at the top.
             place = "" if folder == "robustness" and depth == 1 else under if under == "operator" else None
-            if "_target_" in node and place == key:
+            if "_target_" in node and place == key and "${" not in node["_target_"]:  # one of two that are named
                 found.add(node["_target_"])
             for name, value in node.items():
                 read(value, name, depth + 1)

@@ -21,6 +21,7 @@ SIZES = {
     "breast_cancer": (455, 114), "cifar10": (50_000, 10_000), "cifar100": (50_000, 10_000), "digits": (1_437, 360),
     "fashion_mnist": (60_000, 10_000), "mnist": (60_000, 10_000), "mnist8": (60_000, 10_000),
     "pneumonia_mnist": (4_708, 624), "synthetic": (512, 256), "chase_db1": (480, 8), "shapes": (64, 32),
+    "trec": (5_452, 500), "sst2": (6_920, 1_821), "mr": (9_596, 1_066), "subj": (9_000, 1_000),
 }  # fmt: skip
 
 
@@ -28,6 +29,7 @@ OWN = sorted(EXAMPLES)
 """A user's own data: they have tests of their own."""
 MASKS = ("chase_db1", "image_masks", "shapes")
 """A class for each pixel."""
+TEXTS = ("mr", "sst2", "subj", "trec")
 
 
 def composed(tmp_path, *overrides):
@@ -56,7 +58,8 @@ def test_a_data_set_is_what_its_configuration_says(name, tmp_path, loaded):
     for inputs, target in ((source.train_inputs, source.train_target), (source.test_inputs, source.test_target)):
         size = target.shape[1:] if name in MASKS else dataset.input_shape[1:]  # images with masks may be larger
         assert list(inputs.shape) == [len(target), dataset.input_shape[0], *size]
-        assert inputs.dtype == (torch.uint8 if len(dataset.input_shape) == 3 else torch.float32)
+        numbers = torch.int32 if name in TEXTS else torch.float32
+        assert inputs.dtype == (torch.uint8 if len(dataset.input_shape) == 3 else numbers)
         assert target.dtype == (torch.int8 if name in MASKS else torch.int64)
         assert target[target >= 0].unique().tolist() == list(range(dataset.num_classes))
         assert name not in MASKS or all(a >= b for a, b in zip(size, dataset.input_shape[1:], strict=True))
@@ -66,7 +69,7 @@ def test_a_data_set_is_what_its_configuration_says(name, tmp_path, loaded):
         assert (int(source.train_inputs.min()), int(source.train_inputs.max())) == (0, 255)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in (*OWN, *MASKS, "cifar10")])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in (*OWN, *MASKS, *TEXTS, "cifar10")])
 def test_the_statistics_are_those_of_the_training_part_alone(name, tmp_path, loaded):
     dataset = composed(tmp_path, f"dataset={name}").dataset
     train = make_splits(loaded(dataset), kind="multiclass", num_classes=dataset.num_classes,

@@ -24,6 +24,7 @@ LEFT_OUT = [
     "calibration: ece_adaptive left out: it takes the confidences of all pixels at once",
     "ood left out: it is for one class a sample, and targets are masks",
     "corruptions: tabular_noise, missing_values, feature_shift left out: for tables",
+    "corruptions: typo_swap, typo_keyboard, word_dropout, word_order, random_case left out: for texts",
 ]
 
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import torch
+from torch import nn
 
 from kdexp.contracts import Batch, FeatureLayers, Outputs, TeacherStudentPair
 from kdexp.features import Reader, side
@@ -16,6 +17,51 @@ CNN = FeatureLayers(
 )
 RNN = FeatureLayers(stages=["recurrent"], penultimate="pool", classifier="classifier")
 MLP = FeatureLayers(stages=["hidden"], preact=["hidden.-3"], penultimate="hidden", classifier="classifier")
+
+
+def tokens_of(images):
+    """Which rows of images are tokens, (N, H) bool: those before the second that begins with a value below -0.5."""
+    return (images[:, 0, :, 0] < -0.5).cumsum(1) < 2
+
+
+class Encoder(nn.Module):
+    """Reads the rows of images as tokens, see `tokens_of`."""
+
+    def __init__(self, width, depth=3, heads=2, mask="mask"):
+        super().__init__()
+        self.mask, self.embedding = nn.Identity(), nn.Linear(8, width)
+        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.pool, self.classifier = nn.Identity(), nn.Linear(width, CLASSES)
+        self.layers = FeatureLayers([f"blocks.{k}" for k in range(depth)], "pool", "classifier", mask=mask)
+
+    def forward(self, images):
+        rows = images.flatten(1, 2)
+        mask = self.mask(tokens_of(images).float()).unsqueeze(2)
+        states = self.embedding(rows) * mask
+        for block in self.blocks:
+            states = block(states) * mask
+        return self.classifier(self.pool(states.sum(1) / mask.sum(1)))
+
+
+class Block(nn.Module):
+    """A layer with what an attention has."""
+
+    def __init__(self, width, heads):
+        super().__init__()
+        self.attention = nn.Module()
+        self.attention.heads = heads
+        for part in ("query", "key", "value"):
+            setattr(self.attention, part, nn.Linear(width, width))
+
+    def forward(self, states):
+        parts = [getattr(self.attention, part)(states) for part in ("query", "key", "value")]
+        return states + (parts[0] * parts[1]).tanh() + parts[2]
+
+
+def encoders(*widths, depths=(3, 3), heads=(2, 2)):
+    """Networks that read sequences with padding."""
+    own, goal = (Encoder(*each) for each in zip(widths, depths, heads, strict=True))
+    return make_pair(own, goal, None, None)
 
 
 def make_pair(student, teacher, student_layers=CNN, teacher_layers=CNN, shape=SHAPE, seed=0):

@@ -8,13 +8,26 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from pairs import CLASSES, CNN, MLP, RNN, SHAPE, deployed, leaves, make_batch, make_pair, outputs_of
+from pairs import (
+    CLASSES,
+    CNN,
+    MLP,
+    RNN,
+    SHAPE,
+    deployed,
+    encoders,
+    leaves,
+    make_batch,
+    make_pair,
+    outputs_of,
+    tokens_of,
+)
 from torch import nn
 
 from kdexp.config.compose import compose, plain
 from kdexp.config.objects import target
 from kdexp.contracts import Batch, FeatureLayers, Outputs
-from kdexp.experiment.losses import build_term
+from kdexp.experiment.losses import build_term, feature_terms
 from kdexp.models.cnn import cnn
 from kdexp.models.mlp import mlp
 from kdexp.models.resnet_cifar import resnet8
@@ -52,6 +65,8 @@ NOT_ZERO_WHERE_EQUAL = {
 }
 # Those that compare vectors of a sample.
 OF_VECTORS = {"cc", "cosine", "crd", "feature_mse", "pkt", "rkd", "simkd", "srrl"}
+# Those that read the attention of transformers.
+OF_ATTENTION = {"minilm"}
 # Those whose value is random, or that learn from what they have seen.
 RANDOM = {"mgd": "masks"}
 REMEMBERS = {"crd", "ofd"}
@@ -69,6 +84,20 @@ def name(request):
     return request.param
 
 
+@pytest.fixture
+def pair(name, pair):
+    """Of networks that the loss can read."""
+    torch.manual_seed(0)
+    return encoders(4, 6) if name in OF_ATTENTION else pair
+
+
+@pytest.fixture
+def equal_pair(name, equal_pair):
+    """Two such networks of the same shape."""
+    torch.manual_seed(0)
+    return encoders(4, 4) if name in OF_ATTENTION else equal_pair
+
+
 def build(name, pair):
     """The loss in its second stage, with the pair it is built from."""
     torch.manual_seed(3)
@@ -77,7 +106,7 @@ def build(name, pair):
 
 
 def mapped(outputs, function):
-    return Outputs(outputs.logits, {path: function(feature) for path, feature in outputs.features.items()})
+    return Outputs(outputs.logits, {p: f if p == "mask" else function(f) for p, f in outputs.features.items()})
 
 
 @pytest.fixture
@@ -114,9 +143,40 @@ def test_of_dense_networks_it_reads_the_maps_or_says_what_it_lacks_in_one_line(n
         with pytest.raises(ValueError, match=rf"^feature_loss={name} {rule}, got none in UNet$"):
             build(name, pair)
         return
+    if name in OF_ATTENTION:
+        with pytest.raises(ValueError, match=rf"^feature_loss={name} needs linear layers query, key, value"):
+            build(name, pair)
+        return
     loss, pair = build(name, pair)
     student, teacher = outputs_of(loss, pair, make_batch())
     assert loss(student, teacher, make_batch()).isfinite()
+
+
+def test_padding_has_no_part_in_it_or_is_refused_in_one_line(name):
+    torch.manual_seed(0)
+    pair = encoders(4, 6)
+    built, refusal = tried(
+        lambda: feature_terms(
+            {name: config(name)},
+            (deployed(target(config(name), "feature_loss"), pair).student, pair.teacher),
+            pair.target,
+            CLASSES,
+        )
+    )
+    if refusal:
+        assert refusal.startswith(f"feature_loss={name} ")
+        assert "\n" not in refusal
+        return
+    loss, batch = built[name].loss, make_batch()
+    student, teacher = outputs_of(loss, pair, batch)
+    is_token = tokens_of(batch.inputs)
+    assert len(set(is_token.sum(1).tolist())) > 2
+
+    def with_junk(feature):
+        return feature.where(is_token.unsqueeze(2), 1e3) if feature.ndim == 3 else feature
+
+    junk = [mapped(each, with_junk) for each in (student, teacher)]
+    torch.testing.assert_close(again(loss, *junk, batch), again(loss, student, teacher, batch))
 
 
 def test_is_a_finite_scalar_in_float32(setting):
@@ -281,7 +341,7 @@ def _gradient(name, share):
     """Of the loss after a first step (which fills memories), with respect to the student's and its own parameters."""
     torch.manual_seed(0)
     # Without batch norm: its own statistics are of a rank's share, whatever the loss does.
-    pair = make_pair(_plain(4), _plain(6), PLAIN, PLAIN)
+    pair = encoders(4, 6) if name in OF_ATTENTION else make_pair(_plain(4), _plain(6), PLAIN, PLAIN)
     loss, pair = build(name, pair)
     learned = nn.ModuleList([pair.student.network, loss])
     for seed in (0, 1):

@@ -2,11 +2,11 @@
 
 import copy
 from functools import cache
-from pathlib import Path
 
 import pytest
 import torch
 from pairs import outputs_of
+from test_feature_laws import FEATURE_LOSSES, OF_ATTENTION
 
 from kdexp.config.compose import compose
 from kdexp.contracts import Batch, TeacherStudentPair
@@ -14,7 +14,6 @@ from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.networks import build_network
 from kdexp.features import side
 
-FEATURE_LOSSES = sorted(path.stem for path in (Path(__file__).parents[2] / "conf" / "feature_loss").glob("*.yaml"))
 NETWORKS = {
     "timm": ["timm", "name=test_resnet", "stem=small"],
     "timm, tokens": ["timm", "name=test_vit", "img_size=32"],
@@ -40,7 +39,7 @@ def composed(network):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize("feature_loss", FEATURE_LOSSES)
+@pytest.mark.parametrize("feature_loss", [name for name in FEATURE_LOSSES if name not in OF_ATTENTION])
 def test_every_feature_loss_trains_a_network_whose_layers_are_found(feature_loss, network):
     config = copy.deepcopy(composed(network))
     config.feature_loss = {feature_loss: config.feature_loss[feature_loss]}

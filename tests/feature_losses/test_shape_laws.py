@@ -18,7 +18,7 @@ from importlib import import_module
 
 import pytest
 import torch
-from pairs import CNN, MLP, RNN, SHAPE, deployed, leaves, make_batch, make_pair, outputs_of
+from pairs import CNN, MLP, RNN, SHAPE, deployed, encoders, leaves, make_batch, make_pair, outputs_of
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
 
@@ -64,7 +64,11 @@ PARTS = {
     Negatives: (lambda: Negatives(torch.tensor([0, 1] * 20), 4), {}),
     Regressor: (lambda: Regressor((2, 5, 4, 4), (2, 6, 3, 3)), {"C": 5}),
 }
-OTHERS = {"ReusedClassifier": "a network, which takes what the student takes", "Compared": "in every feature loss"}
+OTHERS = {
+    "ReusedClassifier": "a network, which takes what the student takes",
+    "Compared": "in every feature loss",
+    "ComparedTokens": "in every feature loss of tokens",
+}
 # Lists of tensors have so many stages: of the student, and of the teacher within each of them.
 STAGES = {"I": 2, "J": 3}
 NOT_VMAPPED = {"mgd": "draws a mask", "permuted": "draws an order", "PermutedKD": "draws an order", "kdsvd": "no rule"}
@@ -378,7 +382,12 @@ PAIRS = {
     "maps": lambda: make_pair(cnn(5, SHAPE, width=4), cnn(5, SHAPE, width=6), CNN, CNN),
     "sequences": lambda: make_pair(rnn(5, SHAPE, hidden=6), rnn(5, SHAPE, hidden=8), RNN, RNN),
     "vectors": lambda: make_pair(mlp(5, SHAPE, hidden=[7]), mlp(5, SHAPE, hidden=[9]), MLP, MLP),
+    "sequences with padding": lambda: encoders(6, 8),
 }
+
+
+# Those that read the attention of transformers.
+OF_ATTENTION = {"MiniLM"}
 
 
 @pytest.mark.parametrize("kind", PAIRS)
@@ -414,7 +423,7 @@ def wrong_features(student, teacher):
 
 @pytest.mark.parametrize("loss_class", FEATURE_LOSSES, ids=by_name)
 def test_a_feature_loss_refuses_a_batch_of_other_samples_if_it_uses_it(loss_class):
-    pair = deployed(loss_class, PAIRS["maps"]())
+    pair = deployed(loss_class, PAIRS["sequences with padding" if loss_class.__name__ in OF_ATTENTION else "maps"]())
     loss, batch = loss_class(pair), make_batch()
     outputs = [leaves(each) for each in outputs_of(loss, pair, batch)]
     if "batch is not used" in loss_class.forward.__doc__:
@@ -427,7 +436,7 @@ def test_a_feature_loss_refuses_a_batch_of_other_samples_if_it_uses_it(loss_clas
 
 @pytest.mark.parametrize("loss_class", FEATURE_LOSSES, ids=by_name)
 def test_a_feature_loss_takes_maps_of_another_size_or_refuses_them_in_one_line(loss_class):
-    pair = deployed(loss_class, PAIRS["maps"]())
+    pair = deployed(loss_class, PAIRS["sequences with padding" if loss_class.__name__ in OF_ATTENTION else "maps"]())
     loss, batch = loss_class(pair), make_batch()
     student, teacher = (leaves(outputs) for outputs in outputs_of(loss, pair, batch))
     larger = {p: f.repeat_interleave(2, 2) if f.ndim == 4 else f for p, f in teacher.features.items()}

@@ -1,4 +1,4 @@
-"""The corruptions of conf/corruption, and images to corrupt."""
+"""The corruptions of conf/corruption, and images and texts to corrupt."""
 
 from pathlib import Path
 
@@ -17,6 +17,21 @@ def corruptions() -> dict:
             name: instantiate(config, "perturbation") for name, config in yaml.safe_load(path.read_text()).items()
         }
     return found
+
+
+def texts(sentences, length=None):
+    """(N, L) int32 code points, 0 after the end; L is the longest text's length, or the one that is given."""
+    found = torch.zeros(len(sentences), length or max(map(len, sentences)), dtype=torch.int32)
+    for row, sentence in zip(found, sentences, strict=True):
+        row[: len(sentence)] = torch.tensor(list(map(ord, sentence)))
+    return found
+
+
+def as_strings(codes):
+    """The texts again; what stands behind the first 0 must be 0."""
+    found = ["".join(map(chr, row)) for row in codes.tolist()]
+    assert not any("\0" in text.rstrip("\0") for text in found)
+    return [text.rstrip("\0") for text in found]
 
 
 def images(n=12, channels=3, size=32, seed=0):

@@ -1,9 +1,11 @@
 """What holds for every corruption in conf/corruption."""
 
+from difflib import SequenceMatcher
+
 import numpy as np
 import pytest
 import torch
-from operators import corruptions, images
+from operators import as_strings, corruptions, images, texts
 
 from kdexp.robustness.corruption import SEVERITIES, Corruption
 
@@ -17,7 +19,38 @@ UNORDERED = {"glass_blur", "spatter", "saturate", "elastic_transform"}
 def inputs(corruption: Corruption, n=12, size=32):
     if corruption.applies_to == "tabular":
         return torch.randn(n, 30, generator=torch.Generator().manual_seed(0))
+    if corruption.applies_to == "texts":
+        words = [
+            "the",
+            "quiet",
+            "film",
+            "about",
+            "Vienna",
+            ",",
+            "which",
+            "nobody",
+            "had",
+            "expected",
+            "to",
+            "be",
+            "seen",
+            "so",
+            "often",
+            "by",
+            "so",
+            "many",
+            "people",
+        ]
+        return texts([" ".join(words[i % 5 :] + words[: i % 7]) for i in range(n)])
     return images(n, 3, size)
+
+
+def distance(x, found):
+    """Root mean square; of texts the mean share of characters that differ."""
+    if x.is_floating_point():
+        return (found - x).pow(2).mean().sqrt().item()
+    both = zip(as_strings(x), as_strings(found), strict=True)
+    return np.mean([1 - SequenceMatcher(None, *pair, autojunk=False).ratio() for pair in both])
 
 
 @pytest.mark.parametrize("size", [8, 32, 72])
@@ -31,7 +64,7 @@ def test_shape_type_and_range_are_kept(name, size):
         for severity in (1, 5):
             found = corruption(x, torch.arange(3), severity=severity, seed=0)
             assert found.shape == x.shape
-            assert found.dtype == torch.float32
+            assert found.dtype == x.dtype
             assert found.isfinite().all()
             if x.dim() == 4:
                 assert found.min() >= 0
@@ -62,7 +95,7 @@ def test_severity_is_distance_from_the_clean_inputs(name, size):
     corruption = ALL[name]
     x = inputs(corruption, 12 if size == 32 else 4, size)
     index = torch.arange(len(x))
-    distances = [(corruption(x, index, severity=s, seed=0) - x).pow(2).mean().sqrt().item() for s in SEVERITIES]
+    distances = [distance(x, corruption(x, index, severity=s, seed=0)) for s in SEVERITIES]
     assert min(distances) > 1e-3
     # motion_blur's severities 3 and 4 are alike but for the cut-off of a Gaussian where it is as good as zero.
     rises = (np.diff(distances) > -1e-5).all() and distances[4] > 1.2 * distances[0]
@@ -75,6 +108,10 @@ def test_what_does_not_apply_is_said():
     assert ALL["saturate"].why_not([1, 8, 8]) == "for images in colour"
     assert ALL["saturate"].why_not([3, 8, 8]) is None
     assert ALL["feature_shift"].why_not([5, 30]) is None
+    assert ALL["typo_swap"].why_not([30]) == ALL["typo_swap"].why_not([3, 8, 8]) == "for texts"
+    assert ALL["typo_swap"].why_not([30], is_text=True) is None
+    assert ALL["missing_values"].why_not([30], is_text=True) == "for tables"
+    assert ALL["fog"].why_not([30], is_text=True) == "for images"
     with pytest.raises(ValueError, match=r"^severity must be 1, 2, 3, 4 or 5, got 6$"):
         ALL["fog"](images(1), torch.arange(1), severity=6, seed=0)
 

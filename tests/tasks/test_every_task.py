@@ -8,6 +8,7 @@ from kdexp.losses.kd import KD
 from kdexp.losses.mlkd import MLKD
 from kdexp.tasks.classification import Classification
 from kdexp.tasks.segmentation import COMPARED_ROWS, Segmentation
+from kdexp.tasks.text import Text
 
 N = 6
 
@@ -20,6 +21,8 @@ TASKS = {
     "classification": (Classification(4), (N, 4), labels((N,), 4)),
     "classification, binary": (Classification(1, "binary"), (N, 1), labels((N,), 2)),
     "classification, multilabel": (Classification(3, "multilabel"), (N, 3), labels((N, 3), 2).float()),
+    "text": (Text(4), (N, 4), labels((N,), 4)),
+    "text, binary": (Text(1, "binary"), (N, 1), labels((N,), 2)),
     "segmentation": (Segmentation(4), (N, 4, 5, 7), labels((N, 5, 7), 4)),
     "segmentation, binary": (Segmentation(1, "binary"), (N, 1, 5, 7), labels((N, 5, 7), 2)),
 }

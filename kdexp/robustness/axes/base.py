@@ -170,15 +170,13 @@ def check_kinds(setting: str, kinds: Mapping[str, object]) -> None:
         require(isinstance(kind, Mapping), f"{setting}.kinds.{name}", "must be settings", kind)
 
 
-def applicable(
-    axis: Axis, kinds: Mapping[str, Mapping[str, object]], shape: Sequence[int], notes: list[str]
-) -> dict[str, Any]:
-    """The perturbations of an axis that are for inputs of a shape, by name; the others are noted.
+def applicable(axis: Axis, kinds: Mapping[str, Mapping[str, object]], grid: Grid, notes: list[str]) -> dict[str, Any]:
+    """The perturbations of an axis that are for the inputs of a grid, by name; the others are noted.
 
     Args:
         axis: of which they are.
         kinds: their settings.
-        shape: of a sample.
+        grid: of which the inputs are.
         notes: added to.
 
     Raises:
@@ -191,7 +189,7 @@ def applicable(
             kind = trust.build(settings, "perturbation")
         except ValueError as error:
             raise ValueError(f"{axis.setting}.kinds.{name}: {error}") from error
-        reason = kind.why_not(shape)
+        reason = kind.why_not(grid.shape, is_text=grid.is_text)
         if reason is None:
             found[name] = kind
         else:

@@ -56,7 +56,7 @@ class Corruptions(Axis):
         """A condition for each kind and severity."""
         from kdexp.robustness.corruption_datasets import published_sets
 
-        kinds = applicable(self, self.kinds, grid.shape, bed.notes)
+        kinds = applicable(self, self.kinds, grid, bed.notes)
         conditions = [
             corrupted(grid, name, kind, severity) for name, kind in kinds.items() for severity in self.severities
         ]

@@ -37,7 +37,7 @@ class NoiseLevels(Axis):
 
     def conditions(self, grid: Grid, bed: TestBed) -> list[Condition]:
         """A condition for each noise and level."""
-        kinds = applicable(self, self.kinds, grid.shape, bed.notes)
+        kinds = applicable(self, self.kinds, grid, bed.notes)
         return [noisy(grid, self.name, name, curve, level) for name, curve in kinds.items() for level in curve.levels]
 
     def summarize(self, found: Found, bootstrap: Bootstrap) -> dict[str, object]:
