@@ -41,7 +41,7 @@ class Reader:
     def __call__(self, inputs: Tensor) -> Outputs:
         """(N, ...) inputs to logits (N, C) and the features at the paths."""
         self.taken()
-        return Outputs(self._network(inputs), self.taken())
+        return Outputs(self._network(inputs), self.taken(), self._network)
 
     def taken(self) -> dict[str, Tensor]:
         """What the hooks saw since the last call, for whoever runs the network without this reader."""

@@ -12,6 +12,7 @@ from kdexp.config.compose import plain
 from kdexp.config.identity import fingerprint
 from kdexp.config.require import Values
 from kdexp.experiment.data import Data
+from kdexp.experiment.members import ROWS, compared_by
 from kdexp.experiment.outputs_key import OutputsKey
 from kdexp.results import Record
 from kdexp.teacher.cache_folders import folder_of, make_room
@@ -40,7 +41,8 @@ def teacher_cache(
     outputs, *_ = teacher.to("cpu").member_outputs(torch.zeros(1, *config.dataset.input_shape))
     features = {path: own.shape[1:] for path, own in outputs.features.items()}
     classes = outputs.logits.shape[1]
-    top_k = config.teacher.cache_top_k or (TOP_K if classes > ALL_CLASSES else classes)
+    many = classes > ALL_CLASSES and compared_by(data.task) == ROWS
+    top_k = config.teacher.cache_top_k or (TOP_K if many else classes)
     kept: dict[SplitName, tuple[Path, Record, OutputCodec]] = {}
     wanted: dict[Path, int] = {}
     views = config.trainer.max_epochs if config.augment.views is None else max(config.augment.views, 1)

@@ -111,7 +111,8 @@ def _judge_teacher(console: Console, teachers: Teachers, controls: Sequence[RunG
     alone = [value for control in controls for value in control.values(control.measure, "val")]
     if len(teachers) == 1 and alone:
         (teacher,) = teachers.values()
-        if teacher["val"][controls[0].measure] < statistics.fmean(alone):
+        metric = glossary.known(controls[0].measure)
+        if metric.gain(teacher["val"][controls[0].measure], statistics.fmean(alone)) < 0:
             console.print("warning: on val the teacher is worse than the student trained alone")
 
 
@@ -130,12 +131,12 @@ def _table(
         table.add_column(name, justify="right")
     for name, teacher in teachers.items():
         cells = (
-            "" if epoch == "last" else _percent([teacher[split].get(metric)])
+            "" if epoch == "last" else _number([teacher[split].get(metric)], metric)
             for metric, split, epoch in columns.values()
         )
         table.add_row("teacher" if len(teachers) == 1 else f"teacher {name}", *([""] if several else []), *cells)
     for group in groups:
-        cells = (_percent(group.values(*column)) for column in columns.values())
+        cells = (_number(group.values(*column), column[0]) for column in columns.values())
         gain = (_gain(group) if not group.is_control else ("", "", "")) if paired else ()
         count = [str(len(group.runs))] if several else []
         table.add_row(name_of(group), *count, *cells, *gain)
@@ -159,12 +160,12 @@ def _gain(group: RunGroup) -> tuple[str, str, str]:
     if gain is None:
         return "no control", "", ""
     p = "" if gain.p is None else f"{gain.p:.2g}"
-    return _percent(gain.differences, sign=True), interval(gain), p
+    return _number(gain.differences, group.measure, sign=True), interval(gain, glossary.known(group.measure)), p
 
 
-def _percent(values: Iterable[float | None], sign: bool = False) -> str:
-    known = [100 * value for value in values if value is not None and not math.isnan(value)]
+def _number(values: Iterable[float | None], metric: str, *, sign: bool = False) -> str:
+    known = [value for value in values if value is not None and not math.isnan(value)]
     if not known:
         return "-"
-    mean = f"{statistics.fmean(known):+.2f}" if sign else f"{statistics.fmean(known):.2f}"
-    return f"{mean} ± {statistics.stdev(known):.2f}" if len(known) > 1 else mean
+    std = statistics.stdev(known) if len(known) > 1 else None
+    return glossary.known(metric).spread(statistics.fmean(known), std, sign=sign)

@@ -11,12 +11,13 @@ from kdexp.report.statistics import FEWEST_SEEDS
 def sections(comparison: Comparison) -> Iterator[Section]:
     """How the choice, the pairing and the test are done."""
     if comparison.groups:
-        metric = glossary.known(comparison.measure).averaged
+        metric = glossary.known(comparison.measure)
+        end = "lowest" if metric.lower_is_better else "highest"
         yield Section(
             "method",
             "How these numbers are made",
             "A run's best epoch is chosen on val, by the metric in trainer.monitor, and the best configuration by the "
-            f"highest mean {metric} on val among those with the most seeds; of equals that with the lowest mean NLL on "
+            f"{end} mean {metric.averaged} on val among those with the most seeds; of equals that with the lowest mean NLL on "
             "val, and of these the first on the command line. 'Best' never means best on test.\nConfigurations are "
             "compared with their control (the same student, data and recipe with alpha=1) seed by seed: the same "
             "initial weights and the same order of the data.\nThe test is the paired t test over seeds, two-sided, and "
