@@ -146,6 +146,8 @@ class Task(Protocol):
     - ``own_targets(source: Source) -> Source``: the data set with the task's own targets in place of its labels;
     - ``of_network(network: nn.Module, batches: Iterable[Batch]) -> dict[str, float]``: metrics of test for which a
       network is run in another way than to give its outputs;
+    - ``pictures(network: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]``, with `images` in supports: what a
+      network makes of images, and as many that it makes up, twice (n, P) in [0, 1];
     - ``compares``: what soft losses compare where that is not rows of logits; a loss has an attribute of that name.
 
     Attributes:

@@ -19,7 +19,7 @@ from kdexp.config.untrusted import without_password
 from kdexp.experiment.wandb_server import decide_mode, problem_of_server, say_offline, wanted_mode
 from kdexp.metrics.monitor import DIRECTIONS
 from kdexp.metrics.roc_and_confusion import RocAndConfusion
-from kdexp.report.png_figures.run import MASKS
+from kdexp.report.png_figures.run import IMAGES, MASKS
 from kdexp.report.robustness import flat
 from kdexp.results import Record
 
@@ -131,8 +131,9 @@ class Tracker:
             self._run.summary.update(dict(metrics))
             if curves is not None:
                 self._run.log(_charts(curves, classes))
-            if (masks := self._folder / "figures" / MASKS).is_file():
-                self._run.log({"test/masks": wandb.Image(str(masks))})
+            for name in (MASKS, IMAGES):
+                if (picture := self._folder / "figures" / name).is_file():
+                    self._run.log({f"test/{picture.stem}": wandb.Image(str(picture))})
         elif isinstance(self._logger, TensorBoardLogger):
             self._logger.log_hyperparams(self._shown, dict(metrics))  # together they make the HPARAMS table
             for figure in sorted((self._folder / "figures").glob("*.png")):

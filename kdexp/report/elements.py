@@ -176,8 +176,6 @@ def gain_mean(gain: Paired | None, measure: str) -> Cell:
 
 def gain_interval(gain: Paired | None, measure: str) -> Cell:
     """The interval of a mean difference; where there is none, why."""
-    return (
-        Cell("")
-        if gain is None
-        else Cell(interval(gain, glossary.known(measure)), gain.interval[0] if gain.interval else None)
-    )
+    if gain is None:
+        return Cell("")
+    return Cell(interval(gain, glossary.known(measure)), gain.interval[0] if gain.interval else None)

@@ -24,6 +24,7 @@ ORDER = (
     "claims",
     "errors",
     "masks",
+    "images",
     "conditions",
     "soft_labels",
     "robustness",
@@ -160,9 +161,8 @@ def _cards(comparison: Comparison) -> list[Card]:
     metric = glossary.known(comparison.measure)
     if gain.interval:
         notes.append(f"95 % t interval {interval(gain, metric)}")
-    size = Card(
-        "By how much?", [f"{metric.difference(gain.mean)} on test"], [*notes, *_gap(comparison, winner, control)]
-    )
+    notes += _gap(comparison, winner, control)
+    size = Card("By how much?", [f"{metric.difference(gain.mean)} on test"], notes)
     up = sum(value > 0 for value in gain.differences)
     signs = f"{up} of {_counted(gain.n, 'seed')} {'gains' if up == 1 else 'gain'}"
     tone = {"better": "good", "worse": "bad"}.get(gain.verdict, "unknown")

@@ -107,9 +107,8 @@ class Progress:
         measured = [state for state in states if state.val_acc is not None]
         if len({state.measure for state in measured}) == 1:
             best = _best(measured)
-            parts.append(
-                f"best {_on_val(best.measure)} {_number(best.val_acc, best.measure)} ({settings(states)[best.number]})"
-            )
+            value = _number(best.val_acc, best.measure)
+            parts.append(f"best {_on_val(best.measure)} {value} ({settings(states)[best.number]})")
         left = seconds_left(states, to_come)
         if left:
             parts.append(f"about {_time(left)} left")

@@ -43,6 +43,7 @@ def costs(comparison: Comparison, unit: str) -> Plot | None:
     if not networks:
         return None
     metric = glossary.known(comparison.measure)
+    value = f"{metric.name} %{{y:.2f}} {metric.shown_in}"
     data = []
     for kind, (color, symbol) in _KINDS.items():
         of = [network for network in networks if network.kind == kind]
@@ -57,7 +58,7 @@ def costs(comparison: Comparison, unit: str) -> Plot | None:
                     "error_y": error_bars((network.estimate for network in of), metric),
                     "marker": {"color": color, "symbol": symbol, "size": 12 if kind != "distilled" else 8},
                     "text": [network.label for network in of],
-                    "hovertemplate": f"%{{text}}<br>%{{x:,.4~s}}, {metric.name} %{{y:.2f}} {metric.shown_in}<extra>{kind}</extra>",
+                    "hovertemplate": f"%{{text}}<br>%{{x:,.4~s}}, {value}<extra>{kind}</extra>",
                 }
             )
     positive = [network.cost for network in networks if network.cost > 0]

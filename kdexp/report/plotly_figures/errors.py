@@ -44,11 +44,9 @@ def errors(comparison: Comparison) -> Plot:
         # The legend tells the kinds of bars apart, not whose they are.
         swatch = {"color": faded(CONTROL, 0.6) if filled else "#fff", "line": {"color": CONTROL, "width": 1.5}}
         data.append({"type": "bar", "orientation": "h", "name": name, "x": [None], "y": [None], "marker": swatch})
+    shown_as = "error" if is_error else metric.name
     axes = {
-        "xaxis": {
-            "title": {"text": metric.axis(f"test {'error' if is_error else metric.name}")},
-            "rangemode": "tozero",
-        },
+        "xaxis": {"title": {"text": metric.axis(f"test {shown_as}")}, "rangemode": "tozero"},
         "yaxis": {"showgrid": False, "automargin": True},
         "legend": {"traceorder": "reversed"},
     }
@@ -71,7 +69,7 @@ def _networks(comparison: Comparison) -> Iterator[_Network]:
 
 def _bars(shown: Mapping[_Network, Estimate], name: str, *, filled: bool, metric: Metric, is_error: bool) -> Plot:
     estimates = [_as_error(estimate) if is_error else estimate for estimate in shown.values()]
-    error = "error %{x:.2f} %, " if is_error else ""
+    text = f"%{{y}}<br>{'error %{x:.2f} %, ' if is_error else ''}{metric.name} %{{customdata:.2f}} {metric.shown_in}"
     return {
         "type": "bar",
         "orientation": "h",
@@ -84,10 +82,7 @@ def _bars(shown: Mapping[_Network, Estimate], name: str, *, filled: bool, metric
             "line": {"color": [network.color for network in shown], "width": 1.5},
         },
         "customdata": [metric.scale * estimate.value for estimate in shown.values()],
-        "hovertemplate": "%{y}<br>"
-        + error
-        + metric.name
-        + f" %{{customdata:.2f}} {metric.shown_in}<extra>{name}</extra>",
+        "hovertemplate": f"{text}<extra>{name}</extra>",
         "showlegend": False,
     }
 

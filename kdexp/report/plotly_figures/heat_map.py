@@ -69,9 +69,7 @@ def heat_map(
         "type": "heatmap",
         "x": columns,
         "y": rows,
-        "z": [
-            [None if cell is None or (v := value(cell)) is None else metric.scale * v for cell in row] for row in grid
-        ],
+        "z": [[None if (v := cell and value(cell)) is None else metric.scale * v for cell in row] for row in grid],
         "zmin": low,
         "zmax": high if high > low else low + 1,
         "colorscale": DIVERGING if difference else SEQUENTIAL,

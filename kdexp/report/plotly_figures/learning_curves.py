@@ -22,11 +22,8 @@ def learning_curves(comparison: Comparison, name: str) -> Plot | None:
         name: of the column: ``val/MEASURE``, ``val/loss``, ``train/loss``.
     """
     split, _, metric = name.partition("/")
-    title = (
-        f"loss on {split}"
-        if metric == "loss"
-        else glossary.known(metric).axis(f"{glossary.known(metric).name} on {split}")
-    )
+    known = glossary.known(metric)
+    title = f"loss on {split}" if metric == "loss" else known.axis(f"{known.name} on {split}")
     first = [group for group in (comparison.winner, comparison.control) if group]
     shown = [*first, *(group for group in comparison.ranked if group not in first)][:_MOST_LINES]
     data: list[Plot] = []

@@ -13,8 +13,8 @@ from kdexp.report.png_figures.training_curves import training_curves
 if TYPE_CHECKING:
     from kdexp.metrics.roc_and_confusion import RocAndConfusion  # not at run time: pictures of results need no torch
 
-MASKS = "masks.png"
-"""The picture of examples, among a run's figures."""
+MASKS, IMAGES = "masks.png", "images.png"
+"""The pictures of examples, among a run's figures."""
 
 
 def draw_run(
