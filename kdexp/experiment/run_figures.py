@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -66,12 +67,14 @@ def _kept(experiment: Experiment, folder: Path) -> ImageExamples:
     rebuilt, sampled = {}, {}
     for name, (network, given) in networks.items():
         found = data.task.pictures(network, given)  # type: ignore[attr-defined]
-        rebuilt[name], sampled[name] = (
-            (255 * each).round().clamp(0, 255).byte().view(shown.shape).numpy() for each in found
-        )
-    return ImageExamples(
-        (shown if shown.dtype == torch.uint8 else (255 * shown).round().clamp(0, 255).byte()).numpy(), rebuilt, sampled
-    )
+        rebuilt[name], sampled[name] = (_as_bytes(each.view(shown.shape)) for each in found)
+    return ImageExamples(_as_bytes(shown), rebuilt, sampled)
+
+
+def _as_bytes(images: Tensor) -> np.ndarray:
+    """uint8, of floats in [0, 1]."""
+    is_float = images.is_floating_point()
+    return ((255 * images).round().clamp(0, 255).byte() if is_float else images).cpu().numpy()
 
 
 def _of(batch: Batch, wanted: set[int]) -> Tensor:

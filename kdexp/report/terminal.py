@@ -24,7 +24,6 @@ from kdexp.results import Record
 from kdexp.terminal import screen
 
 _WIDE = 160  # a narrower terminal gets fewer columns
-_LEGEND = "\nmetrics in %, on test unless the column says val, at the epoch chosen on val unless it says last"
 Teachers = Mapping[str, Record]
 
 
@@ -39,7 +38,7 @@ def show_run(folder: Path) -> None:
     rows.append(RunGroup("control" if run.is_control else "distilled", {}, [run]))
     teachers = {"teacher": run.teacher} if run.teacher else {}
     console = screen()
-    console.print(_LEGEND)
+    console.print(_legend(rows[-1].measure))
     console.print(_table(teachers, rows, console.width))
     _judge_teacher(console, teachers, rows[:1] if control else [])
     console.print(f"run folder    {folder}", soft_wrap=True)
@@ -99,12 +98,18 @@ def _show_groups(console: Console, comparison: Comparison) -> None:
     if comparison.groups:
         if answered := headline(comparison):
             console.print(answered, highlight=False, soft_wrap=True)
-        console.print(f"{_LEGEND}; mean ± std over n seeds")
+        console.print(f"{_legend(comparison.measure)}; mean ± std over n seeds")
         console.print(_table(comparison.teachers, comparison.groups, console.width, comparison.marked))
         _judge_teacher(console, comparison.teachers, comparison.controls)
     found = article_claims.article_claims(comparison)
     for sentence in [*answer(comparison), *map(article_claims.sentence, found)]:
         console.print(sentence, highlight=False, soft_wrap=True)
+
+
+def _legend(measure: str) -> str:
+    metric = glossary.known(measure)
+    what = f"{metric.name}{metric.said_in}" if metric.unit else "metrics in %"
+    return f"\n{what}, on test unless the column says val, at the epoch chosen on val unless it says last"
 
 
 def _judge_teacher(console: Console, teachers: Teachers, controls: Sequence[RunGroup]) -> None:

@@ -21,9 +21,8 @@ def images_figure(examples: ImageExamples) -> Figure:
     rows = rows_of(examples)
     count, _, height, width = examples.images.shape
     across, down = _NAMES + _PANEL * count, _PANEL * height / width * len(rows)
-    figure = new_figure(
-        across, down, left=_NAMES / across, right=0.995, bottom=0.01, top=0.99, wspace=0.05, hspace=0.05
-    )
+    margins = {"left": _NAMES / across, "right": 0.995, "bottom": 0.01, "top": 0.99, "wspace": 0.05, "hspace": 0.05}
+    figure = new_figure(across, down, **margins)
     panels = figure.subplots(len(rows), count, squeeze=False)
     for line, (name, shown) in zip(panels, rows.items(), strict=True):
         for axes, image in zip(line, shown, strict=True):
@@ -37,8 +36,5 @@ def images_figure(examples: ImageExamples) -> Figure:
 def rows_of(examples: ImageExamples) -> dict[str, np.ndarray]:
     """What stands beside a row -> its images."""
     rebuilt = {f"{name}, rebuilt": of for name, of in examples.rebuilt.items()}
-    return {
-        "test images": examples.images,
-        **rebuilt,
-        **{f"{name}, sampled": of for name, of in examples.sampled.items()},
-    }
+    sampled = {f"{name}, sampled": of for name, of in examples.sampled.items()}
+    return {"test images": examples.images, **rebuilt, **sampled}
