@@ -21,7 +21,8 @@ def sections(comparison: Comparison) -> Iterator[Section]:
             "NLL on val, and of these the first on the command line. 'Best' never means best on test.\n"
             "Configurations are compared with their control (the same student, data and recipe with alpha=1) seed by "
             "seed: the same initial weights and the same order of the data.\n"
-            "The test is the paired t test over seeds, two-sided, and the interval of a gain the 95 % t interval of the same differences: it leaves out 0 exactly where "
+            "The test is the paired t test over seeds, two-sided, and the interval of a gain the 95 % t interval of "
+            "the same differences: it leaves out 0 exactly where "
             "p < 0.05. The interval of one configuration's own mean is a t interval, too. Fewer than "
             f"{FEWEST_SEEDS} seeds have neither interval nor p. Both say how another seed would turn out, not another "
             "test set. Where several configurations are tested, their p values are not corrected for it.",
