@@ -141,13 +141,11 @@ class Task(Protocol):
     T mean the same in every task.
 
     It may also have
-
     - ``tiles`` (`kdexp.models.tiles.Tiles` or None): networks are evaluated on larger images in tiles;
     - ``own_targets(source: Source) -> Source``: the data set with the task's own targets in place of its labels;
-    - ``of_network(network: nn.Module, batches: Iterable[Batch]) -> dict[str, float]``: metrics of test for which a
-      network is run in another way than to give its outputs;
-    - ``pictures(network: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]``, with `images` in supports: what a
-      network makes of images, and as many that it makes up, twice (n, P) in [0, 1];
+    - ``of_network(network: nn.Module, batches: Iterable[Batch]) -> dict[str, float]``: more metrics of test;
+    - ``pictures(network: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]``, with `images` in supports: what it
+      makes of images, and as many that it makes up, (n, P) in [0, 1];
     - ``compares``: what soft losses compare where that is not rows of logits; a loss has an attribute of that name.
 
     Attributes:

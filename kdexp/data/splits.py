@@ -76,8 +76,7 @@ def make_splits(
     # Which labels are hidden is chosen by the true ones.
     hidden = stratified_order(target, subset_seed, RngStream.HIDDEN)[: round(unlabeled_fraction * len(target))]
     _make_wrong(target, kind, num_classes, label_noise, label_noise_kind, subset_seed)
-    if len(hidden):
-        target[hidden] = target[hidden].clamp(max=UNLABELED)
+    _hide(target, hidden)
     return Splits(Split(train.inputs, target, index), val, _whole(source.test_inputs, source.test_target))
 
 
@@ -270,6 +269,11 @@ def _long_tail(target: Tensor, num_classes: int, ratio: float) -> Tensor:
     sizes = torch.tensor([math.floor(largest * share + 1e-9) for share in shares])
     rank = F.one_hot(target, num_classes).cumsum(0).gather(1, target.unsqueeze(1)).squeeze(1) - 1
     return rank < sizes[target]
+
+
+def _hide(target: Tensor, hidden: Tensor) -> None:
+    if len(hidden):  # images have no number for it
+        target[hidden] = target[hidden].clamp(max=UNLABELED)
 
 
 def _make_wrong(target: Tensor, kind: Kind, num_classes: int, rate: float, noise: str, seed: int) -> None:

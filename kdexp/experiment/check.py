@@ -69,21 +69,25 @@ def check(config: DictConfig) -> None:
         require(may_attack, setting, f"must attack nothing for task={named}", plain(scheme or {}).get("_target_"))
     for name, monitor in monitors.items():
         check_monitor_of_task(f"{name}.monitor", monitor, named, targets)
-    _check_compared(compared_by(task), named, config, len(members))
+    loss = config.loss if has_soft_term(config) else None
+    _check_compared(compared_by(task), named, loss, config.scheme, members)
     for name, augment in augments.items():
         _check_transforms(f"{name}.transforms", augment.get("transforms", ()), dataset.name, targets)
 
 
-def _check_compared(compared: str, task: str, config: DictConfig, networks: int) -> None:
+def _check_compared(
+    compared: str, task: str, loss: Values | None, scheme: Values, members: Mapping[str, Values]
+) -> None:
     """See that the soft loss compares what the task gives, and that nothing takes what is no row of logits for one."""
-    if has_soft_term(config):
+    if loss is not None:
         rule = f"must compare {compared} for task={task}"
-        require(compared_by(target(config.loss, "loss")) == compared, "loss", rule, config.loss.get("_target_"))
+        require(compared_by(target(loss, "loss")) == compared, "loss", rule, loss["_target_"])
     if compared != ROWS:
-        require(networks <= 1, "teacher", f"must be of one network for task={task}", networks)
-        require(not config.scheme, "scheme", f"must be null for task={task}", plain(config.scheme).get("_target_"))
-        top_k = config.teacher.get("cache_top_k")
-        require(top_k is None, "teacher.cache_top_k", f"must be null for task={task}", top_k)
+        require(len(members) <= 1, "teacher", f"must be of one network for task={task}", len(members))
+        require(not scheme, "scheme", f"must be null for task={task}", plain(scheme).get("_target_"))
+        for name, each in members.items():
+            top_k = each.get("cache_top_k")
+            require(top_k is None, f"{name}.cache_top_k", f"must be null for task={task}", top_k)
 
 
 def check_values(config: DictConfig) -> None:
