@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ class Generation:
     """See `kdexp.contracts.Task`. A network gives (N, P + 3 Z), see `kdexp.models.vae.VAE`; labels are ignored.
 
     Attributes:
+        of_test: settings on which no training depends.
         num_outputs: of the data set; it has classes, and nothing here looks at them.
         kind: likewise.
         label_smoothing: must be 0.
@@ -29,6 +31,8 @@ class Generation:
         binarize: seed by which each gray value becomes 0 or 1, once; None: they stay gray.
         importance_samples: K of the importance-weighted bound on test (Burda et al. 2016); 0: it is not computed.
     """
+
+    of_test: ClassVar = ("importance_samples",)
 
     num_outputs: int
     kind: Kind = "multiclass"
@@ -112,7 +116,7 @@ class Generation:
         """
         own, other = (VAEOutputs.of(outputs.logits, self.latent) for outputs in (student, teacher))
         assert student.network is not None
-        decoded = student.network.decode(other.z)
+        decoded = student.network.decode(other.z)  # type: ignore[operator]
         value: Tensor = loss(
             torch.cat((decoded.float(), own.mu, own.logvar), 1),
             torch.cat((other.decoded, other.mu, other.logvar), 1),
