@@ -38,8 +38,8 @@ class PixelDecoder(NamedTuple):
         check_shapes("N P, N P", teacher=teacher, student=student)
         if self.sigma is not None:
             return (teacher - student).square().sum(1) / (2 * self.sigma**2)
-        yes, no = (F.logsigmoid(sign * teacher) - F.logsigmoid(sign * student) for sign in (1, -1))
-        return (teacher.sigmoid() * yes + (-teacher).sigmoid() * no).sum(1)
+        # log sigmoid(z) = z - softplus(z), and log(1 - sigmoid(z)) = -softplus(z)
+        return (teacher.sigmoid() * (teacher - student) + F.softplus(student) - F.softplus(teacher)).sum(1)
 
     def mean(self, decoded: Tensor) -> Tensor:
         """The mean of each pixel, of the same shape."""

@@ -32,15 +32,22 @@ class GenerationMetrics(nn.Module):
         latent: Z.
         decoder: how what networks decode is read.
         fidelity: whether `update` is given the teacher's outputs.
+        elbo_only: elbo, neg_elbo, distortion and rate (and the loss) alone: for training batches.
         sync_on_compute: False where one rank computes alone.
     """
 
     def __init__(
-        self, latent: int, decoder: PixelDecoder, *, fidelity: bool = False, sync_on_compute: bool = True
+        self,
+        latent: int,
+        decoder: PixelDecoder,
+        *,
+        fidelity: bool = False,
+        elbo_only: bool = False,
+        sync_on_compute: bool = True,
     ) -> None:
         super().__init__()
         self._latent, self._decoder = latent, decoder
-        names = ["loss", "distortion", "rate", "squared_error"]
+        names = ["loss", "distortion", "rate", *([] if elbo_only else ["squared_error"])]
         names += ["posterior_kl_to_teacher", "decoder_kl_to_teacher"] if fidelity else []
         self._means = nn.ModuleDict({name: Mean(sync_on_compute=sync_on_compute) for name in names})
         self._spread = Spread(latent, sync_on_compute=sync_on_compute)
@@ -61,8 +68,10 @@ class GenerationMetrics(nn.Module):
         found = {
             "distortion": self._decoder.negative_log_likelihood(own.decoded, image),
             "rate": own.rate(),
-            "squared_error": (self._decoder.mean(own.decoded) - image).square().mean(1),
         }
+        if "squared_error" in self._means:
+            found["squared_error"] = (self._decoder.mean(own.decoded) - image).square().mean(1)
+            self._spread.update(own.mu)
         if "posterior_kl_to_teacher" in self._means and teacher_logits is not None:
             other = VAEOutputs.of(teacher_logits, self._latent)
             found["posterior_kl_to_teacher"] = gaussian_kl(other.mu, other.logvar, own.mu, own.logvar)
@@ -71,20 +80,17 @@ class GenerationMetrics(nn.Module):
             self._means["loss"].update(loss.detach() * len(target), len(target))
         for name, values in found.items():
             self._means[name].update(values.sum(), len(values))
-        self._spread.update(own.mu)
 
     def compute(self) -> dict[str, float]:
         """The values by name, of all that was added since the last reset, on all ranks."""
         values = {name: float(mean.compute()) for name, mean in self._means.items() if mean.update_called}
-        error = values.pop("squared_error")
-        neg_elbo = values["distortion"] + values["rate"]
-        active = int((self._spread.compute() > ACTIVE).sum())
-        return values | {
-            "elbo": -neg_elbo,
-            "neg_elbo": neg_elbo,
-            "active_units": float(active),
-            "psnr": -10 * math.log10(error) if error > 0 else math.inf,
-        }
+        values["neg_elbo"] = values["distortion"] + values["rate"]
+        values["elbo"] = -values["neg_elbo"]
+        if "squared_error" in values:
+            error = values.pop("squared_error")
+            values["psnr"] = -10 * math.log10(error) if error > 0 else math.inf
+            values["active_units"] = float((self._spread.compute() > ACTIVE).sum())
+        return values
 
     def reset(self) -> None:
         """Forget all batches."""

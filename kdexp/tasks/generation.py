@@ -127,10 +127,12 @@ class Generation:
     def metrics(
         self, *, split: Split | None = None, fidelity: bool = False, of_training: bool = False, alone: bool = False
     ) -> TaskMetrics:
-        """See `kdexp.metrics.generation.GenerationMetrics`."""
+        """See `kdexp.metrics.generation.GenerationMetrics`; of training batches the ELBO and its parts alone."""
         from kdexp.metrics.generation import GenerationMetrics  # here: see `kdexp.tasks.classification`
 
-        return GenerationMetrics(self.latent, self.decoder, fidelity=fidelity, sync_on_compute=not alone)
+        return GenerationMetrics(
+            self.latent, self.decoder, fidelity=fidelity, elbo_only=of_training, sync_on_compute=not alone
+        )
 
     @torch.no_grad()
     def pictures(self, network: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
