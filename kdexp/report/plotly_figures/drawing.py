@@ -31,7 +31,7 @@ def layout_over(axis: str, title: str) -> Plot:
     }
 
 
-def line_trace(name: str, color: str, points: Sequence[Point], metric: Metric = SHARE, dash: str = "solid") -> Plot:
+def line_trace(name: str, color: str, points: Sequence[Point], dash: str = "solid", metric: Metric = SHARE) -> Plot:
     """A line through values of a metric, with their intervals."""
     return {
         "type": "scatter",

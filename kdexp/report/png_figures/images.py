@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from kdexp.report.image_examples import ImageExamples
 from kdexp.report.png_figures.drawing import new_figure, save
 
-_PANEL, _NAMES = 0.9, 1.9  # width of a picture and of the names beside the rows, in inches
+_PANEL, _NAMES = 0.9, 2.2  # width of a picture and of the names beside the rows, in inches
 
 
 def images(examples: ImageExamples, path: Path) -> None:
