@@ -35,8 +35,6 @@ class VAE(nn.Module):
         self, encoder: nn.Sequential, decoder: nn.Sequential, features: int, latent: int, stages: Sequence[str]
     ) -> None:
         super().__init__()
-        if latent < 1:
-            raise ValueError(f"latent of a VAE must be at least 1, got {latent}")
         self.encoder, self.decoder = encoder, decoder
         self.mu, self.logvar = nn.Linear(features, latent), nn.Linear(features, latent)
         self.layers = FeatureLayers(list(stages), "mu:input", None)
@@ -72,6 +70,7 @@ def vae_mlp(
     Raises:
         ValueError: a width or latent below 1, or no hidden layer.
     """
+    _check("latent of vae_mlp", latent)
     if not hidden or any(width < 1 for width in hidden):
         raise ValueError(f"hidden of vae_mlp must be one or more widths of at least 1, got {list(hidden)}")
     pixels = math.prod(input_shape)
@@ -79,6 +78,11 @@ def vae_mlp(
     encoder = nn.Sequential(nn.Flatten(), *_layers(into))
     decoder = nn.Sequential(*_layers(out), nn.Linear(out[-1], pixels))
     return VAE(encoder, decoder, hidden[-1], latent, [f"encoder.{2 * layer}" for layer in range(1, len(into))])
+
+
+def _check(what: str, size: int) -> None:
+    if size < 1:
+        raise ValueError(f"{what} must be at least 1, got {size}")
 
 
 def _layers(widths: Sequence[int]) -> list[nn.Module]:
@@ -104,8 +108,8 @@ def vae_conv(num_classes: int, input_shape: Sequence[int], width: int = 32, late
     rows, columns = (side // 4 for side in input_shape[1:])
     if any(side % 4 for side in input_shape[1:]):
         raise ValueError(f"vae_conv must get images with sides of multiples of 4, got {list(input_shape[1:])}")
-    if width < 1:
-        raise ValueError(f"width of vae_conv must be at least 1, got {width}")
+    _check("width of vae_conv", width)
+    _check("latent of vae_conv", latent)
     maps, hidden = 2 * width * rows * columns, 8 * width
     encoder = nn.Sequential(
         *(nn.Conv2d(channels, width, 4, 2, 1), nn.ReLU(), nn.Conv2d(width, 2 * width, 4, 2, 1), nn.ReLU()),

@@ -52,7 +52,7 @@ def test_the_networks_of_the_paper_have_their_sizes():
 
 @pytest.mark.parametrize(("build", "message"), [
     (lambda: vae_mlp(10, [1, 8, 8], hidden=[]), r"^hidden of vae_mlp must be one or more widths .*, got \[\]$"),
-    (lambda: vae_mlp(10, [1, 8, 8], latent=0), "^latent of a VAE must be at least 1, got 0$"),
+    (lambda: vae_mlp(10, [1, 8, 8], latent=0), "^latent of vae_mlp must be at least 1, got 0$"),
     (lambda: vae_conv(10, [1, 10, 8]), r"^vae_conv must get images with sides of multiples of 4, got \[10, 8\]$"),
     (lambda: vae_conv(10, [1, 8, 8], width=0), "^width of vae_conv must be at least 1, got 0$"),
 ])  # fmt: skip
