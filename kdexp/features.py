@@ -116,7 +116,7 @@ def side(network: nn.Module, layers: FeatureLayers | None, inputs: Tensor) -> Ne
     paths = [*layers.stages, *layers.preact, *([layers.penultimate] if layers.penultimate is not None else [])]
     if layers.classifier is not None:
         find(network, layers.classifier)
-    logits, features = _run(network, paths, inputs)
+    logits, features, _ = _run(network, paths, inputs)
     for path in paths:
         if not isinstance(features.get(path), Tensor):
             found = type(features.get(path)).__name__

@@ -21,9 +21,8 @@ def binarized(images: Tensor, seed: int, part: int) -> Tensor:
     """
     found = torch.empty_like(images)
     white = 1 if images.is_floating_point() else 255
-    for index, image, out in zip(
-        torch.arange(len(images)).split(_AT_ONCE), images.split(_AT_ONCE), found.split(_AT_ONCE), strict=True
-    ):
+    parts = (torch.split(each, _AT_ONCE) for each in (torch.arange(len(images)), images, found))
+    for index, image, out in zip(*parts, strict=True):
         drawn = uniform(seed, part, index, image[0].numel(), RngStream.BINARIZED).view(image.shape)
         out.copy_((drawn * white < image) * white)
     return found

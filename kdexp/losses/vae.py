@@ -91,7 +91,7 @@ class VAEOutputs(NamedTuple):
             given: (N, P + 3 Z) float.
             latent: Z.
         """
-        return cls(*at_least_fp32(given).split([given.shape[1] - 3 * latent, latent, latent, latent], 1))
+        return cls(*torch.split(at_least_fp32(given), [given.shape[1] - 3 * latent, latent, latent, latent], 1))
 
     def rate(self) -> Tensor:
         """``KL(q(z | x) || N(0, I))``, (N,)."""
@@ -136,7 +136,7 @@ class VAEDistillation(nn.Module):
         """
         check_shapes("N C, N C", student=student, teacher=teacher)
         sizes = [student.shape[1] - 2 * self.latent, self.latent, self.latent]
-        own, mu, logvar = at_least_fp32(student).split(sizes, 1)
-        others, other_mu, other_logvar = at_least_fp32(teacher.detach()).split(sizes, 1)
+        own, mu, logvar = torch.split(at_least_fp32(student), sizes, 1)
+        others, other_mu, other_logvar = torch.split(at_least_fp32(teacher.detach()), sizes, 1)
         followed = self.posterior * gaussian_kl(other_mu, other_logvar, mu, logvar)
         return (followed + self.decoder * PixelDecoder(self.sigma).divergence(others, own)).mean()
