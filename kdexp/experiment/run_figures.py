@@ -64,11 +64,11 @@ def _kept(experiment: Experiment, folder: Path) -> ImageExamples:
     if teacher is not None:
         networks["teacher"] = teacher.to("cpu").networks[0], teacher.network_inputs(inputs)[0]
     networks["student"] = trained_student(experiment, folder / results.WEIGHTS, "student").eval(), inputs
-    reconstructed, sampled = {}, {}
+    rebuilt, sampled = {}, {}
     for name, (network, given) in networks.items():
         found = data.task.pictures(network, given)  # type: ignore[attr-defined]
-        reconstructed[name], sampled[name] = (_as_bytes(each.view(shown.shape)) for each in found)
-    return ImageExamples(_as_bytes(shown), reconstructed, sampled)
+        rebuilt[name], sampled[name] = (_as_bytes(each.view(shown.shape)) for each in found)
+    return ImageExamples(_as_bytes(shown), rebuilt, sampled)
 
 
 def _as_bytes(images: Tensor) -> np.ndarray:

@@ -23,12 +23,12 @@ class ImageExamples:
 
     Attributes:
         images: of test.
-        reconstructed: name of a network -> what it makes of them.
+        rebuilt: name of a network -> what it makes of them.
         sampled: name of a network -> what it decodes from the same points, drawn from N(0, I).
     """
 
     images: np.ndarray
-    reconstructed: Mapping[str, np.ndarray]
+    rebuilt: Mapping[str, np.ndarray]
     sampled: Mapping[str, np.ndarray]
 
     def with_control(self, other: "ImageExamples") -> "ImageExamples":
@@ -38,17 +38,13 @@ class ImageExamples:
             taught = {name: images for name, images in own.items() if name != "student"}
             return {**taught, "control": others["student"], "student": own["student"]}
 
-        return replace(
-            self,
-            reconstructed=beside(self.reconstructed, other.reconstructed),
-            sampled=beside(self.sampled, other.sampled),
-        )
+        return replace(self, rebuilt=beside(self.rebuilt, other.rebuilt), sampled=beside(self.sampled, other.sampled))
 
 
 def write(examples: ImageExamples, folder: Path) -> None:
-    """Write `FILE`: ``images``, and ``NETWORK_reconstructed`` and ``NETWORK_sampled`` of each network."""
+    """Write `FILE`: ``images``, and ``NETWORK_rebuilt`` and ``NETWORK_sampled`` of each network."""
     arrays = {"images": examples.images}
-    for kind, of in (("reconstructed", examples.reconstructed), ("sampled", examples.sampled)):
+    for kind, of in (("rebuilt", examples.rebuilt), ("sampled", examples.sampled)):
         arrays |= {f"{name}_{kind}": images for name, images in of.items()}
     with atomic_path(folder / FILE) as temporary:
         np.savez_compressed(temporary, allow_pickle=False, **arrays)
@@ -64,9 +60,7 @@ def read(folder: Path) -> ImageExamples | None:
     if not os.path.lexists(path):
         return None
     try:
-        of_student, of_teacher = (
-            [f"{name}_{kind}" for kind in ("reconstructed", "sampled")] for name in _NETWORKS[::-1]
-        )
+        of_student, of_teacher = ([f"{name}_{kind}" for kind in ("rebuilt", "sampled")] for name in _NETWORKS[::-1])
         found = packed_arrays(path, ["images", *of_student], of_teacher)
         shape = found["images"].shape
         fits = len(shape) == 4 and 1 <= shape[0] <= MOST and 0 not in shape and max(shape[1:]) <= LARGEST_SIDE
@@ -77,8 +71,6 @@ def read(folder: Path) -> ImageExamples | None:
     except Exception as error:  # whatever zipfile and numpy make of somebody's bytes
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"{path} must hold example images of a run: {reason}") from error
-    there = [name for name in _NETWORKS if f"{name}_reconstructed" in found and f"{name}_sampled" in found]
-    reconstructed, sampled = (
-        {name: found[f"{name}_{kind}"] for name in there} for kind in ("reconstructed", "sampled")
-    )
-    return ImageExamples(found["images"], reconstructed, sampled)
+    there = [name for name in _NETWORKS if f"{name}_rebuilt" in found and f"{name}_sampled" in found]
+    rebuilt, sampled = ({name: found[f"{name}_{kind}"] for name in there} for kind in ("rebuilt", "sampled"))
+    return ImageExamples(found["images"], rebuilt, sampled)

@@ -145,10 +145,10 @@ class Generation:
         Returns:
             The mean of each pixel, twice (n, P); the points are the same for every network.
         """
-        reconstructed = VAEOutputs.of(network(inputs), self.latent).decoded
+        rebuilt = VAEOutputs.of(network(inputs), self.latent).decoded
         points = torch.randn(len(inputs), self.latent, generator=torch.Generator().manual_seed(0))
         decoded: Tensor = network.decode(points.to(inputs.device))  # type: ignore[operator]
-        return self.decoder.mean(reconstructed), self.decoder.mean(decoded)
+        return self.decoder.mean(rebuilt), self.decoder.mean(decoded)
 
     def of_network(self, network: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
         """``iw_elbo``: `kdexp.metrics.generation.importance_weighted` where it is asked for."""

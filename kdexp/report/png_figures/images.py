@@ -35,6 +35,6 @@ def images_figure(examples: ImageExamples) -> Figure:
 
 def rows_of(examples: ImageExamples) -> dict[str, np.ndarray]:
     """What stands beside a row -> its images."""
-    reconstructed = {f"{name}, reconstructed": of for name, of in examples.reconstructed.items()}
+    rebuilt = {f"{name}, reconstructed": of for name, of in examples.rebuilt.items()}
     sampled = {f"{name}, sampled": of for name, of in examples.sampled.items()}
-    return {"test images": examples.images, **reconstructed, **sampled}
+    return {"test images": examples.images, **rebuilt, **sampled}
