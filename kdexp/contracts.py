@@ -11,12 +11,13 @@ from typing import Literal, NamedTuple, Protocol, Self, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-Capability = Literal["curves", "masks", "texts", "robustness", "attacks"]
+Capability = Literal["curves", "masks", "texts", "images", "robustness", "attacks"]
 """What some tasks can and others cannot.
 
 curves: ROC curves and a confusion matrix, of rows that are classified.
 masks: pictures of a few test images, their masks and those that the networks predict; targets are masks.
 texts: inputs are texts, and pictures are of a few that the networks read differently.
+images: pictures of what the networks make of a few test images, and of what they make up; targets are images.
 robustness: the robustness report, for which `Task.records` and `Task.measure_of` are needed.
 attacks: training on adversarial examples.
 """
@@ -79,33 +80,18 @@ class Batch:
         return self.index
 
 
-def as_batch(batch: Batch | Sequence[Tensor]) -> Batch:
-    """A batch of any loader.
-
-    Args:
-        batch: a `Batch`, or (inputs, target) or (inputs, target, index).
-
-    Raises:
-        ValueError: anything else.
-    """
-    if isinstance(batch, Batch):
-        return batch
-    if isinstance(batch, list | tuple) and len(batch) in (2, 3) and all(isinstance(part, Tensor) for part in batch):
-        return Batch(*batch)
-    inside = f" of {', '.join(type(part).__name__ for part in batch)}" if isinstance(batch, list | tuple) else ""
-    raise ValueError(f"a batch must be tensors (x, y) or (x, y, index), got {type(batch).__name__}{inside}")
-
-
 class Outputs(NamedTuple):
     """What a network gave for a batch.
 
     Attributes:
         logits: (N, C) or dense (N, C, ...).
         features: module path -> that module's output; empty unless a feature loss reads it.
+        network: itself, for a task that runs a part of it once more; None of the teacher, whose outputs may be cached.
     """
 
     logits: Tensor
     features: Mapping[str, Tensor] = {}
+    network: nn.Module | None = None
 
 
 class TaskMetrics(Protocol):
@@ -139,12 +125,20 @@ class Task(Protocol):
     Both terms are means over rows: the hard one over those with a label, the soft one over all that exist. So alpha and
     T mean the same in every task.
 
-    It may also have ``tiles`` (`kdexp.models.tiles.Tiles` or None): networks are evaluated on larger images in tiles.
+    It may also have
+    - ``tiles`` (`kdexp.models.tiles.Tiles` or None): networks are evaluated on larger images in tiles;
+    - ``own_targets(source: Source) -> Source``: the data set with the task's own targets in place of its labels;
+    - ``of_network(network: nn.Module, batches: Iterable[Batch]) -> dict[str, float]``: more metrics of test;
+    - ``pictures(network: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]``, with `images` in supports: what it
+      makes of images, and as many that it makes up, (n, P) in [0, 1];
+    - ``of_test``: names of its settings on which no training depends;
+    - ``compares``: what soft losses compare where that is not rows of logits; a loss has an attribute of that name.
 
     Attributes:
         kind: how one row of logits is read.
         num_outputs: C, the number of logits of a row.
-        measure: the metric that runs are compared by in tables and figures: ``acc``; higher is better, shown in %.
+        measure: the metric that runs are compared by in tables and figures: ``acc``. Its unit, and which direction of
+            it is better, are those of `kdexp.report.glossary`; of a name that is not there, as it is, and higher.
         monitor: the metric of val that the best epoch is chosen by where nothing else is set: ``val/acc``.
         supports: see `Capability`.
     """
@@ -356,7 +350,8 @@ class Source:
 
     Attributes:
         train_inputs: (N, C, H, W) uint8 or (N, ...) float32, in memory; or `Images` that stream. Texts: see `Batch`.
-        train_target: (N,) int64; (N, C) float32 for multi-label data; masks (N, H, W) int8 or int64.
+        train_target: (N,) int64; (N, C) float32 for multi-label data; masks (N, H, W) int8 or int64;
+            images (N, C, H, W), uint8 or float32.
         test_inputs: like train_inputs.
         test_target: like train_target.
         val: an official validation part (inputs, target), or None: then it is carved from train.
@@ -378,7 +373,7 @@ class Split:
 
     Attributes:
         inputs: all samples of the file it comes from: a tensor or `Images`; not copied for a subset.
-        target: (n,), (n, C) or masks (n, H, W), parallel to index: after label noise and hiding.
+        target: (n,), (n, C), masks (n, H, W) or images (n, C, H, W), parallel to index: after label noise and hiding.
         index: (n,) int64, positions in inputs; also the samples' stable ids.
     """
 

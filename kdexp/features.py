@@ -41,7 +41,7 @@ class Reader:
     def __call__(self, inputs: Tensor) -> Outputs:
         """(N, ...) inputs to logits (N, C) and the features at the paths."""
         self.taken()
-        return Outputs(self._network(inputs), self.taken())
+        return Outputs(self._network(inputs), self.taken(), self._network)
 
     def taken(self) -> dict[str, Tensor]:
         """What the hooks saw since the last call, for whoever runs the network without this reader."""
@@ -116,7 +116,7 @@ def side(network: nn.Module, layers: FeatureLayers | None, inputs: Tensor) -> Ne
     paths = [*layers.stages, *layers.preact, *(path for path in (layers.penultimate, layers.mask) if path is not None)]
     if layers.classifier is not None:
         find(network, layers.classifier)
-    logits, features = _run(network, paths, inputs)
+    logits, features, _ = _run(network, paths, inputs)
     for path in paths:
         if not isinstance(features.get(path), Tensor):
             found = type(features.get(path)).__name__

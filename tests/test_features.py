@@ -25,7 +25,7 @@ def small():
 
 def test_a_reader_gives_what_the_modules_give_and_get():
     network, inputs = small(), torch.randn(5, 4)
-    logits, features = Reader(network, ["0.0", "0.-1", "1:input"])(inputs)
+    logits, features, _ = Reader(network, ["0.0", "0.-1", "1:input"])(inputs)
     before = network[0][0](inputs)
     assert torch.equal(logits, network(inputs))
     assert torch.equal(features["0.0"], before)

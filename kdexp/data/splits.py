@@ -76,7 +76,7 @@ def make_splits(
     # Which labels are hidden is chosen by the true ones.
     hidden = stratified_order(target, subset_seed, RngStream.HIDDEN)[: round(unlabeled_fraction * len(target))]
     _make_wrong(target, kind, num_classes, label_noise, label_noise_kind, subset_seed)
-    target[hidden] = target[hidden].clamp(max=UNLABELED)
+    _hide(target, hidden)
     return Splits(Split(train.inputs, target, index), val, _whole(source.test_inputs, source.test_target))
 
 
@@ -87,7 +87,7 @@ def _check_not_by_class(target: Tensor, imbalance_ratio: float, label_noise: flo
     rule = "for targets that are not one label, or a row of labels, a sample"
     _check(imbalance_ratio == 1, "imbalance_ratio", f"must be 1 {rule}", imbalance_ratio)
     _check(label_noise == 0, "label_noise", f"must be 0 {rule}", label_noise)
-    hides = not target.is_floating_point()
+    hides = not target.is_floating_point() and target.dtype.is_signed
     rule = "must be 0 for targets that are no labels and no masks"
     _check(hides or unlabeled_fraction == 0, "unlabeled_fraction", rule, unlabeled_fraction)
 
@@ -269,6 +269,11 @@ def _long_tail(target: Tensor, num_classes: int, ratio: float) -> Tensor:
     sizes = torch.tensor([math.floor(largest * share + 1e-9) for share in shares])
     rank = F.one_hot(target, num_classes).cumsum(0).gather(1, target.unsqueeze(1)).squeeze(1) - 1
     return rank < sizes[target]
+
+
+def _hide(target: Tensor, hidden: Tensor) -> None:
+    if len(hidden):  # images have no number for it
+        target[hidden] = target[hidden].clamp(max=UNLABELED)
 
 
 def _make_wrong(target: Tensor, kind: Kind, num_classes: int, rate: float, noise: str, seed: int) -> None:

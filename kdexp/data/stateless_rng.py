@@ -60,6 +60,7 @@ class RngStream(IntEnum):
     FOREGROUND_CROP = 41
     ROTATION = 42
     SCALE = 43
+    BINARIZED = 50
 
 
 def uniform(seed: int, epoch: int, index: Tensor, draws: int, stream: int) -> Tensor:

@@ -40,7 +40,7 @@ def run_checks(experiment: Experiment) -> Iterator[Finding]:
     yield from training_checks.batch_and_ranks(config.dataset, config.trainer, experiment.new_student(pretrained=None))
     if "texts" not in data.task.supports:
         yield from _inputs(experiment)
-    if experiment.teacher is not None and classifies:
+    if experiment.teacher is not None and near_chance.can_tell(data.task):
         yield teacher_checks.on_val(*near_chance.teacher_on_val(experiment))
     yield _sizes(experiment)
     yield from check_steps(experiment, caught)

@@ -10,6 +10,7 @@ from kdexp.doctor.finding import Finding
 from kdexp.doctor.inspection import InspectionCallback, caught_warnings, take_steps
 from kdexp.doctor.measurements import batch_dependence, teacher_state, val_inputs
 from kdexp.experiment.experiment import Experiment
+from kdexp.experiment.members import ROWS, compared_by
 from kdexp.training.distiller import Distiller
 from kdexp.training.settings import Trainer
 
@@ -39,7 +40,8 @@ def check_steps(experiment: Experiment, caught: list[str]) -> Iterator[Finding]:
     if experiment.teacher is not None:
         state = teacher_state(experiment.teacher, inspection.teacher_before, inspection.val_inputs)
         yield from (teacher_checks.frozen(state), teacher_checks.deterministic(state))
-    yield from _logits(data.task.kind, distiller, inspection)
+    if compared_by(data.task) == ROWS:
+        yield from _logits(data.task.kind, distiller, inspection)
     if "soft" in inspection.terms:
         published = (config.loss.get("published") or {}).get("alpha")
         yield loss_checks.alpha_convention(config.alpha, config.alpha_schedule, published)

@@ -11,7 +11,15 @@ from kdexp.config.identity import INIT_FROM_TEACHER, Identity, has_attack
 from kdexp.config.objects import target
 from kdexp.config.require import Values, missing_values, require
 from kdexp.data.settings import Augment, Dataset, check_classes
-from kdexp.experiment.members import new_task, possible_teachers, teachers
+from kdexp.experiment.members import (
+    ROWS,
+    compared_by,
+    has_soft_term,
+    new_task,
+    possible_teachers,
+    targets_of,
+    teachers,
+)
 from kdexp.experiment.settings import check_tracking
 from kdexp.robustness import configured
 from kdexp.schemes.base import scheme_of
@@ -52,30 +60,36 @@ def check(config: DictConfig) -> None:
     _check_views(config.teacher, config.augment, config.dataset)
     dataset = config.dataset
     task = new_task(config.task, dataset, config.label_smoothing)
+    named, targets = type(task).__name__.lower(), targets_of(task, dataset)
     augments, monitors = {"augment": config.augment}, {"trainer": config.trainer.get("monitor")}
     augments |= {f"{name}.recipe.augment": each["recipe"].get("augment") or {} for name, each in members.items()}
     monitors |= {f"{name}.recipe": each["recipe"].get("monitor") for name, each in members.items()}
     monitors["task"] = task.monitor
-    dense = len(task.logits_shape(list(dataset.input_shape))) > 1
-    _check_task(type(task).__name__.lower(), dense, "attacks" in task.supports, schemes, monitors)
+    for setting, scheme in schemes.items():
+        may_attack = "attacks" in task.supports or not has_attack(scheme)
+        require(may_attack, setting, f"must attack nothing for task={named}", plain(scheme or {}).get("_target_"))
+    for name, monitor in monitors.items():
+        check_monitor_of_task(f"{name}.monitor", monitor, named, targets)
+    loss = config.loss if has_soft_term(config) else None
+    _check_compared(compared_by(task), named, loss, config.scheme, members)
     for name, augment in augments.items():
         transforms, has_texts = augment.get("transforms", ()), "texts" in task.supports
-        _check_transforms(f"{name}.transforms", transforms, dataset.name, has_masks=dense, has_texts=has_texts)
+        _check_transforms(f"{name}.transforms", transforms, dataset.name, targets, has_texts=has_texts)
 
 
-def _check_task(
-    task: str,
-    has_masks: bool,
-    may_attack: bool,
-    schemes: Mapping[str, Values | None],
-    monitors: Mapping[str, str | None],
+def _check_compared(
+    compared: str, task: str, loss: Values | None, scheme: Values, members: Mapping[str, Values]
 ) -> None:
-    """See that schemes and metrics make sense for the task."""
-    for name, scheme in schemes.items():
-        target_of_scheme = plain(scheme or {}).get("_target_")
-        require(not has_attack(scheme) or may_attack, name, f"must attack nothing for task={task}", target_of_scheme)
-    for name, monitor in monitors.items():
-        check_monitor_of_task(f"{name}.monitor", monitor, task, has_masks=has_masks)
+    """See that the soft loss compares what the task gives, and that nothing takes what is no row of logits for one."""
+    if loss is not None:
+        rule = f"must compare {compared} for task={task}"
+        require(compared_by(target(loss, "loss")) == compared, "loss", rule, loss["_target_"])
+    if compared != ROWS:
+        require(len(members) <= 1, "teacher", f"must be of one network for task={task}", len(members))
+        require(not scheme, "scheme", f"must be null for task={task}", plain(scheme).get("_target_"))
+        for name, each in members.items():
+            top_k = each.get("cache_top_k")
+            require(top_k is None, f"{name}.cache_top_k", f"must be null for task={task}", top_k)
 
 
 def check_values(config: DictConfig) -> None:
@@ -148,15 +162,15 @@ def _check_networks(student: Values, members: Mapping[str, Values], dataset: Dat
         )
 
 
-def _check_transforms(
-    name: str, transforms: Sequence[Values], dataset: str, *, has_masks: bool, has_texts: bool
-) -> None:
-    rule = "must move masks as they move images (kdexp.data.joint_augment)" if has_masks else "must need no masks"
+def _check_transforms(name: str, transforms: Sequence[Values], dataset: str, targets: str, *, has_texts: bool) -> None:
+    rules = {"masks": "must move masks as they move images (kdexp.data.joint_augment)", "labels": "must need no masks"}
+    rule = rules.get(targets, "must be none, where the images are the targets,")
     for transform in transforms:
-        reads = not has_texts or getattr(target(transform, "transform"), "reads_texts", False)
-        rule_of_texts = f"must be made for texts with dataset={dataset}"
-        require(reads, name, rule_of_texts, transform["_target_"])
-        fits = getattr(target(transform, "transform"), "moves_masks", False) == has_masks
+        found = target(transform, "transform")
+        reads = not has_texts or getattr(found, "reads_texts", False)
+        require(reads, name, f"must be made for texts with dataset={dataset}", transform["_target_"])
+        moves_masks = getattr(found, "moves_masks", False)
+        fits = targets != "images" and moves_masks == (targets == "masks")
         require(fits, name, f"{rule} with dataset={dataset}", transform["_target_"])
 
 

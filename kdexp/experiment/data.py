@@ -69,7 +69,7 @@ class Data:
         self._dataset, self._augment, self._limit, self._seed = dataset, augment, limit_train_batches, seed
         self._store_dir, self._is_quick, self._like = store_dir, is_quick, like
         self._settings_of_task, self.task = task, new_task(task, dataset, label_smoothing)
-        self._source: Source = like._source if like is not None else take(plain(dataset.source))
+        self._source: Source = like._source if like is not None else self._loaded()
         self._check_classes()
         limit = limit_train_batches
         splits = self._splits()
@@ -90,6 +90,12 @@ class Data:
         )
         if like is not None:
             self.student.resident = like.student.resident
+
+    def _loaded(self) -> Source:
+        source = take(plain(self._dataset.source))
+        own_targets = getattr(self.task, "own_targets", None)
+        found: Source = own_targets(source) if own_targets is not None else source
+        return found
 
     def another(self, dataset: Dataset) -> "Data":
         """Another data set, loaded, split and augmented as this one.

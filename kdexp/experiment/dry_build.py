@@ -12,7 +12,7 @@ from kdexp.config.suggest import did_you_mean
 from kdexp.data.settings import Dataset
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.losses import build_term
-from kdexp.experiment.members import has_soft_term
+from kdexp.experiment.members import ROWS, compared_by, has_soft_term
 from kdexp.experiment.networks import build_network, init_from_teacher
 from kdexp.experiment.new_metrics import new_metrics
 
@@ -35,7 +35,9 @@ def dry_build(experiment: Experiment) -> None:
     student = experiment.new_student(pretrained=None)
     _dry_build_recipe(config.optimizer, config.scheduler, "")
     if has_soft_term(config):
-        _try_loss(build_term(config.loss).loss, config.dataset)
+        loss = build_term(config.loss).loss
+        if compared_by(loss) == ROWS:
+            _try_loss(loss, config.dataset)
     for setting, member in experiment.members.items():
         if member["weights"] == "auto":
             recipe = member["recipe"]

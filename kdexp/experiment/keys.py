@@ -7,6 +7,7 @@ from torch import nn
 from kdexp.atomic import sha256
 from kdexp.config.compose import plain
 from kdexp.config.identity import fingerprint, has_attack
+from kdexp.config.objects import target
 from kdexp.config.renamed import before, without_added
 from kdexp.config.require import Values
 from kdexp.data.settings import Dataset
@@ -56,7 +57,7 @@ def teacher_key(member: Values, dataset: Dataset, task: Values, content: str, ma
         "statistics": [list(member["mean"]), list(member["std"])],
         "data": before({"dataset": {key: getattr(dataset, key) for key in _OF_DATA}})["dataset"],
         "content": content,
-        **without_added({"task": plain(task)}),
+        **without_added({"task": _of_training(task)}),
         **_files(network),
         **mark,
     }
@@ -69,6 +70,12 @@ def _files(network: Values) -> Values:
     named += [Path(folder) / name for name in ("config.json", "tokenizer.json", "model.safetensors")] if folder else []
     found = {path.name: sha256(path) for path in named if path.is_file()}
     return {"files": found} if found else {}
+
+
+def _of_training(task: Values) -> Values:
+    """Without the settings by which nothing but test is measured."""
+    of_test = getattr(target(task, "task"), "of_test", ())
+    return {name: value for name, value in plain(task).items() if name not in of_test}
 
 
 _OF_DATA = ("name", "kind", "num_classes", "val_fraction", "split_seed", "drop_last")

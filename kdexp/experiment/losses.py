@@ -11,7 +11,7 @@ from kdexp.config.compose import plain
 from kdexp.config.objects import instantiate
 from kdexp.config.require import Values
 from kdexp.contracts import UNLABELED, FeatureLoss, NetworkFeatures, Splits, TeacherStudentPair
-from kdexp.data.splits import are_masks
+from kdexp.data.splits import has_labels
 from kdexp.schedules import anneal
 from kdexp.training.settings import TERM_KEYS, Schedule
 from kdexp.training.terms import Term
@@ -80,9 +80,9 @@ def build_term(loss: Values, pair: TeacherStudentPair | None = None) -> Term:
 
 
 def train_labels(splits: Splits) -> Tensor:
-    """The label of each training sample at the place of its index; (0,) where targets are masks."""
+    """The label of each training sample at the place of its index; (0,) where targets are no labels."""
     train = splits.train
-    if are_masks(train.target):
+    if not has_labels(train.target):
         return torch.empty(0, dtype=torch.int64)
     labels = train.target.new_full((len(train.inputs), *train.target.shape[1:]), UNLABELED)
     labels[train.index] = train.target

@@ -31,6 +31,21 @@ def new_task(task: Values, dataset: "Dataset | Values", label_smoothing: float =
     return built
 
 
+ROWS = "rows"
+
+
+def compared_by(loss_or_task: object) -> str:
+    """What a soft loss compares, or what a task has to be compared: rows of logits, if nothing else is said."""
+    return str(getattr(loss_or_task, "compares", ROWS))
+
+
+def targets_of(task: "Task", dataset: Dataset) -> str:
+    """What a task's targets are: ``images``, ``masks`` or ``labels``."""
+    if "images" in task.supports:
+        return "images"
+    return "masks" if len(task.logits_shape(list(dataset.input_shape))) > 1 else "labels"
+
+
 def tiles_of(task: "Task") -> "Tiles | None":
     """How networks are evaluated on large images, see `kdexp.models.tiles.tiled`; None: whole."""
     return getattr(task, "tiles", None)

@@ -7,8 +7,10 @@ from kdexp.contracts import Kind, Task
 from kdexp.data.splits import samples_per_class
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.teacher_measures import teacher_measures
+from kdexp.losses.vae import PixelDecoder, pixels
 from kdexp.metrics.segmentation import areas
 from kdexp.report.glossary import known
+from kdexp.tasks.generation import Generation
 
 _ADVICE = "it has little to teach: train it longer (teacher.recipe), or check its weights, mean and std"
 
@@ -17,10 +19,38 @@ def teacher_on_val(experiment: Experiment) -> tuple[str, str]:
     """What the teacher reaches on val, and what to do where that is hardly better; see `near_chance` and `of_masks`."""
     measured, data = teacher_measures(experiment)["val"], experiment.data
     target, kind = data.student.splits.val.target, data.task.kind
+    if "images" in data.task.supports:
+        assert isinstance(data.task, Generation)
+        return of_images(measured["elbo"], measured["active_units"], target, data.task.decoder)
     counts = samples_per_class(target, kind, experiment.config.dataset.num_classes)
     if "masks" in data.task.supports:
         return of_masks(measured[data.task.measure], counts, data.task)
     return near_chance(measured["acc"], counts, len(target), kind, measured.get("auc"))
+
+
+def can_tell(task: Task) -> bool:
+    """Whether `teacher_on_val` knows what needs no input for the task."""
+    return "curves" in task.supports or isinstance(task, Generation)
+
+
+def of_images(elbo: float, active: float, images: Tensor, decoder: PixelDecoder) -> tuple[str, str]:
+    """A VAE's bound beside the likelihood of the mean image, the same for all: where a collapsed posterior ends.
+
+    Args:
+        elbo: on a split, in nats.
+        active: latent dimensions that are used.
+        images: of the split, (N, C, H, W).
+        decoder: how what is decoded is read.
+
+    Returns:
+        See `near_chance`.
+    """
+    image = pixels(images)
+    mean = image.mean(0, keepdim=True).clamp(1e-6, 1 - 1e-6) if decoder.sigma is None else image.mean(0, keepdim=True)
+    constant = (mean.logit() if decoder.sigma is None else mean).expand_as(image)
+    blind = -float(decoder.negative_log_likelihood(constant, image).mean())
+    found = f"ELBO {elbo:.2f} nats, {active:g} active units; the mean image for all {blind:.2f}"
+    return found, "" if elbo > blind and active > 0 else _ADVICE
 
 
 def of_masks(value: float, counts: Tensor, task: Task) -> tuple[str, str]:

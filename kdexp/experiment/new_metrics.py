@@ -1,6 +1,12 @@
 """Metrics that fit an experiment's data, with nothing in them yet."""
 
-from kdexp.contracts import TaskMetrics
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from kdexp.contracts import Batch, TaskMetrics
 from kdexp.experiment.data import Data
 from kdexp.experiment.mask_collector import MaskCollector
 from kdexp.experiment.text_collector import TextCollector
@@ -10,6 +16,27 @@ from kdexp.metrics.roc_and_confusion import RocAndConfusionMetric
 def new_metrics(data: Data, split: str, *, fidelity: bool = False, alone: bool = True) -> TaskMetrics:
     """Metrics for one split as the student sees it; ``alone`` for an evaluation that only one rank does."""
     return data.task.metrics(split=getattr(data.student.splits, split), fidelity=fidelity, alone=alone)
+
+
+def of_network(
+    data: Data, network: nn.Module, device: torch.device, convert: Callable[[Tensor], Tensor] | None = None
+) -> dict[str, float]:
+    """What a task measures on test besides, for which it runs the network itself; nothing of a task without that.
+
+    Args:
+        data: the experiment's.
+        network: in eval mode.
+        device: its own.
+        convert: inputs that are normalised as the student's to the network's; None: they are.
+    """
+    measured: Callable[[nn.Module, Iterable[Batch]], dict[str, float]] | None
+    measured = getattr(data.task, "of_network", None)
+    if measured is None:
+        return {}
+    batches: Iterable[Batch] = data.student.eval_batches("test", device)
+    if convert is not None:
+        batches = (replace(batch, inputs=convert(batch.inputs)) for batch in batches)
+    return measured(network, batches)
 
 
 def new_curves(data: Data) -> RocAndConfusionMetric | None:

@@ -56,7 +56,7 @@ def prepare(
     with timed(seconds, "teacher"):
         if experiment.teacher is not None and rank() == 0:
             record["teacher"] = teacher_measures.teacher_measures(experiment)
-            if "curves" in data.task.supports and not config.quick:  # no wonder there
+            if near_chance.can_tell(data.task) and not config.quick:  # no wonder there
                 found, advice = near_chance.teacher_on_val(experiment)
                 if advice:
                     log.warning("warning: the teacher is near chance on val: %s: %s", found, advice)

@@ -7,11 +7,11 @@ from kdexp.experiment.new_metrics import new_examples
 from kdexp.experiment.preparation import prepare
 from kdexp.experiment.ranks import rank
 from kdexp.experiment.run_cost import add_training_cost, timed
+from kdexp.experiment.run_figures import draw_figures
 from kdexp.experiment.run_robustness import robustness_of_run
 from kdexp.experiment.run_tracking import begin_tracking, summarize
 from kdexp.experiment.student_evaluation import EVALUATED, evaluate_student
 from kdexp.experiment.trainer_settings import trainer_settings
-from kdexp.report.png_figures.run import draw_run
 from kdexp.results import Results
 from kdexp.training.fit import Pruner, TrialPruned, fit
 
@@ -60,9 +60,7 @@ def distill(
             curves = evaluate_student(experiment, record, fitted, folder, splits, examples)
         if pruner is None:
             with timed(seconds, "figures"):
-                names = experiment.data.classes or list(map(str, range(config.dataset.num_classes)))
-                kept = examples.save(folder) if examples is not None else []
-                draw_run(fitted.epochs, experiment.data.task.measure, curves, kept, names, folder / "figures")
+                names = draw_figures(experiment, fitted.epochs, curves, examples, folder)
             summarize(tracker, folder, record, curves, names)
         if evaluator is not None:
             with timed(seconds, "robustness"):

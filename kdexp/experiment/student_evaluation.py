@@ -11,7 +11,7 @@ from kdexp.atomic import sha256
 from kdexp.contracts import Outputs
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.networks import deployed, description
-from kdexp.experiment.new_metrics import new_curves, new_metrics
+from kdexp.experiment.new_metrics import new_curves, new_metrics, of_network
 from kdexp.experiment.trained_student import trained_student
 from kdexp.metrics.evaluate import Watcher, evaluate
 from kdexp.metrics.roc_and_confusion import RocAndConfusion
@@ -69,6 +69,8 @@ def evaluate_student(
                 watcher=watcher if is_shown else None,
                 what=f"student: evaluating the {which} epoch on {split}",
             )
+            if is_shown:
+                found[split][which] |= of_network(data, student.eval(), fitted.device)
     if is_last_best:
         found = {split: {"last": dict(of["best"]), **of} for split, of in found.items()}
     _measure_peers(experiment, record, fitted.best, folder / "peers", splits)

@@ -11,7 +11,9 @@ from omegaconf import DictConfig
 from kdexp.config.compose import plain
 from kdexp.config.identity import fingerprint
 from kdexp.config.require import Values
+from kdexp.contracts import Task
 from kdexp.experiment.data import Data
+from kdexp.experiment.members import ROWS, compared_by
 from kdexp.experiment.outputs_key import OutputsKey
 from kdexp.results import Record
 from kdexp.teacher.cache_folders import folder_of, make_room
@@ -40,7 +42,7 @@ def teacher_cache(
     outputs, *_ = teacher.to("cpu").member_outputs(torch.zeros(1, *config.dataset.input_shape))
     features = {path: own.shape[1:] for path, own in outputs.features.items()}
     classes = outputs.logits.shape[1]
-    top_k = config.teacher.cache_top_k or (TOP_K if classes > ALL_CLASSES else classes)
+    top_k = config.teacher.cache_top_k or _usual_top_k(data.task, classes)
     kept: dict[SplitName, tuple[Path, Record, OutputCodec]] = {}
     wanted: dict[Path, int] = {}
     views = config.trainer.max_epochs if config.augment.views is None else max(config.augment.views, 1)
@@ -86,6 +88,10 @@ def teacher_cache(
     if config.teacher.cache == "unaugmented" and config.augment.transforms:
         log.warning(_UNAUGMENTED)
     return cache
+
+
+def _usual_top_k(task: Task, classes: int) -> int:
+    return TOP_K if classes > ALL_CLASSES and compared_by(task) == ROWS else classes
 
 
 _UNAUGMENTED = (

@@ -6,10 +6,12 @@ from pathlib import Path
 
 from kdexp.atomic import atomic_path, read_json
 from kdexp.config import quick
+from kdexp.config.compose import plain
 from kdexp.config.identity import fingerprint
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.keys import input_statistics
-from kdexp.experiment.new_metrics import new_curves, new_metrics
+from kdexp.experiment.members import ROWS, compared_by
+from kdexp.experiment.new_metrics import new_curves, new_metrics, of_network
 from kdexp.metrics.evaluate import evaluate
 from kdexp.models.complexity import macs, parameters
 from kdexp.results import Record
@@ -45,6 +47,7 @@ def teacher_measures(experiment: Experiment) -> Record:
             "data": {"task": config.dataset.kind, **{key: config.dataset[key] for key in _OF_DATA}},
             "content": data.content,
             **data.tiles,
+            **({"task": plain(config.task)} if compared_by(data.task) != ROWS else {}),
             **quick.mark(config.quick),
         }
     )
@@ -55,7 +58,7 @@ def teacher_measures(experiment: Experiment) -> Record:
         teacher.to(place)
         module, drawn = data.student, new_curves(data)
         drawn = drawn.to(place) if drawn is not None else None
-        found: dict[str, object] = {
+        found: Record = {
             split: evaluate(
                 lambda inputs: teacher(inputs).logits,
                 module.eval_batches(split, place),
@@ -65,6 +68,8 @@ def teacher_measures(experiment: Experiment) -> Record:
             )
             for split in ("val", "test")
         }
+        if len(teacher.networks) == 1:
+            found["test"] |= of_network(data, teacher.networks[0], place, lambda x: teacher.network_inputs(x)[0])
         found["curves"] = drawn.compute().compact() if drawn is not None else {}
         shape = list(config.dataset.input_shape)
         found["model"] = {

@@ -20,7 +20,7 @@ from kdexp.experiment.wandb_server import decide_mode, problem_of_server, say_of
 from kdexp.metrics.monitor import DIRECTIONS
 from kdexp.metrics.roc_and_confusion import RocAndConfusion
 from kdexp.report import text_examples
-from kdexp.report.png_figures.run import MASKS
+from kdexp.report.png_figures.run import IMAGES, MASKS
 from kdexp.report.robustness import flat
 from kdexp.results import Record
 
@@ -132,8 +132,9 @@ class Tracker:
             self._run.summary.update(dict(metrics))
             if curves is not None:
                 self._run.log(_charts(curves, classes))
-            if (masks := self._folder / "figures" / MASKS).is_file():
-                self._run.log({"test/masks": wandb.Image(str(masks))})
+            for name in (MASKS, IMAGES):
+                if (picture := self._folder / "figures" / name).is_file():
+                    self._run.log({f"test/{picture.stem}": wandb.Image(str(picture))})
             if texts := text_examples.read(self._folder, len(classes)):
                 self._run.log({"test/texts": _table(texts, classes)})
         elif isinstance(self._logger, TensorBoardLogger):

@@ -5,11 +5,13 @@ from typing import Literal
 
 OF_MASKS = ("val/miou", "val/dice", "val/image_dice", "val/sensitivity", "val/specificity")
 """Those of `DIRECTIONS` that only segmentation has."""
+OF_IMAGES = ("val/neg_elbo",)
+"""Those that only generation has."""
 DIRECTIONS: Mapping[str, Literal["max", "min"]] = {
     **dict.fromkeys(("val/acc", "val/acc_top5", "val/precision", "val/recall", "val/f1", "val/auc"), "max"),
     **dict.fromkeys(OF_MASKS, "max"),
     "val/robust_acc": "max",
-    **dict.fromkeys(("val/loss", "val/nll", "val/ece"), "min"),
+    **dict.fromkeys(("val/loss", "val/nll", "val/ece", *OF_IMAGES), "min"),
 }
 """What an epoch can be chosen by. Not what compares a student with its teacher: a control and a teacher have none."""
 AUTO = "auto"

@@ -66,11 +66,13 @@ class Claim:
 
 
 def article_claims(comparison: Comparison) -> list[Claim]:
-    """The claims, as far as anything was measured of at least two of them; else none.
+    """The claims, as far as anything was measured of at least two of them; else none. They are of shares.
 
     Args:
         comparison: the runs. The student is that of the chosen configuration; all its data are looked at.
     """
+    if glossary.known(comparison.measure).unit:
+        return []
     along = {curve.axis: sides for curve in condition_curves(comparison) if (sides := _sides(curve, comparison))}
     evaluated = _evaluated(comparison)
     found = [

@@ -11,17 +11,17 @@ from kdexp.report.condition_curves import condition_curves
 from kdexp.report.page import title, write_page
 from kdexp.report.png_figures import condition, robustness
 from kdexp.report.runs import write_csv
-from kdexp.report.sections import masks
+from kdexp.report.sections import images, masks
 from kdexp.robustness.axes.corruptions import is_of_corruptions
 
-TABLE, PAGE, CLAIMS, MASKS = "compare.csv", "report.html", "claims.md", "masks.png"
+TABLE, PAGE, CLAIMS = "compare.csv", "report.html", "claims.md"
 _NAME_LENGTH = 120
 
 
 def write(
     comparison: Comparison, out: Path, *, source: Sequence[str], unread: Sequence[str] = ()
 ) -> list[tuple[str, Path]]:
-    """Write compare.csv and report.html, a PNG for each curve and of test masks, and claims.md where it can be told.
+    """Write compare.csv and report.html, a PNG for each curve and of test examples, and claims.md where it can be told.
 
     Args:
         comparison: what they show.
@@ -45,10 +45,11 @@ def write(
             name = _picture(f"curve-{axis}")
             written.append(("plot", out / name))
             robustness.severities(reports, axis, out / name)
-    if (picture := masks.png(comparison)) is not None:
-        written.append(("masks", out / MASKS))
-        with atomic_path(out / MASKS) as temporary:
-            temporary.write_bytes(picture)
+    for kind, picture in (("masks", masks.png(comparison)), ("images", images.png(comparison))):
+        if picture is not None:
+            written.append((kind, out / f"{kind}.png"))
+            with atomic_path(out / f"{kind}.png") as temporary:
+                temporary.write_bytes(picture)
     found = article_claims.article_claims(comparison)
     if found:
         written.append(("claims", out / CLAIMS))

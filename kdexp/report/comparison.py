@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kdexp.config.identity import DISTILLATION_ONLY, RUN_ONLY, Identity
 from kdexp.naming import short_values
+from kdexp.report import glossary
 from kdexp.report.run_group import RunGroup
 from kdexp.report.runs import DATA, Run, find, read_reports
 from kdexp.report.statistics import Estimate, Paired, paired, wilson
@@ -108,7 +109,7 @@ class Comparison:
 
     @property
     def winner(self) -> RunGroup | None:
-        """The candidate with the highest mean of the `measure` on val; of equals see `order_of_choice`.
+        """The candidate with the best mean of the `measure` on val; of equals see `order_of_choice`.
 
         The test split has no part in it. The trials of a search that it did not choose were not measured on test, and
         are not chosen here. None without a distilled run.
@@ -153,7 +154,7 @@ class Comparison:
 
     @cached_property
     def control(self) -> RunGroup | None:
-        """The winner's control; without a winner the control with the highest mean of the `measure` on val."""
+        """The winner's control; without a winner the control with the best mean of the `measure` on val."""
         own = [s for s in self.controls if self.winner is None or s.family == self.winner.family]
         return min(own, key=_merit, default=None)
 
@@ -201,8 +202,9 @@ def teachers_part(comparison: Comparison) -> Iterator[tuple[RunGroup, RunGroup, 
             if kinds != [False, True] or taught.family != other.family:
                 continue
             found = {run.seed: run.metric(run.measure) for run in other.runs}
+            better = glossary.known(taught.measure).gain
             pairs = [(run.metric(run.measure), found.get(run.seed)) for run in taught.runs]
-            gain = paired([own - theirs for own, theirs in pairs if own is not None and theirs is not None])
+            gain = paired([better(own, theirs) for own, theirs in pairs if own is not None and theirs is not None])
             if gain is not None:
                 yield taught, other, gain
 
@@ -226,7 +228,8 @@ def order_of_choice(value: float | None, nll: float | None, *, less_is_better: b
 
 
 def _merit(group: RunGroup) -> tuple[float, float]:
-    return order_of_choice(group.mean(group.measure, "val"), group.mean("nll", "val"))
+    is_less = glossary.known(group.measure).lower_is_better
+    return order_of_choice(group.mean(group.measure, "val"), group.mean("nll", "val"), less_is_better=is_less)
 
 
 def _in_order_of_choice(distilled: Sequence[RunGroup]) -> list[RunGroup]:

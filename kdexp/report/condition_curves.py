@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from kdexp.report import glossary
 from kdexp.report.comparison import Comparison, is_for_controls, plain
 from kdexp.report.run_group import RunGroup
 from kdexp.report.statistics import Paired, Point, paired
@@ -47,7 +48,7 @@ class ConditionLine:
         return [Point(level, group.gain.estimate) for level, group in self.groups.items() if group.gain is not None]
 
     def gains(self, levels: Sequence[float]) -> dict[int, list[float]]:
-        """Seed -> its `measure` on test less the control's at each level; of the seeds that have all of them."""
+        """Seed -> by how much its `measure` on test is better than the control's at each level; of seeds with all."""
         pairs: dict[int, list[float]] = {}
         for level in levels:
             group = self.groups[level]
@@ -55,7 +56,7 @@ class ConditionLine:
                 own, other = run.metric(self.measure), group.controls.get(run.seed)
                 alone = other.metric(self.measure) if other else None
                 if own is not None and alone is not None:
-                    pairs.setdefault(run.seed, []).append(own - alone)
+                    pairs.setdefault(run.seed, []).append(glossary.known(self.measure).gain(own, alone))
         return {seed: found for seed, found in sorted(pairs.items()) if len(found) == len(levels)}
 
     def mean_gain(self, levels: Sequence[float]) -> Paired | None:

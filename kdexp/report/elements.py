@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
 
+from kdexp.report import glossary
 from kdexp.report.plotly_figures.drawing import Plot
 from kdexp.report.run_group import RunGroup
 from kdexp.report.statistics import Paired
-from kdexp.report.summary_text import interval, points
+from kdexp.report.summary_text import interval
 
 Row = TypeVar("Row", contravariant=True)
 
@@ -156,23 +157,25 @@ class Section:
     wide: bool = False
 
 
-def percent(value: float | None) -> Cell:
-    """A fraction in %; empty where it is not known."""
-    return Cell("") if value is None else Cell(f"{100 * value:.2f}", value)
+def number(value: float | None, name: str) -> Cell:
+    """A metric's value as it is shown; empty where it is not known."""
+    return Cell("") if value is None else Cell(glossary.known(name).number(value), value)
 
 
 def metric(group: RunGroup | None, name: str, split: str = "test", epoch: str = "best") -> Cell:
-    """A metric's mean in %, and its standard deviation where there are several seeds; empty where it is not known."""
+    """A metric's mean, and its standard deviation where there are several seeds; empty where it is not known."""
     mean = group.mean(name, split, epoch) if group else None
     std = group.std(name, split, epoch) if group else None
-    return percent(mean) if mean is None or std is None else Cell(f"{100 * mean:.2f} ± {100 * std:.2f}", mean)
+    return Cell("") if mean is None else Cell(glossary.known(name).spread(mean, std), mean)
 
 
-def gain_mean(gain: Paired | None) -> Cell:
-    """A mean difference in points."""
-    return Cell("") if gain is None else Cell(points(gain.mean), gain.mean)
+def gain_mean(gain: Paired | None, measure: str) -> Cell:
+    """A mean difference in the measure."""
+    return Cell("") if gain is None else Cell(glossary.known(measure).number(gain.mean, sign=True), gain.mean)
 
 
-def gain_interval(gain: Paired | None) -> Cell:
-    """The interval of a mean difference in points; where there is none, why."""
-    return Cell("") if gain is None else Cell(interval(gain), gain.interval[0] if gain.interval else None)
+def gain_interval(gain: Paired | None, measure: str) -> Cell:
+    """The interval of a mean difference; where there is none, why."""
+    if gain is None:
+        return Cell("")
+    return Cell(interval(gain, glossary.known(measure)), gain.interval[0] if gain.interval else None)

@@ -3,6 +3,9 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+AS_STORED = "as stored"
+"""The unit of a metric that is not known."""
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -12,6 +15,7 @@ class Metric:
         name: the field's.
         lower_is_better: else higher is better, or neither (the fitted temperature).
         unit: what it is in where it is no share that is shown in %.
+        digits: after the point, where it has a unit; a share has two.
         head: of its column in the tables of runs, where that is not the name.
         plural: of the name, where that is not ``NAME values``.
         counted: what it is measured on.
@@ -20,6 +24,7 @@ class Metric:
     name: str
     lower_is_better: bool = False
     unit: str = ""
+    digits: int = 4
     head: str = ""
     plural: str = ""
     counted: str = "samples"
@@ -44,12 +49,61 @@ class Metric:
         """The name after the word mean, over seeds: ``accuracy``; of mean IoU ``IoU``."""
         return self.name.removeprefix("mean ")
 
+    @property
+    def scale(self) -> int:
+        """What a value is multiplied by to be shown."""
+        return 1 if self.unit else 100
+
+    @property
+    def decimals(self) -> int:
+        """How many are shown."""
+        return self.digits if self.unit else 2
+
+    @property
+    def shown_in(self) -> str:
+        """The unit of what is shown: ``%``, ``nats``; nothing for a metric that is not known."""
+        return "" if self.unit == AS_STORED else self.unit or "%"
+
+    @property
+    def differs_in(self) -> str:
+        """The unit of differences: ``points``, ``nats``."""
+        return "" if self.unit == AS_STORED else self.unit or "points"
+
+    @property
+    def said_in(self) -> str:
+        """After the name of what is shown: `` in %``; nothing for a metric that is not known."""
+        return f" in {self.shown_in}" if self.shown_in else ""
+
     def number(self, value: float | None, *, sign: bool = False) -> str:
-        """In % with two decimals, or with four in the metric's own unit; a dash for what is not defined."""
+        """In % with two decimals, or with those of the metric in its own unit; a dash for what is not defined."""
         if value is None:
             return "-"
-        value, digits = (value, 4) if self.unit else (100 * value, 2)
-        return f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
+        return f"{self.scale * value:{'+' if sign else ''}.{self.decimals}f}"
+
+    def spread(self, mean: float, std: float | None = None, *, sign: bool = False) -> str:
+        """A mean with the standard deviation, where there is one: ``96.11 ± 0.20``."""
+        alone = self.number(mean, sign=sign)
+        return alone if std is None else f"{alone} ± {self.number(std)}"
+
+    def in_unit(self, text: str) -> str:
+        """A text of numbers, or the title of an axis' metric, with the unit: ``96.11 %``."""
+        return f"{text} {self.shown_in}".rstrip()
+
+    def difference(self, value: float) -> str:
+        """A difference with sign and unit: ``+1.20 points``."""
+        return f"{self.number(value, sign=True)} {self.differs_in}".rstrip()
+
+    def axis(self, words: str) -> str:
+        """The title of an axis: ``test accuracy, %``."""
+        return f"{words}, {self.shown_in}".removesuffix(", ")
+
+    def axis_of_gains(self, words: str) -> str:
+        """The title of an axis of differences: ``gain on test, points``."""
+        return f"{words}, {self.differs_in}".removesuffix(", ")
+
+    def gain(self, own: float, other: float) -> float:
+        """By how much the first is better than the second; negative where it is worse."""
+        return other - own if self.lower_is_better else own - other
 
 
 def capitalized(text: str) -> str:
@@ -57,10 +111,14 @@ def capitalized(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}"
 
 
+SHARE = Metric("share")
+"""Any that is shown in %."""
+
 _MEASURES = {
     "acc": Metric("accuracy", head="acc", plural="accuracies"),
     "dice": Metric("Dice", counted="pixels"),
     "miou": Metric("mean IoU", counted="pixels"),
+    "elbo": Metric("ELBO", unit="nats", digits=2),
 }
 """What runs can be compared by: see `kdexp.contracts.Task.measure`. Another name is its own word."""
 
@@ -68,6 +126,7 @@ _BESIDE = {
     "acc": ("f1", "auc"),
     "dice": ("sensitivity", "specificity", "auc", "ece"),
     "miou": ("dice", "auc", "ece"),
+    "elbo": ("distortion", "rate", "active_units", "psnr"),
 }
 """What is shown of the test split beside the measure."""
 
@@ -98,6 +157,10 @@ _METRICS = {
     "ece": Metric("ECE", lower_is_better=True, head="ece"),
     "ece_adaptive": Metric("adaptive ECE", lower_is_better=True),
     "max_calibration_error": Metric("maximum calibration error", lower_is_better=True),
+    "distortion": Metric("distortion", lower_is_better=True, unit="nats", digits=2),
+    "rate": Metric("rate", unit="nats", digits=2),
+    "active_units": Metric("active units", unit="dimensions", digits=1),
+    "psnr": Metric("PSNR", unit="dB", digits=2),
     "nll": Metric("NLL", lower_is_better=True, unit="nats"),
     "brier": Metric("Brier score", lower_is_better=True),
     "temperature": Metric("temperature fitted on val", unit="T"),
@@ -142,7 +205,7 @@ def known(name: str) -> Metric:
     base = _base(name)
     if base.startswith("error_"):
         return Metric(f"error, {base.removeprefix('error_')}", lower_is_better=True)
-    return _METRICS.get(base, Metric(base, unit="as stored"))
+    return _METRICS.get(base, Metric(base, unit=AS_STORED))
 
 
 def beside(measure: str) -> Sequence[str]:

@@ -4,7 +4,6 @@ The folder may be somebody else's: sizes are checked before anything is unpacked
 """
 
 import os
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,11 +12,11 @@ import numpy as np
 
 from kdexp.atomic import atomic_path
 from kdexp.config.untrusted import inside
+from kdexp.report.packed_arrays import packed_arrays
 
 FILE = "examples.npz"
 MOST, LARGEST_SIDE = 4, 512
 """Images that a run keeps, and the pixels of their longer side; larger ones are made smaller."""
-_MOST_BYTES = 64 * 2**20  # unpacked: ten times what a run writes
 _LEAST = -3  # `kdexp.contracts.ABSENT`, which needs torch
 _NETWORKS = ("teacher", "student")  # in the order in which they are shown
 
@@ -81,15 +80,7 @@ def read(folder: Path, classes: int) -> list[MaskExample]:
     if not os.path.lexists(path):
         return []
     try:
-        if not path.is_file():
-            raise ValueError("it is no file")
-        with zipfile.ZipFile(path) as packed:
-            size = sum(entry.file_size for entry in packed.infolist())
-        if size > _MOST_BYTES:
-            raise ValueError(f"it has {size} bytes, more than {_MOST_BYTES}")
-        with np.load(path, allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in ("sample", "image", "truth", "student")}
-            found |= {"teacher": arrays["teacher"]} if "teacher" in arrays else {}
+        found = packed_arrays(path, ("sample", "image", "truth", "student"), ("teacher",))
         _check(found, classes)
     except Exception as error:  # whatever zipfile and numpy make of somebody's bytes
         reason = (str(error) or type(error).__name__).splitlines()[0]

@@ -13,18 +13,19 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from kdexp.atomic import atomic_path
-from kdexp.report import sections
+from kdexp.report import glossary, sections
 from kdexp.report.comparison import Comparison, depends_on, plain
 from kdexp.report.elements import Card, Figure, Section
 from kdexp.report.plotly_figures.drawing import Plot
 from kdexp.report.run_group import RunGroup
-from kdexp.report.summary_text import answer, interval, points, spread, tested, tie
+from kdexp.report.summary_text import answer, interval, spread, tested, tie
 
 ORDER = (
     "claims",
     "errors",
     "masks",
     "texts",
+    "images",
     "conditions",
     "soft_labels",
     "robustness",
@@ -158,9 +159,11 @@ def _cards(comparison: Comparison) -> list[Card]:
         size = Card("By how much?", [spread(winner)], ["on test, without a control of the same seeds"])
         return [which, size, Card(_SIGNIFICANT, ["Cannot be told"], ["run the control too: alpha=1"], "unknown")]
     notes = [f"{spread(winner)} against the control's {spread(control)}"]
+    metric = glossary.known(comparison.measure)
     if gain.interval:
-        notes.append(f"95 % t interval {interval(gain)}")
-    size = Card("By how much?", [f"{points(gain.mean)} points on test"], [*notes, *_gap(comparison, winner, control)])
+        notes.append(f"95 % t interval {interval(gain, metric)}")
+    notes += _gap(comparison, winner, control)
+    size = Card("By how much?", [f"{metric.difference(gain.mean)} on test"], notes)
     up = sum(value > 0 for value in gain.differences)
     signs = f"{up} of {_counted(gain.n, 'seed')} {'gains' if up == 1 else 'gain'}"
     tone = {"better": "good", "worse": "bad"}.get(gain.verdict, "unknown")
@@ -170,6 +173,10 @@ def _cards(comparison: Comparison) -> list[Card]:
 def _gap(comparison: Comparison, winner: RunGroup, control: RunGroup) -> list[str]:
     own, alone = (group.mean(comparison.measure) for group in (winner, control))
     teacher = next((teacher["test"][comparison.measure] for teacher in comparison.teachers.values()), None)
-    if own is None or alone is None or teacher is None or not alone < own <= teacher:
+    if own is None or alone is None or teacher is None:
         return []
-    return [f"{100 * (own - alone) / (teacher - alone):.0f} % of the way to the teacher's {100 * teacher:.2f} %"]
+    metric = glossary.known(comparison.measure)
+    gained, possible = metric.gain(own, alone), metric.gain(teacher, alone)
+    if not 0 < gained <= possible:
+        return []
+    return [f"{100 * gained / possible:.0f} % of the way to the teacher's {metric.in_unit(metric.number(teacher))}"]

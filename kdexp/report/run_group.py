@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from kdexp.report.glossary import known
 from kdexp.report.runs import Run
 from kdexp.report.statistics import Estimate, Interval, Paired, paired, t_interval, wilson
 from kdexp.results import Record
@@ -70,15 +71,19 @@ class RunGroup:
 
     @cached_property
     def gain(self) -> Paired | None:
-        """The `measure` on test less that of the control with the same seed; None of the control, or without one."""
+        """The `measure` on test against that of the control with the same seed; None of the control, or without one.
+
+        Positive where it is better.
+        """
         if self.is_control:
             return None
+        better = known(self.measure).gain
         pairs = [
             (run.metric(self.measure), self.controls[run.seed].metric(self.measure))
             for run in self.runs
             if run.seed in self.controls
         ]
-        return paired([own - alone for own, alone in pairs if own is not None and alone is not None])
+        return paired([better(own, alone) for own, alone in pairs if own is not None and alone is not None])
 
     @property
     def mean_gain(self) -> float | None:

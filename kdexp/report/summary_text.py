@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from kdexp.config import quick
 from kdexp.report import glossary
 from kdexp.report.comparison import Comparison
+from kdexp.report.glossary import Metric
 from kdexp.report.run_group import RunGroup
 from kdexp.report.statistics import FEWEST_SEEDS, NOT_TESTED, TOO_FEW, Paired
 
@@ -38,7 +39,7 @@ def answer(comparison: Comparison) -> list[str]:
     if winner.gain is None:
         said.append("No seed was run with both, so the two cannot be paired.")
     else:
-        said += [difference(winner.gain), significance(winner.gain)]
+        said += [difference(winner.gain, metric), significance(winner.gain)]
         tests = sum(group.gain is not None and group.gain.p is not None for group in comparison.distilled)
         if tests > 1:
             said.append(f"{tests} configurations are tested here, and the p values are not corrected for that.")
@@ -47,7 +48,7 @@ def answer(comparison: Comparison) -> list[str]:
             f"These are several data sets, whose {metric.values} say nothing of each other: where=dataset=NAME."
         )
     own, alone = (group.mean(comparison.measure, "val") for group in (winner, control))
-    if own is not None and alone is not None and alone >= own:
+    if own is not None and alone is not None and metric.gain(own, alone) <= 0:
         said.append(f"On val the control is as good or better ({spread(control, 'val')}): nothing here speaks for it.")
     elif len(comparison.candidates) > 1:
         said.append(
@@ -63,9 +64,10 @@ def headline(comparison: Comparison) -> str:
     if winner is None or winner.gain is None or comparison.is_quick:
         return ""
     gain = winner.gain
-    by = f"{points(gain.mean)} points of test {glossary.known(comparison.measure).name}"
+    metric = glossary.known(comparison.measure)
+    by = f"{metric.difference(gain.mean)} of test {metric.name}"
     if gain.interval is not None:
-        by += f" (95 % interval {interval(gain)}, p = {gain.p:.2g}, {gain.n} seeds)"
+        by += f" (95 % interval {interval(gain, metric)}, p = {gain.p:.2g}, {gain.n} seeds)"
     if gain.p is None:
         return f"{winner.label} against the control: {by}; {gain.verdict}: {tested(gain)}."
     return f"{winner.label} {_COMPARED[gain.verdict]} the control: {by}."
@@ -87,19 +89,19 @@ def _listed(groups: Sequence[RunGroup]) -> str:
     return ", ".join(names) + (f" and {len(groups) - _NAMED} more" if len(groups) > _NAMED else "")
 
 
-def difference(gain: Paired) -> str:
+def difference(gain: Paired, metric: Metric) -> str:
     """What the mean of the paired differences is, and its interval."""
-    mean = f"Seed by seed it differs from the control by {points(gain.mean)} points"
+    mean = f"Seed by seed it differs from the control by {metric.difference(gain.mean)}"
     if gain.n == 1:
         return f"{mean}: one seed."
     if gain.interval is None:
         return f"{mean} on average over {gain.n} seeds."
-    return f"{mean} on average, 95 % t interval over {gain.n} seeds {interval(gain)}."
+    return f"{mean} on average, 95 % t interval over {gain.n} seeds {interval(gain, metric)}."
 
 
-def interval(gain: Paired) -> str:
-    """The ends of the interval in percentage points; where there is none, why."""
-    return gain.verdict if gain.interval is None else " to ".join(points(end) for end in gain.interval)
+def interval(gain: Paired, metric: Metric) -> str:
+    """The ends of the interval of differences; where there is none, why."""
+    return gain.verdict if gain.interval is None else " to ".join(metric.number(e, sign=True) for e in gain.interval)
 
 
 def significance(gain: Paired) -> str:
@@ -121,16 +123,10 @@ def tested(gain: Paired) -> str:
 
 
 def spread(group: RunGroup, split: str = "test", epoch: str = "best") -> str:
-    """The measure in percent: mean, and standard deviation over seeds where there are several."""
+    """The measure in its unit: mean, and standard deviation over seeds where there are several."""
     mean, std = (of(group.measure, split, epoch) for of in (group.mean, group.std))
-    if mean is None:
-        return f"an unknown {glossary.known(group.measure).name}"
-    return f"{100 * mean:.2f} %" if std is None else f"{100 * mean:.2f} ± {100 * std:.2f} %"
-
-
-def points(value: float) -> str:
-    """A difference of shares in percentage points, with its sign."""
-    return f"{100 * value:+.2f}"
+    metric = glossary.known(group.measure)
+    return f"an unknown {metric.name}" if mean is None else metric.in_unit(metric.spread(mean, std))
 
 
 def _among(comparison: Comparison) -> str:

@@ -24,7 +24,6 @@ from kdexp.results import Record
 from kdexp.terminal import screen
 
 _WIDE = 160  # a narrower terminal gets fewer columns
-_LEGEND = "\nmetrics in %, on test unless the column says val, at the epoch chosen on val unless it says last"
 Teachers = Mapping[str, Record]
 
 
@@ -39,7 +38,7 @@ def show_run(folder: Path) -> None:
     rows.append(RunGroup("control" if run.is_control else "distilled", {}, [run]))
     teachers = {"teacher": run.teacher} if run.teacher else {}
     console = screen()
-    console.print(_LEGEND)
+    console.print(_legend(rows[-1].measure))
     console.print(_table(teachers, rows, console.width))
     _judge_teacher(console, teachers, rows[:1] if control else [])
     console.print(f"run folder    {folder}", soft_wrap=True)
@@ -99,7 +98,7 @@ def _show_groups(console: Console, comparison: Comparison) -> None:
     if comparison.groups:
         if answered := headline(comparison):
             console.print(answered, highlight=False, soft_wrap=True)
-        console.print(f"{_LEGEND}; mean ± std over n seeds")
+        console.print(f"{_legend(comparison.measure)}; mean ± std over n seeds")
         console.print(_table(comparison.teachers, comparison.groups, console.width, comparison.marked))
         _judge_teacher(console, comparison.teachers, comparison.controls)
     found = article_claims.article_claims(comparison)
@@ -107,11 +106,18 @@ def _show_groups(console: Console, comparison: Comparison) -> None:
         console.print(sentence, highlight=False, soft_wrap=True)
 
 
+def _legend(measure: str) -> str:
+    metric = glossary.known(measure)
+    what = f"{metric.name}{metric.said_in}" if metric.unit else "metrics in %"
+    return f"\n{what}, on test unless the column says val, at the epoch chosen on val unless it says last"
+
+
 def _judge_teacher(console: Console, teachers: Teachers, controls: Sequence[RunGroup]) -> None:
     alone = [value for control in controls for value in control.values(control.measure, "val")]
     if len(teachers) == 1 and alone:
         (teacher,) = teachers.values()
-        if teacher["val"][controls[0].measure] < statistics.fmean(alone):
+        metric = glossary.known(controls[0].measure)
+        if metric.gain(teacher["val"][controls[0].measure], statistics.fmean(alone)) < 0:
             console.print("warning: on val the teacher is worse than the student trained alone")
 
 
@@ -130,12 +136,12 @@ def _table(
         table.add_column(name, justify="right")
     for name, teacher in teachers.items():
         cells = (
-            "" if epoch == "last" else _percent([teacher[split].get(metric)])
+            "" if epoch == "last" else _number([teacher[split].get(metric)], metric)
             for metric, split, epoch in columns.values()
         )
         table.add_row("teacher" if len(teachers) == 1 else f"teacher {name}", *([""] if several else []), *cells)
     for group in groups:
-        cells = (_percent(group.values(*column)) for column in columns.values())
+        cells = (_number(group.values(*column), column[0]) for column in columns.values())
         gain = (_gain(group) if not group.is_control else ("", "", "")) if paired else ()
         count = [str(len(group.runs))] if several else []
         table.add_row(name_of(group), *count, *cells, *gain)
@@ -159,12 +165,12 @@ def _gain(group: RunGroup) -> tuple[str, str, str]:
     if gain is None:
         return "no control", "", ""
     p = "" if gain.p is None else f"{gain.p:.2g}"
-    return _percent(gain.differences, sign=True), interval(gain), p
+    return _number(gain.differences, group.measure, sign=True), interval(gain, glossary.known(group.measure)), p
 
 
-def _percent(values: Iterable[float | None], sign: bool = False) -> str:
-    known = [100 * value for value in values if value is not None and not math.isnan(value)]
+def _number(values: Iterable[float | None], metric: str, *, sign: bool = False) -> str:
+    known = [value for value in values if value is not None and not math.isnan(value)]
     if not known:
         return "-"
-    mean = f"{statistics.fmean(known):+.2f}" if sign else f"{statistics.fmean(known):.2f}"
-    return f"{mean} ± {statistics.stdev(known):.2f}" if len(known) > 1 else mean
+    std = statistics.stdev(known) if len(known) > 1 else None
+    return glossary.known(metric).spread(statistics.fmean(known), std, sign=sign)

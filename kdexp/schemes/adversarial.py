@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kdexp.config.require import Values, is_number, require
-from kdexp.contracts import Batch, Kind, as_batch
+from kdexp.contracts import Batch, Kind
 from kdexp.data.settings import Dataset
 from kdexp.losses.cross_entropy import cross_entropy
 from kdexp.losses.kl import kl
@@ -19,6 +19,7 @@ from kdexp.metrics.mean import Mean
 from kdexp.metrics.rows import right
 from kdexp.robustness.attacks import PIXELS, Attack, Objective, in_eval_mode
 from kdexp.schemes.base import Scheme, SchemeContext
+from kdexp.training.batches import as_batch
 from kdexp.training.distiller import Distiller, OptimizerFactory
 
 Terms = dict[str, tuple[float, Tensor]]

@@ -23,12 +23,12 @@ from kdexp import results, run_folder
 from kdexp.config.identity import code_version, fingerprint
 from kdexp.config.require import Values
 from kdexp.experiment.members import new_task
-from kdexp.metrics.monitor import AUTO, DIRECTIONS, OF_MASKS
+from kdexp.metrics.monitor import AUTO, DIRECTIONS, OF_IMAGES, OF_MASKS
 from kdexp.report.comparison import order_of_choice
 
 FILE = "search.db"
 PRUNERS = ("median", "hyperband", "none")
-METRICS = ("val/acc", "val/precision", "val/recall", "val/f1", "val/auc", "val/nll", "val/ece", *OF_MASKS)
+METRICS = ("val/acc", "val/precision", "val/recall", "val/f1", "val/auc", "val/nll", "val/ece", *OF_MASKS, *OF_IMAGES)
 """What can be searched by. Not the loss: alpha and the temperature change what it measures."""
 SETTINGS = (*METRICS, AUTO)
 """What ``hydra.sweeper.metric`` can be; auto: see `metric`."""

@@ -91,7 +91,7 @@ class Progress:
                 str(state.number),
                 Text(printable(what), style="red" if state.has_failed else "cyan"),
                 f"{state.epoch}/{state.job.epochs}",
-                _percent(state.val_acc),
+                _number(state.val_acc, state.measure),
                 _time(state.seconds),
                 Text(printable(labels[state.number]), overflow="ellipsis", no_wrap=True),
             )
@@ -106,8 +106,9 @@ class Progress:
         parts = [done, _counts(states), *([f"{to_come} to come"] if to_come else [])]
         measured = [state for state in states if state.val_acc is not None]
         if len({state.measure for state in measured}) == 1:
-            best = max(measured, key=lambda state: state.val_acc or 0)
-            parts.append(f"best {_on_val(best.measure)} {_percent(best.val_acc)} ({settings(states)[best.number]})")
+            best = _best(measured)
+            value = _number(best.val_acc, best.measure)
+            parts.append(f"best {_on_val(best.measure)} {value} ({settings(states)[best.number]})")
         left = seconds_left(states, to_come)
         if left:
             parts.append(f"about {_time(left)} left")
@@ -128,7 +129,7 @@ class Progress:
             self._said[state.number] = status
             line = f"job {state.number} {status}"
             if state.status == "completed":
-                line += f" in {_time(state.seconds)}, {_on_val(state.measure)} {_percent(state.val_acc)}"
+                line += f" in {_time(state.seconds)}, {_on_val(state.measure)} {_number(state.val_acc, state.measure)}"
             line += f": {labels[state.number]}"
             if state.has_failed or state.status == "pruned":
                 line += f": {state.error}"
@@ -249,8 +250,14 @@ def _counts(states: Sequence[State]) -> str:
     return ", ".join(f"{number} {status}" for status, number in count.most_common())
 
 
-def _percent(share: float | None) -> str:
-    return "" if share is None else f"{100 * share:.2f} %"
+def _number(value: float | None, measure: str | None) -> str:
+    metric = glossary.known(measure or "acc")
+    return "" if value is None else metric.in_unit(metric.number(value))
+
+
+def _best(states: Sequence[State]) -> State:
+    is_less = glossary.known(states[0].measure or "acc").lower_is_better
+    return (min if is_less else max)(states, key=lambda state: state.val_acc or 0)
 
 
 def _time(seconds: float | None) -> str:

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from kdexp.contracts import Batch, Outputs, Task, TaskMetrics, as_batch
+from kdexp.contracts import Batch, Outputs, Task, TaskMetrics
 from kdexp.features import Reader
 from kdexp.teacher.cached_outputs import TeacherOutputCache
 from kdexp.teacher.teacher import Teacher
+from kdexp.training.batches import as_batch
 from kdexp.training.epoch_means import BatchedMetrics, EpochMeans
 from kdexp.training.step_watch import DivergenceWatch, gradient_stats, stop_if_weights_diverged
 from kdexp.training.terms import PrecomputedStep, Term, TermWeights, check_teacher, total_loss, weighted_term

@@ -9,7 +9,7 @@ from omegaconf import MISSING
 
 from kdexp.config.require import Values, check_choice_or_auto, is_number, require
 from kdexp.data.settings import Dataset
-from kdexp.metrics.monitor import AUTO, DIRECTIONS, OF_MASKS
+from kdexp.metrics.monitor import AUTO, DIRECTIONS, OF_IMAGES, OF_MASKS
 
 
 @dataclass
@@ -163,9 +163,12 @@ def check_trainer(trainer: Trainer, optimizer: Values) -> None:
     )
 
 
-def check_monitor_of_task(name: str, monitor: str | None, task: str, *, has_masks: bool) -> None:
-    """Refuse a metric that a task does not have."""
-    require(has_masks or monitor not in OF_MASKS, name, f"must be a metric of {task}", monitor)
+def check_monitor_of_task(name: str, monitor: str | None, task: str, targets: str) -> None:
+    """Refuse a metric that a task does not have, whose targets are ``masks``, ``images`` or ``labels``."""
+    of = {"masks": OF_MASKS, "images": (*OF_IMAGES, "val/loss")}
+    fits = monitor in (None, AUTO, *of["images"]) if targets == "images" else monitor not in OF_IMAGES
+    fits = fits and (targets == "masks" or monitor not in OF_MASKS)
+    require(fits, name, f"must be a metric of {task}", monitor)
     require(monitor in (None, AUTO, *DIRECTIONS), name, f"must be one of {', '.join(DIRECTIONS)}", monitor)
 
 

@@ -12,7 +12,8 @@ import torch
 from kdexp.config.compose import compose
 from kdexp.experiment.losses import build_term
 
-LOSSES = sorted(path.stem for path in (Path(__file__).parents[2] / "conf" / "loss").glob("*.yaml"))
+CONF = Path(__file__).parents[2] / "conf" / "loss"
+LOSSES = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem != "vae")  # which compares no rows of logits
 
 # All others are 0, their minimum, where the student's logits are the teacher's.
 MINIMUM_ELSEWHERE = {

@@ -78,7 +78,9 @@ def test_a_distiller_for_a_trainer_of_ones_own_is_chosen_by_the_same_rule_as_a_r
     assert (AdversarialDistiller.monitor, AdversarialDistiller.tie_breaker) == monitor.rule("auto", many, attacked=True)
 
 
-@pytest.mark.parametrize("name", sorted(monitor.DIRECTIONS.keys() - {"val/robust_acc", *monitor.OF_MASKS}))
+@pytest.mark.parametrize(
+    "name", sorted(monitor.DIRECTIONS.keys() - {"val/robust_acc", *monitor.OF_MASKS, *monitor.OF_IMAGES})
+)
 def test_any_validation_metric_can_choose(tmp_path, store, name):
     found = experiment(
         tmp_path, store, "alpha=1", "trainer.max_epochs=4", "optimizer.lr=0.05", f"trainer.monitor={name}"

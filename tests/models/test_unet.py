@@ -53,7 +53,7 @@ def test_the_layers_are_before_and_after_the_last_activation_and_what_the_head_r
     network = family(3, (3, 16, 16), width=4, depth=2).eval()
     layers = network.layers
     read = Reader(network, [*layers.stages, *layers.preact, layers.penultimate])
-    logits, features = read(images(2, 3, 16, 16))
+    logits, features, _ = read(images(2, 3, 16, 16))
     for stage, before in zip(layers.stages, layers.preact, strict=True):
         assert features[before].min() < 0
         assert torch.equal(features[stage], features[before].relu())

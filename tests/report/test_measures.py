@@ -151,7 +151,7 @@ def test_wherever_classification_says_accuracy_another_task_says_its_own_metric(
     assert of_classes.keys() == of_pixels.keys()
     assert {name for _, name in of_classes} >= {*page.ORDER, "corruptions", "levels", "training"}
     left_out = [name for name in page.ORDER if not any(of_classes[part, name] for part in ("grid", "conditions"))]
-    assert left_out == ["masks"]  # which these runs do not keep
+    assert left_out == ["masks", "images"]  # which these runs do not keep
     own = re.compile(rf"\b{NAMES[measure]}\b|(?<=mean validation )IoU\b|(?<=highest mean )IoU\b", re.IGNORECASE)
     for place, words in of_classes.items():
         if place[1] in ("CSV", "report"):  # the one has every metric, the other the sections from above
@@ -295,8 +295,37 @@ def test_what_somebody_else_calls_their_metric_is_checked(tmp_path, write_run, c
         results.read(tmp_path / "k", "run")
 
 
-def test_a_metric_that_kdexp_does_not_know_has_its_own_name(sweep, capsys):
+def test_a_metric_that_kdexp_does_not_know_has_its_own_name_and_is_shown_as_it_is(sweep, capsys):
     of_masks(sweep, "r2")
     terminal.show_sweep(sweep)
-    assert "val r2" in capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "val r2" in shown
+    assert "temperature=1, 0.9000 ± 0.0000 on val" in shown
+    assert "temperature=1 against the control: +0.0300 of test r2" in shown
     assert glossary.known("r2").title == "R2"
+
+
+def test_a_metric_with_a_unit_is_shown_in_it(sweep, capsys, tmp_path):
+    of_masks(sweep, "elbo")
+    comparison = compared(sweep)
+    terminal.show_comparison(comparison)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "ELBO in nats, on test unless" in shown
+    assert "Chosen by mean validation ELBO among 2 configurations: temperature=1, 0.90 ± 0.00 nats on val." in shown
+    assert "temperature=1 against the control: +0.03 nats of test ELBO; too few seeds" in shown
+    for name in set(page.ORDER) - {"roc", "confusion"}:  # which runs of this metric do not have
+        for section in import_module(f"{sections.__name__}.{name}").sections(comparison):
+            said = re.sub(r"95 %|\d+ % of the way", "", str(section))
+            assert "points" not in said, name
+            assert not re.search(r"[\d}] ?%(?!{)", said), name
+
+
+def test_where_lower_is_better_the_least_is_chosen_and_a_gain_is_what_is_less(sweep, monkeypatch):
+    monkeypatch.setitem(glossary._METRICS, "wer", glossary.Metric("word error", lower_is_better=True))
+    of_masks(sweep, "wer")
+    comparison = compared(sweep)
+    assert [group.label for group in comparison.ranked] == ["temperature=4", "temperature=1"]
+    assert comparison.winner.gain.mean == pytest.approx(-0.04)
+    assert headline(comparison).startswith("temperature=4 against the control: -4.00 points of test word error")
+    (section,) = import_module(f"{sections.__name__}.method").sections(comparison)
+    assert "the lowest mean word error on val" in section.lead

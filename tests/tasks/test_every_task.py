@@ -2,11 +2,14 @@
 
 import pytest
 import torch
+from torch import nn
 
 from kdexp.contracts import ABSENT, UNLABELED, VOID, Batch, Outputs
 from kdexp.losses.kd import KD
 from kdexp.losses.mlkd import MLKD
+from kdexp.losses.vae import VAEDistillation
 from kdexp.tasks.classification import Classification
+from kdexp.tasks.generation import Generation
 from kdexp.tasks.segmentation import COMPARED_ROWS, Segmentation
 from kdexp.tasks.text import Text
 
@@ -26,20 +29,35 @@ TASKS = {
     "segmentation": (Segmentation(4), (N, 4, 5, 7), labels((N, 5, 7), 4)),
     "segmentation, binary": (Segmentation(1, "binary"), (N, 1, 5, 7), labels((N, 5, 7), 2)),
 }
+LABELLED = pytest.mark.parametrize("name", list(TASKS))
+LATENT, PIXELS = 2, 6
+IMAGES = torch.rand(N, 1, 2, 3, generator=torch.Generator().manual_seed(1))
+TASKS |= {"generation": (Generation(4, latent=LATENT), (N, PIXELS + 3 * LATENT), IMAGES)}
 EVERY = pytest.mark.parametrize("name", TASKS)
 MASKS = [name for name in TASKS if name.startswith("segmentation")]
+
+
+class Decoder(nn.Module):
+    """Of student and teacher, for a task that runs a part of the student once more."""
+
+    def decode(self, z):
+        return z @ torch.linspace(-2, 3, LATENT * PIXELS).view(LATENT, PIXELS)
 
 
 def given(name, seed=0):
     task, shape, target = TASKS[name]
     generator = torch.Generator().manual_seed(seed)
     student, teacher = (torch.randn(shape, generator=generator) for _ in range(2))
+    if name == "generation":
+        student, teacher = (torch.cat((Decoder().decode(x[:, -LATENT:]), x[:, PIXELS:]), 1) for x in (student, teacher))
+        return task, VAEDistillation(LATENT), student.requires_grad_(), teacher, target
     return task, KD(2.0, kind=task.kind), student.requires_grad_(), teacher, target
 
 
 def terms(task, loss, student, teacher, target):
     batch = Batch(torch.zeros(len(student), 1), target)
-    return task.hard(Outputs(student), batch), task.soft(loss, Outputs(student), Outputs(teacher), batch)
+    of_student = Outputs(student, network=Decoder())
+    return task.hard(of_student, batch), task.soft(loss, of_student, Outputs(teacher), batch)
 
 
 @EVERY
@@ -80,7 +98,7 @@ def uneven(name, target):
     return target
 
 
-@EVERY
+@LABELLED
 def test_batches_of_one_step_have_together_the_terms_of_the_whole(name):
     task, loss, student, teacher, target = given(name)
     target = uneven(name, target)
@@ -105,7 +123,7 @@ def test_the_soft_term_does_not_see_the_labels(name):
     assert torch.equal(soft, blind)
 
 
-@EVERY
+@LABELLED
 def test_without_a_label_the_hard_term_is_0_with_a_gradient_of_0(name):
     task, loss, student, teacher, target = given(name)
     hard, _ = terms(task, loss, student, teacher, torch.full_like(target, UNLABELED))
@@ -114,7 +132,7 @@ def test_without_a_label_the_hard_term_is_0_with_a_gradient_of_0(name):
     assert not gradient.any()
 
 
-@EVERY
+@LABELLED
 def test_metrics_of_a_perfect_student_are_perfect(name):
     task, _, _, _, target = given(name)
     sign = task.kind == "multiclass"
@@ -130,7 +148,7 @@ def test_metrics_of_a_perfect_student_are_perfect(name):
     assert found.get("miou", 1) == 1
 
 
-@EVERY
+@LABELLED
 def test_the_measure_of_the_mean_of_all_records_is_the_metric(name):
     task, _, student, _, target = given(name)
     metrics = task.metrics()

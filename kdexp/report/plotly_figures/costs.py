@@ -42,7 +42,8 @@ def costs(comparison: Comparison, unit: str) -> Plot | None:
     networks = [*_students(comparison, unit), *_teachers(comparison, unit)]
     if not networks:
         return None
-    name = glossary.known(comparison.measure).name
+    metric = glossary.known(comparison.measure)
+    value = f"{metric.name} %{{y:.2f}} {metric.shown_in}"
     data = []
     for kind, (color, symbol) in _KINDS.items():
         of = [network for network in networks if network.kind == kind]
@@ -53,11 +54,11 @@ def costs(comparison: Comparison, unit: str) -> Plot | None:
                     "mode": "markers",
                     "name": kind,
                     "x": [network.cost for network in of],
-                    "y": [100 * network.estimate.value for network in of],
-                    "error_y": error_bars(network.estimate for network in of),
+                    "y": [metric.scale * network.estimate.value for network in of],
+                    "error_y": error_bars((network.estimate for network in of), metric),
                     "marker": {"color": color, "symbol": symbol, "size": 12 if kind != "distilled" else 8},
                     "text": [network.label for network in of],
-                    "hovertemplate": "%{text}<br>%{x:,.4~s}, " + name + " %{y:.2f} %<extra>" + kind + "</extra>",
+                    "hovertemplate": f"%{{text}}<br>%{{x:,.4~s}}, {value}<extra>{kind}</extra>",
                 }
             )
     positive = [network.cost for network in networks if network.cost > 0]
@@ -66,7 +67,7 @@ def costs(comparison: Comparison, unit: str) -> Plot | None:
         "xaxis": {"title": {"text": _TITLES[unit]}, "type": "log" if wide else "linear"}
         | ({} if unit == "seconds" else {"tickformat": "~s"})
         | ({} if wide else {"rangemode": "tozero"}),
-        "yaxis": {"title": {"text": f"test {name}, %"}, "automargin": True},
+        "yaxis": {"title": {"text": metric.axis(f"test {metric.name}")}, "automargin": True},
         "height": 340,
     }
     return {"data": data, "layout": layout}

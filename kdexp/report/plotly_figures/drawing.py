@@ -6,6 +6,7 @@ from typing import Any
 from kdexp.report.colors import ERROR_BAR
 from kdexp.report.comparison import plain
 from kdexp.report.condition_curves import CONDITIONS, IN_RATIOS
+from kdexp.report.glossary import SHARE, Metric
 from kdexp.report.statistics import Estimate, Point
 
 Plot = dict[str, Any]
@@ -30,28 +31,28 @@ def layout_over(axis: str, title: str) -> Plot:
     }
 
 
-def line_trace(name: str, color: str, points: Sequence[Point], dash: str = "solid") -> Plot:
-    """A line through fractions, in %, with their intervals."""
+def line_trace(name: str, color: str, points: Sequence[Point], dash: str = "solid", metric: Metric = SHARE) -> Plot:
+    """A line through values of a metric, with their intervals."""
     return {
         "type": "scatter",
         "mode": "lines+markers",
         "name": wrapped(name, 34),
         "x": [point.x for point in points],
-        "y": [round(100 * point.estimate.value, 4) for point in points],
-        "error_y": error_bars([point.estimate for point in points]) | {"color": color},
+        "y": [round(metric.scale * point.estimate.value, 4) for point in points],
+        "error_y": error_bars([point.estimate for point in points], metric) | {"color": color},
         "line": {"color": color, "width": 2, "dash": dash},
         "hovertemplate": "%{x}: %{y:.2f}<extra>" + wrapped(name, 60) + "</extra>",
     }
 
 
-def error_bars(estimates: Iterable[Estimate]) -> Plot:
-    """The intervals of fractions, in %."""
+def error_bars(estimates: Iterable[Estimate], metric: Metric = SHARE) -> Plot:
+    """The intervals of values of a metric."""
     known = list(estimates)
     return {
         "type": "data",
         "symmetric": False,
-        "array": [100 * (interval[1] - value) if interval else None for value, interval in known],
-        "arrayminus": [100 * (value - interval[0]) if interval else None for value, interval in known],
+        "array": [metric.scale * (interval[1] - value) if interval else None for value, interval in known],
+        "arrayminus": [metric.scale * (value - interval[0]) if interval else None for value, interval in known],
         "thickness": 1.4,
         "width": 4,
         "color": ERROR_BAR,

@@ -1,5 +1,6 @@
 """The gain of every configuration over its control, as dots with intervals."""
 
+from kdexp.report import glossary
 from kdexp.report.colors import OTHER, SEED, WINNER
 from kdexp.report.comparison import Comparison
 from kdexp.report.plotly_figures.drawing import Plot, error_bars, wrapped
@@ -18,7 +19,8 @@ def gains(comparison: Comparison) -> Plot | None:
     lines = max(name.count("<br>") for name in names) + 1
     colors = [WINNER if group is comparison.winner else OTHER for group in shown]
     found = [group.gain for group in shown if group.gain]
-    dots = [(name, 100 * value) for name, gain in zip(names, found, strict=True) for value in gain.differences]
+    metric = glossary.known(comparison.measure)
+    dots = [(name, metric.scale * value) for name, gain in zip(names, found, strict=True) for value in gain.differences]
     data = [
         {
             "type": "scatter",
@@ -27,22 +29,23 @@ def gains(comparison: Comparison) -> Plot | None:
             "x": [value for _, value in dots],
             "y": [name for name, _ in dots],
             "marker": {"size": 16, "color": SEED, "symbol": "line-ns-open", "line": {"width": 2}},
-            "hovertemplate": "%{y}<br>%{x:+.2f} points<extra>one seed</extra>",
+            "hovertemplate": f"%{{y}}<br>%{{x:+.{metric.decimals}f}} {metric.differs_in}<extra>one seed</extra>",
         },
         {
             "type": "scatter",
             "mode": "markers",
             "name": "mean, 95 % t interval",
-            "x": [100 * gain.mean for gain in found],
+            "x": [metric.scale * gain.mean for gain in found],
             "y": names,
-            "error_x": error_bars(gain.estimate for gain in found),
+            "error_x": error_bars((gain.estimate for gain in found), metric),
             "marker": {"size": 9, "color": colors},
             "customdata": [[gain.n, with_p(gain.verdict, gain.p)] for gain in found],
-            "hovertemplate": "%{y}<br>%{x:+.2f} points, n=%{customdata[0]}: %{customdata[1]}<extra></extra>",
+            "hovertemplate": f"%{{y}}<br>%{{x:+.{metric.decimals}f}} {metric.differs_in}, "
+            "n=%{customdata[0]}: %{customdata[1]}<extra></extra>",
         },
     ]
     layout = {
-        "xaxis": {"title": {"text": "gain on test, points"}, "zeroline": True},
+        "xaxis": {"title": {"text": metric.axis_of_gains("gain on test")}, "zeroline": True},
         "yaxis": {"type": "category", "automargin": True, "showgrid": False, "range": [-0.7, len(names) - 0.3]},
         "height": 130 + (12 + 14 * lines) * len(names),
     }

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from kdexp.report import glossary
 from kdexp.report.colors import DIVERGING, OUTLINE, SEQUENTIAL
 from kdexp.report.comparison import Comparison, plain
 from kdexp.report.plotly_figures.drawing import WRITTEN_CELLS, Plot, in_order
@@ -51,9 +52,9 @@ def heat_map(
     Args:
         comparison: where the groups are from; it must have `heat_axes`.
         groups: at most one for each cell.
-        value: a fraction; None leaves the cell empty.
+        value: of the measure; None leaves the cell empty.
         difference: whether it is a gain (two hues about zero), or a value.
-        limits: of the colors, as fractions, so that several maps can be compared.
+        limits: of the colors, as they are, so that several maps can be compared.
     """
     axes = heat_axes(comparison)
     assert axes
@@ -61,13 +62,14 @@ def heat_map(
     columns, rows = [in_order(group.axes.get(axis) for group in groups) for axis in (x, y)]
     cells = {(plain(group.axes.get(y)), plain(group.axes.get(x))): group for group in groups}
     grid = [[cells.get((row, column)) for column in columns] for row in rows]
-    form = "+.2f" if difference else ".2f"
-    low, high = (100 * limit for limit in limits)
+    metric = glossary.known(comparison.measure)
+    form = f"{'+' if difference else ''}.{metric.decimals}f"
+    low, high = (metric.scale * limit for limit in limits)
     trace = {
         "type": "heatmap",
         "x": columns,
         "y": rows,
-        "z": [[None if cell is None or (v := value(cell)) is None else 100 * v for cell in row] for row in grid],
+        "z": [[None if (v := cell and value(cell)) is None else metric.scale * v for cell in row] for row in grid],
         "zmin": low,
         "zmax": high if high > low else low + 1,
         "colorscale": DIVERGING if difference else SEQUENTIAL,

@@ -22,7 +22,8 @@ def learning_curves(comparison: Comparison, name: str) -> Plot | None:
         name: of the column: ``val/MEASURE``, ``val/loss``, ``train/loss``.
     """
     split, _, metric = name.partition("/")
-    title = f"loss on {split}" if metric == "loss" else f"{glossary.known(metric).name} on {split}, %"
+    known = glossary.known(metric)
+    title = f"loss on {split}" if metric == "loss" else known.axis(f"{known.name} on {split}")
     first = [group for group in (comparison.winner, comparison.control) if group]
     shown = [*first, *(group for group in comparison.ranked if group not in first)][:_MOST_LINES]
     data: list[Plot] = []
@@ -49,8 +50,9 @@ def learning_curves(comparison: Comparison, name: str) -> Plot | None:
 
 
 def _by_seed(group: RunGroup, name: str) -> np.ndarray | None:
-    """(seeds, epochs): a metric, in % but for losses, as far as all seeds have it; None when no seed has it."""
-    scale = 1 if name.endswith("/loss") else 100
+    """(seeds, epochs): a metric as it is shown, as far as all seeds have it; None when no seed has it."""
+    metric = name.rpartition("/")[2]
+    scale = 1 if metric == "loss" else glossary.known(metric).scale
     curves = [[row[name] * scale for row in run.epochs if name in row] for run in group.runs]
     lengths = {len(curve) for curve in curves if curve}
     return np.array([curve[: min(lengths)] for curve in curves if curve]) if lengths else None

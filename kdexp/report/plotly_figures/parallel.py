@@ -55,14 +55,15 @@ def _axes(comparison: Comparison, groups: Sequence[RunGroup]) -> Iterator[_Axis]
     for name in comparison.axes:
         if comparison.varies(name):
             yield _swept(name, [group.axes.get(name) for group in groups])
-    measured = glossary.known(comparison.measure).column
+    metric = glossary.known(comparison.measure)
+    measured = metric.column
     for name, values in (
         (f"val {measured}", [group.mean(group.measure, "val") for group in groups]),
         (f"test {measured}", [group.mean(group.measure) for group in groups]),
         ("gain", [group.mean_gain for group in groups]),
     ):
         if any(value is not None for value in values):
-            yield _measured(name, [None if value is None else 100 * value for value in values])
+            yield _measured(name, [None if value is None else metric.scale * value for value in values])
 
 
 def _swept(name: str, values: Sequence[object]) -> _Axis:

@@ -4,12 +4,11 @@ from itertools import cycle
 from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import PercentFormatter
 
 from kdexp.report import glossary
 from kdexp.report.colors import GRAY, ORANGE, STUDENTS
 from kdexp.report.condition_curves import CONDITIONS, IN_RATIOS, ConditionCurve
-from kdexp.report.png_figures.drawing import draw_estimates, new_figure, save
+from kdexp.report.png_figures.drawing import draw_estimates, in_unit, new_figure, save
 
 
 def condition(curve: ConditionCurve, path: Path) -> None:
@@ -32,10 +31,11 @@ def condition(curve: ConditionCurve, path: Path) -> None:
         draw_estimates(left, line.points(), color, "o", line.label)
         draw_estimates(right, line.gain_points(), color, "o", line.label)
     right.axhline(0, color=GRAY, linewidth=1)
-    _scale(left, curve, f"{glossary.known(curve.measure).name} on test")
+    metric = glossary.known(curve.measure)
+    _scale(left, curve, f"{metric.name} on test")
     _scale(right, curve, "gain over the control, paired by seed")
-    left.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    right.yaxis.set_major_formatter(PercentFormatter(1, decimals=1, symbol=" points"))
+    in_unit(left, metric, 0)
+    in_unit(right, metric, 1, differences=True)
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     save(figure, path)
 

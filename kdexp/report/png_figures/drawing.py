@@ -8,9 +8,10 @@ from typing import BinaryIO
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from kdexp.atomic import atomic_path
+from kdexp.report.glossary import Metric
 from kdexp.report.statistics import Point
 
 NAMED_CLASSES = 10
@@ -61,6 +62,22 @@ def draw_estimates(axes: Axes, points: Iterable[Point], color: str, marker: str,
         capsize=2,
         label=label,
     )
+
+
+def in_unit(axes: Axes, metric: Metric, decimals: int | None = None, *, differences: bool = False) -> None:
+    """Write the ticks of the upright axis as the metric is shown: shares in %; others as they are, their unit above.
+
+    Args:
+        axes: to write at.
+        metric: what is drawn.
+        decimals: of shares; None: as many as the ticks need.
+        differences: whether they are differences.
+    """
+    if not metric.unit:
+        symbol = " points" if differences else "%"
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=decimals, symbol=symbol))
+    elif metric.shown_in:
+        axes.set_ylabel(metric.shown_in)
 
 
 def shortened(name: str) -> str:

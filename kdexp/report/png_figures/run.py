@@ -14,8 +14,8 @@ from kdexp.report.text_examples import TextExample
 if TYPE_CHECKING:
     from kdexp.metrics.roc_and_confusion import RocAndConfusion  # not at run time: pictures of results need no torch
 
-MASKS = "masks.png"
-"""The picture of examples, among a run's figures."""
+MASKS, IMAGES = "masks.png", "images.png"
+"""The pictures of examples, among a run's figures."""
 
 
 def draw_run(

@@ -4,11 +4,9 @@ from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 
-from matplotlib.ticker import PercentFormatter
-
 from kdexp.report import glossary
 from kdexp.report.colors import BLUE, GREEN, ORANGE
-from kdexp.report.png_figures.drawing import draw_line, new_figure, save
+from kdexp.report.png_figures.drawing import draw_line, in_unit, new_figure, save
 
 
 def training_curves(rows: Sequence[Mapping[str, float]], path: Path, measure: str = "acc") -> None:
@@ -30,7 +28,7 @@ def training_curves(rows: Sequence[Mapping[str, float]], path: Path, measure: st
             draw_line(axes, _series(rows, f"{split}/{name}"), color, marker, split)
         axes.set(title=label, xlabel="epoch")
         axes.legend(frameon=False)
-    panels[0][1].yaxis.set_major_formatter(PercentFormatter(1))
+    in_unit(panels[0][1], glossary.known(measure))
     for axes, name in zip_longest(panels[1] if scheduled else (), scheduled):
         if name is None:
             axes.set_axis_off()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from kdexp.report.article_claims import METHOD, Evidence, article_claims, sentence, significance
 from kdexp.report.comparison import Comparison
-from kdexp.report.elements import INTERVAL, Column, Section, gain_interval, gain_mean, percent, tabulate
+from kdexp.report.elements import INTERVAL, Column, Section, gain_interval, gain_mean, number, tabulate
 
 
 @dataclass(frozen=True)
@@ -14,13 +14,14 @@ class _Row:
     evidence: Evidence
 
 
+_SHARE = "acc"  # they are of shares alone
 _COLUMNS = [
     Column[_Row]("claim", lambda row: row.claim, "word"),
     Column[_Row]("metric", lambda row: f"{row.evidence.what}{' (decides)' if row.evidence.decides else ''}", "word"),
-    Column[_Row]("control", lambda row: percent(row.evidence.control)),
-    Column[_Row]("student", lambda row: percent(row.evidence.student)),
-    Column[_Row]("gain", lambda row: gain_mean(row.evidence.gain)),
-    Column[_Row](INTERVAL, lambda row: gain_interval(row.evidence.gain)),
+    Column[_Row]("control", lambda row: number(row.evidence.control, _SHARE)),
+    Column[_Row]("student", lambda row: number(row.evidence.student, _SHARE)),
+    Column[_Row]("gain", lambda row: gain_mean(row.evidence.gain, _SHARE)),
+    Column[_Row](INTERVAL, lambda row: gain_interval(row.evidence.gain, _SHARE)),
     Column[_Row]("verdict", lambda row: significance(row.evidence.gain), "word"),
 ]
 

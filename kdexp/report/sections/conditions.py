@@ -16,7 +16,7 @@ from kdexp.report.elements import (
     gain_interval,
     gain_mean,
     metric,
-    percent,
+    number,
     tabulate,
 )
 from kdexp.report.plotly_figures.condition import condition, condition_gains
@@ -68,11 +68,11 @@ def _table(axis: str, curves: Sequence[ConditionCurve]) -> Table:
     columns = [
         Column[_Row]("student", lambda row: row.label, "word"),
         Column[_Row](axis, lambda row: Cell(plain(row.level), row.level)),
-        Column[_Row]("teacher", lambda row: percent(row.teacher)),
+        Column[_Row]("teacher", lambda row: number(row.teacher, row.student.measure)),
         Column[_Row]("control", lambda row: metric(row.control, row.student.measure)),
         Column[_Row]("distilled", lambda row: metric(row.student, row.student.measure)),
-        Column[_Row]("gain", lambda row: gain_mean(row.student.gain)),
-        Column[_Row](INTERVAL, lambda row: gain_interval(row.student.gain)),
+        Column[_Row]("gain", lambda row: gain_mean(row.student.gain, row.student.measure)),
+        Column[_Row](INTERVAL, lambda row: gain_interval(row.student.gain, row.student.measure)),
         Column[_Row]("verdict", lambda row: row.verdict, "word"),
     ]
     return tabulate(columns, [row for curve in curves for row in _rows(curve)])

@@ -46,8 +46,8 @@ def _table(comparison: Comparison) -> Table:
         Column[RunGroup](f"test {name}", lambda group: metric(group, measure)),
         Column[RunGroup](f"test {name}, last epoch", lambda group: metric(group, measure, epoch="last")),
         *map(_on_test, glossary.beside(measure)),
-        Column[RunGroup]("gain", lambda group: gain_mean(group.gain)),
-        Column[RunGroup](INTERVAL, lambda group: gain_interval(group.gain)),
+        Column[RunGroup]("gain", lambda group: gain_mean(group.gain, measure)),
+        Column[RunGroup](INTERVAL, lambda group: gain_interval(group.gain, measure)),
         Column[RunGroup]("p", _p),
     ]
     return tabulate(columns, comparison.groups)

@@ -14,7 +14,8 @@ def sections(comparison: Comparison) -> Iterator[Section]:
     if comparison.groups:
         shown, better, others = "error", "lower", "and Wilson's over test samples where there is one run; two seeds"
         if comparison.measure != "acc":
-            shown, better, others = glossary.known(comparison.measure).name, "higher", "fewer"
+            metric = glossary.known(comparison.measure)
+            shown, better, others = metric.name, "lower" if metric.lower_is_better else "higher", "fewer"
         yield Section(
             "errors",
             "Teacher, control, student",

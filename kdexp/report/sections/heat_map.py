@@ -28,11 +28,11 @@ class _Map:
 
 
 def _maps(measure: str) -> list[_Map]:
-    title = glossary.known(measure).title
+    metric = glossary.known(measure)
     return [
-        _Map(f"{title} on val, %", lambda group: group.mean(measure, "val")),
-        _Map(f"{title} on test, %", lambda group: group.mean(measure)),
-        _Map("Gain over the control on test, points", lambda group: group.mean_gain, difference=True),
+        _Map(metric.axis(f"{metric.title} on val"), lambda group: group.mean(measure, "val")),
+        _Map(metric.axis(f"{metric.title} on test"), lambda group: group.mean(measure)),
+        _Map(metric.axis_of_gains("Gain over the control on test"), lambda group: group.mean_gain, difference=True),
     ]
 
 

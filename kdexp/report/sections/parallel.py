@@ -16,8 +16,9 @@ def sections(comparison: Comparison) -> Iterator[Section]:
             "parallel",
             "Parallel coordinates",
             f"A line is a configuration, dark where val {metric.name} is low and yellow where it is high; the dotted "
-            f"line is the control, the thick one the choice. {glossary.capitalized(metric.values)} are in %, the "
-            "gain on test in points. Hover over a point for the configuration.",
+            "line is the control, the thick one the choice. "
+            f"{glossary.capitalized(metric.values)} are{metric.said_in}, the gain on test in "
+            f"{metric.differs_in or 'the same'}. Hover over a point for the configuration.",
             {"": [Figure("From config values to metrics", parallel(comparison))]},
             wide=True,
         )

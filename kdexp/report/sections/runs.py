@@ -5,14 +5,15 @@ from typing import Literal
 
 from kdexp.report import glossary
 from kdexp.report.comparison import Comparison, depends_on, plain
-from kdexp.report.elements import Cell, Column, Section, Table, percent, tabulate
+from kdexp.report.elements import Cell, Column, Section, Table, number, tabulate
 from kdexp.report.runs import Run
 
 
 def sections(comparison: Comparison) -> Iterator[Section]:
     """The table; it is there even when every run failed."""
-    values = glossary.capitalized(glossary.known(comparison.measure).values)
-    lead = f"{values} in %; the best epoch is chosen on val, by the metric in trainer.monitor."
+    metric = glossary.known(comparison.measure)
+    values = glossary.capitalized(metric.values)
+    lead = f"{values}{metric.said_in}; the best epoch is chosen on val, by the metric in trainer.monitor."
     if comparison.repeated:
         lead += (
             f" Of runs with the same configuration and seed the last one counts; {len(comparison.repeated)} others are "
@@ -29,9 +30,9 @@ def _table(comparison: Comparison) -> Table:
         *(_axis(axis, comparison) for axis in axes),
         Column[Run]("seed", lambda run: _value(run, "seed")),
         Column[Run]("status", lambda run: run.status, "word"),
-        Column[Run](f"val {name}", lambda run: percent(run.metric(measure, "val"))),
-        Column[Run](f"test {name}", lambda run: percent(run.metric(measure))),
-        Column[Run](f"test {name}, last epoch", lambda run: percent(run.metric(measure, "test", "last"))),
+        Column[Run](f"val {name}", lambda run: number(run.metric(measure, "val"), measure)),
+        Column[Run](f"test {name}", lambda run: number(run.metric(measure), measure)),
+        Column[Run](f"test {name}, last epoch", lambda run: number(run.metric(measure, "test", "last"), measure)),
         Column[Run]("best epoch", _best_epoch),
         Column[Run]("seconds", _seconds),
         Column[Run]("command", lambda run: run.command or "(started from Python)", "command"),

@@ -8,7 +8,6 @@ from kdexp.report.comparison import Comparison, teachers_part
 from kdexp.report.elements import INTERVAL, Column, Section, gain_interval, gain_mean, metric, tabulate
 from kdexp.report.run_group import RunGroup
 from kdexp.report.statistics import Paired, with_p
-from kdexp.report.summary_text import points
 
 
 @dataclass(frozen=True)
@@ -31,8 +30,8 @@ def _columns(measure: str) -> list[Column[_Row]]:
         Column[_Row]("placebo", lambda row: row.placebo.label, "word"),
         Column[_Row](f"taught, {name}", lambda row: metric(row.taught, measure)),
         Column[_Row](f"placebo, {name}", lambda row: metric(row.placebo, measure)),
-        Column[_Row]("difference", lambda row: gain_mean(row.gain)),
-        Column[_Row](INTERVAL, lambda row: gain_interval(row.gain)),
+        Column[_Row]("difference", lambda row: gain_mean(row.gain, measure)),
+        Column[_Row](INTERVAL, lambda row: gain_interval(row.gain, measure)),
         Column[_Row]("verdict", lambda row: row.verdict, "word"),
     ]
 
@@ -40,9 +39,10 @@ def _columns(measure: str) -> list[Column[_Row]]:
 def sections(comparison: Comparison) -> Iterator[Section]:
     """The comparison with placebo losses, where any was run."""
     rows = [_Row(taught, placebo, gain) for taught, placebo, gain in teachers_part(comparison)]
+    metric = glossary.known(comparison.measure)
     if rows:
         said = [
-            f"{row.taught.label} against {row.placebo.label}: {points(row.gain.mean)} points, {row.verdict}."
+            f"{row.taught.label} against {row.placebo.label}: {metric.difference(row.gain.mean)}, {row.verdict}."
             for row in rows
         ]
         lead = (
