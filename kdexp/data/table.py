@@ -56,8 +56,7 @@ def load(
         text: the column with the texts, which are then all that is learned from; None: the table is of numbers.
 
     Returns:
-        Inputs (N, F) float32 in the units of the file, or code points of texts (N, L) int32; classes by name, unless
-        they are 0..C-1.
+        Inputs (N, F) float32 in the units of the file, or texts (N, L) int32; classes by name, unless they are 0..C-1.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -68,11 +67,7 @@ def load(
     paths = {"file": file, "val": val, "test": test}
     found = {name: own.located(f"dataset.source.{name}", path, data_dir) for name, path in paths.items() if path}
     if text is not None:
-        for setting, value in (("columns", columns), ("words", words)):
-            if value:
-                raise ValueError(
-                    f"dataset.source.{setting} must not be set with dataset.source.text, got {list(value)}"
-                )
+        _refuse_with_texts(columns=columns, words=words)
         return load_texts(found, label, text, test_fraction)
     names = _inputs(header_of(found["file"]), found["file"], labels, columns, drop, words)
     files = {part: read(path, names, labels, words) for part, path in found.items()}
@@ -96,6 +91,12 @@ def _check_settings(labels: Sequence[str], missing: str) -> None:
         raise ValueError(f"dataset.source.missing must be refuse or mean, got {missing}")
     if not labels:
         raise ValueError("dataset.source.label must name a column, got none")
+
+
+def _refuse_with_texts(**settings: Sequence[str] | None) -> None:
+    for name, value in settings.items():
+        if value:
+            raise ValueError(f"dataset.source.{name} must not be set with dataset.source.text, got {list(value)}")
 
 
 def _tell(
