@@ -67,8 +67,7 @@ def load(
     paths = {"file": file, "val": val, "test": test}
     found = {name: own.located(f"dataset.source.{name}", path, data_dir) for name, path in paths.items() if path}
     if text is not None:
-        _refuse_with_texts(columns=columns, words=words)
-        return load_texts(found, label, text, test_fraction)
+        return load_texts(found, label, text, test_fraction, unused={"columns": columns, "words": words})
     names = _inputs(header_of(found["file"]), found["file"], labels, columns, drop, words)
     files = {part: read(path, names, labels, words) for part, path in found.items()}
     targets, classes = targets_of(files, labels, several=not isinstance(label, str))
@@ -82,8 +81,7 @@ def load(
     encoded = _encoded(files, names, train, fills=missing == "mean")
     parts = {part: (encoded[part][rows[part]], targets[part][rows[part]]) for part in rows}
     _tell(found["file"], label, names, classes, parts)
-    named = own.names_worth_telling(classes) if classes else None
-    return Source(*parts["file"], *parts["test"], val=parts.get("val"), classes=named)
+    return Source(*parts["file"], *parts["test"], val=parts.get("val"), classes=own.names_worth_telling(classes))
 
 
 def _check_settings(labels: Sequence[str], missing: str) -> None:
@@ -91,12 +89,6 @@ def _check_settings(labels: Sequence[str], missing: str) -> None:
         raise ValueError(f"dataset.source.missing must be refuse or mean, got {missing}")
     if not labels:
         raise ValueError("dataset.source.label must name a column, got none")
-
-
-def _refuse_with_texts(**settings: Sequence[str] | None) -> None:
-    for name, value in settings.items():
-        if value:
-            raise ValueError(f"dataset.source.{name} must not be set with dataset.source.text, got {list(value)}")
 
 
 def _tell(
