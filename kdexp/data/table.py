@@ -56,8 +56,7 @@ def load(
         text: the column with the texts, which are then all that is learned from; None: the table is of numbers.
 
     Returns:
-        Inputs (N, F) float32 in the units of the file, or code points of texts (N, L) int32; classes by name, unless
-        they are 0..C-1.
+        Inputs (N, F) float32 in the units of the file, or texts (N, L) int32; classes by name, unless they are 0..C-1.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -68,12 +67,7 @@ def load(
     paths = {"file": file, "val": val, "test": test}
     found = {name: own.located(f"dataset.source.{name}", path, data_dir) for name, path in paths.items() if path}
     if text is not None:
-        for setting, value in (("columns", columns), ("words", words)):
-            if value:
-                raise ValueError(
-                    f"dataset.source.{setting} must not be set with dataset.source.text, got {list(value)}"
-                )
-        return load_texts(found, label, text, test_fraction)
+        return load_texts(found, label, text, test_fraction, unused={"columns": columns, "words": words})
     names = _inputs(header_of(found["file"]), found["file"], labels, columns, drop, words)
     files = {part: read(path, names, labels, words) for part, path in found.items()}
     targets, classes = targets_of(files, labels, several=not isinstance(label, str))
@@ -87,8 +81,7 @@ def load(
     encoded = _encoded(files, names, train, fills=missing == "mean")
     parts = {part: (encoded[part][rows[part]], targets[part][rows[part]]) for part in rows}
     _tell(found["file"], label, names, classes, parts)
-    named = own.names_worth_telling(classes) if classes else None
-    return Source(*parts["file"], *parts["test"], val=parts.get("val"), classes=named)
+    return Source(*parts["file"], *parts["test"], val=parts.get("val"), classes=own.names_worth_telling(classes))
 
 
 def _check_settings(labels: Sequence[str], missing: str) -> None:

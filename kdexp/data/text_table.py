@@ -16,7 +16,13 @@ MOST_CHARACTERS = 5000
 """A text is held as so many numbers as the longest one has characters."""
 
 
-def load_texts(paths: Mapping[str, Path], label: str | Sequence[str], text: str, test_fraction: float) -> Source:
+def load_texts(
+    paths: Mapping[str, Path],
+    label: str | Sequence[str],
+    text: str,
+    test_fraction: float,
+    unused: Mapping[str, Sequence[str] | None],
+) -> Source:
     """Read texts and their labels.
 
     Args:
@@ -24,6 +30,7 @@ def load_texts(paths: Mapping[str, Path], label: str | Sequence[str], text: str,
         label: the column with the classes, or several of 0 and 1.
         text: the column with the texts.
         test_fraction: of the training texts that is split off where there is no test file.
+        unused: settings by name that must be empty, since they mean nothing for texts.
 
     Returns:
         (N, L) int32 code points; see `kdexp.data.table.load`.
@@ -31,6 +38,9 @@ def load_texts(paths: Mapping[str, Path], label: str | Sequence[str], text: str,
     Raises:
         ValueError: a column or a text is missing, or a label: one line that names file, column and line.
     """
+    for name, value in unused.items():
+        if value:
+            raise ValueError(f"dataset.source.{name} must not be set with dataset.source.text, got {list(value)}")
     labels = [label] if isinstance(label, str) else list(label)
     _check_columns(paths["file"], labels, text)
     files = {part: _read(path, labels, text) for part, path in paths.items()}

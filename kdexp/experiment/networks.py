@@ -50,7 +50,7 @@ def build_network(
             built.register_forward_pre_hook(hook)
     except ValueError as error:
         names = {"resize", "name", *arguments}
-        is_setting = re.split("[ =]", str(error), maxsplit=1)[0] in names
+        is_setting = re.split("[ =.]", str(error), maxsplit=1)[0] in names
         raise ValueError(f"{setting}.{error}" if is_setting else f"{setting}: {error}") from error
     made = new_task(task, dataset)
     _check_reads(built, setting, dataset, are_texts="texts" in made.supports)

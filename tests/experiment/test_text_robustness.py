@@ -13,7 +13,7 @@ from kdexp.experiment.robustness_inputs import SplitBatches
 from kdexp.experiment.run import run
 from kdexp.report import text_examples
 
-FEW = ("robustness.n_resamples=50", "robustness.corruptions.severities=[5]")
+FEW = ("robustness.n_resamples=100", "robustness.corruptions.severities=[5]")
 
 
 @pytest.fixture(scope="module")
