@@ -238,10 +238,15 @@ def metric(setting: str, values: Values) -> str:
     """The metric of METRICS that a search goes by.
 
     Args:
-        setting: one of them, or auto: that on val which the task's runs are compared by.
+        setting: one of them, or auto: that on val which the task's runs are compared by, or where it is none of them
+            what chooses their best epoch.
         values: the configuration of a run.
     """
-    return f"val/{new_task(values['task'], values['dataset']).measure}" if setting == AUTO else setting
+    if setting != AUTO:
+        return setting
+    task = new_task(values["task"], values["dataset"])
+    compared_by = f"val/{task.measure}"
+    return task.monitor if compared_by not in METRICS and task.monitor in METRICS else compared_by
 
 
 def describe(space: Mapping[str, BaseDistribution], *, metric: str, pruner: str, seed: int) -> dict[str, object]:

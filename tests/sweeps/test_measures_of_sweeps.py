@@ -77,6 +77,7 @@ MASKS = ["dataset=shapes", "student=unet", "teacher=unet"]
         ("auto", [], "val/acc"),
         ("auto", MASKS, "val/miou"),
         ("auto", [*MASKS, "dataset.kind=binary", "dataset.num_classes=2"], "val/dice"),
+        ("auto", ["dataset=mnist", "task=generation"], "val/neg_elbo"),
         ("val/nll", MASKS, "val/nll"),
     ],
     ids=str,
