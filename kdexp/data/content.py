@@ -13,9 +13,7 @@ from typing import TypeVar
 from torch import Tensor
 
 from kdexp.atomic import atomic_path, sha256
-from kdexp.config.require import Values
 from kdexp.contracts import Source
-from kdexp.data.inferred import peek
 from kdexp.progress_log import EVERY_SECONDS, duration
 
 log = logging.getLogger(__name__)
@@ -23,16 +21,6 @@ log = logging.getLogger(__name__)
 _READERS, _AT_ONCE = 16, 1024  # threads: on a slow disk most of them wait
 
 Result = TypeVar("Result")
-
-
-def of_settings(settings: Values, store: Path) -> str:
-    """Hex digest of the data that these settings load now; what is read for it is there for whoever loads them.
-
-    Args:
-        settings: ``dataset.source``, plain values.
-        store: ``store_dir``, see `of_files`.
-    """
-    return of_source(peek(settings), store)
 
 
 def of_source(source: Source, store: Path) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from kdexp import results
 from kdexp.config.compose import one_line
 from kdexp.config.require import Values
-from kdexp.experiment.members import teacher_files
+from kdexp.experiment.members import new_task, teacher_files, with_own_targets
 from kdexp.results import Record
 from kdexp.schemes.base import runs_in_order
 from kdexp.schemes.prior_run_settings import folder
@@ -16,14 +16,16 @@ log = logging.getLogger(__name__)
 
 
 def data_digest(values: Values) -> str:
-    """Digest of the data that an experiment would load now, see `kdexp.data.content.of_settings`.
+    """Digest of the data that an experiment would load now, with its task's own targets; see `Data.content`.
 
     Args:
         values: its configuration, as `plain` gives it.
     """
-    from kdexp.data.content import of_settings  # here: --help and most refusals must not wait for torch
+    from kdexp.data.content import of_source  # here: --help and most refusals must not wait for torch
+    from kdexp.data.inferred import peek
 
-    return of_settings(values["dataset"]["source"], Path(values["store_dir"]))
+    task = new_task(values["task"], values["dataset"])
+    return of_source(with_own_targets(task, peek(values["dataset"]["source"])), Path(values["store_dir"]))
 
 
 def what_changed(found: Record, values: Values, digest: Callable[[Values], str] = data_digest) -> str:

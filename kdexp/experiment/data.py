@@ -20,7 +20,7 @@ from kdexp.data.data_module import DataModule
 from kdexp.data.inferred import take
 from kdexp.data.settings import Augment, Dataset
 from kdexp.data.splits import few_of_each_class, has_labels, labelled, make_splits, samples_per_class
-from kdexp.experiment.members import new_task, tiles_of
+from kdexp.experiment.members import new_task, tiles_of, with_own_targets
 
 # What a student's data have from the data set, and a teacher's from its recipe.
 _OF_SUBSET = (
@@ -92,10 +92,7 @@ class Data:
             self.student.resident = like.student.resident
 
     def _loaded(self) -> Source:
-        source = take(plain(self._dataset.source))
-        own_targets = getattr(self.task, "own_targets", None)
-        found: Source = own_targets(source) if own_targets is not None else source
-        return found
+        return with_own_targets(self.task, take(plain(self._dataset.source)))
 
     def another(self, dataset: Dataset) -> "Data":
         """Another data set, loaded, split and augmented as this one.

@@ -14,7 +14,7 @@ from kdexp.teacher.settings import NO_FILES
 if TYPE_CHECKING:
     from torch import nn
 
-    from kdexp.contracts import Task
+    from kdexp.contracts import Source, Task
     from kdexp.models.tiles import Tiles
 
 
@@ -44,6 +44,13 @@ def targets_of(task: "Task", dataset: Dataset) -> str:
     if "images" in task.supports:
         return "images"
     return "masks" if len(task.logits_shape(list(dataset.input_shape))) > 1 else "labels"
+
+
+def with_own_targets(task: "Task", source: "Source") -> "Source":
+    """The data set with the targets that a task has in place of its labels; as it is for a task without any."""
+    own_targets = getattr(task, "own_targets", None)
+    found: Source = source if own_targets is None else own_targets(source)
+    return found
 
 
 def tiles_of(task: "Task") -> "Tiles | None":

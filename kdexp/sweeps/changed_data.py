@@ -29,7 +29,7 @@ def marked_stale(folder: Path, jobs: Sequence[Job], configs: Sequence[DictConfig
     digests: dict[str, str] = {}
 
     def digest(values: Values) -> str:
-        source = fingerprint([values["dataset"]["source"], values["store_dir"]])
+        source = fingerprint([values["dataset"]["source"], values["task"], values["store_dir"]])
         digests[source] = digests.get(source) or data_digest(values)
         return digests[source]
 

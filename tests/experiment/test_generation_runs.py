@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from kdexp.config.compose import compose
+from kdexp.config.compose import compose, plain
+from kdexp.experiment.changes import what_changed
 from kdexp.experiment.run import run
 from kdexp.report import image_examples
 
@@ -55,6 +56,15 @@ def test_a_run_keeps_test_images_with_what_both_networks_make_of_them(distilled)
     assert examples.images.shape == (8, 1, 8, 8)
     assert not np.array_equal(examples.rebuilt["teacher"], examples.rebuilt["student"])
     assert (folder / "figures" / "images.png").exists()
+
+
+def test_a_completed_run_of_the_same_data_is_known_again(distilled, store, caplog):
+    folder, results, _ = distilled
+    again, _ = trained(folder, store, "task.importance_samples=3")
+    assert again["wandb_id"] == results["wandb_id"]
+    values = plain(compose([*SMOKE, "task.binarize=1"], output_dir=folder, store_dir=store))
+    assert what_changed(again, plain(compose(SMOKE, output_dir=folder, store_dir=store))) == ""
+    assert what_changed(again, values) == "its data have changed since"
 
 
 def test_cached_outputs_give_the_same_student_to_the_bit(distilled, tmp_path, store):
