@@ -96,6 +96,8 @@ _CODE_OF_OUTPUTS = (
     "teacher/teacher.py",
     "teacher/output_codec.py",
     "teacher/cached_outputs.py",
+    "models/content_noise.py",
+    "models/text_tokens.py",
     "data/loaders.py",
     "data/data_module.py",
     "data/stateless_rng.py",

@@ -190,7 +190,8 @@ class _Encoder:
         self._tokenizer.enable_truncation(max_tokens)
         self._max_tokens = max_tokens
         self._seen: dict[bytes, tuple[Tensor, int]] = {}
-        self.size: int = self._tokenizer.get_vocab_size()
+        # Of a tokenizer of somebody's the numbers may have gaps, and the embedding needs a row for the largest.
+        self.size: int = max(self._tokenizer.get_vocab().values(), default=-1) + 1
         numbers = (self._tokenizer.token_to_id(name) for name in _UNKNOWNS)
         self.unknown: int = next((number for number in numbers if number is not None), 0)
 

@@ -83,17 +83,24 @@ class Generation:
         if not isinstance(images, Tensor) or images.dim() != 4:
             found = f"a sample of shape {list(images[0].shape)}, {type(images).__name__}"
             raise ValueError(f"dataset.source must give images (N, C, H, W) in memory for task=generation, got {found}")
-        return images if self.binarize is None else binarized(images, self.binarize, part)
+        if self.binarize is None:
+            return images
+        self._check_range(images, ("train", "test", "val")[part])
+        return binarized(images, self.binarize, part)
+
+    def _check_range(self, images: Tensor, part: str) -> None:
+        low, high = (float(end) for end in images.aminmax())
+        is_inside = images.dtype == torch.uint8 or 0 <= low <= high <= 1
+        rule = f"must give images in [0, 1] in {part} for a Bernoulli decoder (task.sigma=null) or task.binarize"
+        require(is_inside, "dataset.source", rule, f"{low:g} to {high:g}")
 
     def check_source(self, source: Source, kind: Kind, num_classes: int, input_shape: Sequence[int] | None) -> None:
         """See that targets are images, as `own_targets` gives them; for a Bernoulli decoder in [0, 1]."""
         for part, (inputs, target) in parts_of(source).items():
             check_inputs(part, inputs, input_shape)
             check_number_of_samples(part, inputs, target)
-            low, high = (float(end) for end in target.aminmax())
-            is_inside = target.dtype == torch.uint8 or self.sigma is not None or 0 <= low <= high <= 1
-            rule = f"must give images in [0, 1] in {part} for a Bernoulli decoder (task.sigma=null)"
-            require(is_inside, "dataset.source", rule, f"{low:g} to {high:g}")
+            if self.sigma is None:
+                self._check_range(target, part)
 
     def logits_shape(self, input_shape: Sequence[int]) -> tuple[int, ...]:
         """(P + 3 Z,) for P pixels."""

@@ -8,7 +8,7 @@ import torch
 
 pytest.importorskip("tokenizers", reason="pip install 'kdexp[text]'")
 
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models
 
 from kdexp.data.texts import code_points
 from kdexp.models.text_tokens import KINDS, Tokens
@@ -108,6 +108,14 @@ def test_a_wrong_tokenizer_is_refused_in_one_line(tmp_path):
         ValueError, match=r"^tokenizer.file .* must be a tokenizer.json of Hugging Face's tokenizers, got: "
     ):
         Tokens(vocab_size=100, max_tokens=8, file=str(path))
+
+
+def test_a_tokenizer_whose_numbers_have_gaps_needs_a_row_for_the_largest(tmp_path):
+    path = tmp_path / "tokenizer.json"
+    Tokenizer(models.WordLevel({"[UNK]": 0, "who": 50}, unk_token="[UNK]")).save(str(path))
+    with pytest.raises(ValueError, match=r"^vocab_size must be at least 51, "):
+        Tokens(vocab_size=50, max_tokens=8, file=str(path))
+    assert 50 in Tokens(vocab_size=51, max_tokens=8, file=str(path))(code_points(["who"]))[0]
 
 
 def network(texts=None, **settings):

@@ -1,9 +1,12 @@
 """What a configuration of a VAE refuses before anything is loaded."""
 
 import pytest
+import torch
 
 from kdexp.config.compose import compose
+from kdexp.contracts import Source
 from kdexp.experiment.check import check
+from kdexp.tasks.generation import Generation
 
 VAE = ["dataset=mnist", "task=generation"]
 
@@ -41,3 +44,14 @@ def test_the_task_brings_its_networks_its_loss_and_no_augmentation(tmp_path):
     assert (config.alpha, config.temperature) == (0.5, 1.0)
     assert not config.augment.transforms
     assert compose([*VAE, "student=vae_conv", "teacher=vae_conv"], output_dir=tmp_path).student.width == 16
+
+
+@pytest.mark.parametrize("settings", [{}, {"binarize": 0}, {"binarize": 0, "sigma": 0.1}])
+def test_images_outside_0_1_are_refused_where_pixels_are_probabilities(settings):
+    images, labels = torch.linspace(0, 16, 64).view(1, 1, 8, 8), torch.zeros(1, dtype=torch.int64)
+    task, source = Generation(num_outputs=2, **settings), Source(images, labels, images, labels)
+    rule = r"dataset.source must give images in \[0, 1\] in train for a Bernoulli decoder \(task.sigma=null\) .*"
+    with pytest.raises(ValueError, match=f"^{rule}, got 0 to 16$"):
+        task.check_source(task.own_targets(source), "multiclass", 2, [1, 8, 8])
+    inside = Source(images / 16, labels, images / 16, labels)
+    task.check_source(task.own_targets(inside), "multiclass", 2, [1, 8, 8])
