@@ -35,7 +35,9 @@ class TextCollector:
 
     def save(self, folder: Path) -> list[TextExample]:
         """The texts that were evaluated, kept in the run folder, too; long ones are cut."""
-        texts = texts_of(self._split.inputs[list(self._places)])
+        inputs = self._split.inputs
+        assert isinstance(inputs, Tensor)
+        texts = texts_of(inputs[list(self._places)])
         found = [
             TextExample(sample, text[:LONGEST], int(self._split.target[place]), self._predicted[sample])
             for text, (sample, place) in zip(texts, self._places.items(), strict=True)

@@ -66,9 +66,12 @@ def minilm(
 
 def _relation(queries: Tensor, keys: Tensor, is_token: Tensor, heads: int) -> Tensor:
     """(N, heads, L, L) logarithms, over the last dimension; padding has next to none."""
-    parts = [at_least_fp32(each).unflatten(2, (heads, -1)).transpose(1, 2) for each in (queries, keys)]
-    scores = parts[0] @ parts[1].transpose(2, 3) / parts[0].shape[3] ** 0.5
-    return scores.masked_fill(~is_token[:, None, None], torch.finfo(scores.dtype).min).log_softmax(3)
+    n, length, features = queries.shape
+    size = (n, length, heads, features // heads)
+    parts = [at_least_fp32(each).reshape(size).transpose(1, 2) for each in (queries, keys)]
+    scores: Tensor = parts[0] @ parts[1].transpose(2, 3) / size[3] ** 0.5
+    seen: Tensor = scores.masked_fill(~is_token[:, None, None], torch.finfo(scores.dtype).min)
+    return seen.log_softmax(3)
 
 
 class MiniLM(nn.Module):
@@ -113,7 +116,9 @@ class MiniLM(nn.Module):
 def _attention(side: NetworkFeatures) -> str:
     """The path of the attention in the last stage."""
     last = side.layers.stages[-1]
-    for path, module in find(side.network, last.partition(":")[0]).named_modules(prefix=last):
+    within = last.partition(":")[0]
+    found: dict[str, nn.Module] = dict(find(side.network, within).named_modules(prefix=within))
+    for path, module in found.items():
         if all(isinstance(module._modules.get(part), nn.Linear) for part in _PARTS):
             return path
     raise ValueError(

@@ -84,17 +84,19 @@ class PKD(nn.Module):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch | None = None) -> Tensor:
         """Scalar; see `pkd`. The batch is not used."""
-        masks = [
-            outputs.features[mask] if mask is not None else None
-            for outputs, mask in zip((student, teacher), self._masks, strict=True)
-        ]
-        terms = [
-            pkd(project(self._vectors(own, masks[0])), self._vectors(goal, masks[1]))
-            for project, own, goal in zip(self.projections, *self._compared(student, teacher), strict=True)
-        ]
+        own, goal = self._compared(student, teacher)
+        vectors = (
+            [self._vector(network, outputs, path, each, mask) for path, each in zip(paths, features, strict=True)]
+            for network, outputs, paths, features, mask in (
+                ("student", student, self._own, own, self._masks[0]),
+                ("teacher", teacher, self._goal, goal, self._masks[1]),
+            )
+        )
+        terms = [pkd(project(s), t) for project, s, t in zip(self.projections, *vectors, strict=True)]
         return torch.stack(terms).mean()
 
-    def _vectors(self, features: Tensor, mask: Tensor | None) -> Tensor:
+    def _vector(self, network: str, outputs: Outputs, path: str, features: Tensor, mask: str | None) -> Tensor:
+        """(N, F) of what was read at a path."""
         if features.ndim == 2:
             return features
         if features.ndim == 4:
@@ -103,9 +105,10 @@ class PKD(nn.Module):
             return features[:, 0]
         if mask is None:
             return features.mean(1)
-        check_shapes("N L any, N L", features=features, mask=mask)
-        kept = (mask > 0).unsqueeze(2)
-        return features.where(kept, 0).sum(1) / kept.sum(1)
+        named = {f"{network}.features[{name!r}]": outputs.features[name] for name in (path, mask)}
+        check_shapes("N L any, N L", **named)
+        kept = (outputs.features[mask] > 0).unsqueeze(2)
+        return at_least_fp32(features).where(kept, 0).sum(1) / kept.sum(1)
 
 
 def _mask(side: NetworkFeatures, paths: list[str]) -> str | None:

@@ -133,7 +133,10 @@ class ComparedTokens:
             ValueError: states with other dimensions or features than those that the loss was built for, not of the
                 same samples, or of other tokens.
         """
-        patterns, named, found, masks = [], {}, [], []
+        patterns: list[str] = []
+        named: dict[str, Tensor] = {}
+        found: list[list[Tensor]] = []
+        masks: list[Tensor] = []
         for network, outputs, paths, widths, mask, length in zip(
             ("student", "teacher"),
             (student, teacher),

@@ -47,6 +47,7 @@ TEXTS = {
     | {"classes", "ignore", "preset"},  # of masks: names and numbers; one of kdexp.data.mask_layouts, by its name
     "task": {"kind"},
     "loss": {"kind", "args", "kwargs"},
+    "feature_loss": {"states", "teacher_stages"},  # a word each
     "scheme": {"name", "teacher"} | {"assistants", "attack", "peers", "source"},  # the latter are settings by name
     "axis": {"name", "dataset", "pairs", "kinds"},
     "perturbation": {"applies_to", "family", "large", "operator", "parameter", "small"},

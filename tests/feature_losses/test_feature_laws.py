@@ -154,14 +154,9 @@ def test_of_dense_networks_it_reads_the_maps_or_says_what_it_lacks_in_one_line(n
 
 def test_padding_has_no_part_in_it_or_is_refused_in_one_line(name):
     torch.manual_seed(0)
-    pair = encoders(4, 6)
+    pair = deployed(target(config(name), "feature_loss"), encoders(4, 6))
     built, refusal = tried(
-        lambda: feature_terms(
-            {name: config(name)},
-            (deployed(target(config(name), "feature_loss"), pair).student, pair.teacher),
-            pair.target,
-            CLASSES,
-        )
+        lambda: feature_terms({name: config(name)}, (pair.student, pair.teacher), pair.target, CLASSES)
     )
     if refusal:
         assert refusal.startswith(f"feature_loss={name} ")
