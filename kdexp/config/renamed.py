@@ -125,12 +125,19 @@ def without_added(values: Values) -> dict[str, Any]:
         values: a configuration or a part of one, in plain values.
     """
     older = {k: v for k, v in values.items() if (k, v) != ("task", _CLASSIFICATION)}
-    source = older["dataset"].get("source") if isinstance(older.get("dataset"), Mapping) else None
-    if isinstance(source, Mapping) and source.get("text", "") is None:
-        older["dataset"] = {**older["dataset"], "source": {k: v for k, v in source.items() if k != "text"}}
+    if "dataset" in older:
+        older["dataset"] = _without_text(older["dataset"])
     if isinstance(older.get("feature_loss"), Mapping):
         older["feature_loss"] = {name: _without_default(loss) for name, loss in older["feature_loss"].items()}
     return _with_schemes(older, _older)
+
+
+def _without_text(dataset: Any) -> Any:
+    """A data set from a table as it was before it could be one of texts."""
+    source = dataset.get("source") if isinstance(dataset, Mapping) else None
+    if not isinstance(source, Mapping) or source.get("text", "") is not None:
+        return dataset
+    return {**dataset, "source": {key: value for key, value in source.items() if key != "text"}}
 
 
 def _without_default(loss: Values) -> Values:
@@ -251,6 +258,8 @@ def _with_older_paths(node: Values) -> dict[str, Any]:
 
 def _older(scheme: Values) -> Values:
     added = _added(scheme)
+    if "source" in scheme:  # a data set of its own
+        scheme = {**scheme, "source": _without_text(scheme["source"])}
     is_upgraded = all(scheme.get(key) == value for key, value in added.items())
     return {key: value for key, value in scheme.items() if key not in added} if is_upgraded else scheme
 

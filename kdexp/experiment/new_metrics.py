@@ -29,14 +29,14 @@ def of_network(
         device: its own.
         convert: inputs that are normalised as the student's to the network's; None: they are.
     """
-    measured: Callable[[nn.Module, Iterable[Batch]], dict[str, float]] | None
     measured = getattr(data.task, "of_network", None)
     if measured is None:
         return {}
     batches: Iterable[Batch] = data.student.eval_batches("test", device)
     if convert is not None:
         batches = (replace(batch, inputs=convert(batch.inputs)) for batch in batches)
-    return measured(network, batches)
+    found: dict[str, float] = measured(network, batches)
+    return found
 
 
 def new_curves(data: Data) -> RocAndConfusionMetric | None:

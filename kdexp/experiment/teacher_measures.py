@@ -58,7 +58,7 @@ def teacher_measures(experiment: Experiment) -> Record:
         teacher.to(place)
         module, drawn = data.student, new_curves(data)
         drawn = drawn.to(place) if drawn is not None else None
-        found: Record = {
+        of_splits = {
             split: evaluate(
                 lambda inputs: teacher(inputs).logits,
                 module.eval_batches(split, place),
@@ -69,7 +69,8 @@ def teacher_measures(experiment: Experiment) -> Record:
             for split in ("val", "test")
         }
         if len(teacher.networks) == 1:
-            found["test"] |= of_network(data, teacher.networks[0], place, lambda x: teacher.network_inputs(x)[0])
+            of_splits["test"] |= of_network(data, teacher.networks[0], place, lambda x: teacher.network_inputs(x)[0])
+        found: dict[str, object] = {**of_splits}
         found["curves"] = drawn.compute().compact() if drawn is not None else {}
         shape = list(config.dataset.input_shape)
         found["model"] = {

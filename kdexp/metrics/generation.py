@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -77,13 +77,14 @@ class GenerationMetrics(nn.Module):
             found["posterior_kl_to_teacher"] = gaussian_kl(other.mu, other.logvar, own.mu, own.logvar)
             found["decoder_kl_to_teacher"] = self._decoder.divergence(other.decoded, own.decoded)
         if loss is not None:
-            self._means["loss"].update(loss.detach() * len(target), len(target))
+            self._mean("loss").update(loss.detach() * len(target), len(target))
         for name, values in found.items():
-            self._means[name].update(values.sum(), len(values))
+            self._mean(name).update(values.sum(), len(values))
 
     def compute(self) -> dict[str, float]:
         """The values by name, of all that was added since the last reset, on all ranks."""
-        values = {name: float(mean.compute()) for name, mean in self._means.items() if mean.update_called}
+        known = [name for name in self._means if self._mean(name).update_called]
+        values = {name: float(self._mean(name).compute()) for name in known}
         values["neg_elbo"] = values["distortion"] + values["rate"]
         values["elbo"] = -values["neg_elbo"]
         if "squared_error" in values:
@@ -94,8 +95,11 @@ class GenerationMetrics(nn.Module):
 
     def reset(self) -> None:
         """Forget all batches."""
-        for metric in (*self._means.values(), self._spread):
+        for metric in (*map(self._mean, self._means), self._spread):
             metric.reset()
+
+    def _mean(self, name: str) -> Mean:
+        return cast(Mean, self._means[name])
 
 
 class Spread(Metric):

@@ -65,11 +65,12 @@ def heat_map(
     metric = glossary.known(comparison.measure)
     form = f"{'+' if difference else ''}.{metric.decimals}f"
     low, high = (metric.scale * limit for limit in limits)
+    values = [[None if cell is None else value(cell) for cell in row] for row in grid]
     trace = {
         "type": "heatmap",
         "x": columns,
         "y": rows,
-        "z": [[None if (v := cell and value(cell)) is None else metric.scale * v for cell in row] for row in grid],
+        "z": [[None if v is None else metric.scale * v for v in row] for row in values],
         "zmin": low,
         "zmax": high if high > low else low + 1,
         "colorscale": DIVERGING if difference else SEQUENTIAL,
