@@ -196,3 +196,15 @@ def test_a_scheduler_of_ones_own_keeps_its_words():
     assert upgrade(own) == own
     assert before({"scheduler": {"_target_": "mine.poly", "warmup_ratio": 3}})["scheduler"]["warmup_ratio"] == 3
     assert composed("scheduler._target_=mine.poly", "+scheduler.warmup=3")["scheduler"]["warmup"] == 3
+
+
+def test_a_table_without_texts_is_what_it_was_before_there_were_texts(tmp_path):
+    (tmp_path / "my.csv").write_text("a,b,kind\n" + "1.5,2,x\n2,1.5,y\n" * 8)
+    table = ["source.label=kind", f"source.file={tmp_path / 'my.csv'}", "mean=[0,0]", "std=[1,1]", "input_shape=[2]"]
+    for where, chosen in (("dataset", "dataset=csv"), ("scheme.source", "dataset@scheme.source=csv")):
+        today = composed("scheme=cross_domain", chosen, *(f"{where}.{setting}" for setting in table))
+        assert today["task"]["_target_"] == "kdexp.tasks.classification.Classification"
+        own, older = today, without_added(today)
+        for key in (*where.split("."), "source"):
+            own, older = own[key], older[key]
+        assert older == {key: value for key, value in own.items() if key != "text"} != own
