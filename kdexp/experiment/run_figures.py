@@ -62,8 +62,9 @@ def _kept(experiment: Experiment, folder: Path) -> ImageExamples:
     batches = data.student.eval_batches("test", torch.device("cpu"))
     inputs = torch.cat([_of(batch, wanted) for batch in batches])
     networks: dict[str, tuple[nn.Module, Tensor]] = {}
-    if teacher is not None:
-        networks["teacher"] = teacher.to("cpu").networks[0], teacher.network_inputs(inputs)[0]
+    if teacher is not None:  # on its device: other jobs of a fused sweep may still learn from it there
+        own = teacher.to(experiment.device).network_inputs(inputs.to(experiment.device))[0]
+        networks["teacher"] = teacher.networks[0], own
     networks["student"] = trained_student(experiment, folder / results.WEIGHTS, "student").eval(), inputs
     rebuilt, sampled = {}, {}
     for name, (network, given) in networks.items():
