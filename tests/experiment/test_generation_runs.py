@@ -12,6 +12,7 @@ from kdexp.config.compose import compose, plain
 from kdexp.experiment.changes import what_changed
 from kdexp.experiment.run import run
 from kdexp.report import image_examples
+from kdexp.training.distiller import Distiller
 
 SMOKE = (
     "dataset=digits", "task=generation", "student.hidden=[8]", "teacher.hidden=[16]", "task.latent=3",
@@ -71,6 +72,22 @@ def test_cached_outputs_give_the_same_student_to_the_bit(distilled, tmp_path, st
     cached, weights = trained(tmp_path, store, "teacher.cache=unaugmented", "teacher.cache_precision=fp32")
     assert same(weights, distilled[2])
     assert cached["metrics"]["val"] == distilled[1]["metrics"]["val"]
+
+
+def test_an_interrupted_run_is_resumed_to_the_same_bits(distilled, tmp_path, store, monkeypatch):
+    begin = Distiller.on_train_epoch_start
+
+    def stop(self):
+        if self.current_epoch == 1:
+            raise KeyboardInterrupt
+        begin(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Distiller, "on_train_epoch_start", stop)
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            run(compose(SMOKE, output_dir=tmp_path / "run", store_dir=store))
+    run(compose([f"resume={tmp_path}/run"], output_dir=tmp_path / "run", store_dir=store))
+    assert same(load_file(tmp_path / "run" / "student.safetensors"), distilled[2])
 
 
 def test_a_control_is_the_same_whatever_the_loss(tmp_path, store):
