@@ -52,10 +52,6 @@ def hf_text(
         found = f"{pickles[0]}, a pickle, which is not read" if pickles else "none"
         raise ValueError(f"folder must have its weights in model.safetensors, got {found}, in {folder}")
     config = _config(transformers, path, num_classes)
-    if max_tokens > (most := getattr(config, "max_position_embeddings", None) or max_tokens):
-        raise ValueError(
-            f"max_tokens must be at most {most}, the positions of the network in {folder}, got {max_tokens}"
-        )
     auto = transformers.AutoModelForSequenceClassification
     settings: dict[str, Any] = {"trust_remote_code": False, "attn_implementation": "eager"}
     try:
@@ -69,6 +65,10 @@ def hf_text(
         raise ValueError(
             f"folder must hold a sequence classifier of transformers, got {folder}: {_line(error)}"
         ) from error
+    if max_tokens > (most := _positions(network, config) or max_tokens):
+        raise ValueError(
+            f"max_tokens must be at most {most}, the positions of the network in {folder}, got {max_tokens}"
+        )
     tokenizer = str(path / "tokenizer.json") if pretrained else None
     tokens = Tokens(file=tokenizer, vocab_size=config.vocab_size, max_tokens=max_tokens)
     return HFText(tokens, network.float(), config.pad_token_id or 0)
@@ -105,6 +105,15 @@ def _config(transformers: ModuleType, path: Path, num_classes: int) -> Any:
         raise ValueError(f"folder must hold a classifier of {num_classes} labels, got {config.num_labels} in {path}")
     config.num_labels = num_classes
     return config
+
+
+def _positions(network: nn.Module, config: Any) -> int | None:
+    """How many tokens it can place; those of RoBERTa begin behind the place that stands for padding."""
+    tables = [table for path, table in network.named_modules() if path.endswith("position_embeddings")]
+    numbers = (getattr(table, "padding_idx", None) for table in tables)
+    first = max((number + 1 for number in numbers if number is not None), default=0)
+    most = getattr(config, "max_position_embeddings", None)
+    return most - first if most else None
 
 
 def _line(error: Exception) -> str:

@@ -296,6 +296,23 @@ def test_a_folder_that_is_not_to_be_read_is_refused_in_one_line(folder, tmp_path
         hf_text(5, [9], str(own), max_tokens=12)
 
 
+def test_roberta_has_fewer_positions_than_its_table(folder, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    own = renamed(folder, tmp_path)
+    sizes = {
+        "vocab_size": 60,
+        "hidden_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 8,
+    }
+    config = transformers.RobertaConfig(max_position_embeddings=14, pad_token_id=1, num_labels=5, **sizes)
+    transformers.RobertaForSequenceClassification(config).save_pretrained(own)
+    with pytest.raises(ValueError, match=r"^max_tokens must be at most 12, .*, got 13$"):
+        hf_text(5, [9], str(own), max_tokens=13)
+    assert hf_text(5, [9], str(own), max_tokens=12).eval()(INPUTS).isfinite().all()
+
+
 def test_without_pretrained_weights_the_folder_gives_the_architecture_alone(folder):
     first, second = (hf_text(5, [9], str(folder), pretrained=False, max_tokens=12) for _ in range(2))
     assert not len(first.tokens.vocabulary)
