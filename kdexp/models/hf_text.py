@@ -65,7 +65,7 @@ def hf_text(
         raise ValueError(
             f"folder must hold a sequence classifier of transformers, got {folder}: {_line(error)}"
         ) from error
-    if max_tokens > (most := _positions(network, config) or max_tokens):
+    if max_tokens > (most := _positions(network) or max_tokens):
         raise ValueError(
             f"max_tokens must be at most {most}, the positions of the network in {folder}, got {max_tokens}"
         )
@@ -107,12 +107,12 @@ def _config(transformers: ModuleType, path: Path, num_classes: int) -> Any:
     return config
 
 
-def _positions(network: nn.Module, config: Any) -> int | None:
+def _positions(network: nn.Module) -> int | None:
     """How many tokens it can place; those of RoBERTa begin behind the place that stands for padding."""
     tables = [table for path, table in network.named_modules() if path.endswith("position_embeddings")]
     numbers = (getattr(table, "padding_idx", None) for table in tables)
     first = max((number + 1 for number in numbers if number is not None), default=0)
-    most = getattr(config, "max_position_embeddings", None)
+    most = getattr(network.config, "max_position_embeddings", None)
     return most - first if most else None
 
 
