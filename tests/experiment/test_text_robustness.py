@@ -33,7 +33,8 @@ def report_of(folder, store, *overrides):
 def test_a_quick_look_takes_what_is_for_texts_and_names_the_rest(runs, store):
     found = report_of(runs / "1", store, "robustness=quick", *FEW)
     assert json.loads((runs / "1" / "robustness.json").read_text())["metrics"] == found["metrics"]
-    assert set(found["metrics"]) == {"clean", "corruptions_lite", "noise_levels", "calibration"}
+    left = {"clean", "corruptions_lite", "noise_levels", "calibration", "representations"}
+    assert set(found["metrics"]) == left
     assert {row["name"] for row in found["conditions"] if row["axis"] == "corruptions_lite"} == {
         "typo_swap", "typo_keyboard", "word_dropout", "word_order", "random_case",
     }  # fmt: skip
