@@ -13,7 +13,9 @@ from kdexp.features import Reader, discover, find, input_of_classifier, side
 from kdexp.models.torchvision_segmentation import torchvision_segmentation
 
 CONF = Path(__file__).parents[1] / "conf"
-STUDENTS = sorted(path.stem for path in (CONF / "student").glob("*.yaml") if path.stem != "base")
+STUDENTS = sorted(
+    path.stem for path in (CONF / "student").glob("*.yaml") if path.stem != "base" and "vae" not in path.stem
+)
 DENSE = ("unet", "mobilenet_unet", "torchvision_segmentation", "smp")
 OF_TEXTS = ("hf_text", "text_transformer", "textcnn", "textrnn")  # tests/models/test_text_models.py
 
