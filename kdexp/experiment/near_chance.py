@@ -7,7 +7,7 @@ from kdexp.contracts import Kind, Task
 from kdexp.data.splits import samples_per_class
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.teacher_measures import teacher_measures
-from kdexp.losses.vae import PixelDecoder, pixels
+from kdexp.losses.vae import PixelDecoder
 from kdexp.metrics.segmentation import areas
 from kdexp.report.glossary import known
 from kdexp.tasks.generation import Generation
@@ -45,7 +45,7 @@ def of_images(elbo: float, active: float, images: Tensor, decoder: PixelDecoder)
     Returns:
         See `near_chance`.
     """
-    image = pixels(images)
+    image = decoder.pixels(images)
     mean = image.mean(0, keepdim=True).clamp(1e-6, 1 - 1e-6) if decoder.sigma is None else image.mean(0, keepdim=True)
     constant = (mean.logit() if decoder.sigma is None else mean).expand_as(image)
     blind = -float(decoder.negative_log_likelihood(constant, image).mean())

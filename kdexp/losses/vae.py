@@ -45,15 +45,20 @@ class PixelDecoder(NamedTuple):
         """The mean of each pixel, of the same shape."""
         return decoded.sigmoid() if self.sigma is None else decoded
 
+    @staticmethod
+    def pixels(images: Tensor) -> Tensor:
+        """(N, ...) images, uint8 or float, as (N, P) float in [0, 1] (floats as they are)."""
+        return images.flatten(1) if images.is_floating_point() else images.flatten(1).float() / 255
+
 
 def gaussian_kl(mu: Tensor, logvar: Tensor, other_mu: Tensor, other_logvar: Tensor) -> Tensor:
     """``KL(N(mu, exp(logvar)) || N(other_mu, exp(other_logvar)))`` of diagonal normals.
 
     Args:
-        mu: (N, Z) float; so are the others.
-        logvar: logarithm of the variances.
-        other_mu: of the second distribution.
-        other_logvar: likewise.
+        mu: (N, Z) float.
+        logvar: (N, Z) float, logarithm of the variances.
+        other_mu: (N, Z) float, of the second distribution.
+        other_logvar: (N, Z) float, likewise.
 
     Returns:
         (N,), >= 0.
@@ -61,11 +66,6 @@ def gaussian_kl(mu: Tensor, logvar: Tensor, other_mu: Tensor, other_logvar: Tens
     check_shapes("N Z, N Z, N Z, N Z", mu=mu, logvar=logvar, other_mu=other_mu, other_logvar=other_logvar)
     spread = ((logvar - other_logvar).exp() + (mu - other_mu).square() * (-other_logvar).exp()) - 1
     return 0.5 * (spread + other_logvar - logvar).sum(1)
-
-
-def pixels(images: Tensor) -> Tensor:
-    """(N, ...) images, uint8 or float, as (N, P) float in [0, 1] (floats as they are)."""
-    return images.flatten(1) if images.is_floating_point() else images.flatten(1).float() / 255
 
 
 class VAEOutputs(NamedTuple):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from kdexp.contracts import Batch
-from kdexp.losses.vae import PixelDecoder, VAEOutputs, gaussian_kl, pixels
+from kdexp.losses.vae import PixelDecoder, VAEOutputs, gaussian_kl
 from kdexp.metrics.mean import Mean
 
 ACTIVE = 0.01
@@ -64,7 +64,7 @@ class GenerationMetrics(nn.Module):
             loss: scalar, mean over the batch's samples.
             teacher_logits: like logits; needed when fidelity is measured.
         """
-        own, image = VAEOutputs.of(logits, self._latent), pixels(target)
+        own, image = VAEOutputs.of(logits, self._latent), self._decoder.pixels(target)
         found = {
             "distortion": self._decoder.negative_log_likelihood(own.decoded, image),
             "rate": own.rate(),
@@ -150,7 +150,7 @@ def importance_weighted(
     """
     generator, total, count = torch.Generator().manual_seed(0), 0.0, 0
     for batch in batches:
-        own, image = VAEOutputs.of(network(batch.inputs), latent), pixels(batch.target)
+        own, image = VAEOutputs.of(network(batch.inputs), latent), decoder.pixels(batch.target)
         found = []
         for _ in range(samples):
             noise = torch.randn(own.mu.shape, generator=generator).to(own.mu.device)

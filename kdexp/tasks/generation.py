@@ -12,7 +12,7 @@ from kdexp.config.require import is_number, require
 from kdexp.contracts import Batch, Capability, Images, Kind, Outputs, Source, Split, TaskMetrics
 from kdexp.data.black_and_white import binarized
 from kdexp.data.splits import check_inputs, check_number_of_samples, parts_of
-from kdexp.losses.vae import PixelDecoder, VAEOutputs, pixels
+from kdexp.losses.vae import PixelDecoder, VAEOutputs
 from kdexp.tasks.step_means import mean_of_step
 
 
@@ -109,7 +109,7 @@ class Generation:
     def hard(self, student: Outputs, batch: Batch) -> Tensor:
         """The negative ELBO, distortion + `beta` * rate: sums over pixels and latents, in nats, a mean over samples."""
         own = VAEOutputs.of(student.logits, self.latent)
-        distortion = self.decoder.negative_log_likelihood(own.decoded, pixels(batch.target))
+        distortion = self.decoder.negative_log_likelihood(own.decoded, self.decoder.pixels(batch.target))
         return _mean((distortion + self.beta * own.rate()).mean(), batch)
 
     def soft(self, loss: nn.Module, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:

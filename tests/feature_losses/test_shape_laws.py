@@ -52,7 +52,8 @@ def takes_tensors(function):
 
 FUNCTIONS = [f for f in public(kdexp.losses) + public(kdexp.feature_losses) if inspect.isfunction(f)]
 FUNCTIONS = [function for function in FUNCTIONS if takes_tensors(function)]
-SOFT_LOSSES = [value for value in public(kdexp.losses) if inspect.isclass(value)]
+SOFT_LOSSES = [value for value in public(kdexp.losses) if inspect.isclass(value) and issubclass(value, nn.Module)]
+SOFT_LOSSES = [loss for loss in SOFT_LOSSES if not hasattr(loss, "compares")]  # rows of logits: the others' tests say
 CLASSES = [value for value in public(kdexp.feature_losses) if inspect.isclass(value)]
 FEATURE_LOSSES = [value for value in CLASSES if hasattr(value, "forward") and "pair" in value.__init__.__annotations__]
 # What feature losses are made of: how to build it, and the sizes that this gives to words of its docstring.

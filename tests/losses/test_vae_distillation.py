@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
 
-from kdexp.losses.vae import PixelDecoder, VAEDistillation, VAEOutputs, gaussian_kl, pixels
+from kdexp.losses.vae import PixelDecoder, VAEDistillation, VAEOutputs, gaussian_kl
 
 N, P, Z = 5, 12, 3
 
@@ -68,5 +68,5 @@ def test_a_negative_weight_is_refused():
 
 
 def test_bytes_are_scaled_and_floats_are_not():
-    assert pixels(torch.tensor([[[[0, 255]]]], dtype=torch.uint8)).tolist() == [[0, 1]]
-    assert pixels(torch.tensor([[[[0.25]]]])).tolist() == [[0.25]]
+    assert PixelDecoder.pixels(torch.tensor([[[[0, 255]]]], dtype=torch.uint8)).tolist() == [[0, 1]]
+    assert PixelDecoder.pixels(torch.tensor([[[[0.25]]]])).tolist() == [[0.25]]
