@@ -72,6 +72,8 @@ def check(config: DictConfig) -> None:
         check_monitor_of_task(f"{name}.monitor", monitor, named, targets)
     loss = config.loss if has_soft_term(config) else None
     _check_compared(compared_by(task), named, loss, config.scheme, members)
+    if compared_by(task) != ROWS:
+        require(config.temperature == 1, "temperature", f"must be 1 for task={named}", config.temperature)
     for name, augment in augments.items():
         transforms, has_texts = augment.get("transforms", ()), "texts" in task.supports
         _check_transforms(f"{name}.transforms", transforms, dataset.name, targets, has_texts=has_texts)

@@ -85,6 +85,8 @@ def _see_inputs(built: nn.Module) -> list[SeesTrainingInputs]:
 def _check_reads(built: nn.Module, setting: str, dataset: Dataset, *, are_texts: bool) -> None:
     if bool(_see_inputs(built)) != are_texts:
         rule = "must read texts (textcnn, textrnn, text_transformer, hf_text)" if are_texts else "must not read texts"
+        if not are_texts and dataset.source.get("text", "") is None:
+            rule += " where dataset.source.text names no column of them,"
         raise ValueError(f"{setting} {rule} with dataset={dataset.name}, got {type(built).__name__}")
 
 

@@ -208,7 +208,7 @@ class _Encoder:
         return torch.stack([ids for ids, _ in found]), torch.tensor([length for _, length in found])
 
     def _of(self, row: np.ndarray) -> tuple[Tensor, int]:
-        key = row.tobytes()
+        key = row[: int(np.count_nonzero(row))].tobytes()
         known = self._seen.get(key)
         if known is None:
             numbers = self._tokenizer.encode(_text(row)).ids or [self.unknown]

@@ -12,6 +12,7 @@ VAE = ["dataset=mnist", "task=generation"]
 
 
 @pytest.mark.parametrize(("overrides", "message"), [
+    ([*VAE, "temperature=4"], "temperature must be 1 for task=generation, got 4.0"),
     ([*VAE, "loss=kd"], "loss must compare distributions for task=generation, got kdexp.losses.kd.KD"),
     (["dataset=mnist", "loss=vae"],
      "loss must compare rows for task=classification, got kdexp.losses.vae.VAEDistillation"),
