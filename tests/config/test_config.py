@@ -54,6 +54,7 @@ def test_every_option_of_every_group_composes_and_passes_the_checks(tmp_path, op
         kitti_road(tmp_path)
         overrides = [f"dataset.source.root={tmp_path}", "dataset.source.preset=kitti_road"]
     overrides += ["dataset=shapes"] if name == "masks_turned" else []
+    overrides += ["task=generation"] if option == "loss=vae" else []
     overrides += ["robustness=corruptions"] if option.startswith("corruption@") else []
     config = compose([option, *overrides], output_dir=tmp_path)
     check(config)
