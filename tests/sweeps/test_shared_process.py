@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from hydra_plugins.kdexp.launcher import BACKENDS
 from kdexp.config.compose import compose, plain
-from kdexp.experiment import single_run
+from kdexp.experiment import run_figures
 from kdexp.experiment.run import run
 from kdexp.sweeps import memory, step_backends
 from kdexp.sweeps.fusion import fusion_key
@@ -32,7 +32,7 @@ def outcome(folder):
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch):
     """They take longer than all the rest."""
-    monkeypatch.setattr(single_run, "draw_run", lambda *arguments: None)
+    monkeypatch.setattr(run_figures, "draw_run", lambda *arguments: None)
 
 
 def together(folder, store, cells, settings=SMOKE, **more):
