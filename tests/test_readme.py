@@ -310,7 +310,8 @@ def test_a_command_runs_with_quick(typed, command, tmp_path, store):
         found = train_quickly(job, store)
         assert found["status"] == "completed"
         assert found["note"] == quick.NOTE
-        assert 0 <= found["metrics"]["test"]["best"]["acc"] <= 1
+        measured = found["metrics"]["test"]["best"][found["measure"]]
+        assert measured < 0 if found["measure"] == "elbo" else 0 <= measured <= 1
         assert found["samples"]["test"] <= quick.EVALUATED
 
 
