@@ -1,5 +1,7 @@
 """Cells measured of networks whose outputs are known."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from operators import corruptions, images
@@ -12,6 +14,7 @@ from kdexp.robustness.attacks import Attack
 from kdexp.robustness.axes.attacks import attacked
 from kdexp.robustness.axes.calibration import calibrated
 from kdexp.robustness.axes.corruptions import corrupted
+from kdexp.robustness.axes.dataset_shift import DatasetShift
 from kdexp.robustness.axes.noise_levels import noisy
 from kdexp.robustness.axes.ood import detected
 from kdexp.robustness.corruption import LevelCurve
@@ -131,3 +134,13 @@ def test_labels_are_measured_too(kind):
     assert foreign.values["msp_auroc"] == pytest.approx(0.5)
     assert calibration.values["ece"] == pytest.approx(one.values["ece"], abs=0.2)
     assert calibration.samples["confidence"].shape == (N, outputs)
+
+
+@pytest.mark.parametrize(("other", "key"), [
+    ({"kind": "binary"}, "kind"), ({"num_classes": 2}, "num_classes"), ({"classes": ["b", "a"]}, "classes"),
+])  # fmt: skip
+def test_another_data_set_must_have_the_same_classes(other, key):
+    own = {"name": "own", "kind": "multiclass", "num_classes": 3, "classes": ["a", "b"]}
+    bed = SimpleNamespace(own=SimpleNamespace(**own), other=lambda axis: SimpleNamespace(**own | other | {"name": "b"}))
+    with pytest.raises(ValueError, match=f"^robustness.shift.dataset must have the {key} of own, got b$"):
+        DatasetShift("shift", "b", {}).conditions(None, bed)
