@@ -113,7 +113,7 @@ def questions(tmp_path_factory):
 
 
 def test_a_run_begins_there_and_its_control_does_not(questions, store):
-    words = (*questions, "+student.init_from_teacher=[1]")
+    words = (*questions, "student.init_from_teacher=[1]")
     experiment = Experiment.compose(*words, output_dir="unused", store_dir=store)
     student, teacher = experiment.student, experiment.teacher.networks[0]
     assert torch.equal(student.blocks[0].mlp[0].weight, teacher.blocks[1].mlp[0].weight)
@@ -128,7 +128,7 @@ def test_a_run_begins_there_and_its_control_does_not(questions, store):
 def test_losses_of_token_states_train(questions, store, tmp_path, loss):
     """With dropout in training, cut padding, and the teacher's cached outputs."""
     stages = [f"+feature_loss.{loss}.stages=[0,1]"] if loss in ("feature_mse", "cosine") else []
-    words = ["student.depth=2", "+student.init_from_teacher=[0,1]", f"feature_loss={loss}", "teacher.cache=unaugmented"]
+    words = ["student.depth=2", "student.init_from_teacher=[0,1]", f"feature_loss={loss}", "teacher.cache=unaugmented"]
     run(compose([*questions, *words, *stages], output_dir=tmp_path / "run", store_dir=store))
     with (tmp_path / "run" / "metrics.csv").open() as file:
         (row,) = csv.DictReader(file)
@@ -139,19 +139,19 @@ def test_it_tells_runs_apart_but_not_their_controls(questions):
     def identity(*words):
         return Identity(plain(compose([*questions, *words], output_dir="unused")))
 
-    plainly, begun = identity(), identity("+student.init_from_teacher=[1]")
+    plainly, begun = identity(), identity("student.init_from_teacher=[1]")
     assert begun.fingerprint != plainly.fingerprint
     assert begun.control_fingerprint == plainly.control_fingerprint
-    assert identity("+student.init_from_teacher=[1]", "alpha=1").fingerprint == identity("alpha=1").fingerprint
+    assert identity("student.init_from_teacher=[1]", "alpha=1").fingerprint == identity("alpha=1").fingerprint
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["+student.init_from_teacher=2"], "must be null or a list of the teacher's blocks, from 0, got 2"),
-        (["+student.init_from_teacher=[]"], r"must be null or a list of the teacher's blocks, from 0, got \[\]"),
+        (["student.init_from_teacher=2"], "must be null or a list of the teacher's blocks, from 0, got 2"),
+        (["student.init_from_teacher=[]"], r"must be null or a list of the teacher's blocks, from 0, got \[\]"),
         (
-            ["+student.init_from_teacher=[0]", "loss=label_smoothing"],
+            ["student.init_from_teacher=[0]", "loss=label_smoothing"],
             "must be null where there is no teacher, or several",
         ),
     ],

@@ -46,6 +46,7 @@ def composed(tmp_path_factory):
         with initialize_config_dir(str(folder), version_base="1.3"):
             config = OmegaConf.to_container(compose("probe")[group], resolve=True)
         config.pop("feature_layers")  # says where representations are read; see tests/test_features.py
+        config.pop("init_from_teacher", None)  # tests/experiment/test_init_from_teacher.py
         return OmegaConf.create(config)
 
     return do
