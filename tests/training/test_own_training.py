@@ -123,7 +123,7 @@ def hooks(*networks):
 
 
 @pytest.mark.parametrize("teacher", ["timm", "own"])
-@pytest.mark.parametrize("name", FEATURE_LOSSES)
+@pytest.mark.parametrize("name", [name for name in FEATURE_LOSSES if name != "minilm"])  # these have no attention
 def test_every_feature_loss_trains_with_its_parameters_and_leaves_no_hook(name, teacher):
     torch.manual_seed(0)
     networks = (Own(), resnet().eval()) if teacher == "timm" else (resnet(), Own().eval())
