@@ -8,9 +8,9 @@ from kdexp.config.compose import plain
 from kdexp.config.require import Values
 
 
-def instantiate(node: Values, slot: str, *args: object) -> Any:
+def instantiate(node: Values, slot: str, *args: object, prefix: str = "") -> Any:
     """Call what a part of a configuration names: see `kdexp.config.trust.build`."""
-    return trust.build(plain(node), slot, *args)
+    return trust.build(plain(node), slot, *args, prefix=prefix)
 
 
 def target(node: Values, slot: str) -> Callable[..., object]:

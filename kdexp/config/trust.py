@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 from kdexp.config.require import Values
+from kdexp.config.typed import wrong_argument
 
 T = TypeVar("T")
 
@@ -264,7 +265,7 @@ def made(settings: Values, slot: str, setting: str, kind: type[T], *args: object
     return found
 
 
-def build(node: Values, slot: str, *args: object) -> Any:
+def build(node: Values, slot: str, *args: object, prefix: str = "") -> Any:
     """Call what a part of a configuration names, with the values beside it.
 
     What is checked is what is called: no other code reads the values in between.
@@ -273,6 +274,7 @@ def build(node: Values, slot: str, *args: object) -> Any:
         node: plain values, one of them the `_target_`.
         slot: where it stands, a name of `SLOTS`.
         args: come before its own values.
+        prefix: of the settings, for messages.
 
     Returns:
         What the call returns; with `_partial_` the call itself, for later.
@@ -281,17 +283,19 @@ def build(node: Values, slot: str, *args: object) -> Any:
         ValueError: see `check`; or it does not take these arguments.
     """
     check(node, slot)
-    return _built(node, slot, args)
+    return _built(node, slot, args, prefix)
 
 
-def _built(node: object, place: "Place | None", args: tuple[object, ...] = ()) -> object:
+def _built(node: object, place: "Place | None", args: tuple[object, ...] = (), prefix: str = "") -> object:
     """A checked node, with what its slots name in their place."""
     if isinstance(node, list | tuple):
         return [_built(value, _of_items(place)) for value in node]
     if not isinstance(node, Mapping):
         return node
     inner = _inner(node, place)
-    values = {key: _built(value, inner.get(key, inner.get("*"))) for key, value in node.items()}
+    values = {
+        key: _built(value, inner.get(key, inner.get("*")), prefix=f"{prefix}{key}.") for key, value in node.items()
+    }
     if "_target_" not in node or not isinstance(place, str):
         return values
     found = find(values.pop("_target_"), place)
@@ -299,5 +303,6 @@ def _built(node: object, place: "Place | None", args: tuple[object, ...] = ()) -
         return partial(found, *args, **values)
     try:
         return found(*args, **values)
-    except TypeError as error:  # an argument that it does not have, or lacks
-        raise ValueError(f"{node['_target_']}: {error}") from error
+    except TypeError as error:  # an argument that it does not have, or lacks, or of another type
+        wrong = wrong_argument(found, values)
+        raise ValueError(f"{prefix}{wrong}" if wrong else f"{node['_target_']}: {error}") from error

@@ -9,6 +9,7 @@ from torch import nn
 from kdexp.config.objects import instantiate
 from kdexp.config.require import Values
 from kdexp.config.suggest import did_you_mean
+from kdexp.config.typed import wrong_argument
 from kdexp.data.settings import Dataset
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.losses import build_term
@@ -140,11 +141,15 @@ def _try_loss(soft_loss: nn.Module, dataset: Dataset) -> None:
 
 
 def _dry_build_recipe(optimizer: Values, scheduler: Values, prefix: str) -> None:
-    setting = f"{prefix}optimizer"
+    setting, new = f"{prefix}optimizer", None
     try:
-        built = instantiate(optimizer, "optimizer")([nn.Parameter(torch.zeros(1))])
-        setting = f"{prefix}scheduler"
-        instantiate(scheduler, "scheduler")(built, total_steps=10)
+        new = instantiate(optimizer, "optimizer")
+        built = new([nn.Parameter(torch.zeros(1))])
+        setting, new = f"{prefix}scheduler", instantiate(scheduler, "scheduler")
+        new(built, total_steps=10)
     except (TypeError, ValueError) as error:
+        wrong = wrong_argument(new.func, new.keywords) if new and isinstance(error, TypeError) else None
+        if wrong:
+            raise ValueError(f"{setting}.{wrong}") from error
         text = str(error)
         raise ValueError(prefix + text if text.startswith("scheduler.") else f"{setting}: {text}") from error

@@ -53,7 +53,7 @@ def feature_terms(
         ValueError: one does not fit the networks.
     """
     pair = TeacherStudentPair(*sides, labels, outputs)
-    terms = {name: build_term(loss, pair) for name, loss in settings.items()}
+    terms = {name: build_term(loss, pair, f"feature_loss.{name}.") for name, loss in settings.items()}
     for name, term in terms.items():
         loss = cast(FeatureLoss, term.loss)
         for side, paths in ((pair.student, loss.student_paths), (pair.teacher, loss.teacher_paths)):
@@ -70,12 +70,19 @@ def _refuse_padding(name: str, side: NetworkFeatures, paths: Sequence[str]) -> N
         raise ValueError(f"feature_loss={name} {rule}, got tokens and padding from {padded[0]!r} alone")
 
 
-def build_term(loss: Values, pair: TeacherStudentPair | None = None) -> Term:
-    """A soft loss with its weights; with the pair of networks that it compares, a feature loss."""
+def build_term(loss: Values, pair: TeacherStudentPair | None = None, prefix: str = "loss.") -> Term:
+    """A soft loss with its weights; with the pair of networks that it compares, a feature loss.
+
+    Args:
+        loss: its part of the configuration.
+        pair: see above.
+        prefix: of its settings, for messages.
+    """
     given = plain(loss)
     settings = {key: value for key, value in given.items() if key not in (*TERM_KEYS, "published")}
     weights = {key: given[key] for key in TERM_KEYS if key in given}
-    built = instantiate(settings, "loss") if pair is None else instantiate(settings, "feature_loss", pair)
+    slot, args = ("loss", ()) if pair is None else ("feature_loss", (pair,))
+    built = instantiate(settings, slot, *args, prefix=prefix)
     return Term(built, **weights)
 
 

@@ -123,7 +123,7 @@ class VAEDistillation(nn.Module):
         super().__init__()
         for name, weight in (("posterior", posterior), ("decoder", decoder)):
             if weight < 0:
-                raise ValueError(f"{name} must be >= 0, got {weight}")
+                raise ValueError(f"loss.{name} must be >= 0, got {weight}")
         self.latent, self.sigma, self.posterior, self.decoder = latent, sigma, posterior, decoder
 
     def forward(self, student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:

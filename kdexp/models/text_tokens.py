@@ -9,7 +9,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -56,9 +56,9 @@ class Tokens(nn.Module):
         super().__init__()
         if kind not in KINDS:
             raise ValueError(f"tokenizer.kind must be one of {', '.join(KINDS)}, got {kind}")
-        for name, value, least in (("vocab_size", vocab_size, 3), ("max_tokens", max_tokens, 1)):
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
+        check_sizes(max_tokens=max_tokens)
+        if vocab_size < 3:
+            raise ValueError(f"vocab_size must be at least 3, got {vocab_size}")
         if not 0 <= word_dropout < 1:
             raise ValueError(f"word_dropout must be in [0, 1), got {word_dropout}")
         _library()
@@ -93,7 +93,7 @@ class Tokens(nn.Module):
         if not len(self.vocabulary):
             self.take(_trained(self._kind, self._vocab_size, [_text(row) for row in rows]), "the training texts")
         encoder = self._own_encoder()
-        cut = sum(encoder.is_cut(row) for row in rows)
+        cut = sum(map(encoder.is_cut, rows))
         log.info(
             "tokens: %d entries in the vocabulary; of %d training texts %d have more than max_tokens=%d and are cut",
             encoder.size,
@@ -177,6 +177,19 @@ def check_texts(model: str, input_shape: Sequence[int]) -> None:
         raise ValueError(f"{model} takes texts: input_shape must be (characters), got {list(input_shape)}")
 
 
+def check_sizes(**sizes: int) -> None:
+    """See that sizes are whole numbers of at least 1.
+
+    Raises:
+        ValueError: one is not.
+    """
+    for name, size in sizes.items():
+        if type(size) is not int:
+            raise ValueError(f"{name} must be a whole number, got {size}")
+        if size < 1:
+            raise ValueError(f"{name} must be at least 1, got {size}")
+
+
 class _Encoder:
     """A tokenizer, with the tokens of the texts that it has seen; a copied network shares it."""
 
@@ -189,7 +202,7 @@ class _Encoder:
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_tokens)
         self._max_tokens = max_tokens
-        self._seen: dict[bytes, tuple[Tensor, int]] = {}
+        self._seen: dict[bytes, _Seen] = {}
         # Of a tokenizer of somebody's the numbers may have gaps, and the embedding needs a row for the largest.
         self.size: int = max(self._tokenizer.get_vocab().values(), default=-1) + 1
         numbers = (self._tokenizer.token_to_id(name) for name in _UNKNOWNS)
@@ -200,24 +213,39 @@ class _Encoder:
 
     def is_cut(self, row: np.ndarray) -> bool:
         """Whether a text has more tokens than are read."""
-        return bool(self._tokenizer.encode(_text(row)).overflowing)
+        return self._of(row).is_cut
 
     def encoded(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
         """(N, max_tokens) int64, and how many of them are tokens, (N,)."""
         found = [self._of(row) for row in rows]
-        return torch.stack([ids for ids, _ in found]), torch.tensor([length for _, length in found])
+        return torch.stack([one.ids for one in found]), torch.tensor([one.length for one in found])
 
-    def _of(self, row: np.ndarray) -> tuple[Tensor, int]:
+    def _of(self, row: np.ndarray) -> "_Seen":
         key = row[: int(np.count_nonzero(row))].tobytes()
         known = self._seen.get(key)
         if known is None:
-            numbers = self._tokenizer.encode(_text(row)).ids or [self.unknown]
+            encoding = self._tokenizer.encode(_text(row))
+            numbers = encoding.ids or [self.unknown]
             ids = torch.zeros(self._max_tokens, dtype=torch.int64)
             ids[: len(numbers)] = torch.tensor(numbers)
             if len(self._seen) >= _REMEMBERED:
                 self._seen.clear()
-            known = self._seen[key] = ids, len(numbers)
+            known = self._seen[key] = _Seen(ids, len(numbers), bool(encoding.overflowing))
         return known
+
+
+class _Seen(NamedTuple):
+    """The tokens of a text.
+
+    Attributes:
+        ids: (max_tokens,) int64.
+        length: how many of them are tokens.
+        is_cut: whether the text has more.
+    """
+
+    ids: Tensor
+    length: int
+    is_cut: bool
 
 
 def _untrained(max_tokens: int) -> _Encoder:

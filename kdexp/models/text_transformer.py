@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdexp.contracts import FeatureLayers
-from kdexp.models.text_tokens import Tokens, check_texts
+from kdexp.models.text_tokens import Tokens, check_sizes, check_texts
 
 
 def text_transformer(
@@ -52,12 +52,11 @@ def text_transformer(
         ValueError: a setting breaks a rule.
     """
     check_texts("text_transformer", input_shape)
+    check_sizes(width=width, depth=depth, heads=heads, hidden=hidden)
     if norm not in ("pre", "post"):
         raise ValueError(f"norm must be pre or post, got {norm}")
-    if heads < 1 or width % heads:
+    if width % heads:
         raise ValueError(f"heads must divide width={width}, got {heads}")
-    if depth < 1:
-        raise ValueError(f"depth must be at least 1, got {depth}")
     tokens = Tokens(**tokenizer, vocab_size=vocab_size, max_tokens=max_tokens, word_dropout=word_dropout)
     embedding = Embedding(vocab_size, max_tokens, width, dropout, has_norm=norm == "post")
     blocks = [Block(width, heads, hidden, dropout, is_pre=norm == "pre") for _ in range(depth)]

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdexp.contracts import FeatureLayers
-from kdexp.models.text_tokens import Tokens, check_texts
+from kdexp.models.text_tokens import Tokens, check_sizes, check_texts
 
 
 def textcnn(
@@ -50,6 +50,7 @@ def textcnn(
         ValueError: a setting breaks a rule.
     """
     check_texts("textcnn", input_shape)
+    check_sizes(width=width, channels=channels)
     if not kernels or min(kernels) < 1:
         raise ValueError(f"kernels must be sizes of at least 1, got {list(kernels)}")
     tokens = Tokens(**tokenizer, vocab_size=vocab_size, max_tokens=max_tokens, word_dropout=word_dropout)

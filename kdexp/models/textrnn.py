@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from kdexp.contracts import FeatureLayers
 from kdexp.models.rnn import recurrent_layer
-from kdexp.models.text_tokens import Tokens, check_texts
+from kdexp.models.text_tokens import Tokens, check_sizes, check_texts
 
 
 def textrnn(
@@ -54,8 +54,7 @@ def textrnn(
         ValueError: a setting breaks a rule.
     """
     check_texts("textrnn", input_shape)
-    if layers < 1:
-        raise ValueError(f"layers must be at least 1, got {layers}")
+    check_sizes(width=width, hidden=hidden, layers=layers)
     tokens = Tokens(**tokenizer, vocab_size=vocab_size, max_tokens=max_tokens, word_dropout=word_dropout)
     embedding = nn.Embedding(vocab_size, width)
     nn.init.uniform_(embedding.weight, -0.25, 0.25)

@@ -63,7 +63,7 @@ def test_the_loss_is_the_weighted_sum_of_its_parts(sigma):
 
 
 def test_a_negative_weight_is_refused():
-    with pytest.raises(ValueError, match=r"^decoder must be >= 0, got -1$"):
+    with pytest.raises(ValueError, match=r"^loss.decoder must be >= 0, got -1$"):
         VAEDistillation(Z, decoder=-1)
 
 

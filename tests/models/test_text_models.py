@@ -238,6 +238,11 @@ def test_the_transformer_gives_what_torch_gives_for_its_own_layers(norm):
         ),
         (textcnn, {"vocab_size": 2}, "vocab_size must be at least 3, got 2"),
         (textcnn, {"max_tokens": 0}, "max_tokens must be at least 1, got 0"),
+        (textcnn, {"max_tokens": 2.5}, "max_tokens must be a whole number, got 2.5"),
+        (textcnn, {"channels": 0}, "channels must be at least 1, got 0"),
+        (textcnn, {"width": -4}, "width must be at least 1, got -4"),
+        (textrnn, {"hidden": 0}, "hidden must be at least 1, got 0"),
+        (text_transformer, {"hidden": 0}, "hidden must be at least 1, got 0"),
         (textcnn, {"word_dropout": 1.0}, r"word_dropout must be in \[0, 1\), got 1.0"),
         (
             textcnn,
