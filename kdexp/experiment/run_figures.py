@@ -8,14 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from kdexp import results
-from kdexp.contracts import Batch
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.mask_collector import MaskCollector
 from kdexp.experiment.text_collector import TextCollector
 from kdexp.experiment.trained_student import trained_student
 from kdexp.metrics.roc_and_confusion import RocAndConfusion
 from kdexp.report import image_examples
+from kdexp.report.example_files import evenly_spaced
 from kdexp.report.image_examples import ImageExamples
+from kdexp.report.mask_examples import MaskExample
 from kdexp.report.png_figures.images import images
 from kdexp.report.png_figures.run import IMAGES, draw_run
 
@@ -41,26 +42,24 @@ def draw_figures(
     """
     data = experiment.data
     names = data.classes or list(map(str, range(experiment.config.dataset.num_classes)))
-    masks = examples.save(folder) if examples is not None else []
+    kept = examples.save(folder) if examples is not None else []
+    masks = [example for example in kept if isinstance(example, MaskExample)]
     draw_run(epochs, data.task.measure, curves, masks, names, folder / "figures")
     shape = data.student.splits.test.inputs[0].shape
     if "images" in data.task.supports and max(shape) <= image_examples.LARGEST_SIDE:
-        kept = _kept(experiment, folder)
-        image_examples.write(kept, folder)
-        images(kept, folder / "figures" / IMAGES)
+        shown = _image_examples(experiment, folder)
+        image_examples.write(shown, folder)
+        images(shown, folder / "figures" / IMAGES)
     return names
 
 
-def _kept(experiment: Experiment, folder: Path) -> ImageExamples:
+def _image_examples(experiment: Experiment, folder: Path) -> ImageExamples:
     """Evenly spaced test images, and what teacher and student make of them."""
     data, teacher = experiment.data, experiment.teacher
     split = data.student.splits.test
-    count = min(image_examples.MOST, len(split))
-    places = torch.arange(count) * len(split) // count
+    places = torch.tensor(evenly_spaced(len(split), image_examples.MOST))
     shown = split.target[places]
-    wanted = set(split.index[places].tolist())
-    batches = data.student.eval_batches("test", torch.device("cpu"))
-    inputs = torch.cat([_of(batch, wanted) for batch in batches])
+    inputs = torch.cat([batch.inputs for batch in data.student.eval_batches("test", "cpu", positions=places)])
     networks: dict[str, tuple[nn.Module, Tensor]] = {}
     if teacher is not None:  # on its device: other jobs of a fused sweep may still learn from it there
         own = teacher.to(experiment.device).network_inputs(inputs.to(experiment.device))[0]
@@ -77,7 +76,3 @@ def _as_bytes(images: Tensor) -> np.ndarray:
     """uint8, of floats in [0, 1]."""
     is_float = images.is_floating_point()
     return ((255 * images).round().clamp(0, 255).byte() if is_float else images).cpu().numpy()
-
-
-def _of(batch: Batch, wanted: set[int]) -> Tensor:
-    return batch.inputs[[sample in wanted for sample in batch.index.tolist()]]

@@ -7,6 +7,7 @@ from torch import Tensor
 from kdexp.contracts import Batch, Kind, Split
 from kdexp.data.texts import texts_of
 from kdexp.metrics.rows import decisions
+from kdexp.report.example_files import evenly_spaced
 from kdexp.report.text_examples import LONGEST, MOST, TextExample, write
 
 
@@ -20,9 +21,7 @@ class TextCollector:
 
     def __init__(self, split: Split, kind: Kind) -> None:
         self._split, self._kind = split, kind
-        count = min(MOST, len(split))
-        places = [part * len(split) // count for part in range(count)]
-        self._places = {int(split.index[place]): place for place in places}
+        self._places = {int(split.index[place]): place for place in evenly_spaced(len(split), MOST)}
         self._predicted: dict[int, dict[str, int]] = {}
 
     def __call__(self, batch: Batch, logits: Tensor, teacher_logits: Tensor | None) -> None:

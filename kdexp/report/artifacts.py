@@ -45,11 +45,11 @@ def write(
             name = _picture(f"curve-{axis}")
             written.append(("plot", out / name))
             robustness.severities(reports, axis, out / name)
-    for kind, picture in (("masks", masks.png(comparison)), ("images", images.png(comparison))):
-        if picture is not None:
-            written.append((kind, out / f"{kind}.png"))
-            with atomic_path(out / f"{kind}.png") as temporary:
-                temporary.write_bytes(picture)
+    for section in (*masks.sections(comparison), *images.sections(comparison)):
+        if section.picture is not None:
+            written.append((section.name, out / f"{section.name}.png"))
+            with atomic_path(out / f"{section.name}.png") as temporary:
+                temporary.write_bytes(section.picture.png)
     found = article_claims.article_claims(comparison)
     if found:
         written.append(("claims", out / CLAIMS))

@@ -22,7 +22,7 @@ E = TypeVar("E", bound=Example)
 
 
 def of_first_seed(
-    comparison: Comparison, read: Callable[[Path, int], list[E]], unread: list[str]
+    comparison: Comparison, read: Callable[[Path], list[E]], unread: list[str]
 ) -> tuple[int | None, list[E]]:
     """Those of the chosen configuration and its control, of the first seed that both have; and that seed.
 
@@ -30,11 +30,11 @@ def of_first_seed(
 
     Args:
         comparison: of runs.
-        read: gives the examples in a run's folder, of so many classes; none where it keeps none.
+        read: gives the examples in a run's folder; none where it keeps none.
         unread: a line is added for each file that is damaged.
     """
-    control = _by_seed(comparison, comparison.control, read, unread)
-    winner = _by_seed(comparison, comparison.winner, read, unread)
+    control = _by_seed(comparison.control, read, unread)
+    winner = _by_seed(comparison.winner, read, unread)
     for seed, own in winner.items():
         alone = control.get(seed, [])
         pairs = list(zip(own, alone, strict=False))
@@ -44,13 +44,11 @@ def of_first_seed(
     return next(iter(found.items()), (None, []))
 
 
-def _by_seed(
-    comparison: Comparison, group: RunGroup | None, read: Callable[[Path, int], list[E]], unread: list[str]
-) -> dict[int, list[E]]:
+def _by_seed(group: RunGroup | None, read: Callable[[Path], list[E]], unread: list[str]) -> dict[int, list[E]]:
     found = {}
     for run in group.runs if group else ():
         try:
-            examples = read(run.folder, len(comparison.class_names))
+            examples = read(run.folder)
         except ValueError as error:
             unread.append(str(error))
             continue

@@ -1,6 +1,5 @@
 """A few test images with what networks make of them, and images that they make up, as a run keeps them."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,13 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from kdexp.atomic import atomic_path
-from kdexp.config.untrusted import inside
-from kdexp.report.packed_arrays import packed_arrays
+from kdexp.report.example_files import NETWORKS, packed_arrays, read_file, with_control
 
 FILE = "images.npz"
 MOST, LARGEST_SIDE = 8, 512
 """Images that a run keeps, and the pixels of a side; a run of larger ones keeps none."""
-_NETWORKS = ("teacher", "student")  # in the order in which they are shown
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,14 +28,17 @@ class ImageExamples:
     rebuilt: Mapping[str, np.ndarray]
     sampled: Mapping[str, np.ndarray]
 
-    def with_control(self, other: "ImageExamples") -> "ImageExamples":
+    def shows_the_same_as(self, other: "ImageExamples") -> bool:
+        """Whether the test images are those of another run, whatever the networks make of them."""
+        return np.array_equal(self.images, other.images)
+
+    def with_control(self, control: "ImageExamples") -> "ImageExamples":
         """With another run's student as the control, between teacher and student."""
-
-        def beside(own: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-            taught = {name: images for name, images in own.items() if name != "student"}
-            return {**taught, "control": others["student"], "student": own["student"]}
-
-        return replace(self, rebuilt=beside(self.rebuilt, other.rebuilt), sampled=beside(self.sampled, other.sampled))
+        rebuilt, sampled = (
+            with_control(own, others)
+            for own, others in ((self.rebuilt, control.rebuilt), (self.sampled, control.sampled))
+        )
+        return replace(self, rebuilt=rebuilt, sampled=sampled)
 
 
 def write(examples: ImageExamples, folder: Path) -> None:
@@ -56,21 +56,18 @@ def read(folder: Path) -> ImageExamples | None:
     Raises:
         ValueError: the file is damaged, or holds something else; one line.
     """
-    path = inside(folder, FILE)
-    if not os.path.lexists(path):
-        return None
-    try:
-        of_student, of_teacher = ([f"{name}_{kind}" for kind in ("rebuilt", "sampled")] for name in _NETWORKS[::-1])
-        found = packed_arrays(path, ["images", *of_student], of_teacher)
-        shape = found["images"].shape
-        fits = len(shape) == 4 and 1 <= shape[0] <= MOST and 0 not in shape and max(shape[1:]) <= LARGEST_SIDE
-        for name, array in found.items():
-            if not fits or array.dtype != np.uint8 or array.shape != shape:
-                rule = f"1 to {MOST} of (C, H, W) uint8, at most {LARGEST_SIDE} a side"
-                raise ValueError(f"{name} must be {rule}, got {array.shape} {array.dtype}")
-    except Exception as error:  # whatever zipfile and numpy make of somebody's bytes
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{path} must hold example images of a run: {reason}") from error
-    there = [name for name in _NETWORKS if f"{name}_rebuilt" in found and f"{name}_sampled" in found]
+    return read_file(folder, FILE, "example images", _loaded)
+
+
+def _loaded(path: Path) -> ImageExamples:
+    of_teacher, of_student = ([f"{name}_{kind}" for kind in ("rebuilt", "sampled")] for name in NETWORKS)
+    found = packed_arrays(path, ["images", *of_student], of_teacher)
+    shape = found["images"].shape
+    fits = len(shape) == 4 and 1 <= shape[0] <= MOST and 0 not in shape and max(shape[1:]) <= LARGEST_SIDE
+    for name, array in found.items():
+        if not fits or array.dtype != np.uint8 or array.shape != shape:
+            rule = f"1 to {MOST} of (C, H, W) uint8, at most {LARGEST_SIDE} a side"
+            raise ValueError(f"{name} must be {rule}, got {array.shape} {array.dtype}")
+    there = [name for name in NETWORKS if f"{name}_rebuilt" in found and f"{name}_sampled" in found]
     rebuilt, sampled = ({name: found[f"{name}_{kind}"] for name in there} for kind in ("rebuilt", "sampled"))
     return ImageExamples(found["images"], rebuilt, sampled)

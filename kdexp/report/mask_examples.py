@@ -3,7 +3,6 @@
 The folder may be somebody else's: sizes are checked before anything is unpacked, and nothing in the file is executed.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,14 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from kdexp.atomic import atomic_path
-from kdexp.config.untrusted import inside
-from kdexp.report.packed_arrays import packed_arrays
+from kdexp.report.example_files import NETWORKS, packed_arrays, read_file, with_control
 
 FILE = "examples.npz"
 MOST, LARGEST_SIDE = 4, 512
 """Images that a run keeps, and the pixels of their longer side; larger ones are made smaller."""
 _LEAST = -3  # `kdexp.contracts.ABSENT`, which needs torch
-_NETWORKS = ("teacher", "student")  # in the order in which they are shown
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,9 +41,7 @@ class MaskExample:
 
     def with_control(self, control: "MaskExample") -> "MaskExample":
         """With the control's mask between the teacher's and the student's."""
-        taught = {name: mask for name, mask in self.predictions.items() if name != "student"}
-        both = {"control": control.predictions["student"], "student": self.predictions["student"]}
-        return replace(self, predictions={**taught, **both})
+        return replace(self, predictions=with_control(self.predictions, control.predictions))
 
 
 def write(examples: Sequence[MaskExample], folder: Path) -> None:
@@ -76,16 +71,13 @@ def read(folder: Path, classes: int) -> list[MaskExample]:
     Raises:
         ValueError: the file is damaged, or holds something else; one line.
     """
-    path = inside(folder, FILE)
-    if not os.path.lexists(path):
-        return []
-    try:
-        found = packed_arrays(path, ("sample", "image", "truth", "student"), ("teacher",))
-        _check(found, classes)
-    except Exception as error:  # whatever zipfile and numpy make of somebody's bytes
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{path} must hold example masks of a run: {reason}") from error
-    masks = {name: found[name] for name in _NETWORKS if name in found}
+    return read_file(folder, FILE, "example masks", lambda path: _loaded(path, classes)) or []
+
+
+def _loaded(path: Path, classes: int) -> list[MaskExample]:
+    found = packed_arrays(path, ("sample", "image", "truth", "student"), ("teacher",))
+    _check(found, classes)
+    masks = {name: found[name] for name in NETWORKS if name in found}
     return [
         MaskExample(
             int(sample), found["image"][row], found["truth"][row], {name: mask[row] for name, mask in masks.items()}

@@ -4,19 +4,17 @@ The folder may be somebody else's: its file is checked before anything of it is 
 """
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kdexp.atomic import atomic_path
-from kdexp.config.untrusted import inside
+from kdexp.report.example_files import NETWORKS, read_file, with_control
 
 FILE = "texts.json"
 MOST, LONGEST = 500, 400
 """Texts that a run keeps, and characters of each; longer ones are cut."""
 _MOST_BYTES = 8 * 2**20  # more than a run writes
-_NETWORKS = ("teacher", "student")  # in the order in which they are shown
 
 
 @dataclass(frozen=True)
@@ -41,9 +39,7 @@ class TextExample:
 
     def with_control(self, control: "TextExample") -> "TextExample":
         """With the control's class between the teacher's and the student's."""
-        taught = {name: found for name, found in self.predictions.items() if name != "student"}
-        both = {"control": control.predictions["student"], "student": self.predictions["student"]}
-        return replace(self, predictions={**taught, **both})
+        return replace(self, predictions=with_control(self.predictions, control.predictions))
 
 
 def write(examples: Sequence[TextExample], folder: Path) -> None:
@@ -73,19 +69,15 @@ def read(folder: Path, classes: int) -> list[TextExample]:
     Raises:
         ValueError: the file is damaged, or holds something else; one line.
     """
-    path = inside(folder, FILE)
-    if not os.path.lexists(path):
-        return []
-    try:
-        if not path.is_file():
-            raise ValueError("it is no file")
-        if (size := path.stat().st_size) > _MOST_BYTES:
-            raise ValueError(f"it has {size} bytes, more than {_MOST_BYTES}")
-        found = json.loads(path.read_text(encoding="utf-8"))
-        _check(found, classes)
-    except (ValueError, OSError, RecursionError) as error:
-        raise ValueError(f"{path} must hold example texts of a run: {str(error).splitlines()[0]}") from error
-    networks = [name for name in _NETWORKS if name in found]
+    return read_file(folder, FILE, "example texts", lambda path: _loaded(path, classes)) or []
+
+
+def _loaded(path: Path, classes: int) -> list[TextExample]:
+    if (size := path.stat().st_size) > _MOST_BYTES:
+        raise ValueError(f"it has {size} bytes, more than {_MOST_BYTES}")
+    found = json.loads(path.read_text(encoding="utf-8"))
+    _check(found, classes)
+    networks = [name for name in NETWORKS if name in found]
     return [
         TextExample(sample, found["text"][row], found["truth"][row], {name: found[name][row] for name in networks})
         for row, sample in enumerate(found["sample"])

@@ -9,7 +9,6 @@ from kdexp.report.png_figures.confusion import confusion
 from kdexp.report.png_figures.masks import masks
 from kdexp.report.png_figures.roc import roc
 from kdexp.report.png_figures.training_curves import training_curves
-from kdexp.report.text_examples import TextExample
 
 if TYPE_CHECKING:
     from kdexp.metrics.roc_and_confusion import RocAndConfusion  # not at run time: pictures of results need no torch
@@ -22,7 +21,7 @@ def draw_run(
     epochs: Sequence[Mapping[str, float]],
     measure: str,
     curves: "RocAndConfusion | None",
-    examples: Sequence[MaskExample] | Sequence[TextExample],
+    examples: Sequence[MaskExample],
     classes: Sequence[str],
     folder: Path,
 ) -> None:
@@ -32,7 +31,7 @@ def draw_run(
         epochs: the rows of metrics.csv.
         measure: the metric that the run is compared by.
         curves: ROC curves and confusion matrix on test; None of a task without.
-        examples: test images with masks, or texts, which are not drawn; none of a task without.
+        examples: test images with masks; none of a task without.
         classes: names of the classes, by number.
         folder: where the files go.
     """
@@ -40,5 +39,5 @@ def draw_run(
     if curves is not None:
         roc(curves, classes, folder / "roc.png")
         confusion(curves, classes, folder / "confusion.png")
-    if pictures := [example for example in examples if isinstance(example, MaskExample)]:
-        masks(pictures, classes, folder / MASKS)
+    if examples:
+        masks(examples, classes, folder / MASKS)

@@ -19,16 +19,12 @@ def sections(comparison: Comparison) -> Iterator[Section]:
         yield section
 
 
-def png(comparison: Comparison) -> bytes | None:
-    """The picture as a file; None where the runs keep no examples."""
-    section = _section(comparison)
-    return section.picture.png if section is not None and section.picture is not None else None
-
-
 @lru_cache(maxsize=1)  # the page and the file have the same picture
 def _section(comparison: Comparison) -> Section | None:
     unread: list[str] = []
-    seed, examples = of_first_seed(comparison, mask_examples.read, unread)
+    seed, examples = of_first_seed(
+        comparison, lambda folder: mask_examples.read(folder, len(comparison.class_names)), unread
+    )
     if not examples and not unread:
         return None
     lead = "No run keeps examples that can be shown."

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from kdexp.report import text_examples
 from kdexp.report.comparison import Comparison
 from kdexp.report.elements import Column, Section, Table, tabulate
+from kdexp.report.example_files import evenly_spaced
 from kdexp.report.examples_of_runs import of_first_seed
 from kdexp.report.text_examples import TextExample
 
@@ -15,13 +16,15 @@ SHOWN = 12
 def sections(comparison: Comparison) -> Iterator[Section]:
     """The table, where the runs keep texts."""
     unread: list[str] = []
-    seed, examples = of_first_seed(comparison, text_examples.read, unread)
+    seed, examples = of_first_seed(
+        comparison, lambda folder: text_examples.read(folder, len(comparison.class_names)), unread
+    )
     if not examples and not unread:
         return
     lead, table = "No run keeps texts that can be shown.", None
     if examples:
         differing = [example for example in examples if len(set(example.predictions.values())) > 1]
-        shown = _spread(differing)
+        shown = [differing[place] for place in evenly_spaced(len(differing), SHOWN)]
         lead = (
             f"The networks classify {len(differing)} of {len(examples)} test texts differently, at the best epoch by "
             f"validation, seed {seed}{_gained(examples)}. Of these at most {SHOWN} are shown, evenly spaced; ✗: wrong."
@@ -39,11 +42,6 @@ def _gained(examples: Sequence[TextExample]) -> str:
     ]
     won, lost = right.count((True, False)), right.count((False, True))
     return f": the student alone is right on {won}, the control alone on {lost}"
-
-
-def _spread(examples: Sequence[TextExample]) -> list[TextExample]:
-    count = min(SHOWN, len(examples))
-    return [examples[part * len(examples) // count] for part in range(count)]
 
 
 def _table(examples: Sequence[TextExample], networks: Sequence[str], classes: Sequence[str]) -> Table:
