@@ -225,7 +225,9 @@ class Sweeper(BasicSweeper):
             is_control=identity.is_control,
             fingerprint=identity.fingerprint,
         )
-        job = Job(tuple(cell), name, identity.key, values["trainer"]["max_epochs"])
+        trainer = values["trainer"]
+        epochs = trainer["max_epochs"] if trainer["max_steps"] is None else None
+        job = Job(tuple(cell), name, identity.key, epochs)
         if identity.is_control:
             self._controls.add(job.key)
         return job

@@ -16,8 +16,9 @@ NOTE = (
     f"quick run: {TRAIN_BATCHES} training batches, at most {EVALUATED} samples of val and of test (one image with "
     "masks), few epochs: its numbers mean nothing (quick=true)"
 )
-_SETTINGS: dict[str, int | str] = {
+_SETTINGS: dict[str, int | str | None] = {
     "trainer.max_epochs": 2,
+    "trainer.max_steps": None,
     "teacher*.recipe.max_epochs": 1,
     "*scheme.attack.steps": 2,
     "robustness.samples": 16,
@@ -36,7 +37,7 @@ def mark(is_quick: bool) -> dict[str, list[int]]:
     return {"quick": [TRAIN_BATCHES, EVALUATED]} if is_quick else {}
 
 
-def shortened(values: Values, typed: Collection[str]) -> dict[str, int | str]:
+def shortened(values: Values, typed: Collection[str]) -> dict[str, int | str | None]:
     """The settings that take long, by their dotted names, with what a quick run has in their place.
 
     Args:
@@ -51,5 +52,5 @@ def shortened(values: Values, typed: Collection[str]) -> dict[str, int | str]:
     }
 
 
-def _is_within(value: object, most: int | str) -> bool:
-    return isinstance(value, int) and isinstance(most, int) and value <= most
+def _is_within(value: object, most: int | str | None) -> bool:
+    return value == most or (isinstance(value, int) and isinstance(most, int) and value <= most)

@@ -125,6 +125,8 @@ def without_added(values: Values) -> dict[str, Any]:
         values: a configuration or a part of one, in plain values.
     """
     older = {k: v for k, v in values.items() if (k, v) != ("task", _CLASSIFICATION)}
+    if isinstance(older.get("trainer"), Mapping):
+        older["trainer"] = {k: v for k, v in older["trainer"].items() if (k, v) != ("max_steps", None)}
     if "dataset" in older:
         older["dataset"] = _without_text(older["dataset"])
     if isinstance(older.get("feature_loss"), Mapping):

@@ -100,6 +100,11 @@ class DataModule(pl.LightningDataModule):
         """Training samples of the smallest batch, of all ranks together."""
         return self._order(self.splits.train, training=True).smallest
 
+    @property
+    def train_batches(self) -> int:
+        """Training batches in an epoch, the same on every rank."""
+        return len(self._order(self.splits.train, training=True))
+
     # For the Trainer
 
     def train_dataloader(self) -> Iterable[Batch]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import torch
+from omegaconf import OmegaConf
 
 from kdexp.contracts import Kind
 from kdexp.doctor import loss_checks, teacher_checks, training_checks
@@ -26,13 +27,14 @@ def check_steps(experiment: Experiment, caught: list[str]) -> Iterator[Finding]:
         Findings as they come.
     """
     config, data = experiment.config, experiment.data
+    trainer: Trainer = OmegaConf.merge(config.trainer, {"max_epochs": experiment.epochs})  # type: ignore[assignment]
     early = len(caught)
     with caught_warnings(caught):
         distiller = experiment.distiller
     inspection = InspectionCallback(caught, val_inputs(data.student))
     batches = -(-len(data.student.splits.val) // int(config.dataset.eval_batch_size))
-    val_batches = _limited(batches, config.trainer.limit_val_batches)
-    stopped = take_steps(distiller, data.student, config.trainer, inspection, val_batches=val_batches)
+    val_batches = _limited(batches, trainer.limit_val_batches)
+    stopped = take_steps(distiller, data.student, trainer, inspection, val_batches=val_batches)
     if not inspection.terms:
         yield Finding("first step", stopped, "error", "kdexp-train would fail with this")
         return
@@ -50,15 +52,15 @@ def check_steps(experiment: Experiment, caught: list[str]) -> Iterator[Finding]:
     if len(inspection.terms) > 1:
         yield loss_checks.batch_dependent(
             batch_dependence(distiller, inspection.batch),
-            ranks=training_checks.ranks(config.trainer),
+            ranks=training_checks.ranks(trainer),
             batch_size=config.dataset.batch_size,
             num_classes=config.dataset.num_classes,
         )
     yield _nan_or_inf(distiller, inspection, stopped)
     in_stages = any(loss.get("init_fraction") for loss in config.feature_loss.values())
-    yield training_checks.unused_parameters(inspection.unused, config.trainer, in_stages=in_stages)
+    yield training_checks.unused_parameters(inspection.unused, trainer, in_stages=in_stages)
     if not stopped:
-        yield from _cost(config.trainer, config.dataset.batch_size, distiller, inspection, val_batches)
+        yield from _cost(trainer, config.dataset.batch_size, distiller, inspection, val_batches)
 
 
 def _limited(batches: int, limit: int | float | None) -> int:

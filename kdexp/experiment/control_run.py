@@ -39,7 +39,7 @@ def control_folder(distilled: FinishedRun, *, in_sweep: bool, is_trained: bool) 
     log.info(
         "control (baseline: the same student without a teacher): none beside the run, training it in %s, %d epochs",
         trained,
-        distilled.experiment.config.trainer.max_epochs,
+        distilled.experiment.epochs,
     )
     train_control(distilled.experiment, trained)
     return trained

@@ -1,5 +1,6 @@
 """What a configuration becomes: data, teacher, student, losses, the training; each made when it is first wanted."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -92,6 +93,17 @@ class Experiment:
             is_quick=config.quick,
             like=like,
         )
+
+    @cached_property
+    def epochs(self) -> int:
+        """How many the student is trained for: ``trainer.max_epochs``, or those that hold ``trainer.max_steps``."""
+        trainer = self.config.trainer
+        if trainer.max_steps is None:
+            return int(trainer.max_epochs)
+        batches, limit = self.data.student.train_batches, trainer.limit_train_batches
+        if limit is not None:
+            batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+        return math.ceil(trainer.max_steps / math.ceil(batches / trainer.accumulate_grad_batches))
 
     @cached_property
     def teacher(self) -> Teacher | None:
@@ -284,7 +296,7 @@ class Experiment:
             return None
         if self.config.feature_loss:
             self.teacher.read(self._losses_of_shapes().teacher_paths)
-        return teacher_cache(self.config, self.members, self.teacher, self.data)
+        return teacher_cache(self.config, self.members, self.teacher, self.data, self.epochs)
 
     @cached_property
     def teacher_memory(self) -> TeacherMemory:

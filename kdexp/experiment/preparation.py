@@ -75,7 +75,7 @@ def _compile(experiment: Experiment) -> None:
     if config.trainer.compile == "auto":
         module, place = experiment.data.student, experiment.device
         batch = next(iter(module.eval_batches("train", place))).inputs[: config.dataset.batch_size]
-        steps = config.trainer.max_epochs * len(module.splits.train) // config.dataset.batch_size
+        steps = experiment.epochs * module.train_batches
         for network in networks:
             network.to(place)
         if not pays(student, teachers, batch, steps):

@@ -41,7 +41,8 @@ def distill(
     owner = owner or str(record["fingerprint"])
     evaluator = prepare(experiment, folder, record, owner=owner, is_measured=rank() == 0 and pruner is None)
     config = experiment.config
-    module, settings = experiment.distiller, trainer_settings(config.trainer, config.feature_loss)
+    module = experiment.distiller
+    settings = trainer_settings(config.trainer, config.feature_loss, experiment.epochs)
     module.cache, module.teacher_on_val = experiment.cache, experiment.teacher_memory.on_val
     if rank() != 0:
         fit(module, experiment.batches, folder, settings, owner=owner, pruner=pruner)

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 def teacher_cache(
-    config: DictConfig, members: Mapping[str, Values], teacher: Teacher, data: Data
+    config: DictConfig, members: Mapping[str, Values], teacher: Teacher, data: Data, epochs: int
 ) -> TeacherOutputCache:
     """The cached outputs of a teacher.
 
@@ -34,6 +34,7 @@ def teacher_cache(
         members: the configuration of each teacher.
         teacher: told which features to read (see `Teacher.read`).
         data: the data.
+        epochs: how many the student is trained for: so many views there are where the augmentation sets no number.
 
     Raises:
         ValueError: there is no room for them.
@@ -45,7 +46,7 @@ def teacher_cache(
     top_k = config.teacher.cache_top_k or _usual_top_k(data.task, classes)
     kept: dict[SplitName, tuple[Path, Record, OutputCodec]] = {}
     wanted: dict[Path, int] = {}
-    views = config.trainer.max_epochs if config.augment.views is None else max(config.augment.views, 1)
+    views = epochs if config.augment.views is None else max(config.augment.views, 1)
     splits: tuple[SplitName, ...] = ("train", "val", "test")
     keys = OutputsKey(
         config.dataset,

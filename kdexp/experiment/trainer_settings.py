@@ -12,7 +12,6 @@ _TRAINER_KEYS = (
     "num_nodes",
     "strategy",
     "precision",
-    "max_epochs",
     "limit_train_batches",
     "limit_val_batches",
     "accumulate_grad_batches",
@@ -22,14 +21,16 @@ _TRAINER_KEYS = (
 )
 
 
-def trainer_settings(trainer: Trainer, feature_loss: Mapping[str, Values]) -> Group:
+def trainer_settings(trainer: Trainer, feature_loss: Mapping[str, Values], epochs: int) -> Group:
     """What of conf/trainer is Lightning's, with the strategy that the feature losses need.
 
     Args:
         trainer: the run's.
         feature_loss: the settings of each, by its name.
+        epochs: how many the training has.
     """
     settings = {key: value for key, value in plain(trainer).items() if key in _TRAINER_KEYS}
+    settings["max_epochs"] = epochs
     several = settings["strategy"] == "ddp" or (
         settings["strategy"] == "auto" and settings["devices"] not in (1, "auto")
     )

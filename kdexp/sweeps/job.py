@@ -74,14 +74,14 @@ def trial() -> int | None:
     return int(os.environ[TRIAL]) if TRIAL in os.environ else None
 
 
-def pruner_of(sweep_dir: str | None, epochs: int) -> "Pruner | None":
-    """What may end this run early, when it is a trial of a search in this folder, of so many epochs."""
+def pruner_of(sweep_dir: str | None) -> "Pruner | None":
+    """What may end this run early, when it is a trial of a search in this folder."""
     number = trial()
     if number is None:
         return None
     from kdexp.sweeps import optuna_study  # here: optuna is an extra
 
-    return optuna_study.EpochPruner(Path(sweep_dir or "."), number, epochs)
+    return optuna_study.EpochPruner(Path(sweep_dir or "."), number)
 
 
 def _stamp(folder: Path) -> int | None:
@@ -152,7 +152,7 @@ class Job:
 
     def start(self, **more: object) -> Record:
         """Run it; with more than its configuration and its pruner."""
-        return self.run(self.config, pruner=pruner_of(self.config.sweep_dir, self.config.trainer.max_epochs), **more)
+        return self.run(self.config, pruner=pruner_of(self.config.sweep_dir), **more)
 
     @property
     def launch(self) -> str:

@@ -213,25 +213,29 @@ class EpochPruner:
     Args:
         folder: of the search.
         trial: id of the trial.
-        epochs: how many it trains for.
     """
 
-    def __init__(self, folder: Path, trial: int, epochs: int) -> None:
-        self._folder, self._trial, self._epochs = folder, trial, epochs
+    def __init__(self, folder: Path, trial: int) -> None:
+        self._folder, self._trial = folder, trial
         self._study: optuna.Study | None = None
 
-    def __call__(self, epochs: Sequence[Mapping[str, float]]) -> str | None:
-        """Report the epochs; say why the trial is not worth going on, or None. What is done anyway is not pruned."""
+    def __call__(self, epochs: Sequence[Mapping[str, float]], planned: int) -> str | None:
+        """Report the epochs; say why the trial is not worth going on, or None. What is done anyway is not pruned.
+
+        Args:
+            epochs: those that it has trained for.
+            planned: how many it is to train for.
+        """
         if self._study is None:
             self._study = optuna.load_study(study_name=code_version(), storage=_storage(self._folder))
             self._settings = self._study.user_attrs[_SETTINGS]
-            self._study.pruner = _pruner(self._settings["pruner"], self._epochs)
+            self._study.pruner = _pruner(self._settings["pruner"], planned)
         metric, storage = self._settings["metric"], self._study._storage
         _report(storage, metric, self._trial, epochs)
         done = int(epochs[-1]["epoch"]) + 1
-        if done == self._epochs or not self._study.pruner.prune(self._study, storage.get_trial(self._trial)):
+        if done == planned or not self._study.pruner.prune(self._study, storage.get_trial(self._trial)):
             return None
-        return f"pruned after epoch {done} of {self._epochs}: {metric} {epochs[-1].get(metric, math.nan):.4f}"
+        return f"pruned after epoch {done} of {planned}: {metric} {epochs[-1].get(metric, math.nan):.4f}"
 
 
 def metric(setting: str, values: Values) -> str:

@@ -40,7 +40,7 @@ class Job:
         overrides: what it is, in the words of the command line.
         folder: its run folder, in the sweep's.
         key: see `kdexp.config.identity.Identity`; what lies in the folder is this job's only when it has the same.
-        epochs: how many it trains for.
+        epochs: how many it trains for; None where its data say so (``trainer.max_steps``).
         trial: its number among the trials of a search; such a one may be pruned, and is not measured on test.
         stale: W&B id of a run in its folder that is not this job's, since its data or files have changed.
     """
@@ -48,7 +48,7 @@ class Job:
     overrides: tuple[str, ...]
     folder: str
     key: str
-    epochs: int
+    epochs: int | None
     trial: int | None = None
     stale: str | None = None
 

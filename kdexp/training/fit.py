@@ -30,7 +30,7 @@ from kdexp.training.step_watch import Diverged
 
 log = logging.getLogger(__name__)
 
-Pruner = Callable[[Sequence[Mapping[str, float]]], str | None]
+Pruner = Callable[[Sequence[Mapping[str, float]], int], str | None]
 """Is shown the table of epochs, and says why the training is not worth going on, or None."""
 
 
@@ -199,7 +199,7 @@ class PruningCallback(Checkpoint):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Ask."""
-        reason = self._judge(self._table.rows) if trainer.is_global_zero else None
+        reason = self._judge(self._table.rows, trainer.max_epochs or 0) if trainer.is_global_zero else None
         reason = trainer.strategy.broadcast(reason)
         if reason is not None:
             raise TrialPruned(reason)

@@ -34,6 +34,7 @@ class Trainer:
     strategy: str = "auto"
     precision: str = "32-true"
     max_epochs: int = MISSING
+    max_steps: int | None = None
     limit_train_batches: Any = None
     limit_val_batches: Any = None
     accumulate_grad_batches: int = 1
@@ -128,6 +129,8 @@ def check_trainer(trainer: Trainer, optimizer: Values) -> None:
     clip = trainer.gradient_clip_val
     require(clip is None or clip > 0, "trainer.gradient_clip_val", "must be null or > 0", clip)
     require(trainer.max_epochs >= 1, "trainer.max_epochs", "must be at least 1", trainer.max_epochs)
+    steps = trainer.max_steps
+    require(steps is None or steps >= 1, "trainer.max_steps", "must be null or at least 1", steps)
     require(
         trainer.accelerator in ("auto", "cpu", "gpu"),
         "trainer.accelerator",

@@ -114,6 +114,7 @@ def test_settings_have_their_types(tmp_path):
         ("dataset.eval_batch_size=0", r"^dataset.eval_batch_size must be at least 1, got 0$"),
         ("seed=-1", r"^seed must be in \[0, 2\^63\), got -1$"),
         ("teacher.weights=null", r"^teacher.weights must be auto, pretrained, built or a file, got None$"),
+        ("trainer.max_steps=0", r"^trainer.max_steps must be null or at least 1, got 0$"),
         ("teacher.recipe.max_epochs=0", r"^teacher.recipe.max_epochs must be at least 1, got 0$"),
         ("teacher.recipe.train_fraction=0", r"^teacher.recipe.train_fraction must be in \(0, 1\], got 0$"),
         ("trainer.devices=0", r"^trainer.devices must be a number of devices, a list of them or auto, got 0$"),

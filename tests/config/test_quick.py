@@ -35,6 +35,7 @@ def test_what_takes_long_is_made_small():
     assert config.scheme.attack.steps == 2
     assert (config.robustness.samples, config.robustness.attacks.samples) == (16, 8)
     assert {kind.steps for kind in config.robustness.attacks.kinds.values()} == {1, 2}
+    assert composed("quick=true", "+sweep=data_fractions").trainer.max_steps is None
     assert composed("quick=true", "scheme@teacher.recipe.scheme=pgd_at").teacher.recipe.scheme.attack.steps == 2
 
 

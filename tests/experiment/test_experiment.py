@@ -247,3 +247,21 @@ def test_a_part_is_made_once_and_only_when_it_is_wanted(tmp_path):
     assert not (tmp_path / "store").exists(), "a student needs no teacher"
     assert Experiment(experiment.config, may_train_teacher=False).teacher is None
     assert experiment.control().members == {}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "epochs"),
+    [
+        ([], 2),
+        (["trainer.max_steps=18"], 2),  # 288 samples in batches of 32: 9 steps
+        (["trainer.max_steps=19"], 3),
+        (["trainer.max_steps=3", "trainer.max_epochs=9"], 1),
+        (["trainer.max_steps=8", "trainer.accumulate_grad_batches=3"], 3),  # 3 steps, the last of two batches
+        (["trainer.max_steps=8", "trainer.limit_train_batches=0.5"], 2),
+        (["trainer.max_steps=8", "trainer.limit_train_batches=2"], 4),
+        (["trainer.max_steps=9", "dataset.train_fraction=0.25", "dataset.drop_last=false"], 3),  # 3 of at most 32
+    ],
+)
+def test_steps_in_place_of_epochs_are_whole_epochs(tmp_path, overrides, epochs):
+    small = ["experiment=smoke", "dataset.source.train_samples=320", "dataset.batch_size=32"]
+    assert Experiment.compose(*small, *overrides, output_dir=tmp_path).epochs == epochs

@@ -192,7 +192,7 @@ def test_several_teachers_distill(tmp_path, store):
         ["trainer.gradient_clip_val=0.1", "trainer.accumulate_grad_batches=2"],
         ["trainer.full_train_metrics=true", "dataset.drop_last=false", "dataset.batch_size=100"],
         ["scheduler=multistep", "optimizer=sgd", "label_smoothing=0.1"],
-        ["distillation=teacher_first"],
+        ["distillation=teacher_first", "trainer.max_steps=20"],
         ["distillation=cooling"],
         ["loss.scale_by_temperature=false"],
     ],

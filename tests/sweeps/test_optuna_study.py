@@ -239,8 +239,8 @@ def test_the_median_pruner_ends_what_falls_behind(tmp_path, accuracies, ended):
     for curve in FIVE:
         tell(known, "l", *curve)
     (trial,) = known.ask(1, 100, "l")
-    judge = EpochPruner(tmp_path, trial.id, epochs=10)
-    said = [judge(epochs(*accuracies[:done])) for done in range(1, 6)]
+    judge = EpochPruner(tmp_path, trial.id)
+    said = [judge(epochs(*accuracies[:done]), 10) for done in range(1, 6)]
     first = next((done for done, reason in enumerate(said, 1) if reason), None)
     assert first == ended
     if ended:
@@ -258,7 +258,7 @@ def smoke(tmp_path, store, monkeypatch):
             monkeypatch.setenv(TRIAL, str(trial))
         overrides = ["experiment=smoke", "tracking=none", "student.width=2", "alpha=0.3"]
         config = compose(overrides, output_dir=tmp_path / "run", sweep_dir=tmp_path)
-        return run(config, pruner=pruner_of(config.sweep_dir, config.trainer.max_epochs))
+        return run(config, pruner=pruner_of(config.sweep_dir))
 
     return start
 

@@ -315,7 +315,9 @@ def test_a_cache_is_shared_by_what_does_not_change_the_answers_and_by_nothing_el
         teacher = Teacher([build_network(config.teacher, "teacher", config.dataset, config.task)])
         kept = {
             each.folder
-            for each in teacher_cache.teacher_cache(config, {"teacher": config.teacher}, teacher, data).splits.values()
+            for each in teacher_cache.teacher_cache(
+                config, {"teacher": config.teacher}, teacher, data, config.trainer.max_epochs
+            ).splits.values()
         }
         count = len(kept - seen)
         seen.update(kept)
