@@ -16,6 +16,7 @@ from hydra_plugins.kdexp.sweeper import Sweeper
 from kdexp import results
 from kdexp.config.compose import plain
 from kdexp.config.require import Values, is_count
+from kdexp.report.comparison import is_for_controls
 from kdexp.report.runs import Run, command_of
 from kdexp.sweeps.changed_data import refuse_other_data
 from kdexp.sweeps.job import TRIAL
@@ -34,10 +35,12 @@ _LOOK_SECONDS = 1.0
 class Search(Sweeper):
     """Tries points of a space, prunes what falls behind on val, and measures on test the one that val chooses.
 
+    The control gets the same care: as many trials of its own, over those settings of the space that it feels.
+
     Args:
         max_batch_size: trials that are taken from the study, and given to the launcher, at a time.
         params: the space, besides what the command line says.
-        n_trials: how many the study is to have, those of earlier and simultaneous launches included.
+        n_trials: how many a study is to have, those of earlier and simultaneous launches included.
         metric: on val, that pruning and the choice go by; auto: that which the task's runs are compared by.
         pruner: one of `kdexp.sweeps.optuna_study.PRUNERS`.
         seed: of the suggestions.
@@ -61,6 +64,8 @@ class Search(Sweeper):
         self.n_trials, self.final_seeds = n_trials, final_seeds
         self.metric, self.pruner, self.seed = metric, pruner, seed
         self._study: Study
+        self._of_control: Study | None = None  # None until the student's is done, or where there is nothing to search
+        self._fixed: dict[str, str] = {}  # what the control's trials have of the student's best one
         self._ids: dict[str, int] = {}  # of trials in the study, by their run folders
         self._last: dict[str, Job] = {}  # the jobs of the best trial and its control, by their run folders
 
@@ -115,11 +120,43 @@ class Search(Sweeper):
             optuna_study.set_aside(folder)
             sweep.recall()
             sweep.set_aside()
-        self._study = study = optuna_study.Study(folder, space, metric=self.metric, pruner=self.pruner, seed=self.seed)
+        self._study = self._new_study(folder, space)
+        self._alone = {key: values for key, values in space.items() if _is_of_recipe(key)}
+        if not self._unfinished(self._study):
+            self._begin_control(folder)
         self._recall(sweep)
         refuse_other_data(sweep, plain(config))
         opening = f"search {folder}: {self.n_trials} trials over {', '.join(space)}"
-        return sweep, Progress(folder, opening, lambda: max(self.n_trials - len(study.trials()), 0))
+        opening += f", then as many of the control over {', '.join(self._alone)}" if self._alone else ""
+        return sweep, Progress(folder, opening, self._to_come)
+
+    def _begin_control(self, folder: Path) -> None:
+        """Find or begin the control's study: of the best trial's network and data, and the recipes in the space."""
+        best = self._study.best()
+        if self._alone and best:
+            self._fixed = {key: value for key, value in best[0].point.items() if key not in self._alone}
+            own = {key: value for key, value in self._fixed.items() if is_for_controls(key.lstrip("+"))}
+            self._of_control = self._new_study(folder, self._alone, own)
+
+    def _new_study(
+        self, folder: Path, space: Mapping[str, "BaseDistribution"], control_of: Mapping[str, str] | None = None
+    ) -> "Study":
+        from kdexp.sweeps.optuna_study import Study
+
+        return Study(folder, space, metric=self.metric, pruner=self.pruner, seed=self.seed, control_of=control_of)
+
+    def _studies(self) -> list["Study"]:
+        return [self._study, *([self._of_control] if self._of_control else [])]
+
+    def _unfinished(self, study: "Study | None") -> int:
+        """Trials that are not begun, or not done."""
+        done = 0 if study is None else sum(t.status in ("completed", "pruned") for t in study.trials())
+        return max(self.n_trials - done, 0)
+
+    def _to_come(self) -> int:
+        """Trials that are not begun."""
+        studies = [self._study, self._of_control] if self._alone else [self._study]
+        return sum(max(self.n_trials - (len(s.trials()) if s else 0), 0) for s in studies)
 
     def _check_ends(self, space: Mapping[str, "BaseDistribution"]) -> DictConfig:
         """Check the space where its corners are, one setting after the other; the configuration at the first."""
@@ -138,6 +175,7 @@ class Search(Sweeper):
         values = {
             key: "" if override.is_sweep_override() else override.get_value_element_as_str()
             for key, override in given.items()
+            if key in point or not override.is_sweep_override()
         }
         values |= point
         if alone:
@@ -155,23 +193,30 @@ class Search(Sweeper):
         return [] if job.trial is None else [f"+hydra.job.env_set.{TRIAL}={self._ids[job.folder]}"]
 
     def _work(self, sweep: Sweep, stop: Stop) -> None:
-        with self._study.worker(sweep.launch):
+        self._finish(self._study, sweep, stop)
+        if not stop.number:
+            self._begin_control(sweep.folder)
+        if self._of_control is not None:
+            self._finish(self._of_control, sweep, stop)
+        if not stop.number:
+            self._measure(sweep, stop)
+
+    def _finish(self, study: "Study", sweep: Sweep, stop: Stop) -> None:
+        with study.worker(sweep.launch):
             while not stop.number:
-                trials = self._study.ask(self.batch, self.n_trials, sweep.launch)
+                trials = study.ask(self.batch, self.n_trials, sweep.launch)
                 if trials:
-                    self._try(trials, sweep, stop)
-                elif self._study.are_others_at_it(sweep.launch):  # who may leave theirs to us
+                    self._try(study, trials, sweep, stop)
+                elif study.are_others_at_it(sweep.launch):  # who may leave theirs to us
                     time.sleep(_LOOK_SECONDS)
                     self._recall(sweep)
                 else:
                     break
-        if not stop.number:
-            self._measure(sweep, stop)
 
-    def _try(self, trials: Sequence["Trial"], sweep: Sweep, stop: Stop) -> None:
-        jobs = [replace(self._job_at(trial.point), trial=trial.number) for trial in trials]
+    def _try(self, study: "Study", trials: Sequence["Trial"], sweep: Sweep, stop: Stop) -> None:
+        jobs = [replace(self._job_of(study, trial), trial=trial.number) for trial in trials]
         for trial, job in zip(trials, jobs, strict=True):
-            self._study.place(trial, job.folder)
+            study.place(trial, job.folder)
             self._ids[job.folder] = trial.id
         self._run(jobs, sweep, stop)
         states = {state.job.folder: state for state in sweep.states()}
@@ -180,20 +225,38 @@ class Search(Sweeper):
             if status in ("completed", "pruned", "diverged"):
                 run = Run(folder, results.read(folder, "sweep"), status)
                 metrics = run.results["metrics"]["val"]["best"] if run.completed else None
-                self._study.tell(trial, run.epochs, metrics)
+                study.tell(trial, run.epochs, metrics)
             elif not stop.number:
-                self._study.give_up(trial)
+                study.give_up(trial)
+
+    def _job_of(self, study: "Study", trial: "Trial", seed: Mapping[str, str] | None = None) -> Job:
+        """The job of a trial, with its own seed or another one."""
+        if study is self._of_control:
+            return self._job_at({**self._fixed, **trial.point, **(seed or {})}, alone=True)
+        return self._job_at({**trial.point, **(seed or {})})
 
     def _measure(self, sweep: Sweep, stop: Stop) -> None:
-        """Measure the best trial on test, and its control."""
+        """Measure the best trial on test, and the control: its own best trial, else that with the student's recipe."""
         assert self.config is not None
         best = self._study.best()
         if not best:
             return
-        for seed in self.final_seeds or [self.config.seed]:
-            own = dict(best[0].point) if seed == self.config.seed else {**best[0].point, "seed": str(seed)}
-            for job in (self._job_at(own), self._job_at(own, alone=True)):
-                self._last[job.folder] = job
+        alone = self._of_control.best() if self._of_control is not None else []
+        tuned = {
+            "trials": len(self._study.trials()),
+            "settings": [*self._space()],
+            "control_trials": len(self._of_control.trials()) if self._of_control is not None else 0,
+            "control_settings": [key.lstrip("+") for key in self._alone],
+        }
+        for number in self.final_seeds or [self.config.seed]:
+            seed = {} if number == self.config.seed else {"seed": str(number)}
+            own = self._job_of(self._study, best[0], seed)
+            if alone and self._of_control is not None:
+                control = self._job_of(self._of_control, alone[0], seed)
+            else:
+                control = self._job_at({**best[0].point, **seed}, alone=True)
+            for job in (own, control):
+                self._last[job.folder] = replace(job, tuned=tuned)
         self._run(list(self._last.values()), sweep, stop)
 
     def _run(self, jobs: Sequence[Job], sweep: Sweep, stop: Stop) -> None:
@@ -202,7 +265,8 @@ class Search(Sweeper):
         super()._work(some, stop)
 
     def _recall(self, sweep: Sweep) -> None:
-        sweep.recall({*(trial.folder for trial in self._study.trials() if trial.folder), *self._last})
+        trials = (trial for study in self._studies() for trial in study.trials())
+        sweep.recall({*(trial.folder for trial in trials if trial.folder), *self._last})
 
     def _show_end(self, sweep: Sweep) -> None:
         from kdexp.report.terminal import show_sweep
@@ -210,6 +274,9 @@ class Search(Sweeper):
 
         best = self._study.best()
         show_trials(self._study.trials(), best, self.metric, self._study.importance())
+        if (of_control := self._of_control) is not None:
+            whose = " of the control"
+            show_trials(of_control.trials(), of_control.best(), self.metric, of_control.importance(), whose)
         if self._last:
             show_sweep(sweep.folder, self._last)
             print(f"run it        {command_of(self._cell(best[0].point))}")
@@ -218,6 +285,16 @@ class Search(Sweeper):
 
 _ALONE = {"alpha": "1", "alpha_schedule.kind": "constant", "feature_loss": "[]"}
 """What makes a control of a point, whatever presets it has; besides, it has no scheme."""
+
+
+_OF_PROBLEM = ("student", "dataset", "task", "distillation")
+"""What a control shares with the student that it is the control of; presets of alpha and the temperature besides."""
+
+
+def _is_of_recipe(key: str) -> bool:
+    """Whether a setting is searched for the control, too: it is part of how a student is trained without a teacher."""
+    name = key.lstrip("+")
+    return is_for_controls(name) and name.split(".")[0] not in _OF_PROBLEM
 
 
 def _distribution(override: Override) -> "BaseDistribution":

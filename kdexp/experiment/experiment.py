@@ -103,7 +103,8 @@ class Experiment:
         batches, limit = self.data.student.train_batches, trainer.limit_train_batches
         if limit is not None:
             batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-        return math.ceil(trainer.max_steps / math.ceil(batches / trainer.accumulate_grad_batches))
+        steps = math.ceil(batches / trainer.accumulate_grad_batches)
+        return -(-int(trainer.max_steps) // steps)
 
     @cached_property
     def teacher(self) -> Teacher | None:

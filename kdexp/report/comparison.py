@@ -56,7 +56,9 @@ class Comparison:
         seeded = _following_the_seed(self.completed)
         groups: dict[tuple[str, str], dict[int, Run]] = {}
         self.repeated: list[Run] = []
-        seedless = [_without(run.results["config"], seeded) for run in self.completed]
+        # The control of a search has a recipe of its own.
+        unlike = [seeded | set(run.tuned.get("control_settings", ())) for run in self.completed]
+        seedless = [_without(run.results["config"], names) for run, names in zip(self.completed, unlike, strict=True)]
         of_settings = [Identity(config).control_fingerprint for config in seedless]
         families = _by_data(self.completed, of_settings)
         for run, config, family in zip(self.completed, seedless, families, strict=True):

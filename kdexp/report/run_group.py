@@ -39,6 +39,12 @@ class RunGroup:
         """The metric that the runs are compared by."""
         return self.runs[0].measure
 
+    @property
+    def trials(self) -> int | None:
+        """How many trials of a search it is the best of; None of what was not searched."""
+        found: int | None = self.runs[0].tuned.get("control_trials" if self.is_control else "trials")
+        return found
+
     def values(self, name: str, split: str = "test", epoch: str = "best") -> list[float]:
         """A metric of each run that has it."""
         return [value for run in self.runs if (value := run.metric(name, split, epoch)) is not None]

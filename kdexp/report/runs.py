@@ -5,7 +5,7 @@ import os
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -33,6 +33,8 @@ class Run:
         status: how it ended; ``waiting`` of a job that has not begun.
         error: why it is not completed, if anything said so.
         log_tail: the last lines of its log when it is not completed.
+        tuned: of the best trial of a search, and of its control: ``trials`` of the student over ``settings``, and
+            ``control_trials`` of the control over ``control_settings``; empty of all others.
     """
 
     folder: Path
@@ -40,6 +42,7 @@ class Run:
     status: str
     error: str = ""
     log_tail: str = ""
+    tuned: Record = field(default_factory=dict)
 
     @property
     def completed(self) -> bool:
@@ -174,8 +177,19 @@ def _read(folder: Path, job: Record) -> Run:
     if job and found.get("key") != job["key"]:
         return _not_begun(folder, job)
     if found["status"] == "completed":
-        return Run(folder, found, "completed")
+        return Run(folder, found, "completed", tuned=_tuned(job))
     return Run(folder, found, found["status"], found.get("error", ""), "\n".join(run_folder.log_tail(folder)))
+
+
+def _tuned(job: Record) -> Record:
+    found = job.get("tuned")
+    if not isinstance(found, dict):
+        return {}
+    counts = {name: found.get(name) for name in ("trials", "control_trials")}
+    names = {name: found.get(name) for name in ("settings", "control_settings")}
+    are_counts = all(isinstance(count, int) for count in counts.values())
+    are_names = all(isinstance(each, list) and all(isinstance(n, str) for n in each) for each in names.values())
+    return {**counts, **names} if are_counts and are_names else {}
 
 
 def _not_begun(folder: Path, job: Record) -> Run:

@@ -43,6 +43,8 @@ def answer(comparison: Comparison) -> list[str]:
         tests = sum(group.gain is not None and group.gain.p is not None for group in comparison.distilled)
         if tests > 1:
             said.append(f"{tests} configurations are tested here, and the p values are not corrected for that.")
+    if winner.trials is not None:
+        said.append(_budget(winner))
     if len({group.axes.get("dataset") for group in comparison.distilled}) > 1:
         said.append(
             f"These are several data sets, whose {metric.values} say nothing of each other: where=dataset=NAME."
@@ -56,6 +58,15 @@ def answer(comparison: Comparison) -> list[str]:
             "upwards (selection bias): confirm it on fresh seeds."
         )
     return said
+
+
+def _budget(winner: RunGroup) -> str:
+    """How many trials both sides were given, and over which settings."""
+    tuned = winner.runs[0].tuned
+    student = f"{tuned['trials']} trials of the student over {', '.join(tuned['settings'])}"
+    if not tuned["control_trials"]:
+        return f"Budget: {student}; none of the control, to which these settings mean nothing."
+    return f"Budget: {student}; {tuned['control_trials']} of the control over {', '.join(tuned['control_settings'])}."
 
 
 def headline(comparison: Comparison) -> str:

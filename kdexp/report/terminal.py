@@ -128,23 +128,26 @@ def _table(
     name_of: Callable[[RunGroup], str] = attrgetter("label"),
 ) -> Table:
     several = any(len(group.runs) > 1 for group in groups)
+    searched = any(group.trials for group in groups)
     paired = any(group.is_control for group in groups) and any(group.gain for group in groups)
     columns = _columns(groups[-1].measure, is_wide=width >= _WIDE)
     table = Table(box=SIMPLE)
     table.add_column("", overflow="fold")
-    for name in (*(["n"] if several else []), *columns, *(["gain", "95 % t interval", "p"] if paired else [])):
+    counts = [*(["n"] if several else []), *(["trials"] if searched else [])]
+    for name in (*counts, *columns, *(["gain", "95 % t interval", "p"] if paired else [])):
         table.add_column(name, justify="right")
     for name, teacher in teachers.items():
         cells = (
             "" if epoch == "last" else _number([teacher[split].get(metric)], metric)
             for metric, split, epoch in columns.values()
         )
-        table.add_row("teacher" if len(teachers) == 1 else f"teacher {name}", *([""] if several else []), *cells)
+        table.add_row("teacher" if len(teachers) == 1 else f"teacher {name}", *([""] * len(counts)), *cells)
     for group in groups:
         cells = (_number(group.values(*column), column[0]) for column in columns.values())
         gain = (_gain(group) if not group.is_control else ("", "", "")) if paired else ()
         count = [str(len(group.runs))] if several else []
-        table.add_row(name_of(group), *count, *cells, *gain)
+        trials = [str(group.trials or 1)] if searched else []
+        table.add_row(name_of(group), *count, *trials, *cells, *gain)
     return table
 
 

@@ -75,13 +75,22 @@ class Study:
         metric: one of METRICS.
         pruner: one of PRUNERS.
         seed: of the suggestions.
+        control_of: of the study of a control, beside the other one in the same file: the settings of the space that
+            it does not search, and their values.
 
     Raises:
         ValueError: the folder holds a study of something else.
     """
 
     def __init__(
-        self, folder: Path, space: Mapping[str, BaseDistribution], *, metric: str, pruner: str, seed: int
+        self,
+        folder: Path,
+        space: Mapping[str, BaseDistribution],
+        *,
+        metric: str,
+        pruner: str,
+        seed: int,
+        control_of: Mapping[str, str] | None = None,
     ) -> None:
         self._folder, self._space, self._metric, self._seed = folder, dict(space), metric, seed
         self._lock = FileLock(folder / f".{FILE}.lock")
@@ -89,7 +98,10 @@ class Study:
         with self._lock:
             self._storage = _storage(folder)
             self._study = optuna.create_study(
-                storage=self._storage, study_name=code_version(), direction=_direction(metric), load_if_exists=True
+                storage=self._storage,
+                study_name=_name(control_of),
+                direction=_direction(metric),
+                load_if_exists=True,
             )
             known = self._study.user_attrs.get(_SETTINGS)
             if known is None:
@@ -227,7 +239,7 @@ class EpochPruner:
             planned: how many it is to train for.
         """
         if self._study is None:
-            self._study = optuna.load_study(study_name=code_version(), storage=_storage(self._folder))
+            self._study = _study_of(self._trial, _storage(self._folder))
             self._settings = self._study.user_attrs[_SETTINGS]
             self._study.pruner = _pruner(self._settings["pruner"], planned)
         metric, storage = self._settings["metric"], self._study._storage
@@ -307,6 +319,17 @@ def _pruner(name: str, epochs: int) -> BasePruner:
 def _storage(folder: Path) -> optuna.storages.BaseStorage:
     options = {"connect_args": {"timeout": _LOCK_SECONDS}}
     return optuna.storages.RDBStorage(f"sqlite:///{(folder / FILE).absolute()}", engine_kwargs=options)
+
+
+def _name(control_of: Mapping[str, str] | None) -> str:
+    return code_version() if control_of is None else f"{code_version()} control {fingerprint(control_of)}"
+
+
+def _study_of(trial: int, storage: optuna.storages.BaseStorage) -> optuna.Study:
+    """The study that has a trial, by its id."""
+    every = storage.get_all_studies()
+    own = next(s for s in every if trial in {t._trial_id for t in storage.get_all_trials(s._study_id, deepcopy=False)})
+    return optuna.load_study(study_name=own.study_name, storage=storage)
 
 
 def _report(

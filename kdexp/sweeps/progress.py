@@ -90,7 +90,7 @@ class Progress:
             table.add_row(
                 str(state.number),
                 Text(printable(what), style="red" if state.has_failed else "cyan"),
-                f"{state.epoch}/{state.job.epochs}",
+                f"{state.epoch}/{state.job.epochs}" if state.job.epochs else str(state.epoch),
                 _number(state.val_acc, state.measure),
                 _time(state.seconds),
                 Text(printable(labels[state.number]), overflow="ellipsis", no_wrap=True),
@@ -171,13 +171,21 @@ def composing(cells: Sequence[Cell]) -> Iterable[Cell]:
 
 
 def show_trials(
-    trials: Sequence["Trial"], best: Sequence["Trial"], metric: str, importance: Mapping[str, float]
+    trials: Sequence["Trial"], best: Sequence["Trial"], metric: str, importance: Mapping[str, float], whose: str = ""
 ) -> None:
-    """Print the best trials of a search, what became of the others, and which settings matter."""
+    """Print the best trials of a search, what became of the others, and which settings matter.
+
+    Args:
+        trials: all of them.
+        best: the completed ones, the best first.
+        metric: that they are chosen by.
+        importance: of each setting.
+        whose: what is searched for, as `` of the control``.
+    """
     console = screen()
     count = Counter(trial.status for trial in trials)
     others = "".join(f", {number} {status}" for status, number in count.items() if status != "completed")
-    console.print(f"\nthe best of {len(best)} completed trials{others}, by {metric} of the best epoch")
+    console.print(f"\nthe best of {len(best)} completed trials{whose}{others}, by {metric} of the best epoch")
     table = Table(box=SIMPLE)
     for name in ("trial", metric, "settings"):
         table.add_column(name, justify="left" if name == "settings" else "right")
@@ -235,7 +243,9 @@ def seconds_left(states: Sequence[State], to_come: int = 0) -> float | None:
     took = [state.seconds for state in states if state.status in ("completed", "pruned") and state.seconds]
     running = [state for state in states if state.status == "running" and state.seconds]
     took = took or [
-        state.seconds / state.epoch * state.job.epochs for state in running if state.epoch and state.seconds
+        state.seconds / state.epoch * state.job.epochs
+        for state in running
+        if state.epoch and state.seconds and state.job.epochs
     ]
     if not took:
         return None

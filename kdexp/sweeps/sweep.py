@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -42,6 +42,7 @@ class Job:
         key: see `kdexp.config.identity.Identity`; what lies in the folder is this job's only when it has the same.
         epochs: how many it trains for; None where its data say so (``trainer.max_steps``).
         trial: its number among the trials of a search; such a one may be pruned, and is not measured on test.
+        tuned: of the best trial of a search, and of its control: see `kdexp.report.runs.Run`.
         stale: W&B id of a run in its folder that is not this job's, since its data or files have changed.
     """
 
@@ -50,6 +51,7 @@ class Job:
     key: str
     epochs: int | None
     trial: int | None = None
+    tuned: Record | None = field(default=None, hash=False)
     stale: str | None = None
 
 
@@ -344,6 +346,7 @@ def _job(entry: Record) -> Job:
         entry["key"],
         entry["epochs"],
         entry.get("trial"),
+        entry.get("tuned"),
         entry.get("stale"),
     )
 

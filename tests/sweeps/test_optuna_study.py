@@ -327,11 +327,12 @@ def test_one_job_of_a_preset_is_run_alone():
 
 SMOKE = ("+sweep=search", "experiment=smoke", "tracking=none", "student.width=2", "trainer.max_epochs=3",
          "hydra.sweeper.n_trials=4", "sweep_name=search")  # fmt: skip
+ONE_RECIPE = ("optimizer.lr=0.001", "optimizer.weight_decay=0.01", "label_smoothing=0")  # which the control has, too
 
 
 def start(folder: Path, store: Path, *arguments: str) -> Program:
     env = environment(KDEXP_STORE_DIR=str(store))
-    return Program([SCRIPTS / "kdexp-train", *SMOKE, *arguments], folder, env, own_session=True)
+    return Program([SCRIPTS / "kdexp-train", *SMOKE, *ONE_RECIPE, *arguments], folder, env, own_session=True)
 
 
 def wait_for(condition, seconds=240) -> None:
@@ -357,7 +358,7 @@ def measured(folder: Path) -> set[str]:
 
 
 def test_a_search_is_killed_and_shared_and_comes_to_the_same(command, tmp_path, store):
-    done = command("kdexp-train", *SMOKE)
+    done = command("kdexp-train", *SMOKE, *ONE_RECIPE)
     whole = points(tmp_path)
     assert [state for _, _, state, _, _ in whole] == ["COMPLETE"] * 4
     assert all(len(values) == 3 for *_, values in whole)
@@ -406,18 +407,48 @@ def test_an_interrupted_search_says_how_to_go_on_and_more_trials_are_added_to_it
     assert [run["status"] for run in runs(tmp_path).values()] == ["interrupted"]
     ((_, first, *_),) = points(tmp_path)
     command(
-        "kdexp-train", *SMOKE, "trainer.max_epochs=40", "hydra.sweeper.n_trials=1", "hydra.sweeper.final_seeds=[0,1]"
+        "kdexp-train",
+        *SMOKE,
+        *ONE_RECIPE,
+        "trainer.max_epochs=40",
+        "hydra.sweeper.n_trials=1",
+        "hydra.sweeper.final_seeds=[0,1]",
     )
     assert len(measured(tmp_path)) == 4, "the best trial and its control with two seeds"
     one = runs(tmp_path)
     command(
-        "kdexp-train", *SMOKE, "trainer.max_epochs=40", "hydra.sweeper.n_trials=2", "hydra.sweeper.final_seeds=[0,1]"
+        "kdexp-train",
+        *SMOKE,
+        *ONE_RECIPE,
+        "trainer.max_epochs=40",
+        "hydra.sweeper.n_trials=2",
+        "hydra.sweeper.final_seeds=[0,1]",
     )
     assert [state for _, _, state, _, _ in points(tmp_path)] == ["COMPLETE", "COMPLETE"]
     assert points(tmp_path)[0][1] == first
     assert {name: run["ended"] for name, run in one.items()}.items() <= {
         name: run["ended"] for name, run in runs(tmp_path).items()
     }.items()
+
+
+def test_the_control_is_searched_over_its_recipe_with_as_many_trials(command, tmp_path):
+    few = ("hydra.sweeper.n_trials=2", "trainer.max_epochs=1", "label_smoothing=0", "student.width=2,3")
+    done = command("kdexp-train", *SMOKE, *few)
+    recipe = "optimizer.lr, optimizer.weight_decay"
+    both = f"alpha, temperature, {recipe}, student.width"
+    assert f"2 trials over {both}, then as many of the control over {recipe}" in done.stdout
+    assert "the best of 2 completed trials of the control" in done.stdout
+    assert f"Budget: 2 trials of the student over {both}; 2 of the control over {recipe}." in done.stdout
+    found = find([tmp_path / "multirun" / "search"])[0]
+    controls = [run for run in found if run.is_control]
+    assert len({run.settings["optimizer.lr"] for run in controls}) == 2
+    tested = Comparison([run for run in found if run.metric("acc") is not None])
+    best, alone = tested.winner, tested.control
+    assert [best.gain.n, best.trials, alone.trials] == [1, 2, 2]
+    assert best.runs[0].settings["student.width"] == alone.runs[0].settings["student.width"], "the network is the same"
+    assert alone.runs[0].metric("acc", "val") == max(run.metric("acc", "val") for run in controls)
+    again = command("kdexp-train", *SMOKE, *few)
+    assert again.stdout.count("job ") == 0
 
 
 def test_a_wrong_search_is_said_before_any_trial(command, tmp_path):
