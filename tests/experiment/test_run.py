@@ -253,7 +253,7 @@ def test_a_faster_way_to_train_gives_the_same_student(tmp_path, store, faster):
     "overrides",
     [
         ["dataset=fashion_mnist", "teacher=cnn", "student=mlp"],
-        ["dataset=cifar100", "teacher=resnet8", "student=resnet8"],
+        ["dataset=cifar100", "teacher=cnn_small", "student=mlp"],
         [
             "dataset=pneumonia_mnist",
             "teacher=cnn",

@@ -495,35 +495,51 @@ def test_damaged_metadata_does_not_stop_list_verify_or_clean(tmp_path, store, ca
     assert not folders(tmp_path / "store" / "teacher-outputs")
 
 
-def test_a_complete_store_that_cannot_be_written_to_is_used_and_else_it_is_one_line(tmp_path, store):
-    def train(folder, *overrides, before=()):
-        settings = ("experiment=smoke", "tracking=none", "teacher.cache=views:2", "robustness=calibration", "alpha=0.3")
-        environment = os.environ | {"KDEXP_STORE_DIR": str(tmp_path / "store"), "OMP_NUM_THREADS": "1"}
-        command = [*before, SCRIPTS / "kdexp-train", *settings, f"output_dir={tmp_path / folder}", *overrides]
-        if before:
-            return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-        return warm_programs.run(command, tmp_path, environment, 300)
+# Each command line in a process of its own, forked from one that has imported what a training needs.
+FORKS = """
+import importlib, json, os, sys
+for name in ("kdexp.sweeps.preload", "kdexp.cli.commands"):
+    importlib.import_module(name)
+for words in json.loads(sys.argv[1]):
+    if not (pid := os.fork()):
+        for number, stream in ((1, "stdout"), (2, "stderr")):
+            os.dup2(os.open(f"{words[0]}.{stream}", os.O_WRONLY | os.O_CREAT), number)
+        sys.argv = ["kdexp-train", *words[1:]]
+        from kdexp.cli.commands import train
+        sys.exit(train())
+    with open(f"{words[0]}.code", "w") as file:
+        file.write(str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])))
+"""
 
-    assert train("first").returncode == 0
+
+def test_a_complete_store_that_cannot_be_written_to_is_used_and_else_it_is_one_line(tmp_path):
+    settings = ("experiment=smoke", "tracking=none", "teacher.cache=views:2", "robustness=calibration", "alpha=0.3")
+    environment = warm_programs.environment(KDEXP_STORE_DIR=str(tmp_path / "store"))
+    first = [SCRIPTS / "kdexp-train", *settings, f"output_dir={tmp_path / 'first'}"]
+    assert warm_programs.run(first, tmp_path, environment, 300).returncode == 0
     before = read_only(tmp_path / "store")
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "store").rglob("*")}
-    again = train("second", before=before)
-    assert again.returncode == 0, again.stdout + again.stderr
-    assert "not kept" not in again.stdout
-    first, second = ((tmp_path / name / "student.safetensors").read_bytes() for name in ("first", "second"))
-    assert first == second
-    lacking = {
+    jobs = {
+        "again": (),
         "another teacher": ("teacher.recipe.seed=7",),
         "more views": ("teacher.cache=views:3", "trainer.max_epochs=3"),
+        "another split": ("dataset.split_seed=0", "dataset.eval_batch_size=64"),
     }
-    for name, overrides in lacking.items():
-        refused = train(name, *overrides, before=before)
-        assert refused.returncode == 2
-        assert refused.stderr.startswith(f"error: store_dir must be a folder that can be written to, got {tmp_path}")
-        assert refused.stderr.count("\n") == 1
-        assert "student: " not in refused.stdout
-    measured = train("another split", "dataset.split_seed=0", "dataset.eval_batch_size=64", before=before)
-    assert measured.returncode == 0, measured.stdout + measured.stderr
+    words = [[name, *settings, f"output_dir={tmp_path / name}", *more] for name, more in jobs.items()]
+    done = subprocess.run([*before, sys.executable, "-c", FORKS, json.dumps(words)], cwd=tmp_path, env=environment,
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    out, err, code = (
+        {name: (tmp_path / f"{name}.{what}").read_text() for name in jobs} for what in ("stdout", "stderr", "code")
+    )
+    assert code == {"again": "0", "another teacher": "2", "more views": "2", "another split": "0"}, [out, err]
+    assert "not kept" not in out["again"]
+    weights = [(tmp_path / name / "student.safetensors").read_bytes() for name in ("first", "again")]
+    assert weights[0] == weights[1]
+    for name in ("another teacher", "more views"):
+        assert err[name].startswith(f"error: store_dir must be a folder that can be written to, got {tmp_path}")
+        assert err[name].count("\n") == 1
+        assert "student: " not in out[name]
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "store").rglob("*")} == files
 
 
