@@ -4,8 +4,8 @@
 
 At most eight minutes on a GPU: what cannot begin in time is left out, and said. Each ratio is of a step in kdexp and
 of one in a loop written by hand: bf16, compiled, channels last, the data on the device. Written: all of it as one JSON,
-and the rows of docs/benchmarks.md, which are printed, too. `--scale cpu` does the same with small networks in about a
-minute, on any machine, so that it is known to work; `--scale smallest` is what the tests of kdexp run.
+and the rows of docs/benchmarks.md, which are printed, too. `--scale cpu` does the same with small networks in about two
+minutes, on any machine, so that it is known to work; `--scale smallest` is what the tests of kdexp run.
 """
 
 import argparse
