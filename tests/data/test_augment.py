@@ -195,9 +195,9 @@ def test_mixup_refuses_an_alpha_that_is_not_positive():
         Mixup(0, 3)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("transform", [*PER_SAMPLE, Mixup(0.4, 3)], ids=lambda t: type(t).__name__)
-def test_a_gpu_does_the_same(transform):
+def test_a_gpu_does_the_same(gpu, transform):
     batch = images(50)
     there = transform(Batch(batch.inputs.cuda(), batch.target.cuda(), batch.index.cuda()), seed=1, epoch=2)
     torch.testing.assert_close(there.inputs.cpu(), transform(batch, seed=1, epoch=2).inputs, atol=1e-6, rtol=0)
