@@ -49,7 +49,7 @@ class RandAugment:
         u = uniform(seed, epoch, batch.index, 2 * self.num_ops, RngStream.RAND_AUGMENT)
         drawn = 2 * (u[:, ::2] * len(_OPERATIONS)).long() + (u[:, 1::2] < 0.5)
         for each in drawn.cpu().unbind(1):  # on the CPU, so that a GPU waits once and not for each operation
-            for number in each.unique().tolist():
+            for number in sorted(set(each.tolist())):
                 rows = (each == number).nonzero().squeeze(1).to(images.device)
                 strength = -self.strength if number % 2 else self.strength
                 images[rows] = _OPERATIONS[number // 2](images[rows], strength)
@@ -59,7 +59,8 @@ class RandAugment:
 def _affine(images: Tensor, *, shift: tuple[int, int] = (0, 0), shear: tuple[float, float] = (0, 0)) -> Tensor:
     """Shift, or shear by the tangents of angles with the upper left corner fixed."""
     degrees = [math.degrees(math.atan(each)) for each in shear]
-    return F.affine(images, angle=0, translate=list(shift), scale=1, shear=degrees, center=[0, 0])
+    moved: Tensor = F.affine(images, angle=0, translate=list(shift), scale=1, shear=degrees, center=[0, 0])
+    return moved
 
 
 _TRANSLATION = 150 / 331  # pixels of the size that AutoAugment was made for, as a part of the side
