@@ -36,6 +36,8 @@ class RngStream(IntEnum):
     CUTOUT = 12
     RESIZED_CROP = 13
     MIXUP = 14
+    CUTMIX = 15
+    RAND_AUGMENT = 16
     GAUSSIAN_NOISE = 20
     SHOT_NOISE = 21
     IMPULSE_NOISE = 22

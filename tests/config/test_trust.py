@@ -46,7 +46,7 @@ TEXTS = {
     | {"label", "columns", "drop", "words", "missing", "inputs", "layout", "image", "text"}
     | {"classes", "ignore", "preset"},  # of masks: names and numbers; one of kdexp.data.mask_layouts, by its name
     "task": {"kind"},
-    "loss": {"kind", "args", "kwargs"},
+    "loss": {"kind", "direction", "args", "kwargs"},
     "feature_loss": {"states", "teacher_stages"},  # a word each
     "scheme": {"name", "teacher"} | {"assistants", "attack", "peers", "source"},  # the latter are settings by name
     "axis": {"name", "dataset", "pairs", "kinds"},
