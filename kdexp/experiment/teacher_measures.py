@@ -20,7 +20,7 @@ from kdexp.weights import state_digest
 log = logging.getLogger(__name__)
 
 # A part of what identifies a teacher's measures: another number when kdexp.metrics would give the same teacher others.
-_MEASURES_VERSION = 2
+_MEASURES_VERSION = 3
 _OF_DATA = ("name", "val_fraction", "split_seed", "mean", "std")
 
 

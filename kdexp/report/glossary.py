@@ -163,6 +163,17 @@ _METRICS = {
     "psnr": Metric("PSNR", unit="dB", digits=2),
     "nll": Metric("NLL", lower_is_better=True, unit="nats"),
     "brier": Metric("Brier score", lower_is_better=True),
+    "aurc": Metric("AURC", lower_is_better=True),
+    "augrc": Metric("AUGRC", lower_is_better=True),
+    "failure_auroc": Metric("failure AUROC"),
+    "coverage_at_5": Metric("coverage at 5 % risk"),
+    "worst_class": Metric("accuracy of the worst class", plural="accuracies of the worst class"),
+    "worst_class_index": Metric("worst class", unit="class number", digits=0),
+    "agreement": Metric("agreement with the teacher"),
+    "agreement_teacher_right": Metric("agreement where the teacher is right"),
+    "agreement_teacher_wrong": Metric("agreement where the teacher is wrong", lower_is_better=True),
+    "teacher_wrong_samples": Metric("samples on which the teacher is wrong", unit="samples", digits=0),
+    "kl_to_teacher": Metric("KL to the teacher", lower_is_better=True, unit="nats"),
     "temperature": Metric("temperature fitted on val", unit="T"),
     "linear_probe_acc": Metric("accuracy of a linear probe"),
     "knn_acc": Metric("accuracy of nearest neighbors"),
@@ -191,6 +202,10 @@ _EXPLAINED: dict[tuple[str, ...], str] = {
     "equal width; adaptive: over bins of equally many samples; maximum: the largest gap of a bin.",
     ("nll", "brier"): "NLL: negative log-likelihood of the true class, in nats; Brier score: squared distance of the "
     "probabilities from the label.",
+    ("aurc", "augrc", "failure_auroc", "coverage_at_5"): "AURC, AUGRC: the area under the curve of risk over coverage "
+    "when the least confident predictions are left out; generalized (AUGRC): under that of the share of all "
+    "predictions that are wrong and not left out. Failure AUROC: does the confidence tell right predictions from wrong "
+    "ones? Coverage at 5 % risk: the share of the samples that can be answered with at most 5 % of the answers wrong.",
     ("temperature",): "scaled: with the logits divided by the temperature that fits val best.",
     ("linear_probe_acc", "knn_acc", "cka_to_teacher"): "linear probe, nearest neighbors: trained on the frozen "
     "representations; CKA: how alike these and the teacher's are, 100 for the same but for rotation and scale.",
@@ -216,7 +231,7 @@ def beside(measure: str) -> Sequence[str]:
 def _base(name: str) -> str:
     last = name.rpartition(" ")[2].removesuffix("_scaled")
     ending = last.rpartition("_")[2]
-    return ending if ending in ("auroc", "fpr95") else last
+    return last if last in _METRICS else ending if ending in ("auroc", "fpr95") else last
 
 
 def label(axis: str, name: str) -> str:
