@@ -126,18 +126,21 @@ def without_added(values: Values) -> dict[str, Any]:
     """
     older = {k: v for k, v in values.items() if (k, v) != ("task", _CLASSIFICATION)}
     if "dataset" in older:
-        older["dataset"] = _without_text(older["dataset"])
+        older["dataset"] = _without_unset(older["dataset"])
     if isinstance(older.get("feature_loss"), Mapping):
         older["feature_loss"] = {name: _without_default(loss) for name, loss in older["feature_loss"].items()}
     return _with_schemes(older, _older)
 
 
-def _without_text(dataset: Any) -> Any:
-    """A data set from a table as it was before it could be one of texts."""
+def _without_unset(dataset: Any) -> Any:
+    """A data set from a table as it was before it could be one of texts, or have groups."""
     source = dataset.get("source") if isinstance(dataset, Mapping) else None
-    if not isinstance(source, Mapping) or source.get("text", "") is not None:
+    if not isinstance(source, Mapping):
         return dataset
-    return {**dataset, "source": {key: value for key, value in source.items() if key != "text"}}
+    unset = [key for key in ("text", "group") if source.get(key, "") is None]
+    return (
+        {**dataset, "source": {key: value for key, value in source.items() if key not in unset}} if unset else dataset
+    )
 
 
 def _without_default(loss: Values) -> Values:
@@ -259,7 +262,7 @@ def _with_older_paths(node: Values) -> dict[str, Any]:
 def _older(scheme: Values) -> Values:
     added = _added(scheme)
     if "source" in scheme:  # a data set of its own
-        scheme = {**scheme, "source": _without_text(scheme["source"])}
+        scheme = {**scheme, "source": _without_unset(scheme["source"])}
     is_upgraded = all(scheme.get(key) == value for key, value in added.items())
     return {key: value for key, value in scheme.items() if key not in added} if is_upgraded else scheme
 

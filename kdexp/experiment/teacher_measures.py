@@ -47,6 +47,7 @@ def teacher_measures(experiment: Experiment) -> Record:
             "data": {"task": config.dataset.kind, **{key: config.dataset[key] for key in _OF_DATA}},
             "content": data.content,
             **data.tiles,
+            **({"groups": [data.groups[0], data.groups[1].tolist()]} if data.groups is not None else {}),
             **({"task": plain(config.task)} if compared_by(data.task) != ROWS else {}),
             **quick.mark(config.quick),
         }
