@@ -58,6 +58,9 @@ class OutOfDistribution(OtherDataAxis):
         pair = self.pairs.get(bed.own.name)
         wanted = dict.fromkeys([pair] if pair is not None else []) | dict.fromkeys(families)
         others = {name: other for name in wanted if (other := self._other(name, bed)) is not None}
+        for key in lists:
+            there = ", ".join(name for name in others if families.get(name) == key)
+            bed.notes.append(f"{self.name} {key}: {there or 'no data set is there'}")
         return [_detected_on(grid, self.name, other, families.get(name, "")) for name, other in others.items()]
 
     def _list(self, key: str, own: str) -> Sequence[str]:
@@ -74,11 +77,17 @@ class OutOfDistribution(OtherDataAxis):
             return None
 
     def summarize(self, found: Found, bootstrap: Bootstrap) -> dict[str, object]:
-        """Of each score what `kdexp.robustness.ood_scores.detection` has, for each data set, and means of the lists."""
+        """Of each score what `kdexp.robustness.ood_scores.detection` has: means of the lists, and for each data set.
+
+        A data set that is alone in its list is not there for itself.
+        """
         scored = {condition.name: _detection(measured, bootstrap) for condition, measured in found}
         for key in _LISTS:
-            listed = [scored[condition.name] for condition, _ in found if condition.family == key]
-            scored |= {key: _mean(listed)} if listed else {}
+            listed = [condition.name for condition, _ in found if condition.family == key]
+            if listed:
+                scored[key] = _mean([scored[name] for name in listed])
+            if len(listed) == 1:  # it has the values of the list
+                del scored[listed[0]]
         return {
             self.name: {
                 name: {metric: _entry(by_role, bootstrap) for metric, by_role in values.items()}
