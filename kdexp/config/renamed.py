@@ -137,13 +137,14 @@ def without_added(values: Values) -> dict[str, Any]:
 
 
 def _older_dataset(dataset: Any) -> Any:
-    """A data set as it was before it could be one of texts, and before it said for how many epochs it is trained on."""
+    """A data set as it was before it said for how many epochs it is trained on, and a table had texts or groups."""
     if not isinstance(dataset, Mapping):
         return dataset
     older = {key: value for key, value in dataset.items() if key != "epochs"}
     source = older.get("source")
-    if isinstance(source, Mapping) and source.get("text", "") is None:
-        older["source"] = {key: value for key, value in source.items() if key != "text"}
+    if isinstance(source, Mapping):
+        unset = [key for key in ("text", "group") if source.get(key, "") is None]
+        older["source"] = {key: value for key, value in source.items() if key not in unset}
     return older
 
 

@@ -63,6 +63,7 @@ class RngStream(IntEnum):
     ROTATION = 42
     SCALE = 43
     BINARIZED = 50
+    CONFORMAL = 60
 
 
 def uniform(seed: int, epoch: int, index: Tensor, draws: int, stream: int) -> Tensor:

@@ -340,7 +340,7 @@ def plain(value: object) -> str:
 SortKey = tuple[bool, bool, bool, float | str]
 """Whether a group is no control, has no value, has one in words; and the value."""
 
-LOWER_IS_BETTER = ("loss", "nll", "ece", "kl_to_teacher")
+LOWER_IS_BETTER = ("loss", "nll", "ece", "brier", "aurc", "augrc", "kl_to_teacher", "agreement_teacher_wrong")
 
 
 def _sort_key(sort: str, groups: Sequence[RunGroup]) -> Callable[[RunGroup], SortKey]:
