@@ -113,7 +113,12 @@ def test_settings_have_their_types(tmp_path):
         ("dataset.num_classes=1", r"^dataset.num_classes must be at least 2, got 1$"),
         ("dataset.eval_batch_size=0", r"^dataset.eval_batch_size must be at least 1, got 0$"),
         ("seed=-1", r"^seed must be in \[0, 2\^63\), got -1$"),
-        ("teacher.weights=null", r"^teacher.weights must be auto, pretrained, built or a file, got None$"),
+        (
+            "teacher={weights:random,folder:here}",
+            r"^teacher.weights must not be random for a network whose folder gives its weights, got random$",
+        ),
+        ("loss_statement.margins.acc=0", r"^loss_statement.margins.acc must be a number > 0, got 0.0$"),
+        ("teacher.weights=null", r"^teacher.weights must be auto, pretrained, built, random or a file, got None$"),
         ("teacher.recipe.max_epochs=0", r"^teacher.recipe.max_epochs must be at least 1, got 0$"),
         ("teacher.recipe.train_fraction=0", r"^teacher.recipe.train_fraction must be in \(0, 1\], got 0$"),
         ("trainer.devices=0", r"^trainer.devices must be a number of devices, a list of them or auto, got 0$"),
