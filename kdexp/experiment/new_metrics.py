@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from kdexp.contracts import Batch, TaskMetrics
 from kdexp.experiment.data import Data
+from kdexp.experiment.decision_collector import DecisionCollector
 from kdexp.experiment.mask_collector import MaskCollector
 from kdexp.experiment.text_collector import TextCollector
 from kdexp.metrics.groups import group_accuracy
@@ -57,3 +58,9 @@ def new_examples(data: Data) -> MaskCollector | TextCollector | None:
     if "texts" in supports and kind != "multilabel":
         return TextCollector(split, kind)
     return MaskCollector(split, kind) if "masks" in supports else None
+
+
+def new_decisions(data: Data) -> DecisionCollector | None:
+    """What keeps what is decided of each sample of test; None for a task without classes of samples."""
+    has_classes = "curves" in data.task.supports and not data.is_dense
+    return DecisionCollector(data.task.kind) if has_classes else None
