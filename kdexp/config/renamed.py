@@ -140,7 +140,7 @@ def _older_dataset(dataset: Any) -> Any:
     """A data set as it was before it said for how many epochs it is trained on, and a table had texts or groups."""
     if not isinstance(dataset, Mapping):
         return dataset
-    older = {key: value for key, value in dataset.items() if key != "epochs"}
+    older = {key: value for key, value in dataset.items() if key != "default_epochs"}
     source = older.get("source")
     if isinstance(source, Mapping):
         unset = [key for key in ("text", "group") if source.get(key, "") is None]

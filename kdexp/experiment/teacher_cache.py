@@ -34,7 +34,7 @@ def teacher_cache(
         members: the configuration of each teacher.
         teacher: told which features to read (see `Teacher.read`).
         data: the data.
-        epochs: how many the student is trained for: so many views there are where the augmentation sets no number.
+        epochs: of the student's training: as many views, where the augmentation sets no number.
 
     Raises:
         ValueError: there is no room for them.

@@ -73,6 +73,7 @@ def entropy_kd(
     Raises:
         ValueError: entropy out of its range, or shapes that do not fit.
     """
+    check_scalars(entropy=entropy)
     _check_entropy("entropy", entropy)
     student, teacher = outcomes(student_logits, teacher_logits, kind)
     temperature = entropy_temperature(teacher, entropy)

@@ -19,7 +19,7 @@ def composed(*overrides):
     """A configuration without how long a data set is trained on, which is in no older file and makes no other run."""
     values = plain(compose(["experiment=smoke", *overrides], output_dir="x"))
     for data in (values["dataset"], (values["scheme"] or {}).get("source", {})):
-        data.pop("epochs", None)
+        data.pop("default_epochs", None)
     return values
 
 
