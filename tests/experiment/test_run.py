@@ -58,6 +58,7 @@ def test_results_json_says_what_was_run_how_it_ended_and_what_came_out(smoke):
     assert stored["status"] == "completed"
     assert stored["metrics"] == returned["metrics"]
     names = {"acc", "acc_top5", "precision", "recall", "f1", "auc", "nll", "ece", "agreement", "kl_to_teacher"}
+    names |= {"brier", "aurc", "augrc", "failure_auroc", "coverage_at_5", "worst_class"}
     for split in ("val", "test"):
         for which in ("best", "last"):
             assert names <= set(stored["metrics"][split][which])
