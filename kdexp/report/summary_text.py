@@ -56,7 +56,9 @@ def answer(comparison: Comparison) -> list[str]:
         )
     own, alone = (group.mean(comparison.measure, "val") for group in (winner, control))
     if own is not None and alone is not None and metric.gain(own, alone) <= 0:
-        said.append(f"On val the control is as good or better ({spread(control, 'val')}): nothing here speaks for it.")
+        said.append(
+            f"On val the control is as good or better ({spread(control, 'val')}): val alone would not have chosen it."
+        )
     elif len(comparison.candidates) > 1:
         said.append(
             f"It was selected as the best of {len(comparison.candidates)} on these seeds, so its gain is biased "
