@@ -87,8 +87,6 @@ class _Reports:
             from kdexp.experiment.robustness_evaluator import RobustnessEvaluator
             from kdexp.experiment.robustness_report import run_subject, subjects
             from kdexp.experiment.run_tracking import track_robustness
-            from kdexp.report.loss_statement_files import keep
-            from kdexp.report.runs import read_run
 
         with finished.building():
             finished.warn_of_other_data()
@@ -101,7 +99,5 @@ class _Reports:
         with finished.building():
             compared = subjects(experiment, own, device, is_control=is_control, control=control)
         report = evaluator.report(compared, folder)
-        if not is_control and control is not None:
-            keep(read_run(folder), read_run(place))  # which says more now
         track_robustness(experiment.values["tracking"], folder, finished.results, report)
         return report

@@ -9,7 +9,7 @@ from kdexp.atomic import atomic_path
 from kdexp.report.comparison import Comparison
 from kdexp.report.loss_statement import LossStatement, agreement_of_control, of_comparison, of_run
 from kdexp.report.loss_statement_text import as_json, headline, markdown
-from kdexp.report.runs import Run, read_reports
+from kdexp.report.runs import Run, look_for_control, read_reports, read_run
 
 FILE = "loss_statement.md"
 
@@ -60,6 +60,20 @@ def keep(run: Run, control: Run) -> str:
         if stated != saved:
             results.write(run.folder, stated)
     return f"{path}: {headline(statement)}"
+
+
+def keep_again(folder: Path) -> None:
+    """The same for a finished run of which more was measured; nothing of one without a control beside or in its folder.
+
+    Args:
+        folder: of the run.
+    """
+    run = read_run(folder)
+    if run.is_control or run.settings.get("quick"):
+        return
+    controls = (look_for_control(run.results, place)[0] for place in (folder.parent, folder))
+    if (control := next(filter(None, controls), None)) is not None:
+        keep(run, control)
 
 
 def keep_all(comparison: Comparison) -> None:

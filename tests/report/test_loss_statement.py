@@ -8,7 +8,7 @@ from kdexp.report import decisions
 from kdexp.report.comparison import Comparison
 from kdexp.report.decisions import Decisions
 from kdexp.report.loss_statement import of_comparison
-from kdexp.report.loss_statement_files import keep_all
+from kdexp.report.loss_statement_files import keep_again, keep_all
 from kdexp.report.loss_statement_text import as_json, headline, markdown, sentences
 from kdexp.report.runs import find
 from kdexp.report.sections import loss_statement as section
@@ -132,6 +132,18 @@ def test_one_seed_is_not_tested_and_its_losses_are_said_all_the_same(tmp_path, w
     kept = json.loads((tmp_path / "student" / "results.json").read_text())["loss_statement"]
     assert kept == json.loads(json.dumps(as_json(statement)))
     assert (kept["lines"]["ece"]["verdict"], kept["lines"]["ece"]["p"]) == ("not tested", None)
+
+
+def test_what_was_measured_later_is_stated_where_the_control_lies_beside_the_run_or_in_it(tmp_path, write_run):
+    for place in ("control", "alone/control"):
+        run = (tmp_path / place).parent / "student" if place == "control" else (tmp_path / place).parent
+        write_run(tmp_path / place, alpha=1.0, acc=0.8)
+        write_run(run, acc=0.84)
+        assert not (run / "loss_statement.md").exists()
+        keep_again(run)
+        assert "accuracy" in (run / "loss_statement.md").read_text()
+    keep_again(tmp_path / "control")
+    assert not (tmp_path / "control" / "loss_statement.md").exists()
 
 
 def test_nothing_is_stated_without_a_control_or_of_numbers_that_mean_nothing(tmp_path, write_run):
