@@ -24,6 +24,9 @@ from kdexp.teacher.teacher import Teacher
 log = logging.getLogger(__name__)
 
 
+_SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
+
+
 def teacher_cache(
     config: DictConfig, members: Mapping[str, Values], teacher: Teacher, data: Data, epochs: int
 ) -> TeacherOutputCache:
@@ -47,7 +50,6 @@ def teacher_cache(
     kept: dict[SplitName, tuple[Path, Record, OutputCodec]] = {}
     wanted: dict[Path, int] = {}
     views = epochs if config.augment.views is None else max(config.augment.views, 1)
-    splits: tuple[SplitName, ...] = ("train", "val", "test")
     keys = OutputsKey(
         config.dataset,
         config.augment,
@@ -58,7 +60,7 @@ def teacher_cache(
         teacher=teacher,
         data=data,
     )
-    for split in splits:
+    for split in _SPLITS:
         trained = split == "train"  # of crops, where others are whole images
         shape = config.dataset.input_shape if trained else getattr(module.splits, split).inputs[0].shape
         record = OutputCodec(
