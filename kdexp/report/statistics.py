@@ -94,7 +94,7 @@ def paired(differences: Sequence[float]) -> Paired | None:
     )
 
 
-def t_test(values: Sequence[float]) -> tuple[float, Interval] | None:
+def t_test(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, Interval] | None:
     """The t test that the mean of some values is zero (of paired differences: the paired t test), and its interval.
 
     Values are taken to 12 digits: differences of shares that are equal on paper differ in the last bits, and a spread
@@ -102,10 +102,11 @@ def t_test(values: Sequence[float]) -> tuple[float, Interval] | None:
 
     Args:
         values: one a seed.
+        confidence: of the interval, in (0, 1).
 
     Returns:
-        The two-sided p, and the ends of the 95 % interval of the mean: ``m -+ t s / sqrt(n)``, t the 0.975 quantile
-        with n - 1 degrees of freedom. Zeros alone have p = 1 and the interval 0 to 0. None of fewer than
+        The two-sided p, and the ends of the interval of the mean: ``m -+ t s / sqrt(n)``, at 95 % t is the 0.975
+        quantile with n - 1 degrees of freedom. Zeros alone have p = 1 and the interval 0 to 0. None of fewer than
         `FEWEST_SEEDS`, and of values that are all the same, but not zero.
     """
     rounded = [round(value, 12) for value in values]
@@ -116,7 +117,7 @@ def t_test(values: Sequence[float]) -> tuple[float, Interval] | None:
     from scipy.stats import ttest_1samp  # here: it takes longer to import than everything else together
 
     found = ttest_1samp(rounded, 0.0)
-    low, high = found.confidence_interval(CONFIDENCE)
+    low, high = found.confidence_interval(confidence)
     return float(found.pvalue), (float(low), float(high))
 
 
@@ -124,6 +125,42 @@ def t_interval(values: Sequence[float]) -> Interval | None:
     """The 95 % t interval of a mean over seeds; None where `t_test` has none."""
     found = t_test(values)
     return None if found is None else found[1]
+
+
+def is_equivalent(differences: Sequence[float], margin: float) -> bool | None:
+    """Two one-sided t tests at 5 % that a mean difference is above -margin and below margin (Schuirmann 1987).
+
+    Both hold where the 90 % t interval of the mean lies wholly inside of -margin to margin. That a difference is not
+    significant says no such thing.
+
+    Args:
+        differences: one value less the other, of the same seed each.
+        margin: > 0, set before anybody has looked.
+
+    Returns:
+        None where `t_test` has no interval.
+    """
+    found = t_test(differences, 2 * CONFIDENCE - 1)
+    return None if found is None else -margin < found[1][0] and found[1][1] < margin
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Holm's correction (1979): the p of m tests, so that 0.05 is the chance that any is significant by luck alone.
+
+    The i-th smallest becomes the largest of ``min(1, (m - j + 1) p_j)`` over j = 1 ... i.
+
+    Args:
+        p_values: of one family; None: not tested, which counts for no test.
+
+    Returns:
+        One for each, in the same order.
+    """
+    tested = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
+    adjusted: list[float | None] = [None] * len(p_values)
+    largest = 0.0
+    for smaller, (p, place) in enumerate(tested):
+        adjusted[place] = largest = max(largest, min(1.0, (len(tested) - smaller) * p))
+    return adjusted
 
 
 def wilson(share: float, samples: int) -> Interval:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kdexp.report.statistics import FEWEST_SEEDS, paired, t_interval, t_test, wilson, with_p
+from kdexp.report.statistics import FEWEST_SEEDS, holm, is_equivalent, paired, t_interval, t_test, wilson, with_p
 
 
 @pytest.mark.parametrize(("right", "samples"), [(0, 20), (1, 20), (17, 20), (20, 20), (9650, 10_000)])
@@ -105,3 +105,42 @@ def test_fewer_seeds_than_three_have_neither_interval_nor_test_and_none_is_nothi
 
 def test_a_mean_of_equal_values_has_no_interval():
     assert t_interval([0.9, 0.9, 0.9]) is None
+
+
+def test_holm_of_a_worked_example():
+    """By hand, and as statsmodels' multipletests(method="holm") has it: 5 x .004, 4 x .012, 3 x .018, 2 x .030, .200."""
+    given = [0.004, 0.030, 0.012, 0.200, 0.018]
+    assert holm(given) == pytest.approx([0.020, 0.060, 0.048, 0.200, 0.054])
+
+
+def test_holm_keeps_the_order_stops_at_one_and_counts_what_was_tested_alone():
+    assert holm([0.03, 0.02]) == pytest.approx([0.04, 0.04]), "the larger is never below the smaller"
+    assert holm([0.9, 0.8, 0.7]) == [1, 1, 1]
+    assert holm([None, 0.02, None, 0.5]) == [None, 0.04, None, 0.5]
+    assert holm([0.04]) == [0.04]
+    assert holm([]) == []
+
+
+def test_equivalence_of_a_worked_example():
+    """Its 90 % interval is .3 -+ 2.015 x .2608 / sqrt 6 = .0855 to .5145."""
+    assert is_equivalent(WORKED, 0.52)
+    assert not is_equivalent(WORKED, 0.51)
+    assert is_equivalent([-difference for difference in WORKED], 0.52)
+    assert paired(WORKED).verdict == "better", "which does not keep it from being small"
+
+
+def test_equivalence_is_two_one_sided_tests():
+    rng = np.random.default_rng(3)
+    for mean, margin in itertools.product((0, 0.5, 1), (0.5, 1, 2)):
+        differences = rng.normal(mean, 1, 6)
+        above = stats.ttest_1samp(differences, -margin, alternative="greater").pvalue
+        below = stats.ttest_1samp(differences, margin, alternative="less").pvalue
+        assert is_equivalent(list(differences), margin) == (max(above, below) < 0.05)
+
+
+@pytest.mark.parametrize(
+    ("differences", "found"),
+    [([0.001] * 2, None), ([0.001] * 3, None), ([0.0] * 3, True), ([0.1 + 0.2 - 0.3, 0, 0], True)],
+)
+def test_equivalence_needs_seeds_and_a_spread(differences, found):
+    assert is_equivalent(differences, 0.01) is found
