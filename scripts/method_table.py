@@ -14,6 +14,7 @@ Fashion-MNIST in KDEXP_DATA_DIR, and pip install 'kdexp[search]'.
 import argparse
 import os
 import platform
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -25,7 +26,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from table_cells import PROBLEMS, TABLES, TRIALS, Cell, Method, Problem, Record, finals, methods, point_of, trials
-from table_page import PAGE, page
+from table_page import PAGE, Row, page
 
 if TYPE_CHECKING:
     from kdexp.training.fit import Pruner
@@ -134,18 +135,15 @@ def plan(problems: Sequence[Problem], tables: Path) -> str:
     """What there is and what is missing, a method a line, and how long the rest takes on one core."""
     lines, left = [], 0.0
     for problem in problems:
-        rows = {(m.part, m.name): [c.read(tables) for c in trials(problem, m) + finals(problem, m)]
-                for m in methods(problem)}  # fmt: skip
-        seconds = [record["seconds"] for records in rows.values() for record in records if record]
-        usual = median(seconds) if seconds else SECONDS[problem.name]
-        for (part, name), records in rows.items():
-            own = [record["seconds"] for record in records if record]
-            missing = len(records) - len(own)
-            rest = missing * (median(own) if own else usual)
+        rows = [Row(problem, method, tables) for method in methods(problem)]
+        usual = median([record["seconds"] for row in rows for record in row.records] or [SECONDS[problem.name]])
+        for row in rows:
+            own = [record["seconds"] for record in row.records]
+            wanted = len(row.tried) + len(row.method.seeds)
+            rest = (wanted - len(own)) * (median(own) if own else usual)
             left += rest
-            lines.append(
-                f"{problem.name:14} {part:10} {name:18} {len(own):3} of {len(records):3}, {rest / 60:5.0f} min"
-            )
+            there = f"{len(own):3} of {wanted:3}, {rest / 60:5.0f} min left"
+            lines.append(f"{problem.name:14} {row.method.part:10} {row.method.name:18} {there}")
     return "\n".join([*lines, f"about {left / 3600:.1f} hours of one core are left"])
 
 
@@ -167,12 +165,22 @@ def main() -> None:
     out = arguments.out.absolute()
     out.mkdir(parents=True, exist_ok=True)
     worker = Worker(out, TABLES, time.time() + 3600 * arguments.hours)
+    failed = 0
     with ProcessPoolExecutor(arguments.workers) as pool:
-        futures = [pool.submit(worker.work, problem, method) for problem in problems for method in methods(problem)]
-        for future in as_completed(futures):
-            future.result()
+        rows = [(problem, method) for problem in problems for method in methods(problem)]
+        futures = {pool.submit(worker.work, *row): row for row in rows}
+        try:
+            for future in as_completed(futures):
+                if error := future.exception():
+                    problem, method = futures[future]
+                    failed += 1
+                    print(f"failed: {problem.name} {method.part} {method.name}: {error}", flush=True)
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)
+            raise
     PAGE.write_text(page(TABLES))
     print(f"written: {PAGE}")
+    sys.exit(1 if failed else 0)
 
 
 if __name__ == "__main__":

@@ -197,7 +197,7 @@ PROBLEMS = {
             "dataset.val_fraction=0.03",
             *PAIR,
             "teacher.width=16",
-            "teacher.recipe.max_epochs=4",
+            "teacher.recipe.max_epochs=24",
             "teacher.recipe.batch_size=128",
             "teacher.recipe.optimizer.lr=0.002",
             "student.width=8",
