@@ -52,6 +52,8 @@ class Worker:
 
     def work(self, problem: Problem, method: Method) -> None:
         """All that is missing of a method: its search, then its last runs."""
+        if time.time() > self.deadline:
+            return
         if point_of(problem, method, self.tables) is None:
             self._search(problem, method)
         point = point_of(problem, method, self.tables)
