@@ -114,6 +114,7 @@ class Worker:
         measured = found["metrics"] if done.completed else {}
         record: dict[str, object] = {
             "settings": settings,
+            "space": dict(cell.method.space),
             "point": dict(point),
             "status": done.status,
             "val": measured["val"]["best"] if measured else None,

@@ -95,12 +95,13 @@ class Cell:
         return [*self.problem.settings, *self.method.settings, *given, f"seed={self.seed}"]
 
     def read(self, tables: Path) -> Record | None:
-        """What came of it; None of a run that is not there, or had other settings."""
+        """What came of it; None of a run that is not there, had other settings, or was searched in another space."""
         file = self.file(tables)
         if not file.is_file():
             return None
         found: Record = json.loads(file.read_text())
-        return found if found["settings"] == self.settings(found["point"]) else None
+        is_same = found["settings"] == self.settings(found["point"]) and found["space"] == self.method.space
+        return found if is_same else None
 
     def write(self, tables: Path, record: Record) -> None:
         with atomic_path(self.file(tables)) as temporary:
@@ -188,7 +189,7 @@ PAIR = (
 PROBLEMS = {
     "fashion_mnist": Problem(
         "fashion_mnist",
-        "Fashion-MNIST, a twentieth of the labels",
+        "Fashion-MNIST, a twentieth of the training samples",
         100,  # of 45 steps
         True,
         (
@@ -207,7 +208,7 @@ PROBLEMS = {
     ),
     "digits": Problem(
         "digits",
-        "Digits, a tenth of the labels",
+        "Digits, a tenth of the training samples",
         250,  # of 6 steps
         False,
         (
@@ -227,7 +228,7 @@ PROBLEMS = {
 BESIDE = {"cosine": ("alpha=0.2857", "temperature=2"), "semckd": ("alpha=0.5", "feature_loss.semckd.weight=200")}
 
 # Searched for all, and for the control.
-RECIPE = {"optimizer.lr": "tag(log, interval(0.0005,0.01))", "optimizer.weight_decay": "tag(log, interval(1e-5,0.1))"}
+RECIPE = {"optimizer.lr": "tag(log, interval(0.0005,0.03))", "optimizer.weight_decay": "tag(log, interval(1e-5,0.1))"}
 
 
 def _weight(name: str, low: float, high: float, alpha: str = "alpha=1") -> tuple[tuple[str, ...], dict[str, str]]:

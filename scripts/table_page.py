@@ -113,7 +113,7 @@ Made by `python scripts/method_table.py --out DIR` of {wanted} runs, each of whi
 Methods are compared with a control that got the same care. Those of the first table, and the control, were searched on
 val by kdexp's own search ([hyperparameter_search.md](hyperparameter_search.md)): {TRIALS} trials each, with one seed,
 over the learning rate, the weight decay and what is said below the table. The best trial of each was run with {seeds}
-other seeds, which draw other labelled samples, too, and measured on test. Those of the second table have their
+other seeds, which draw other training samples, too, and measured on test. Those of the second table have their
 published settings, which were found on other data with other networks, and {few} seeds: it shows how far a setting
 carries, not which method is best.
 
@@ -127,7 +127,8 @@ def _these(names: Sequence[object]) -> str:
 
 def _teacher(rows: Sequence[Row]) -> str:
     known = {round(100 * run["teacher_acc"], 2) for row in rows for run in row.runs.values() if run["teacher_acc"]}
-    return f"The teacher has {' or '.join(f'{value:.2f}' for value in sorted(known))} %." if known else ""
+    shown = " or ".join(f"{value:.2f}" for value in sorted(known))
+    return f"The teacher, which had all of them, has {shown} %." if known else ""
 
 
 def _tuned(rows: Sequence[Row]) -> str:
