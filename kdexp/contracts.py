@@ -357,6 +357,7 @@ class Source:
         val: an official validation part (inputs, target), or None: then it is carved from train.
         classes: names of the classes by number, where the data themselves have them, as a folder of images has; None:
             ``dataset.classes`` of the configuration names them.
+        groups: names, and (N,) int64, which of them each test sample is of; None: there are none.
     """
 
     train_inputs: Tensor | Images
@@ -365,6 +366,7 @@ class Source:
     test_target: Tensor
     val: tuple[Tensor | Images, Tensor] | None = None
     classes: Sequence[str] | None = None
+    groups: tuple[Sequence[str], Tensor] | None = None
 
 
 @dataclass(frozen=True)

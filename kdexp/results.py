@@ -95,6 +95,7 @@ class _Content:
     curves: _Curves = field(default_factory=_Curves)
     tracking: dict[str, str | None] = field(default_factory=dict)
     prior_runs: list[str] = field(default_factory=list)
+    control_agreement: dict[str, float] = field(default_factory=dict)
     wandb_id: str = "none"
     error: str = ""
 

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from timing import Work, in_turn, machine, row
+from timing import Work, in_turn, machine, now, row
 
 from kdexp.sweeps.shared_experiment import Shared, SharedExperiment
 from kdexp.sweeps.shared_process import RoundRobin
@@ -55,23 +55,29 @@ class Timed(Backend):
         started = time.perf_counter()
         with super().round(*arguments):
             yield
-        self.seconds.append(time.perf_counter() - started)
+        self.seconds.append(now(arguments[0][0].device) - started)
 
 
 def steps(work: Work, students: int, backend: str) -> float:
     """Median seconds of a step of so many students."""
+    return statistics.median(seconds_of_steps(work, students, backend))
+
+
+def seconds_of_steps(work: Work, students: int, backend: str) -> list[float]:
+    """Seconds of each step of so many students, but for the first two and the last."""
     turns = RoundRobin(Timed(backend), students)
     shared = Shared(turns)
 
     def job(number: int) -> None:
         config = work.composed(f"alpha={0.1 + 0.8 * number / students}", f"temperature={1 + number % 4}")
         experiment = SharedExperiment(config, shared)
-        settings = {"accelerator": "cpu", "devices": 1, "max_epochs": 1, "limit_train_batches": work.steps}
+        settings = {"devices": 1, "max_epochs": 1, "limit_train_batches": work.steps}
+        settings |= {name: config.trainer[name] for name in ("accelerator", "precision")}
         with tempfile.TemporaryDirectory(dir=work.folder) as folder:
             fit(experiment.distiller, experiment.batches, Path(folder), settings, owner="bench")
 
     turns.run([partial(job, number) for number in range(students)])
-    return statistics.median(turns.backend.seconds[2:-1])
+    return turns.backend.seconds[2:-1]
 
 
 def main() -> None:

@@ -45,17 +45,23 @@ def seconds(batches) -> float:
     return (time.perf_counter() - started) / SAMPLES
 
 
+def kdexp_loader(batch: int = BATCH) -> DataModule:
+    """Batches of random images as kdexp makes them."""
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (SAMPLES, 3, 32, 32), dtype=np.uint8))
+    split = Split(images, torch.zeros(SAMPLES, dtype=torch.int64), torch.randperm(SAMPLES))
+    return DataModule(
+        Splits(split, split, split), augment=[BatchedCrop(4), HorizontalFlip()], mean=MEAN, std=STD, batch_size=batch,
+        eval_batch_size=batch, drop_last=True, seed=0,
+    )  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
-    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (SAMPLES, 3, 32, 32), dtype=np.uint8))
-    split = Split(images, torch.zeros(SAMPLES, dtype=torch.int64), torch.randperm(SAMPLES))
-    ours = DataModule(
-        Splits(split, split, split), augment=[BatchedCrop(4), HorizontalFlip()], mean=MEAN, std=STD, batch_size=BATCH,
-        eval_batch_size=BATCH, drop_last=True, seed=0,
-    )  # fmt: skip
-    usual = Pictures(images, Compose([RandomCrop(32, 4), RandomHorizontalFlip(), ToTensor(), Normalize(MEAN, STD)]))
+    ours = kdexp_loader()
+    transform = Compose([RandomCrop(32, 4), RandomHorizontalFlip(), ToTensor(), Normalize(MEAN, STD)])
+    usual = Pictures(ours.splits.train.inputs, transform)
     found = in_turn(
         arguments.rounds,
         kdexp=lambda: seconds(ours.eval_batches("train", "cpu", view=0)),

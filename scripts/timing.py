@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from kdexp.config.compose import compose
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.networks import build_network, is_channels_last
-from kdexp.teacher.teacher import Teacher
+from kdexp.teacher.teacher import PRECISIONS, Teacher
+from kdexp.training.auto_compile import compile_in_place
 from kdexp.training.fit import fit, quiet_lightning
 
 quiet_lightning(logging.ERROR)
@@ -30,6 +31,12 @@ def machine() -> str:
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "pytorch-lightning"))
     return f"{cpu}{gpu}, {torch.get_num_threads()} threads, {versions}, Python {platform.python_version()}"
+
+
+def now(device: torch.device) -> float:
+    """Seconds, once all that the device was given is done."""
+    torch.get_device_module(device).synchronize()
+    return time.perf_counter()
 
 
 def in_turn(rounds: int, *, warm_up: bool = True, **measures: Callable[[], float]) -> dict[str, list[float]]:
@@ -83,7 +90,7 @@ class Work:
         self.data = Experiment(self.config).data
         torch.manual_seed(0)
         networks = [build_network(self.config.teacher, "teacher", self.config.dataset, self.config.task)]
-        self.teacher = Teacher(networks, kind="multiclass")
+        self.teacher = Teacher(networks, kind="multiclass", precision=self.config.teacher.precision)
 
     def composed(self, *more: str):
         """Its configuration with other settings."""
@@ -91,6 +98,11 @@ class Work:
 
     def kdexp(self, *more: str, alone: bool = False) -> float:
         """Seconds from the first step to the last, of one epoch unless more are set; a cache is filled before."""
+        clock = self.clock(*more, alone=alone)
+        return clock[-1] - clock[0]
+
+    def clock(self, *more: str, alone: bool = False) -> list[float]:
+        """When the steps of each epoch began and when they had ended, in turn; a cache is filled before."""
         config = self.composed(*more, *(["alpha=1"] if alone else []))
         data = Experiment(config).data if more else self.data
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
@@ -99,45 +111,70 @@ class Work:
         experiment.data, experiment.teacher = data, teacher
         for network in self.teacher.networks:
             last = is_channels_last(network, config.trainer.channels_last, experiment.device)
-            network.to(memory_format=torch.channels_last if last else torch.contiguous_format)
-        module = experiment.distiller
+            network.to(experiment.device, memory_format=torch.channels_last if last else torch.contiguous_format)
+        module, device = experiment.distiller, experiment.device
         module.cache = experiment.cache
+        if config.trainer.compile:
+            torch._dynamo.reset()
+            compile_in_place([experiment.student, *([] if alone or module.cache else self.teacher.networks)])
         if module.cache is not None:
             module.cache.prepare("train")
         clock: list[float] = []
         first, last = module.on_train_epoch_start, module.on_validation_epoch_start
-        module.on_train_epoch_start = lambda: (first(), clock.append(time.perf_counter()))
-        module.on_validation_epoch_start = lambda: (clock.append(time.perf_counter()), last())
-        epochs = config.trainer.max_epochs
-        settings = {"accelerator": "cpu", "devices": 1, "max_epochs": epochs, "limit_train_batches": self.steps}
+        module.on_train_epoch_start = lambda: (first(), clock.append(now(device)))
+        module.on_validation_epoch_start = lambda: (clock.append(now(device)), last())
+        settings = {"devices": 1, "limit_train_batches": self.steps}
+        settings |= {name: config.trainer[name] for name in ("accelerator", "precision", "max_epochs")}
         fit(module, data.student, self.folder, settings, owner="timing")
         self.teacher.networks[0].to(memory_format=torch.contiguous_format)  # as all others find it
-        return clock[-1] - clock[0]
+        return clock
 
     def bare(self, *, alone: bool = False) -> float:
         """Seconds of the same epoch in a loop written by hand."""
-        student, network = Experiment(self.config).new_student(pretrained=None), self.teacher.networks[0]
+        return self.bare_epochs(1, alone=alone)[0]
+
+    def bare_epochs(self, epochs: int, *, alone: bool = False) -> list[float]:
+        """Seconds of each epoch in that loop, the data on the device; in half precision and compiled where kdexp is."""
+        trainer, experiment = self.config.trainer, Experiment(self.config)
+        device, kind = experiment.device, PRECISIONS[trainer.precision]
+        student, network = experiment.new_student(pretrained=None).to(device), self.teacher.networks[0].to(device)
+        if is_channels_last(network, trainer.channels_last, device):
+            network.to(memory_format=torch.channels_last)
+        if trainer.compile:
+            torch._dynamo.reset()
+            for each in (student, *([] if alone else [network])):
+                each.compile()
         optimizer = torch.optim.SGD(student.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
         split, shape = self.data.student.splits.train, (1, -1, 1, 1)
-        mean, std = (torch.tensor(list(self.config.dataset[name])).view(shape) for name in ("mean", "std"))
+        inputs, targets, index = (each.to(device) for each in (split.inputs, split.target, split.index))
+        mean, std = (
+            torch.tensor(list(self.config.dataset[name]), device=device).view(shape) for name in ("mean", "std")
+        )
         alpha, T = self.config.alpha, self.config.temperature
-        order = torch.randperm(len(split.index))
-        started = time.perf_counter()
-        for step in range(self.steps):
-            chosen = order[step * self.batch : (step + 1) * self.batch]
-            images = (split.inputs[split.index[chosen]].float() / 255 - mean) / std
-            target = split.target[chosen]
-            logits = student(images)
-            loss = F.cross_entropy(logits, target)
-            if not alone:
-                with torch.no_grad():
-                    wanted = F.log_softmax(network(images) / T, 1)
-                soft = F.kl_div(F.log_softmax(logits / T, 1), wanted, reduction="batchmean", log_target=True)
-                loss = alpha * loss + (1 - alpha) * T * T * soft
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        return time.perf_counter() - started
+        seconds = []
+        for _ in range(epochs):
+            order = torch.randperm(len(split.index), device=device)
+            started = now(device)
+            for step in range(self.steps):
+                chosen = order[step * self.batch : (step + 1) * self.batch]
+                images = (inputs[index[chosen]].float() / 255 - mean) / std
+                target = targets[chosen]
+                with torch.autocast(device.type, kind, enabled=kind is not None):
+                    logits = student(images)
+                logits = logits.float()
+                loss = F.cross_entropy(logits, target)
+                if not alone:
+                    with torch.no_grad(), torch.autocast(device.type, kind, enabled=kind is not None):
+                        taught = network(images)
+                    wanted = F.log_softmax(taught.float() / T, 1)
+                    soft = F.kl_div(F.log_softmax(logits / T, 1), wanted, reduction="batchmean", log_target=True)
+                    loss = alpha * loss + (1 - alpha) * T * T * soft
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            seconds.append(now(device) - started)
+        self.teacher.networks[0].to(memory_format=torch.contiguous_format)
+        return seconds
 
     def remove(self) -> None:
         """Remove what it wrote."""

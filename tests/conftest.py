@@ -42,6 +42,23 @@ def no_pixels(request, monkeypatch):
 
 
 @pytest.fixture
+def gpu() -> None:
+    """A GPU: the test skips without one."""
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+
+
+@pytest.fixture(params=["cpu", "gpu"])
+def accelerator(request) -> str:
+    """Each kind of device in turn, as trainer.accelerator names it; a GPU where there is one."""
+    if request.param == "gpu":
+        request.getfixturevalue("gpu")
+    return request.param
+
+
+@pytest.fixture
 def command(tmp_path, store):
     """Run one of kdexp's console scripts in an empty folder, as a user would."""
 

@@ -16,7 +16,6 @@ from hydra_plugins.kdexp.sweeper import Sweeper
 from kdexp import results
 from kdexp.config.compose import plain
 from kdexp.config.require import Values, is_count
-from kdexp.report.comparison import is_for_controls
 from kdexp.report.runs import Run, command_of
 from kdexp.sweeps.changed_data import refuse_other_data
 from kdexp.sweeps.job import TRIAL
@@ -121,7 +120,7 @@ class Search(Sweeper):
             sweep.recall()
             sweep.set_aside()
         self._study = self._new_study(folder, space)
-        self._alone = {key: values for key, values in space.items() if _is_of_recipe(key)}
+        self._alone = optuna_study.of_recipe(space)
         if not self._unfinished(self._study):
             self._begin_control(folder)
         self._recall(sweep)
@@ -135,8 +134,7 @@ class Search(Sweeper):
         best = self._study.best()
         if self._alone and best:
             self._fixed = {key: value for key, value in best[0].point.items() if key not in self._alone}
-            own = {key: value for key, value in self._fixed.items() if is_for_controls(key.lstrip("+"))}
-            self._of_control = self._new_study(folder, self._alone, own)
+            self._of_control = self._new_study(folder, self._alone, self._fixed)
 
     def _new_study(
         self, folder: Path, space: Mapping[str, "BaseDistribution"], control_of: Mapping[str, str] | None = None
@@ -285,16 +283,6 @@ class Search(Sweeper):
 
 _ALONE = {"alpha": "1", "alpha_schedule.kind": "constant", "feature_loss": "[]"}
 """What makes a control of a point, whatever presets it has; besides, it has no scheme."""
-
-
-_OF_PROBLEM = ("student", "dataset", "task", "distillation")
-"""What a control shares with the student that it is the control of; presets of alpha and the temperature besides."""
-
-
-def _is_of_recipe(key: str) -> bool:
-    """Whether a setting is searched for the control, too: it is part of how a student is trained without a teacher."""
-    name = key.lstrip("+")
-    return is_for_controls(name) and name.split(".")[0] not in _OF_PROBLEM
 
 
 def distribution_of(override: Override) -> "BaseDistribution":

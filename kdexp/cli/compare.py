@@ -14,7 +14,9 @@ from kdexp.config.compose import HYDRA_VERSION_BASE, one_line
 from kdexp.config.untrusted import printable
 
 
-def run(folders: Sequence[str], where: Sequence[str], sort: str | None, out: str | None) -> list[tuple[str, Path]]:
+def run(
+    folders: Sequence[str], where: Sequence[str], sort: str | None, out: str | None, acceptable: str | None = None
+) -> list[tuple[str, Path]]:
     """Compare runs: print the table, write the files of `kdexp.report.artifacts`. For the settings: conf/compare.yaml.
 
     Returns:
@@ -36,7 +38,7 @@ def run(folders: Sequence[str], where: Sequence[str], sort: str | None, out: str
         print(f"skipped: {printable(line)}", file=sys.stderr)
     if not found:
         raise ValueError(f"folders must hold at least one run, got {' '.join(folders)}")
-    comparison = Comparison(matching(found, where), sort)
+    comparison = Comparison(matching(found, where), sort, acceptable)
     show_comparison(comparison)
     folder = Path(out) if out else places[0] if len(places) == 1 else Path()
     return write(comparison, folder, source=[*folders, *(f"where={w}" for w in where)], unread=unread)
@@ -45,7 +47,7 @@ def run(folders: Sequence[str], where: Sequence[str], sort: str | None, out: str
 @hydra.main(version_base=HYDRA_VERSION_BASE, config_path="pkg://kdexp.conf", config_name="compare")
 def _compare(config: DictConfig) -> None:
     try:
-        written = run(config.folders, config.where, config.sort, config.out)
+        written = run(config.folders, config.where, config.sort, config.out, config.acceptable)
     except (ValueError, OSError) as error:
         exits.leave(exits.WRONG_INPUT, one_line(error))
     for what, path in written:

@@ -40,8 +40,11 @@ def _eval(config: DictConfig) -> None:
     try:
         if config.get("robustness"):
             from kdexp.report import robustness_terminal
+            from kdexp.report.loss_statement_files import keep_again
 
             for folder, found in robustness(config):
+                if "conditions" in found:
+                    keep_again(folder)
                 if "conditions" not in found:
                     robustness_terminal.show_sweep(found, folder)
                 elif config.run is not None:  # of a sweep what its runs say together comes first, and alone

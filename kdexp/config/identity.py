@@ -25,6 +25,7 @@ def fingerprint(content: object) -> str:
 RUN_ONLY = (
     "tracking",
     "robustness",
+    "loss_statement",
     "data_dir",
     "store_dir",
     "output_dir",

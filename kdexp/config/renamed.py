@@ -96,6 +96,8 @@ def upgrade(values: Values) -> dict[str, Any]:
     renamed = _with_names(values, "", lambda names: names)
     if "alpha_schedule" in renamed and not renamed.get("task"):  # a whole configuration
         renamed["task"] = dict(_CLASSIFICATION)
+    if isinstance(renamed.get("trainer"), Mapping):
+        renamed["trainer"] = {"max_steps": None, **renamed["trainer"]}
     return _with_schemes(renamed, lambda scheme: scheme if "_target_" in scheme else {**_added(scheme), **scheme})
 
 
@@ -128,18 +130,22 @@ def without_added(values: Values) -> dict[str, Any]:
     if isinstance(older.get("trainer"), Mapping):
         older["trainer"] = {k: v for k, v in older["trainer"].items() if (k, v) != ("max_steps", None)}
     if "dataset" in older:
-        older["dataset"] = _without_text(older["dataset"])
+        older["dataset"] = _older_dataset(older["dataset"])
     if isinstance(older.get("feature_loss"), Mapping):
         older["feature_loss"] = {name: _without_default(loss) for name, loss in older["feature_loss"].items()}
     return _with_schemes(older, _older)
 
 
-def _without_text(dataset: Any) -> Any:
-    """A data set from a table as it was before it could be one of texts."""
-    source = dataset.get("source") if isinstance(dataset, Mapping) else None
-    if not isinstance(source, Mapping) or source.get("text", "") is not None:
+def _older_dataset(dataset: Any) -> Any:
+    """A data set as it was before it said for how many epochs it is trained on, and a table had texts or groups."""
+    if not isinstance(dataset, Mapping):
         return dataset
-    return {**dataset, "source": {key: value for key, value in source.items() if key != "text"}}
+    older = {key: value for key, value in dataset.items() if key != "default_epochs"}
+    source = older.get("source")
+    if isinstance(source, Mapping):
+        unset = [key for key in ("text", "group") if source.get(key, "") is None]
+        older["source"] = {key: value for key, value in source.items() if key not in unset}
+    return older
 
 
 def _without_default(loss: Values) -> Values:
@@ -261,7 +267,7 @@ def _with_older_paths(node: Values) -> dict[str, Any]:
 def _older(scheme: Values) -> Values:
     added = _added(scheme)
     if "source" in scheme:  # a data set of its own
-        scheme = {**scheme, "source": _without_text(scheme["source"])}
+        scheme = {**scheme, "source": _older_dataset(scheme["source"])}
     is_upgraded = all(scheme.get(key) == value for key, value in added.items())
     return {key: value for key, value in scheme.items() if key not in added} if is_upgraded else scheme
 

@@ -86,8 +86,8 @@ SLOTS: Mapping[str, Slot] = {
     ),
     "task": Slot("a task of kdexp.tasks", ("kdexp.tasks",), _takes("num_outputs", "kind", "label_smoothing")),
     "transform": Slot(
-        "a transform of kdexp.data.augment or joint_augment",
-        ("kdexp.data.augment", "kdexp.data.joint_augment"),
+        "a transform of kdexp.data.augment, joint_augment or rand_augment",
+        ("kdexp.data.augment", "kdexp.data.joint_augment", "kdexp.data.rand_augment"),
         inspect.isclass,
     ),
     "loss": Slot("a loss of kdexp.losses", ("kdexp.losses",), _is_a("torch.nn:Module"), inner={"loss": "loss"}),

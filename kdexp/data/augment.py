@@ -2,7 +2,7 @@
 
 A transform is called as ``transform(batch, seed=..., epoch=...)`` with inputs in [0, 1] that are not yet normalised,
 and returns a new batch. What it does to a sample is a function of (seed, epoch, the sample's id): it does not depend on
-the batch's size or composition, on workers or ranks. (`Mixup` is the exception.)
+the batch's size or composition, on workers or ranks. (`Mixup` and `CutMix` are the exceptions.)
 
 One with ``moves_pixels = True`` is also called with uint8 images, which it gives back as such: it moves a quarter of
 the bytes then.
@@ -34,7 +34,7 @@ class RandomCrop:
 
     def __call__(self, batch: Batch, *, seed: int, epoch: int) -> Batch:
         """Shift each image by its own whole number of pixels."""
-        images = _images(self, batch)
+        images = images_of(self, batch)
         offset = (uniform(seed, epoch, batch.index, 2, RngStream.CROP) * (2 * self.padding + 1)).long()
         n, c, h, w = images.shape
         padded = F.pad(images, [self.padding] * 4)
@@ -53,7 +53,7 @@ class HorizontalFlip:
 
     def __call__(self, batch: Batch, *, seed: int, epoch: int) -> Batch:
         """Mirror each image or leave it."""
-        images = _images(self, batch)
+        images = images_of(self, batch)
         mirrored = uniform(seed, epoch, batch.index, 1, RngStream.FLIP)[:, 0] < 0.5
         chosen = torch.arange(len(images), device=images.device) + len(images) * mirrored
         return replace(batch, inputs=torch.cat([images, images.flip(3)]).index_select(0, chosen))
@@ -74,16 +74,8 @@ class Cutout:
 
     def __call__(self, batch: Batch, *, seed: int, epoch: int) -> Batch:
         """Cover one square of each image."""
-        images = _images(self, batch)
-        u = uniform(seed, epoch, batch.index, 2, RngStream.CUTOUT)
-
-        def covered(axis: int) -> Tensor:
-            length = images.shape[2 + axis]
-            first = (u[:, axis : axis + 1] * length).long() - self.size // 2
-            distance = torch.arange(length, device=images.device) - first
-            return (distance >= 0) & (distance < self.size)
-
-        square = (covered(0).unsqueeze(2) & covered(1).unsqueeze(1)).unsqueeze(1)
+        images = images_of(self, batch)
+        square = _box(images, uniform(seed, epoch, batch.index, 2, RngStream.CUTOUT), (self.size, self.size))
         fill = images.new_tensor(self.fill).view(-1, 1, 1)
         return replace(batch, inputs=torch.where(square, fill, images))
 
@@ -101,7 +93,7 @@ class RandomResizedCrop:
 
     def __call__(self, batch: Batch, *, seed: int, epoch: int) -> Batch:
         """Cut a part out of each image."""
-        images = _images(self, batch)
+        images = images_of(self, batch)
         u = uniform(seed, epoch, batch.index, 4, RngStream.RESIZED_CROP)
         area = self.scale[0] + u[:, 0] * (self.scale[1] - self.scale[0])
         low, high = (math.log(bound) for bound in self.ratio)
@@ -139,18 +131,73 @@ class Mixup:
     def __call__(self, batch: Batch, *, seed: int, epoch: int) -> Batch:
         """Mix the batch with itself, rolled by one."""
         share = symmetric_beta(uniform(seed, epoch, batch.index, 2, RngStream.MIXUP), self.alpha)
+        target = _mixed_target(batch.target, share, self.num_outputs)
+        return replace(batch, inputs=_mixed(batch.inputs, share), target=target)
 
-        def mixed(x: Tensor) -> Tensor:
-            weight = share.to(x.dtype).view(-1, *[1] * (x.dim() - 1))
-            return weight * x + (1 - weight) * x.roll(1, 0)
 
-        target = batch.target
-        if target.dim() == 1 and self.num_outputs > 1:
-            classes = torch.arange(self.num_outputs, device=target.device)
-            return replace(batch, inputs=mixed(batch.inputs), target=mixed((target.unsqueeze(1) == classes).float()))
-        unlabeled = target == UNLABELED
-        label = mixed(target.float()).masked_fill(unlabeled | unlabeled.roll(1, 0), UNLABELED)
-        return replace(batch, inputs=mixed(batch.inputs), target=label)
+class CutMix:
+    """Put a rectangle of the sample before it in the batch over each image (Yun et al. 2019, arXiv:1905.04899).
+
+    A share is drawn from Beta(alpha, alpha); the rectangle has the image's proportions, the rest of the area, a random
+    pixel in its middle, and is cut off where it leaves the image. Labels are mixed by the area that is left; for
+    partners and labels see `Mixup`.
+
+    Args:
+        alpha: > 0, of the distribution Beta(alpha, alpha); 1, the paper's, is uniform.
+        num_outputs: C, the number of logits.
+    """
+
+    moves_pixels = True
+    mixes_samples = True
+
+    def __init__(self, alpha: float, num_outputs: int) -> None:
+        if not alpha > 0:
+            raise ValueError(f"augment: alpha of CutMix must be > 0, got {alpha}")
+        self.alpha, self.num_outputs = alpha, num_outputs
+
+    def __call__(self, batch: Batch, *, seed: int, epoch: int) -> Batch:
+        """Mix the batch with itself, rolled by one."""
+        images = images_of(self, batch)
+        u = uniform(seed, epoch, batch.index, 4, RngStream.CUTMIX)
+        side = (1 - symmetric_beta(u[:, :2], self.alpha)).sqrt().unsqueeze(1)
+        covered = _box(images, u[:, 2:], [(side * length).long() for length in images.shape[2:]])
+        target = _mixed_target(batch.target, 1 - covered.double().mean((1, 2, 3)), self.num_outputs)
+        return replace(batch, inputs=torch.where(covered, images.roll(1, 0), images), target=target)
+
+
+def _mixed(x: Tensor, share: Tensor) -> Tensor:
+    weight = share.to(x.dtype).view(-1, *[1] * (x.dim() - 1))
+    return weight * x + (1 - weight) * x.roll(1, 0)
+
+
+def _mixed_target(target: Tensor, share: Tensor, num_outputs: int) -> Tensor:
+    """See `Mixup`; share is each sample's own, (N,)."""
+    if target.dim() == 1 and num_outputs > 1:
+        classes = torch.arange(num_outputs, device=target.device)
+        return _mixed((target.unsqueeze(1) == classes).float(), share)
+    unlabeled = target == UNLABELED
+    return _mixed(target.float(), share).masked_fill(unlabeled | unlabeled.roll(1, 0), UNLABELED)
+
+
+def _box(images: Tensor, u: Tensor, sides: Sequence[int | Tensor]) -> Tensor:
+    """What lies in a rectangle around a random pixel, cut off where it leaves the image.
+
+    Args:
+        images: (N, C, H, W).
+        u: (N, 2) in [0, 1), which choose the pixel's row and column.
+        sides: height and width in pixels, each one number or (N, 1) int64.
+
+    Returns:
+        (N, 1, H, W) bool.
+    """
+
+    def covered(axis: int) -> Tensor:
+        length, side = images.shape[2 + axis], sides[axis]
+        first = (u[:, axis : axis + 1] * length).long() - side // 2
+        distance = torch.arange(length, device=images.device) - first
+        return (distance >= 0) & (distance < side)
+
+    return (covered(0).unsqueeze(2) & covered(1).unsqueeze(1)).unsqueeze(1)
 
 
 def symmetric_beta(u: Tensor, alpha: float) -> Tensor:
@@ -171,7 +218,16 @@ def symmetric_beta(u: Tensor, alpha: float) -> Tensor:
     return (1 + torch.sin(torch.atan(t))) / 2  # sin(atan(t)) = t / sqrt(1 + t^2), also where t is infinite
 
 
-def _images(transform: object, batch: Batch) -> Tensor:
+def images_of(transform: object, batch: Batch) -> Tensor:
+    """The inputs of a batch of images, (N, C, H, W).
+
+    Args:
+        transform: that needs them, for the message.
+        batch: see `kdexp.contracts.Batch`.
+
+    Raises:
+        ValueError: the inputs are no images.
+    """
     if batch.inputs.dim() != 4:
         shape = list(batch.inputs.shape[1:])
         raise ValueError(f"augment: {type(transform).__name__} needs images (C, H, W), got inputs of shape {shape}")

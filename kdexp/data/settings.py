@@ -22,6 +22,7 @@ class Dataset:
     mean: list[float] = MISSING
     std: list[float] = MISSING
     classes: list[str] | None = None
+    default_epochs: int = 30
     batch_size: int = MISSING
     eval_batch_size: int = MISSING
     drop_last: bool = True

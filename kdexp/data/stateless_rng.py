@@ -36,6 +36,8 @@ class RngStream(IntEnum):
     CUTOUT = 12
     RESIZED_CROP = 13
     MIXUP = 14
+    CUTMIX = 15
+    RAND_AUGMENT = 16
     GAUSSIAN_NOISE = 20
     SHOT_NOISE = 21
     IMPULSE_NOISE = 22
@@ -61,6 +63,7 @@ class RngStream(IntEnum):
     ROTATION = 42
     SCALE = 43
     BINARIZED = 50
+    CONFORMAL = 60
 
 
 def uniform(seed: int, epoch: int, index: Tensor, draws: int, stream: int) -> Tensor:

@@ -8,9 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kdexp.config.require import require
 from kdexp.contracts import Source
 from kdexp.data import own
 from kdexp.data.csv_file import MOST_WORDS, Column, File, header_of, read
+from kdexp.data.group_column import columns_of, groups_of
 from kdexp.data.label_columns import targets_of
 from kdexp.data.splits import train_and_val_index
 from kdexp.data.text_table import load_texts
@@ -32,6 +34,7 @@ def load(
     val_fraction: float = 0.1,
     split_seed: int = 0,
     text: str | None = None,
+    group: str | None = None,
 ) -> Source:
     """Read a table. The delimiter is the one of comma, semicolon, tab and bar that the header has most of.
 
@@ -54,6 +57,7 @@ def load(
         val_fraction: that of `make_splits`, for that mean.
         split_seed: likewise.
         text: the column with the texts, which are then all that is learned from; None: the table is of numbers.
+        group: the column with the groups of the test samples, which is not learned from; None: they have none.
 
     Returns:
         Inputs (N, F) float32 in the units of the file, or texts (N, L) int32; classes by name, unless they are 0..C-1.
@@ -67,21 +71,32 @@ def load(
     paths = {"file": file, "val": val, "test": test}
     found = {name: own.located(f"dataset.source.{name}", path, data_dir) for name, path in paths.items() if path}
     if text is not None:
-        return load_texts(found, label, text, test_fraction, unused={"columns": columns, "words": words})
-    names = _inputs(header_of(found["file"]), found["file"], labels, columns, drop, words)
-    files = {part: read(path, names, labels, words) for part, path in found.items()}
+        return load_texts(found, label, text, test_fraction, group, unused={"columns": columns, "words": words})
+    said = columns_of(found, labels, group)
+    names = _inputs(header_of(found["file"]), found["file"], labels, columns, drop, words, group)
+    files = {part: read(path, names, said[part], words) for part, path in found.items()}
     targets, classes = targets_of(files, labels, several=not isinstance(label, str))
-    rows = {part: torch.arange(len(one)) for part, one in files.items()}
+    rows, train = _rows(targets, test_fraction, val_fraction, split_seed)
     if test is None:
-        rows["file"], rows["test"] = own.split_off_test(targets["file"], test_fraction, "dataset.source.test_fraction")
         files["test"], targets["test"] = files["file"], targets["file"]
-    train = rows["file"]
-    if val is None:
-        train = train[train_and_val_index(targets["file"][train], val_fraction, split_seed)[0]]
     encoded = _encoded(files, names, train, fills=missing == "mean")
     parts = {part: (encoded[part][rows[part]], targets[part][rows[part]]) for part in rows}
     _tell(found["file"], label, names, classes, parts)
-    return Source(*parts["file"], *parts["test"], val=parts.get("val"), classes=own.names_worth_telling(classes))
+    groups, known = groups_of(files["test"], group, rows["test"]), own.names_worth_telling(classes)
+    return Source(*parts["file"], *parts["test"], val=parts.get("val"), classes=known, groups=groups)
+
+
+def _rows(
+    targets: Mapping[str, Tensor], test_fraction: float, val_fraction: float, split_seed: int
+) -> tuple[dict[str, Tensor], Tensor]:
+    """The rows of each part in its file, and those of the training split."""
+    rows = {part: torch.arange(len(one)) for part, one in targets.items()}
+    if "test" not in rows:
+        rows["file"], rows["test"] = own.split_off_test(targets["file"], test_fraction, "dataset.source.test_fraction")
+    train = rows["file"]
+    if "val" not in rows:
+        train = train[train_and_val_index(targets["file"][train], val_fraction, split_seed)[0]]
+    return rows, train
 
 
 def _check_settings(labels: Sequence[str], missing: str) -> None:
@@ -121,6 +136,7 @@ def _inputs(
     columns: Sequence[str] | None,
     drop: Sequence[str],
     words: Sequence[str],
+    group: str | None,
 ) -> list[str]:
     """The columns that are learned from."""
     settings = {"label": labels, "columns": columns or (), "drop": drop, "words": words}
@@ -131,7 +147,8 @@ def _inputs(
     if nameless and columns is None:
         log.warning("warning: dataset.source: columns of %s without a name left out: %d", path.name, nameless)
     wanted = header if columns is None else columns
-    names = [name for name in wanted if name and name not in labels and name not in drop]
+    require(group not in (columns or ()), "dataset.source.columns", "must not have dataset.source.group", group)
+    names = [name for name in wanted if name and name not in labels and name not in drop and name != group]
     if not names:
         raise ValueError(f"dataset.source.columns must leave a column of {path.name} to learn from, got none")
     return names

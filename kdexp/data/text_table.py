@@ -4,9 +4,13 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
+
+from kdexp.config.require import require
 from kdexp.contracts import Source
 from kdexp.data import csv_file, json_lines, own
 from kdexp.data.csv_file import File
+from kdexp.data.group_column import SETTING, columns_of, groups_of
 from kdexp.data.label_columns import targets_of
 from kdexp.data.texts import code_points
 
@@ -21,6 +25,7 @@ def load_texts(
     label: str | Sequence[str],
     text: str,
     test_fraction: float,
+    group: str | None,
     unused: Mapping[str, Sequence[str] | None],
 ) -> Source:
     """Read texts and their labels.
@@ -30,6 +35,7 @@ def load_texts(
         label: the column with the classes, or several of 0 and 1.
         text: the column with the texts.
         test_fraction: of the training texts that is split off where there is no test file.
+        group: the column with the groups of the test samples; None: they have none.
         unused: settings by name that must be empty, since they mean nothing for texts.
 
     Returns:
@@ -43,7 +49,9 @@ def load_texts(
             raise ValueError(f"dataset.source.{name} must not be set with dataset.source.text, got {list(value)}")
     labels = [label] if isinstance(label, str) else list(label)
     _check_columns(paths["file"], labels, text)
-    files = {part: _read(path, labels, text) for part, path in paths.items()}
+    require(text != group, SETTING, "must be another column than dataset.source.text", group)
+    said = columns_of(paths, labels, group)
+    files = {part: _read(path, said[part], text) for part, path in paths.items()}
     targets, classes = targets_of(files, labels, several=not isinstance(label, str))
     texts = {part: _texts(file, text) for part, file in files.items()}
     longest = min(max(len(one) for part in texts.values() for one in part), MOST_CHARACTERS)
@@ -51,13 +59,15 @@ def load_texts(
     if cut:
         log.warning("warning: dataset.source: texts of more than %d characters, cut there: %d", longest, cut)
     parts = {part: (code_points(texts[part], longest), targets[part]) for part in files}
+    held = torch.arange(len(targets.get("test", ())))
     if "test" not in parts:
         x, y = parts["file"]
         rest, held = own.split_off_test(y, test_fraction, "dataset.source.test_fraction")
         parts |= {"file": (x[rest], y[rest]), "test": (x[held], y[held])}
     sizes = ", ".join(f"{len(target):,} {'train' if part == 'file' else part}" for part, (_, target) in parts.items())
     log.info("%s: %s texts of %s; %s: %s", paths["file"], sizes, text, ", ".join(labels), own.shown(classes))
-    return Source(*parts["file"], *parts["test"], val=parts.get("val"), classes=own.names_worth_telling(classes))
+    groups, known = groups_of(files.get("test", files["file"]), group, held), own.names_worth_telling(classes)
+    return Source(*parts["file"], *parts["test"], val=parts.get("val"), classes=known, groups=groups)
 
 
 def _check_columns(path: Path, labels: Sequence[str], text: str) -> None:

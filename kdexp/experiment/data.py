@@ -160,6 +160,11 @@ class Data:
         names = self._source.classes or self._dataset.classes
         return None if names is None else list(names)
 
+    @property
+    def groups(self) -> tuple[Sequence[str], Tensor] | None:
+        """Of the test samples, see `kdexp.contracts.Source`."""
+        return self._source.groups
+
     def samples_per_class(self, target: Tensor) -> dict[str, int]:
         """How many of these samples each class has, by its name; of multi-label data, how many each label has."""
         counts = samples_per_class(target, self.task.kind, self._dataset.num_classes).tolist()

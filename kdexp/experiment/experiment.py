@@ -103,7 +103,7 @@ class Experiment:
         batches, limit = self.data.student.train_batches, trainer.limit_train_batches
         if limit is not None:
             batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-        steps = math.ceil(batches / trainer.accumulate_grad_batches)
+        steps: int = math.ceil(batches / trainer.accumulate_grad_batches)
         return -(-int(trainer.max_steps) // steps)
 
     @cached_property

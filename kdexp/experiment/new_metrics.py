@@ -1,6 +1,6 @@
 """Metrics that fit an experiment's data, with nothing in them yet."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
@@ -8,8 +8,10 @@ from torch import Tensor, nn
 
 from kdexp.contracts import Batch, TaskMetrics
 from kdexp.experiment.data import Data
+from kdexp.experiment.decision_collector import DecisionCollector
 from kdexp.experiment.mask_collector import MaskCollector
 from kdexp.experiment.text_collector import TextCollector
+from kdexp.metrics.groups import group_accuracy
 from kdexp.metrics.roc_and_confusion import RocAndConfusionMetric
 
 
@@ -21,7 +23,7 @@ def new_metrics(data: Data, split: str, *, fidelity: bool = False, alone: bool =
 def of_network(
     data: Data, network: nn.Module, device: torch.device, convert: Callable[[Tensor], Tensor] | None = None
 ) -> dict[str, float]:
-    """What a task measures on test besides, for which it runs the network itself; nothing of a task without that.
+    """What is measured on test besides by running the network once more: what a task has, and accuracy by group.
 
     Args:
         data: the experiment's.
@@ -29,13 +31,15 @@ def of_network(
         device: its own.
         convert: inputs that are normalised as the student's to the network's; None: they are.
     """
+
+    def batches() -> Iterator[Batch]:
+        for batch in data.student.eval_batches("test", device):
+            yield batch if convert is None else replace(batch, inputs=convert(batch.inputs))
+
     measured = getattr(data.task, "of_network", None)
-    if measured is None:
-        return {}
-    batches: Iterable[Batch] = data.student.eval_batches("test", device)
-    if convert is not None:
-        batches = (replace(batch, inputs=convert(batch.inputs)) for batch in batches)
-    found: dict[str, float] = measured(network, batches)
+    found: dict[str, float] = {} if measured is None else measured(network, batches())
+    if data.groups is not None:
+        found |= group_accuracy(network, batches(), data.task.kind, data.groups)
     return found
 
 
@@ -54,3 +58,9 @@ def new_examples(data: Data) -> MaskCollector | TextCollector | None:
     if "texts" in supports and kind != "multilabel":
         return TextCollector(split, kind)
     return MaskCollector(split, kind) if "masks" in supports else None
+
+
+def new_decisions(data: Data) -> DecisionCollector | None:
+    """What keeps what is decided of each sample of test; None for a task without classes of samples."""
+    has_classes = "curves" in data.task.supports and not data.is_dense
+    return DecisionCollector(data.task.kind) if has_classes else None

@@ -1,12 +1,13 @@
-"""Settings of conf/tracking and their rules."""
+"""Settings of conf/tracking and of the loss statement, and their rules."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 
 from omegaconf import MISSING
 
-from kdexp.config.require import require
+from kdexp.config.require import is_number, require
 
 
 @dataclass
@@ -51,3 +52,27 @@ def check_tracking(tracking: Tracking) -> None:
         )
     if tracking.tool in ("tensorboard", "mlflow") and find_spec(tracking.tool) is None:
         raise ValueError(f"tracking={tracking.tool} needs what is not installed: pip install 'kdexp[{tracking.tool}]'")
+
+
+@dataclass
+class LossStatement:
+    """See ``loss_statement`` in conf/train.yaml; a run of before there was such a setting has no margins.
+
+    Attributes:
+        margins: metric -> the largest difference, as the metric is stored, at which it counts as kept.
+        relative_margins: the same as a share of the control's mean.
+        acceptable: why what was lost is acceptable, in the user's words.
+    """
+
+    margins: dict[str, float] = field(default_factory=dict)
+    relative_margins: dict[str, float] = field(default_factory=dict)
+    acceptable: str = ""
+
+
+def check_loss_statement(statement: LossStatement) -> None:
+    """Refuse margins within which nothing can lie."""
+    for name in ("margins", "relative_margins"):
+        margins: Mapping[str, float] = getattr(statement, name)
+        for metric, margin in margins.items():
+            holds = is_number(margin) and 0 < margin < float("inf")
+            require(holds, f"loss_statement.{name}.{metric}", "must be a number > 0", margin)

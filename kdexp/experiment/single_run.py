@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from kdexp.experiment.experiment import Experiment
-from kdexp.experiment.new_metrics import new_examples
+from kdexp.experiment.new_metrics import new_decisions, new_examples
 from kdexp.experiment.preparation import prepare
 from kdexp.experiment.ranks import rank
 from kdexp.experiment.run_cost import add_training_cost, timed
@@ -57,9 +57,13 @@ def distill(
         add_training_cost(record, fitted, len(experiment.data.student.splits.train))
         record["cost"] |= experiment.cost()
         with timed(seconds, "evaluation"):
-            splits, examples = EVALUATED[: 2 if pruner is None else 1], new_examples(experiment.data)
-            curves = evaluate_student(experiment, record, fitted, folder, splits, examples)
+            splits, data = EVALUATED[: 2 if pruner is None else 1], experiment.data
+            examples, decisions = new_examples(data), new_decisions(data)
+            watchers = [each for each in (examples, decisions) if each is not None]
+            curves = evaluate_student(experiment, record, fitted, folder, splits, watchers)
         if pruner is None:
+            if decisions is not None:
+                decisions.save(folder)
             with timed(seconds, "figures"):
                 names = draw_figures(experiment, fitted.epochs, curves, examples, folder)
             summarize(tracker, folder, record, curves, names)

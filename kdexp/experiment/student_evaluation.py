@@ -29,7 +29,7 @@ def evaluate_student(
     fitted: FitResult,
     folder: Path,
     splits: Sequence[_Evaluated],
-    watcher: Watcher | None = None,
+    watchers: Sequence[Watcher] = (),
 ) -> RocAndConfusion | None:
     """Metrics of the best and of the last epoch on each split, in full precision, by this process alone.
 
@@ -39,7 +39,7 @@ def evaluate_student(
         fitted: what the training left.
         folder: the run folder; gets the weights.
         splits: to evaluate on.
-        watcher: of the best epoch on test.
+        watchers: of the best epoch on test.
 
     Returns:
         ROC curves and confusion matrix on test; None when that is not among the splits, and where the task has none.
@@ -66,7 +66,7 @@ def evaluate_student(
                 new_metrics(data, split, fidelity=teacher is not None).to(fitted.device),
                 teacher=_replaying(outputs[split]) if teacher is not None else None,
                 curves=curves if is_shown else None,
-                watcher=watcher if is_shown else None,
+                watchers=watchers if is_shown else (),
                 what=f"student: evaluating the {which} epoch on {split}",
             )
             if is_shown:

@@ -24,6 +24,9 @@ from kdexp.teacher.teacher import Teacher
 log = logging.getLogger(__name__)
 
 
+_SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
+
+
 def teacher_cache(
     config: DictConfig, members: Mapping[str, Values], teacher: Teacher, data: Data, epochs: int
 ) -> TeacherOutputCache:
@@ -34,7 +37,7 @@ def teacher_cache(
         members: the configuration of each teacher.
         teacher: told which features to read (see `Teacher.read`).
         data: the data.
-        epochs: how many the student is trained for: so many views there are where the augmentation sets no number.
+        epochs: of the student's training: as many views, where the augmentation sets no number.
 
     Raises:
         ValueError: there is no room for them.
@@ -47,7 +50,6 @@ def teacher_cache(
     kept: dict[SplitName, tuple[Path, Record, OutputCodec]] = {}
     wanted: dict[Path, int] = {}
     views = epochs if config.augment.views is None else max(config.augment.views, 1)
-    splits: tuple[SplitName, ...] = ("train", "val", "test")
     keys = OutputsKey(
         config.dataset,
         config.augment,
@@ -58,7 +60,7 @@ def teacher_cache(
         teacher=teacher,
         data=data,
     )
-    for split in splits:
+    for split in _SPLITS:
         trained = split == "train"  # of crops, where others are whole images
         shape = config.dataset.input_shape if trained else getattr(module.splits, split).inputs[0].shape
         record = OutputCodec(

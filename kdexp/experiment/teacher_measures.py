@@ -20,7 +20,7 @@ from kdexp.weights import state_digest
 log = logging.getLogger(__name__)
 
 # A part of what identifies a teacher's measures: another number when kdexp.metrics would give the same teacher others.
-_MEASURES_VERSION = 2
+_MEASURES_VERSION = 3
 _OF_DATA = ("name", "val_fraction", "split_seed", "mean", "std")
 
 
@@ -47,6 +47,7 @@ def teacher_measures(experiment: Experiment) -> Record:
             "data": {"task": config.dataset.kind, **{key: config.dataset[key] for key in _OF_DATA}},
             "content": data.content,
             **data.tiles,
+            **({"groups": [data.groups[0], data.groups[1].tolist()]} if data.groups is not None else {}),
             **({"task": plain(config.task)} if compared_by(data.task) != ROWS else {}),
             **quick.mark(config.quick),
         }

@@ -81,6 +81,11 @@ class Teachers:
             built = build_network(member, setting, self.dataset, self.task)
             prepare(built, lambda: self.data.for_teacher(member, setting).splits)
             return built
+        if member["weights"] == "random":
+            torch.manual_seed(member["recipe"]["seed"])
+            built = build_network(member, setting, self.dataset, self.task, pretrained=False)
+            prepare(built, lambda: self.data.for_teacher(member, setting).splits)
+            return built
         # Before it is said what becomes of it.
         built = build_network(member, setting, self.dataset, self.task, pretrained=False)
         weights = self._trained(setting, member) if member["weights"] == "auto" else Path(member["weights"])

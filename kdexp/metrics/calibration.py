@@ -153,16 +153,21 @@ class CalibrationError(Metric):
 def brier(logits: Tensor, target: Tensor, kind: Kind) -> Tensor:
     """Squared distance of the probabilities from the label as a one-hot vector, of each sample: Brier 1950.
 
-    Summed over classes, so in [0, 2]; in sigmoid tasks the mean over labels of ``(p - y)^2``, in [0, 1].
+    Summed over classes, so in [0, 2]; in sigmoid tasks ``(p - y)^2`` of each label, in [0, 1].
+
+    Args:
+        logits: (N, C).
+        target: see `kdexp.contracts.Kind`.
+        kind: what they mean.
 
     Returns:
-        (N,) float32.
+        (N,) or for labels (N, C), float32; 0 where the label is missing.
     """
-    logits = at_least_fp32(logits)
+    logits, label = at_least_fp32(logits), labels(target, kind)
+    known, wanted = (label != UNLABELED).to(logits.dtype), label.clamp(min=0)
     if kind == "multiclass":
-        wanted = F.one_hot(target, logits.shape[1])
-        return (logits.softmax(1) - wanted).square().sum(1)
-    return (logits.sigmoid() - target.view_as(logits)).square().mean(1)
+        return (logits.softmax(1) - F.one_hot(wanted, logits.shape[1])).square().sum(1) * known
+    return (logits.sigmoid() - wanted).square() * known
 
 
 def log_loss(logits: Tensor, target: Tensor, kind: Kind) -> Tensor:

@@ -5,14 +5,15 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric, StatScores
+from torchmetrics import Metric, StatScores, SumMetric
 
 from kdexp.contracts import UNLABELED, Kind
 from kdexp.losses.kd import kd
 from kdexp.metrics.auc import Ranking
-from kdexp.metrics.calibration import CalibrationError, log_loss
+from kdexp.metrics.calibration import CalibrationError, brier, log_loss
 from kdexp.metrics.mean import Mean
 from kdexp.metrics.rows import decisions, labels, rows
+from kdexp.metrics.selective import SelectivePrediction
 
 
 class Metrics(nn.Module):
@@ -34,6 +35,15 @@ class Metrics(nn.Module):
       KL(teacher || student) at T = 1 in nats, mean over samples (labels). ``agreement_teacher_wrong``: the agreement on
       samples (labels) on which the teacher is wrong: how far its mistakes were learned.
 
+    In full there are besides
+
+    - ``brier``: see `kdexp.metrics.calibration.brier`, mean over samples (labels).
+    - ``aurc``, ``augrc``, ``failure_auroc``, ``coverage_at_5``: see `kdexp.metrics.selective.Selective`.
+    - ``worst_class``: the lowest recall of a class that occurs as a label (multilabel: of a label that is 1 somewhere),
+      and ``worst_class_index`` its number; of equals the first.
+    - ``agreement_teacher_right``: the agreement on samples (labels) on which the teacher is right, and
+      ``teacher_wrong_samples`` on how many (labels) it is wrong.
+
     Samples without a label count in the loss, agreement and kl_to_teacher alone. Every position of dense logits is a
     sample. A value that is not defined (an AUC where a single class occurs, anything where no label does) is left out
     of the result; NaN stands for a network whose logits are NaN, and for nothing else.
@@ -44,6 +54,7 @@ class Metrics(nn.Module):
         samples: rows in the split, over all ranks; it decides whether the AUC is exact. 0: exact.
         fidelity: whether `update` is given the teacher's logits.
         accuracy_only: acc and acc_top5 (and the loss) alone, which never wait for the device: for training batches.
+        in_full: for what is evaluated once, not in every epoch.
         sync_on_compute: False where one rank computes alone.
     """
 
@@ -55,6 +66,7 @@ class Metrics(nn.Module):
         samples: int = 0,
         fidelity: bool = False,
         accuracy_only: bool = False,
+        in_full: bool = False,
         sync_on_compute: bool = True,
     ) -> None:
         super().__init__()
@@ -64,11 +76,15 @@ class Metrics(nn.Module):
         names += ["acc_top5"] if kind == "multiclass" and num_classes > 5 else []
         names += ["nll"] if not accuracy_only else []
         names += ["agreement", "kl_to_teacher", "agreement_teacher_wrong"] if fidelity else []
+        names += ["agreement_teacher_right"] if fidelity and in_full else []
+        names += ["brier"] if in_full else []
         self._means = nn.ModuleDict({name: Mean(sync_on_compute=sync_on_compute) for name in names})
         if not accuracy_only:
             self._counts = StatScores(task=kind, average=None, **shared_options(num_classes, sync_on_compute))
             self._ranking = Ranking(kind, num_classes, samples=samples, sync_on_compute=sync_on_compute)
             self._calibration = CalibrationError(sync_on_compute=sync_on_compute)
+        self._selective = SelectivePrediction(sync_on_compute=sync_on_compute) if in_full else None
+        self._mistakes = SumMetric(sync_on_compute=sync_on_compute) if in_full and fidelity else None
 
     @torch.no_grad()
     def update(
@@ -97,6 +113,10 @@ class Metrics(nn.Module):
             alike, wrong = decision == of_teacher, (of_teacher != label) & (label != UNLABELED)
             self._add("agreement", alike.sum(), count)
             self._add("agreement_teacher_wrong", (alike & wrong).sum(), wrong.sum())
+            if self._mistakes is not None:
+                is_right = of_teacher == label
+                self._add("agreement_teacher_right", (alike & is_right).sum(), is_right.sum())
+                self._mistakes.update(wrong.sum())
             self._add("kl_to_teacher", kd(logits, teacher_logits, 1.0, kind=self._kind) * count, count)
         if self._accuracy_only:
             return
@@ -104,6 +124,9 @@ class Metrics(nn.Module):
         self._counts.update(decision, label)
         self._ranking.update(logits, label)
         self._calibration.update(logits, label, self._kind)
+        if self._selective is not None:
+            self._add("brier", brier(logits, label, self._kind).sum(), labelled)
+            self._selective.update(logits, label, self._kind)
 
     def _add(self, name: str, total: Tensor, count: Tensor | int) -> None:
         cast(Mean, self._means[name]).update(total, count)
@@ -114,9 +137,13 @@ class Metrics(nn.Module):
         values = {name: float(mean.compute()) for name, mean in means.items() if mean.update_called}
         if math.isnan(values.get("acc", math.nan)):  # nothing is labelled: a count has no other way to be NaN
             return {name: values[name] for name in ("loss", "agreement", "kl_to_teacher") if name in values}
-        if math.isnan(values.get("agreement_teacher_wrong", 0.0)):  # the teacher is never wrong
-            del values["agreement_teacher_wrong"]
-        return values if self._accuracy_only else values | self._label_metrics(values["nll"])
+        for when in ("wrong", "right"):
+            if math.isnan(values.get(f"agreement_teacher_{when}", 0.0)):  # the teacher never is
+                del values[f"agreement_teacher_{when}"]
+        if self._accuracy_only:
+            return values
+        values |= self._label_metrics(values["nll"])
+        return values | self._in_full(values["nll"]) if self._selective is not None else values
 
     def _label_metrics(self, nll: float) -> dict[str, float]:
         tp, fp, _, fn, _ = self._counts.compute().view(-1, 5).double().unbind(1)
@@ -132,6 +159,22 @@ class Metrics(nn.Module):
         values["ece"] = float(self._calibration.compute())
         if is_defined.any() and not self._ranking.is_exact:
             values["auc_error"] = float(error[is_defined].mean())
+        return values
+
+    def _in_full(self, nll: float) -> dict[str, float]:
+        assert self._selective is not None
+        found = self._selective.compute()._asdict()
+        defined = {name: value for name, value in found.items() if not math.isnan(value)}
+        values = dict.fromkeys(defined, math.nan) if math.isnan(nll) else defined  # NaN logits have no order
+        tp, fp, tn, fn, _ = self._counts.compute().view(-1, 5).double().unbind(1)
+        if self._kind == "binary":
+            tp, fn = torch.cat((tn, tp)), torch.cat((fp, fn))
+        recall = tp / (tp + fn)
+        if not recall.isnan().all():
+            worst = int(recall.nan_to_num(torch.inf).argmin())
+            values |= {"worst_class": float(recall[worst]), "worst_class_index": worst}
+        if self._mistakes is not None:
+            values["teacher_wrong_samples"] = float(self._mistakes.compute())
         return values
 
     def reset(self) -> None:

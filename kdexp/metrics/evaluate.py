@@ -1,6 +1,6 @@
 """Metrics of a network on a split."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ def evaluate(
     metrics: TaskMetrics,
     teacher: Callable[[Tensor], Outputs] | None = None,
     curves: RocAndConfusionMetric | None = None,
-    watcher: Watcher | None = None,
+    watchers: Sequence[Watcher] = (),
     loss_fn: Callable[[Tensor, Tensor | None, Tensor], Tensor] | None = None,
     what: str = "evaluating",
 ) -> dict[str, float]:
@@ -31,7 +31,7 @@ def evaluate(
         metrics: reset first.
         teacher: run on each batch when given; needed by metrics that measure fidelity.
         curves: reset first and updated; the caller computes them.
-        watcher: see `Watcher`.
+        watchers: see `Watcher`.
         loss_fn: (logits, teacher's logits or None, target) to the batch's mean loss, for ``loss``.
         what: is done, for the log where it takes long.
 
@@ -54,7 +54,7 @@ def evaluate(
                 metrics.update(logits, batch.target, loss, teacher_logits)
                 if curves is not None:
                     curves.update(logits, batch.target)
-                if watcher is not None:
+                for watcher in watchers:
                     watcher(batch, logits, teacher_logits)
     finally:
         for module, training in zip(modules, modes, strict=True):

@@ -1,4 +1,4 @@
-"""What a comparison leaves: a table for one's own tools, the page, curves and masks as pictures, the claims."""
+"""What a comparison leaves: a table for one's own tools, the page, pictures, the loss statement, the claims."""
 
 import re
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from kdexp.atomic import atomic_path
 from kdexp.report import article_claims
 from kdexp.report.comparison import Comparison
 from kdexp.report.condition_curves import condition_curves
+from kdexp.report.loss_statement_files import write_statement
 from kdexp.report.page import title, write_page
 from kdexp.report.png_figures import condition, robustness
 from kdexp.report.runs import write_csv
@@ -21,7 +22,9 @@ _NAME_LENGTH = 120
 def write(
     comparison: Comparison, out: Path, *, source: Sequence[str], unread: Sequence[str] = ()
 ) -> list[tuple[str, Path]]:
-    """Write compare.csv and report.html, a PNG for each curve and of test examples, and claims.md where it can be told.
+    """Write compare.csv and report.html, a PNG for each curve and of test examples, the loss statement and the claims.
+
+    The last two where there is anything to tell.
 
     Args:
         comparison: what they show.
@@ -50,6 +53,7 @@ def write(
             written.append((section.name, out / f"{section.name}.png"))
             with atomic_path(out / f"{section.name}.png") as temporary:
                 temporary.write_bytes(section.picture.png)
+    written += [("statement", path) for path in write_statement(comparison, title(comparison), out)]
     found = article_claims.article_claims(comparison)
     if found:
         written.append(("claims", out / CLAIMS))

@@ -30,12 +30,14 @@ class Comparison:
         runs: to compare, however they ended.
         sort: ``val/METRIC``, ``test/METRIC``, ``test_last/METRIC`` (descending; ascending where lower is better),
             ``gain``, or a config key. Equals, and all of them by ``val/MEASURE`` or None, are in the order of `ranked`.
+        acceptable: why what was lost is acceptable, in place of what the runs say; None: what they say.
 
     Raises:
         ValueError: nothing has the metric or the config key to sort by, or the runs are compared by several metrics.
 
     Attributes:
         runs: all of them.
+        acceptable: see above.
         measure: the metric that they are compared by, see `kdexp.contracts.Task.measure`.
         axes: the config keys that differ, the chosen options first.
         groups: of completed runs, sorted, controls first.
@@ -45,8 +47,8 @@ class Comparison:
         is_quick: whether all are of ``quick=true``: no conclusion is drawn of them. Beside real runs they are left out.
     """
 
-    def __init__(self, runs: Sequence[Run], sort: str | None = None) -> None:
-        self.runs = list(runs)
+    def __init__(self, runs: Sequence[Run], sort: str | None = None, acceptable: str | None = None) -> None:
+        self.runs, self.acceptable = list(runs), acceptable
         quick = [run for run in self.runs if run.settings.get("quick")]
         self.is_quick = bool(quick) and len(quick) == len(self.runs)
         if quick and not self.is_quick:
@@ -186,6 +188,12 @@ class Comparison:
 _PLACEBOS = ("matched_smoothing", "permuted_kd", "label_smoothing", "tf_kd")
 
 
+def is_placebo(group: RunGroup) -> bool:
+    """Whether a group's soft labels have none of a trained teacher's knowledge of the single sample."""
+    settings = group.runs[0].settings
+    return str(settings.get("loss")) in _PLACEBOS or settings.get("teacher.weights") == "random"
+
+
 def of_sweep(folder: Path) -> Comparison:
     """The runs of a sweep that were measured on test: of a search those of the best trial. None without a folder."""
     found = find([folder])[0] if folder.is_dir() else []
@@ -200,7 +208,7 @@ def teachers_part(comparison: Comparison) -> Iterator[tuple[RunGroup, RunGroup, 
     """
     for taught in comparison.distilled:
         for other in comparison.distilled:
-            kinds = [str(group.runs[0].settings.get("loss")) in _PLACEBOS for group in (taught, other)]
+            kinds = [is_placebo(group) for group in (taught, other)]
             if kinds != [False, True] or taught.family != other.family:
                 continue
             found = {run.seed: run.metric(run.measure) for run in other.runs}
@@ -340,7 +348,7 @@ def plain(value: object) -> str:
 SortKey = tuple[bool, bool, bool, float | str]
 """Whether a group is no control, has no value, has one in words; and the value."""
 
-LOWER_IS_BETTER = ("loss", "nll", "ece", "kl_to_teacher")
+LOWER_IS_BETTER = ("loss", "nll", "ece", "brier", "aurc", "augrc", "kl_to_teacher", "agreement_teacher_wrong")
 
 
 def _sort_key(sort: str, groups: Sequence[RunGroup]) -> Callable[[RunGroup], SortKey]:

@@ -154,6 +154,9 @@ _METRICS = {
     "relative_mce": Metric("relative mCE, control = 100", lower_is_better=True),
     "auroc": Metric("AUROC"),
     "fpr95": Metric("FPR95", lower_is_better=True),
+    "fpr95_openood": Metric("FPR95 of OpenOOD", lower_is_better=True),
+    "aupr_in": Metric("AUPR-in"),
+    "aupr_out": Metric("AUPR-out"),
     "ece": Metric("ECE", lower_is_better=True, head="ece"),
     "ece_adaptive": Metric("adaptive ECE", lower_is_better=True),
     "max_calibration_error": Metric("maximum calibration error", lower_is_better=True),
@@ -163,12 +166,30 @@ _METRICS = {
     "psnr": Metric("PSNR", unit="dB", digits=2),
     "nll": Metric("NLL", lower_is_better=True, unit="nats"),
     "brier": Metric("Brier score", lower_is_better=True),
+    "aurc": Metric("AURC", lower_is_better=True),
+    "augrc": Metric("AUGRC", lower_is_better=True),
+    "failure_auroc": Metric("failure AUROC"),
+    "coverage_at_5": Metric("coverage at 5 % risk"),
+    "worst_class": Metric("accuracy of the worst class", plural="accuracies of the worst class"),
+    "worst_group": Metric("accuracy of the worst group", plural="accuracies of the worst group"),
+    "worst_class_index": Metric("worst class", unit="class number", digits=0),
+    "coverage": Metric("coverage"),
+    "set_size": Metric("size of a set", lower_is_better=True, unit="classes", digits=2),
+    "empty_sets": Metric("empty sets", lower_is_better=True),
+    "worst_class_coverage": Metric("coverage of the worst class"),
+    "agreement": Metric("agreement with the teacher"),
+    "agreement_teacher_right": Metric("agreement where the teacher is right"),
+    "agreement_teacher_wrong": Metric("agreement where the teacher is wrong", lower_is_better=True),
+    "teacher_wrong_samples": Metric("samples on which the teacher is wrong", unit="samples", digits=0),
+    "kl_to_teacher": Metric("KL to the teacher", lower_is_better=True, unit="nats"),
     "temperature": Metric("temperature fitted on val", unit="T"),
     "linear_probe_acc": Metric("accuracy of a linear probe"),
     "knn_acc": Metric("accuracy of nearest neighbors"),
     "cka_to_teacher": Metric("CKA to the teacher"),
 }
 
+_OF_SCORES = ("auroc", "fpr95", "fpr95_openood", "aupr_in", "aupr_out")
+"""What `kdexp.robustness.ood_scores` has of each score."""
 _AXES = {"corruptions_lite": "corruptions", "noise_levels": "noise", "clean": "clean data"}
 
 _EXPLAINED: dict[tuple[str, ...], str] = {
@@ -184,13 +205,20 @@ _EXPLAINED: dict[tuple[str, ...], str] = {
         "clean data; higher is better, - where none of the levels does."
         for key, of in _MEASURES.items()
     },
-    ("auroc", "fpr95"): "AUROC, FPR95: does the confidence (msp: largest probability; max_logit; energy) tell the test "
+    _OF_SCORES: "AUROC, FPR95, AUPR: does the confidence (msp: largest probability; max_logit; energy) tell the test "
     "data from data of other classes? AUROC 50 is chance; FPR95: the other data that pass when 95 % of the test data "
-    "do.",
+    "do; of OpenOOD: the test data that are flagged when 95 % of the other data are; AUPR-in, AUPR-out: the area under "
+    "precision over recall of the test data and of the other data, for a useless score their share.",
     ("ece", "ece_adaptive", "max_calibration_error"): "ECE: the mean gap between confidence and accuracy, over bins of "
     "equal width; adaptive: over bins of equally many samples; maximum: the largest gap of a bin.",
     ("nll", "brier"): "NLL: negative log-likelihood of the true class, in nats; Brier score: squared distance of the "
     "probabilities from the label.",
+    ("aurc", "augrc", "failure_auroc", "coverage_at_5"): "AURC, AUGRC: the area under the curve of risk over coverage "
+    "when the least confident predictions are left out; generalized (AUGRC): under that of the share of all "
+    "predictions that are wrong and not left out. Failure AUROC: does the confidence tell right predictions from wrong "
+    "ones? Coverage at 5 % risk: the share of the samples that can be answered with at most 5 % of the answers wrong.",
+    ("coverage", "set_size", "empty_sets", "worst_class_coverage"): "coverage: the conformal sets that hold the right "
+    "class (lac: the smallest sets; aps: adaptive ones, randomized: with a random part).",
     ("temperature",): "scaled: with the logits divided by the temperature that fits val best.",
     ("linear_probe_acc", "knn_acc", "cka_to_teacher"): "linear probe, nearest neighbors: trained on the frozen "
     "representations; CKA: how alike these and the teacher's are, 100 for the same but for rotation and scale.",
@@ -215,15 +243,16 @@ def beside(measure: str) -> Sequence[str]:
 
 def _base(name: str) -> str:
     last = name.rpartition(" ")[2].removesuffix("_scaled")
-    ending = last.rpartition("_")[2]
-    return ending if ending in ("auroc", "fpr95") else last
+    if last in _METRICS:
+        return last
+    return next((ending for ending in _OF_SCORES if last.endswith(f"_{ending}")), last)
 
 
 def label(axis: str, name: str) -> str:
     """A row's head: ``noise: accuracy, gaussian_noise``, ``calibration: ECE, scaled (lower is better)``."""
     metric, last = known(name), name.rpartition(" ")[2]
     of = name.rpartition(" ")[0]
-    score = last.removesuffix(f"_{_base(name)}") if metric.name in ("AUROC", "FPR95") else ""
+    score = last.removesuffix(_base(name)).removesuffix("_") if _base(name) in _OF_SCORES else ""
     details = [score, of, "scaled" if last.endswith("_scaled") else ""]
     words = ", ".join([metric.name, *(detail for detail in details if detail)])
     unit = f" [{metric.unit}]" if metric.unit else ""

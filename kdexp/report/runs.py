@@ -112,6 +112,26 @@ class Run:
             return []
 
 
+def read_run(folder: Path) -> Run:
+    """The run in a folder.
+
+    Raises:
+        ValueError: there is none that can be read.
+    """
+    found = results.read(folder, "run")
+    return Run(folder, found, found["status"])
+
+
+def prior_runs(run: Run) -> list[Run]:
+    """The runs before a run, that its scheme wanted.
+
+    Raises:
+        ValueError: one cannot be read.
+    """
+    place = run_folder.prior_runs(run.folder)
+    return [read_run(inside(place, name)) for name in run.results.get("prior_runs", [])]
+
+
 def command_of(overrides: Sequence[str]) -> str:
     """What to type to run one job alone, whether or not a preset of conf/sweep is among its overrides."""
     alone = ["hydra.mode=RUN"] if any(override.lstrip("+").startswith("sweep=") for override in overrides) else []

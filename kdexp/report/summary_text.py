@@ -6,6 +6,8 @@ from kdexp.config import quick
 from kdexp.report import glossary
 from kdexp.report.comparison import Comparison
 from kdexp.report.glossary import Metric
+from kdexp.report.loss_statement import of_comparison
+from kdexp.report.loss_statement_text import headline as kept_and_lost
 from kdexp.report.run_group import RunGroup
 from kdexp.report.statistics import FEWEST_SEEDS, NOT_TESTED, TOO_FEW, Paired
 
@@ -40,6 +42,9 @@ def answer(comparison: Comparison) -> list[str]:
         said.append("No seed was run with both, so the two cannot be paired.")
     else:
         said += [difference(winner.gain, metric), significance(winner.gain)]
+        if statement := of_comparison(comparison):
+            other = "" if statement.label == winner.label else f" by {statement.label}"
+            said.append(f"Kept and lost{other} (loss_statement.md): {kept_and_lost(statement)}.")
         tests = sum(group.gain is not None and group.gain.p is not None for group in comparison.distilled)
         if tests > 1:
             said.append(f"{tests} configurations are tested here, and the p values are not corrected for that.")
@@ -51,7 +56,9 @@ def answer(comparison: Comparison) -> list[str]:
         )
     own, alone = (group.mean(comparison.measure, "val") for group in (winner, control))
     if own is not None and alone is not None and metric.gain(own, alone) <= 0:
-        said.append(f"On val the control is as good or better ({spread(control, 'val')}): nothing here speaks for it.")
+        said.append(
+            f"On val the control is as good or better ({spread(control, 'val')}): val alone would not have chosen it."
+        )
     elif len(comparison.candidates) > 1:
         said.append(
             f"It was selected as the best of {len(comparison.candidates)} on these seeds, so its gain is biased "

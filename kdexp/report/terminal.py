@@ -11,14 +11,14 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from kdexp import results, run_folder
+from kdexp import results
 from kdexp.config import quick
-from kdexp.config.untrusted import inside
 from kdexp.report import article_claims, glossary
 from kdexp.report.artifacts import write
 from kdexp.report.comparison import Comparison
+from kdexp.report.loss_statement_files import keep, keep_all
 from kdexp.report.run_group import RunGroup
-from kdexp.report.runs import Run, find, look_for_control
+from kdexp.report.runs import find, look_for_control, prior_runs, read_run
 from kdexp.report.summary_text import answer, headline, interval
 from kdexp.results import Record
 from kdexp.terminal import screen
@@ -28,10 +28,12 @@ Teachers = Mapping[str, Record]
 
 
 def show_run(folder: Path) -> None:
-    """Print one finished run: teacher, control when there is one beside it, student; and where everything is."""
-    run = _run(folder)
-    before = run_folder.prior_runs(folder)
-    rows = [RunGroup(name, {}, [_run(inside(before, name))]) for name in run.results.get("prior_runs", [])]
+    """Print one finished run: teacher, control when there is one beside it, student; and where everything is.
+
+    With a control its loss statement is written.
+    """
+    run = read_run(folder)
+    rows = [RunGroup(before.folder.name, {}, [before]) for before in prior_runs(run)]
     control, unread = (None, []) if run.is_control else look_for_control(run.results, folder.parent)
     if control is not None:
         rows.insert(0, RunGroup("control", {}, [control]))
@@ -45,6 +47,8 @@ def show_run(folder: Path) -> None:
     console.print(f"figures       {folder / 'figures'}", soft_wrap=True)
     if run.settings.get("quick"):
         console.print(quick.NOTE, highlight=False, soft_wrap=True)
+    elif control is not None:
+        console.print(f"statement     {keep(run, control)}", highlight=False, markup=False, soft_wrap=True)
     tracked = run.results.get("tracking", {})
     command = {
         "wandb": f"wandb leet {shlex.quote(str(folder / 'wandb'))}",
@@ -76,6 +80,7 @@ def show_sweep(folder: Path, names: Collection[str] | None = None) -> None:
     _show_groups(console, shown)
     console.print(f"run folders   {folder}/*", soft_wrap=True)
     if comparison.completed:
+        keep_all(comparison)
         for what, path in write(comparison, folder, source=[str(folder)]):
             console.print(f"{what:<14}{path}", soft_wrap=True, highlight=False)
 
@@ -87,11 +92,6 @@ def show_comparison(comparison: Comparison) -> None:
     for run in comparison.failed:
         line = f"{run.status}: {' '.join(run.results['overrides'])}: {run.error or 'no reason known'}"
         console.print(line, highlight=False, soft_wrap=True)
-
-
-def _run(folder: Path) -> Run:
-    found = results.read(folder, "run")
-    return Run(folder, found, found["status"])
 
 
 def _show_groups(console: Console, comparison: Comparison) -> None:

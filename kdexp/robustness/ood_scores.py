@@ -37,9 +37,28 @@ def detection(familiar: Tensor, foreign: Tensor) -> dict[str, float]:
         foreign: (m,) scores of others.
 
     Returns:
-        ``auroc``: area under the ROC curve, with familiar as positive; 0.5 is chance. ``fpr95``: the fraction of
-        foreign samples that pass at the threshold which 95 % of the familiar ones pass.
+        ``auroc``: area under the ROC curve; 0.5 is chance, whichever of the two is called positive.
+        ``fpr95``: familiar is positive: the fraction of foreign samples that pass at the threshold which 95 % of the
+        familiar ones pass.
+        ``fpr95_openood``: foreign is positive, as in OpenOOD (Zhang et al. 2023, arXiv 2306.09301): the fraction of
+        familiar samples that are flagged at the first threshold that flags 95 % of the foreign ones.
+        ``aupr_in``, ``aupr_out``: area under the curve of precision over recall, familiar and foreign being positive;
+        by the trapezoidal rule, as in OpenOOD (average precision is another number). A score that tells nothing has
+        the fraction of the positive samples.
     """
     auroc = of_two(familiar, foreign).area()
-    threshold = familiar.sort(descending=True).values[-(-95 * len(familiar) // 100) - 1]
-    return {"auroc": float(auroc), "fpr95": float((foreign >= threshold).double().mean())}
+    found = {"auroc": auroc, "fpr95": _fpr95(familiar, foreign), "fpr95_openood": _fpr95(-foreign, -familiar)}
+    found |= {"aupr_in": _aupr(familiar, foreign), "aupr_out": _aupr(-foreign, -familiar)}
+    return {name: float(value) for name, value in found.items()}
+
+
+def _fpr95(positive: Tensor, negative: Tensor) -> Tensor:
+    threshold = positive.sort(descending=True).values[-(-95 * len(positive) // 100) - 1]
+    return (negative >= threshold).double().mean()
+
+
+def _aupr(positive: Tensor, negative: Tensor) -> Tensor:
+    found = of_two(positive, negative)
+    precision = found.positives[1:] / (found.positives + found.negatives)[1:].double()
+    recall = found.positives.double() / len(positive)
+    return torch.trapezoid(torch.cat((torch.ones_like(precision[:1]), precision)), recall)

@@ -24,7 +24,7 @@ from kdexp.config.identity import code_version, fingerprint
 from kdexp.config.require import Values
 from kdexp.experiment.members import new_task
 from kdexp.metrics.monitor import AUTO, DIRECTIONS, OF_IMAGES, OF_MASKS
-from kdexp.report.comparison import order_of_choice
+from kdexp.report.comparison import is_for_controls, order_of_choice
 
 FILE = "search.db"
 PRUNERS = ("median", "hyperband", "none")
@@ -75,8 +75,8 @@ class Study:
         metric: one of METRICS.
         pruner: one of PRUNERS.
         seed: of the suggestions.
-        control_of: of the study of a control, beside the other one in the same file: the settings of the space that
-            it does not search, and their values.
+        control_of: of the study of a control, beside the other one in the same file: the values of the settings that
+            only the student's study searches. Another value of those that a control feels makes it another study.
 
     Raises:
         ValueError: the folder holds a study of something else.
@@ -274,6 +274,16 @@ def describe(space: Mapping[str, BaseDistribution], *, metric: str, pruner: str,
     return {"space": words, "metric": "val/acc" if metric == AUTO else metric, "pruner": pruner, "seed": seed}
 
 
+_OF_PROBLEM = ("student", "dataset", "task", "distillation")
+"""What a control shares with the student that it is the control of; presets of alpha and the temperature besides."""
+
+
+def of_recipe(space: Mapping[str, BaseDistribution]) -> dict[str, BaseDistribution]:
+    """What is searched for the control, too: the settings of how a student is trained, with a teacher or without."""
+    names = {key: key.lstrip("+").split(".")[0] for key in space}
+    return {key: space[key] for key, name in names.items() if is_for_controls(name) and name not in _OF_PROBLEM}
+
+
 def typed(value: Any, values: BaseDistribution) -> str:
     """A value as a person would type it, and as it is used: six digits of a number, inside its interval."""
     if isinstance(values, FloatDistribution):
@@ -322,7 +332,10 @@ def _storage(folder: Path) -> optuna.storages.BaseStorage:
 
 
 def _name(control_of: Mapping[str, str] | None) -> str:
-    return code_version() if control_of is None else f"{code_version()} control {fingerprint(control_of)}"
+    if control_of is None:
+        return code_version()
+    shared = {key: value for key, value in control_of.items() if is_for_controls(key.lstrip("+"))}
+    return f"{code_version()} control {fingerprint(shared)}"
 
 
 def _study_of(trial: int, storage: optuna.storages.BaseStorage) -> optuna.Study:

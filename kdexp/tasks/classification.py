@@ -64,7 +64,10 @@ class Classification:
     def metrics(
         self, *, split: Split | None = None, fidelity: bool = False, of_training: bool = False, alone: bool = False
     ) -> TaskMetrics:
-        """See `kdexp.metrics.classification.Metrics`; of training batches accuracy alone."""
+        """See `kdexp.metrics.classification.Metrics`; of training batches accuracy alone, of val in an epoch not all.
+
+        An evaluation that one rank does is done once.
+        """
         from kdexp.metrics.classification import Metrics  # here: the checks of a configuration do without torchmetrics
 
         return Metrics(
@@ -73,6 +76,7 @@ class Classification:
             samples=len(split) if split is not None else 0,
             fidelity=fidelity,
             accuracy_only=of_training,
+            in_full=alone,
             sync_on_compute=not alone,
         )
 

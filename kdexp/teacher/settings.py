@@ -17,7 +17,7 @@ def cached_views(mode: str) -> int | None:
 
 
 CACHE_MODES = r"none|per_epoch|unaugmented|views:[1-9]\d*"
-NO_FILES = ("auto", "pretrained", "built")
+NO_FILES = ("auto", "pretrained", "built", "random")
 """Values of a teacher's ``weights`` that are no paths."""
 # Keys of a teacher besides its network: how it is trained, run and cached. Members of an ensemble have the first six.
 TEACHER_KEYS = (
@@ -38,7 +38,9 @@ TEACHER_KEYS = (
 def check_teacher(name: str, teacher: Values) -> None:
     """Refuse settings of one teacher: its weights, its recipe."""
     weights, recipe = teacher["weights"], teacher["recipe"]
-    require(isinstance(weights, str), f"{name}.weights", "must be auto, pretrained, built or a file", weights)
+    require(isinstance(weights, str), f"{name}.weights", "must be auto, pretrained, built, random or a file", weights)
+    rule = "must not be random for a network whose folder gives its weights"
+    require(weights != "random" or not teacher.get("folder"), f"{name}.weights", rule, weights)
     key, rename = teacher.get("weights_key"), teacher.get("rename") or {}
     require(key is None or isinstance(key, str), f"{name}.weights_key", "must be null or the name of an entry", key)
     require(OmegaConf.is_dict(rename) or rename == {}, f"{name}.rename", "must be new names by old ones", rename)

@@ -113,8 +113,9 @@ def test_settings_have_their_types(tmp_path):
         ("dataset.num_classes=1", r"^dataset.num_classes must be at least 2, got 1$"),
         ("dataset.eval_batch_size=0", r"^dataset.eval_batch_size must be at least 1, got 0$"),
         ("seed=-1", r"^seed must be in \[0, 2\^63\), got -1$"),
-        ("teacher.weights=null", r"^teacher.weights must be auto, pretrained, built or a file, got None$"),
         ("trainer.max_steps=0", r"^trainer.max_steps must be null or at least 1, got 0$"),
+        ("loss_statement.margins.acc=0", r"^loss_statement.margins.acc must be a number > 0, got 0.0$"),
+        ("teacher.weights=null", r"^teacher.weights must be auto, pretrained, built, random or a file, got None$"),
         ("teacher.recipe.max_epochs=0", r"^teacher.recipe.max_epochs must be at least 1, got 0$"),
         ("teacher.recipe.train_fraction=0", r"^teacher.recipe.train_fraction must be in \(0, 1\], got 0$"),
         ("trainer.devices=0", r"^trainer.devices must be a number of devices, a list of them or auto, got 0$"),
@@ -232,6 +233,12 @@ def test_a_wrong_setting_is_one_line_that_says_so(tmp_path, override, message):
     with pytest.raises(ValueError, match=message) as caught:
         check(composed(tmp_path, override))
     assert "\n" not in str(caught.value)
+
+
+def test_a_teacher_whose_folder_gives_its_weights_has_no_random_ones(tmp_path):
+    rule = "^teacher.weights must not be random for a network whose folder gives its weights, got random$"
+    with pytest.raises(ValueError, match=rule):
+        check(composed(tmp_path, "teacher=hf_text", "teacher.folder=here", "teacher.weights=random"))
 
 
 def test_what_a_message_says_to_type_is_taken(tmp_path):

@@ -49,7 +49,7 @@ def test_what_is_typed_stays_and_nothing_grows():
 def test_without_it_nothing_changes():
     left = {key: value for key, value in plain(composed()).items() if key != "quick"}
     assert left == {key: value for key, value in plain(composed("quick=false")).items() if key != "quick"}
-    assert (left["trainer"]["max_epochs"], left["teacher"]["recipe"]["max_epochs"]) == (30, 30)
+    assert (left["trainer"]["max_epochs"], left["teacher"]["recipe"]["max_epochs"]) == (300, 30)
 
 
 @pytest.mark.parametrize("kind", ["fingerprint", "control_fingerprint"])

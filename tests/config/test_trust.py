@@ -43,13 +43,13 @@ TEXTS = {
     # Files and folders are read, and nothing in them is run: csv, images, arrays without pickles, parquet.
     "source": {"data_dir", "root", "kind"}
     | {"file", "val", "test", "labels", "val_labels", "test_labels", "folder"}
-    | {"label", "columns", "drop", "words", "missing", "inputs", "layout", "image", "text"}
+    | {"label", "columns", "drop", "words", "missing", "inputs", "layout", "image", "text", "group"}
     | {"classes", "ignore", "preset"},  # of masks: names and numbers; one of kdexp.data.mask_layouts, by its name
     "task": {"kind"},
-    "loss": {"kind", "args", "kwargs"},
+    "loss": {"kind", "direction", "args", "kwargs"},
     "feature_loss": {"states", "teacher_stages"},  # a word each
     "scheme": {"name", "teacher"} | {"assistants", "attack", "peers", "source"},  # the latter are settings by name
-    "axis": {"name", "dataset", "pairs", "kinds"},
+    "axis": {"name", "dataset", "pairs", "kinds"} | {"near", "far", "lists"},  # the latter are names of options
     "perturbation": {"applies_to", "family", "large", "operator", "parameter", "small"},
 }
 

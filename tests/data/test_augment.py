@@ -4,7 +4,8 @@ import torch
 from scipy import stats
 
 from kdexp.contracts import UNLABELED, Batch
-from kdexp.data.augment import Cutout, HorizontalFlip, Mixup, RandomCrop, RandomResizedCrop, symmetric_beta
+from kdexp.data.augment import CutMix, Cutout, HorizontalFlip, Mixup, RandomCrop, RandomResizedCrop, symmetric_beta
+from kdexp.data.stateless_rng import RngStream, uniform
 
 N, H, W = 2_000, 12, 10
 PER_SAMPLE = [RandomCrop(3), HorizontalFlip(), Cutout(4, [0.5, 0.5]), RandomResizedCrop()]
@@ -35,7 +36,7 @@ def test_a_sample_is_augmented_alike_in_any_batch(transform):
     assert torch.equal(part.target, batch.target[rows])
 
 
-@pytest.mark.parametrize("transform", [*PER_SAMPLE, Mixup(1.0, 3)], ids=lambda t: type(t).__name__)
+@pytest.mark.parametrize("transform", [*PER_SAMPLE, Mixup(1.0, 3), CutMix(1.0, 3)], ids=lambda t: type(t).__name__)
 def test_seed_and_epoch_change_what_is_done_and_the_global_random_state_does_not(transform):
     batch = images(50)
     batch.inputs *= torch.rand(50, 1, 1, 1)
@@ -47,7 +48,7 @@ def test_seed_and_epoch_change_what_is_done_and_the_global_random_state_does_not
     assert torch.equal(batch.inputs, before), "the input batch is left alone"
 
 
-@pytest.mark.parametrize("transform", PER_SAMPLE, ids=lambda t: type(t).__name__)
+@pytest.mark.parametrize("transform", [*PER_SAMPLE, CutMix(1.0, 3)], ids=lambda t: type(t).__name__)
 def test_what_is_no_image_is_refused(transform):
     batch = Batch(torch.zeros(2, 30), torch.zeros(2), torch.arange(2))
     with pytest.raises(ValueError, match=r"^augment: \w+ needs images \(C, H, W\), got inputs of shape \[30\]$"):
@@ -73,7 +74,7 @@ def test_a_flip_mirrors_half_of_the_images_left_to_right():
     assert stats.binomtest(int(mirrored.sum()), N).pvalue > 0.001
 
 
-@pytest.mark.parametrize("transform", [RandomCrop(3), HorizontalFlip()], ids=lambda t: type(t).__name__)
+@pytest.mark.parametrize("transform", [RandomCrop(3), HorizontalFlip(), CutMix(1.0, 3)], ids=lambda t: type(t).__name__)
 def test_bytes_are_moved_as_numbers_in_0_1_are(transform):
     whole = torch.randint(256, (50, 3, H, W), dtype=torch.uint8)
     ids, labels = torch.arange(50) + 7, torch.zeros(50)
@@ -190,14 +191,57 @@ def test_mixup_of_sigmoid_targets_is_unlabelled_where_a_partner_is(columns):
     torch.testing.assert_close(mixed.target, expected, atol=1e-5, rtol=0)
 
 
-def test_mixup_refuses_an_alpha_that_is_not_positive():
-    with pytest.raises(ValueError, match=r"^augment: alpha of Mixup must be > 0, got 0$"):
-        Mixup(0, 3)
+@pytest.mark.parametrize("transform", [Mixup, CutMix])
+def test_an_alpha_that_is_not_positive_is_refused(transform):
+    with pytest.raises(ValueError, match=rf"^augment: alpha of {transform.__name__} must be > 0, got 0$"):
+        transform(0, 3)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("transform", [*PER_SAMPLE, Mixup(0.4, 3)], ids=lambda t: type(t).__name__)
-def test_a_gpu_does_the_same(transform):
+def plain_images(target, h=H, w=W) -> Batch:
+    """Image i has the value i everywhere."""
+    target = torch.as_tensor(target)
+    return Batch(
+        torch.arange(1.0 * len(target)).view(-1, 1, 1, 1).repeat(1, 2, h, w), target, torch.arange(len(target))
+    )
+
+
+def test_cutmix_puts_a_rectangle_of_the_partner_where_and_as_large_as_was_drawn():
+    n, alpha, length = 200, 0.7, (H, W)
+    cut = CutMix(alpha, 3)(plain_images(torch.arange(n) % 3), seed=5, epoch=2)
+    u = uniform(5, 2, torch.arange(n), 4, RngStream.CUTMIX)
+    share = symmetric_beta(u[:, :2], alpha).tolist()
+    for i in range(n):
+        expected = np.full(length, float(i))
+        side = [int(n_pixels * np.sqrt(1 - share[i])) for n_pixels in length]
+        first = [int(u[i, 2 + axis] * length[axis]) - side[axis] // 2 for axis in (0, 1)]
+        rows, columns = (slice(max(a, 0), max(a + b, 0)) for a, b in zip(first, side, strict=True))
+        expected[rows, columns] = (i - 1) % n
+        np.testing.assert_array_equal(cut.inputs[i], np.stack([expected, expected]))
+
+
+def test_cutmix_mixes_labels_by_the_area_that_is_in_the_image():
+    n = 500
+    cut = CutMix(1.0, 3)(plain_images(torch.arange(n) % 3), seed=0, epoch=0)
+    own = (cut.inputs[:, 0] == torch.arange(n).view(n, 1, 1)).double().mean((1, 2))
+    expected = torch.zeros(n, 3, dtype=torch.float64)
+    expected[range(n), torch.arange(n) % 3] += own
+    expected[range(n), torch.arange(n).roll(1) % 3] += 1 - own
+    assert cut.target.dtype == torch.float32
+    torch.testing.assert_close(cut.target.double(), expected, atol=1e-6, rtol=0)
+    assert len(own.unique()) > 30
+    assert own.mean() > 0.5, "what leaves the image is cut off"
+
+
+def test_cutmix_of_sigmoid_targets_is_unlabelled_where_a_partner_is():
+    cut = CutMix(1.0, 1)(plain_images([1, 0, UNLABELED, 1]), seed=0, epoch=0)
+    own = (cut.inputs[:, 0] == torch.arange(4).view(4, 1, 1)).float().mean((1, 2))
+    expected = torch.stack([1 + 0 * own[0], 1 - own[1], *torch.tensor([UNLABELED, UNLABELED])])
+    torch.testing.assert_close(cut.target, expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("transform", [*PER_SAMPLE, Mixup(0.4, 3), CutMix(0.4, 3)], ids=lambda t: type(t).__name__)
+def test_a_gpu_does_the_same(gpu, transform):
     batch = images(50)
     there = transform(Batch(batch.inputs.cuda(), batch.target.cuda(), batch.index.cuda()), seed=1, epoch=2)
     torch.testing.assert_close(there.inputs.cpu(), transform(batch, seed=1, epoch=2).inputs, atol=1e-6, rtol=0)

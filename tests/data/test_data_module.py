@@ -497,11 +497,21 @@ def test_a_run_resumed_in_a_fresh_trainer_goes_on_with_the_next_epochs_batches(t
     assert torch.equal(whole.weight, resumed.weight)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("wrap", [lambda x: x, Images], ids=["held", "streamed"])
-def test_a_gpu_gets_the_same_batches(wrap):
+def test_a_gpu_gets_the_same_batches(gpu, wrap):
     there, here = (list(module(splits(wrap=wrap)).eval_batches("train", device)) for device in ("cuda", "cpu"))
     for a, b in zip(there, here, strict=True):
         assert a.inputs.is_cuda
         torch.testing.assert_close(a.inputs.cpu(), b.inputs)
         assert torch.equal(a.index.cpu(), b.index)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("workers", [0, 2])
+def test_streamed_batches_wait_in_pinned_memory_for_a_gpu(gpu, workers):
+    loader = module(splits(wrap=Images), num_workers=workers)._loader("train", torch.device("cuda"))
+    found = list(loader)
+    assert found
+    for batch in found:
+        assert all(tensor.is_pinned() for tensor in (batch.inputs, batch.target, batch.index))

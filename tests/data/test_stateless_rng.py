@@ -116,7 +116,7 @@ def test_all_orders_of_four_are_equally_likely():
     assert stats.chisquare(counts.numpy()).pvalue > 0.001
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_gpu_gives_the_same_bits():
+@pytest.mark.gpu
+def test_a_gpu_gives_the_same_bits(gpu):
     index = torch.arange(10_000)
     assert torch.equal(uniform(5, 6, index.cuda(), 4, 7).cpu(), uniform(5, 6, index, 4, 7))

@@ -6,6 +6,8 @@ import torch
 from teacher_keys import teacher_file
 
 from kdexp.config.compose import compose
+from kdexp.config.compose import plain as plain_values
+from kdexp.config.identity import Identity
 from kdexp.data import digits
 from kdexp.experiment import teacher_training
 from kdexp.experiment.experiment import Experiment
@@ -265,3 +267,22 @@ def test_a_part_is_made_once_and_only_when_it_is_wanted(tmp_path):
 def test_steps_in_place_of_epochs_are_whole_epochs(tmp_path, overrides, epochs):
     small = ["experiment=smoke", "dataset.source.train_samples=320", "dataset.batch_size=32"]
     assert Experiment.compose(*small, *overrides, output_dir=tmp_path).epochs == epochs
+
+
+def test_a_teacher_of_random_weights_is_the_same_for_every_seed_of_the_student(tmp_path):
+    def weights(*overrides):
+        composed = compose(["experiment=smoke", "teacher.weights=random", *overrides], output_dir=tmp_path)
+        return Experiment(composed).teacher.networks[0].state_dict()
+
+    one, same, other = weights("seed=1"), weights("seed=2"), weights("teacher.recipe.seed=5")
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+
+
+def test_margins_and_reasons_of_the_loss_statement_are_no_part_of_what_a_run_computes(tmp_path):
+    plain, stated = (
+        Identity(plain_values(compose(["experiment=smoke", *more], output_dir=tmp_path)))
+        for more in ([], ["loss_statement.margins.acc=0.02", "loss_statement.acceptable=why"])
+    )
+    assert plain.values != stated.values
+    assert (plain.fingerprint, plain.control_fingerprint) == (stated.fingerprint, stated.control_fingerprint)

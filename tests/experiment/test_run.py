@@ -58,6 +58,7 @@ def test_results_json_says_what_was_run_how_it_ended_and_what_came_out(smoke):
     assert stored["status"] == "completed"
     assert stored["metrics"] == returned["metrics"]
     names = {"acc", "acc_top5", "precision", "recall", "f1", "auc", "nll", "ece", "agreement", "kl_to_teacher"}
+    names |= {"brier", "aurc", "augrc", "failure_auroc", "coverage_at_5", "worst_class"}
     for split in ("val", "test"):
         for which in ("best", "last"):
             assert names <= set(stored["metrics"][split][which])
@@ -188,7 +189,6 @@ def test_several_teachers_distill(tmp_path, store):
         ["augment=mixup", "dataset.unlabeled_fraction=0.5"],
         ["dataset.unlabeled_fraction=0.9"],
         ["dataset.train_fraction=0.5", "dataset.label_noise=0.2", "dataset.label_noise_kind=pairflip"],
-        ["trainer.precision=bf16-mixed"],
         ["trainer.gradient_clip_val=0.1", "trainer.accumulate_grad_batches=2"],
         ["trainer.full_train_metrics=true", "dataset.drop_last=false", "dataset.batch_size=100"],
         ["scheduler=multistep", "optimizer=sgd", "label_smoothing=0.1"],
@@ -233,20 +233,6 @@ def test_accumulated_batches_learn_what_one_large_batch_does(tmp_path, store):
         words = (f"dataset.batch_size={size}", f"trainer.accumulate_grad_batches={batches}")
         experiment(tmp_path / name, store, *settings, *words)
     torch.testing.assert_close(weights(tmp_path / "accumulated"), weights(tmp_path / "large"), atol=1e-5, rtol=1e-4)
-
-
-IMAGES = [
-    "dataset.input_shape=[3,8,8]", "dataset.mean=[0.5,0.5,0.5]", "dataset.std=[0.2,0.2,0.2]",
-    "dataset.source.train_samples=256",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("faster", ["trainer.compile=true", "trainer.channels_last=true"])
-def test_a_faster_way_to_train_gives_the_same_student(tmp_path, store, faster):
-    network = [*IMAGES, "teacher=cnn_small", "student=cnn_small"]
-    plain = experiment(tmp_path / "plain", store, *network)
-    fast = experiment(tmp_path / "fast", store, *network, faster)
-    assert fast["metrics"]["test"]["last"]["nll"] == pytest.approx(plain["metrics"]["test"]["last"]["nll"], rel=1e-2)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ LOSSES = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem != "vae")
 MINIMUM_ELSEWHERE = {
     "deit_hard": "wants certainty",
     "nkd": "wants more of the true class",
+    "nkd_cifar": "wants more of the true class",
     "ttm": "wants the teacher's logits divided by T",
     "wttm": "wants the teacher's logits divided by T",
     "label_smoothing": "has no teacher",

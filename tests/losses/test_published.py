@@ -22,6 +22,7 @@ PUBLISHED = {
     "mlkd": (0.1, 0.9, 4),
     "mse": (0, 1, None),
     "nkd": (1, 1, 1),
+    "nkd_cifar": (1, 1, 3),
     "permuted_kd": (0.1, 0.9, 4),
     "rslad": (0, 1, None),
     "tf_kd": (0.9, 0.1, 20),
@@ -29,7 +30,7 @@ PUBLISHED = {
     "wsld": (1, 2.5, 2),
     "wttm": (1, 4, 5),
 }
-UNPUBLISHED = {"bce_kd", "dist_ls", "jsd", "reverse_kl"}
+UNPUBLISHED = {"bce_kd", "dist_ls", "entropy_kd", "jsd", "power_divergence", "reverse_kl"}
 
 
 def composed(*overrides):

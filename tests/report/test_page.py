@@ -84,6 +84,7 @@ def test_every_section_of_a_sweep_is_there_and_linked(sweep):
     sections = [attributes["id"] for tag, attributes in found.tags if tag == "section"]
     assert sections == [
         "answer",
+        "loss-statement",
         "errors",
         "settings",
         "parallel",

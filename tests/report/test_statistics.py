@@ -108,7 +108,7 @@ def test_a_mean_of_equal_values_has_no_interval():
 
 
 def test_holm_of_a_worked_example():
-    """By hand, and as statsmodels' multipletests(method="holm") has it: 5 x .004, 4 x .012, 3 x .018, 2 x .030, .200."""
+    """By hand, and as statsmodels' multipletests has it: 5 x .004, 4 x .012, 3 x .018, 2 x .030, .200."""
     given = [0.004, 0.030, 0.012, 0.200, 0.018]
     assert holm(given) == pytest.approx([0.020, 0.060, 0.048, 0.200, 0.054])
 

@@ -1,5 +1,9 @@
 """What is said of conditions that were made up."""
 
+import re
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +18,7 @@ from kdexp.robustness.axes.noise_levels import NoiseLevels
 from kdexp.robustness.axes.ood import OutOfDistribution
 from kdexp.robustness.bootstrap import Bootstrap
 from kdexp.robustness.grid import Condition, Measured
+from kdexp.robustness.ood_scores import detection
 from kdexp.tasks.classification import Classification
 
 N = 400
@@ -197,8 +202,90 @@ def test_detection_has_an_interval():
         measured[role] = Measured({"msp_auroc": 0.0, "msp_fpr95": 0.5}, samples)
     clean = condition("clean", "clean", 0, control=0.5, student=0.5)
     found = [clean, (Condition("ood", "elsewhere", 1, None, {}), measured)]
-    said = summary(found).metrics()["ood"]["elsewhere"]
+    said = summary(found).metrics()["ood"]
+    assert list(said) == ["elsewhere"]
+    said = said["elsewhere"]
     assert said["msp_auroc"]["control"] == pytest.approx(0.5, abs=0.05)
     assert said["msp_auroc"]["student"] == pytest.approx(0.76, abs=0.05)
     assert said["msp_auroc"]["difference"]["low"] > 0.1
-    assert said["msp_fpr95"] == {"control": 0.5, "student": 0.5}
+    expected = {role: detection(one.samples["msp_own"], one.samples["msp_other"]) for role, one in measured.items()}
+    for name in ("fpr95", "fpr95_openood", "aupr_in", "aupr_out"):
+        assert said[f"msp_{name}"] == {role: expected[role][name] for role in ("control", "student")}
+
+
+def test_near_and_far_are_means_over_their_data_sets():
+    def scored(shift):
+        own, other = torch.randn(N, generator=GENERATOR) + shift, torch.randn(200, generator=GENERATOR)
+        return {
+            role: Measured({}, {"msp_own": own + up, "msp_other": other})
+            for role, up in (("control", 0), ("student", 1))
+        }
+
+    sets = [("a", "near", 0.0), ("b", "near", 1.0), ("c", "far", 2.0), ("d", "", 3.0)]
+    found = [(Condition("ood", name, 1, None, {}, family), scored(shift)) for name, family, shift in sets]
+    said = summary([condition("clean", "clean", 0, control=0.5, student=0.5), *found]).metrics()["ood"]
+    assert list(said) == ["a", "b", "d", "near", "far"]
+    for name, metric in said["near"].items():
+        for role in ("control", "student"):
+            assert metric[role] == pytest.approx((said["a"][name][role] + said["b"][name][role]) / 2)
+    alone = summary(
+        [condition("clean", "clean", 0, control=0.5, student=0.5), (replace(found[2][0], family=""), found[2][1])]
+    )
+    assert said["far"] == alone.metrics()["ood"]["c"]
+    gain = said["near"]["msp_auroc"]["difference"]
+    assert gain["low"] < gain["value"] < gain["high"]
+
+
+class Bed:
+    """Of which some data sets lie there."""
+
+    def __init__(self, *there):
+        self.own, self.notes, self.there = SimpleNamespace(name="own"), [], there
+
+    def other(self, axis):
+        name = axis.pairs.get("own") if axis.dataset == "auto" else axis.dataset
+        if name not in self.there:
+            raise FileNotFoundError(f"{name} is not there")
+        part = SimpleNamespace(batches=[], digests=[])
+        return SimpleNamespace(name=name, test=part)
+
+
+LISTS = {"own": {"near": ["a", "b"], "far": ["c"]}}
+
+
+@pytest.mark.parametrize(("settings", "expected", "notes"), [
+    (("auto", {"own": "p"}, "auto", "auto", LISTS), [("p", ""), ("a", "near"), ("c", "far")],
+     ["ood b left out: b is not there", "ood near: a", "ood far: c"]),
+    (("auto", {"own": "a"}, "auto", [], LISTS), [("a", "near")], ["ood b left out: b is not there", "ood near: a"]),
+    (("p", {}, "auto", "auto", LISTS), [("p", "")], []),
+    (("auto", {"own": "p"}, [], [], LISTS), [("p", "")], []),
+    (("auto", {"own": "p"}), [("p", "")], []),  # as files of before have it
+    (("auto", {}, ["p"], ["c"]), [("p", "near"), ("c", "far")], ["ood near: p", "ood far: c"]),
+])  # fmt: skip
+def test_which_data_sets_are_told_from_the_own(settings, expected, notes):
+    bed, axis = Bed("p", "a", "c"), OutOfDistribution("ood", *settings)
+    axis.check()
+    assert [(one.name, one.family) for one in axis.conditions(SimpleNamespace(is_dense=False), bed)] == expected
+    assert bed.notes == notes
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    (("auto", {}, "a", ()), "robustness.ood.near must be auto or a list of data sets, got a"),
+    (("auto", {}, (), [3]), "robustness.ood.far must be auto or a list of data sets, got [3]"),
+    (("p", {}, ["a"], ()), "robustness.ood.near must be auto where dataset names one, got ['a']"),
+    (("auto", {}, ["a"], ["a"]), "robustness.ood.far must have no data set of near, got a"),
+])  # fmt: skip
+def test_wrong_lists_of_data_sets_are_one_line(settings, message):
+    axis = OutOfDistribution("ood", *settings)
+
+    def used():
+        axis.check()
+        axis.conditions(SimpleNamespace(is_dense=False), Bed("a"))
+
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        used()
+
+
+def test_a_data_set_of_a_list_that_is_named_must_be_there():
+    with pytest.raises(FileNotFoundError, match="b is not there"):
+        OutOfDistribution("ood", "auto", {}, ["b"], ()).conditions(SimpleNamespace(is_dense=False), Bed("a"))

@@ -46,7 +46,7 @@ NETWORKS = Networks({"teacher": TEACHER, "student": STUDENT}, {"student": "teach
 
 
 def expected(inputs):
-    metrics = Metrics("multiclass", 3, fidelity=True)
+    metrics = Metrics("multiclass", 3, fidelity=True, in_full=True)
     metrics.update(STUDENT(inputs), TARGET, teacher_logits=TEACHER(inputs))
     return metrics.compute()
 

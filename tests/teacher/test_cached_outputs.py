@@ -371,6 +371,10 @@ def test_a_control_has_the_views_of_the_runs_it_is_compared_with(tmp_path, store
             r"^teacher.cache must be none or unaugmented with .*Mixup, whose .*$",
         ),
         (
+            ["augment=crop_flip_cutmix", "teacher.cache=per_epoch"],
+            r"^teacher.cache must be none or unaugmented with .*CutMix, whose .*$",
+        ),
+        (
             ["dataset.class_sampling=balanced", "teacher.cache=per_epoch"],
             r"^teacher.cache must be none or unaugmented with dataset.class_sampling, ",
         ),

@@ -126,7 +126,7 @@ def _measured(network: Network, grid: Grid, val: Batches, bins: int) -> Measured
         confidence, _ = predictions(scaled, target, grid.kind)
         equal = reliability(confidence, hits, bins)
         nll = log_loss(scaled, target, grid.kind).view(len(scaled), -1).mean(1)
-        squared = brier(scaled, target, grid.kind)
+        squared = brier(scaled, target, grid.kind).view(len(scaled), -1).mean(1)
         found = {
             "ece": equal.error(),
             "max_calibration_error": equal.largest(),
