@@ -13,7 +13,6 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "methods.md"
-RESULTS = ROOT / "docs" / "method_results.md"  # written by scripts/method_table.py
 
 HEAD = """# Methods
 
@@ -21,6 +20,7 @@ Made by `python scripts/make_methods_page.py` from the docstrings and conf/; edi
 
 Every method is one word on the command line, `kdexp-train loss=NAME` or `kdexp-train feature_loss=NAME`, and one
 function in anyone's own loop, `from kdexp.losses.dkd import dkd`, which needs nothing but PyTorch;
+[method_results.md](method_results.md) has what came of all of them beside a tuned control;
 [own_training.md](own_training.md) shows a feature loss there, with its layers found and its parameters trained. The
 training loss is
 
@@ -54,7 +54,7 @@ true class leave that sample out. After mixup the true class is the one with the
 def page() -> str:
     """The page's text."""
     parts = [HEAD, "# Soft terms\n", *sections("loss"), "# Feature distillation terms\n", *sections("feature_loss")]
-    return "\n".join([*parts, RESULTS.read_text()] if RESULTS.exists() else parts)
+    return "\n".join(parts)
 
 
 def sections(group: str) -> list[str]:

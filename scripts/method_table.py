@@ -1,169 +1,189 @@
-"""Every method on one data set with three seeds: docs/method_results.md, which docs/methods.md ends with.
+"""Every method beside a control with the same care: the runs of docs/method_results.md, and the page.
 
-    python scripts/method_table.py --out method_table
+    python scripts/method_table.py --out DIR                     # goes on where it ended, here or elsewhere
+    python scripts/method_table.py --out DIR --hours 2           # begins no run later than that
+    python scripts/method_table.py --plan                        # what there is, what is missing, how long it takes
+    python scripts/method_table.py --out DIR --dataset digits
 
-About half an hour on two CPU cores. It goes on where it was interrupted: runs that are complete in --out are not run
-again.
-Further arguments are settings of kdexp-train, for another data set or longer runs:
-
-    python scripts/method_table.py --out cifar dataset=cifar100 teacher=resnet56 student=resnet20 trainer=gpu
+A dozen methods and a control are searched, 12 trials each, on val; what came best of each is run with six other seeds
+and measured on test. All other methods are run at their published settings with three seeds. Each finished run is a
+small file in docs/tables, which is all that is needed to go on; DIR has run folders, the teachers and logs. Needs
+Fashion-MNIST in KDEXP_DATA_DIR, and pip install 'kdexp[search]'.
 """
 
 import argparse
 import os
 import platform
-import statistics
-from collections.abc import Sequence
+import sys
+import time
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import redirect_stdout
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
-from rich.progress import track
+from table_cells import PROBLEMS, TABLES, TRIALS, Cell, Method, Problem, Record, finals, methods, point_of, trials
+from table_page import PAGE, Row, page
 
-from kdexp import results
-from kdexp.config.compose import compose, plain
-from kdexp.config.identity import Identity
+if TYPE_CHECKING:
+    from kdexp.training.fit import Pruner
 
-ROOT = Path(__file__).parents[1]
-TABLE = ROOT / "docs" / "method_results.md"
-SEEDS = (0, 1, 2)
-SETTINGS = (
-    "dataset=fashion_mnist",
-    "dataset.train_fraction=0.05",
-    "dataset.val_fraction=0.03",
-    "augment=none",
-    "teacher=cnn_large",
-    "teacher.width=16",
-    "augment@teacher.recipe.augment=none",
-    "teacher.recipe.max_epochs=4",
-    "teacher.recipe.batch_size=128",
-    "teacher.recipe.optimizer.lr=0.002",
-    "teacher.cache=unaugmented",
-    "student=cnn",
-    "student.width=8",
-    "optimizer.lr=0.005",
-    "trainer=cpu",
-    "trainer.max_epochs=10",
-    "trainer.gradient_stats_every_n_steps=0",
-    "trainer.channels_last=false",  # as when the table was made: another memory format moves digits
-    "tracking=none",
-)
-PUBLISHED_EPOCHS = 240  # of the CIFAR-100 benchmark, to which warm-ups refer
-
-EPOCHS = ("warmup_epochs", "ramp_epochs")  # settings of terms that count epochs
-
-# Feature distillation terms stand beside the cross entropy alone (alpha=1), but for those published with other terms.
-BESIDE = {
-    "cosine": ("alpha=0.2857", "temperature=2"),
-    "semckd": ("alpha=0.5", "feature_loss.semckd.weight=200"),
-    "simkd": (),  # its yaml says what counts
-}
+METRIC = "val/acc"
+SUGGESTIONS_SEED = 0
+SECONDS = {"fashion_mnist": 90.0, "digits": 20.0}  # of a run, where none is there yet
 
 
-def methods() -> dict[str, tuple[str, ...]]:
-    """Name in the table -> the settings that choose the method."""
-    found: dict[str, tuple[str, ...]] = {"control": ("alpha=1",)}
-    for path in sorted((ROOT / "conf" / "loss").glob("*.yaml")):
-        found[path.stem] = (f"loss={path.stem}",)
-    for path in sorted((ROOT / "conf" / "feature_loss").glob("*.yaml")):
-        name = path.stem
-        found[f"{name} (features)"] = (f"feature_loss={name}", *BESIDE.get(name, ("alpha=1",)))
-    return found
+@dataclass(frozen=True)
+class Worker:
+    """What a process needs to know.
+
+    Attributes:
+        out: folder of runs and teachers.
+        tables: folder of finished cells.
+        deadline: after which no run is begun.
+    """
+
+    out: Path
+    tables: Path
+    deadline: float
+
+    def work(self, problem: Problem, method: Method) -> None:
+        """All that is missing of a method: its search, then its last runs."""
+        if time.time() > self.deadline:
+            return
+        if point_of(problem, method, self.tables) is None:
+            self._search(problem, method)
+        point = point_of(problem, method, self.tables)
+        for cell in finals(problem, method) if point is not None else []:
+            known = cell.read(self.tables)
+            if known is None or known["point"] != point:
+                if time.time() > self.deadline:
+                    return
+                self._run(cell, point)
+
+    def _search(self, problem: Problem, method: Method) -> None:
+        """The search of kdexp. What is there is told to a new study, which suggests by it what comes next."""
+        from hydra.core.override_parser.overrides_parser import OverridesParser
+
+        from hydra_plugins.kdexp.search import distribution_of
+        from kdexp.sweeps.optuna_study import EpochPruner, Study
+
+        parse = OverridesParser.create().parse_override
+        space = {key: distribution_of(parse(f"{key}={values}")) for key, values in method.space.items()}
+        with TemporaryDirectory(dir=self.out) as name:
+            folder = Path(name)
+            study = Study(folder, space, metric=METRIC, pruner="median", seed=SUGGESTIONS_SEED)
+            with study.worker("table"):
+                for cell in trials(problem, method):
+                    (trial,) = study.ask(1, TRIALS, "table")
+                    record = cell.read(self.tables)
+                    if record is None or record["point"] != trial.point:
+                        if time.time() > self.deadline:
+                            return
+                        record = self._run(cell, trial.point, EpochPruner(folder, trial.id))
+                    rows = [{"epoch": epoch, METRIC: value} for epoch, value in enumerate(record["val_acc_by_epoch"])]
+                    study.tell(trial, rows, record["val"])
+
+    def _run(self, cell: Cell, point: Mapping[str, str], pruner: "Pruner | None" = None) -> Record:
+        import torch
+
+        from kdexp import results
+        from kdexp.config.compose import compose, plain
+        from kdexp.config.identity import Identity, code_version
+        from kdexp.experiment.run import run
+        from kdexp.report.runs import Run
+
+        torch.set_num_threads(1)
+        settings = cell.settings(point)
+        config = compose(settings, output_dir="", store_dir=self.out / "store")
+        place = self.out / cell.problem.name / cell.method.part / cell.method.name
+        place.mkdir(parents=True, exist_ok=True)
+        folder = place / f"{cell.name}-{Identity(plain(config)).fingerprint}"
+        config.output_dir = str(folder)
+        before = time.process_time()
+        with folder.with_suffix(".log").open("w") as log, redirect_stdout(log):
+            try:
+                run(config, pruner=pruner)
+            except Exception as error:
+                if results.status_of(error) not in ("pruned", "diverged"):
+                    raise
+        done = Run(folder, found := results.read(folder, "out"), found["status"])
+        measured = found["metrics"] if done.completed else {}
+        record: dict[str, object] = {
+            "settings": settings,
+            "space": dict(cell.method.space),
+            "point": dict(point),
+            "status": done.status,
+            "val": measured["val"]["best"] if measured else None,
+            "test": measured.get("test"),
+            "best_epoch": found["epochs"]["best"] if measured else None,
+            "teacher_acc": ((found.get("teacher") or {}).get("test") or {}).get("acc"),
+            "val_acc_by_epoch": [row[METRIC] for row in done.epochs] if cell.trial is not None else None,
+            "seconds": round(time.process_time() - before, 1),
+            "kdexp": code_version(),
+            "torch": torch.__version__,
+            "cpu": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+        }
+        cell.write(self.tables, record)
+        value = f"val {100 * measured['val']['best']['acc']:.2f}" if measured else done.status
+        name = f"{cell.problem.name} {cell.method.part} {cell.method.name} {cell.name}"
+        print(f"{time.strftime('%H:%M:%S')} {name}: {value}, {record['seconds']} s", flush=True)
+        return record
 
 
-def settings_of(choice: Sequence[str], given: Sequence[str], seed: int) -> list[str]:
-    """The settings of one run: warm-ups are as long a part of it as they are of the published training."""
-    base = [*SETTINGS, *given, *choice, f"seed={seed}"]
-    config = compose(base, output_dir="unused")
-    terms = {"loss": config.loss} | {f"feature_loss.{name}": term for name, term in config.feature_loss.items()}
-    terms |= {f"{name}.loss": term.loss for name, term in terms.items() if "loss" in term}  # what a *_ls wraps
-    share = config.trainer.max_epochs / PUBLISHED_EPOCHS
-    lengths = [(f"{name}.{key}", term.get(key)) for name, term in terms.items() for key in EPOCHS]
-    return base + [f"{setting}={max(round(share * length), 1)}" for setting, length in lengths if length]
-
-
-def train(choice: Sequence[str], given: Sequence[str], seed: int, folder: Path) -> None:
-    """One run, in a worker process, unless it is there already."""
-    import torch
-
-    from kdexp.experiment.run import run
-
-    torch.set_num_threads(1)
-    config = compose(settings_of(choice, given, seed), output_dir=folder)
-    try:
-        earlier = results.read(folder, "out")
-    except ValueError:
-        earlier = {}
-    if earlier.get("status") == "completed" and earlier["fingerprint"] == Identity(plain(config)).fingerprint:
-        return
-    with folder.with_suffix(".log").open("w") as log, redirect_stdout(log):
-        run(config)
-
-
-def row(name: str, runs: Sequence[dict[str, Any]], controls: Sequence[dict[str, Any]]) -> str:
-    """A line of the table: test accuracy of the best epoch by validation and of the last, and the gain by seed."""
-    cells = [accuracies(runs, which) for which in ("best", "last")]
-    gains = [b - a for a, b in zip(accuracies(controls, "best"), cells[0], strict=True)]
-    gain = "" if name == "control" else spread(gains, "+.2f")
-    return f"| {name} | {spread(cells[0])} | {spread(cells[1])} | {gain} |"
-
-
-def accuracies(runs: Sequence[dict[str, Any]], which: str) -> list[float]:
-    return [100 * run["metrics"]["test"][which]["acc"] for run in runs]
-
-
-def spread(values: Sequence[float], form: str = ".2f") -> str:
-    return f"{statistics.fmean(values):{form}} ± {statistics.stdev(values):.2f}"
-
-
-def page(given: Sequence[str], runs: dict[str, list[dict[str, Any]]]) -> str:
-    """The table with what it was made from."""
-    controls = runs["control"]
-    versions = ", ".join(f"{name} {controls[0]['versions'][name]}" for name in ("kdexp", "torch"))
-    taught = runs["kd"][0]["teacher"]["test"]["acc"]
-    shown = "\n".join(f"    {setting}" for setting in (*SETTINGS, *given))
-    rows = "\n".join(row(name, found, controls) for name, found in runs.items())
-    return f"""# One table of all methods
-
-Made by `{" ".join(["python scripts/method_table.py --out DIR", *given])}` ({versions}, {platform.machine()} CPU) with
-
-{shown}
-
-Every method at its published setting, which was found on other data with other networks: the table shows that the
-methods work and how far a setting carries, not which of them is best. Soft terms have the alpha and temperature of
-their yaml; feature losses stand beside the cross entropy alone (alpha=1), but for cosine, semckd and simkd, which
-their papers define with other terms. Warm-ups are shortened in proportion to the number of epochs. Test accuracy in %
-of the epoch with the best validation accuracy and of the last epoch; mean ± standard deviation over seeds
-{", ".join(map(str, SEEDS))}; the gain pairs runs of the same seed. The teacher has {100 * taught:.2f} %.
-
-| method | best epoch by validation | last epoch | gain over the control |
-| --- | --- | --- | --- |
-{rows}"""
+def plan(problems: Sequence[Problem], tables: Path) -> str:
+    """What there is and what is missing, a method a line, and how long the rest takes on one core."""
+    lines, left = [], 0.0
+    for problem in problems:
+        rows = [Row(problem, method, tables) for method in methods(problem)]
+        usual = median([record["seconds"] for row in rows for record in row.records] or [SECONDS[problem.name]])
+        for row in rows:
+            own = [record["seconds"] for record in row.records]
+            wanted = len(row.tried) + len(row.method.seeds)
+            rest = (wanted - len(own)) * (median(own) if own else usual)
+            left += rest
+            there = f"{len(own):3} of {wanted:3}, {rest / 60:5.0f} min left"
+            lines.append(f"{problem.name:14} {row.method.part:10} {row.method.name:18} {there}")
+    return "\n".join([*lines, f"about {left / 3600:.1f} hours of one core are left"])
 
 
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--out", type=Path, help="folder of the runs")
+    parser.add_argument("--dataset", choices=PROBLEMS, help="one of the data sets alone")
+    parser.add_argument("--hours", type=float, default=float("inf"), help="begin no run later than that; 0: the page")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="runs at the same time")
-    arguments, given = parser.parse_known_args()
+    parser.add_argument("--plan", action="store_true", help="say what is missing, and run nothing")
+    arguments = parser.parse_args()
+    problems = [PROBLEMS[arguments.dataset]] if arguments.dataset else list(PROBLEMS.values())
+    if arguments.plan:
+        print(plan(problems, TABLES))
+        return
+    if arguments.out is None:
+        parser.error("--out must be given")
     out = arguments.out.absolute()
     out.mkdir(parents=True, exist_ok=True)
-    chosen = methods()
-    folders = {(name, seed): out / f"{name.replace(' ', '_')}_{seed}" for name in chosen for seed in SEEDS}
+    worker = Worker(out, TABLES, time.time() + 3600 * arguments.hours)
+    failed = 0
     with ProcessPoolExecutor(arguments.workers) as pool:
-        jobs = {
-            job: partial(pool.submit, train, chosen[job[0]], given, job[1], folder) for job, folder in folders.items()
-        }
-        jobs.pop(("kd", SEEDS[0]))().result()  # its teacher is everybody's, and would keep the others waiting
-        futures = [start() for start in jobs.values()]
-        for future in track(as_completed(futures), total=len(futures), description="runs"):
-            future.result()
-    runs = {name: [results.read(folders[name, seed], "out") for seed in SEEDS] for name in chosen}
-    TABLE.write_text(page(given, runs) + "\n")
-    print(f"written: {TABLE}; now python scripts/make_methods_page.py")
+        rows = [(problem, method) for problem in problems for method in methods(problem)]
+        futures = {pool.submit(worker.work, *row): row for row in rows}
+        try:
+            for future in as_completed(futures):
+                if error := future.exception():
+                    problem, method = futures[future]
+                    failed += 1
+                    print(f"failed: {problem.name} {method.part} {method.name}: {error}", flush=True)
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)
+            raise
+    PAGE.write_text(page(TABLES))
+    print(f"written: {PAGE}")
+    sys.exit(1 if failed else 0)
 
 
 if __name__ == "__main__":

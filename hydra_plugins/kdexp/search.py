@@ -103,7 +103,7 @@ class Search(Sweeper):
                 "seed must be one in a search, which would choose the luckiest; the best trial is run "
                 f"with hydra.sweeper.final_seeds, got {swept['seed'].input_line}"
             )
-        return {key: _distribution(override) for key, override in swept.items()}
+        return {key: distribution_of(override) for key, override in swept.items()}
 
     def _begin(self, folder: Path) -> tuple[Sweep, "Progress"]:
         from kdexp.sweeps import optuna_study
@@ -285,7 +285,7 @@ _ALONE = {"alpha": "1", "alpha_schedule.kind": "constant", "feature_loss": "[]"}
 """What makes a control of a point, whatever presets it has; besides, it has no scheme."""
 
 
-def _distribution(override: Override) -> "BaseDistribution":
+def distribution_of(override: Override) -> "BaseDistribution":
     """The values that an interval, a range or a choice stands for."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 

@@ -30,7 +30,7 @@ Plugins.instance()  # its search for plugins loads the class anew that ours are 
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution  # noqa: E402
 
-from hydra_plugins.kdexp.search import Search, _distribution  # noqa: E402
+from hydra_plugins.kdexp.search import Search, distribution_of  # noqa: E402
 from kdexp.sweeps.optuna_study import EpochPruner, Study, ends, typed  # noqa: E402
 
 SPACE = {"alpha": FloatDistribution(0, 1), "temperature": FloatDistribution(1, 16, log=True)}
@@ -51,7 +51,7 @@ def tell(known: Study, launch: str, *accuracies: float, nll: float = 1.0) -> Non
 
 
 def parse(text: str):
-    return _distribution(OverridesParser.create().parse_override(text))
+    return distribution_of(OverridesParser.create().parse_override(text))
 
 
 @pytest.mark.parametrize(
