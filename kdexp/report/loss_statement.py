@@ -25,20 +25,11 @@ from kdexp.robustness.settings import CONTROL, STUDENT
 BETTER, WORSE, KEPT, NOT_SIGNIFICANT, NOT_TESTED = "better", "worse", "kept", "not significant", "not tested"
 
 ON_TEST = {
-    "worst_class": Metric("accuracy of the worst class"),
-    "worst_group": Metric("accuracy of the worst group"),
-    "ece": known("ece"),
-    "nll": known("nll"),
-    "brier": known("brier"),
-    "aurc": Metric("AURC", lower_is_better=True),
-    "augrc": Metric("AUGRC", lower_is_better=True),
-    "coverage_at_5": Metric("coverage at 5 % risk"),
+    name: known(name)
+    for name in ("worst_class", "worst_group", "ece", "nll", "brier", "aurc", "augrc", "coverage_at_5")
 }
 """Of the clean test split, beside the measure."""
-AGREEMENT = {
-    "agreement_teacher_right": Metric("agreement with the teacher where it is right"),
-    "agreement_teacher_wrong": Metric("agreement with the teacher where it is wrong", lower_is_better=True),
-}
+AGREEMENT = {name: known(name) for name in ("agreement_teacher_right", "agreement_teacher_wrong")}
 UNDER_SHIFT = ("ece", "nll", "brier")
 _OUT = {"auroc": "AUROC", "fpr95": "FPR95"}
 _SCORE = "msp"
@@ -93,7 +84,7 @@ class LossStatement:
         label: of the configuration.
         seeds: of the runs that have a control.
         lines: the measure, which is a family of its own, and the others that were measured.
-        classes: the accuracy of each class, a family of its own; none where there is no confusion matrix.
+        classes: the accuracy of each class, a family of its own; none where accuracy is not the measure.
         placebos: the measure against each placebo, whose label is the line's name; a family of its own.
         not_measured: names of metrics.
         teacher_wrong: the samples (of the first seed) on which the teacher is wrong; None: not known.
@@ -202,7 +193,7 @@ def _statement(label: str, pairs: Sequence[_Pair], placebos: Sequence[RunGroup])
             *(line for line in lines if line.name == first.measure),
             *_corrected([line for line in lines if line.name != first.measure]),
         ],
-        _corrected(_classes(pairs)),
+        _corrected(_classes(pairs) if pairs[0].student.measure == "acc" else []),
         _corrected(_against(first.measure, pairs, placebos, settings)),
         [metric.name for metric, line in measured.values() if line is None],
         None if wrong is None else int(wrong),
@@ -211,7 +202,7 @@ def _statement(label: str, pairs: Sequence[_Pair], placebos: Sequence[RunGroup])
 
 
 def _wanted(measure: str, pairs: Sequence[_Pair]) -> Iterator[tuple[str, tuple[Metric, _Values]]]:
-    """The lines that there may be, the measure first."""
+    """The lines that there may be, the measure first; of other tasks than classification those that mean something."""
 
     def on_test(name: str) -> _Values:
         return lambda pair: (pair.student.metric(name), pair.control.metric(name))
@@ -223,16 +214,19 @@ def _wanted(measure: str, pairs: Sequence[_Pair]) -> Iterator[tuple[str, tuple[M
         return lambda pair: (pair.student.metric(name), pair.agreement.get(name))
 
     yield measure, (known(measure), on_test(measure))
+    of_classes = measure == "acc"
     for name, metric in ON_TEST.items():
-        yield name, (metric, on_test(name))
-    for name, metric in AGREEMENT.items():
+        if of_classes or (name in UNDER_SHIFT and any(None not in on_test(name)(pair) for pair in pairs)):
+            yield name, (metric, on_test(name))
+    for name, metric in AGREEMENT.items() if of_classes else ():
         yield name, (metric, agreeing(name))
     for name in (measure, *UNDER_SHIFT):
         metric = replace(known(name), name=f"{known(name).name} under corruptions")
         yield f"corruptions {name}", (metric, under(name, is_of_corruptions))
     metric = replace(known(measure), name=f"{known(measure).name} under attacks")
     yield f"attacks {measure}", (metric, under(measure, lambda axis: axis == "attacks"))
-    yield from _out_of_distribution(pairs)
+    if of_classes:
+        yield from _out_of_distribution(pairs)
 
 
 def _out_of_distribution(pairs: Sequence[_Pair]) -> Iterator[tuple[str, tuple[Metric, _Values]]]:

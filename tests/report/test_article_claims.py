@@ -99,7 +99,7 @@ def test_the_claims_are_a_section_a_page_and_words(tmp_path, write_run, write_re
     assert imread(tmp_path / "curve-corruptions_lite.png").std() > 0.01
     html = written["report"].read_text()
     sections = re.findall(r'<section id="([\w-]+)"', html)
-    assert sections[1:5] == ["claims", "errors", "train-fraction", "robustness"]
+    assert sections[1:6] == ["loss-statement", "claims", "errors", "train-fraction", "robustness"]
     for words in (
         "Worst condition of the student: fog 5, 42.5 % accuracy.",
         "Gradients may be masked: student: more steps",

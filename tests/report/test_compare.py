@@ -23,7 +23,7 @@ def test_several_folders_conditions_and_an_order(command, sweep, tmp_path, write
     )
     labels = [line.split()[0] for line in done.stdout.splitlines() if line.startswith(("  control", "  temp"))]
     assert labels == ["control", "temperature=1", "temperature=2", "temperature=4"]
-    assert {path.name for path in (tmp_path / "o").iterdir()} == {"compare.csv", "report.html"}
+    assert {path.name for path in (tmp_path / "o").iterdir()} == {"compare.csv", "report.html", "loss_statement.md"}
     assert "where=seed=0 where=temperature=1,2,4" in (tmp_path / "o" / "report.html").read_text()
 
 

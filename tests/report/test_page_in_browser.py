@@ -115,6 +115,7 @@ def test_a_sweep_is_drawn_whole_and_fits(opened):
     assert drawn == {
         "answer": 0,
         "errors": 1,
+        "loss-statement": 0,
         "heat-map": 3,
         "settings": 1,
         "parallel": 1,
