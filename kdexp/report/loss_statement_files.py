@@ -49,9 +49,9 @@ def keep(run: Run, control: Run) -> str:
         Where it stands and its headline.
     """
     agreement = agreement_of_control(run, control)
-    choices: Mapping[str, str] = run.results["choices"]
+    choices: Mapping[str, str] = run.results.get("choices", {})
     subject = f"{choices.get('student', 'student')} on {choices.get('dataset', 'its data')}"
-    label = " ".join(f"{name}={run.settings[name]}" for name in ("loss", "alpha", "temperature", "seed"))
+    label = " ".join(f"{name}={run.settings.get(name)}" for name in ("loss", "alpha", "temperature", "seed"))
     statement = of_run(label, run, control, read_reports([run.folder]).get(run.folder, {}))
     path = _write(statement, subject, run.folder)
     with run_folder.alone(run.folder):
@@ -69,7 +69,7 @@ def keep_again(folder: Path) -> None:
         folder: of the run.
     """
     run = read_run(folder)
-    if run.is_control or run.settings.get("quick"):
+    if run.is_control or run.settings.get("quick") or not _is_tested(run):
         return
     controls = (look_for_control(run.results, place)[0] for place in (folder.parent, folder))
     if (control := next(filter(None, controls), None)) is not None:
@@ -77,9 +77,14 @@ def keep_again(folder: Path) -> None:
 
 
 def keep_all(comparison: Comparison) -> None:
-    """The same for every run of a comparison that has a control."""
+    """The same for every run of a comparison that has a control; trials of a search are not measured on test."""
     for group in comparison.distilled if not comparison.is_quick else ():
         for run in group.runs:
-            if run.seed in group.controls:
+            control = group.controls.get(run.seed)
+            if control is not None and _is_tested(run) and _is_tested(control):
                 with suppress(ValueError, OSError):  # in use by another launch, or somebody else's
-                    keep(run, group.controls[run.seed])
+                    keep(run, control)
+
+
+def _is_tested(run: Run) -> bool:
+    return run.metric(run.measure) is not None
