@@ -48,7 +48,7 @@ def test_a_healthy_experiment_is_all_well_and_its_figures_are_those_of_the_exper
     assert "0.1 * hard + 0.9 * soft" in found["alpha"]
     assert "eval mode, no gradient" in found["teacher frozen"]
     assert "two forward passes agree" in found["teacher deterministic"]
-    assert "30 epochs of 20 steps and 1 validation batches" in found["training time"]  # 1293 // 64
+    assert "300 epochs of 20 steps and 1 validation batches" in found["training time"]  # 1293 // 64
     assert "4.81k parameters" in found["size"]  # 64 * 64 + 64 + 64 * 10 + 10
 
 
