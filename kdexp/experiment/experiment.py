@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from kdexp.config.compose import compose, plain
-from kdexp.config.require import Values
+from kdexp.config.require import Values, require
 from kdexp.experiment import networks
 from kdexp.experiment.data import Data
 from kdexp.experiment.distillers import build_distiller, peer_settings
@@ -103,6 +103,7 @@ class Experiment:
         batches, limit = self.data.student.train_batches, trainer.limit_train_batches
         if limit is not None:
             batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+        require(batches >= 1, "trainer.limit_train_batches", "must leave a batch for trainer.max_steps", limit)
         steps: int = math.ceil(batches / trainer.accumulate_grad_batches)
         return -(-int(trainer.max_steps) // steps)
 

@@ -72,7 +72,8 @@ class Line:
             return NOT_TESTED
         if self.p < 1 - CONFIDENCE:
             return BETTER if self.gain > 0 else WORSE
-        is_kept = self.margin is not None and is_equivalent(self.difference.differences, self.margin)
+        is_nothing = self.student == self.control == 0  # a class that both never get right is not kept
+        is_kept = self.margin is not None and is_equivalent(self.difference.differences, self.margin) and not is_nothing
         return KEPT if is_kept else NOT_SIGNIFICANT
 
 
@@ -196,7 +197,7 @@ def _statement(label: str, pairs: Sequence[_Pair], placebos: Sequence[RunGroup])
         _corrected(_classes(pairs) if pairs[0].student.measure == "acc" else []),
         _corrected(_against(first.measure, pairs, placebos, settings)),
         [metric.name for metric, line in measured.values() if line is None],
-        None if wrong is None else int(wrong),
+        int(wrong) if _is_known(wrong) else None,
         settings.get("acceptable", ""),
     )
 

@@ -55,7 +55,7 @@ def headline(statement: LossStatement) -> str:
     for word, sign in (("gained", 1), ("lost", -1), ("the same", 0)):
         found = [line for line in untested if (line.gain > 0) - (line.gain < 0) == sign]
         said += [f"{word}, not tested: {', '.join(map(_short, found))}"] if found else []
-    return "; ".join(said)
+    return "; ".join(said) or "nothing was measured of both"
 
 
 def sentences(statement: LossStatement) -> dict[str, list[str]]:
@@ -141,13 +141,12 @@ def _taken_over(statement: LossStatement) -> Iterator[str]:
     """Whether errors of the teacher were taken over more than what it has right."""
     found = {line.name: line for line in statement.lines}
     right, wrong = (found.get(f"agreement_teacher_{how}") for how in ("right", "wrong"))
-    if right is None or wrong is None:
+    if right is None or wrong is None or wrong.verdict != WORSE or wrong.difference.mean <= right.difference.mean:
         return
-    metric, excess = wrong.metric, wrong.difference.mean - right.difference.mean
+    metric = wrong.metric
     count = "" if statement.teacher_wrong is None else f" ({statement.teacher_wrong} test samples)"
-    more = "more" if excess > 0 else "no more"
     yield (
-        f"The teacher's errors{count} were taken over {more} than what it has right: against the control, the "
+        f"The teacher's errors{count} were taken over more than what it has right: against the control, the "
         f"agreement changed by {metric.difference(wrong.difference.mean)} there and by "
         f"{metric.difference(right.difference.mean)} elsewhere."
     )

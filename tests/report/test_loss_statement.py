@@ -177,8 +177,8 @@ def test_the_controls_agreement_with_the_teacher_stands_beside_the_students(tmp_
     found = {line.name: line.difference.mean for line in stated(tmp_path).lines}
     assert found["agreement_teacher_right"] == pytest.approx(0.125)
     assert found["agreement_teacher_wrong"] == pytest.approx(0.5)
-    (said,) = (text for text in sentences(stated(tmp_path))["What was lost"] if "taken over" in text)
-    assert "errors (2 test samples) were taken over more" in said
+    lost = sentences(stated(tmp_path))["What was lost"]
+    assert not any("taken over" in text for text in lost), "one seed is no test"
     keep_all(Comparison(find([tmp_path])[0]))
     kept = json.loads((tmp_path / "student" / "results.json").read_text())["control_agreement"]
     assert kept == pytest.approx(
