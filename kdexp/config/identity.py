@@ -47,6 +47,18 @@ DISTILLATION_ONLY = (
 )
 
 
+_OF_PROBLEM = ("student", "dataset", "task", "distillation", "experiment", "alpha", *DISTILLATION_ONLY)
+_OF_BATCHES = ("dataset.batch_size", "dataset.class_sampling", "dataset.drop_last")
+
+
+def is_of_recipe(name: str) -> bool:
+    """Whether a setting is part of how a student is trained, alone or taught: what a control is searched over, too.
+
+    What it shares with the student that it is the control of is none: network, data and task; nor are presets.
+    """
+    return name in _OF_BATCHES or name.split(".")[0] not in _OF_PROBLEM
+
+
 INIT_FROM_TEACHER = "init_from_teacher"
 """The one setting of the student that it does not feel, either."""
 

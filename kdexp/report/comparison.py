@@ -61,7 +61,10 @@ class Comparison:
         # The control of a search has a recipe of its own.
         unlike = [seeded | set(run.tuned.get("control_settings", ())) for run in self.completed]
         seedless = [_without(run.results["config"], names) for run, names in zip(self.completed, unlike, strict=True)]
-        of_settings = [Identity(config).control_fingerprint for config in seedless]
+        of_settings = [
+            f"{Identity(config).control_fingerprint} {run.folder.parent if run.tuned else ''}".rstrip()
+            for run, config in zip(self.completed, seedless, strict=True)
+        ]
         families = _by_data(self.completed, of_settings)
         for run, config, family in zip(self.completed, seedless, families, strict=True):
             key = "control" if run.is_control else Identity(config).fingerprint
@@ -348,8 +351,6 @@ def plain(value: object) -> str:
 SortKey = tuple[bool, bool, bool, float | str]
 """Whether a group is no control, has no value, has one in words; and the value."""
 
-LOWER_IS_BETTER = ("loss", "nll", "ece", "brier", "aurc", "augrc", "kl_to_teacher", "agreement_teacher_wrong")
-
 
 def _sort_key(sort: str, groups: Sequence[RunGroup]) -> Callable[[RunGroup], SortKey]:
     where, _, name = sort.partition("/")
@@ -360,7 +361,7 @@ def _sort_key(sort: str, groups: Sequence[RunGroup]) -> Callable[[RunGroup], Sor
             return None if group.mean_gain is None else -group.mean_gain
         if split in ("val", "test"):
             value = group.mean(name, split, epoch or "best")
-            return value if value is None or name in LOWER_IS_BETTER else -value
+            return value if value is None or glossary.known(name).lower_is_better else -value
         value = group.runs[0].settings.get(sort)
         return value if value is None or isinstance(value, int | float) else str(value)
 

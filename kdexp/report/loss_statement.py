@@ -167,15 +167,13 @@ def _pair(run: Run, control: Run, report: Record) -> _Pair:
 
 
 def agreement_of_control(run: Run, control: Run) -> Mapping[str, float]:
-    """How far a run's control agrees with the run's teacher: as its results.json says, else from what both decided."""
-    if run.results.get("control_agreement"):
-        found: Mapping[str, float] = run.results["control_agreement"]
-        return found
+    """How far a run's control agrees with the run's teacher: by what both decided, else as its results.json says."""
     with suppress(ValueError):  # a damaged file is no reason to state nothing
         own, alone = decisions.read(run.folder), decisions.read(control.folder)
         if own is not None and alone is not None:
             return decisions.agreement_of_control(own, alone)
-    return {}
+    found: Mapping[str, float] = run.results.get("control_agreement") or {}
+    return found
 
 
 def _statement(label: str, pairs: Sequence[_Pair], placebos: Sequence[RunGroup]) -> LossStatement:

@@ -18,9 +18,7 @@ from kdexp.results import Record
 
 TITLE = "What the student kept and what it lost"
 NOBODY = "Nobody has said why."
-NEVER_MEASURED = (
-    "Of no classifier: privacy, safety, grounding, reliability of the process, stability on outputs of its own."
-)
+NEVER_MEASURED = "Never measured of a classifier: privacy, safety, grounding, reliability of the process, stability on its own outputs."
 RULES = {
     BETTER: "p < 0.05 after correction, and the mean difference is in the good direction.",
     WORSE: "p < 0.05 after correction, and the mean difference is in the bad direction.",
@@ -52,7 +50,7 @@ def headline(statement: LossStatement) -> str:
     open_ = statement.of(NOT_SIGNIFICANT)
     said += [f"not significant: {len(open_)} of {len(statement.lines)} lines"] if open_ else []
     untested = [*statement.of(NOT_TESTED), *_most_lost(statement)[:1]]
-    for word, sign in (("gained", 1), ("lost", -1), ("the same", 0)):
+    for word, sign in (("better", 1), ("worse", -1), ("the same", 0)):
         found = [line for line in untested if (line.gain > 0) - (line.gain < 0) == sign]
         said += [f"{word}, not tested: {', '.join(map(_short, found))}"] if found else []
     return "; ".join(said) or "nothing was measured of both"
@@ -70,7 +68,7 @@ def sentences(statement: LossStatement) -> dict[str, list[str]]:
             *(worse or ["No loss was shown, which does not show that there is none."]),
             *_taken_over(statement),
         ],
-        "Why that is acceptable": [printable(statement.acceptable) or NOBODY],
+        "Why that is acceptable": [_one_line(statement.acceptable) or NOBODY],
         "What the seeds leave open": open_ or ["Nothing."],
         "Beyond placebos": [_beyond(line) for line in statement.placebos],
         "Not measured": [*(f"{capitalized(name)}." for name in statement.not_measured), NEVER_MEASURED],
@@ -80,7 +78,7 @@ def sentences(statement: LossStatement) -> dict[str, list[str]]:
 
 def sentence(line: Line) -> str:
     """What there is to say of a line by its verdict."""
-    metric, name = line.metric, capitalized(printable(line.metric.name))
+    metric, name = line.metric, capitalized(_one_line(line.metric.name))
     own, alone = (metric.in_unit(metric.number(value)) for value in (line.student, line.control))
     by = f"{own} against the control's {alone}, {metric.difference(line.difference.mean)}"
     if line.verdict == NOT_TESTED:
@@ -127,8 +125,13 @@ def _why_not(line: Line) -> str:
     return "every seed differs by the same amount"
 
 
+def _one_line(text: str) -> str:
+    """Somebody else's words without what moves a cursor or begins a heading."""
+    return " ".join(printable(text).split())
+
+
 def _short(line: Line) -> str:
-    return printable(line.metric.name).removeprefix("accuracy of ")
+    return _one_line(line.metric.name).removeprefix("accuracy of ")
 
 
 def _most_lost(statement: LossStatement) -> list[Line]:
@@ -163,7 +166,7 @@ def _beyond(line: Line) -> str:
     }[line.verdict]
     tested = f" (95 % t interval {interval(line)}, {p_of(line)})" if line.p is not None else ""
     return (
-        f"{said} {printable(line.name)}: {line.metric.difference(line.difference.mean)} of {line.metric.name}{tested}."
+        f"{said} {_one_line(line.name)}: {line.metric.difference(line.difference.mean)} of {line.metric.name}{tested}."
     )
 
 
@@ -175,10 +178,10 @@ def markdown(statement: LossStatement, subject: str) -> str:
         subject: which students, taught by whom, on what.
     """
     seeds = ", ".join(map(str, statement.seeds))
-    about = f"{printable(statement.label)} against its control, seed{'s' if len(statement.seeds) > 1 else ''} {seeds}."
+    about = f"{_one_line(statement.label)} against its control, seed{'s' if len(statement.seeds) > 1 else ''} {seeds}."
     if statement.candidates > 1:
         about += f" Chosen on val among {statement.candidates} configurations: confirm it on fresh seeds."
-    lines = [f"# {TITLE}: {printable(subject)}", "", about, "", f"**{capitalized(headline(statement))}.**", ""]
+    lines = [f"# {TITLE}: {_one_line(subject)}", "", about, "", f"**{capitalized(headline(statement))}.**", ""]
     for heading, said in sentences(statement).items():
         lines += [f"## {heading}", "", *(f"- {one}" for one in said), ""]
     lines += ["## All lines", "", *_table(statement.lines), ""]
@@ -193,7 +196,7 @@ def _table(lines: Sequence[Line]) -> Iterator[str]:
         metric = line.metric
         unit = f", {metric.shown_in}" if metric.shown_in else ""
         cells = [
-            f"{printable(metric.name)}{unit}",
+            f"{_one_line(metric.name)}{unit}",
             metric.number(line.student),
             metric.number(line.control),
             metric.number(line.difference.mean, sign=True),

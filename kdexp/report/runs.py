@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kdexp import results, run_folder
 from kdexp.atomic import read_json, write_rows
-from kdexp.config.identity import as_typed
+from kdexp.config.identity import as_typed, is_of_recipe
 from kdexp.config.leaves import leaves
 from kdexp.config.renamed import refuse_setting, refuse_value, upgrade_override, without_added
 from kdexp.config.untrusted import check_folder, inside
@@ -209,6 +209,7 @@ def _tuned(job: Record) -> Record:
     names = {name: found.get(name) for name in ("settings", "control_settings")}
     are_counts = all(isinstance(count, int) for count in counts.values())
     are_names = all(isinstance(each, list) and all(isinstance(n, str) for n in each) for each in names.values())
+    are_names = are_names and all(map(is_of_recipe, names["control_settings"] or ()))
     return {**counts, **names} if are_counts and are_names else {}
 
 

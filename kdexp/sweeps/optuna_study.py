@@ -20,7 +20,7 @@ from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.trial import FrozenTrial, TrialState
 
 from kdexp import results, run_folder
-from kdexp.config.identity import code_version, fingerprint
+from kdexp.config.identity import code_version, fingerprint, is_of_recipe
 from kdexp.config.require import Values
 from kdexp.experiment.members import new_task
 from kdexp.metrics.monitor import AUTO, DIRECTIONS, OF_IMAGES, OF_MASKS
@@ -274,14 +274,9 @@ def describe(space: Mapping[str, BaseDistribution], *, metric: str, pruner: str,
     return {"space": words, "metric": "val/acc" if metric == AUTO else metric, "pruner": pruner, "seed": seed}
 
 
-_OF_PROBLEM = ("student", "dataset", "task", "distillation")
-"""What a control shares with the student that it is the control of; presets of alpha and the temperature besides."""
-
-
 def of_recipe(space: Mapping[str, BaseDistribution]) -> dict[str, BaseDistribution]:
     """What is searched for the control, too: the settings of how a student is trained, with a teacher or without."""
-    names = {key: key.lstrip("+").split(".")[0] for key in space}
-    return {key: space[key] for key, name in names.items() if is_for_controls(name) and name not in _OF_PROBLEM}
+    return {key: values for key, values in space.items() if is_of_recipe(key.lstrip("+"))}
 
 
 def typed(value: Any, values: BaseDistribution) -> str:
