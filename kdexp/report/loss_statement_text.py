@@ -18,7 +18,7 @@ from kdexp.results import Record
 
 TITLE = "What the student kept and what it lost"
 NOBODY = "Nobody has said why."
-NEVER_MEASURED = "Never measured of a classifier: privacy, safety, grounding, reliability of the process, stability on its own outputs."
+NEVER_MEASURED = "Never measured of a classifier: privacy, safety, grounding, reliability of the process, stability."
 RULES = {
     BETTER: "p < 0.05 after correction, and the mean difference is in the good direction.",
     WORSE: "p < 0.05 after correction, and the mean difference is in the bad direction.",
