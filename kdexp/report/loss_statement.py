@@ -1,7 +1,7 @@
 """What a student kept and what it lost against its control, metric by metric: more than one score decides.
 
-That distillation loses what the score does not show is asked for by arXiv 2604.25110, controls and tests by
-arXiv 2510.12615; the form is kdexp's own. All differences are of student and control with the same seed.
+arXiv 2604.25110 calls for saying what distillation loses beside the score, arXiv 2510.12615 for controls and tests; the
+form is kdexp's own. All differences are of student and control with the same seed.
 """
 
 import math

@@ -34,7 +34,7 @@ METHOD = (
     "test set."
 )
 MOTIVATION = (
-    "Why it is asked: arXiv 2604.25110 (what distillation loses), arXiv 2510.12615 (controls, tests, wrong knowledge "
+    "Why it is stated: arXiv 2604.25110 (what distillation loses), arXiv 2510.12615 (controls, tests, wrong knowledge "
     "that is taken over). The form is kdexp's own."
 )
 _SHOWN = 3  # classes that lost most, where nothing was tested

@@ -1,4 +1,4 @@
-"""Split conformal prediction: sets of classes that hold the right one with a probability that is asked for.
+"""Split conformal prediction: sets of classes that hold the right one with a set probability.
 
 A score says how badly a class fits a sample. The threshold is a quantile of the scores of the right classes of samples
 that nothing was trained or chosen on; a set has the classes whose scores do not exceed it. See Angelopoulos and Bates

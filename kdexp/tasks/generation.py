@@ -158,7 +158,7 @@ class Generation:
         return self.decoder.mean(rebuilt), self.decoder.mean(decoded)
 
     def of_network(self, network: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
-        """``iw_elbo``: `kdexp.metrics.generation.importance_weighted` where it is asked for."""
+        """``iw_elbo``: `kdexp.metrics.generation.importance_weighted` where `importance_samples` is set."""
         if not self.importance_samples:
             return {}
         from kdexp.metrics.generation import importance_weighted

@@ -1,4 +1,4 @@
-"""Sets of classes in place of one: how large must they be to hold the right one as often as is asked?
+"""Sets of classes in place of one: how large must they be to hold the right one at a set rate?
 
 Calibrated on a part of the test samples, since val has chosen the best epoch, and evaluated on the others.
 """
@@ -61,7 +61,7 @@ class Conformal(Axis):
         low, high = coverage_interval(n, m, self.error_rate, 0.95)
         bed.notes.append(
             f"{self.name}: calibrated on {n} test samples and evaluated on {m}: the coverage of 95 % of such runs lies "
-            f"in {low:.3f} to {high:.3f}, {1 - self.error_rate:g} is asked for"
+            f"in {low:.3f} to {high:.3f}, around {1 - self.error_rate:g}"
         )
 
         def measure(networks: Networks) -> Mapping[str, Measured]:
