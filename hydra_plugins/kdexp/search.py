@@ -121,7 +121,7 @@ class Search(Sweeper):
             sweep.set_aside()
         self._study = self._new_study(folder, space)
         self._alone = optuna_study.of_recipe(space)
-        if not self._unfinished(self._study):
+        if sum(trial.status in ("completed", "pruned") for trial in self._study.trials()) >= self.n_trials:
             self._begin_control(folder)
         self._recall(sweep)
         refuse_other_data(sweep, plain(config))
@@ -145,11 +145,6 @@ class Search(Sweeper):
 
     def _studies(self) -> list["Study"]:
         return [self._study, *([self._of_control] if self._of_control else [])]
-
-    def _unfinished(self, study: "Study | None") -> int:
-        """Trials that are not begun, or not done."""
-        done = 0 if study is None else sum(t.status in ("completed", "pruned") for t in study.trials())
-        return max(self.n_trials - done, 0)
 
     def _to_come(self) -> int:
         """Trials that are not begun."""

@@ -47,8 +47,13 @@ DISTILLATION_ONLY = (
 )
 
 
-_OF_PROBLEM = ("student", "dataset", "task", "distillation", "experiment", "alpha", *DISTILLATION_ONLY)
+_OF_PROBLEM = ("student", "dataset", "task", "distillation", "experiment")
 _OF_BATCHES = ("dataset.batch_size", "dataset.class_sampling", "dataset.drop_last")
+
+
+def is_for_controls(name: str) -> bool:
+    """Whether a setting has a part in what a control computes, who takes nothing of its teacher, its loss, ..."""
+    return name.split(".")[0] not in ("alpha", *DISTILLATION_ONLY)
 
 
 def is_of_recipe(name: str) -> bool:
@@ -56,7 +61,7 @@ def is_of_recipe(name: str) -> bool:
 
     What it shares with the student that it is the control of is none: network, data and task; nor are presets.
     """
-    return name in _OF_BATCHES or name.split(".")[0] not in _OF_PROBLEM
+    return name in _OF_BATCHES or (is_for_controls(name) and name.split(".")[0] not in _OF_PROBLEM)
 
 
 INIT_FROM_TEACHER = "init_from_teacher"

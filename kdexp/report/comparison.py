@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from kdexp.config.identity import DISTILLATION_ONLY, RUN_ONLY, Identity
+from kdexp.config.identity import RUN_ONLY, Identity, is_for_controls
 from kdexp.naming import short_values
 from kdexp.report import glossary
 from kdexp.report.run_group import RunGroup
@@ -319,11 +319,6 @@ def _axes(runs: Sequence[Run], seeded: set[str]) -> list[str]:
 def depends_on(run: Run, name: str) -> bool:
     """Whether a config key has a part in what a run computes."""
     return not run.is_control or is_for_controls(name)
-
-
-def is_for_controls(name: str) -> bool:
-    """Whether a config key has a part in what a control computes, who takes nothing of its teacher, its loss, ..."""
-    return name.split(".")[0] not in ("alpha", *DISTILLATION_ONLY)
 
 
 def _described(runs: Sequence[Run], axes: Sequence[str]) -> Iterator[tuple[str, Mapping[str, object]]]:

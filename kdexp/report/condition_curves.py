@@ -4,8 +4,9 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from kdexp.config.identity import is_for_controls
 from kdexp.report import glossary
-from kdexp.report.comparison import Comparison, is_for_controls, plain
+from kdexp.report.comparison import Comparison, plain
 from kdexp.report.run_group import RunGroup
 from kdexp.report.statistics import Paired, Point, paired
 

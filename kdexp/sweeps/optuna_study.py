@@ -20,11 +20,11 @@ from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.trial import FrozenTrial, TrialState
 
 from kdexp import results, run_folder
-from kdexp.config.identity import code_version, fingerprint, is_of_recipe
+from kdexp.config.identity import code_version, fingerprint, is_for_controls, is_of_recipe
 from kdexp.config.require import Values
 from kdexp.experiment.members import new_task
 from kdexp.metrics.monitor import AUTO, DIRECTIONS, OF_IMAGES, OF_MASKS
-from kdexp.report.comparison import is_for_controls, order_of_choice
+from kdexp.report.comparison import order_of_choice
 
 FILE = "search.db"
 PRUNERS = ("median", "hyperband", "none")
