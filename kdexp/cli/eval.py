@@ -43,11 +43,11 @@ def _eval(config: DictConfig) -> None:
             from kdexp.report.loss_statement_files import keep_again
 
             for folder, found in robustness(config):
-                if "conditions" in found:
-                    keep_again(folder)
                 if "conditions" not in found:
                     robustness_terminal.show_sweep(found, folder)
-                elif config.run is not None:  # of a sweep what its runs say together comes first, and alone
+                    continue
+                keep_again(folder)
+                if config.run is not None:  # of a sweep what its runs say together comes first, and alone
                     robustness_terminal.show(found, folder)
             return
         is_equal = show(Path(config.run), run(config))

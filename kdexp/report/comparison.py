@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from kdexp.config.identity import RUN_ONLY, Identity, is_for_controls
+from kdexp.config.identity import RUN_ONLY, Identity, fingerprint, is_for_controls
 from kdexp.naming import short_values
 from kdexp.report import glossary
 from kdexp.report.run_group import RunGroup
@@ -62,7 +62,7 @@ class Comparison:
         unlike = [seeded | set(run.tuned.get("control_settings", ())) for run in self.completed]
         seedless = [_without(run.results["config"], names) for run, names in zip(self.completed, unlike, strict=True)]
         of_settings = [
-            f"{Identity(config).control_fingerprint} {run.folder.parent if run.tuned else ''}".rstrip()
+            Identity(config).control_fingerprint + (fingerprint([run.folder.parent, run.tuned]) if run.tuned else "")
             for run, config in zip(self.completed, seedless, strict=True)
         ]
         families = _by_data(self.completed, of_settings)

@@ -169,9 +169,8 @@ def _pair(run: Run, control: Run, report: Record) -> _Pair:
 def agreement_of_control(run: Run, control: Run) -> Mapping[str, float]:
     """How far a run's control agrees with the run's teacher: by what both decided, else as its results.json says."""
     with suppress(ValueError):  # a damaged file is no reason to state nothing
-        own, alone = decisions.read(run.folder), decisions.read(control.folder)
-        if own is not None and alone is not None:
-            return decisions.agreement_of_control(own, alone)
+        if run.decisions is not None and control.decisions is not None:
+            return decisions.agreement_of_control(run.decisions, control.decisions)
     found: Mapping[str, float] = run.results.get("control_agreement") or {}
     return found
 

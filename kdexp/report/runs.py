@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kdexp import results, run_folder
 from kdexp.atomic import read_json, write_rows
@@ -17,6 +18,9 @@ from kdexp.config.renamed import refuse_setting, refuse_value, upgrade_override,
 from kdexp.config.untrusted import check_folder, inside
 from kdexp.report import robustness_json
 from kdexp.results import Record
+
+if TYPE_CHECKING:
+    from kdexp.report.decisions import Decisions
 
 INDEX = "sweep.json"
 DATA = "data"
@@ -96,6 +100,17 @@ class Run:
         typed = {key.partition("@")[0]: value for key, _, value in given}
         data = {DATA: content[:8]} if (content := self.results.get("data_content")) else {}
         return {**typed, **dict(leaves(config)), **self.results.get("choices", {}), **data}
+
+    @cached_property
+    def decisions(self) -> "Decisions | None":
+        """What student and teacher decided of each test sample; None of a run without that file.
+
+        Raises:
+            ValueError: the file is damaged, or holds something else; one line.
+        """
+        from kdexp.report.decisions import read  # here: tables of runs do without NumPy
+
+        return read(self.folder)
 
     def metric(self, name: str, split: str = "test", epoch: str = "best") -> float | None:
         """A metric at the best epoch (chosen on validation) or at the last; None where it was not measured."""
@@ -310,18 +325,30 @@ def find_control(run: Record, folder: Path) -> Record | None:
 
 
 def control_folder(run: Record, folder: Path) -> Path | None:
-    """The control of a run among the run folders in a folder: same student, data, recipe and seed, alpha = 1."""
+    """The control of a run among the run folders in a folder: same student, data, recipe and seed, alpha = 1.
+
+    See `look_for_control` for that of a search.
+    """
     control = look_for_control(run, folder)[0]
     return control.folder if control else None
 
 
 def look_for_control(run: Record, folder: Path) -> tuple[Run | None, list[str]]:
-    """The control, see `control_folder`, and a line for each results.json before it that cannot be read."""
+    """The control, see `control_folder`, and a line for each results.json before it that cannot be read.
+
+    Of the best trial of a search it is the one that was searched, whose recipe is another one.
+    """
     unread: list[str] = []
+    jobs = _index(folder)
+    tuned = next((_tuned(job) for job in jobs if job["key"] == run.get("key")), {})
+    searched = {job["folder"] for job in jobs if tuned and _tuned(job) == tuned}
     for path in folder.glob(f"*/{results.FILE}"):
         try:
             other = results.read(inside(folder, path.parent.name), "control")
-            is_same = other["control_fingerprint"] == run["control_fingerprint"]
+            if tuned:
+                is_same = path.parent.name in searched and other["seed"] == run["seed"]
+            else:
+                is_same = other["control_fingerprint"] == run["control_fingerprint"]
             is_same = is_same and not results.has_other_data(other, run.get("data_content"))
             # A trial of a search that came to alpha=1 has no test metrics to compare with.
             is_tested = other["status"] == "completed" and "best" in other.get("metrics", {}).get("test", {})

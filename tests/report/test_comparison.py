@@ -6,7 +6,7 @@ from scipy.stats import binomtest, ttest_rel
 
 from kdexp.report.comparison import Comparison, order_of_choice, teachers_part
 from kdexp.report.plotly_figures import gains
-from kdexp.report.runs import find
+from kdexp.report.runs import control_folder, find
 from kdexp.report.summary_text import answer
 from kdexp.report.terminal import show_comparison
 
@@ -298,3 +298,38 @@ def test_what_the_teacher_adds_to_soft_labels_is_paired_by_seed(tmp_path, write_
         ("loss=kd", "loss=matched_smoothing"): pytest.approx([0.03 + seed / 100 for seed in range(6)]),
         ("loss=kd", "loss=permuted_kd"): pytest.approx([0.02 + seed / 100 for seed in range(6)]),
     }
+
+
+def search(folder, write_run, alone, **tuned):
+    """The best trial of a search, and a control whose recipe is another one."""
+    budget = {
+        "trials": 3,
+        "settings": ["alpha", "optimizer.lr"],
+        "control_trials": 3,
+        "control_settings": ["optimizer.lr"],
+    }
+    jobs = []
+    for name, acc, rate, more in (("best", 0.9, 0.1, {}), ("alone", alone, 0.2, {"alpha": 1.0})):
+        key = f"{folder.name}-{name}"
+        write_run(folder / name, acc=acc, optimizer={"lr": rate}, key=key, **more)
+        jobs.append({"folder": name, "overrides": [], "key": key, "status": "completed", "error": None})
+        jobs[-1]["tuned"] = budget | tuned
+    (folder / "sweep.json").write_text(json.dumps({"jobs": jobs}))
+
+
+def test_the_control_of_a_search_is_its_own_and_of_no_other(tmp_path, write_run):
+    search(tmp_path / "a", write_run, alone=0.5)
+    search(tmp_path / "b", write_run, alone=0.8)
+    together = Comparison(find([tmp_path / "a", tmp_path / "b"])[0])
+    assert sorted(group.gain.mean for group in together.distilled) == pytest.approx([0.1, 0.4])
+    assert {group.trials for group in together.groups} == {3}
+    (best,) = (run for run in find([tmp_path / "a"])[0] if not run.is_control)
+    assert control_folder(best.results, tmp_path / "a") == tmp_path / "a" / "alone", "its recipe is another one"
+
+
+@pytest.mark.parametrize("names", [["dataset"], ["student"], ["alpha"], "optimizer.lr", [1]])
+def test_what_a_sweep_json_says_of_a_search_is_checked(tmp_path, write_run, names):
+    search(tmp_path, write_run, alone=0.5, control_settings=names)
+    comparison = compared(tmp_path)
+    assert [group.trials for group in comparison.groups] == [None, None]
+    assert comparison.winner.gain is None, "controls of other recipes are no controls"

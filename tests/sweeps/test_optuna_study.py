@@ -447,6 +447,7 @@ def test_the_control_is_searched_over_its_recipe_with_as_many_trials(command, tm
     assert [best.gain.n, best.trials, alone.trials] == [1, 2, 2]
     assert best.runs[0].settings["student.width"] == alone.runs[0].settings["student.width"], "the network is the same"
     assert alone.runs[0].metric("acc", "val") == max(run.metric("acc", "val") for run in controls)
+    assert control_folder(best.runs[0].results, tmp_path / "multirun" / "search") == alone.runs[0].folder
     again = command("kdexp-train", *SMOKE, *few)
     assert again.stdout.count("job ") == 0
 
