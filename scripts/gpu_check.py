@@ -99,6 +99,8 @@ def tests(scale: Scale) -> dict[str, object]:
             subprocess.run(command, cwd=ROOT, check=False, env=env, timeout=scale.seconds, stdout=sys.stderr)
         except subprocess.TimeoutExpired:
             return {"failed": {f"all of them within {scale.seconds} s": "they were stopped"}}
+        if not report.is_file():
+            return {"failed": {"all of them": "pytest ended without a report"}}
         cases = list(ElementTree.parse(report).iter("testcase"))
     found: dict[str, object] = {"passed": [], "skipped": {}, "failed": {}}
     for case in cases:

@@ -32,11 +32,13 @@ from pathlib import Path
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from kdexp.atomic import atomic_path
 from kdexp.config.compose import compose
 from kdexp.experiment.networks import build_network
 from kdexp.models.complexity import macs
 
 PUBLISHED = Path(__file__).with_name("published_cifar100.csv")
+NETWORKS = {path.stem for path in (Path(__file__).parents[1] / "conf" / "student").glob("*.yaml")}
 EPOCHS = 240
 TRAIN = 49_000
 """Samples: 1,000 of the 50,000 are val, where the papers have none."""
@@ -226,10 +228,8 @@ def train(cell: Cell, settings: Sequence[str]) -> None:
         "teacher": 100 * record["teacher"]["test"]["acc"] if "teacher" in record else None,
         "seconds": record["cost"]["seconds"], "versions": record["versions"],
     }  # fmt: skip
-    cell.path.parent.mkdir(exist_ok=True)
-    part = cell.path.with_suffix(".part")
-    part.write_text(json.dumps(content, indent=1) + "\n")
-    part.replace(cell.path)
+    with atomic_path(cell.path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def table(pair: str, cells: Sequence[dict], beside: dict[str, float], best: set[str] = frozenset()) -> str:
@@ -332,7 +332,7 @@ def main() -> None:
     parser.add_argument("--scale", choices=list(SCALES), default="gpu")
     parser.add_argument("--pairs", type=listed, help="TEACHER-STUDENT,...; by default all that are published")
     parser.add_argument("--methods", type=listed, help=f"of {', '.join(METHODS)}; by default all")
-    parser.add_argument("--seeds", type=listed, default=["0", "1", "2"], help="0,1,2 by default")
+    parser.add_argument("--seeds", type=numbers_of, default=[0, 1, 2], help="0,1,2 by default")
     parser.add_argument("--dry", action="store_true", help="run nothing: print settings, costs and what is there")
     arguments, given = parser.parse_known_args()
     scale, out = SCALES[arguments.scale], arguments.out.absolute()
@@ -340,8 +340,10 @@ def main() -> None:
     if unknown := set(arguments.methods or ()) - METHODS.keys():
         parser.error(f"--methods must be of {', '.join(METHODS)}, got {', '.join(sorted(unknown))}")
     pairs, methods = arguments.pairs or scale.pairs, arguments.methods or scale.methods
+    if unknown := [pair for pair in pairs if pair.count("-") != 1 or {*pair.split("-")} - NETWORKS]:
+        parser.error(f"--pairs must be TEACHER-STUDENT, options of conf/student, got {', '.join(unknown)}")
     cells = [
-        Cell(pair, method, int(seed), out)
+        Cell(pair, method, seed, out)
         for pair in pairs
         for seed in arguments.seeds
         for method in methods
@@ -358,10 +360,11 @@ def main() -> None:
         for cell in left:
             compose(settings[cell], output_dir=out)
             print(f"{cell.name}: kdexp-train {shlex.join(settings[cell])}")
-    else:
+    failed = 0
+    if not arguments.dry:
         out.mkdir(parents=True, exist_ok=True)
         try:
-            run_all(left, settings, scale.workers)
+            failed = run_all(left, settings, scale.workers)
         except KeyboardInterrupt:
             print("interrupted; the same command goes on", file=sys.stderr)
             sys.exit(130)
@@ -372,6 +375,12 @@ def main() -> None:
     if scale.beside:
         print(f"\nPublished: {scale.beside}, {EPOCHS} epochs. Pair and schedule differ: compare signs at most.")
     print("\n* published: the best epoch on test, about 0.3 points above the last, which kdexp's numbers are of.")
+    sys.exit(1 if failed else 0)
+
+
+def numbers_of(text: str) -> list[int]:
+    """Whole numbers that commas separate."""
+    return [int(word) for word in listed(text)]
 
 
 def listed(text: str) -> list[str]:
@@ -379,8 +388,12 @@ def listed(text: str) -> list[str]:
     return text.split(",")
 
 
-def run_all(cells: Sequence[Cell], settings: dict[Cell, list[str]], workers: int) -> None:
-    """Run cells, some at the same time: of each pair one that trains the teacher first, and beside it the controls."""
+def run_all(cells: Sequence[Cell], settings: dict[Cell, list[str]], workers: int) -> int:
+    """Run cells, some at the same time: of each pair one that trains the teacher first, and beside it the controls.
+
+    Returns:
+        How many failed.
+    """
     taught = {cell.pair: cell for cell in reversed(cells) if cell.method != "control"}.values()
     pool = ProcessPoolExecutor(workers)
     try:
@@ -392,6 +405,7 @@ def run_all(cells: Sequence[Cell], settings: dict[Cell, list[str]], workers: int
         jobs |= {pool.submit(train, cell, settings[cell]): cell for cell in cells if cell not in begun}
         for job in as_completed(jobs):
             print(f"{jobs[job].name}: {job.exception() or 'done'}", flush=True)
+        return sum(job.exception() is not None for job in jobs)
     finally:
         pool.shutdown(cancel_futures=True)
 
