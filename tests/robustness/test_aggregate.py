@@ -261,6 +261,7 @@ LISTS = {"own": {"near": ["a", "b"], "far": ["c"]}}
     (("auto", {"own": "p"}, [], [], LISTS), [("p", "")], []),
     (("auto", {"own": "p"}), [("p", "")], []),  # as files of before have it
     (("auto", {}, ["p"], ["c"]), [("p", "near"), ("c", "far")], ["ood near: p", "ood far: c"]),
+    (("auto", {}, ["c"], "auto", LISTS), [("c", "near")], ["ood near: c"]),  # and no longer far
 ])  # fmt: skip
 def test_which_data_sets_are_told_from_the_own(settings, expected, notes):
     bed, axis = Bed("p", "a", "c"), OutOfDistribution("ood", *settings)
@@ -274,6 +275,7 @@ def test_which_data_sets_are_told_from_the_own(settings, expected, notes):
     (("auto", {}, (), [3]), "robustness.ood.far must be auto or a list of data sets, got [3]"),
     (("p", {}, ["a"], ()), "robustness.ood.near must be auto where dataset names one, got ['a']"),
     (("auto", {}, ["a"], ["a"]), "robustness.ood.far must have no data set of near, got a"),
+    (("auto", {}, ["own"], ()), "robustness.ood.near must be data sets of other classes than the run's own, got own"),
 ])  # fmt: skip
 def test_wrong_lists_of_data_sets_are_one_line(settings, message):
     axis = OutOfDistribution("ood", *settings)

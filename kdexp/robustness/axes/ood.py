@@ -42,6 +42,8 @@ class OutOfDistribution(OtherDataAxis):
             require(found == "auto" or (are_names and not isinstance(found, str)), setting, rule, found)
             is_left = found == "auto" or not found
             require(self.dataset == "auto" or is_left, setting, "must be auto where dataset names one", found)
+        twice = sorted(set(self._named("near")) & set(self._named("far")))
+        require(not twice, f"{self.setting}.far", "must have no data set of near", ", ".join(twice))
 
     def conditions(self, grid: Grid, bed: TestBed) -> list[Condition]:
         """One for each data set; none for masks: the scores are one a sample."""
@@ -52,8 +54,9 @@ class OutOfDistribution(OtherDataAxis):
         if self.dataset != "auto" or not lists:
             one = bed.other(self)
             return [] if one is None else [_detected_on(grid, self.name, one, "")]
-        twice = set(lists.get("near", ())) & set(lists.get("far", ()))
-        require(not twice, f"{self.setting}.far", "must have no data set of near", ", ".join(sorted(twice)))
+        for key in _LISTS:
+            rule = "must be data sets of other classes than the run's own"
+            require(bed.own.name not in self._named(key), f"{self.setting}.{key}", rule, bed.own.name)
         families = {name: key for key, listed in lists.items() for name in listed}
         pair = self.pairs.get(bed.own.name)
         wanted = dict.fromkeys([pair] if pair is not None else []) | dict.fromkeys(families)
@@ -63,15 +66,23 @@ class OutOfDistribution(OtherDataAxis):
             bed.notes.append(f"{self.name} {key}: {there or 'no data set is there'}")
         return [_detected_on(grid, self.name, other, families.get(name, "")) for name, other in others.items()]
 
+    def _named(self, key: str) -> Sequence[str]:
+        """The data sets of a list that were given by name."""
+        names: str | Sequence[str] = getattr(self, key)
+        return () if names == "auto" else names
+
     def _list(self, key: str, own: str) -> Sequence[str]:
-        names = getattr(self, key)
-        return self.lists.get(own, {}).get(key, ()) if names == "auto" else names
+        """The data sets of a list; auto leaves out what was given by name for the other one."""
+        if getattr(self, key) != "auto":
+            return self._named(key)
+        given = [name for other in _LISTS for name in self._named(other)]
+        return [name for name in self.lists.get(own, {}).get(key, ()) if name not in given]
 
     def _other(self, name: str, bed: TestBed) -> Dataset | None:
         try:
             return bed.other(replace(self, dataset=name))
         except FileNotFoundError as error:
-            if any(name in names for key in _LISTS if (names := getattr(self, key)) != "auto"):
+            if any(name in self._named(key) for key in _LISTS):
                 raise
             bed.notes.append(f"{self.name} {name} left out: {error}")
             return None
