@@ -242,6 +242,8 @@ def beside(measure: str) -> Sequence[str]:
 
 
 def _base(name: str) -> str:
+    if name.startswith("acc_of_group "):  # whose name may be anything
+        return "acc"
     last = name.rpartition(" ")[2].removesuffix("_scaled")
     if last in _METRICS:
         return last

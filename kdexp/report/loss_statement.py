@@ -248,7 +248,7 @@ def _out_of_distribution(pairs: Sequence[_Pair]) -> Iterator[tuple[str, tuple[Me
 def _mean(report: Record, role: str, name: str, wanted: Callable[[str], bool]) -> float | None:
     """A metric's mean over the conditions of an axis."""
     rows = [row for row in report.get("conditions", ()) if row["model"] == role and wanted(row["axis"])]
-    values = [row[name] for row in rows if row.get(name) is not None]
+    values = [row[name] for row in rows if _is_known(row.get(name))]
     return statistics.fmean(values) if values and len(values) == len(rows) else None
 
 

@@ -39,11 +39,26 @@ def read(folder: Path) -> Record:
     version = report.get("schema_version") if isinstance(report, dict) else None
     try:
         if version == 1:
-            return _upgrade(report)
+            return _checked(_upgrade(report), path)
     except (LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
     if version != SCHEMA_VERSION:
         raise ValueError(f"schema_version of {path} must be at most {SCHEMA_VERSION}, got {version}")
+    return _checked(report, path)
+
+
+def _checked(report: Record, path: Path) -> Record:
+    """A report whose conditions and metrics are what readers take them for: it may be somebody else's."""
+    rows, metrics = report.get("conditions", []), report.get("metrics", {})
+    are_rows = isinstance(rows, list) and all(
+        isinstance(row, Mapping) and isinstance(row.get("axis"), str) and isinstance(row.get("model"), str)
+        for row in rows
+    )
+    if not are_rows:
+        raise ValueError(f"{path} is damaged: conditions must be a list, each with its axis and model")
+    parts = list(metrics.values()) if isinstance(metrics, Mapping) else [None]
+    if not all(isinstance(part, Mapping) and all(isinstance(e, Mapping) for e in part.values()) for part in parts):
+        raise ValueError(f"{path} is damaged: metrics must be values by axis, metric and role")
     return dict(report)
 
 

@@ -122,3 +122,21 @@ def test_what_is_no_report_is_refused(content, message, tmp_path):
     (tmp_path / "robustness.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=message):
         robustness_json.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        ({"conditions": [{}]}, "conditions"),
+        ({"conditions": [{"axis": 5, "model": "student"}]}, "conditions"),
+        ({"conditions": {"axis": "ood"}}, "conditions"),
+        ({"metrics": {"ood": [1]}}, "metrics"),
+        ({"metrics": {"ood": {"msp_auroc": 1}}}, "metrics"),
+        ({"metrics": []}, "metrics"),
+    ],
+    ids=str,
+)
+def test_what_is_no_report_is_one_line(tmp_path, content, what):
+    (tmp_path / "robustness.json").write_text(json.dumps({"schema_version": 2, **content}))
+    with pytest.raises(ValueError, match=rf"^.*robustness\.json is damaged: {what} must be [^\n]*$"):
+        robustness_json.read(tmp_path)
