@@ -2,7 +2,7 @@
 
     bash scripts/gpu_check.sh [--scale cpu] [--out gpu_check.json]
 
-At most eight minutes on a GPU: what cannot begin in time is left out, and said. Each ratio is of a step in kdexp and
+Made for eight minutes on a GPU: what cannot begin in time is left out, and said. Each ratio is of a step in kdexp and
 of one in a loop written by hand: bf16, compiled, channels last, the data on the device. Written: all of it as one JSON,
 and the rows of docs/benchmarks.md, which are printed, too. `--scale cpu` does the same with small networks in about two
 minutes, on any machine, so that it is known to work; `--scale smallest` is what the tests of kdexp run.

@@ -187,6 +187,8 @@ def test_several_teachers_distill(tmp_path, store):
         ["dataset.kind=multilabel"],
         ["augment=mixup"],
         ["augment=mixup", "dataset.unlabeled_fraction=0.5"],
+        ["augment=crop_flip_cutmix"],
+        ["augment=crop_flip_randaugment", "robustness=conformal"],
         ["dataset.unlabeled_fraction=0.9"],
         ["dataset.train_fraction=0.5", "dataset.label_noise=0.2", "dataset.label_noise_kind=pairflip"],
         ["trainer.gradient_clip_val=0.1", "trainer.accumulate_grad_batches=2"],
