@@ -333,6 +333,9 @@ def _described(runs: Sequence[Run], axes: Sequence[str]) -> Iterator[tuple[str, 
         if run.is_control:
             shown = [a for a in values if len({str(control.settings.get(a)) for control in controls}) > 1]
         words = [f"{axis}={texts[axis][plain(values[axis])]}" for axis in shown]
+        searched = run.tuned.get("control_settings" if run.is_control else "settings", ())  # the whole point
+        names = [name.lstrip("+") for name in searched if name.lstrip("+") not in shown]
+        words += [f"{name}={plain(run.settings.get(name))}" for name in names]
         if not (words or run.is_control):  # the only group
             words = [f"{name}={plain(run.settings[name])}" for name in ("alpha", "temperature")]
         yield " ".join((["control"] if run.is_control else []) + words), values

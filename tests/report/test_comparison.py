@@ -323,6 +323,8 @@ def test_the_control_of_a_search_is_its_own_and_of_no_other(tmp_path, write_run)
     together = Comparison(find([tmp_path / "a", tmp_path / "b"])[0])
     assert sorted(group.gain.mean for group in together.distilled) == pytest.approx([0.1, 0.4])
     assert {group.trials for group in together.groups} == {3}
+    points = ["alpha=0.1 optimizer.lr=0.1" if not group.is_control else "optimizer.lr=0.2" for group in together.groups]
+    assert [label.endswith(f" {point}") for label, point in zip(labels(together), points, strict=True)] == [True] * 4
     (best,) = (run for run in find([tmp_path / "a"])[0] if not run.is_control)
     assert control_folder(best.results, tmp_path / "a") == tmp_path / "a" / "alone", "its recipe is another one"
 
