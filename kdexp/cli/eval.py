@@ -35,20 +35,35 @@ def _difference(value: float, before: float) -> float:
     return math.inf if math.isnan(difference) else difference
 
 
+def show_robustness(config: DictConfig) -> None:
+    """Measure and print the robustness of a run or of a sweep, and renew what says what was lost, the page too.
+
+    Args:
+        config: conf/eval.yaml.
+
+    Raises:
+        ValueError: see `robustness`.
+    """
+    from kdexp.report import artifacts, robustness_terminal
+    from kdexp.report.comparison import of_sweep
+    from kdexp.report.loss_statement_files import keep_again  # here: --help must not wait for figures
+
+    for folder, found in robustness(config):
+        if "conditions" not in found:
+            robustness_terminal.show_sweep(found, folder)
+            for what, path in artifacts.write(of_sweep(folder), folder, source=[str(folder)]):
+                print(f"{what:<14}{path}")
+            continue
+        keep_again(folder)
+        if config.run is not None:  # of a sweep what its runs say together comes first, and alone
+            robustness_terminal.show(found, folder)
+
+
 @hydra.main(version_base=HYDRA_VERSION_BASE, config_path="pkg://kdexp.conf", config_name="eval")
 def _eval(config: DictConfig) -> None:
     try:
         if config.get("robustness"):
-            from kdexp.report import robustness_terminal
-            from kdexp.report.loss_statement_files import keep_again
-
-            for folder, found in robustness(config):
-                if "conditions" not in found:
-                    robustness_terminal.show_sweep(found, folder)
-                    continue
-                keep_again(folder)
-                if config.run is not None:  # of a sweep what its runs say together comes first, and alone
-                    robustness_terminal.show(found, folder)
+            show_robustness(config)
             return
         is_equal = show(Path(config.run), run(config))
     except (ValueError, OSError) as error:
