@@ -14,7 +14,9 @@ from kdexp.models.torchvision_segmentation import torchvision_segmentation
 
 CONF = Path(__file__).parents[1] / "conf"
 STUDENTS = sorted(
-    path.stem for path in (CONF / "student").glob("*.yaml") if path.stem != "base" and "vae" not in path.stem
+    path.stem
+    for path in (CONF / "student").glob("*.yaml")
+    if path.stem not in ("base", "module") and "vae" not in path.stem
 )
 DENSE = ("unet", "mobilenet_unet", "torchvision_segmentation", "smp")
 OF_TEXTS = ("hf_text", "text_transformer", "textcnn", "textrnn")  # tests/models/test_text_models.py

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from kdexp.config import trust
 from kdexp.config.compose import plain
 from kdexp.config.objects import instantiate, target
-from kdexp.config.require import Group, Values
+from kdexp.config.require import Group, Values, require
 from kdexp.contracts import FeatureLayers, NetworkFeatures, SeesTrainingInputs, Splits
 from kdexp.data.settings import Dataset
 from kdexp.experiment.members import new_task, tile_large_images
@@ -46,23 +46,28 @@ def build_network(
     try:
         hook = None if size is None else resizing(size)
         built: nn.Module = instantiate(arguments, "network")
+        require(
+            isinstance(built, nn.Module), arguments["_target_"], "must make a torch.nn.Module", type(built).__name__
+        )
         if hook is not None:
             built.register_forward_pre_hook(hook)
     except ValueError as error:
         names = {"resize", "name", *arguments}
         is_setting = re.split("[ =.]", str(error), maxsplit=1)[0] in names
-        raise ValueError(f"{setting}.{error}" if is_setting else f"{setting}: {error}") from error
+        prefix = f"{setting}.arguments" if is_of_module(member) else setting
+        raise ValueError(f"{prefix}.{error}" if is_setting else f"{setting}: {error}") from error
     made = new_task(task, dataset)
     _check_reads(built, setting, dataset, are_texts="texts" in made.supports)
     shape = made.logits_shape(dataset.input_shape)
     try:
-        found = _shape_of_outputs(built, dataset.input_shape, is_dense=len(shape) > 1)
+        outputs = _outputs(built, dataset.input_shape, is_dense=len(shape) > 1)
     except Exception as error:  # whatever a network makes of inputs that it is not for
         reason = (str(error) or type(error).__name__).splitlines()[0]
         way = f" (+{setting}.resize=SIZE resizes images for it)" if len(dataset.input_shape) == 3 else ""
         raise ValueError(
             f"{setting} must take inputs of dataset.input_shape{way}, got {list(dataset.input_shape)}: {reason}"
         ) from error
+    found = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
     if found != (2, *shape):
         wanted = ", ".join(map(str, shape))
         raise ValueError(f"{setting} must give (N, {wanted}) logits for dataset={dataset.name}, got {found}")
@@ -90,27 +95,37 @@ def _check_reads(built: nn.Module, setting: str, dataset: Dataset, *, are_texts:
         raise ValueError(f"{setting} {rule} with dataset={dataset.name}, got {type(built).__name__}")
 
 
-def _shape_of_outputs(built: nn.Module, input_shape: Sequence[int], *, is_dense: bool) -> tuple[int, ...]:
+def _outputs(built: nn.Module, input_shape: Sequence[int], *, is_dense: bool) -> object:
     if is_dense:  # to run it on large images takes seconds
-        return tuple(cast(Tensor, dry_run(built, input_shape, n=2)).shape)
+        return dry_run(built, input_shape, n=2)
     with torch.no_grad():
-        return tuple(built.eval()(torch.zeros(2, *input_shape)).shape)
+        return built.eval()(torch.zeros(2, *input_shape))
 
 
 def _arguments(member: Values, setting: str, dataset: Dataset, pretrained: bool | None) -> tuple[Group, int | None]:
     """What a network's constructor gets, with its ``_target_``; and the size that images are resized to before it."""
     arguments = {key: value for key, value in plain(member).items() if key not in NETWORK_KEYS}
+    takes = inspect.signature(trust.find(arguments.get("_target_"), "network", f"{setting}.")).parameters
+    if is_of_module(arguments):
+        told = {key: arguments[key] for key in ("num_classes", "input_shape") if key in takes}
+        others = {key: arguments[key] for key in ("_target_", "resize") if key in arguments}
+        arguments = {**told, **arguments["arguments"], **others}
     if pretrained is not None and "pretrained" in arguments:
         arguments = (arguments if pretrained else without_sources(arguments)) | {"pretrained": pretrained}
-    constructor = trust.find(arguments.get("_target_"), "network", f"{setting}.")
     if pretrained is False and "tokenizer" in arguments:
         arguments["tokenizer"] = arguments["tokenizer"] | {"file": None}
-    size = None if "resize" in inspect.signature(constructor).parameters else arguments.pop("resize", None)
+    size = None if "resize" in takes else arguments.pop("resize", None)
     if size is not None:  # a network for images of another size than the data set's
         if len(dataset.input_shape) != 3:
             raise ValueError(f"{setting}.resize must be null where inputs are no images, got {size}")
-        arguments["input_shape"] = [*dataset.input_shape[:-2], size, size]
+        if "input_shape" in arguments:
+            arguments["input_shape"] = [*dataset.input_shape[:-2], size, size]
     return arguments, size
+
+
+def is_of_module(member: Values) -> bool:
+    """Whether a network is a class of a person's own that was named on the command line (student=module)."""
+    return "arguments" in member and member.get("target") == member.get("_target_")
 
 
 def description(

@@ -50,6 +50,7 @@ def test_every_option_of_every_group_composes_and_passes_the_checks(tmp_path, op
         option = f"dataset={of_data[name]}"
     overrides = example(option, tmp_path)
     overrides += [f"{group}.folder=anywhere"] if name == "hf_text" else []
+    overrides += [f"{group}.target=kdexp.models.cnn.cnn"] if name == "module" else []
     if option == "experiment=road":
         kitti_road(tmp_path)
         overrides = [f"dataset.source.root={tmp_path}", "dataset.source.preset=kitti_road"]
