@@ -114,7 +114,7 @@ def test_the_layers_of_every_family_are_what_their_names_say(name):
 ])  # fmt: skip
 def test_a_network_of_another_task_is_refused_in_one_line(name, task, shapes):
     config = compose([f"student={name}", "dataset=shapes"], output_dir="unused")
-    with pytest.raises(ValueError, match=f"^student must give {shapes}$"):
+    with pytest.raises(ValueError, match=f"^student must give {shapes}; for task=.* there are .*$"):
         build_network(config.student, "student", config.dataset, {"_target_": f"kdexp.tasks.{task}"})
 
 

@@ -187,12 +187,35 @@ def files_of_ones_own(tmp_path, monkeypatch):
     np.savez("my.npz", x=np.zeros((100, 8, 8, 3), np.uint8), y=labels)
     np.save("x.npy", numbers)
     np.save("y.npy", labels)
+    (code,) = re.findall(r"`my_nets.py`\n\n```python\n(.*?)```", DOCS["own_data.md"], re.DOTALL)
+    Path("my_nets.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("KDEXP_TRUST", "my_nets")
 
 
 def write_parquet() -> None:
     parquet = pytest.importorskip("pyarrow.parquet", reason="the extra kdexp[parquet] is not installed")
     table = pytest.importorskip("pyarrow").table({"x": [0.0, 1.0] * 50, "kind": ["a", "b"] * 50})
     parquet.write_table(table, "my.parquet")
+
+
+def write_huggingface() -> None:
+    library = pytest.importorskip("datasets", reason="the extra kdexp[huggingface] is not installed")
+    library.disable_progress_bars()
+    features = library.Features({"image": library.Image(), "label": library.ClassLabel(names=list(own_data.CLASSES))}
+                                | {"text": library.Value("string"), "x": library.Value("float32")})  # fmt: skip
+    features["y"] = features["x"]
+    rows = {"image": [f"photos/{own_data.CLASSES[i % 2]}/{i // 2}.png" for i in range(100)],
+            "label": [i % 2 for i in range(100)], "text": [f"a text {i}" for i in range(100)],
+            "x": [float(i) for i in range(100)], "y": [float(-i) for i in range(100)]}  # fmt: skip
+    library.Dataset.from_dict(rows, features=features).save_to_disk("hf")
+
+
+def write_needed(command: Command) -> None:
+    if "parquet" in command.text:
+        write_parquet()
+    if "huggingface" in command.text:
+        write_huggingface()
 
 
 TRAINING = ("kdexp-train", "kdexp-doctor", "kdexp-cache build")
@@ -202,8 +225,7 @@ TRAINING = ("kdexp-train", "kdexp-doctor", "kdexp-cache build")
 @pytest.mark.parametrize("command", [one for one in COMMANDS if kind_of(*one.values) == "trains"])
 @pytest.mark.usefixtures("files_of_ones_own")
 def test_every_command_that_trains_composes_and_passes_the_checks(command):
-    if "parquet" in command.text:
-        write_parquet()
+    write_needed(command)
     _, words = programs_and_words(command)
     jobs = [compose_and_check(job) for job in variants(words, is_sweep="-m" in command.words)]
     if jobs[-1].trainer.accelerator != "gpu":
@@ -299,8 +321,7 @@ def skip_without_data(command: Command) -> None:
 @pytest.mark.usefixtures("files_of_ones_own")
 def test_a_command_runs_with_quick(typed, command, tmp_path, store):
     skip_without_data(typed)
-    if "parquet" in typed.text:
-        write_parquet()
+    write_needed(typed)
     if how_quick(typed) == "whole, as a program":
         tracking = [] if typed.words[0] == "kdexp-doctor" else ["tracking=none"]
         out = command(*typed.words, QUICK, *tracking, KDEXP_DATA_DIR=os.environ.get("KDEXP_DATA_DIR", "data")).stdout

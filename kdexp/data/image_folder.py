@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import cast
+from typing import IO, cast
 
 import numpy as np
 import torch
@@ -69,11 +69,9 @@ class ImageFiles:
         """
         path = self.files[index]
         try:
-            image = _shown(path)
+            return square(path, self.size)
         except Exception as error:  # whatever a parser makes of bytes that are not its own
             raise damaged(path, str(error)) from error
-        squared = TF.center_crop(TF.resize(image, [self.size]), [self.size, self.size])
-        return cast(Tensor, TF.pil_to_tensor(squared))
 
     def fingerprint(self, store: Path) -> str:
         """SHA-256 over the files' contents and the size; see `kdexp.data.content.of_files`."""
@@ -247,19 +245,24 @@ def _visible(folder: Path, left_out: _LeftOut) -> list[Path]:
 # Reading files
 
 
+def square(file: Path | IO[bytes], size: int) -> Tensor:
+    """One (3, size, size) uint8 image, as `load` describes it; raises whatever a parser makes of broken bytes."""
+    return cast(Tensor, TF.pil_to_tensor(TF.center_crop(TF.resize(_shown(file), [size]), [size, size])))
+
+
 def are_images(paths: Sequence[Path]) -> Iterator[bool]:
-    """Whether each of many files is an image by its header; see `_is_image`."""
-    return content.each(_is_image, paths, "reading the headers of the images:")
+    """Whether each of many files is an image by its header; see `is_image`."""
+    return content.each(is_image, paths, "reading the headers of the images:")
 
 
-def _is_image(path: Path) -> bool:
+def is_image(file: Path | IO[bytes]) -> bool:
     """Whether a file is an image by its header.
 
     Raises:
         ValueError: it cannot be known which of its values is black, and which white.
     """
     try:
-        with _open(path) as image:
+        with _open(file) as image:
             mode = image.mode
             is_deep = mode in _GREY_16_BITS
             if mode == "I":  # 32 bits; or 16, of a PGM, and of a PNG where Pillow is older
@@ -267,19 +270,19 @@ def _is_image(path: Path) -> bool:
     except Exception:  # whatever a parser makes of bytes that are not its own
         return False
     if not (is_deep or mode in _SHOWN):
-        raise ValueError(f"dataset.source.root must hold images of 8 or 16 bits a channel, got {path} of mode {mode}")
+        raise ValueError(f"dataset.source.root must hold images of 8 or 16 bits a channel, got {file} of mode {mode}")
     return True
 
 
-def _open(path: Path) -> Image.Image:
+def _open(file: Path | IO[bytes]) -> Image.Image:
     """A file as any image but PostScript, which Pillow gives to another program (Ghostscript) to run."""
     Image.init()
-    return Image.open(path, formats=[name for name in Image.OPEN if name != "EPS"])
+    return Image.open(file, formats=[name for name in Image.OPEN if name != "EPS"])
 
 
-def _shown(path: Path) -> Image.Image:
+def _shown(file: Path | IO[bytes]) -> Image.Image:
     """An image as `load` describes it, of 8 bits a channel in RGB."""
-    with _open(path) as image:
+    with _open(file) as image:
         image.load()
         with suppress(Exception):  # a tag that cannot be read turns nothing
             ImageOps.exif_transpose(image, in_place=True)

@@ -67,21 +67,50 @@ def load(
         ValueError: a setting, a column or a cell breaks a rule: one line that names it.
     """
     labels = [label] if isinstance(label, str) else list(label)
-    _check_settings(labels, missing)
+    check_settings(labels, missing)
     paths = {"file": file, "val": val, "test": test}
     found = {name: own.located(f"dataset.source.{name}", path, data_dir) for name, path in paths.items() if path}
     if text is not None:
         return load_texts(found, label, text, test_fraction, group, unused={"columns": columns, "words": words})
     said = columns_of(found, labels, group)
-    names = _inputs(header_of(found["file"]), found["file"], labels, columns, drop, words, group)
+    names = input_columns(header_of(found["file"]), found["file"], labels, columns, drop, words, group)
     files = {part: read(path, names, said[part], words) for part, path in found.items()}
     targets, classes = targets_of(files, labels, several=not isinstance(label, str))
-    rows, train = _rows(targets, test_fraction, val_fraction, split_seed)
-    if test is None:
-        files["test"], targets["test"] = files["file"], targets["file"]
+    split = (test_fraction, val_fraction, split_seed)
+    return of_files(files, targets, label, names, classes, missing, split, group)
+
+
+def of_files(
+    files: Mapping[str, File],
+    targets: Mapping[str, Tensor],
+    label: str | Sequence[str],
+    names: Sequence[str],
+    classes: Sequence[str],
+    missing: str,
+    split: tuple[float, float, int],
+    group: str | None = None,
+) -> Source:
+    """A data set of files that were read.
+
+    Args:
+        files: by part, ``file`` and perhaps ``val`` and ``test``.
+        targets: likewise, see `kdexp.contracts.Kind`.
+        label: the column of the classes, or the columns of labels.
+        names: of the columns that are learned from.
+        classes: names of the classes or labels.
+        missing: see `load`.
+        split: its test_fraction, val_fraction and split_seed.
+        group: a column of the tested file.
+
+    Raises:
+        ValueError: a value is missing, or a part is left without samples: one line.
+    """
+    rows, train = _rows(targets, *split)
+    if "test" not in files:
+        files, targets = {**files, "test": files["file"]}, {**targets, "test": targets["file"]}
     encoded = _encoded(files, names, train, fills=missing == "mean")
     parts = {part: (encoded[part][rows[part]], targets[part][rows[part]]) for part in rows}
-    _tell(found["file"], label, names, classes, parts)
+    _tell(files["file"].path, label, names, classes, parts)
     groups, known = groups_of(files["test"], group, rows["test"]), own.names_worth_telling(classes)
     return Source(*parts["file"], *parts["test"], val=parts.get("val"), classes=known, groups=groups)
 
@@ -99,7 +128,8 @@ def _rows(
     return rows, train
 
 
-def _check_settings(labels: Sequence[str], missing: str) -> None:
+def check_settings(labels: Sequence[str], missing: str) -> None:
+    """See that there is a label, and what a missing value is; else a `ValueError`."""
     if missing not in ("refuse", "mean"):
         raise ValueError(f"dataset.source.missing must be refuse or mean, got {missing}")
     if not labels:
@@ -129,16 +159,20 @@ def _tell(
     )
 
 
-def _inputs(
+def input_columns(
     header: Sequence[str],
     path: Path,
     labels: Sequence[str],
     columns: Sequence[str] | None,
     drop: Sequence[str],
     words: Sequence[str],
-    group: str | None,
+    group: str | None = None,
 ) -> list[str]:
-    """The columns that are learned from."""
+    """The columns of a file that are learned from; see `load`.
+
+    Raises:
+        ValueError: a setting names a column that is not there, or none is left: one line.
+    """
     settings = {"label": labels, "columns": columns or (), "drop": drop, "words": words}
     for setting, names in settings.items():
         if names:

@@ -13,7 +13,7 @@ from kdexp.config import trust
 from kdexp.config.compose import plain
 from kdexp.config.objects import instantiate, target
 from kdexp.config.require import Group, Values, require
-from kdexp.contracts import FeatureLayers, NetworkFeatures, SeesTrainingInputs, Splits
+from kdexp.contracts import FeatureLayers, NetworkFeatures, SeesTrainingInputs, Splits, Task
 from kdexp.data.settings import Dataset
 from kdexp.experiment.members import new_task, tile_large_images
 from kdexp.features import input_of_classifier, side
@@ -43,6 +43,8 @@ def build_network(
         ValueError: it does not.
     """
     arguments, size = _arguments(member, setting, dataset, pretrained)
+    made = new_task(task, dataset)
+    others = _for_task(made, dataset.input_shape)
     try:
         hook = None if size is None else resizing(size)
         built: nn.Module = instantiate(arguments, "network")
@@ -55,10 +57,20 @@ def build_network(
         names = {"resize", "name", *arguments}
         is_setting = re.split("[ =.]", str(error), maxsplit=1)[0] in names
         prefix = f"{setting}.arguments" if is_of_module(member) else setting
-        raise ValueError(f"{prefix}.{error}" if is_setting else f"{setting}: {error}") from error
-    made = new_task(task, dataset)
-    _check_reads(built, setting, dataset, are_texts="texts" in made.supports)
-    shape = made.logits_shape(dataset.input_shape)
+        hint = others if "input_shape must be (" in str(error) else ""  # it is made for inputs of another kind
+        raise ValueError(f"{prefix}.{error}{hint}" if is_setting else f"{setting}: {error}{hint}") from error
+    if bool(_see_inputs(built)) != ("texts" in made.supports):
+        rule = "must read texts" if "texts" in made.supports else "must not read texts"
+        if rule == "must not read texts" and dataset.source.get("text", "") is None:
+            rule += " where dataset.source.text names no column of them,"
+        raise ValueError(f"{setting} {rule} with dataset={dataset.name}, got {type(built).__name__}{others}")
+    _check_outputs(built, setting, dataset, made)
+    tile_large_images(built, made)
+    return built.train()
+
+
+def _check_outputs(built: nn.Module, setting: str, dataset: Dataset, task: Task) -> None:
+    shape = task.logits_shape(dataset.input_shape)
     try:
         outputs = _outputs(built, dataset.input_shape, is_dense=len(shape) > 1)
     except Exception as error:  # whatever a network makes of inputs that it is not for
@@ -70,9 +82,9 @@ def build_network(
     found = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
     if found != (2, *shape):
         wanted = ", ".join(map(str, shape))
-        raise ValueError(f"{setting} must give (N, {wanted}) logits for dataset={dataset.name}, got {found}")
-    tile_large_images(built, made)
-    return built.train()
+        is_near = isinstance(found, tuple) and len(found) == 1 + len(shape) and "images" not in task.supports
+        hint = "" if is_near else _for_task(task, dataset.input_shape)
+        raise ValueError(f"{setting} must give (N, {wanted}) logits for dataset={dataset.name}, got {found}{hint}")
 
 
 def prepare(built: nn.Module, splits: Callable[[], Splits]) -> None:
@@ -87,12 +99,10 @@ def _see_inputs(built: nn.Module) -> list[SeesTrainingInputs]:
     return [module for module in built.modules() if isinstance(module, SeesTrainingInputs)]
 
 
-def _check_reads(built: nn.Module, setting: str, dataset: Dataset, *, are_texts: bool) -> None:
-    if bool(_see_inputs(built)) != are_texts:
-        rule = "must read texts (textcnn, textrnn, text_transformer, hf_text)" if are_texts else "must not read texts"
-        if not are_texts and dataset.source.get("text", "") is None:
-            rule += " where dataset.source.text names no column of them,"
-        raise ValueError(f"{setting} {rule} with dataset={dataset.name}, got {type(built).__name__}")
+def _for_task(task: Task, input_shape: Sequence[int]) -> str:
+    """What to say to who took a network that is made for another task."""
+    names = getattr(task, "networks", lambda input_shape: ())(input_shape)
+    return f"; for task={type(task).__name__.lower()} there are {', '.join(names)}" if names else ""
 
 
 def _outputs(built: nn.Module, input_shape: Sequence[int], *, is_dense: bool) -> object:

@@ -42,7 +42,7 @@ TEXTS = {
     | {"folder", "tokenizer"},  # JSON and safetensors are read, no pickle and no code
     # Files and folders are read, and nothing in them is run: csv, images, arrays without pickles, parquet.
     "source": {"data_dir", "root", "kind"}
-    | {"file", "val", "test", "labels", "val_labels", "test_labels", "folder"}
+    | {"file", "train", "val", "test", "labels", "val_labels", "test_labels", "folder"}
     | {"label", "columns", "drop", "words", "missing", "inputs", "layout", "image", "text", "group"}
     | {"classes", "ignore", "preset"},  # of masks: names and numbers; one of kdexp.data.mask_layouts, by its name
     "task": {"kind"},

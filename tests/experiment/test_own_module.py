@@ -76,34 +76,30 @@ def test_a_class_is_built_with_what_it_takes_of_the_data_set(tmp_path):
     assert built(tmp_path, *shaped, "+student.resize=4").new_student()[1].in_features == 16
 
 
+NET, OF_WIDTH = "nets_of_mine.Net", "+student.arguments.width"
+UNTRUSTED = "student.target must be a network .* KDEXP_TRUST names, got"
+LOGITS = r"student must give \(N, 10\) logits for dataset=synthetic, got"
+
+
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("target", "words", "message"),
     [
-        ([], r"student.target must be given, got nothing"),
-        (["student.target=nets_of_mine.Other"], r"student.target must name something that can be imported, got 'nets.*"),
-        (["student.target=nets_of_nobody.Net"], r"student.target must be a network .* KDEXP_TRUST names, got 'nets_of.*"),
-        (["student.target=nets_of_mine.nn.Linear"], r"student.target must be a network .* KDEXP_TRUST names, got 'nets.*"),
-        (["student.target=Net"], r"student.target must be a network .* KDEXP_TRUST names, got 'Net'"),
-        (["student.target=nets_of_mine.settings"], r"student: nets_of_mine.settings must make a torch.nn.Module, got dict"),
-        (["student.target=nets_of_mine.Fixed"], r"student must give \(N, 10\) logits for dataset=synthetic, got \(2, 3\)"),
-        (["student.target=nets_of_mine.Dict"], r"student must give \(N, 10\) logits for dataset=synthetic, got dict"),
-        (
-            ["student.target=nets_of_mine.Net", "+student.arguments.widht=4"],
-            r"student: nets_of_mine.Net: .* unexpected keyword argument 'widht'",
-        ),
-        (
-            ["student.target=nets_of_mine.Net", "+student.arguments.width=wide"],
-            r"student.arguments.width must be a whole number, got wide",
-        ),
-        (
-            ["student.target=nets_of_mine.Net", "student.arguments.width=4"],
-            r"student.arguments.width has no default, so it is typed with a \+: \+student.arguments.width=4",
-        ),
+        ("???", [], "student.target must be given, got nothing"),
+        ("nets_of_mine.Other", [], "student.target must name something that can be imported, got 'nets_of_mine.*"),
+        ("nets_of_nobody.Net", [], f"{UNTRUSTED} 'nets_of_nobody.Net'"),
+        ("nets_of_mine.nn.Linear", [], f"{UNTRUSTED} 'nets_of_mine.nn.Linear'"),
+        ("Net", [], f"{UNTRUSTED} 'Net'"),
+        ("nets_of_mine.settings", [], "student: nets_of_mine.settings must make a torch.nn.Module, got dict"),
+        ("nets_of_mine.Fixed", [], rf"{LOGITS} \(2, 3\)"),
+        ("nets_of_mine.Dict", [], f"{LOGITS} dict; for task=classification there are .*"),
+        (NET, ["+student.arguments.widht=4"], f"student: {NET}: .* unexpected keyword argument 'widht'"),
+        (NET, [f"{OF_WIDTH}=wide"], "student.arguments.width must be a whole number, got wide"),
+        (NET, [f"{OF_WIDTH[1:]}=4"], rf"student.arguments.width has no default, .*: \{OF_WIDTH}=4"),
     ],
-)  # fmt: skip
-def test_what_is_wrong_is_one_line_before_any_training(tmp_path, words, message):
+)
+def test_what_is_wrong_is_one_line_before_any_training(tmp_path, target, words, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
-        built(tmp_path, *words)
+        built(tmp_path, f"student.target={target}", *words)
 
 
 def test_a_trained_teacher_is_another_one_when_its_code_is(tmp_path, nets):
