@@ -58,6 +58,7 @@ def check(config: DictConfig) -> None:
             chosen["scheme"].check_teachers(teachers(config), config.loss.get("_target_"), cache)
     _check_init(plain(config.student), len(teachers(config)), is_control=Identity(config).is_control)
     _check_views(config.teacher, config.augment, config.dataset)
+    _check_saved_outputs(config.teacher, members, config.augment, has_feature_loss=bool(config.feature_loss))
     dataset = config.dataset
     task = new_task(config.task, dataset, config.label_smoothing)
     named, targets = type(task).__name__.lower(), targets_of(task, dataset)
@@ -71,6 +72,8 @@ def check(config: DictConfig) -> None:
     for name, monitor in monitors.items():
         check_monitor_of_task(f"{name}.monitor", monitor, named, targets)
     loss = config.loss if has_soft_term(config) else None
+    is_saved = any(_is_saved(member) for member in members.values())
+    require(not is_saved or targets == "labels", "teacher", f"must be networks for task={named}", "saved outputs")
     _check_compared(compared_by(task), named, loss, config.scheme, members)
     if compared_by(task) != ROWS:
         require(config.temperature == 1, "temperature", f"must be 1 for task={named}", config.temperature)
@@ -175,6 +178,22 @@ def _check_transforms(name: str, transforms: Sequence[Values], dataset: str, tar
         moves_masks = getattr(found, "moves_masks", False)
         fits = targets != "images" and moves_masks == (targets == "masks")
         require(fits, name, f"{rule} with dataset={dataset}", transform["_target_"])
+
+
+def _is_saved(member: Values) -> bool:
+    return getattr(target(member, "teacher"), "of_known_samples", False)
+
+
+def _check_saved_outputs(
+    teacher: Values, members: Mapping[str, Values], augment: Augment, *, has_feature_loss: bool
+) -> None:
+    """See that a teacher of saved outputs, which knows the samples as they are, is shown no others."""
+    for setting in (name for name, member in members.items() if _is_saved(member)):
+        require(teacher["cache"] != "none", "teacher.cache", f"must be unaugmented with {setting}=outputs", "none")
+        names = [transform["_target_"].rsplit(".", 1)[-1] for transform in augment.transforms]
+        rule = f"must be none with {setting}=outputs, or teacher.cache=unaugmented,"
+        require(not names or augment.views == 0, "augment", rule, ", ".join(names))
+        require(not has_feature_loss, "feature_loss", f"must be none with {setting}=outputs", "a feature loss")
 
 
 def _check_views(teacher: Values, augment: Augment, dataset: Dataset) -> None:

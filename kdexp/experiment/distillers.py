@@ -55,7 +55,9 @@ def build_distiller(
         temperature=annealed(config.temperature, config.temperature_schedule),
         scheduler=instantiate(config.scheduler, "scheduler"),
         seed=config.seed,
-        val_metrics=new_metrics(data, "val", fidelity=teacher is not None, alone=False),
+        val_metrics=new_metrics(
+            data, "val", fidelity=teacher is not None and teacher.knows("val", data.student.splits.val), alone=False
+        ),
         train_metrics=data.task.metrics(
             split=data.student.splits.train, of_training=not config.trainer.full_train_metrics
         ),

@@ -20,10 +20,12 @@ from kdexp.features import input_of_classifier, side
 from kdexp.models.complexity import dry_run
 from kdexp.models.pretrained_stem import resizing
 from kdexp.models.timm_models import without_sources
+from kdexp.teacher.saved_outputs import SavedOutputs
 from kdexp.teacher.settings import TEACHER_KEYS
 
 # Keys of a student's and a teacher's configuration that are not arguments of its network.
 NETWORK_KEYS = ("feature_layers", "init_from_teacher", "members", *TEACHER_KEYS)
+_SLOT = "teacher"  # which may be all that a student may be, and more; what a configuration may name is checked before
 
 
 def build_network(
@@ -45,7 +47,7 @@ def build_network(
     arguments, size = _arguments(member, setting, dataset, pretrained)
     try:
         hook = None if size is None else resizing(size)
-        built: nn.Module = instantiate(arguments, "network")
+        built: nn.Module = instantiate(arguments, _SLOT)
         if hook is not None:
             built.register_forward_pre_hook(hook)
     except ValueError as error:
@@ -91,7 +93,7 @@ def _check_reads(built: nn.Module, setting: str, dataset: Dataset, *, are_texts:
 
 
 def _shape_of_outputs(built: nn.Module, input_shape: Sequence[int], *, is_dense: bool) -> tuple[int, ...]:
-    if is_dense:  # to run it on large images takes seconds
+    if is_dense or isinstance(built, SavedOutputs):  # to run it on large images takes seconds
         return tuple(cast(Tensor, dry_run(built, input_shape, n=2)).shape)
     with torch.no_grad():
         return tuple(built.eval()(torch.zeros(2, *input_shape)).shape)
@@ -102,7 +104,7 @@ def _arguments(member: Values, setting: str, dataset: Dataset, pretrained: bool 
     arguments = {key: value for key, value in plain(member).items() if key not in NETWORK_KEYS}
     if pretrained is not None and "pretrained" in arguments:
         arguments = (arguments if pretrained else without_sources(arguments)) | {"pretrained": pretrained}
-    constructor = trust.find(arguments.get("_target_"), "network", f"{setting}.")
+    constructor = trust.find(arguments.get("_target_"), _SLOT, f"{setting}.")
     if pretrained is False and "tokenizer" in arguments:
         arguments["tokenizer"] = arguments["tokenizer"] | {"file": None}
     size = None if "resize" in inspect.signature(constructor).parameters else arguments.pop("resize", None)

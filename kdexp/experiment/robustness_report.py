@@ -55,7 +55,7 @@ def subjects(
     """What the report of a run compares, by role.
 
     Args:
-        experiment: of the run; its teacher is compared where it is there.
+        experiment: of the run; its teacher is compared where it is there, and not a file with outputs of other inputs.
         own: the run's student.
         device: where the networks are.
         is_control: whether the run is a control, a student trained without a teacher.
@@ -64,6 +64,6 @@ def subjects(
     found = {CONTROL if is_control else STUDENT: own}
     if control is not None:
         found[CONTROL] = control
-    if experiment.teacher is not None:
+    if experiment.teacher is not None and experiment.teacher.takes_any_inputs:
         found[TEACHER] = teacher_subject(experiment, experiment.teacher.to(device))
     return found

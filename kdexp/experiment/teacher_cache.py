@@ -17,14 +17,12 @@ from kdexp.experiment.members import ROWS, compared_by
 from kdexp.experiment.outputs_key import OutputsKey
 from kdexp.results import Record
 from kdexp.teacher.cache_folders import folder_of, make_room
-from kdexp.teacher.cached_outputs import SplitName, TeacherOutputCache
+from kdexp.teacher.cached_outputs import TeacherOutputCache
 from kdexp.teacher.output_codec import ALL_CLASSES, TOP_K, OutputCodec
+from kdexp.teacher.outputs_file import SPLITS, SplitName
 from kdexp.teacher.teacher import Teacher
 
 log = logging.getLogger(__name__)
-
-
-_SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 
 
 def teacher_cache(
@@ -43,9 +41,10 @@ def teacher_cache(
         ValueError: there is no room for them.
     """
     module = data.student
-    outputs, *_ = teacher.to("cpu").member_outputs(torch.zeros(1, *config.dataset.input_shape))
-    features = {path: own.shape[1:] for path, own in outputs.features.items()}
-    classes = outputs.logits.shape[1]
+    features, (classes, *_) = {}, data.task.logits_shape(config.dataset.input_shape)
+    if teacher.takes_any_inputs:
+        outputs, *_ = teacher.to("cpu").member_outputs(torch.zeros(1, *config.dataset.input_shape))
+        features = {path: own.shape[1:] for path, own in outputs.features.items()}
     top_k = config.teacher.cache_top_k or _usual_top_k(data.task, classes)
     kept: dict[SplitName, tuple[Path, Record, OutputCodec]] = {}
     wanted: dict[Path, int] = {}
@@ -60,7 +59,9 @@ def teacher_cache(
         teacher=teacher,
         data=data,
     )
-    for split in _SPLITS:
+    for split in SPLITS:
+        if not teacher.knows(split, getattr(module.splits, split)):
+            continue
         trained = split == "train"  # of crops, where others are whole images
         shape = config.dataset.input_shape if trained else getattr(module.splits, split).inputs[0].shape
         record = OutputCodec(

@@ -18,6 +18,7 @@ from kdexp.experiment.keys import input_statistics, teacher_key, weights_file
 from kdexp.experiment.networks import build_network, laid_out, prepare
 from kdexp.experiment.teacher_training import train_teacher
 from kdexp.models.benchmark_names import BENCHMARK_NAMES
+from kdexp.teacher.saved_outputs import SavedOutputs
 from kdexp.teacher.trained_teachers import load_or_train
 from kdexp.weights import load_weights
 
@@ -80,6 +81,8 @@ class Teachers:
         if member["weights"] == "built":
             built = build_network(member, setting, self.dataset, self.task)
             prepare(built, lambda: self.data.for_teacher(member, setting).splits)
+            if isinstance(built, SavedOutputs):
+                built.bind(self.data.student.splits, setting)
             return built
         if member["weights"] == "random":
             torch.manual_seed(member["recipe"]["seed"])

@@ -41,6 +41,8 @@ def check_teacher(name: str, teacher: Values) -> None:
     require(isinstance(weights, str), f"{name}.weights", "must be auto, pretrained, built, random or a file", weights)
     rule = "must not be random for a network whose folder gives its weights"
     require(weights != "random" or not teacher.get("folder"), f"{name}.weights", rule, weights)
+    rule = "must be built for a teacher that is a file"
+    require(weights == "built" or not teacher.get("file"), f"{name}.weights", rule, weights)
     key, rename = teacher.get("weights_key"), teacher.get("rename") or {}
     require(key is None or isinstance(key, str), f"{name}.weights_key", "must be null or the name of an entry", key)
     require(OmegaConf.is_dict(rename) or rename == {}, f"{name}.rename", "must be new names by old ones", rename)
