@@ -15,10 +15,12 @@ from kdexp.atomic import atomic_path
 
 if TYPE_CHECKING:
     from pyarrow import RecordBatch, Schema
+    from pyarrow.parquet import FileMetaData
 
 SplitName = Literal["train", "val", "test"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 _INDEX = ".index"
+_BYTES = 32  # of a value in a parquet file, at most, but for what a file has once
 _ROWS = 65536  # of a parquet file that are read at once
 
 
@@ -35,7 +37,7 @@ class Table:
     values: Tensor
 
 
-def read(path: Path, samples: int) -> dict[str, Table]:
+def read(path: Path, samples: int, outputs: int) -> dict[str, Table]:
     """The tables in a file, by split.
 
     - ``.npy``: one array (N, C), of the training samples in the data set's order.
@@ -47,14 +49,18 @@ def read(path: Path, samples: int) -> dict[str, Table]:
     Args:
         path: of the file.
         samples: of the whole data set; a file with more rows is not read.
+        outputs: of each; a file with more is not read.
 
     Raises:
         ValueError: it is not such a file; the message begins with what has to be.
     """
-    readers = {".npy": _of_npy, ".safetensors": _of_safetensors, ".parquet": _of_parquet}
-    if path.suffix not in readers or not path.is_file():
-        raise ValueError(f"must be a npy, safetensors or parquet file, got {path}")
-    return readers[path.suffix](path, samples)
+    if path.is_file() and path.suffix == ".npy":
+        return _of_npy(path)
+    if path.is_file() and path.suffix == ".safetensors":
+        return _of_safetensors(path)
+    if path.is_file() and path.suffix == ".parquet":
+        return _of_parquet(path, samples, outputs)
+    raise ValueError(f"must be a npy, safetensors or parquet file, got {path}")
 
 
 def write(path: Path, tables: Mapping[str, Table]) -> None:
@@ -67,7 +73,7 @@ def write(path: Path, tables: Mapping[str, Table]) -> None:
         save_file(tensors, temporary)
 
 
-def _of_npy(path: Path, samples: int) -> dict[str, Table]:
+def _of_npy(path: Path) -> dict[str, Table]:
     try:
         array = np.load(path, mmap_mode="c", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:  # objects, which would be unpickled; a file that is cut off
@@ -85,7 +91,7 @@ def _numbers(array: NDArray[np.generic], path: Path) -> Tensor:
     return torch.from_numpy(np.require(array, kind, ["C", "W"]))
 
 
-def _of_safetensors(path: Path, samples: int) -> dict[str, Table]:
+def _of_safetensors(path: Path) -> dict[str, Table]:
     try:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
@@ -107,7 +113,7 @@ def _of_safetensors(path: Path, samples: int) -> dict[str, Table]:
     return found
 
 
-def _of_parquet(path: Path, samples: int) -> dict[str, Table]:
+def _of_parquet(path: Path, samples: int, outputs: int) -> dict[str, Table]:
     try:
         from pyarrow import ArrowException, parquet
     except ImportError as error:
@@ -119,8 +125,7 @@ def _of_parquet(path: Path, samples: int) -> dict[str, Table]:
     try:
         with parquet.ParquetFile(path) as file:
             columns = _columns(file.schema_arrow, path)
-            if file.metadata.num_rows > samples:
-                raise ValueError(f"must have at most {samples} rows, got {file.metadata.num_rows} in {path}")
+            _check_size(file.metadata, samples, outputs, path)
             for batch in file.iter_batches(_ROWS):
                 index.append(batch.column("index").to_numpy(zero_copy_only=False))
                 if "split" in batch.schema.names:
@@ -142,6 +147,18 @@ def _of_parquet(path: Path, samples: int) -> dict[str, Table]:
         for split in SPLITS
         if (of := named == split).any()
     }
+
+
+def _check_size(said: "FileMetaData", samples: int, outputs: int, path: Path) -> None:
+    """A few bytes can stand for any number of values: what the file says of them is looked at before it is read."""
+    if said.num_rows > samples:
+        raise ValueError(f"must have at most {samples} rows, got {said.num_rows} in {path}")
+    for group in (said.row_group(number) for number in range(said.num_row_groups)):
+        for column in (group.column(number) for number in range(group.num_columns)):
+            values, size = column.num_values, column.total_uncompressed_size
+            if values > group.num_rows * outputs or size > _BYTES * values + 2**20:
+                rule = f"must have {outputs} numbers in each row"
+                raise ValueError(f"{rule}, got {values} of {size} bytes in {group.num_rows} rows of {path}")
 
 
 def _columns(schema: "Schema", path: Path) -> list[str]:

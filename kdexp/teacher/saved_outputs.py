@@ -10,12 +10,8 @@ from torch import Tensor, nn
 from kdexp.atomic import sha256
 from kdexp.contracts import Kind, Split, Splits
 from kdexp.teacher.outputs_file import SplitName, Table, read
+from kdexp.teacher.probabilities import check_holds, logits_of, wrong_rows
 
-FLOOR = 1e-7
-"""Probabilities below it count as it (of yes/no outputs those above 1 - FLOOR as that), so that logits are finite."""
-_HOLDS = ("logits", "probabilities")
-_SUM = 1e-3
-"""So far from 1 may the probabilities of a row be in sum: half precision, a few digits of text."""
 _CHUNK = 8192
 
 
@@ -28,8 +24,7 @@ class SavedOutputs(nn.Module):
         num_classes: outputs of a sample.
         input_shape: of one sample; nothing is made of it.
         file: see `kdexp.teacher.outputs_file.read`.
-        holds: ``logits``, or ``probabilities``, of which logits are made: ``log(max(p, FLOOR))``; of yes/no outputs
-            ``log(p / (1 - p))`` of p within FLOOR and 1 - FLOOR.
+        holds: ``logits`` or ``probabilities``, see `kdexp.teacher.probabilities`.
         kind: what a row of them means.
 
     Raises:
@@ -43,8 +38,7 @@ class SavedOutputs(nn.Module):
         self, num_classes: int, input_shape: Sequence[int], file: str, holds: str, kind: Kind = "multiclass"
     ) -> None:
         super().__init__()
-        if holds not in _HOLDS:
-            raise ValueError(f"holds must be {' or '.join(_HOLDS)}, got {holds}")
+        check_holds(holds)
         self._file = Path(file)
         if not self._file.is_file():
             raise ValueError(f"file must be a npy, safetensors or parquet file, got {file}")
@@ -78,7 +72,7 @@ class SavedOutputs(nn.Module):
         parts = {"train": splits.train, "test": splits.test, **({"val": splits.val} if own_val else {})}
         sizes = {name: len(part.inputs) for name, part in parts.items()}
         try:
-            tables = read(self._file, sum(sizes.values()))
+            tables = read(self._file, sum(sizes.values()), self._outputs)
             if not own_val and "val" in tables:  # samples of the training file, too
                 both = [_with_ids(tables[name]) for name in ("train", "val") if name in tables]
                 tables["train"] = Table(*(torch.cat(each) for each in zip(*both, strict=True)))
@@ -120,15 +114,12 @@ class SavedOutputs(nn.Module):
             self._check_rows(values[start : start + _CHUNK].double(), start, where)
 
     def _check_rows(self, rows: Tensor, start: int, where: str) -> None:
-        def refuse(wrong: Tensor, rule: str, got: str) -> None:
-            if wrong.any():
-                raise ValueError(f"{rule}, got {got} in row {start + int(wrong.int().argmax())} (from 0) {where}")
-
-        refuse(~rows.float().isfinite().all(1), "must hold finite numbers", "NaN or Inf")
-        if self._holds == "probabilities":
-            refuse(((rows < 0) | (rows > 1)).any(1), "must hold probabilities in [0, 1]", "others")
-            if self._kind == "multiclass":
-                refuse((rows.sum(1) - 1).abs() > _SUM, "must hold probabilities that sum to 1 in each row", "others")
+        wrong, rule = ~rows.float().isfinite().all(1), "must hold numbers that are neither NaN nor Inf"
+        if self._holds == "probabilities" and not wrong.any():
+            wrong, rule = wrong_rows(rows, self._kind)
+        if wrong.any():
+            row = int(wrong.int().argmax())
+            raise ValueError(f"{rule}, got {_shown(rows[row])} in row {start + row} (from 0) {where}")
 
     def missing(self, name: SplitName, split: Split) -> int:
         """Of how many samples of a split there are no outputs."""
@@ -141,14 +132,12 @@ class SavedOutputs(nn.Module):
         """(N, C) float32 logits for (N,) ids of samples of a split, on the ids' device."""
         place, values = self._found[split]
         rows = values[place[index.cpu()]]
-        return self._logits(rows).to(index.device)
+        return (rows.float() if self._holds == "logits" else logits_of(rows, self._kind)).to(index.device)
 
-    def _logits(self, rows: Tensor) -> Tensor:
-        if self._holds == "logits":
-            return rows.float()
-        if self._kind == "multiclass":
-            return rows.double().clamp(min=FLOOR).log().float()
-        return rows.double().clamp(FLOOR, 1 - FLOOR).logit().float()
+
+def _shown(row: Tensor) -> str:
+    first = ", ".join(f"{value:.4g}" for value in row[:4].tolist())
+    return f"{first}, ..." if len(row) > 4 else first
 
 
 def _with_ids(table: Table) -> tuple[Tensor, Tensor]:
