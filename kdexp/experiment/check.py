@@ -9,7 +9,7 @@ from kdexp.config import trust
 from kdexp.config.compose import plain
 from kdexp.config.identity import INIT_FROM_TEACHER, Identity, has_attack
 from kdexp.config.objects import target
-from kdexp.config.require import Values, missing_values, require
+from kdexp.config.require import Values, is_count, missing_values, require
 from kdexp.data.settings import Augment, Dataset, check_classes
 from kdexp.experiment.members import (
     ROWS,
@@ -56,7 +56,7 @@ def check(config: DictConfig) -> None:
         if not Identity(config).is_control:
             cache = config.teacher.get("cache", "none")
             chosen["scheme"].check_teachers(teachers(config), config.loss.get("_target_"), cache)
-    _check_init(plain(config.student), len(teachers(config)), is_control=Identity(config).is_control)
+    _check_init(plain(config.student), config.teacher, len(teachers(config)), is_control=Identity(config).is_control)
     _check_views(config.teacher, config.augment, config.dataset)
     _check_saved_outputs(config.teacher, members, config.augment, has_feature_loss=bool(config.feature_loss))
     dataset = config.dataset
@@ -144,13 +144,14 @@ def _check_dataset(dataset: Dataset) -> None:
     require(shape and min(shape) >= 1, "dataset.input_shape", "must be sizes of at least 1, one or more", shape)
 
 
-def _check_init(student: Values, number_of_teachers: int, *, is_control: bool) -> None:
+def _check_init(student: Values, teacher: Values, number_of_teachers: int, *, is_control: bool) -> None:
     """The setting of the student that needs the one teacher; a control does without it."""
     chosen, name = student.get(INIT_FROM_TEACHER), f"student.{INIT_FROM_TEACHER}"
     if chosen is None:
         return
     is_list = isinstance(chosen, list) and chosen and all(type(number) is int for number in chosen)
     require(is_list, name, "must be null or a list of the teacher's blocks, from 0", chosen)
+    require(not teacher.get("classes"), name, "must be null with teacher.classes", chosen)
     require(number_of_teachers == 1 or is_control, name, "must be null where there is no teacher, or several", chosen)
 
 
@@ -160,6 +161,11 @@ def _check_networks(student: Values, members: Mapping[str, Values], dataset: Dat
         attacked = has_attack(teacher["recipe"].get("scheme"))
         check_monitor(f"{name}.recipe.monitor", teacher["recipe"].get("monitor"), dataset, attacked=attacked)
     for name, network in {"student": student, **members}.items():
+        if network.get("classes"):
+            require(
+                is_count(network["num_classes"]), f"{name}.num_classes", "must be at least 1", network["num_classes"]
+            )
+            continue
         require(
             network["num_classes"] == dataset.num_outputs,
             f"{name}.num_classes",

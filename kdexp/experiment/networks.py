@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from typing import cast
 
@@ -57,6 +58,8 @@ def build_network(
     made = new_task(task, dataset)
     _check_reads(built, setting, dataset, are_texts="texts" in made.supports)
     shape = made.logits_shape(dataset.input_shape)
+    if member.get("classes"):
+        shape = (member["num_classes"], *shape[1:])
     try:
         found = _shape_of_outputs(built, dataset.input_shape, is_dense=len(shape) > 1)
     except Exception as error:  # whatever a network makes of inputs that it is not for
@@ -167,9 +170,12 @@ def side_of(setting: str, member: Values, built: nn.Module, input_shape: Sequenc
     is_typed = _see_inputs(built) and plain(member)["feature_layers"] != "auto"
     layers = own if isinstance(own, FeatureLayers) and not is_typed else _layers(setting, member)
     try:
-        return side(built, layers, torch.zeros(2, *input_shape))
+        found = side(built, layers, torch.zeros(2, *input_shape))
     except ValueError as error:
         raise ValueError(f"{setting}.feature_layers: {error}") from error
+    if plain(member).get("classes"):  # its classifier has them in its own order
+        found = replace(found, layers=replace(found.layers, classifier=None))
+    return found
 
 
 def _layers(setting: str, member: Values) -> FeatureLayers | None:

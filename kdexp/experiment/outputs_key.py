@@ -96,6 +96,8 @@ _CODE_OF_OUTPUTS = (
     "teacher/teacher.py",
     "teacher/output_codec.py",
     "teacher/cached_outputs.py",
+    "teacher/class_mapping.py",
+    "teacher/probabilities.py",
     "models/content_noise.py",
     "models/text_tokens.py",
     "data/loaders.py",

@@ -18,6 +18,7 @@ from kdexp.experiment.keys import input_statistics, teacher_key, weights_file
 from kdexp.experiment.networks import build_network, laid_out, prepare
 from kdexp.experiment.teacher_training import train_teacher
 from kdexp.models.benchmark_names import BENCHMARK_NAMES
+from kdexp.teacher import class_mapping
 from kdexp.teacher.saved_outputs import SavedOutputs
 from kdexp.teacher.trained_teachers import load_or_train
 from kdexp.weights import load_weights
@@ -56,7 +57,7 @@ class Teachers:
     def networks(self) -> list[nn.Module]:
         """The networks; those that are to be trained and are not in the store yet are trained."""
         return [
-            laid_out(self._network(setting, member), self.channels_last, self.device)
+            laid_out(self._mapped(setting, member), self.channels_last, self.device)
             for setting, member in self.members.items()
         ]
 
@@ -74,6 +75,21 @@ class Teachers:
 
     def _key(self, member: Values) -> Values:
         return teacher_key(member, self.dataset, self.task, self.data.content, quick.mark(self.is_quick))
+
+    def _mapped(self, setting: str, member: Values) -> nn.Module:
+        """A network that gives the data set's classes."""
+        built = self._network(setting, member)
+        if member.get("classes"):
+            own = self.data.classes or list(map(str, range(self.dataset.num_classes)))
+            names = getattr(built, "class_names", None)
+            try:
+                outputs = 2 if self.dataset.kind == "binary" else 1  # of a single one: no and yes
+                outputs = max(outputs, member["num_classes"])
+                order = class_mapping.read(Path(member["classes"]), outputs, own, names)
+                class_mapping.map_classes(built, order, self.dataset.kind)
+            except ValueError as error:
+                raise ValueError(f"{setting}.classes {error}") from error
+        return built
 
     def _network(self, setting: str, member: Values) -> nn.Module:
         if member["weights"] == "pretrained":
@@ -152,7 +168,7 @@ def _pretrained(member: Values, setting: str, dataset: Dataset, task: Values) ->
         raise ValueError(f"{setting}.weights {rule}, got pretrained for {member['_target_']}")
     fresh = build_network(member, setting, dataset, task, pretrained=False)  # before anything is downloaded
     published = getattr(fresh, "pretrained_cfg", {}).get("num_classes", 1000)  # timm says it; torchvision's: ImageNet
-    if dataset.num_outputs != published:
+    if member["num_classes"] != published:
         rule = (
             f"must be auto or a file when the data set does not have the {published} classes of the published weights"
         )

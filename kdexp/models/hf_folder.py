@@ -64,6 +64,12 @@ def classifier(
     return network.float()
 
 
+def class_names(network: Any) -> list[str]:
+    """The names that its folder has for its labels, by number."""
+    named = dict(network.config.id2label)
+    return [str(named.get(number, number)) for number in range(network.config.num_labels)]
+
+
 def _config(
     transformers: ModuleType, path: Path, num_classes: int, auto: str, sizes: Mapping[str, int], *, pretrained: bool
 ) -> Any:

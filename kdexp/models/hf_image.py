@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from kdexp.models.hf_folder import classifier
+from kdexp.models.hf_folder import class_names, classifier
 from kdexp.models.layers import image_channels
 
 
@@ -39,6 +39,7 @@ class HFImage(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
+        self.class_names = class_names(network)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, num_classes)."""

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdexp.models.hf_folder import classifier
+from kdexp.models.hf_folder import class_names, classifier
 from kdexp.models.text_tokens import Tokens, check_texts
 
 
@@ -58,6 +58,7 @@ class HFText(nn.Module):
         super().__init__()
         self.tokens = tokens
         self.network, self._padding = network, padding
+        self.class_names = class_names(network)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(N, L) -> (N, num_classes)."""

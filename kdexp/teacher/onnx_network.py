@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from kdexp.atomic import sha256
 from kdexp.contracts import Kind
 from kdexp.onnx_file import checked
-from kdexp.teacher.probabilities import check_holds, logits_of, wrong_rows
+from kdexp.teacher.probabilities import check_holds, kind_of, logits_of, wrong_rows
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession, NodeArg
@@ -61,7 +61,7 @@ class OnnxNetwork(nn.Module):
         if layout not in _LAYOUTS:
             raise ValueError(f"layout must be {', '.join(_LAYOUTS)}, got {layout}")
         self._file = checked(Path(file), "file")
-        self._classes, self._kind, self._holds = num_classes, kind, holds
+        self._classes, self._kind, self._holds = num_classes, kind_of(kind, num_classes), holds
         self._sessions: dict[int, InferenceSession] = {}
         session = self._session(1)
         given, self._names = session.get_inputs(), [each.name for each in session.get_outputs()]

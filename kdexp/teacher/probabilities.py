@@ -19,6 +19,11 @@ def check_holds(holds: str) -> None:
         raise ValueError(f"holds must be {' or '.join(HOLDS)}, got {holds}")
 
 
+def kind_of(kind: Kind, outputs: int) -> Kind:
+    """What a teacher's rows mean for a data set of this kind: two outputs for yes and no are classes."""
+    return "multiclass" if kind == "binary" and outputs == 2 else kind
+
+
 def wrong_rows(rows: Tensor, kind: Kind) -> tuple[Tensor, str]:
     """Which rows are no probabilities, and the rule that they break.
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from kdexp.atomic import sha256
 from kdexp.contracts import Kind, Split, Splits
 from kdexp.teacher.outputs_file import SplitName, Table, read
-from kdexp.teacher.probabilities import check_holds, logits_of, wrong_rows
+from kdexp.teacher.probabilities import check_holds, kind_of, logits_of, wrong_rows
 
 _CHUNK = 8192
 
@@ -19,6 +19,7 @@ class SavedOutputs(nn.Module):
     """Predictions in the place of a network. Before it says anything, `bind` has to be called.
 
     As a network it has no parameters, and a buffer that is a digest of its file: so it is known by what it says.
+    All of that goes through its module ``rows``.
 
     Args:
         num_classes: outputs of a sample.
@@ -33,6 +34,7 @@ class SavedOutputs(nn.Module):
 
     of_known_samples = True
     content: Tensor
+    rows: nn.Identity
 
     def __init__(
         self, num_classes: int, input_shape: Sequence[int], file: str, holds: str, kind: Kind = "multiclass"
@@ -42,10 +44,11 @@ class SavedOutputs(nn.Module):
         self._file = Path(file)
         if not self._file.is_file():
             raise ValueError(f"file must be a npy, safetensors or parquet file, got {file}")
-        self._outputs, self._holds, self._kind = num_classes, holds, kind
+        self._outputs, self._holds, self._kind = num_classes, holds, kind_of(kind, num_classes)
         said = hashlib.sha256(f"{sha256(self._file)} {holds}".encode()).digest()
         self.register_buffer("content", torch.tensor(list(said), dtype=torch.uint8))
         self._found: dict[str, tuple[Tensor, Tensor]] = {}
+        self.rows = nn.Identity()
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Nothing but shapes.
@@ -132,7 +135,8 @@ class SavedOutputs(nn.Module):
         """(N, C) float32 logits for (N,) ids of samples of a split, on the ids' device."""
         place, values = self._found[split]
         rows = values[place[index.cpu()]]
-        return (rows.float() if self._holds == "logits" else logits_of(rows, self._kind)).to(index.device)
+        logits: Tensor = self.rows(rows.float() if self._holds == "logits" else logits_of(rows, self._kind))
+        return logits.to(index.device)
 
 
 def _shown(row: Tensor) -> str:
