@@ -90,7 +90,7 @@ def map_classes(network: nn.Module, order: Sequence[int], kind: Kind) -> None:
     """From now on a network gives its logits in the order of the data set's classes; see `known_classes`.
 
     A class that it does not know has the probability `FLOOR` at T = 1: beside all others together (multiclass), or by
-    itself. For a binary data set two logits become one, their difference, and the sign of a single one is turned if need be.
+    itself. For a binary data set two logits become one, their difference, and of a single one the sign is turned.
 
     Args:
         network: changed in place: it gets a hook, and the buffer ``class_order``, by which its weights' digest differs.

@@ -2,13 +2,17 @@
 
 import json
 import re
+import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from kdexp.config.compose import compose
 from kdexp.contracts import Batch, Outputs
+from kdexp.experiment.check import check
 from kdexp.experiment.known_classes import OnKnownClasses, refuse_labels
 from kdexp.losses.dkd import DKD
 from kdexp.losses.kd import KD, kd
@@ -134,7 +138,6 @@ def test_a_loss_that_reads_labels_needs_all_classes():
 
 @pytest.mark.slow
 def test_the_same_teacher_in_another_order_of_classes_teaches_the_same_student(tmp_path, store):
-    from kdexp.config.compose import compose
     from kdexp.experiment.experiment import Experiment
     from kdexp.experiment.run import run
     from kdexp.experiment.saved_logits import save_logits
@@ -161,3 +164,14 @@ def test_the_same_teacher_in_another_order_of_classes_teaches_the_same_student(t
     few = train("few", "teacher=outputs", f"teacher.file={tmp_path / 'other.safetensors'}", mapping)
     assert few[0] != one[0]
     assert few[1] < one[1]
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "teachers.md").read_text()
+BLOCKS = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
+COMMANDS = [line for block in BLOCKS for line in block.replace("\\\n", "").splitlines() if line.startswith("kdexp-")]
+
+
+@pytest.mark.parametrize("typed", COMMANDS)
+def test_every_command_of_the_page_passes_the_checks(typed):
+    words = [word for word in shlex.split(typed)[1:] if "=" in word]
+    check(compose(words, output_dir="x", store_dir="y"))

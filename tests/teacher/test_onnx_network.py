@@ -2,6 +2,7 @@
 
 import copy
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -127,6 +128,36 @@ def test_a_teacher_of_pytorch_says_the_same_as_an_onnx_file_within_1e_5(tmp_path
     torch.onnx.export(network, (inputs,), file, dynamo=False, input_names=["x"], dynamic_axes={"x": {0: "n"}})
     found = Teacher([OnnxNetwork(CLASSES, [1, 8, 8], str(file))])(inputs).logits
     assert torch.allclose(found, network(inputs), atol=1e-5)
+
+
+SAID = [
+    [0.003429, 0.543946, 0.094977, 0.174616, 0.012468, 0.004524, 0.117844, 0.002094, 0.023318, 0.022784],
+    [0.00631, 0.019475, 0.000325, 0.008739, 0.878173, 0.000853, 0.053922, 0.013358, 0.008833, 0.010011],
+    [0.903083, 0.000861, 0.004526, 0.006907, 0.007787, 0.024045, 0.011713, 0.001938, 0.014041, 0.025099],
+    [0.024802, 0.005195, 0.009461, 0.038235, 0.007059, 0.871378, 0.003144, 0.005114, 0.0168, 0.018812],
+]
+"""What keras_digits.onnx is to say of the digits from the 1000th on: Model.predict of Keras 3.15, whose
+Model.export(format="onnx") wrote it. Its layers: Conv2D(8, 3, relu, same), MaxPooling2D, Flatten, Dense(10, softmax)."""
+
+
+def test_a_file_of_keras_says_what_keras_said():
+    from sklearn.datasets import load_digits
+
+    images = torch.tensor(load_digits().images[1000:1004] / 16).float().unsqueeze(1)
+    file = Path(__file__).with_name("keras_digits.onnx")
+    network = OnnxNetwork(10, [1, 8, 8], str(file), holds="probabilities")  # (N, 8, 8, 1), by its shape
+    assert np.allclose(network(images).softmax(1), SAID, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_model_of_keras_can_be_taken(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    keras = pytest.importorskip("keras", reason="pip install keras")
+    layers = [keras.layers.Conv2D(3, 2), keras.layers.GlobalMaxPooling2D(), keras.layers.Dense(CLASSES)]
+    model = keras.Sequential([keras.Input((5, 6, 3)), *layers])
+    model.export(str(tmp_path / "a.onnx"), format="onnx", verbose=False)
+    found = OnnxNetwork(CLASSES, SHAPE, str(tmp_path / "a.onnx"))(INPUTS)
+    assert np.allclose(found, model.predict(INPUTS.movedim(1, -1).numpy(), verbose=0), atol=1e-5)
 
 
 def configured(file, *more):
