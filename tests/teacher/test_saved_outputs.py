@@ -226,7 +226,7 @@ OUTPUTS = ["experiment=smoke", "tracking=none", "teacher=outputs"]
         (["teacher.file=x", "teacher.cache=none"], "teacher.cache must be unaugmented with teacher=outputs, got none"),
         (
             ["teacher.file=x", "teacher.cache=views:2", "augment=shift"],
-            "augment must be none with teacher=outputs, or teacher.cache=unaugmented, got Shift",
+            "augment must be none with teacher=outputs, or teacher.cache=unaugmented, got RandomCrop",
         ),
         (["teacher.file=x", "feature_loss=at"], "feature_loss must be none with teacher=outputs, got a feature loss"),
         (["teacher.file=x", "scheme=ard"], "teacher.cache must be none with scheme=ard, got unaugmented"),
