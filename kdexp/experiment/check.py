@@ -197,7 +197,7 @@ def _check_saved_outputs(
     for setting in (name for name, member in members.items() if _is_saved(member)):
         require(teacher["cache"] != "none", "teacher.cache", f"must be unaugmented with {setting}=outputs", "none")
         names = [transform["_target_"].rsplit(".", 1)[-1] for transform in augment.transforms]
-        rule = f"must be none with {setting}=outputs, or teacher.cache=unaugmented,"
+        rule = f"must be none with {setting}=outputs, or teacher.cache=unaugmented"
         require(not names or augment.views == 0, "augment", rule, ", ".join(names))
         require(not has_feature_loss, "feature_loss", f"must be none with {setting}=outputs", "a feature loss")
 

@@ -31,7 +31,7 @@ def save_logits(experiment: Experiment, file: Path) -> None:
         rule = "must be of labels for kdexp-cache export, one a sample"
         raise ValueError(f"task {rule}, got {experiment.config.task['_target_']}")
     teacher.to(place)
-    tables = {}
+    tables: dict[str, Table] = {}
     for split in SPLITS:
         batches = data.student.eval_batches(split, place)
         logits = [teacher(batch.inputs).logits.cpu() for batch in paced(batches, f"teacher: logits of {split}")]

@@ -67,7 +67,7 @@ def teacher_measures(experiment: Experiment) -> Record:
         teacher.to(place)
         module, drawn = data.student, new_curves(data)
         drawn = drawn.to(place) if drawn is not None else None
-        of_splits = {
+        of_splits: dict[str, dict[str, float]] = {
             split: evaluate(
                 _logits(teacher.replaying(split, module.eval_batches(split, place))),
                 module.eval_batches(split, place),

@@ -86,7 +86,7 @@ class Teachers:
                 outputs = 2 if self.dataset.kind == "binary" else 1  # of a single one: no and yes
                 outputs = max(outputs, member["num_classes"])
                 order = class_mapping.read(Path(member["classes"]), outputs, own, names)
-                class_mapping.map_classes(built, order, self.dataset.kind)
+                class_mapping.map_classes(built, order, self.data.task.kind)
             except ValueError as error:
                 raise ValueError(f"{setting}.classes {error}") from error
         return built

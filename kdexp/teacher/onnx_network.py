@@ -102,7 +102,7 @@ class OnnxNetwork(nn.Module):
             self._sessions[threads] = new
         return self._sessions[threads]
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, inputs: Tensor) -> Tensor:
         """(N, ...) float inputs to (N, C, ...) logits, on the inputs' device.
 
@@ -135,7 +135,7 @@ class OnnxNetwork(nn.Module):
         threads = 1 if inputs.device.type == "cpu" else torch.get_num_threads()  # see `kdexp.teacher.teacher.BLOCK`
         session, size = self._session(threads), self._batch or len(inputs)
         parts = []
-        for part in inputs.detach().cpu().split(size):
+        for part in torch.split(inputs.detach().cpu(), size):
             filled = F.pad(part, (0, 0) * (part.dim() - 1) + (0, size - len(part)))
             content = np.ascontiguousarray(filled.numpy(), self._dtype)
             try:

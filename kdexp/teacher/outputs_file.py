@@ -101,7 +101,7 @@ def _of_safetensors(path: Path) -> dict[str, Table]:
     other = next((name for name in tensors if name not in known), None)
     if other is not None or not tensors.keys() & set(SPLITS):
         raise ValueError(f"must hold tensors train, val or test (and train.index, ...), got {other} in {path}")
-    found = {}
+    found: dict[str, Table] = {}
     for split in SPLITS:
         if split in tensors:
             values, index = tensors[split], tensors.get(f"{split}{_INDEX}")

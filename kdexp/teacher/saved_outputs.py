@@ -110,9 +110,8 @@ class SavedOutputs(nn.Module):
         elif len(table.index) and not 0 <= int(table.index.min()) <= int(table.index.max()) < size:
             wrong = table.index[(table.index < 0) | (table.index >= size)][0]
             raise ValueError(f"must have ids from 0 to {size - 1}, got {int(wrong)} {where}")
-        elif len(table.index.unique()) != len(table.index):
-            ids, counts = table.index.unique(return_counts=True)
-            raise ValueError(f"must have each id once, got {int(ids[counts > 1][0])} again {where}")
+        elif len(table.index) and (counts := table.index.bincount()).max() > 1:
+            raise ValueError(f"must have each id once, got {int(counts.argmax())} again {where}")
         for start in range(0, len(values), _CHUNK):
             self._check_rows(values[start : start + _CHUNK].double(), start, where)
 

@@ -46,7 +46,7 @@ def check_teacher(name: str, teacher: Values) -> None:
     require(weights == "built" or not teacher.get("file"), f"{name}.weights", rule, weights)
     classes = teacher.get("classes")
     require(classes is None or isinstance(classes, str), f"{name}.classes", "must be null or a file", classes)
-    rule = "must be null for a teacher that is trained here, on the data set's classes,"
+    rule = "must be null for a teacher that is trained here, on the data set's classes"
     require(classes is None or weights != "auto", f"{name}.classes", rule, classes)
     key, rename = teacher.get("weights_key"), teacher.get("rename") or {}
     require(key is None or isinstance(key, str), f"{name}.weights_key", "must be null or the name of an entry", key)

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from kdexp.models.complexity import macs, parameters
-from kdexp.models.hf_image import hf_image
 from kdexp.models.huggingface import huggingface
 
 transformers = pytest.importorskip("transformers", reason="pip install 'kdexp[text]'")
@@ -51,7 +50,7 @@ def test_without_its_weights_the_folder_gives_the_architecture_alone(saved):
     _, folder = saved
     (folder / "model.safetensors").unlink()
     torch.manual_seed(1)
-    network = hf_image(5, [1, 16, 16], str(folder), pretrained=False).eval()
+    network = huggingface(5, [1, 16, 16], str(folder), pretrained=False).eval()
     assert network(INPUTS[:, :1]).shape == (3, 5)
 
 
@@ -60,7 +59,7 @@ def test_what_is_not_to_be_read_is_refused_in_one_line(tmp_path):
 
     def refused(message, classes=5, channels=3, folder=tmp_path):
         with pytest.raises(ValueError, match=f"^{re.escape(message)}[^\n]*$"):
-            hf_image(classes, [channels, 16, 16], str(folder))
+            huggingface(classes, [channels, 16, 16], str(folder))
 
     refused("folder must be a local folder (nothing is fetched by name), got google/vit", folder="google/vit")
     refused("folder must hold a classifier of 4 labels, got 5 in ", classes=4)
