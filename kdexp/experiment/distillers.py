@@ -1,7 +1,6 @@
 """The training of a student as configured."""
 
 from collections.abc import Mapping
-from typing import cast
 
 from omegaconf import DictConfig
 from torch import nn
@@ -10,14 +9,12 @@ from kdexp.config.compose import plain
 from kdexp.config.identity import Identity
 from kdexp.config.objects import instantiate
 from kdexp.config.require import Values
-from kdexp.contracts import Task
 from kdexp.experiment.data import Data
-from kdexp.experiment.known_classes import OnKnownClasses, refuse_labels
+from kdexp.experiment.known_classes import on_known_classes
 from kdexp.experiment.losses import Losses, annealed
 from kdexp.experiment.new_metrics import new_metrics
 from kdexp.metrics import monitor
 from kdexp.schemes.base import SchemeContext, scheme_of_run
-from kdexp.teacher.class_mapping import known_classes
 from kdexp.teacher.teacher import Teacher
 from kdexp.training.distiller import Distiller
 
@@ -49,15 +46,11 @@ def build_distiller(
         teacher: the frozen one; None where there is none.
         losses: the terms of the student's loss besides the hard one.
     """
-    task, known = data.task, None if teacher is None else known_classes(teacher.networks)
-    if known is not None and losses.soft is not None:
-        refuse_labels(losses.soft.loss, len(known), data.task.kind)
-        task = cast(Task, OnKnownClasses(data.task, known))
     context = SchemeContext(config.dataset, teacher, losses.features, peers)
     training = scheme_of_run(plain(config)).distiller(context)(
         student,
         instantiate(config.optimizer, "optimizer"),
-        task=task,
+        task=on_known_classes(data.task, teacher, losses.soft.loss if losses.soft is not None else None),
         soft_loss=losses.soft,
         alpha=annealed(config.alpha, config.alpha_schedule),
         temperature=annealed(config.temperature, config.temperature_schedule),

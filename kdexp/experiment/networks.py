@@ -21,7 +21,6 @@ from kdexp.features import input_of_classifier, side
 from kdexp.models.complexity import dry_run
 from kdexp.models.pretrained_stem import resizing
 from kdexp.models.timm_models import without_sources
-from kdexp.teacher.saved_outputs import SavedOutputs
 from kdexp.teacher.settings import TEACHER_KEYS
 
 # Keys of a student's and a teacher's configuration that are not arguments of its network.
@@ -88,15 +87,19 @@ def _see_inputs(built: nn.Module) -> list[SeesTrainingInputs]:
 
 
 def _check_reads(built: nn.Module, setting: str, dataset: Dataset, *, are_texts: bool) -> None:
-    if bool(_see_inputs(built)) != are_texts:
+    if not _is_file(built) and bool(_see_inputs(built)) != are_texts:
         rule = "must read texts (textcnn, textrnn, text_transformer, hf_text)" if are_texts else "must not read texts"
         if not are_texts and dataset.source.get("text", "") is None:
             rule += " where dataset.source.text names no column of them,"
         raise ValueError(f"{setting} {rule} with dataset={dataset.name}, got {type(built).__name__}")
 
 
+def _is_file(built: nn.Module) -> bool:
+    return getattr(built, "of_known_samples", False)  # of `kdexp.teacher.saved_outputs`
+
+
 def _shape_of_outputs(built: nn.Module, input_shape: Sequence[int], *, is_dense: bool) -> tuple[int, ...]:
-    if is_dense or isinstance(built, SavedOutputs):  # to run it on large images takes seconds
+    if is_dense or _is_file(built):  # to run it on large images takes seconds
         return tuple(cast(Tensor, dry_run(built, input_shape, n=2)).shape)
     with torch.no_grad():
         return tuple(built.eval()(torch.zeros(2, *input_shape)).shape)

@@ -14,11 +14,11 @@ from kdexp.atomic import sha256
 from kdexp.config.compose import plain
 from kdexp.config.objects import target
 from kdexp.config.require import Values
+from kdexp.contracts import SplitName
 from kdexp.data.settings import Augment, Dataset
 from kdexp.experiment.data import Data
 from kdexp.experiment.keys import input_statistics
 from kdexp.experiment.networks import NETWORK_KEYS, device_for, is_channels_last
-from kdexp.teacher.outputs_file import SplitName
 from kdexp.teacher.teacher import Teacher
 from kdexp.weights import state_digest
 

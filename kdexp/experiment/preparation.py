@@ -74,8 +74,9 @@ def prepare(
 
 def _compile(experiment: Experiment) -> None:
     config, teacher, student = experiment.config, experiment.teacher, experiment.student
-    # A teacher whose outputs are cached is hardly run.
-    teachers = teacher.networks if teacher is not None and config.teacher.cache == "none" else []
+    # A teacher whose outputs are cached is hardly run; an ONNX file is no module of PyTorch's.
+    is_run = teacher is not None and config.teacher.cache == "none"
+    teachers = [network for network in teacher.networks if parameters(network)] if teacher and is_run else []
     networks = [student, *teachers]
     if config.trainer.compile == "auto":
         module, place = experiment.data.student, experiment.device

@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import get_args
 
 import torch
 from omegaconf import DictConfig
@@ -11,7 +12,7 @@ from omegaconf import DictConfig
 from kdexp.config.compose import plain
 from kdexp.config.identity import fingerprint
 from kdexp.config.require import Values
-from kdexp.contracts import Task
+from kdexp.contracts import SplitName, Task
 from kdexp.experiment.data import Data
 from kdexp.experiment.members import ROWS, compared_by
 from kdexp.experiment.outputs_key import OutputsKey
@@ -19,10 +20,11 @@ from kdexp.results import Record
 from kdexp.teacher.cache_folders import folder_of, make_room
 from kdexp.teacher.cached_outputs import TeacherOutputCache
 from kdexp.teacher.output_codec import ALL_CLASSES, TOP_K, OutputCodec
-from kdexp.teacher.outputs_file import SPLITS, SplitName
 from kdexp.teacher.teacher import Teacher
 
 log = logging.getLogger(__name__)
+
+_SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 
 
 def teacher_cache(
@@ -59,7 +61,7 @@ def teacher_cache(
         teacher=teacher,
         data=data,
     )
-    for split in SPLITS:
+    for split in _SPLITS:
         if not teacher.knows(split, getattr(module.splits, split)):
             continue
         trained = split == "train"  # of crops, where others are whole images

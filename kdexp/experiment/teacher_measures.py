@@ -2,17 +2,13 @@
 
 import json
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
-
-from torch import Tensor
 
 from kdexp.atomic import atomic_path, read_json
 from kdexp.config import quick
 from kdexp.config.compose import plain
 from kdexp.config.identity import fingerprint
-from kdexp.contracts import Outputs
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.keys import input_statistics
 from kdexp.experiment.members import ROWS, compared_by
@@ -20,6 +16,7 @@ from kdexp.experiment.new_metrics import new_curves, new_metrics, of_network
 from kdexp.metrics.evaluate import evaluate
 from kdexp.models.complexity import macs, parameters
 from kdexp.results import Record
+from kdexp.teacher.teacher import Teacher
 from kdexp.weights import state_digest
 
 log = logging.getLogger(__name__)
@@ -63,33 +60,7 @@ def teacher_measures(experiment: Experiment) -> Record:
     path = Path(config.store_dir) / "teacher-measures" / f"{key}.json"
     remembered = _remembered(path)
     if not remembered:
-        place = experiment.device
-        teacher.to(place)
-        module, drawn = data.student, new_curves(data)
-        drawn = drawn.to(place) if drawn is not None else None
-        of_splits: dict[str, dict[str, float]] = {
-            split: evaluate(
-                _logits(teacher.replaying(split, module.eval_batches(split, place))),
-                module.eval_batches(split, place),
-                new_metrics(data, split).to(place),
-                curves=drawn if split == "test" else None,
-                what=f"teacher: evaluating on {split}",
-            )
-            for split in _EVALUATED
-            if teacher.knows(split, getattr(module.splits, split))
-        }
-        if len(teacher.networks) == 1 and teacher.takes_any_inputs:
-            of_splits["test"] |= of_network(data, teacher.networks[0], place, lambda x: teacher.network_inputs(x)[0])
-        found: dict[str, object] = {**of_splits}
-        found["curves"] = drawn.compute().compact() if drawn is not None and "test" in of_splits else {}
-        shape = list(config.dataset.input_shape)
-        counts = [parameters(network) for network in teacher.networks]
-        found["model"] = {}
-        if all(counts):
-            found["model"] = {
-                "parameters": sum(counts),
-                "macs": sum(macs(network, shape) for network in teacher.networks),
-            }
+        found = _measured(experiment, teacher)
         remembered = json.loads(json.dumps(found))
         try:
             with atomic_path(path) as temporary:
@@ -99,8 +70,28 @@ def teacher_measures(experiment: Experiment) -> Record:
     return remembered
 
 
-def _logits(teacher: Callable[[Tensor], Outputs]) -> Callable[[Tensor], Tensor]:
-    return lambda inputs: teacher(inputs).logits
+def _measured(experiment: Experiment, teacher: Teacher) -> dict[str, object]:
+    data, place = experiment.data, experiment.device
+    teacher.to(place)
+    module, drawn = data.student, new_curves(data)
+    drawn = drawn.to(place) if drawn is not None else None
+    of_splits: dict[str, dict[str, float]] = {}
+    for split in _EVALUATED:
+        if teacher.knows(split, getattr(module.splits, split)):
+            outputs = teacher.replaying(split, module.eval_batches(split, place))
+            of_splits[split] = evaluate(
+                lambda inputs, outputs=outputs: outputs(inputs).logits,  # type: ignore[misc]
+                module.eval_batches(split, place),
+                new_metrics(data, split).to(place),
+                curves=drawn if split == "test" else None,
+                what=f"teacher: evaluating on {split}",
+            )
+    if len(teacher.networks) == 1 and teacher.takes_any_inputs:
+        of_splits["test"] |= of_network(data, teacher.networks[0], place, lambda x: teacher.network_inputs(x)[0])
+    shape, counts = list(experiment.config.dataset.input_shape), [parameters(network) for network in teacher.networks]
+    costs = {"parameters": sum(counts), "macs": sum(macs(network, shape) for network in teacher.networks)}
+    curves = drawn.compute().compact() if drawn is not None and "test" in of_splits else {}
+    return {**of_splits, "curves": curves, "model": costs if all(counts) else {}}
 
 
 def _remembered(path: Path) -> Record:

@@ -14,12 +14,11 @@ from kdexp.config import quick
 from kdexp.config.require import Values
 from kdexp.data.settings import Dataset
 from kdexp.experiment.data import Data
+from kdexp.experiment.fitted_teachers import fitted
 from kdexp.experiment.keys import input_statistics, teacher_key, weights_file
 from kdexp.experiment.networks import build_network, laid_out, prepare
 from kdexp.experiment.teacher_training import train_teacher
 from kdexp.models.benchmark_names import BENCHMARK_NAMES
-from kdexp.teacher import class_mapping
-from kdexp.teacher.saved_outputs import SavedOutputs
 from kdexp.teacher.trained_teachers import load_or_train
 from kdexp.weights import load_weights
 
@@ -57,7 +56,9 @@ class Teachers:
     def networks(self) -> list[nn.Module]:
         """The networks; those that are to be trained and are not in the store yet are trained."""
         return [
-            laid_out(self._mapped(setting, member), self.channels_last, self.device)
+            laid_out(
+                fitted(self._network(setting, member), member, setting, self.data), self.channels_last, self.device
+            )
             for setting, member in self.members.items()
         ]
 
@@ -76,29 +77,12 @@ class Teachers:
     def _key(self, member: Values) -> Values:
         return teacher_key(member, self.dataset, self.task, self.data.content, quick.mark(self.is_quick))
 
-    def _mapped(self, setting: str, member: Values) -> nn.Module:
-        """A network that gives the data set's classes."""
-        built = self._network(setting, member)
-        if member.get("classes"):
-            own = self.data.classes or list(map(str, range(self.dataset.num_classes)))
-            names = getattr(built, "class_names", None)
-            try:
-                outputs = 2 if self.dataset.kind == "binary" else 1  # of a single one: no and yes
-                outputs = max(outputs, member["num_classes"])
-                order = class_mapping.read(Path(member["classes"]), outputs, own, names)
-                class_mapping.map_classes(built, order, self.data.task.kind)
-            except ValueError as error:
-                raise ValueError(f"{setting}.classes {error}") from error
-        return built
-
     def _network(self, setting: str, member: Values) -> nn.Module:
         if member["weights"] == "pretrained":
             return _pretrained(member, setting, self.dataset, self.task)
         if member["weights"] == "built":
             built = build_network(member, setting, self.dataset, self.task)
             prepare(built, lambda: self.data.for_teacher(member, setting).splits)
-            if isinstance(built, SavedOutputs):
-                built.bind(self.data.student.splits, setting)
             return built
         if member["weights"] == "random":
             torch.manual_seed(member["recipe"]["seed"])

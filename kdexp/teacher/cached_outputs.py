@@ -22,14 +22,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kdexp.atomic import writing_to_store
-from kdexp.contracts import Batch, Outputs
+from kdexp.contracts import Batch, Outputs, SplitName
 from kdexp.data.data_module import DataModule
 from kdexp.data.splits import stratified_sample
 from kdexp.progress_log import paced
 from kdexp.teacher import cache_folders
 from kdexp.teacher.cache_folders import CHECKSUMS, DIGEST, LOCK, OUTPUTS, file_in, filled_views, keep_metadata, used
 from kdexp.teacher.output_codec import OutputCodec
-from kdexp.teacher.outputs_file import SplitName
 from kdexp.teacher.teacher import Teacher
 
 log = logging.getLogger(__name__)

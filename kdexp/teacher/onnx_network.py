@@ -121,6 +121,8 @@ class OnnxNetwork(nn.Module):
             rows = rows.movedim(3, 1)
         if rows.dim() == 1:
             rows = rows.unsqueeze(1)
+        if not rows.isfinite().all():
+            raise ValueError(f"the outputs of {self._file} must be numbers, got NaN or Inf")
         if self._holds == "logits":
             return rows
         wrong, rule = wrong_rows(rows, self._kind)

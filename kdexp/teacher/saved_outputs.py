@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from kdexp.atomic import sha256
-from kdexp.contracts import Kind, Split, Splits
-from kdexp.teacher.outputs_file import SplitName, Table, read
+from kdexp.contracts import Kind, Split, SplitName, Splits
+from kdexp.teacher.outputs_file import Table, read
 from kdexp.teacher.probabilities import check_holds, kind_of, logits_of, wrong_rows
 
 _CHUNK = 8192

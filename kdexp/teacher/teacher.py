@@ -11,9 +11,8 @@ from functools import cache, partial
 import torch
 from torch import Tensor, nn
 
-from kdexp.contracts import Batch, Kind, Outputs, Split
+from kdexp.contracts import Batch, Kind, Outputs, Split, SplitName
 from kdexp.features import Reader
-from kdexp.teacher.outputs_file import SplitName
 from kdexp.teacher.saved_outputs import SavedOutputs
 
 Statistics = tuple[Sequence[float], Sequence[float]]

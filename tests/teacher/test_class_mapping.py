@@ -13,7 +13,7 @@ from torch import nn
 from kdexp.config.compose import compose
 from kdexp.contracts import Batch, Outputs
 from kdexp.experiment.check import check
-from kdexp.experiment.known_classes import OnKnownClasses, refuse_labels
+from kdexp.experiment.known_classes import OnKnownClasses, check_loss
 from kdexp.losses.dkd import DKD
 from kdexp.losses.kd import KD, kd
 from kdexp.tasks.classification import Classification
@@ -119,21 +119,23 @@ def test_an_ensemble_knows_what_all_of_it_know():
 def test_the_soft_term_is_over_the_known_classes_and_the_hard_one_over_all():
     task, student = Classification(3), torch.randn(2, 3, requires_grad=True)
     batch, teacher = Batch(torch.zeros(2, 1), torch.tensor([1, 0])), mapped([2, -1, 0])
-    soft = OnKnownClasses(task, [0, 2]).soft(KD(3.0), Outputs(student), Outputs(teacher), batch)
+    soft = OnKnownClasses(task, (0, 2)).soft(KD(3.0), Outputs(student), Outputs(teacher), batch)
     assert torch.allclose(soft, kd(student[:, [0, 2]], LOGITS[:, [2, 0]], temperature=3.0))
     soft.backward()
     assert student.grad[:, 1].tolist() == [0, 0]
-    assert OnKnownClasses(task, [0, 2]).measure == "acc"
-    hard = (each.hard(Outputs(student), batch) for each in (task, OnKnownClasses(task, [0, 2])))
+    assert OnKnownClasses(task, (0, 2)).measure == "acc"
+    hard = (each.hard(Outputs(student), batch) for each in (task, OnKnownClasses(task, (0, 2))))
     assert len({value.item() for value in hard}) == 1
 
 
 def test_a_loss_that_reads_labels_needs_all_classes():
-    refuse_labels(KD(4.0), 3, "multiclass")
+    check_loss(KD(4.0), 3, "multiclass")
     with pytest.raises(
         ValueError, match=r"^loss must not read labels where teacher.classes leaves out classes .*, got DKD$"
     ):
-        refuse_labels(DKD(), 3, "multiclass")
+        check_loss(DKD(), 3, "multiclass")
+    with pytest.raises(ValueError, match=r"^teacher.classes must leave classes to compare .*, got 1$"):
+        check_loss(KD(4.0), 1, "multiclass")
 
 
 @pytest.mark.slow
