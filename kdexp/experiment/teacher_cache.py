@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -43,10 +43,8 @@ def teacher_cache(
         ValueError: there is no room for them.
     """
     module = data.student
-    features, (classes, *_) = {}, data.task.logits_shape(config.dataset.input_shape)
-    if teacher.takes_any_inputs:
-        outputs, *_ = teacher.to("cpu").member_outputs(torch.zeros(1, *config.dataset.input_shape))
-        features = {path: own.shape[1:] for path, own in outputs.features.items()}
+    features = _features(teacher, config.dataset.input_shape)
+    classes, *_ = data.task.logits_shape(config.dataset.input_shape)
     top_k = config.teacher.cache_top_k or _usual_top_k(data.task, classes)
     kept: dict[SplitName, tuple[Path, Record, OutputCodec]] = {}
     wanted: dict[Path, int] = {}
@@ -94,6 +92,13 @@ def teacher_cache(
     if config.teacher.cache == "unaugmented" and config.augment.transforms:
         log.warning(_UNAUGMENTED)
     return cache
+
+
+def _features(teacher: Teacher, input_shape: Sequence[int]) -> dict[str, torch.Size]:
+    if not teacher.paths:
+        return {}
+    outputs, *_ = teacher.to("cpu").member_outputs(torch.zeros(1, *input_shape))
+    return {path: own.shape[1:] for path, own in outputs.features.items()}
 
 
 def _usual_top_k(task: Task, classes: int) -> int:

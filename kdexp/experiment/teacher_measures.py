@@ -16,7 +16,6 @@ from kdexp.experiment.new_metrics import new_curves, new_metrics, of_network
 from kdexp.metrics.evaluate import evaluate
 from kdexp.models.complexity import macs, parameters
 from kdexp.results import Record
-from kdexp.teacher.teacher import Teacher
 from kdexp.weights import state_digest
 
 log = logging.getLogger(__name__)
@@ -60,7 +59,7 @@ def teacher_measures(experiment: Experiment) -> Record:
     path = Path(config.store_dir) / "teacher-measures" / f"{key}.json"
     remembered = _remembered(path)
     if not remembered:
-        found = _measured(experiment, teacher)
+        found = _measured(experiment)
         remembered = json.loads(json.dumps(found))
         try:
             with atomic_path(path) as temporary:
@@ -70,8 +69,9 @@ def teacher_measures(experiment: Experiment) -> Record:
     return remembered
 
 
-def _measured(experiment: Experiment, teacher: Teacher) -> dict[str, object]:
-    data, place = experiment.data, experiment.device
+def _measured(experiment: Experiment) -> dict[str, object]:
+    data, teacher, place = experiment.data, experiment.teacher, experiment.device
+    assert teacher is not None
     teacher.to(place)
     module, drawn = data.student, new_curves(data)
     drawn = drawn.to(place) if drawn is not None else None
