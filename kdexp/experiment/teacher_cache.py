@@ -59,9 +59,7 @@ def teacher_cache(
         teacher=teacher,
         data=data,
     )
-    for split in _SPLITS:
-        if not teacher.knows(split, getattr(module.splits, split)):
-            continue
+    for split in (one for one in _SPLITS if teacher.knows(one, getattr(module.splits, one))):
         trained = split == "train"  # of crops, where others are whole images
         shape = config.dataset.input_shape if trained else getattr(module.splits, split).inputs[0].shape
         record = OutputCodec(
