@@ -11,6 +11,8 @@ from typing import Literal, NamedTuple, Protocol, Self, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+SplitName = Literal["train", "val", "test"]
+
 Capability = Literal["curves", "masks", "texts", "images", "robustness", "attacks"]
 """What some tasks can and others cannot.
 

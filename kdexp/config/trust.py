@@ -74,8 +74,8 @@ _is_network = _takes("num_classes", "input_shape")
 SLOTS: Mapping[str, Slot] = {
     "network": Slot("a network of kdexp.models", ("kdexp.models",), _is_network),
     "teacher": Slot(
-        "a network of kdexp.models",
-        ("kdexp.models",),
+        "a network of kdexp.models or kdexp.teacher",
+        ("kdexp.models", "kdexp.teacher"),
         _is_network,
         inner={"recipe": _RECIPE, "members": {"*": "teacher"}},
     ),

@@ -136,14 +136,14 @@ def run(config: DictConfig) -> dict[str, float]:
         finished.warn_of_other_data()
         student = trained_student(experiment, finished.folder / results.WEIGHTS, "run")
         teacher = experiment.teacher
-    if teacher is not None:
-        teacher.to(device)
     data = experiment.data
+    batches = data.student.eval_batches("test", device)
+    knows = teacher is not None and teacher.knows("test", data.student.splits.test)
     return evaluate(
         student.to(device),
-        data.student.eval_batches("test", device),
-        new_metrics(data, "test", fidelity=teacher is not None).to(device),
-        teacher=teacher,
+        batches,
+        new_metrics(data, "test", fidelity=knows).to(device),
+        teacher=teacher.to(device).replaying("test", batches) if teacher is not None and knows else None,
     )
 
 

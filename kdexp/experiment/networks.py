@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from typing import cast
 
@@ -24,6 +25,7 @@ from kdexp.teacher.settings import TEACHER_KEYS
 
 # Keys of a student's and a teacher's configuration that are not arguments of its network.
 NETWORK_KEYS = ("feature_layers", "init_from_teacher", "members", *TEACHER_KEYS)
+_SLOT = "teacher"  # which may be all that a student may be, and more; what a configuration may name is checked before
 
 
 def build_network(
@@ -47,7 +49,7 @@ def build_network(
     others = _for_task(made, dataset.input_shape)
     try:
         hook = None if size is None else resizing(size)
-        built: nn.Module = instantiate(arguments, "network")
+        built: nn.Module = instantiate(arguments, _SLOT)
         require(
             isinstance(built, nn.Module), arguments["_target_"], "must make a torch.nn.Module", type(built).__name__
         )
@@ -59,18 +61,20 @@ def build_network(
         prefix = f"{setting}.arguments" if is_of_module(member) else setting
         hint = others if "input_shape must be (" in str(error) else ""  # it is made for inputs of another kind
         raise ValueError(f"{prefix}.{error}{hint}" if is_setting else f"{setting}: {error}{hint}") from error
-    if bool(_see_inputs(built)) != ("texts" in made.supports):
+    if not _is_file(built) and bool(_see_inputs(built)) != ("texts" in made.supports):
         rule = "must read texts" if "texts" in made.supports else "must not read texts"
         if rule == "must not read texts" and dataset.source.get("text", "") is None:
             rule += " where dataset.source.text names no column of them,"
         raise ValueError(f"{setting} {rule} with dataset={dataset.name}, got {type(built).__name__}{others}")
-    _check_outputs(built, setting, dataset, made)
+    _check_outputs(built, setting, dataset, made, member)
     tile_large_images(built, made)
     return built.train()
 
 
-def _check_outputs(built: nn.Module, setting: str, dataset: Dataset, task: Task) -> None:
+def _check_outputs(built: nn.Module, setting: str, dataset: Dataset, task: Task, member: Values) -> None:
     shape = task.logits_shape(dataset.input_shape)
+    if member.get("classes"):
+        shape = (member["num_classes"], *shape[1:])
     try:
         outputs = _outputs(built, dataset.input_shape, is_dense=len(shape) > 1)
     except Exception as error:  # whatever a network makes of inputs that it is not for
@@ -105,8 +109,12 @@ def _for_task(task: Task, input_shape: Sequence[int]) -> str:
     return f"; for task={type(task).__name__.lower()} there are {', '.join(names)}" if names else ""
 
 
+def _is_file(built: nn.Module) -> bool:
+    return getattr(built, "of_known_samples", False)  # of `kdexp.teacher.saved_outputs`
+
+
 def _outputs(built: nn.Module, input_shape: Sequence[int], *, is_dense: bool) -> object:
-    if is_dense:  # to run it on large images takes seconds
+    if is_dense or _is_file(built):  # to run it on large images takes seconds
         return dry_run(built, input_shape, n=2)
     with torch.no_grad():
         return built.eval()(torch.zeros(2, *input_shape))
@@ -115,7 +123,7 @@ def _outputs(built: nn.Module, input_shape: Sequence[int], *, is_dense: bool) ->
 def _arguments(member: Values, setting: str, dataset: Dataset, pretrained: bool | None) -> tuple[Group, int | None]:
     """What a network's constructor gets, with its ``_target_``; and the size that images are resized to before it."""
     arguments = {key: value for key, value in plain(member).items() if key not in NETWORK_KEYS}
-    takes = inspect.signature(trust.find(arguments.get("_target_"), "network", f"{setting}.")).parameters
+    takes = inspect.signature(trust.find(arguments.get("_target_"), _SLOT, f"{setting}.")).parameters
     if is_of_module(arguments):
         told = {key: arguments[key] for key in ("num_classes", "input_shape") if key in takes}
         others = {key: arguments[key] for key in ("_target_", "resize") if key in arguments}
@@ -190,9 +198,12 @@ def side_of(setting: str, member: Values, built: nn.Module, input_shape: Sequenc
     is_typed = _see_inputs(built) and plain(member)["feature_layers"] != "auto"
     layers = own if isinstance(own, FeatureLayers) and not is_typed else _layers(setting, member)
     try:
-        return side(built, layers, torch.zeros(2, *input_shape))
+        found = side(built, layers, torch.zeros(2, *input_shape))
     except ValueError as error:
         raise ValueError(f"{setting}.feature_layers: {error}") from error
+    if plain(member).get("classes"):  # its classifier has them in its own order
+        found = replace(found, layers=replace(found.layers, classifier=None))
+    return found
 
 
 def _layers(setting: str, member: Values) -> FeatureLayers | None:
