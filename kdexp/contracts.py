@@ -133,8 +133,7 @@ class Task(Protocol):
     - ``of_network(network: nn.Module, batches: Iterable[Batch]) -> dict[str, float]``: more metrics of test;
     - ``pictures(network: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]``, with `images` in supports: what it
       makes of images, and as many that it makes up, (n, P) in [0, 1];
-    - ``networks(input_shape: Sequence[int]) -> Sequence[str]``: options of conf/student that are made for it and for
-      samples of this shape, for who took another one;
+    - ``networks(input_shape: Sequence[int]) -> Sequence[str]``: options of conf/student that fit, for messages;
     - ``of_test``: names of its settings on which no training depends;
     - ``compares``: what soft losses compare where that is not rows of logits; a loss has an attribute of that name.
 

@@ -91,7 +91,7 @@ class Segmentation:
 
     def networks(self, input_shape: Sequence[int]) -> Sequence[str]:
         """See `kdexp.contracts.Task`."""
-        return ("mobilenet_unet", "unet", "torchvision_segmentation", "smp")
+        return ("mobilenet_unet", "unet", "torchvision_segmentation", "smp", "huggingface")
 
     def logits_shape(self, input_shape: Sequence[int]) -> tuple[int, ...]:
         """(C, H, W) for images (channels, H, W)."""

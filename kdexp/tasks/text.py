@@ -17,7 +17,7 @@ class Text(Classification):
 
     def networks(self, input_shape: Sequence[int]) -> Sequence[str]:
         """See `kdexp.contracts.Task`."""
-        return ("textcnn", "textrnn", "text_transformer", "hf_text")
+        return ("textcnn", "textrnn", "text_transformer", "hf_text", "huggingface")
 
     def check_source(self, source: Source, kind: Kind, num_classes: int, input_shape: Sequence[int] | None) -> None:
         """See `kdexp.data.texts.check_texts` and `kdexp.data.splits.check_source`."""

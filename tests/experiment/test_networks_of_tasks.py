@@ -22,8 +22,8 @@ DATA = {
 }
 
 
-def composed(data, student, folder):
-    return compose([*DATA[data], f"student={student}"], output_dir=folder)
+def composed(data, student, folder, *words):
+    return compose([*DATA[data], f"student={student}", *words], output_dir=folder)
 
 
 def networks(data, folder):
@@ -34,7 +34,7 @@ def networks(data, folder):
 @pytest.mark.parametrize("data", DATA)
 def test_each_network_that_a_task_names_is_one_of_it(tmp_path, data):
     for name in networks(data, tmp_path):
-        assert name in OPTIONS or name == "huggingface"
+        assert name in OPTIONS
         if name in OF_FOLDERS:
             continue
         if name == "smp":
@@ -43,6 +43,38 @@ def test_each_network_that_a_task_names_is_one_of_it(tmp_path, data):
             pytest.importorskip("tokenizers", reason="pip install 'kdexp[text]'")
         config = composed(data, name, tmp_path)
         build_network(config.student, "student", config.dataset, config.task)
+
+
+def folder_of(data, folder):
+    """A small network of the library's, as it saves it."""
+    transformers = pytest.importorskip("transformers", reason="pip install 'kdexp[text]'")
+    small = {"num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8, "hidden_size": 8}
+    if data == "images":
+        sizes = {"embedding_size": 4, "hidden_sizes": [4, 8], "depths": [1, 1], "num_labels": 10}
+        network = transformers.ResNetForImageClassification(transformers.ResNetConfig(layer_type="basic", **sizes))
+    elif data == "masks":
+        sizes = {"depths": [1, 1], "sr_ratios": [4, 2], "hidden_sizes": [8, 16], "patch_sizes": [7, 3], "strides": [4, 2],
+                 "num_attention_heads": [1, 2], "mlp_ratios": [2, 2]}  # fmt: skip
+        config = transformers.SegformerConfig(num_encoder_blocks=2, num_labels=3, decoder_hidden_size=8, **sizes)
+        network = transformers.SegformerForSemanticSegmentation(config)
+    else:
+        config = transformers.BertConfig(vocab_size=4, num_labels=6, **small)
+        network = transformers.BertForSequenceClassification(config)
+    transformers.utils.logging.disable_progress_bar()
+    network.save_pretrained(folder / "saved")
+    return str(folder / "saved")
+
+
+@pytest.mark.parametrize("data", ["images", "masks", "texts"])
+def test_a_network_of_hugging_face_is_a_student_of_each_task(tmp_path, data):
+    config = composed(data, "huggingface", tmp_path, f"student.folder={folder_of(data, tmp_path)}",
+                      f"student.pretrained={data != 'texts'}")  # fmt: skip
+    build_network(config.student, "student", config.dataset, config.task)
+    if data == "images":
+        return
+    other = composed("images", "huggingface", tmp_path, f"student.folder={tmp_path}/saved", "student.pretrained=false")
+    with pytest.raises(ValueError, match=r"^student"):
+        build_network(other.student, "student", other.dataset, other.task)
 
 
 @pytest.mark.parametrize(
@@ -63,10 +95,10 @@ def test_a_network_of_another_task_is_refused_with_those_of_this_one(tmp_path, d
 
 def test_the_page_names_them(tmp_path):
     page = (ROOT / "docs" / "tasks.md").read_text()
-    rows = {row[0]: row[1:] for row in re.findall(r"^\| ([^|]+) \| ([^|]*) \| ([^|]*) \|$", page, re.MULTILINE)}
+    rows = {row[0]: row[1:] for row in re.findall(r"^\| ([^|]+) \|([^|]*)\|([^|]*)\|$", page, re.MULTILINE)}
     for data, row in {"images": "classification of images", "tables": "classification of tables",
                       "sequences": "classification of sequences", "masks": "segmentation", "texts": "text",
                       "generation": "generation"}.items():  # fmt: skip
         named = set(re.findall(r"`(\w+)`", " ".join(rows[row])))
         assert set(networks(data, tmp_path)) <= named
-        assert named <= OPTIONS | {"huggingface"}
+        assert named <= OPTIONS
