@@ -53,8 +53,8 @@ def folder_of(data, folder):
         sizes = {"embedding_size": 4, "hidden_sizes": [4, 8], "depths": [1, 1], "num_labels": 10}
         network = transformers.ResNetForImageClassification(transformers.ResNetConfig(layer_type="basic", **sizes))
     elif data == "masks":
-        sizes = {"depths": [1, 1], "sr_ratios": [4, 2], "hidden_sizes": [8, 16], "patch_sizes": [7, 3], "strides": [4, 2],
-                 "num_attention_heads": [1, 2], "mlp_ratios": [2, 2]}  # fmt: skip
+        sizes = {"depths": [1, 1], "sr_ratios": [4, 2], "hidden_sizes": [8, 16], "patch_sizes": [7, 3]}
+        sizes |= {"strides": [4, 2], "num_attention_heads": [1, 2], "mlp_ratios": [2, 2]}
         config = transformers.SegformerConfig(num_encoder_blocks=2, num_labels=3, decoder_hidden_size=8, **sizes)
         network = transformers.SegformerForSemanticSegmentation(config)
     else:
