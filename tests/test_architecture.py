@@ -19,12 +19,13 @@ MODULES = {name_of(path): path for path in PATHS}
 
 LAYERS = [
     "contracts features hooked_loss atomic results recording run_folder weights schedules signals progress_log terminal"
-    " naming config",
+    " naming onnx_file config",
     "losses feature_losses models metrics data",
     "teacher robustness tasks",
     "training report",
     "schemes",
     "experiment",
+    "export",
     "doctor",
     "sweeps",
     "hydra_plugins",
