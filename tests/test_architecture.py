@@ -25,6 +25,7 @@ LAYERS = [
     "training report",
     "schemes",
     "experiment",
+    "export",
     "doctor",
     "sweeps",
     "hydra_plugins",
