@@ -1,0 +1,120 @@
+"""ONNX, for onnxruntime and whatever reads it: ``pip install 'kdexp[export]'``."""
+
+import copy
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from kdexp.atomic import atomic_path
+from kdexp.onnx_file import checked
+
+SUFFIX = ".onnx"
+OUTPUT = "logits"
+
+
+def write(
+    network: nn.Module,
+    example: Sequence[Tensor],
+    path: Path,
+    *,
+    names: Sequence[str] = ("input",),
+    about: Mapping[str, object] | None = None,
+) -> None:
+    """Write a network, trained or not, as one ONNX file for any number of samples, whole or not at all.
+
+    Args:
+        network: in whatever mode; its eval mode is written, and it stays as it is.
+        example: its inputs (n, ...) for a few samples; the shape of one sample stays that of the example.
+        path: of the file.
+        names: of the inputs in the file; its output is called ``logits``.
+        about: plain values for the file's ``metadata_props``, each as JSON.
+
+    Raises:
+        ValueError: onnx is not installed, or the network does things that ONNX cannot say; one line.
+    """
+    # A batch of one would be taken for a constant.
+    batch = tuple(torch.cat((part, part))[: max(2, len(part))].cpu() for part in example)
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                copy.deepcopy(network).eval(),
+                batch,
+                dynamo=True,
+                dynamic_shapes=tuple({0: torch.export.Dim("samples")} for _ in batch),
+                input_names=list(names),
+                output_names=[OUTPUT],
+                verbose=False,
+            )
+    except ImportError as error:
+        raise ValueError("format=onnx needs what is not installed: pip install 'kdexp[export]'") from error
+    except Exception as error:  # whatever the exporter makes of somebody's network
+        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        name = type(network).__name__
+        raise ValueError(f"format must be one that can be had of {name}, got onnx: {reason:.200}") from error
+    assert program is not None
+    program.model.metadata_props.update({key: json.dumps(value) for key, value in (about or {}).items()})
+    with atomic_path(path) as temporary:
+        program.save(temporary, external_data=False)
+
+
+def metadata(path: Path) -> dict[str, object]:
+    """What `write` was told about a file."""
+    import onnx
+
+    return {entry.key: json.loads(entry.value) for entry in onnx.load(path).metadata_props}
+
+
+class OnnxNetwork:
+    """A file as a network: the inputs of `write` to logits on the CPU.
+
+    Args:
+        path: of the file.
+        threads: that it may use.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: see `kdexp.onnx_file.checked`; or onnxruntime cannot run it.
+    """
+
+    def __init__(self, path: Path, *, threads: int = 1) -> None:
+        checked(path, "file")
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise ValueError("format=onnx needs what is not installed: pip install 'kdexp[export]'") from error
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = threads
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime has a type for each reason
+            raise ValueError(f"file must be one that onnxruntime runs, got {path}: {error!s:.200}") from error
+        self._names = [value.name for value in self._session.get_inputs()]
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """(N, ...) each -> (N, C, ...) float32."""
+        given = {name: part.cpu().numpy() for name, part in zip(self._names, inputs, strict=True)}
+        (logits,) = self._session.run([OUTPUT], given)
+        return torch.from_numpy(logits)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter and its libraries say much of themselves."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [each.level for each in loggers]
+    try:
+        for each in loggers:
+            each.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for each, level in zip(loggers, levels, strict=True):
+            each.setLevel(level)
