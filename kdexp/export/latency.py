@@ -37,7 +37,7 @@ def latency(
 ) -> list[Latency]:
     """Time a network that computes on the CPU, one call after the other.
 
-    How many threads it uses is up to it (`kdexp.export.formats.onnx.OnnxNetwork`; `torch.set_num_threads`).
+    How many threads it uses is up to it (`kdexp.export.formats.onnx.load`; `torch.set_num_threads`).
 
     Args:
         network: what is called.

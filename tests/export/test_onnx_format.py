@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from kdexp.data.normalization import statistic
-from kdexp.export.formats.onnx import OnnxNetwork, metadata, write
+from kdexp.export.formats.onnx import load, metadata, write
 from kdexp.export.latency import latency, processor
 from kdexp.export.preprocessing import Preprocessed
 from kdexp.export.size import size_of
@@ -35,7 +35,7 @@ def test_an_untrained_network_is_written_for_any_number_of_samples(network, file
         with torch.no_grad():
             expected = network.eval()(images)
         network.train()
-        torch.testing.assert_close(OnnxNetwork(file)(images), expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(load(file)(images), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_what_was_told_is_in_the_file(file):
@@ -48,7 +48,7 @@ def test_preprocessing_inside_takes_bytes(network, tmp_path):
     with torch.no_grad():
         expected = network.eval()((raw / 255 - statistic("mean", [0.25], (1, 8, 8))) / 0.5)
     network.train()
-    torch.testing.assert_close(OnnxNetwork(tmp_path / "raw.onnx")(raw), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(load(tmp_path / "raw.onnx")(raw), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_size_and_work_are_those_of_the_layers(network, file):

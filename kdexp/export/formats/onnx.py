@@ -4,7 +4,7 @@ import copy
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from kdexp.atomic import atomic_path
+from kdexp.export.formats.exported_program import exported
 from kdexp.onnx_file import checked
 
 SUFFIX = ".onnx"
-OUTPUT = "logits"
 
 
 def write(
@@ -38,24 +38,19 @@ def write(
     Raises:
         ValueError: onnx is not installed, or the network does things that ONNX cannot say; one line.
     """
-    # A batch of one would be taken for a constant.
-    batch = tuple(torch.cat((part, part))[: max(2, len(part))].cpu() for part in example)
     try:
         with _quiet():
             program = torch.onnx.export(
-                copy.deepcopy(network).eval(),
-                batch,
+                exported(copy.deepcopy(network).eval(), example),
                 dynamo=True,
-                dynamic_shapes=tuple({0: torch.export.Dim("samples")} for _ in batch),
                 input_names=list(names),
-                output_names=[OUTPUT],
+                output_names=["logits"],
                 verbose=False,
             )
     except ImportError as error:
         raise ValueError("format=onnx needs what is not installed: pip install 'kdexp[export]'") from error
-    except Exception as error:  # whatever the exporter makes of somebody's network
-        reason = str(error.__cause__ or error).strip().splitlines()[0]
-        name = type(network).__name__
+    except torch.onnx.OnnxExporterError as error:
+        reason, name = str(error.__cause__ or error).strip().splitlines()[0], type(network).__name__
         raise ValueError(f"format must be one that can be had of {name}, got onnx: {reason:.200}") from error
     assert program is not None
     program.model.metadata_props.update({key: json.dumps(value) for key, value in (about or {}).items()})
@@ -70,8 +65,8 @@ def metadata(path: Path) -> dict[str, object]:
     return {entry.key: json.loads(entry.value) for entry in onnx.load(path).metadata_props}
 
 
-class OnnxNetwork:
-    """A file as a network: the inputs of `write` to logits on the CPU.
+def load(path: Path, *, threads: int = 1) -> Callable[..., Tensor]:
+    """A file as a network: the inputs of `write` to logits (N, C, ...) float32 on the CPU.
 
     Args:
         path: of the file.
@@ -81,27 +76,26 @@ class OnnxNetwork:
         FileNotFoundError: there is no such file.
         ValueError: see `kdexp.onnx_file.checked`; or onnxruntime cannot run it.
     """
+    checked(path, "file")
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ValueError("format=onnx needs what is not installed: pip install 'kdexp[export]'") from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = threads
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime has a type for each reason
+        raise ValueError(f"file must be one that onnxruntime runs, got {path}: {error!s:.200}") from error
+    names = [value.name for value in session.get_inputs()]
 
-    def __init__(self, path: Path, *, threads: int = 1) -> None:
-        checked(path, "file")
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise ValueError("format=onnx needs what is not installed: pip install 'kdexp[export]'") from error
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = threads
-        options.log_severity_level = 3
-        try:
-            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime has a type for each reason
-            raise ValueError(f"file must be one that onnxruntime runs, got {path}: {error!s:.200}") from error
-        self._names = [value.name for value in self._session.get_inputs()]
-
-    def __call__(self, *inputs: Tensor) -> Tensor:
-        """(N, ...) each -> (N, C, ...) float32."""
-        given = {name: part.cpu().numpy() for name, part in zip(self._names, inputs, strict=True)}
-        (logits,) = self._session.run([OUTPUT], given)
+    def run(*inputs: Tensor) -> Tensor:
+        given = {name: part.cpu().numpy() for name, part in zip(names, inputs, strict=True)}
+        (logits,) = session.run(None, given)
         return torch.from_numpy(logits)
+
+    return run
 
 
 @contextmanager
