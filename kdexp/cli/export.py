@@ -43,7 +43,7 @@ def export(values: Values) -> None:
     with finished.building():
         finished.warn_of_other_data()
         student = trained_student(finished.experiment, finished.folder / results.WEIGHTS, "run")
-        exporter = Exporter(finished, student.to(finished.device).eval(), settings)
+        exporter = Exporter(finished, student.eval(), settings)
     content, network = exporter.export(out)
     table.show(content, out)
     if wanted:

@@ -73,16 +73,15 @@ class Exporter:
         """
         graph = graph_of(self._student)
         writer = Writer(self._experiment, graph, self._stored, self._settings, self.about)
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".kdexp-", dir=out) as name, _threads(self._settings.threads):
+        with tempfile.TemporaryDirectory(prefix="kdexp-") as name, _threads(self._settings.threads):
             log.info("export: writing %s, quantize=%s", self._settings.format, self._settings.quantize)
             floats = writer.of_float(Path(name))
             written = writer.quantized(floats, Path(name))
             rows = self._rows(graph, floats, written, writer)
             content = self._content(written, rows)
             (out / FILE).unlink(missing_ok=True)
-            path = out / written.path.name
-            shutil.move(written.path, path)
+            with atomic_path(out / written.path.name) as temporary:
+                shutil.copyfile(written.path, temporary)
         self._keep_tokenizer(out)
         with atomic_path(out / FILE) as temporary:
             temporary.write_text(json.dumps(content, indent=2) + "\n")
