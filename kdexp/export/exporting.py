@@ -37,10 +37,14 @@ class Exporter:
         finished: the run.
         student: its network, with its weights.
         settings: what is wanted.
+
+    Attributes:
+        student: see above.
+        about: what the file says of itself.
     """
 
     def __init__(self, finished: FinishedRun, student: nn.Module, settings: Export) -> None:
-        self._finished, self._student, self._settings = finished, student, settings
+        self._finished, self.student, self._settings = finished, student, settings
         self._experiment = finished.experiment
         dataset, test = self._experiment.config.dataset, self._experiment.data.student.splits.test
         sample = test.inputs[int(test.index[0])]
@@ -71,7 +75,7 @@ class Exporter:
         Raises:
             ValueError: the network cannot be exported so, or the file is not the network: one line.
         """
-        graph = graph_of(self._student)
+        graph = graph_of(self.student)
         writer = Writer(self._experiment, graph, self._stored, self._settings, self.about)
         with tempfile.TemporaryDirectory(prefix="kdexp-") as name, _threads(self._settings.threads):
             log.info("export: writing %s, quantize=%s", self._settings.format, self._settings.quantize)
@@ -117,7 +121,7 @@ class Exporter:
         run: Callable[..., Tensor],
         example: Sequence[Tensor],
     ) -> dict[str, object]:
-        size = size_of(self._student, self._shape, path)
+        size = size_of(self.student, self._shape, path)
         return {
             "format": of_file,
             "quantize": how,
@@ -154,7 +158,7 @@ class Exporter:
 
     def _keep_tokenizer(self, out: Path) -> None:
         """tokenizer.json, which Hugging Face's tokenizers read, for a file that begins behind it."""
-        tokens = getattr(self._student, "tokens", None)
+        tokens = getattr(self.student, "tokens", None)
         if isinstance(tokens, Tokens):
             with atomic_path(out / "tokenizer.json") as temporary:
                 temporary.write_bytes(tokens.vocabulary.cpu().numpy().tobytes())
