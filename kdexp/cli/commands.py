@@ -33,3 +33,8 @@ def compare() -> None:
 def cache() -> None:
     """``kdexp-cache``."""
     _run("kdexp.cli.cache")
+
+
+def export() -> None:
+    """``kdexp-export``."""
+    _run("kdexp.cli.export")
