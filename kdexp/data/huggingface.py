@@ -17,7 +17,7 @@ from kdexp.contracts import Source
 from kdexp.data import content, own, table, text_table
 from kdexp.data.csv_file import Column, File
 from kdexp.data.huggingface_folder import StoredSplit, parts_of, splits_of
-from kdexp.data.image_folder import is_image, square
+from kdexp.data.image_folder import is_image, opened, shown, squared
 from kdexp.data.label_columns import targets_of
 
 log = logging.getLogger(__name__)
@@ -216,7 +216,8 @@ class StoredImages:
         """
         row = int(self.rows[index])
         try:
-            return square(io.BytesIO(_encoded(self._images[row].column(self._column)[0].as_py())), self.size)
+            with opened(io.BytesIO(_encoded(self._images[row].column(self._column)[0].as_py()))) as image:
+                return squared(shown(image), self.size)
         except Exception as error:  # whatever a parser makes of bytes that are not its own
             place = f"row {row} of {self._split.name}"
             raise ValueError(f"dataset.source.image must hold whole images, got in {place}: {error}") from error

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +19,20 @@ from kdexp.data.splits import train_and_val_index
 from kdexp.data.text_table import load_texts
 
 log = logging.getLogger(__name__)
+
+
+class TableColumn(NamedTuple):
+    """A column of a table that is learned from, and the inputs that become of it.
+
+    Attributes:
+        name: in the file's header.
+        words: those that become an input of 0 and 1 each, in their order; None: the column is of numbers, one input.
+        fill: a value for each of its inputs where the column has none; None: a missing value is refused.
+    """
+
+    name: str
+    words: Sequence[str] | None = None
+    fill: Sequence[float] | None = None
 
 
 def load(
@@ -108,11 +123,11 @@ def of_files(
     rows, train = _rows(targets, *split)
     if "test" not in files:
         files, targets = {**files, "test": files["file"]}, {**targets, "test": targets["file"]}
-    encoded = _encoded(files, names, train, fills=missing == "mean")
-    parts = {part: (encoded[part][rows[part]], targets[part][rows[part]]) for part in rows}
+    inputs = _columns(files["file"], names, train, fills=missing == "mean")
+    parts = {part: (encoded(files[part], inputs)[rows[part]], targets[part][rows[part]]) for part in rows}
     _tell(files["file"].path, label, names, classes, parts)
     groups, known = groups_of(files["test"], group, rows["test"]), own.names_worth_telling(classes)
-    return Source(*parts["file"], *parts["test"], val=parts.get("val"), classes=known, groups=groups)
+    return Source(*parts["file"], *parts["test"], val=parts.get("val"), classes=known, groups=groups, columns=inputs)
 
 
 def _rows(
@@ -188,34 +203,50 @@ def input_columns(
     return names
 
 
-def _encoded(files: Mapping[str, File], names: Sequence[str], train: Tensor, *, fills: bool) -> dict[str, Tensor]:
-    """(N, F) float32 of each part; `train` are the rows of the training file whose means fill what is missing."""
-    encoded: dict[str, list[np.ndarray]] = {part: [] for part in files}
+def _columns(file: File, names: Sequence[str], train: Tensor, *, fills: bool) -> list[TableColumn]:
+    """What becomes of the columns of the training file; `train` are its rows whose means fill what is missing."""
+    found = []
     for name in names:
-        words = _words(files["file"], name)
-        mean: np.ndarray | None = None
-        for part, file in files.items():
-            column = file.columns[name]
-            values = _values(column, words, name, file.path)
-            absent = column.is_missing
-            if part == "file":
-                known = values[train.numpy()][~absent[train.numpy()]]
-                if fills and len(known) == 0:
-                    raise ValueError(
-                        f"dataset.source.columns must have a value to learn from, got {name!r} of {file.path.name} "
-                        "with none in the training split; dataset.source.drop=[NAME] leaves it out"
-                    )
-                mean = known.mean(0) if fills else None
-            if absent.any():
-                if mean is None:
-                    raise ValueError(
-                        f"dataset.source.missing must be mean where values are missing, got refuse: {name!r} has none "
-                        f"in line {column.lines[absent.argmax()]} of {file.path.name} (missing in "
-                        f"{own.counted(int(absent.sum()), 'row')})"
-                    )
-                values[absent] = mean
-            encoded[part].append(values)
-    return {part: torch.from_numpy(np.concatenate(columns, 1, dtype=np.float32)) for part, columns in encoded.items()}
+        column, words, fill = file.columns[name], _words(file, name), None
+        if fills:
+            known = _values(column, words, name, file.path)[train.numpy()][~column.is_missing[train.numpy()]]
+            if len(known) == 0:
+                raise ValueError(
+                    f"dataset.source.columns must have a value to learn from, got {name!r} of {file.path.name} with "
+                    "none in the training split; dataset.source.drop=[NAME] leaves it out"
+                )
+            fill = known.mean(0).tolist()
+        found.append(TableColumn(name, words, fill))
+    return found
+
+
+def encoded(file: File, columns: Sequence[TableColumn]) -> Tensor:
+    """The inputs of a file's rows.
+
+    Args:
+        file: with these columns.
+        columns: those of the training file.
+
+    Returns:
+        (N, F) float32.
+
+    Raises:
+        ValueError: a value is missing where none may be, or a column has words in place of numbers: one line.
+    """
+    inputs = []
+    for name, words, fill in columns:
+        column = file.columns[name]
+        values, absent = _values(column, words, name, file.path), column.is_missing
+        if absent.any():
+            if fill is None:
+                raise ValueError(
+                    f"dataset.source.missing must be mean where values are missing, got refuse: {name!r} has none in "
+                    f"line {column.lines[absent.argmax()]} of {file.path.name} (missing in "
+                    f"{own.counted(int(absent.sum()), 'row')})"
+                )
+            values[absent] = fill
+        inputs.append(values)
+    return torch.from_numpy(np.concatenate(inputs, 1, dtype=np.float32))
 
 
 def _words(file: File, name: str) -> list[str] | None:

@@ -146,9 +146,7 @@ def is_of_module(member: Values) -> bool:
     return "arguments" in member and member.get("target") == member.get("_target_")
 
 
-def description(
-    member: Values, setting: str, dataset: Dataset, deployed_by: Sequence[str], classes: Sequence[str] | None
-) -> Values:
+def description(member: Values, setting: str, dataset: Dataset, deployed_by: Sequence[str], of_data: Values) -> Values:
     """What a file of weights says of its network, so that it can be built and used without anything else.
 
     Args:
@@ -156,13 +154,14 @@ def description(
         setting: that named the network, for messages.
         dataset: the configuration of the data set.
         deployed_by: the feature losses that put another network with parts of the teacher in its place (SimKD).
-        classes: their names by number, where they have any.
+        of_data: what the data say of themselves, `kdexp.experiment.data.Data.description`.
 
     Returns:
         Plain values: ``architecture``, the importable name of its constructor; ``settings``, its arguments; ``resize``,
-        the size of images that its inputs are resized to, or None; ``deployed_by``; ``task``, ``classes``,
+        the size of images that its inputs are resized to, or None; ``deployed_by``; ``task``, what the logits mean;
+        ``num_outputs``, how many a row has;
         ``input_shape`` (of one sample, without N), ``mean`` and ``std`` (inputs, images in [0, 1], were normalised
-        with), ``kdexp_version``.
+        with), ``kdexp_version``; and what `of_data` says.
     """
     arguments, size = _arguments(member, setting, dataset, False)
     return {
@@ -172,7 +171,8 @@ def description(
         "resize": size,
         "deployed_by": list(deployed_by),
         "task": dataset.kind,
-        "classes": classes,
+        "num_outputs": dataset.num_outputs,
+        **of_data,
         **{key: list(getattr(dataset, key)) for key in ("input_shape", "mean", "std")},
     }
 

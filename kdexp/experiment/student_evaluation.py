@@ -96,14 +96,14 @@ def _measure_peers(
         load_weights(peer, best, "checkpoint", prefix=f"peers.{name}.")
         record.setdefault("peers", {})[name] = _measure(experiment, peer.to(experiment.device), splits)
         setting, settings = f"scheme.peers.{name}", experiment.peer_settings[name]
-        about = description(settings, setting, experiment.config.dataset, [], experiment.data.classes)
+        about = description(settings, setting, experiment.config.dataset, [], experiment.data.description)
         save_weights(peer, folder / f"{name}.safetensors", about)
 
 
 def _export(experiment: Experiment, record: results.Results, student: nn.Module, weights: Path) -> None:
     config = experiment.config
     deployed_by = [loss["_target_"] for loss in config.feature_loss.values() if deployed(loss) is not None]
-    about = description(config.student, "student", config.dataset, deployed_by, experiment.data.classes)
+    about = description(config.student, "student", config.dataset, deployed_by, experiment.data.description)
     save_weights(student, weights, about)
     record["model"] |= {"bytes": weights.stat().st_size, "sha256": sha256(weights)}
 
