@@ -12,6 +12,7 @@ from kdexp.config.compose import HYDRA_VERSION_BASE, one_line, plain
 from kdexp.config.require import Values, require
 from kdexp.experiment.finished_run import FinishedRun, Machine
 from kdexp.export import settings as export_settings
+from kdexp.export.finding import run_at
 from kdexp.progress_log import IMPORTING, said_meanwhile
 
 
@@ -38,7 +39,7 @@ def export(values: Values) -> None:
     if wanted:
         changed["robustness"], notes = robustness.without_gradients(wanted)
     machine = Machine(values["accelerator"], values["data_dir"], values["store_dir"])
-    finished = FinishedRun(Path(values["run"]), machine, **changed)
+    finished = FinishedRun(run_at(Path(values["run"]), "run"), machine, **changed)
     out = Path(values["out"] or finished.folder / "export" / f"{settings.format}-{settings.quantize}")
     with finished.building():
         finished.warn_of_other_data()
