@@ -9,6 +9,7 @@ from kdexp.experiment.finished_run import FinishedRun
 from kdexp.experiment.measured_conditions import Subject
 from kdexp.experiment.robustness_evaluator import RobustnessEvaluator
 from kdexp.export.measured import Network
+from kdexp.report import robustness_terminal
 from kdexp.results import Record
 from kdexp.robustness import configured
 from kdexp.robustness.settings import EXPORTED
@@ -36,7 +37,7 @@ def without_gradients(settings: Values) -> tuple[Values, list[str]]:
 def report(
     finished: FinishedRun, control: str, network: Network, digest: str, out: Path, *, notes: list[str]
 ) -> Record:
-    """Measure the robustness of a file, and write robustness.json and its figures beside it.
+    """Measure the robustness of a file, write robustness.json and its figures beside it, and print the table.
 
     Args:
         finished: the run, with the robustness settings that are wanted.
@@ -51,4 +52,6 @@ def report(
     evaluator.notes += notes
     subjects = subjects_of(finished, control)
     subjects[EXPORTED] = Subject(network, digest, out / "robustness", None)
-    return evaluator.report(subjects, out)
+    found = evaluator.report(subjects, out)
+    robustness_terminal.show(found, out)
+    return found
