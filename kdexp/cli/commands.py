@@ -33,3 +33,8 @@ def compare() -> None:
 def cache() -> None:
     """``kdexp-cache``."""
     _run("kdexp.cli.cache")
+
+
+def predict() -> None:
+    """``kdexp-predict``."""
+    _run("kdexp.cli.predict")
