@@ -244,7 +244,7 @@ MOST_JOBS = 8
 """Of a sweep that is run whole, as it is typed; of a larger one each value but seeds is trained in some job, unless a
 command before has shown it. All of them whole would take half as long as all other tests."""
 
-_NOT_HERE = {"GPUs", "a GPU", "SLURM", "a Ray cluster", "a file"}
+_NOT_HERE = {"GPUs", "a GPU", "SLURM", "a Ray cluster", "a file"} | {"the folder above"}  # tests/test_whole_way.py
 
 
 def why_not(command: Command) -> str:
@@ -354,7 +354,7 @@ def check_program(typed: Command, out: str, folder: Path) -> None:
 @pytest.mark.slow
 def test_how_much_of_the_commands_runs_with_quick():
     assert Counter(map(how_quick, TRAINS.values())) == {
-        "whole": 32,
+        "whole": 36,
         "whole, as a program": 11,
         "values": 20,
         "composed only: launcher of another package": 3,
@@ -363,6 +363,7 @@ def test_how_much_of_the_commands_runs_with_quick():
         "composed only: needs a GPU": 1,
         "composed only: needs a Ray cluster": 1,
         "composed only: needs a file": 2,
+        "composed only: needs the folder above": 1,
     }
 
 
@@ -382,6 +383,8 @@ def test_every_command_that_reads_what_runs_left_takes_its_settings(command):
         export_settings.of(config)
         if config.get("robustness"):
             configured.check(config["robustness"])
+    elif program == "kdexp-predict":
+        compose(words, "predict")
     else:
         compose(words, "cache")
 
@@ -394,6 +397,6 @@ def test_no_shell_takes_a_command_apart(command):
 
 def test_how_many_commands_there_are():
     commands = [one.values[0] for one in COMMANDS]
-    assert Counter(map(kind_of, commands)) == {"trains": 78, "reads": 16, "run by other tests": 6}
-    assert sum(bool(command.needs) for command in commands) == 44, "more than a fresh clone has, or hours"
+    assert Counter(map(kind_of, commands)) == {"trains": 83, "reads": 23, "run by other tests": 6}
+    assert sum(bool(command.needs) for command in commands) == 52, "more than a fresh clone has, or hours"
     assert sum("hours" in command.needs for command in commands) == 8

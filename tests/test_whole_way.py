@@ -28,7 +28,7 @@ def test_from_images_to_8_bit_predictions(command, tmp_path, monkeypatch):
     names: dict = {}
     exec(predict_alone, names)
     with Path("predictions.csv").open(newline="") as file:
-        said = {Path(row["input"]).name: row["label"] for row in csv.DictReader(file)}
+        said = {Path(row["file"]).name: row["label"] for row in csv.DictReader(file)}
     truth = {f"{number}.png": f"digit {load_digits().target[number]}" for number in range(880, 900)}
     assert said.keys() == names["labels"].keys() == truth.keys()
     assert sum(said[name] == names["labels"][name] for name in said) >= 19
