@@ -169,7 +169,7 @@ def _values(split: StoredSplit, name: str, setting: str, is_words: bool) -> np.n
         )
     values = column.to_pylist()
     if classes is not None:
-        return [None if value is None or value < 0 else classes[value] for value in values]
+        return [classes[value] if value is not None and 0 <= value < len(classes) else None for value in values]
     if is_words:
         return [None if value is None else str(value) for value in values]
     numbers = np.array([math.nan if value is None else value for value in values], dtype=np.float64)
@@ -258,17 +258,14 @@ def _check_images(split: StoredSplit, image: str) -> None:
         place = f"row {row} of {split.name}"
         if not _encoded(encoded):
             named = encoded.get("path") if isinstance(encoded, dict) else None
-            found = (
-                f"the name of a file, {named!r}, in {place}; save_to_disk writes them into it"
-                if named
-                else f"none in {place}"
-            )
-            raise ValueError(f"dataset.source.image must have the images in the data set, got {found}")
+            found = f"the name of a file, {named!r}, in {place}; save_to_disk writes them into it"
+            rule = "must have the images in the data set"
+            raise ValueError(f"dataset.source.image {rule}, got {found if named else f'none in {place}'}")
         try:
-            is_one, what = is_image(io.BytesIO(_encoded(encoded))), "bytes that are none"
-        except ValueError as error:
-            is_one, what = False, str(error).partition(" of mode ")[2] and "one of more than 16 bits a channel"
-        require(is_one, "dataset.source.image", "must hold images", f"{what} in {place}")
+            is_one = is_image(io.BytesIO(_encoded(encoded)))
+        except ValueError:  # of more bits
+            is_one = False
+        require(is_one, "dataset.source.image", "must hold images of 8 or 16 bits a channel", f"another in {place}")
 
 
 def _encoded(value: Any) -> bytes:

@@ -143,8 +143,6 @@ def parts_of(found: Mapping[str, StoredSplit], at: Path, given: Mapping[str, str
         free = [name for name in usual if name in found and len(found[name].rows) and name not in chosen.values()]
         if setting not in chosen and free:
             chosen[setting] = free[0]
-    twice = len(set(chosen.values())) < len(chosen)
-    require(
-        not twice, "dataset.source", "must have different splits for train, val and test", own.shown(chosen.values())
-    )
+    twice, splits = len(set(chosen.values())) < len(chosen), own.shown(chosen.values())
+    require(not twice, "dataset.source", "must have different splits for train, val and test", splits)
     return {"file" if setting == "train" else setting: found[name] for setting, name in chosen.items()}

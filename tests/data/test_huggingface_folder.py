@@ -171,7 +171,7 @@ def test_what_is_wrong_is_one_line(saved, settings, message):
         ({"label": [-1] + [0, 1] * 5 + [0]}, "label must be given in each row, got none -1 in 'label', row 0 of train"),
         ({"label": [0, None] + [0, 1] * 5}, "label must be given in each row, got none in 'label', row 1 of train"),
         ({"image": LOST}, "image must have the images in .*, got the name of a file, '/etc/passwd', in row 0 of .*"),
-        ({"image": LOST[::-1]}, "image must hold images, got bytes that are none in row 0 of train"),
+        ({"image": LOST[::-1]}, "image must hold images of 8 or 16 bits a channel, got another in row 0 of train"),
         ({"image": [None] * 12}, "image must have the images in the data set, got none in row 0 of train"),
     ],
 )
