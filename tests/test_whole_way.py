@@ -22,7 +22,7 @@ def test_from_images_to_8_bit_predictions(command, tmp_path, monkeypatch):
     exec(make_images, {})
     command(*train, "tracking=none")
     sweep = json.loads(Path("multirun/photos/sweep.json").read_text())
-    assert [job["status"] for job in sweep["jobs"]] == ["completed"] * 4
+    assert [job["status"] for job in sweep["jobs"]] == ["completed"] * 6
     command(*export)
     command(*predict)
     names: dict = {}
