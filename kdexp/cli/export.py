@@ -34,7 +34,6 @@ def export(values: Values) -> None:
         from kdexp.experiment.trained_student import trained_student
         from kdexp.export import robustness, table
         from kdexp.export.exporting import Exporter
-        from kdexp.report import robustness_terminal
     if wanted:
         changed["robustness"], notes = robustness.without_gradients(wanted)
     machine = Machine(values["accelerator"], values["data_dir"], values["store_dir"])
@@ -48,8 +47,7 @@ def export(values: Values) -> None:
     table.show(content, out)
     if wanted:
         digest = str(content["sha256"])
-        report = robustness.report(finished, values["control"], network, digest, out, notes=notes)
-        robustness_terminal.show(report, out)
+        robustness.report(finished, values["control"], network, digest, out, notes=notes)
 
 
 @hydra.main(version_base=HYDRA_VERSION_BASE, config_path="pkg://kdexp.conf", config_name="export")
