@@ -29,16 +29,14 @@ def export(values: Values) -> None:
     settings = export_settings.of(values)
     require(values["run"] is not None, "run", "must be the folder of a finished run", "nothing")
     require(values["control"] in ("train", "find", "skip"), "control", "must be train, find or skip", values["control"])
-    wanted, notes = values.get("robustness"), []
-    changed = {}
+    folder, wanted = run_at(Path(values["run"]), "run"), values.get("robustness")
     with said_meanwhile(IMPORTING):  # here: --help must not wait for torch
         from kdexp.experiment.trained_student import trained_student
         from kdexp.export import robustness, table
         from kdexp.export.exporting import Exporter
-    if wanted:
-        changed["robustness"], notes = robustness.without_gradients(wanted)
     machine = Machine(values["accelerator"], values["data_dir"], values["store_dir"])
-    finished = FinishedRun(run_at(Path(values["run"]), "run"), machine, **changed)
+    axes, notes = robustness.without_gradients(wanted) if wanted else ({}, [])
+    finished = FinishedRun(folder, machine, robustness=axes) if wanted else FinishedRun(folder, machine)
     out = Path(values["out"] or finished.folder / "export" / f"{settings.format}-{settings.quantize}")
     with finished.building():
         finished.warn_of_other_data()

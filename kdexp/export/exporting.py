@@ -53,7 +53,7 @@ class Exporter:
         self._stored = Stored(list(dataset.mean), list(dataset.std), list(dataset.input_shape), are_bytes)
         self.about = {
             "kdexp_version": version("kdexp"),
-            "fingerprint": finished.results["fingerprint"],
+            "fingerprint": finished.results.get("fingerprint"),
             "task": self._experiment.data.task.kind,
             "classes": self._experiment.data.classes,
             "mean": self._stored.mean,

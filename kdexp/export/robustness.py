@@ -4,13 +4,12 @@ from pathlib import Path
 
 from kdexp.config.compose import plain
 from kdexp.config.require import Values
-from kdexp.experiment.finished_robustness import subjects_of
+from kdexp.experiment.compared_networks import subjects_of
 from kdexp.experiment.finished_run import FinishedRun
 from kdexp.experiment.measured_conditions import Subject
 from kdexp.experiment.robustness_evaluator import RobustnessEvaluator
 from kdexp.export.measured import Network
 from kdexp.report import robustness_terminal
-from kdexp.results import Record
 from kdexp.robustness import configured
 from kdexp.robustness.settings import EXPORTED
 
@@ -34,14 +33,12 @@ def without_gradients(settings: Values) -> tuple[Values, list[str]]:
     return {name: own for name, own in plain(settings).items() if name not in left_out}, notes
 
 
-def report(
-    finished: FinishedRun, control: str, network: Network, digest: str, out: Path, *, notes: list[str]
-) -> Record:
-    """Measure the robustness of a file, write robustness.json and its figures beside it, and print the table.
+def report(finished: FinishedRun, control: str, network: Network, digest: str, out: Path, *, notes: list[str]) -> None:
+    """Measure the robustness of a file, write robustness.json and its figures beside it, and show it.
 
     Args:
         finished: the run, with the robustness settings that are wanted.
-        control: see `kdexp.experiment.finished_robustness.subjects_of`.
+        control: see `kdexp.experiment.compared_networks.subjects_of`.
         network: the file, normalised inputs to logits.
         digest: of the file.
         out: its folder.
@@ -52,6 +49,4 @@ def report(
     evaluator.notes += notes
     subjects = subjects_of(finished, control)
     subjects[EXPORTED] = Subject(network, digest, out / "robustness", None)
-    found = evaluator.report(subjects, out)
-    robustness_terminal.show(found, out)
-    return found
+    robustness_terminal.show(evaluator.report(subjects, out), out)

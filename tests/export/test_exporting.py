@@ -132,3 +132,9 @@ def test_preprocessing_inside_gives_the_same_labels_where_kdexp_is_not(tmp_path)
         expected = module(raw).argmax(1).tolist()
     assert list(map(int, done.stdout.split())) == expected
     assert len(set(expected)) > 1
+
+
+def test_an_autoencoder_is_not_fine_tuned(exporter, tmp_path):
+    exporting, _ = exporter("quantize=qat", run=OTHERS["an autoencoder"])
+    with pytest.raises(ValueError, match=r"^quantize must be another than qat for task=generation"):
+        exporting.export(tmp_path / "out")

@@ -46,7 +46,7 @@ def load(path: Path, *, threads: int = 1) -> Callable[..., Tensor]:
     method = Runtime.get().load_program(path).load_method("forward")
 
     def run(*inputs: Tensor) -> Tensor:
-        chunks = zip(*(part.cpu().split(_MOST) for part in inputs), strict=True)
+        chunks = zip(*(torch.split(part.cpu(), _MOST) for part in inputs), strict=True)
         return torch.cat([method.execute(list(chunk))[0] for chunk in chunks])
 
     return run

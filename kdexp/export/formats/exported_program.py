@@ -44,7 +44,8 @@ def exported(network: nn.Module, example: Sequence[Tensor], *, most: int | None 
     """
     # A batch of one would be taken for a constant.
     batch = tuple(torch.cat((part, part))[: max(2, len(part))].cpu() for part in example)
-    samples, shapes = torch.export.Dim("samples", max=most), torch.export.ShapesCollection()
+    samples = torch.export.Dim("samples", max=most)
+    shapes = torch.export.ShapesCollection()  # type: ignore[no-untyped-call]
     for part in batch:
         shapes[part] = {0: samples}
     try:
