@@ -30,6 +30,7 @@ from kdexp.experiment.check import check
 from kdexp.experiment.dry_build import dry_build
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.run import run
+from kdexp.export import settings as export_settings
 from kdexp.robustness import configured
 
 ROOT = Path(__file__).parents[1]
@@ -187,12 +188,35 @@ def files_of_ones_own(tmp_path, monkeypatch):
     np.savez("my.npz", x=np.zeros((100, 8, 8, 3), np.uint8), y=labels)
     np.save("x.npy", numbers)
     np.save("y.npy", labels)
+    (code,) = re.findall(r"`my_nets.py`\n\n```python\n(.*?)```", DOCS["own_data.md"], re.DOTALL)
+    Path("my_nets.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("KDEXP_TRUST", "my_nets")
 
 
 def write_parquet() -> None:
     parquet = pytest.importorskip("pyarrow.parquet", reason="the extra kdexp[parquet] is not installed")
     table = pytest.importorskip("pyarrow").table({"x": [0.0, 1.0] * 50, "kind": ["a", "b"] * 50})
     parquet.write_table(table, "my.parquet")
+
+
+def write_huggingface() -> None:
+    library = pytest.importorskip("datasets", reason="the extra kdexp[huggingface] is not installed")
+    library.disable_progress_bars()
+    features = library.Features({"image": library.Image(), "label": library.ClassLabel(names=list(own_data.CLASSES))}
+                                | {"text": library.Value("string"), "x": library.Value("float32")})  # fmt: skip
+    features["y"] = features["x"]
+    rows = {"image": [f"photos/{own_data.CLASSES[i % 2]}/{i // 2}.png" for i in range(100)],
+            "label": [i % 2 for i in range(100)], "text": [f"a text {i}" for i in range(100)],
+            "x": [float(i) for i in range(100)], "y": [float(-i) for i in range(100)]}  # fmt: skip
+    library.Dataset.from_dict(rows, features=features).save_to_disk("hf")
+
+
+def write_needed(command: Command) -> None:
+    if "parquet" in command.text:
+        write_parquet()
+    if "huggingface" in command.text:
+        write_huggingface()
 
 
 TRAINING = ("kdexp-train", "kdexp-doctor", "kdexp-cache build")
@@ -202,8 +226,7 @@ TRAINING = ("kdexp-train", "kdexp-doctor", "kdexp-cache build")
 @pytest.mark.parametrize("command", [one for one in COMMANDS if kind_of(*one.values) == "trains"])
 @pytest.mark.usefixtures("files_of_ones_own")
 def test_every_command_that_trains_composes_and_passes_the_checks(command):
-    if "parquet" in command.text:
-        write_parquet()
+    write_needed(command)
     _, words = programs_and_words(command)
     jobs = [compose_and_check(job) for job in variants(words, is_sweep="-m" in command.words)]
     if jobs[-1].trainer.accelerator != "gpu":
@@ -221,7 +244,7 @@ MOST_JOBS = 8
 """Of a sweep that is run whole, as it is typed; of a larger one each value but seeds is trained in some job, unless a
 command before has shown it. All of them whole would take half as long as all other tests."""
 
-_NOT_HERE = {"GPUs", "a GPU", "SLURM", "a Ray cluster", "a file"}
+_NOT_HERE = {"GPUs", "a GPU", "SLURM", "a Ray cluster", "a file"} | {"the folder above"}  # tests/test_whole_way.py
 
 
 def why_not(command: Command) -> str:
@@ -299,8 +322,7 @@ def skip_without_data(command: Command) -> None:
 @pytest.mark.usefixtures("files_of_ones_own")
 def test_a_command_runs_with_quick(typed, command, tmp_path, store):
     skip_without_data(typed)
-    if "parquet" in typed.text:
-        write_parquet()
+    write_needed(typed)
     if how_quick(typed) == "whole, as a program":
         tracking = [] if typed.words[0] == "kdexp-doctor" else ["tracking=none"]
         out = command(*typed.words, QUICK, *tracking, KDEXP_DATA_DIR=os.environ.get("KDEXP_DATA_DIR", "data")).stdout
@@ -332,7 +354,7 @@ def check_program(typed: Command, out: str, folder: Path) -> None:
 @pytest.mark.slow
 def test_how_much_of_the_commands_runs_with_quick():
     assert Counter(map(how_quick, TRAINS.values())) == {
-        "whole": 32,
+        "whole": 36,
         "whole, as a program": 11,
         "values": 20,
         "composed only: launcher of another package": 3,
@@ -340,7 +362,8 @@ def test_how_much_of_the_commands_runs_with_quick():
         "composed only: needs GPUs": 1,
         "composed only: needs a GPU": 1,
         "composed only: needs a Ray cluster": 1,
-        "composed only: needs a file": 1,
+        "composed only: needs a file": 2,
+        "composed only: needs the folder above": 1,
     }
 
 
@@ -355,6 +378,13 @@ def test_every_command_that_reads_what_runs_left_takes_its_settings(command):
             configured.check(plain(config.robustness))
     elif program == "kdexp-compare":
         compose([word for word in words if "=" in word and not word.startswith("where=")], "compare")
+    elif program == "kdexp-export":
+        config = plain(compose(words, "export"))
+        export_settings.of(config)
+        if config.get("robustness"):
+            configured.check(config["robustness"])
+    elif program == "kdexp-predict":
+        compose(words, "predict")
     else:
         compose(words, "cache")
 
@@ -367,6 +397,6 @@ def test_no_shell_takes_a_command_apart(command):
 
 def test_how_many_commands_there_are():
     commands = [one.values[0] for one in COMMANDS]
-    assert Counter(map(kind_of, commands)) == {"trains": 77, "reads": 16, "run by other tests": 6}
-    assert sum(bool(command.needs) for command in commands) == 43, "more than a fresh clone has, or hours"
+    assert Counter(map(kind_of, commands)) == {"trains": 83, "reads": 24, "run by other tests": 6}
+    assert sum(bool(command.needs) for command in commands) == 53, "more than a fresh clone has, or hours"
     assert sum("hours" in command.needs for command in commands) == 8

@@ -33,3 +33,13 @@ def compare() -> None:
 def cache() -> None:
     """``kdexp-cache``."""
     _run("kdexp.cli.cache")
+
+
+def export() -> None:
+    """``kdexp-export``."""
+    _run("kdexp.cli.export")
+
+
+def predict() -> None:
+    """``kdexp-predict``."""
+    _run("kdexp.cli.predict")

@@ -12,6 +12,7 @@ from kdexp.contracts import Batch, Split, Splits
 from kdexp.data import loaders
 from kdexp.data.batch_order import ALONE, BatchOrder
 from kdexp.data.loaders import Epochs, Prepared, Steps, StreamedDataset, StreamLoader, TensorLoader, move_to
+from kdexp.data.normalization import in_unit_range, normalized, statistic
 from kdexp.data.splits import stratified_order
 from kdexp.data.stateless_rng import RngStream
 from kdexp.data.texts import are_texts, characters
@@ -81,7 +82,7 @@ class DataModule(pl.LightningDataModule):
         of_train = texts[splits.train.index] if isinstance(texts, Tensor) and are_texts(texts) else None
         self._lengths = None if of_train is None else characters(of_train)
         shape = splits.train.inputs[0].shape
-        self._mean, self._std = _statistic("mean", mean, shape), _statistic("std", std, shape)
+        self._mean, self._std = statistic("mean", mean, shape), statistic("std", std, shape)
         if not (self._std > 0).all():
             raise ValueError(f"dataset.std must be > 0, got {list(std)}")
         self.resident: dict[tuple[int, torch.device], Tensor] = {}
@@ -249,23 +250,9 @@ class DataModule(pl.LightningDataModule):
     def _prepare(self, batch: Batch, view: int | None) -> Batch:
         for transform in self._augment if view is not None else ():
             if not getattr(transform, "moves_pixels", False):
-                batch = _in_unit_range(batch)
+                batch = replace(batch, inputs=in_unit_range(batch.inputs))
             batch = transform(batch, seed=self._augment_seed, epoch=view)
-        batch = _in_unit_range(batch)
         self._mean, self._std = self._mean.to(batch.inputs.device), self._std.to(batch.inputs.device)
         # Masks are held in bytes.
         target = batch.target.long() if batch.target.dtype == torch.int8 else batch.target
-        if are_texts(batch.inputs):
-            return Batch(batch.inputs, target, batch.index)
-        return Batch((batch.inputs - self._mean) / self._std, target, batch.index)
-
-
-def _in_unit_range(batch: Batch) -> Batch:
-    return replace(batch, inputs=batch.inputs / 255) if batch.inputs.dtype == torch.uint8 else batch
-
-
-def _statistic(name: str, values: Sequence[float], shape: torch.Size) -> Tensor:
-    channels, trailing = (shape[0], 2) if len(shape) == 3 else (shape[-1], 0)
-    if len(values) not in (1, channels):
-        raise ValueError(f"dataset.{name} must have 1 or {channels} values for inputs {list(shape)}, got {len(values)}")
-    return torch.tensor(values).view(-1, *[1] * trailing)
+        return Batch(normalized(batch.inputs, self._mean, self._std), target, batch.index)

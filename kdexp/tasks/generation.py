@@ -102,6 +102,10 @@ class Generation:
             if self.sigma is None:
                 self._check_range(target, part)
 
+    def networks(self, input_shape: Sequence[int]) -> Sequence[str]:
+        """See `kdexp.contracts.Task`."""
+        return ("vae_mlp", "vae_conv")
+
     def logits_shape(self, input_shape: Sequence[int]) -> tuple[int, ...]:
         """(P + 3 Z,) for P pixels."""
         return (math.prod(input_shape) + 3 * self.latent,)
@@ -140,6 +144,20 @@ class Generation:
         return GenerationMetrics(
             self.latent, self.decoder, fidelity=fidelity, elbo_only=of_training, sync_on_compute=not alone
         )
+
+    @property
+    def record(self) -> str:
+        """See `kdexp.contracts.Task`."""
+        return "elbo"
+
+    def records(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The ELBO of each sample in nats, (N,)."""
+        own = VAEOutputs.of(logits, self.latent)
+        return -(self.decoder.negative_log_likelihood(own.decoded, self.decoder.pixels(target)) + own.rate())
+
+    def measure_of(self, mean: Tensor) -> Tensor:
+        """(...) -> (...): the mean itself."""
+        return mean
 
     @torch.no_grad()
     def pictures(self, network: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:

@@ -550,8 +550,9 @@ def test_a_complete_store_that_cannot_be_written_to_is_used_and_else_it_is_one_l
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "kdexp-cache takes one of build, list, verify, clean first, got nothing"),
-        (("polish",), "kdexp-cache takes one of build, list, verify, clean first, got polish"),
+        ((), "kdexp-cache takes one of build, export, list, verify, clean first, got nothing"),
+        (("polish",), "kdexp-cache takes one of build, export, list, verify, clean first, got polish"),
+        (("export", "experiment=smoke"), "kdexp-cache export takes a file first, got experiment=smoke"),
         (
             ("build", "experiment=smoke"),
             "teacher.cache must be views:K, per_epoch or unaugmented for kdexp-cache build, got no",

@@ -1,0 +1,1 @@
+"""The student outside of kdexp: loaded, predicting, exported, described and shared."""
