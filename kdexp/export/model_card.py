@@ -9,15 +9,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from kdexp import results
 from kdexp.atomic import atomic_path
 from kdexp.config.untrusted import printable
 from kdexp.report import glossary
-from kdexp.report.comparison import of_sweep
+from kdexp.report.comparison import Comparison
 from kdexp.report.loss_statement import BETTER, KEPT, WORSE
 from kdexp.report.robustness import flat
 from kdexp.report.robustness_text import answer
 from kdexp.report.run_group import RunGroup
-from kdexp.report.runs import Run, read_reports, read_run
+from kdexp.report.runs import Run, command_of, read_reports, read_run
 from kdexp.report.statistics import CONFIDENCE, FEWEST_SEEDS, t_interval, wilson
 from kdexp.results import Record
 
@@ -28,6 +29,8 @@ _PIPELINES = {
     "kdexp.tasks.segmentation.Segmentation": "image-segmentation",
     "kdexp.tasks.generation.Generation": "unconditional-image-generation",
 }
+_PLACES = ("output_dir=", "store_dir=", "data_dir=", "hydra.", "tracking", "trainer.accelerator=")
+"""Of a run's overrides those that say where it was done, and with what."""
 _RECIPE = (
     "teacher",
     "student",
@@ -129,15 +132,15 @@ def _front_matter(run: Run) -> Iterator[str]:
 
 
 def _head(run: Run) -> Iterator[str]:
-    of, results = run.settings, run.results
+    of, found = run.settings, run.results
     yield f"# {_line(of.get('student'))} on {_line(of.get('dataset'))}"
     yield ""
-    if results.get("note"):
-        yield f"**{_line(results['note'])}**"
+    if found.get("note"):
+        yield f"**{_line(found['note'])}**"
         yield ""
     how = "trained alone" if run.is_control else f"distilled from the teacher {_line(of.get('teacher'))}"
-    size = f"{results['model']['parameters']:,} parameters, {results['model']['macs']:,} MACs"
-    yield f"A student of {size}, {how} by kdexp {_line(results.get('versions', {}).get('kdexp', ''))}."
+    size = f"{found['model']['parameters']:,} parameters, {found['model']['macs']:,} MACs"
+    yield f"A student of {size}, {how} by kdexp {_line(found.get('versions', {}).get('kdexp', ''))}."
     yield ""
     yield "```python"
     yield "import kdexp"
@@ -169,7 +172,7 @@ def _recipe(run: Run) -> Iterator[Sequence[object]]:
         if value is not None and not (run.is_control and name in ("teacher", "loss", "temperature", "feature_loss")):
             yield name, value
     epochs = run.results["epochs"]
-    yield "epoch", f"{epochs['best']} of {epochs['last']}, the best by {epochs.get('monitor', 'validation')}"
+    yield "epoch", f"{epochs['best']} (from 0) of {epochs['last']}, the best by {epochs.get('monitor', 'validation')}"
 
 
 # Metrics
@@ -177,9 +180,14 @@ def _recipe(run: Run) -> Iterator[Sequence[object]]:
 
 def _seeds(run: Run) -> RunGroup | None:
     """The runs beside a run that differ from it in nothing but their seed; None where there are none."""
-    with suppress(ValueError):  # other runs lie there, of which some cannot be compared
-        for group in of_sweep(run.folder.parent).groups:
-            if len(group.runs) > 1 and run.folder in [one.folder for one in group.runs]:
+    beside = [path.parent for path in sorted(run.folder.resolve().parent.glob(f"*/{results.FILE}"))]
+    found = []
+    for folder in beside:
+        with suppress(ValueError):  # it is none, or somebody else's
+            found.append(read_run(folder))
+    with suppress(ValueError):  # other runs lie there, which cannot be compared
+        for group in Comparison([one for one in found if one.metric(one.measure) is not None]).groups:
+            if len(group.runs) > 1 and run.folder.resolve() in [one.folder for one in group.runs]:
                 return group
     return None
 
@@ -278,6 +286,6 @@ def _lost(run: Run) -> Iterator[str]:
 def _reproduce(run: Run) -> Iterator[str]:
     versions = ", ".join(f"{name} {version}" for name, version in run.results.get("versions", {}).items())
     if run.command:
-        yield f"    {_line(run.command)}"
+        yield f"    {_line(command_of([one for one in run.results['overrides'] if not one.startswith(_PLACES)]))}"
         yield ""
     yield f"Fingerprint {_line(run.results.get('fingerprint'))}; {_line(versions)}."
