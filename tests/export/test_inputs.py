@@ -109,7 +109,7 @@ def test_floats_stay_floats():
         (Inputs((5, 8, 8), "uint8"), Image.new("RGB", (4, 4)), "x must be an array of 5 channels, got an image"),
         (Inputs((1, 8, 8), "float32", in_unit_range=False), Image.new("L", (8, 8)), "x must be an array of floats, .*"),
         (Inputs((2,), "float32"), "hello.csv", "not found: hello.csv"),
-        (Inputs((2,), "float32"), {"a": 1}, "x must be arrays where a network was not trained on columns .*"),
+        (Inputs((2,), "float32"), {"a": 1}, "x must be arrays where the network was not trained on columns .*"),
         (Inputs((2,), "float32"), np.array(["a", "b"]), "x must be of what the network was trained on, got <U1 .*"),
         (Inputs((9,), "int32"), [], "x must hold at least one sample, got none"),
     ],
