@@ -35,6 +35,7 @@ from kdexp.experiment.check import check
 from kdexp.experiment.dry_build import dry_build
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.run import run
+from kdexp.export import settings as export_settings
 from kdexp.robustness import configured
 
 ROOT = Path(__file__).parents[1]
@@ -387,6 +388,11 @@ def test_every_command_that_reads_what_runs_left_takes_its_settings(command):
         compose(words, "predict")
     elif program == "kdexp-compare":
         compose([word for word in words if "=" in word and not word.startswith("where=")], "compare")
+    elif program == "kdexp-export":
+        config = plain(compose(words, "export"))
+        export_settings.of(config)
+        if config.get("robustness"):
+            configured.check(config["robustness"])
     else:
         compose(words, "cache")
 
@@ -399,6 +405,6 @@ def test_no_shell_takes_a_command_apart(command):
 
 def test_how_many_commands_there_are():
     commands = [one.values[0] for one in COMMANDS]
-    assert Counter(map(kind_of, commands)) == {"trains": 77, "reads": 17, "run by other tests": 6}
-    assert sum(bool(command.needs) for command in commands) == 44, "more than a fresh clone has, or hours"
+    assert Counter(map(kind_of, commands)) == {"trains": 77, "reads": 24, "run by other tests": 6}
+    assert sum(bool(command.needs) for command in commands) == 51, "more than a fresh clone has, or hours"
     assert sum("hours" in command.needs for command in commands) == 8

@@ -38,3 +38,8 @@ def cache() -> None:
 def predict() -> None:
     """``kdexp-predict``."""
     _run("kdexp.cli.predict")
+
+
+def export() -> None:
+    """``kdexp-export``."""
+    _run("kdexp.cli.export")

@@ -64,6 +64,7 @@ class RngStream(IntEnum):
     SCALE = 43
     BINARIZED = 50
     CONFORMAL = 60
+    CALIBRATION = 61
 
 
 def uniform(seed: int, epoch: int, index: Tensor, draws: int, stream: int) -> Tensor:

@@ -83,21 +83,13 @@ class _Reports:
         finished = FinishedRun(folder, self.machine, robustness=self.settings)
         experiment, device = finished.experiment, finished.device
         with said_meanwhile(IMPORTING):  # here: --help must not wait for torch
-            from kdexp.experiment.control_run import control_folder
+            from kdexp.experiment.compared_networks import subjects_of
             from kdexp.experiment.robustness_evaluator import RobustnessEvaluator
-            from kdexp.experiment.robustness_report import run_subject, subjects
             from kdexp.experiment.run_tracking import track_robustness
 
         with finished.building():
             finished.warn_of_other_data()
             evaluator = RobustnessEvaluator(experiment, device)
-            own = run_subject(experiment, folder, device)
-        is_control, control = finished.results["is_control"], None
-        if not is_control and self.control != "skip":
-            place = control_folder(finished, in_sweep=self.in_sweep, is_trained=self.control == "train")
-            control = run_subject(FinishedRun(place, self.machine, setting="control").experiment, place, device)
-        with finished.building():
-            compared = subjects(experiment, own, device, is_control=is_control, control=control)
-        report = evaluator.report(compared, folder)
+        report = evaluator.report(subjects_of(finished, self.control, in_sweep=self.in_sweep), folder)
         track_robustness(experiment.values["tracking"], folder, finished.results, report)
         return report

@@ -58,6 +58,7 @@ class FinishedRun:
     Attributes:
         folder: see above.
         results: what results.json has.
+        machine: see above.
     """
 
     def __init__(self, folder: Path, machine: Machine, *, setting: str = "run", **changed: object) -> None:
@@ -65,7 +66,7 @@ class FinishedRun:
         self.results = _completed(folder, setting)
         if machine.accelerator not in ("auto", "cpu", "gpu"):
             raise ValueError(f"accelerator must be auto, cpu or gpu, got {machine.accelerator}")
-        self._accelerator = machine.accelerator
+        self.machine = machine
         check_folder(folder, "run")
         own = moved(stored(self.results["config"]), data_dir=machine.data_dir, store_dir=machine.store_dir)
         with self.building():
@@ -85,7 +86,7 @@ class FinishedRun:
         """Where it is evaluated."""
         from kdexp.experiment.networks import device_for  # here: likewise
 
-        return device_for(self._accelerator)
+        return device_for(self.machine.accelerator)
 
     @contextmanager
     def building(self) -> Iterator[None]:

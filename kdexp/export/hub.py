@@ -41,7 +41,11 @@ def lay_out(run: Path, folder: Path, setting: str = "run") -> Path:
         shutil.copyfile(weights, temporary)
     with atomic_path(folder / CONFIG) as temporary:
         temporary.write_text(json.dumps(asdict(about), indent=2, sort_keys=True) + "\n")
-    export = read_json(inside(folder, EXPORT)) if (folder / EXPORT).exists() else None
+    export = None
+    if (folder / EXPORT).exists():  # where the run lies on this machine is not passed on
+        export = {name: value for name, value in read_json(inside(folder, EXPORT)).items() if name != "run"}
+        with atomic_path(folder / EXPORT) as temporary:
+            temporary.write_text(json.dumps(export, indent=2) + "\n")
     for name in (model_card.FILE, model_card.HUB_FILE):
         model_card.write(folder, place, export, name=name)
     return folder
@@ -55,6 +59,16 @@ def to_send(folder: Path) -> list[Path]:
     """
     found = [path for path in sorted(folder.iterdir()) if path.is_file() and path.suffix in SENT]
     return [inside(folder, path.name) for path in found if path.name != results.FILE]
+
+
+def check_name(name: str) -> None:
+    """See that a name is one of a repository.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or ".." in name:
+        raise ValueError(f"push must be NAMESPACE/NAME, got {name}")
 
 
 def push(folder: Path, name: str, *, dry_run: bool) -> list[str]:
@@ -71,8 +85,7 @@ def push(folder: Path, name: str, *, dry_run: bool) -> list[str]:
     Raises:
         ValueError: another name, no library, no token, or no way to the Hub; one line.
     """
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or ".." in name:
-        raise ValueError(f"push must be NAMESPACE/NAME, got {name}")
+    check_name(name)
     files = to_send(folder)
     if not any(path.name == HUB_WEIGHTS for path in files):
         raise ValueError(f"push must have a folder with {HUB_WEIGHTS}, got {folder}")

@@ -35,11 +35,12 @@ class Preprocessed(nn.Module):
         for name, values in (("mean", mean), ("std", std)):
             self.register_buffer(name, statistic(name, values, input_shape))
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor, *others: Tensor) -> Tensor:
         """The logits.
 
         Args:
             inputs: (N, C, H, W) uint8 images in 0..255; (N, ...) float32 in the units of the data; texts (N, L) int32.
+            others: what else the network takes, and takes as it is.
         """
-        logits: Tensor = self.network(normalized(inputs, self.mean, self.std))
+        logits: Tensor = self.network(normalized(inputs, self.mean, self.std), *others)
         return logits

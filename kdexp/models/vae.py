@@ -41,10 +41,17 @@ class VAE(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, ...) -> (N, P + 3 Z): the decoder's logits of P pixels at z, then mu, logvar and z."""
+        return self.from_noise(images, None if self.training else self.noise(images))
+
+    def noise(self, images: Tensor) -> Tensor:
+        """(N, ...) -> (N, Z): what z is drawn with in eval mode, see `content_noise`."""
+        return content_noise(images, self.mu.out_features)
+
+    def from_noise(self, images: Tensor, noise: Tensor | None) -> Tensor:
+        """As `forward`, with z drawn with noise (N, Z) of N(0, I); None: PyTorch's generator."""
         read = self.encoder(images).flatten(1)
         mu, logvar = self.mu(read).float(), self.logvar(read).float()
-        noise = torch.randn_like(mu) if self.training else content_noise(images, mu.shape[1])
-        z = mu + noise * (logvar / 2).exp()
+        z = mu + (torch.randn_like(mu) if noise is None else noise) * (logvar / 2).exp()
         return torch.cat((self.decode(z), mu, logvar, z), 1)
 
     def decode(self, z: Tensor) -> Tensor:

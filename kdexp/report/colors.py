@@ -24,5 +24,5 @@ DIVERGING = [[0, "#b35806"], [0.25, "#f1b873"], [0.5, "#f7f7f7"], [0.75, "#8fb8d
 CIVIDIS = np.array([[0, 34, 78], [65, 77, 107], [124, 123, 120], [188, 175, 111], [230, 205, 60]])
 
 # The PNG files': color and Matplotlib's marker.
-MARKED_ROLES = {"teacher": (GRAY, "D"), "control": (ORANGE, "s"), "student": (BLUE, "o")}
+MARKED_ROLES = {"teacher": (GRAY, "D"), "control": (ORANGE, "s"), "student": (BLUE, "o"), "exported": (GREEN, "^")}
 STUDENTS = (BLUE, GREEN, PINK, YELLOW, SKY)

@@ -166,11 +166,15 @@ def accuracy_over_seeds(reports: Reports) -> Iterator[Record]:
         yield {"condition": condition, "difference": asdict(gain) | {"verdict": gain.verdict}}
 
 
+DIFFERENCES = ("difference", "export_difference")
+"""Keys of an entry that are no role: see `kdexp.robustness.bootstrap.Bootstrap.entry`."""
+
+
 def flat(metrics: Report) -> Iterator[tuple[str, str, Row]]:
     """Axis, metric (``fog mean_acc`` where a metric belongs to one perturbation) and its values by role."""
     for axis, parts in metrics.items():
         for name, part in parts.items():
-            if any(isinstance(value, Mapping) and key != "difference" for key, value in part.items()):
+            if any(isinstance(value, Mapping) and key not in DIFFERENCES for key, value in part.items()):
                 yield from ((axis, f"{name} {metric}", entry) for metric, entry in part.items())
             else:
                 yield axis, name, part

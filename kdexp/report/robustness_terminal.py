@@ -12,7 +12,7 @@ from kdexp.report.robustness import Report, flat
 from kdexp.report.robustness_text import UNITS, answer, answer_over_seeds, attack_check, sample_counts
 from kdexp.report.statistics import with_p
 from kdexp.results import Record
-from kdexp.robustness.settings import ROLES
+from kdexp.robustness.settings import TRAINED
 from kdexp.terminal import screen
 
 
@@ -44,14 +44,15 @@ def _table(report: Report) -> Table:
     roles = list(report["models"])
     for role in roles:
         table.add_column(role, justify="right")
-    if {"student", "control"} <= set(roles):
-        percent = f"{100 * report['settings']['confidence_level']:g} %"
-        table.add_column(f"student - control, {percent} interval", justify="right")
+    percent = f"{100 * report['settings']['confidence_level']:g} %"
+    compared = {"difference": ("student", "control"), "export_difference": ("exported", "student")}
+    differences = [name for name, pair in compared.items() if set(pair) <= set(roles)]
+    for name in differences:
+        table.add_column(f"{' - '.join(compared[name])}, {percent} interval", justify="right")
     for axis, name, entry in flat(report["metrics"]):
         metric = glossary.known(name)
         cells = [metric.number(entry.get(role)) for role in roles]
-        if "difference" in entry:
-            cells.append(_difference(metric, entry["difference"]))
+        cells += [_difference(metric, entry[name]) if name in entry else "" for name in differences]
         table.add_row(glossary.label(axis, name), *cells)
     return table
 
@@ -67,11 +68,11 @@ def show_sweep(together: Record, folder: Path) -> None:
     for group in together["settings"]:
         table = Table(box=SIMPLE, title=f"{group['label']}  (seeds {', '.join(map(str, group['seeds']))})")
         table.add_column("", no_wrap=True)
-        for role in (*ROLES, "student - control, 95 % t interval over seeds", ""):
+        for role in (*TRAINED, "student - control, 95 % t interval over seeds", ""):
             table.add_column(role, justify="right")
         for row in group["metrics"]:
             metric = glossary.known(row["metric"])
-            means = [metric.number(row["mean"].get(role)) for role in ROLES]
+            means = [metric.number(row["mean"].get(role)) for role in TRAINED]
             gain = row["difference"]
             said = [_difference(metric, _ends(gain)), with_p(gain["verdict"], gain["p"])] if gain else ["", ""]
             table.add_row(glossary.label(row["axis"], row["metric"]), *means, *said)

@@ -34,10 +34,10 @@ class Summary:
             for role in self._bootstrap.roles:
                 place_of = {"axis": condition.axis, "name": condition.name, "family": condition.family}
                 rows.append(place_of | {"level": condition.level, "model": role} | dict(measured[role].values))
-            if place in gains:
-                gain = gains[place]
-                rows[-1] |= {name: gain["value"]}
-                rows[-1] |= {f"{name}_{end}": gain[end] for end in ("low", "high")}
+                if role == STUDENT and place in gains:
+                    gain = gains[place]
+                    rows[-1] |= {name: gain["value"]}
+                    rows[-1] |= {f"{name}_{end}": gain[end] for end in ("low", "high")}
         return rows
 
     def _gains(self) -> dict[int, dict[str, object]]:
@@ -59,7 +59,8 @@ class Summary:
     def metrics(self) -> dict[str, object]:
         """``Condition.axis`` -> metric -> ``{teacher, control, student, difference: {value, low, high}}``.
 
-        Roles that are not there are left out; None stands for what is not defined.
+        What else there may be: `kdexp.robustness.bootstrap.Bootstrap.entry`. Roles that are not there are left out;
+        None stands for what is not defined.
         """
         clean = self._bootstrap.entry(self._bootstrap.clean())
         said: dict[str, object] = {"clean": {self._bootstrap.measure: clean}}

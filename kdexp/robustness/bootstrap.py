@@ -14,7 +14,7 @@ from torch import Tensor
 from kdexp.contracts import Task
 from kdexp.metrics.auc import of_two
 from kdexp.robustness.grid import Measured
-from kdexp.robustness.settings import CONTROL, ROLES, STUDENT
+from kdexp.robustness.settings import CONTROL, EXPORTED, ROLES, STUDENT
 
 Array = np.ndarray
 
@@ -85,10 +85,15 @@ class Bootstrap:
         return {role: Measured({}, {self.record: own[positions]}) for role, own in records.items()}
 
     def entry(self, values: Mapping[str, Resampled]) -> dict[str, object]:
-        """A metric by role, and where both are there the difference of student and control with its interval."""
+        """A metric by role, and the differences of those that are there, with their intervals.
+
+        ``difference`` is that of student and control, ``export_difference`` that of the exported file and the student.
+        """
         entry: dict[str, object] = {role: number(value[0]) for role, value in values.items()}
         if STUDENT in values and CONTROL in values:
             entry["difference"] = self.difference(values[STUDENT] - values[CONTROL])
+        if EXPORTED in values and STUDENT in values:
+            entry["export_difference"] = self.difference(values[EXPORTED] - values[STUDENT])
         return entry
 
     def difference(self, values: Resampled) -> dict[str, object]:

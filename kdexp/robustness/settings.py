@@ -5,8 +5,13 @@ from dataclasses import dataclass, fields
 
 from kdexp.config.require import Values, is_count, is_number, require
 
-ROLES = TEACHER, CONTROL, STUDENT = "teacher", "control", "student"
+TRAINED = TEACHER, CONTROL, STUDENT = "teacher", "control", "student"
 """Of the networks in a report; the control is the baseline, the same student trained without a teacher."""
+
+EXPORTED = "exported"
+"""The student as a file, in the reports of ``kdexp-export``."""
+
+ROLES = (*TRAINED, EXPORTED)
 
 _BEFORE_TARGETS = {
     "corruptions": "kdexp.robustness.axes.corruptions.Corruptions",

@@ -141,6 +141,20 @@ class Generation:
             self.latent, self.decoder, fidelity=fidelity, elbo_only=of_training, sync_on_compute=not alone
         )
 
+    @property
+    def record(self) -> str:
+        """See `kdexp.contracts.Task`."""
+        return "elbo"
+
+    def records(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The ELBO of each sample in nats, (N,)."""
+        own = VAEOutputs.of(logits, self.latent)
+        return -(self.decoder.negative_log_likelihood(own.decoded, self.decoder.pixels(target)) + own.rate())
+
+    def measure_of(self, mean: Tensor) -> Tensor:
+        """(...) -> (...): the mean itself."""
+        return mean
+
     @torch.no_grad()
     def pictures(self, network: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """What a network makes of images, and as many that it decodes from points of N(0, I).

@@ -20,7 +20,11 @@ def run(tmp_path):
 
 
 def test_the_layout_is_the_hubs_and_kdexp_loads_it(run, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "export.json").write_text(json.dumps({"run": str(run), "measure": "acc", "rows": []}))
     folder = hub.lay_out(run, tmp_path / "out")
+    assert json.loads((folder / "export.json").read_text()) == {"measure": "acc", "rows": []}
+    (folder / "export.json").unlink()
     assert sorted(path.name for path in folder.iterdir()) == [
         "MODEL_CARD.md", "README.md", "config.json", "model.safetensors",
     ]  # fmt: skip

@@ -64,6 +64,7 @@ class Attacks(Axis):
     checks: bool
     autoattack: AutoAttack | None
     place: ClassVar[int] = 30
+    needs_gradients: ClassVar[bool] = True
 
     def check(self) -> None:
         """See `Axis.check`."""

@@ -30,10 +30,12 @@ class Axis:
     Attributes:
         name: its key in the configuration's ``robustness``.
         place: where its rows stand in a report: those of a smaller number come first.
+        needs_gradients: whether its conditions ask networks for gradients, which a file does not have.
     """
 
     name: str
     place: ClassVar[int] = 100
+    needs_gradients: ClassVar[bool] = False
 
     @property
     def setting(self) -> str:

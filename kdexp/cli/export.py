@@ -1,0 +1,73 @@
+"""``kdexp-export``: a finished run's student as a file, measured as it is."""
+
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+from kdexp import results
+from kdexp.cli import program
+from kdexp.config import exits
+from kdexp.config.compose import HYDRA_VERSION_BASE, one_line, plain
+from kdexp.config.require import Values, require
+from kdexp.config.untrusted import printable
+from kdexp.experiment.finished_run import FinishedRun, Machine
+from kdexp.export import settings as export_settings
+from kdexp.progress_log import IMPORTING, said_meanwhile
+
+
+def export(values: Values) -> None:
+    """Export a run's student, and show what became of it.
+
+    Args:
+        values: conf/export.yaml, as plain values.
+
+    Raises:
+        ValueError: a setting breaks a rule, the run cannot be exported so, or the file is not the network; one line.
+        FileNotFoundError: weights or data are gone.
+    """
+    settings = export_settings.of(values)
+    require(values["run"] is not None, "run", "must be the folder of a finished run", "nothing")
+    require(values["control"] in ("train", "find", "skip"), "control", "must be train, find or skip", values["control"])
+    folder, wanted = Path(values["run"]), values.get("robustness")
+    with said_meanwhile(IMPORTING):  # here: --help must not wait for torch
+        from kdexp.experiment.trained_student import trained_student
+        from kdexp.export import hub, model_card, robustness, table
+        from kdexp.export.exporting import Exporter
+    push = values["push"]
+    if push is not None:
+        hub.check_name(push)
+    machine = Machine(values["accelerator"], values["data_dir"], values["store_dir"])
+    axes, notes = robustness.without_gradients(wanted) if wanted else ({}, [])
+    finished = FinishedRun(folder, machine, robustness=axes) if wanted else FinishedRun(folder, machine)
+    out = Path(values["out"] or finished.folder / "export" / f"{settings.format}-{settings.quantize}")
+    with finished.building():
+        finished.warn_of_other_data()
+        student = trained_student(finished.experiment, finished.folder / results.WEIGHTS, "run")
+        exporter = Exporter(finished, student.eval(), settings)
+    content, network = exporter.export(out)
+    table.show(content, out)
+    if wanted:
+        digest = str(content["sha256"])
+        robustness.report(finished, values["control"], network, digest, out, notes=notes)
+    model_card.write(out, folder, content)
+    if push is not None:
+        for line in hub.push(hub.lay_out(folder, out), push, dry_run=values["dry_run"]):
+            print(printable(line))
+
+
+@hydra.main(version_base=HYDRA_VERSION_BASE, config_path="pkg://kdexp.conf", config_name="export")
+def _export(config: DictConfig) -> None:
+    try:
+        export(plain(config))
+    except (ValueError, OSError) as error:
+        exits.leave(exits.WRONG_INPUT, one_line(error))
+
+
+def main() -> None:
+    """The command."""
+    program.program(_export)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""`torch.export`'s own file (.pt2), for PyTorch without the network's code, AOTInductor and other compilers."""
+
+import copy
+import json
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from kdexp.atomic import atomic_path
+
+SUFFIX = ".pt2"
+_ABOUT = "kdexp.json"
+
+
+def write(
+    network: nn.Module,
+    example: Sequence[Tensor],
+    path: Path,
+    *,
+    names: Sequence[str] = ("input",),
+    about: Mapping[str, object] | None = None,
+) -> None:
+    """See `kdexp.export.formats.onnx.write`; inputs are given by their place, and about is in the file as JSON."""
+    program = exported(copy.deepcopy(network).eval(), example)
+    with atomic_path(path) as temporary, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of weights that are views of others
+        torch.export.save(program, temporary, extra_files={_ABOUT: json.dumps(dict(about or {}))})
+
+
+def exported(network: nn.Module, example: Sequence[Tensor], *, most: int | None = None) -> ExportedProgram:
+    """The graph of a network in the mode that it is in, for any number of samples.
+
+    Args:
+        network: see above.
+        example: its inputs (n, ...) for a few samples.
+        most: samples; None: any.
+
+    Raises:
+        ValueError: `torch.export` cannot follow it; one line.
+    """
+    # A batch of one would be taken for a constant.
+    batch = tuple(torch.cat((part, part))[: max(2, len(part))].cpu() for part in example)
+    samples = torch.export.Dim("samples", max=most)
+    shapes = torch.export.ShapesCollection()  # type: ignore[no-untyped-call]
+    for part in batch:
+        shapes[part] = {0: samples}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of recurrent layers, which set attributes of their own
+            program = torch.export.export(network, batch, dynamic_shapes=shapes, strict=False)
+    except Exception as error:  # whatever becomes of somebody's network
+        reason, name = str(error).strip().splitlines()[0], type(network).__name__
+        raise ValueError(f"format must be one that can be had of {name}, got torch.export's: {reason:.200}") from error
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # has the paths of this machine
+    return program
+
+
+def load(path: Path, *, threads: int = 1) -> Callable[..., Tensor]:
+    """A file that `write` wrote, as a network: see `kdexp.export.formats.onnx.load`."""
+    network = torch.export.load(path).module()
+
+    def run(*inputs: Tensor) -> Tensor:
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            with torch.no_grad():
+                logits: Tensor = network(*(part.cpu() for part in inputs))
+                return logits
+        finally:
+            torch.set_num_threads(before)
+
+    return run

@@ -1,0 +1,57 @@
+"""What became of a student, as a table in the terminal."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.box import SIMPLE
+from rich.table import Table
+
+from kdexp.report import glossary
+from kdexp.results import Record
+from kdexp.terminal import screen
+
+
+def show(content: Record, out: Path) -> None:
+    """Print export.json: a row for the network, one for each file, and where it is.
+
+    Args:
+        content: of export.json.
+        out: its folder.
+    """
+    console, metric = screen(), glossary.known(content["measure"])
+    level = f"{100 * content['interval']['confidence_level']:g} %"
+    table = Table(box=SIMPLE)
+    table.add_column("", no_wrap=True)
+    batches = [one["batch"] for one in content["rows"][0]["latency"]]
+    heads = ["bytes", "parameters", "MACs", *(f"ms, batch {count} (95 %)" for count in batches)]
+    for head in (*heads, metric.column, f"file - network, {level} interval", "error (at most)"):
+        table.add_column(head, justify="right")
+    for row in content["rows"]:
+        name = row["format"] if row["quantize"] == "none" else f"{row['format']} {row['quantize']}"
+        times = [f"{one['median_ms']:.3g} ({one['p95_ms']:.3g})" for one in row["latency"]]
+        counts = [f"{row[key]:,}" for key in ("bytes", "parameters", "macs")]
+        measured = metric.number(row["metrics"][content["measure"]])
+        parity = row.get("parity")
+        off = "" if parity is None else f"{parity['error']:.2g} ({parity['tolerance']:g})"
+        table.add_row(name, *counts, *times, measured, _difference(metric, row["difference"]), off)
+    console.print(table)
+    where, samples = f"{_threads(content['threads'])} of {content['processor']}", content["test_samples"]
+    for line in (
+        f"Median and 95th percentile of a call in milliseconds, {where}.",
+        "Error: the length of all differences of outputs, relative to that of the network's outputs.",
+        f"{metric.title} is measured on the files, on {samples} test samples; intervals: paired bootstrap.",
+    ):
+        console.print(line, highlight=False, soft_wrap=True)
+    console.print(f"file          {out / content['file']}", soft_wrap=True)
+    console.print(f"report        {out / 'export.json'}", soft_wrap=True)
+
+
+def _threads(count: int) -> str:
+    return "1 thread" if count == 1 else f"{count} threads"
+
+
+def _difference(metric: glossary.Metric, entry: Mapping[str, float | None] | None) -> str:
+    if entry is None:
+        return ""
+    value, low, high = (metric.number(entry[end], sign=True) for end in ("value", "low", "high"))
+    return value if entry["low"] is None else f"{value} [{low}, {high}]"
