@@ -5,12 +5,10 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from kdexp import results
 from kdexp.cli import program
 from kdexp.config import exits
 from kdexp.config.compose import HYDRA_VERSION_BASE, one_line, plain
 from kdexp.config.require import Values, require
-from kdexp.config.untrusted import printable
 from kdexp.experiment.finished_run import FinishedRun, Machine
 from kdexp.export import settings as export_settings
 from kdexp.progress_log import IMPORTING, said_meanwhile
@@ -31,8 +29,7 @@ def export(values: Values) -> None:
     require(values["control"] in ("train", "find", "skip"), "control", "must be train, find or skip", values["control"])
     folder, wanted = Path(values["run"]), values.get("robustness")
     with said_meanwhile(IMPORTING):  # here: --help must not wait for torch
-        from kdexp.experiment.trained_student import trained_student
-        from kdexp.export import hub, model_card, robustness, table
+        from kdexp.export import hub, robustness, table
         from kdexp.export.exporting import Exporter
     push = values["push"]
     if push is not None:
@@ -43,17 +40,14 @@ def export(values: Values) -> None:
     out = Path(values["out"] or finished.folder / "export" / f"{settings.format}-{settings.quantize}")
     with finished.building():
         finished.warn_of_other_data()
-        student = trained_student(finished.experiment, finished.folder / results.WEIGHTS, "run")
-        exporter = Exporter(finished, student.eval(), settings)
+        exporter = Exporter(finished, finished.student().eval(), settings)
     content, network = exporter.export(out)
     table.show(content, out)
     if wanted:
         digest = str(content["sha256"])
         robustness.report(finished, values["control"], network, digest, out, notes=notes)
-    model_card.write(out, folder, content)
-    if push is not None:
-        for line in hub.push(hub.lay_out(folder, out), push, dry_run=values["dry_run"]):
-            print(printable(line))
+    for line in hub.publish(out, folder, content, push, dry_run=values["dry_run"]):
+        print(line)
 
 
 @hydra.main(version_base=HYDRA_VERSION_BASE, config_path="pkg://kdexp.conf", config_name="export")

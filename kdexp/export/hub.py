@@ -9,9 +9,10 @@ from pathlib import Path
 from kdexp import results
 from kdexp.atomic import atomic_path, read_json
 from kdexp.config.compose import one_line
-from kdexp.config.untrusted import inside
+from kdexp.config.untrusted import inside, printable
 from kdexp.export import description, model_card
 from kdexp.export.finding import HUB_WEIGHTS, run_at, weights_at
+from kdexp.results import Record
 
 CONFIG, EXPORT = "config.json", "export.json"
 SENT = (".safetensors", ".json", ".md", ".onnx")
@@ -108,3 +109,21 @@ def push(folder: Path, name: str, *, dry_run: bool) -> list[str]:
     except Exception as error:  # of the library, of HTTP, of the network
         raise ValueError(f"push must reach the Hub, got {name}: {one_line(error)}") from error
     return [*lines, f"sent to https://huggingface.co/{name}"]
+
+
+def publish(folder: Path, run: Path, export: Record, name: str | None, *, dry_run: bool) -> list[str]:
+    """Write the model card beside an export and, where a repository is named, send the folder there: see `push`.
+
+    Args:
+        folder: of the export.
+        run: its run folder.
+        export: the content of export.json.
+        name: ``NAMESPACE/NAME``; None: nothing is sent.
+        dry_run: see `push`.
+
+    Returns:
+        Lines for the terminal.
+    """
+    card = model_card.write(folder, run, export)
+    sent = [] if name is None else push(lay_out(run, folder), name, dry_run=dry_run)
+    return [printable(line) for line in (f"model card    {card}", *sent)]
