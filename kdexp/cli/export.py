@@ -5,14 +5,13 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from kdexp import results
 from kdexp.cli import program
 from kdexp.config import exits
 from kdexp.config.compose import HYDRA_VERSION_BASE, one_line, plain
 from kdexp.config.require import Values, require
 from kdexp.experiment.finished_run import FinishedRun, Machine
 from kdexp.export import settings as export_settings
-from kdexp.export.finding import run_at
+from kdexp.export.finding import run_at, weights_at
 from kdexp.progress_log import IMPORTING, said_meanwhile
 
 
@@ -40,7 +39,7 @@ def export(values: Values) -> None:
     out = Path(values["out"] or finished.folder / "export" / f"{settings.format}-{settings.quantize}")
     with finished.building():
         finished.warn_of_other_data()
-        student = trained_student(finished.experiment, finished.folder / results.WEIGHTS, "run")
+        student = trained_student(finished.experiment, weights_at(finished.folder, "run"), "run")
         exporter = Exporter(finished, student.eval(), settings)
     content, network = exporter.export(out)
     table.show(content, out)
