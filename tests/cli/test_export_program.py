@@ -42,7 +42,7 @@ def test_a_student_is_fine_tuned_with_its_teacher_in_8_bits(command, tmp_path):
 def test_what_is_wrong_is_one_line(command, tmp_path):
     for typed, message in {
         (): "error: run must be the folder of a finished run, got nothing\n",
-        ("run=nowhere",): "error: run must be the folder of a run (with results.json in it), got nowhere\n",
+        ("run=nowhere",): "error: run must be the folder of a finished run, or of a sweep that has one, got nowhere\n",
         ("run=nowhere", "quantize=int3"): "error: quantize must be one of none, fp16, int8_static, int8_dynamic, qat, "
         "got int3\n",
     }.items():
