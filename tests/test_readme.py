@@ -30,6 +30,7 @@ from kdexp.experiment.check import check
 from kdexp.experiment.dry_build import dry_build
 from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.run import run
+from kdexp.export import settings as export_settings
 from kdexp.robustness import configured
 
 ROOT = Path(__file__).parents[1]
@@ -355,6 +356,11 @@ def test_every_command_that_reads_what_runs_left_takes_its_settings(command):
             configured.check(plain(config.robustness))
     elif program == "kdexp-compare":
         compose([word for word in words if "=" in word and not word.startswith("where=")], "compare")
+    elif program == "kdexp-export":
+        config = plain(compose(words, "export"))
+        export_settings.of(config)
+        if config.get("robustness"):
+            configured.check(config["robustness"])
     else:
         compose(words, "cache")
 

@@ -28,28 +28,24 @@ def export(values: Values) -> None:
     settings = export_settings.of(values)
     require(values["run"] is not None, "run", "must be the folder of a finished run", "nothing")
     require(values["control"] in ("train", "find", "skip"), "control", "must be train, find or skip", values["control"])
-    wanted, notes = values.get("robustness"), []
-    changed = {}
+    folder, wanted = Path(values["run"]), values.get("robustness")
     with said_meanwhile(IMPORTING):  # here: --help must not wait for torch
         from kdexp.experiment.trained_student import trained_student
         from kdexp.export import robustness, table
         from kdexp.export.exporting import Exporter
-        from kdexp.report import robustness_terminal
-    if wanted:
-        changed["robustness"], notes = robustness.without_gradients(wanted)
     machine = Machine(values["accelerator"], values["data_dir"], values["store_dir"])
-    finished = FinishedRun(Path(values["run"]), machine, **changed)
+    axes, notes = robustness.without_gradients(wanted) if wanted else ({}, [])
+    finished = FinishedRun(folder, machine, robustness=axes) if wanted else FinishedRun(folder, machine)
     out = Path(values["out"] or finished.folder / "export" / f"{settings.format}-{settings.quantize}")
     with finished.building():
         finished.warn_of_other_data()
         student = trained_student(finished.experiment, finished.folder / results.WEIGHTS, "run")
-        exporter = Exporter(finished, student.to(finished.device).eval(), settings)
+        exporter = Exporter(finished, student.eval(), settings)
     content, network = exporter.export(out)
     table.show(content, out)
     if wanted:
         digest = str(content["sha256"])
-        report = robustness.report(finished, values["control"], network, digest, out, notes=notes)
-        robustness_terminal.show(report, out)
+        robustness.report(finished, values["control"], network, digest, out, notes=notes)
 
 
 @hydra.main(version_base=HYDRA_VERSION_BASE, config_path="pkg://kdexp.conf", config_name="export")

@@ -37,10 +37,14 @@ class Exporter:
         finished: the run.
         student: its network, with its weights.
         settings: what is wanted.
+
+    Attributes:
+        student: see above.
+        about: what the file says of itself.
     """
 
     def __init__(self, finished: FinishedRun, student: nn.Module, settings: Export) -> None:
-        self._finished, self._student, self._settings = finished, student, settings
+        self._finished, self.student, self._settings = finished, student, settings
         self._experiment = finished.experiment
         dataset, test = self._experiment.config.dataset, self._experiment.data.student.splits.test
         sample = test.inputs[int(test.index[0])]
@@ -49,7 +53,7 @@ class Exporter:
         self._stored = Stored(list(dataset.mean), list(dataset.std), list(dataset.input_shape), are_bytes)
         self.about = {
             "kdexp_version": version("kdexp"),
-            "fingerprint": finished.results["fingerprint"],
+            "fingerprint": finished.results.get("fingerprint"),
             "task": self._experiment.data.task.kind,
             "classes": self._experiment.data.classes,
             "mean": self._stored.mean,
@@ -71,18 +75,17 @@ class Exporter:
         Raises:
             ValueError: the network cannot be exported so, or the file is not the network: one line.
         """
-        graph = graph_of(self._student)
+        graph = graph_of(self.student)
         writer = Writer(self._experiment, graph, self._stored, self._settings, self.about)
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".kdexp-", dir=out) as name, _threads(self._settings.threads):
+        with tempfile.TemporaryDirectory(prefix="kdexp-") as name, _threads(self._settings.threads):
             log.info("export: writing %s, quantize=%s", self._settings.format, self._settings.quantize)
             floats = writer.of_float(Path(name))
             written = writer.quantized(floats, Path(name))
             rows = self._rows(graph, floats, written, writer)
             content = self._content(written, rows)
             (out / FILE).unlink(missing_ok=True)
-            path = out / written.path.name
-            shutil.move(written.path, path)
+            with atomic_path(out / written.path.name) as temporary:
+                shutil.copyfile(written.path, temporary)
         self._keep_tokenizer(out)
         with atomic_path(out / FILE) as temporary:
             temporary.write_text(json.dumps(content, indent=2) + "\n")
@@ -118,7 +121,7 @@ class Exporter:
         run: Callable[..., Tensor],
         example: Sequence[Tensor],
     ) -> dict[str, object]:
-        size = size_of(self._student, self._shape, path)
+        size = size_of(self.student, self._shape, path)
         return {
             "format": of_file,
             "quantize": how,
@@ -155,7 +158,7 @@ class Exporter:
 
     def _keep_tokenizer(self, out: Path) -> None:
         """tokenizer.json, which Hugging Face's tokenizers read, for a file that begins behind it."""
-        tokens = getattr(self._student, "tokens", None)
+        tokens = getattr(self.student, "tokens", None)
         if isinstance(tokens, Tokens):
             with atomic_path(out / "tokenizer.json") as temporary:
                 temporary.write_bytes(tokens.vocabulary.cpu().numpy().tobytes())

@@ -98,7 +98,8 @@ class Padded(nn.Module):
 
 def _padded(tokenizer: Tokens, inputs: Tensor) -> Tensor:
     ids, mask = tokenizer(inputs)
-    return ids.where(mask, -1)
+    padded: Tensor = ids.where(mask, -1)
+    return padded
 
 
 class _WithNoise(nn.Module):

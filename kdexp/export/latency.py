@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 BATCHES = (1, 32)
+SECONDS = 1.0
 _WARM_UP, _TIMED = 3, 20  # calls, at least
 _MOST = 1000
 
@@ -33,7 +34,11 @@ class Latency:
 
 
 def latency(
-    network: Callable[..., Tensor], example: Sequence[Tensor], *, batches: Sequence[int] = BATCHES, seconds: float = 1.0
+    network: Callable[..., Tensor],
+    example: Sequence[Tensor],
+    *,
+    batches: Sequence[int] = BATCHES,
+    seconds: float | None = None,
 ) -> list[Latency]:
     """Time a network that computes on the CPU, one call after the other.
 
@@ -44,7 +49,9 @@ def latency(
         example: its inputs (n, ...), n >= 1; they are repeated to fill a batch.
         batches: samples of a call.
         seconds: for how long each is timed, but for few or very many calls; before that it runs a fifth of it untimed.
+            None: `SECONDS`.
     """
+    seconds = SECONDS if seconds is None else seconds
     return [_of_batch(network, [_repeated(part, count) for part in example], seconds) for count in batches]
 
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
+import torch
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_dynamic, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import Tensor
@@ -44,7 +45,7 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
     """Gives the samples in chunks."""
 
     def __init__(self, inputs: Sequence[Tensor], names: Sequence[str]) -> None:
-        parts = zip(*(part.split(_CHUNK) for part in inputs), strict=True)
+        parts = zip(*(torch.split(part, _CHUNK) for part in inputs), strict=True)
         self._left = iter([{n: part.numpy() for n, part in zip(names, chunk, strict=True)} for chunk in parts])
 
     def get_next(self) -> dict[str, object] | None:

@@ -5,6 +5,7 @@ Activations are uint8 of any range, weights int8, per channel and symmetric, as
 """
 
 import copy
+import logging
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -78,6 +79,13 @@ def _library() -> ModuleType:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    """The library warns of what PyTorch is going to change for it."""
+    said = logging.getLogger("torch.utils._pytree")
+    level = said.level
+    try:
+        said.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        said.setLevel(level)

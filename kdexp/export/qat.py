@@ -55,7 +55,7 @@ def fine_tuned(experiment: Experiment, graph: Graph, settings: Qat) -> torch.nn.
             terms = distiller.logit_terms(Outputs(network(*graph.feed(batch.inputs))), teacher, batch)
             loss = total_loss(terms)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             slower.step()
             total += loss.item()

@@ -9,7 +9,7 @@ from kdexp.experiment.finished_run import FinishedRun
 from kdexp.experiment.measured_conditions import Subject
 from kdexp.experiment.robustness_evaluator import RobustnessEvaluator
 from kdexp.export.measured import Network
-from kdexp.results import Record
+from kdexp.report import robustness_terminal
 from kdexp.robustness import configured
 from kdexp.robustness.settings import EXPORTED
 
@@ -33,10 +33,8 @@ def without_gradients(settings: Values) -> tuple[Values, list[str]]:
     return {name: own for name, own in plain(settings).items() if name not in left_out}, notes
 
 
-def report(
-    finished: FinishedRun, control: str, network: Network, digest: str, out: Path, *, notes: list[str]
-) -> Record:
-    """Measure the robustness of a file, and write robustness.json and its figures beside it.
+def report(finished: FinishedRun, control: str, network: Network, digest: str, out: Path, *, notes: list[str]) -> None:
+    """Measure the robustness of a file, write robustness.json and its figures beside it, and show it.
 
     Args:
         finished: the run, with the robustness settings that are wanted.
@@ -51,4 +49,4 @@ def report(
     evaluator.notes += notes
     subjects = subjects_of(finished, control)
     subjects[EXPORTED] = Subject(network, digest, out / "robustness", None)
-    return evaluator.report(subjects, out)
+    robustness_terminal.show(evaluator.report(subjects, out), out)

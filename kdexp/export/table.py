@@ -24,7 +24,7 @@ def show(content: Record, out: Path) -> None:
     table.add_column("", no_wrap=True)
     batches = [one["batch"] for one in content["rows"][0]["latency"]]
     heads = ["bytes", "parameters", "MACs", *(f"ms, batch {count} (95 %)" for count in batches)]
-    for head in (*heads, metric.column, f"file - network, {level} interval", "error of outputs (at most)"):
+    for head in (*heads, metric.column, f"file - network, {level} interval", "error (at most)"):
         table.add_column(head, justify="right")
     for row in content["rows"]:
         name = row["format"] if row["quantize"] == "none" else f"{row['format']} {row['quantize']}"
@@ -38,6 +38,7 @@ def show(content: Record, out: Path) -> None:
     where, samples = f"{_threads(content['threads'])} of {content['processor']}", content["test_samples"]
     for line in (
         f"Median and 95th percentile of a call in milliseconds, {where}.",
+        "Error: the length of all differences of outputs, relative to that of the network's outputs.",
         f"{metric.title} is measured on the files, on {samples} test samples; intervals: paired bootstrap.",
     ):
         console.print(line, highlight=False, soft_wrap=True)

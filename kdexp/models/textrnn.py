@@ -115,8 +115,8 @@ class BothWays(nn.Module):
         if self.backwards is not None:
             places = torch.arange(mask.shape[1], device=mask.device)
             turned = torch.where(mask, mask.sum(1, keepdim=True) - 1 - places, places).unsqueeze(2)
-            others, _ = self.backwards(steps.take_along_dim(turned, 1))
-            states = torch.cat([states, others.take_along_dim(turned, 1)], 2)
+            others, _ = self.backwards(_at(steps, turned))
+            states = torch.cat([states, _at(others, turned)], 2)
         kept: Tensor = states * mask.unsqueeze(2)
         return kept
 
@@ -131,4 +131,9 @@ class Ends(nn.Module):
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
         """(N, T, F) and (N, T) bool -> (N, F)."""
         last = (mask.sum(1) - 1).view(-1, 1, 1)
-        return torch.cat([states.take_along_dim(last, 1)[:, 0, : self._hidden], states[:, 0, self._hidden :]], 1)
+        return torch.cat([_at(states, last)[:, 0, : self._hidden], states[:, 0, self._hidden :]], 1)
+
+
+def _at(states: Tensor, places: Tensor) -> Tensor:
+    """(N, T, F) at (N, P, 1) -> (N, P, F), for `torch.export`, too, which take_along_dim keeps to one batch size."""
+    return states.gather(1, places.expand(-1, -1, states.shape[2]))

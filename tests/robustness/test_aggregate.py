@@ -291,3 +291,14 @@ def test_wrong_lists_of_data_sets_are_one_line(settings, message):
 def test_a_data_set_of_a_list_that_is_named_must_be_there():
     with pytest.raises(FileNotFoundError, match="b is not there"):
         OutOfDistribution("ood", "auto", {}, ["b"], ()).conditions(SimpleNamespace(is_dense=False), Bed("a"))
+
+
+def test_a_file_beside_its_student_changes_nothing_of_the_others():
+    with_file = [(one, {**measured, "exported": measured["control"]}) for one, measured in TOY]
+    found, before = summary(with_file), summary(TOY)
+    rows = [row for row in found.rows() if row["model"] != "exported"]
+    assert rows == before.rows()
+    entry = found.metrics()["corruptions_lite"]["mce_unnormalized"]
+    old = before.metrics()["corruptions_lite"]["mce_unnormalized"]
+    assert {key: value for key, value in entry.items() if "export" not in key} == old
+    assert entry["export_difference"]["value"] == pytest.approx(-old["difference"]["value"])

@@ -1,7 +1,4 @@
-"""ExecuTorch (.pte), for phones and microcontrollers; XNNPACK computes: ``pip install executorch``.
-
-It pins a PyTorch of its own, so an environment of its own is what it takes.
-"""
+"""ExecuTorch (.pte), for phones and microcontrollers; XNNPACK computes: ``pip install 'kdexp[executorch]'``."""
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +11,7 @@ from kdexp.atomic import atomic_path
 from kdexp.export.formats.exported_program import exported
 
 SUFFIX = ".pte"
-_MOST = 64  # samples of a batch: it plans its memory
+_MOST = 8  # samples of a batch: it plans its memory
 
 
 def write(
@@ -25,14 +22,19 @@ def write(
     names: Sequence[str] = ("input",),
     about: Mapping[str, object] | None = None,
 ) -> None:
-    """See `kdexp.export.formats.onnx.write`; for at most 64 samples, and with nothing about it in the file."""
+    """See `kdexp.export.formats.onnx.write`; for at most 8 samples, and with nothing about it in the file."""
     try:
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import to_edge_transform_and_lower
     except ImportError as error:
-        raise ValueError("format=executorch needs what is not installed: pip install executorch") from error
-    program = exported(copy.deepcopy(network).eval(), example, most=_MOST)
-    lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).to_executorch()
+        raise ValueError("format=executorch needs what is not installed: pip install 'kdexp[executorch]'") from error
+    plain = copy.deepcopy(network).eval().to(memory_format=torch.contiguous_format)
+    program = exported(plain, example, most=_MOST)
+    try:
+        lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).to_executorch()
+    except Exception as error:  # whatever its passes make of somebody's network
+        reason, name = str(error).strip().splitlines()[0], type(network).__name__
+        raise ValueError(f"format must be one that can be had of {name}, got executorch: {reason:.200}") from error
     with atomic_path(path) as temporary:
         temporary.write_bytes(lowered.buffer)
 
@@ -44,7 +46,7 @@ def load(path: Path, *, threads: int = 1) -> Callable[..., Tensor]:
     method = Runtime.get().load_program(path).load_method("forward")
 
     def run(*inputs: Tensor) -> Tensor:
-        chunks = zip(*(part.cpu().split(_MOST) for part in inputs), strict=True)
+        chunks = zip(*(torch.split(part.cpu(), _MOST) for part in inputs), strict=True)
         return torch.cat([method.execute(list(chunk))[0] for chunk in chunks])
 
     return run

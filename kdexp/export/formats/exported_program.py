@@ -26,7 +26,8 @@ def write(
 ) -> None:
     """See `kdexp.export.formats.onnx.write`; inputs are given by their place, and about is in the file as JSON."""
     program = exported(copy.deepcopy(network).eval(), example)
-    with atomic_path(path) as temporary:
+    with atomic_path(path) as temporary, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of weights that are views of others
         torch.export.save(program, temporary, extra_files={_ABOUT: json.dumps(dict(about or {}))})
 
 
@@ -43,16 +44,20 @@ def exported(network: nn.Module, example: Sequence[Tensor], *, most: int | None 
     """
     # A batch of one would be taken for a constant.
     batch = tuple(torch.cat((part, part))[: max(2, len(part))].cpu() for part in example)
-    samples, shapes = torch.export.Dim("samples", max=most), torch.export.ShapesCollection()
+    samples = torch.export.Dim("samples", max=most)
+    shapes = torch.export.ShapesCollection()  # type: ignore[no-untyped-call]
     for part in batch:
         shapes[part] = {0: samples}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of recurrent layers, which set attributes of their own
-            return torch.export.export(network, batch, dynamic_shapes=shapes, strict=False)
+            program = torch.export.export(network, batch, dynamic_shapes=shapes, strict=False)
     except Exception as error:  # whatever becomes of somebody's network
         reason, name = str(error).strip().splitlines()[0], type(network).__name__
         raise ValueError(f"format must be one that can be had of {name}, got torch.export's: {reason:.200}") from error
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # has the paths of this machine
+    return program
 
 
 def load(path: Path, *, threads: int = 1) -> Callable[..., Tensor]:

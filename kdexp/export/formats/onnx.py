@@ -54,6 +54,8 @@ def write(
         raise ValueError(f"format must be one that can be had of {name}, got onnx: {reason:.200}") from error
     assert program is not None
     program.model.metadata_props.update({key: json.dumps(value) for key, value in (about or {}).items()})
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()  # where it stands in the network's code
     with atomic_path(path) as temporary:
         program.save(temporary, external_data=False)
 

@@ -1,0 +1,115 @@
+"""When a file is not the network, and which settings there are."""
+
+import math
+
+import pytest
+import torch
+
+from kdexp.config.compose import compose, plain
+from kdexp.contracts import Batch
+from kdexp.export.measured import difference
+from kdexp.export.parity import Parity
+from kdexp.export.robustness import without_gradients
+from kdexp.export.settings import of
+from kdexp.robustness.bootstrap import Bootstrap
+from kdexp.robustness.grid import Measured
+from kdexp.tasks.classification import Classification
+
+
+def compared(*pairs):
+    parity = Parity()
+    for own, expected in pairs:
+        parity(Batch(torch.empty(0), torch.empty(0)), torch.tensor(own), torch.tensor(expected))
+    return parity
+
+
+def test_the_error_is_relative_to_the_networks_outputs_by_hand():
+    parity = compared(([[1.0, 2.0]], [[1.0, 1.0]]), ([[3.0, 0.0]], [[3.0, -2.0]]))
+    assert parity.error == pytest.approx(math.sqrt(1 + 4) / math.sqrt(1 + 1 + 9 + 4))
+    assert (parity.largest, parity.samples) == (2.0, 2)
+    parity.check(0.6, "it")
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        [([[1.0]], [[2.0]])],
+        [([[math.nan]], [[2.0]]), ([[2.0]], [[2.0]])],
+        [([[math.inf]], [[2.0]])],
+        [([[1.0]], [[0.0]])],
+    ],
+    ids=["far off", "NaN", "infinite", "of nothing"],
+)
+def test_what_is_not_the_network_is_one_line(pairs):
+    with pytest.raises(ValueError, match=r"^tolerance must be at least the error of the outputs, got 0.25") as caught:
+        compared(*pairs).check(0.25, "format=onnx")
+    assert "\n" not in str(caught.value)
+
+
+def test_two_networks_of_zeros_are_the_same():
+    compared(([[0.0]], [[0.0]])).check(1e-9, "it")
+
+
+def test_the_difference_to_the_student_is_that_of_the_same_samples():
+    right = torch.tensor([1.0, 0.0] * 50)
+    found = difference(Classification(2), right.flip(0), right)
+    assert found["value"] == 0
+    assert found["low"] < 0 < found["high"]
+    twin = difference(Classification(2), right, right)
+    assert twin == {"value": 0.0, "low": 0.0, "high": 0.0}
+
+
+def test_an_entry_of_a_report_has_both_differences():
+    right = {role: torch.zeros(100) for role in ("teacher", "control", "student", "exported")}
+    for count, role in ((60, "control"), (90, "student"), (80, "exported")):
+        right[role][:count] = 1
+    clean = {role: Measured({}, {"right": each}) for role, each in right.items()}
+    bootstrap = Bootstrap(clean, Classification(2), seed=0, n_resamples=200, confidence_level=0.95)
+    entry = bootstrap.entry(bootstrap.clean())
+    assert list(entry) == ["teacher", "control", "student", "exported", "difference", "export_difference"]
+    assert entry["difference"]["value"] == pytest.approx(0.3)
+    assert entry["export_difference"]["value"] == pytest.approx(-0.1)
+    assert entry["export_difference"]["low"] < -0.1 < entry["export_difference"]["high"] < 0
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ("format=tflite", "format must be one of onnx, exported_program, executorch, got tflite"),
+        ("quantize=int4", "quantize must be one of none, fp16, int8_static, int8_dynamic, qat, got int4"),
+        ("preprocessing=2", "preprocessing must be true or false, got 2"),
+        ("threads=0", "threads must be a whole number of at least 1, got 0"),
+        ("calibration.samples=many", "calibration.samples must be a whole number of at least 1, got many"),
+        ("calibration.seed=null", "calibration.seed must be a whole number, got None"),
+        ("qat.epochs=0.5", "qat.epochs must be a whole number of at least 1, got 0.5"),
+        ("qat.learning_rate=-1", "qat.learning_rate must be > 0, got -1"),
+        ("tolerance=0", "tolerance must be null or > 0, got 0"),
+        (
+            "format=executorch quantize=qat",
+            "quantize must be one of none, fp16 with format=executorch, got qat",
+        ),
+        (
+            "format=exported_program quantize=int8_dynamic",
+            "quantize must be one of none, fp16, int8_static, qat with format=exported_program, got int8_dynamic",
+        ),
+    ],
+)
+def test_a_wrong_setting_is_one_line(typed, message):
+    with pytest.raises(ValueError, match=r"^\w") as caught:
+        of(plain(compose(typed.split(), "export")))
+    assert str(caught.value) == message
+
+
+def test_the_tolerance_is_that_of_the_bits_unless_it_is_given():
+    assert of(plain(compose([], "export"))).largest_error == 1e-3
+    assert of(plain(compose(["quantize=int8_static"], "export"))).largest_error == 0.25
+    assert of(plain(compose(["quantize=int8_static", "tolerance=0.5"], "export"))).largest_error == 0.5
+
+
+def test_a_file_is_not_attacked():
+    settings, notes = without_gradients(plain(compose(["robustness=quick"], "export")).get("robustness"))
+    assert "attacks" not in settings
+    assert {"corruptions", "calibration", "samples"} <= set(settings)
+    assert notes == ["attacks left out: a file has no gradients (kdexp-eval attacks the student)"]
+    with pytest.raises(ValueError, match=r"^robustness must have an axis that needs no gradients"):
+        without_gradients(plain(compose(["robustness=attacks"], "export"))["robustness"])
