@@ -5,17 +5,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-
 from kdexp.report import glossary
 from kdexp.report.budget import UNITS, Budget, Taken, amount, key_of, read, threads_of
 from kdexp.report.comparison import Comparison
-from kdexp.report.robustness import by_seed
+from kdexp.report.robustness import by_seed, mean_over_seeds
 from kdexp.report.run_group import RunGroup
+from kdexp.report.statistics import Estimate
 from kdexp.report.summary_text import spread
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Student:
     """One of the family.
 
@@ -92,17 +91,19 @@ class Choice:
                 found.append(student)
         return found
 
-    def under(self, student: Student, role: str) -> float | None:
-        """The mean of the measure under the conditions of the axis that is reported, too.
+    def reached(self, student: Student, role: str, axis: str | None = None) -> Estimate | None:
+        """The measure on test, or its mean under the conditions of an axis of the robustness report; None: unknown.
 
         Args:
             student: one of the family.
-            role: ``student`` or ``control``.
+            role: ``student``, distilled, or ``control``.
+            axis: None: clean.
         """
-        axis = self.budget.robustness
-        reports = self.comparison.reports_of(student.distilled)
-        values = by_seed(reports, role, lambda row: row["axis"] == axis) if axis else []
-        return float(np.mean(values)) if values else None
+        if axis is None:
+            group = student.distilled if role == "student" else student.control
+            return group.estimate(self.comparison.measure) if group else None
+        values = by_seed(self.comparison.reports_of(student.distilled), role, lambda row: row["axis"] == axis)
+        return mean_over_seeds(values) if values else None
 
     @property
     def limits(self) -> str:

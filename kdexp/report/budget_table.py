@@ -1,6 +1,6 @@
 """The students of a budget as a table."""
 
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 
 from kdexp.report import glossary
 from kdexp.report.budget import UNITS
@@ -30,10 +30,10 @@ def columns(choice: Choice) -> list[Column[Student]]:
     ]
     if axis:
         known += [
-            Column(f"{axis}, alone", lambda one: number(choice.under(one, "control"), measure)),
-            Column(f"{axis}, distilled", lambda one: number(choice.under(one, "student"), measure)),
+            Column(f"{axis}, alone", lambda one: _under(choice, one, "control")),
+            Column(f"{axis}, distilled", lambda one: _under(choice, one, "student")),
         ]
-    return [*known, Column("", lambda one: one.left_out or ", ".join(_fronts(one, fronts)), "word")]
+    return [*known, Column("", lambda one: _placed(one, fronts), "word")]
 
 
 def _marked(choice: Choice, student: Student) -> str:
@@ -44,10 +44,16 @@ def _marked(choice: Choice, student: Student) -> str:
     return f"{student.taken.name} ({', '.join(marks)})" if marks else student.taken.name
 
 
-def _fronts(student: Student, fronts: dict[str, list[Student]]) -> Iterator[str]:
-    found = [{"bytes": "bytes", "latency_ms": "latency"}[unit] for unit, of in fronts.items() if student in of]
-    if found:
-        yield f"on the front of {' and '.join(found)}"
+def _under(choice: Choice, student: Student, role: str) -> Cell:
+    found = choice.reached(student, role, choice.budget.robustness)
+    return number(found.value if found else None, choice.comparison.measure)
+
+
+def _placed(student: Student, fronts: Mapping[str, Sequence[Student]]) -> str:
+    if student.left_out:
+        return f"left out: {student.left_out}"
+    found = [word for word, unit in (("bytes", "bytes"), ("latency", "latency_ms")) if student in fronts[unit]]
+    return f"on the front of {' and '.join(found)}" if found else ""
 
 
 def _gain(student: Student, measure: str) -> Cell:

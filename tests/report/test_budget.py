@@ -103,7 +103,7 @@ def test_the_sentence_names_both_and_agrees_with_the_table(sweep):
     assert rows["wide (take)"]["gain"].text == "+1.50 ± 0.50"
     assert rows["wide (take)"]["val acc"].value == pytest.approx(0.98)
     assert rows["late"]["acc, distilled"].text == ""
-    assert rows["late"][""].text == "1.5 > 1 ms"
+    assert rows["late"][""].text == "left out: 1.5 > 1 ms"
     assert rows["slow"][""].text == "on the front of bytes"
 
 
@@ -169,7 +169,7 @@ def test_the_terminal_ends_in_the_sentence(sweep, capsys):
     out = capsys.readouterr().out
     assert out.rstrip().endswith(choice(sweep).sentence())
     assert "1 thread of a processor, measured once, of untrained networks." in out
-    assert re.search(r"huge +50,000 +9 .* 50,000 > 10,000 bytes, 9 > 1 ms", out)
+    assert re.search(r"huge +50,000 +9 .* left out: 50,000 > 10,000 bytes, 9 > 1 ms", out)
     assert (sweep / "budget.png").is_file()
 
 
@@ -187,9 +187,15 @@ def test_what_is_reported_under_an_axis_is_of_that_axis(sweep):
         ]
     ]
     found.comparison.reports = {run.folder: {"conditions": rows} for run in found.best.distilled.runs}
-    assert found.under(found.best, "student") == pytest.approx(0.4)
-    assert found.under(found.best, "control") == pytest.approx(0.2)
-    assert found.under(found.best_of_half, "student") is None
+    assert found.reached(found.best, "student", "attacks").value == pytest.approx(0.4)
+    assert found.reached(found.best, "control", "attacks").value == pytest.approx(0.2)
+    assert found.reached(found.best_of_half, "student", "attacks") is None
+    plot = front(found, "bytes", "attacks")
+    assert {trace["name"]: trace["y"] for trace in plot["data"] if trace["mode"] == "markers"} == {
+        "control": [pytest.approx(20)],
+        "chosen": [pytest.approx(40)],
+    }
+    assert plot["layout"]["yaxis"]["title"]["text"] == "accuracy under attacks, %"
     heads = [column.name for column in columns(found)]
     assert heads[-3:-1] == ["attacks, alone", "attacks, distilled"]
 

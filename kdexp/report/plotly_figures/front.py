@@ -12,30 +12,35 @@ from kdexp.report.plotly_figures.drawing import Plot
 TITLES = {"bytes": "bytes of the ONNX file", "latency_ms": "milliseconds of a call with one sample"}
 
 
-def front(choice: Choice, unit: str) -> Plot | None:
+def where(axis: str | None) -> str:
+    """On what the students are shown."""
+    return f"under {axis}" if axis else "on test"
+
+
+def front(choice: Choice, unit: str, axis: str | None = None) -> Plot | None:
     """Controls, distilled students and teacher over bytes or latency, the front by val as a line, and the budget.
 
     Args:
         choice: of the sweep.
         unit: one of `kdexp.report.budget.UNITS`.
+        axis: of the robustness report, for the mean under its conditions; None: clean test data.
     """
-    networks = [*_networks(choice, unit)]
+    networks = [*_networks(choice, unit, axis)]
     if not networks:
         return None
     metric = glossary.known(choice.comparison.measure)
-    plot = over_cost(networks, TITLES[unit], metric, f"test {metric.name}")
+    plot = over_cost(networks, TITLES[unit], metric, f"{metric.name} {where(axis)}")
     on_front = [
-        (student.taken.of(unit), metric.scale * mean)
+        (student.taken.of(unit), metric.scale * found.value)
         for student in choice.front(unit)
-        if student.distilled and (mean := student.distilled.mean(choice.comparison.measure)) is not None
+        if (found := choice.reached(student, "student", axis))
     ]
     lines = [("front by val", on_front, WINNER, "solid")]
     if unit in choice.budget.limits:
         heights = [metric.scale * network.estimate.value for network in networks]
         limit = [(choice.budget.limits[unit], height) for height in (min(heights), max(heights))]
         lines.append((f"budget: {choice.budget.limits[unit]:,g} {UNITS[unit]}", limit, DARK_GRAY, "dot"))
-    for name, points, color, dash in lines:
-        plot["data"].insert(0, _line(name, points, color, dash))
+    plot["data"] = [_line(*line) for line in lines] + plot["data"]
     if unit == "bytes":
         plot["layout"]["xaxis"]["tickformat"] = "~s"
     return plot
@@ -53,15 +58,18 @@ def _line(name: str, points: list[tuple[float, float]], color: str, dash: str) -
     }
 
 
-def _networks(choice: Choice, unit: str) -> Iterator[Network]:
+def _networks(choice: Choice, unit: str, axis: str | None) -> Iterator[Network]:
     comparison = choice.comparison
     for student in choice.students:
         kind = "chosen" if student is choice.best else "distilled"
         kind = "half of the budget" if kind != "chosen" and student is choice.best_of_half else kind
-        for group, role in ((student.control, "control"), (student.distilled, kind)):
-            estimate = group.estimate(comparison.measure) if group else None
-            if estimate is not None and not student.left_out:
-                yield Network(role, student.taken.name, student.taken.of(unit), estimate)
+        for role, drawn in (("control", "control"), ("student", kind)):
+            found = choice.reached(student, role, axis)
+            if found and not student.left_out:
+                yield Network(drawn, student.taken.name, student.taken.of(unit), found)
     for name, teacher in comparison.teachers.items():
-        if name in choice.budget.teachers:
-            yield Network("teacher", name, choice.budget.teachers[name].of(unit), comparison.of_teacher(teacher))
+        of_best = (
+            choice.best and choice.reached(choice.best, "teacher", axis) if axis else comparison.of_teacher(teacher)
+        )
+        if name in choice.budget.teachers and of_best:
+            yield Network("teacher", name, choice.budget.teachers[name].of(unit), of_best)

@@ -35,36 +35,29 @@ def front(choice: Choice, path: Path) -> None:
 
 def _draw(axes: Axes, choice: Choice, unit: str) -> None:
     comparison, on_front = choice.comparison, choice.front(unit)
-    shown = {"control": [], "student": []}
-    for student in choice.students:
-        for role, group in (("control", student.control), ("student", student.distilled)):
-            estimate = group.estimate(comparison.measure) if group else None
-            if estimate is not None and not student.left_out:
-                shown[role].append((student.taken.of(unit), estimate))
-            if estimate is not None and role == "student" and student in on_front:
-                place = (student.taken.of(unit), estimate.value)
-                axes.annotate(student.taken.name, place, xytext=(4, -9), textcoords="offset points", fontsize=7)
-    shown["teacher"] = [
+    trained = [student for student in choice.students if not student.left_out]
+    roles = {"control": "trained alone", "student": "distilled"}
+    for role, label in roles.items():
+        points = [(one.taken.of(unit), found) for one in trained if (found := choice.reached(one, role))]
+        _points(axes, points, *MARKED_ROLES[role], label)
+    teachers = [
         (choice.budget.teachers[name].of(unit), Estimate(comparison.of_teacher(teacher).value))
         for name, teacher in comparison.teachers.items()
         if name in choice.budget.teachers
     ]
-    names = {"control": "trained alone", "student": "distilled", "teacher": "teacher"}
-    for role, points in shown.items():
-        color, marker = MARKED_ROLES[role]
-        _points(axes, points, color, marker, names[role])
-    line = [
-        (student.taken.of(unit), mean)
-        for student in on_front
-        if student.distilled and (mean := student.distilled.mean(comparison.measure)) is not None
-    ]
-    axes.plot([x for x, _ in line], [y for _, y in line], color=BLUE, linewidth=1, label="front, chosen on val")
+    _points(axes, teachers, *MARKED_ROLES["teacher"], "teacher")
+    line = [(one, found.value) for one in on_front if (found := choice.reached(one, "student"))]
+    places = [(one.taken.of(unit), value) for one, value in line]
+    axes.plot([x for x, _ in places], [y for _, y in places], color=BLUE, linewidth=1, label="front, chosen on val")
+    for (student, _), place in zip(line, places, strict=True):
+        axes.annotate(student.taken.name, place, xytext=(5, -10), textcoords="offset points", fontsize=7)
+    stars = {choice.best_of_half: ("with half of the budget", GREEN), choice.best: ("to take", BLUE)}
+    for one, (word, color) in stars.items():
+        if one and (found := choice.reached(one, "student")):
+            place = one.taken.of(unit), found.value
+            axes.plot(*place, marker="*", markersize=13, color=color, linestyle="", label=word)
     if unit in choice.budget.limits:
         axes.axvline(choice.budget.limits[unit], color=GRAY, linestyle=":", label="budget")
-    for student, color in ((choice.best_of_half, GREEN), (choice.best, BLUE)):
-        if student and student.distilled and (mean := student.distilled.mean(comparison.measure)) is not None:
-            word = "to take" if student is choice.best else "with half of the budget"
-            axes.plot(student.taken.of(unit), mean, marker="*", markersize=13, color=color, linestyle="", label=word)
     axes.set_xscale("log")
     axes.grid(alpha=0.25)
 

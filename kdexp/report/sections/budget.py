@@ -8,7 +8,7 @@ from kdexp.report.budget_choice import choice_of
 from kdexp.report.budget_table import columns
 from kdexp.report.comparison import Comparison
 from kdexp.report.elements import Figure, Section, tabulate
-from kdexp.report.plotly_figures.front import TITLES, front
+from kdexp.report.plotly_figures.front import TITLES, front, where
 
 
 def sections(comparison: Comparison) -> Iterator[Section]:
@@ -17,8 +17,12 @@ def sections(comparison: Comparison) -> Iterator[Section]:
     if choice is None:
         return
     title = glossary.known(comparison.measure).title
-    plots = {TITLES[unit]: front(choice, unit) for unit in UNITS}
-    figures = [Figure(f"{title} over {what}", plot) for what, plot in plots.items() if plot]
+    figures = [
+        Figure(f"{title} {where(axis)} over {TITLES[unit]}", plot)
+        for axis in dict.fromkeys([None, choice.budget.robustness])
+        for unit in UNITS
+        if (plot := front(choice, unit, axis))
+    ]
     lead = (
         f"{choice.sentence()} The line joins the students that none beats on val that takes no more; bars are "
         f"95 % intervals over seeds. {choice.how}"
