@@ -7,7 +7,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from filelock import FileLock
-from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from hydra_plugins.kdexp.sweeper import Sweeper
@@ -38,8 +37,8 @@ class BudgetSweeper(Sweeper):
         super().__init__(max_batch_size, params, grids)
         self._others = others
 
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Find the family: the grids', or what is typed in their place.
+    def _grids_beside(self, typed: Sequence[str]) -> list[Values]:
+        """See `Sweeper._grids_beside`: a student that is typed stands in the place of the family.
 
         Raises:
             ValueError: what writes and runs ONNX files is not installed, or another sweeper is chosen.
@@ -48,9 +47,7 @@ class BudgetSweeper(Sweeper):
             raise ValueError("hydra/sweeper must be left to +sweep=budget, which does not search, got search")
         if any(find_spec(name) is None for name in ("onnx", "onnxruntime", "onnxscript")):
             raise ValueError("+sweep=budget needs what is not installed: pip install 'kdexp[export]'")
-        if any(override.startswith("student=") for override in config.hydra.overrides.task):
-            self._grids = [{}]
-        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        return [{}] if any(override.startswith("student=") for override in typed) else self._grids
 
     def _jobs(self) -> tuple[int, dict[Job, DictConfig]]:
         """See `Sweeper._jobs`: those whose student fits.
@@ -84,33 +81,36 @@ class BudgetSweeper(Sweeper):
             known = read(folder)
         except ValueError:  # there is none, or it is damaged
             known = Budget({}, None, [], {}, {})
-        of_now = {} if self.config.rerun == "all" else known.students
-        teachers = {name: one for name, one in known.teachers.items() if one.threads == wanted.threads}
+        if self.config.rerun == "all":
+            known = replace(known, students={}, teachers={})
+        of_now = {name: one for name, one in known.teachers.items() if one.threads == wanted.threads}
         limits = {unit: float(wanted[unit]) for unit in UNITS if wanted[unit] is not None}
-        write(folder, Budget(limits, wanted.robustness, [], of_now, teachers if of_now else {}))
-        students = {keys[job]: (self._student(job, config), False, config) for job, config in configs.items()}
-        networks = [network for key, network in students.items() if key not in of_now]
+        write(folder, Budget(limits, wanted.robustness, [], known.students, of_now))
+        students = {
+            keys[job]: (self._student(job, config.choices.student), False, config) for job, config in configs.items()
+        }
+        networks = [network for key, network in students.items() if key not in known.students]
         if networks:
             from kdexp.sweeps.budget import Unmeasured, measure  # here: the next launch has nothing to measure
 
             taught = {
                 config.choices.teacher: config for job, config in configs.items() if job.key not in self._controls
             }
-            networks += [(name, True, config) for name, config in taught.items()]
+            networks += [(name, True, config) for name, config in taught.items() if name not in of_now]
             print(f"measuring     {len(networks)} networks as ONNX files, {threads_of(wanted.threads)}", flush=True)
             subprocess_runner.check_all(partial(measure, folder), [Unmeasured(*network) for network in networks])
         budget = replace(read(folder), family=list(students))
         write(folder, budget)
         return budget, keys
 
-    def _student(self, job: Job, config: DictConfig) -> str:
+    def _student(self, job: Job, option: str) -> str:
         """What tells a student from the others of the family: ``cnn width=4``."""
         swept = {key for given in self._given for key, override in given.items() if override.is_sweep_override()}
         typed = (override.partition("=") for override in job.overrides)
         words = [
             f"{key.partition('.')[2]}={value}" for key, _, value in typed if key in swept and key.startswith("student.")
         ]
-        return " ".join([config.choices.student, *words])
+        return " ".join([option, *words])
 
     def _show_end(self, sweep: Sweep) -> None:
         from kdexp.report.budget_terminal import show_budget

@@ -206,7 +206,7 @@ def test_the_search_is_refused():
     from hydra_plugins.kdexp.budget import BudgetSweeper
 
     with pytest.raises(ValueError, match="hydra/sweeper must be left to"):
-        BudgetSweeper(None, n_trials=3).setup(hydra_context=None, task_function=None, config=None)
+        BudgetSweeper(None, n_trials=3)._grids_beside([])
 
 
 def test_without_the_extra_it_is_one_line(monkeypatch):
@@ -214,4 +214,13 @@ def test_without_the_extra_it_is_one_line(monkeypatch):
 
     monkeypatch.setattr(plugin, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"pip install 'kdexp\[export\]'"):
-        plugin.BudgetSweeper(None).setup(hydra_context=None, task_function=None, config=None)
+        plugin.BudgetSweeper(None)._grids_beside([])
+
+
+def test_a_student_that_is_typed_stands_in_the_place_of_the_family():
+    from hydra_plugins.kdexp.budget import BudgetSweeper
+
+    family = [{"student": "mlp"}, {"student": "cnn", "student.width": "2,4"}]
+    made = BudgetSweeper(None, {}, family)
+    assert made._grids_beside(["+sweep=budget", "student.dropout=0.1"]) == family
+    assert made._grids_beside(["+sweep=budget", "student=timm", "student.name=lcnet_050"]) == [{}]
