@@ -1,6 +1,6 @@
 """Which student of a family to take: the best on val of those that fit a budget, or half of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ class Student:
 
     Attributes:
         taken: what its network takes.
-        left_out: why it was not trained; empty where it was.
+        left_out: the limits that it breaks; empty where it fits.
         distilled: the best of its distilled configurations by val; None of one without a completed run.
         control: trained alone, likewise.
     """
@@ -53,7 +53,7 @@ class Choice:
         self.students = [
             Student(
                 budget.students[key],
-                budget.reasons(budget.students[key]),
+                _limits(budget, budget.over(budget.students[key])),
                 next((group for group in comparison.ranked if keys[group] == key), None),
                 next((group for group in comparison.controls if keys[group] == key), None),
             )
@@ -108,7 +108,7 @@ class Choice:
     @property
     def limits(self) -> str:
         """The budget, in words."""
-        return " and ".join(amount(most, unit) for unit, most in self.budget.limits.items())
+        return _limits(self.budget, self.budget.limits)
 
     @property
     def how(self) -> str:
@@ -143,6 +143,10 @@ class Choice:
         return f"{student.taken.name} ({takes}; test {name} distilled {spread(student.distilled)}{alone})"
 
 
+def _limits(budget: Budget, units: Iterable[str]) -> str:
+    return " and ".join(amount(budget.limits[unit], unit) for unit in units)
+
+
 def choice_of(comparison: Comparison) -> Choice | None:
     """What the sweep that all runs are of says; None where that is none over a family with a budget."""
     folders = {run.folder.parent for run in comparison.completed}
@@ -150,7 +154,7 @@ def choice_of(comparison: Comparison) -> Choice | None:
     return Choice(found[folders.pop()], comparison) if len(found) == len(folders) == 1 else None
 
 
-def _budgets(folders: Sequence[Path] | set[Path]) -> Mapping[Path, Budget]:
+def _budgets(folders: Iterable[Path]) -> Mapping[Path, Budget]:
     found = {}
     for folder in folders:
         try:

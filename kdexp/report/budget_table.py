@@ -51,7 +51,7 @@ def _under(choice: Choice, student: Student, role: str) -> Cell:
 
 def _placed(student: Student, fronts: Mapping[str, Sequence[Student]]) -> str:
     if student.left_out:
-        return f"left out: {student.left_out}"
+        return f"left out: over {student.left_out}"
     found = [word for word, unit in (("bytes", "bytes"), ("latency", "latency_ms")) if student in fronts[unit]]
     return f"on the front of {' and '.join(found)}" if found else ""
 

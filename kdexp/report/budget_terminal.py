@@ -38,4 +38,5 @@ def show_budget(folder: Path, names: Collection[str]) -> None:
     console.print(choice.how, highlight=False, soft_wrap=True)
     front(choice, folder / PICTURE)
     console.print(f"front         {folder / PICTURE}", soft_wrap=True, highlight=False)
-    console.print(choice.sentence(), highlight=False, soft_wrap=True)
+    if said := choice.sentence():
+        console.print(said, highlight=False, soft_wrap=True)

@@ -64,7 +64,7 @@ def test_the_best_on_val_of_those_that_fit_is_taken_whatever_test_says(sweep):
     assert found.best.taken.name == "wide"
     assert found.best_of_half.taken.name == "middle", "within 5,000 bytes and 0.5 ms; slow takes 0.95"
     assert [student.left_out for student in found.students] == [
-        "", "", "", "", "1.5 > 1 ms", "50,000 > 10,000 bytes, 9 > 1 ms"
+        "", "", "", "", "1 ms", "10,000 bytes and 1 ms"
     ]  # fmt: skip
 
 
@@ -103,7 +103,7 @@ def test_the_sentence_names_both_and_agrees_with_the_table(sweep):
     assert rows["wide (take)"]["gain"].text == "+1.50 ± 0.50"
     assert rows["wide (take)"]["val acc"].value == pytest.approx(0.98)
     assert rows["late"]["acc, distilled"].text == ""
-    assert rows["late"][""].text == "left out: 1.5 > 1 ms"
+    assert rows["late"][""].text == "left out: over 1 ms"
     assert rows["slow"][""].text == "on the front of bytes"
 
 
@@ -120,6 +120,12 @@ def test_the_sentence_says_what_of_half_of_the_budget_and_of_none(sweep, limits,
     known = read(sweep)
     write(sweep, Budget(limits, None, known.family, known.students, known.teachers))
     assert end in choice(sweep).sentence()
+
+
+def test_why_a_student_is_left_out_is_said_with_what_was_measured(sweep):
+    known = read(sweep)
+    found = {student.name: known.reasons(student) for student in known.students.values()}
+    assert found == dict.fromkeys(FAMILY, "") | {"late": "1.5 > 1 ms", "huge": "50,000 > 10,000 bytes, 9 > 1 ms"}
 
 
 def test_a_narrower_budget_leaves_out_what_is_trained_already(sweep):
@@ -169,7 +175,7 @@ def test_the_terminal_ends_in_the_sentence(sweep, capsys):
     out = capsys.readouterr().out
     assert out.rstrip().endswith(choice(sweep).sentence())
     assert "1 thread of a processor, measured once, of untrained networks." in out
-    assert re.search(r"huge +50,000 +9 .* left out: 50,000 > 10,000 bytes, 9 > 1 ms", out)
+    assert re.search(r"huge +50,000 +9 .* left out: over 10,000 bytes and 1 ms", out)
     assert (sweep / "budget.png").is_file()
 
 
