@@ -39,7 +39,7 @@ def columns(choice: Choice) -> list[Column[Student]]:
 def _marked(choice: Choice, student: Student) -> str:
     if choice.comparison.is_quick:
         return student.taken.name
-    words = {"take": choice.best, "half of the budget": choice.best_of_half}
+    words = {"take": choice.best, "half": choice.best_of_half}
     marks = [word for word, one in words.items() if one is student]
     return f"{student.taken.name} ({', '.join(marks)})" if marks else student.taken.name
 
@@ -51,9 +51,9 @@ def _under(choice: Choice, student: Student, role: str) -> Cell:
 
 def _placed(student: Student, fronts: Mapping[str, Sequence[Student]]) -> str:
     if student.left_out:
-        return f"left out: over {student.left_out}"
+        return f"left out, over {student.left_out}"
     found = [word for word, unit in (("bytes", "bytes"), ("latency", "latency_ms")) if student in fronts[unit]]
-    return f"on the front of {' and '.join(found)}" if found else ""
+    return f"front of {' and '.join(found)}" if found else ""
 
 
 def _gain(student: Student, measure: str) -> Cell:
