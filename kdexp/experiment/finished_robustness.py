@@ -4,7 +4,6 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
@@ -13,9 +12,6 @@ from kdexp.experiment.finished_run import FinishedRun, Machine
 from kdexp.progress_log import IMPORTING, said_meanwhile
 from kdexp.results import Record
 from kdexp.robustness import configured
-
-if TYPE_CHECKING:
-    from kdexp.experiment.measured_conditions import Subject
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +83,7 @@ class _Reports:
         finished = FinishedRun(folder, self.machine, robustness=self.settings)
         experiment, device = finished.experiment, finished.device
         with said_meanwhile(IMPORTING):  # here: --help must not wait for torch
+            from kdexp.experiment.compared_networks import subjects_of
             from kdexp.experiment.robustness_evaluator import RobustnessEvaluator
             from kdexp.experiment.run_tracking import track_robustness
 
@@ -96,29 +93,3 @@ class _Reports:
         report = evaluator.report(subjects_of(finished, self.control, in_sweep=self.in_sweep), folder)
         track_robustness(experiment.values["tracking"], folder, finished.results, report)
         return report
-
-
-def subjects_of(finished: FinishedRun, control: str, *, in_sweep: bool = False) -> "dict[str, Subject]":
-    """Teacher, control and student of a finished run, as far as they are there, by role.
-
-    Args:
-        finished: the run.
-        control: what becomes of a control that is not there: train, find or skip.
-        in_sweep: whether the run is of a sweep.
-
-    Raises:
-        ValueError: no control is there, and none may be trained; weights that do not fit.
-        FileNotFoundError: weights are gone.
-    """
-    from kdexp.experiment.control_run import control_folder  # here: likewise
-    from kdexp.experiment.robustness_report import run_subject, subjects
-
-    experiment, device = finished.experiment, finished.device
-    with finished.building():
-        own = run_subject(experiment, finished.folder, device)
-    is_control, beside = finished.results["is_control"], None
-    if not is_control and control != "skip":
-        place = control_folder(finished, in_sweep=in_sweep, is_trained=control == "train")
-        beside = run_subject(FinishedRun(place, finished.machine, setting="control").experiment, place, device)
-    with finished.building():
-        return subjects(experiment, own, device, is_control=is_control, control=beside)

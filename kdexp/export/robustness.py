@@ -4,7 +4,7 @@ from pathlib import Path
 
 from kdexp.config.compose import plain
 from kdexp.config.require import Values
-from kdexp.experiment.finished_robustness import subjects_of
+from kdexp.experiment.compared_networks import subjects_of
 from kdexp.experiment.finished_run import FinishedRun
 from kdexp.experiment.measured_conditions import Subject
 from kdexp.experiment.robustness_evaluator import RobustnessEvaluator
@@ -38,7 +38,7 @@ def report(finished: FinishedRun, control: str, network: Network, digest: str, o
 
     Args:
         finished: the run, with the robustness settings that are wanted.
-        control: see `kdexp.experiment.finished_robustness.subjects_of`.
+        control: see `kdexp.experiment.compared_networks.subjects_of`.
         network: the file, normalised inputs to logits.
         digest: of the file.
         out: its folder.
