@@ -53,6 +53,7 @@ class Sweeper(BasicSweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Name the sweep's folder, before a launcher is made that writes to it."""
         parser = OverridesParser.create(config_loader=hydra_context.config_loader)
+        self._grids = self._grids_beside(config.hydra.overrides.task)
         self._given = []
         for grid in self._grids:
             words = [f"{key}={value}" for key, value in {**self.params, **grid}.items()]
@@ -84,6 +85,10 @@ class Sweeper(BasicSweeper):
         lines = list(dict.fromkeys(lines))
         identity = fingerprint([fixed, sorted(swept), lines, *self._rules()])
         return name_sweep(dataset, swept, identity)
+
+    def _grids_beside(self, typed: Sequence[str]) -> list[Values]:
+        """The grids, beside what is typed."""
+        return self._grids
 
     def _rules(self) -> list[Values]:
         """What makes it another sweep besides what is fixed and what is swept."""

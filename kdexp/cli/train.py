@@ -28,11 +28,12 @@ def main() -> None:
     plugins = Plugins.instance()
     # After Hydra's own search, which loads the class anew that these are made of. In an editable installation that
     # search does not find it.
+    from hydra_plugins.kdexp.budget import BudgetSweeper
     from hydra_plugins.kdexp.launcher import FusedLauncher, Joblib, ParallelLauncher
     from hydra_plugins.kdexp.search import Search
     from hydra_plugins.kdexp.sweeper import Sweeper
 
-    for plugin in (Sweeper, Search, FusedLauncher, ParallelLauncher):
+    for plugin in (Sweeper, Search, BudgetSweeper, FusedLauncher, ParallelLauncher):
         plugins.register(plugin)
     ConfigStore.instance().store(name="joblib", group="hydra/launcher", node=Joblib)
     program.run_in_output_dir()

@@ -26,6 +26,7 @@ RUN_ONLY = (
     "tracking",
     "robustness",
     "loss_statement",
+    "budget",
     "data_dir",
     "store_dir",
     "output_dir",

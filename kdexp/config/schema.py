@@ -9,7 +9,7 @@ from kdexp.config import typed
 from kdexp.config.renamed import upgrade
 from kdexp.config.require import Group, Values
 from kdexp.data.settings import Augment, Dataset
-from kdexp.experiment.settings import LossStatement, Tracking
+from kdexp.experiment.settings import Budget, LossStatement, Tracking
 from kdexp.training.settings import Schedule, Trainer
 
 
@@ -30,6 +30,7 @@ class Config:
     tracking: Tracking = MISSING
     robustness: Group = field(default_factory=dict)
     loss_statement: LossStatement = field(default_factory=LossStatement)
+    budget: Budget = field(default_factory=Budget)
     augment: Augment = field(default_factory=Augment)
     alpha: float = MISSING
     temperature: float = MISSING

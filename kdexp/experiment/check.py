@@ -20,7 +20,7 @@ from kdexp.experiment.members import (
     targets_of,
     teachers,
 )
-from kdexp.experiment.settings import check_loss_statement, check_tracking
+from kdexp.experiment.settings import check_budget, check_loss_statement, check_tracking
 from kdexp.robustness import configured
 from kdexp.schemes.base import scheme_of
 from kdexp.teacher.settings import CACHE_MODES, check_teacher
@@ -125,6 +125,7 @@ def check_values(config: DictConfig) -> None:
         configured.check(plain(config.robustness))
     check_tracking(config.tracking)
     check_loss_statement(config.loss_statement)
+    check_budget(config.budget, plain(config.robustness or {}))
 
 
 def _check_dataset(dataset: Dataset) -> None:

@@ -1,4 +1,4 @@
-"""Settings of conf/tracking and of the loss statement, and their rules."""
+"""Settings of conf/tracking, of the loss statement and of a budget, and their rules."""
 
 import re
 from collections.abc import Mapping
@@ -7,7 +7,8 @@ from importlib.util import find_spec
 
 from omegaconf import MISSING
 
-from kdexp.config.require import is_number, require
+from kdexp.config.require import Values, is_number, require
+from kdexp.robustness.settings import of_axes
 
 
 @dataclass
@@ -76,3 +77,38 @@ def check_loss_statement(statement: LossStatement) -> None:
         for metric, margin in margins.items():
             holds = is_number(margin) and 0 < margin < float("inf")
             require(holds, f"loss_statement.{name}.{metric}", "must be a number > 0", margin)
+
+
+@dataclass
+class Budget:
+    """See conf/sweep/budget.yaml; without it all are null."""
+
+    bytes: float | None = None
+    latency_ms: float | None = None
+    threads: int | None = None
+    robustness: str | None = None
+
+
+def check_budget(budget: Budget, robustness: Values) -> None:
+    """The rules of conf/sweep/budget.yaml.
+
+    Args:
+        budget: as it was typed.
+        robustness: conf/robustness, whose axes each run is evaluated on.
+
+    Raises:
+        ValueError: one line with the setting, the rule and the value.
+    """
+    limits = {"budget.bytes": budget.bytes, "budget.latency_ms": budget.latency_ms}
+    if budget.threads is None:
+        for setting, value in {**limits, "budget.robustness": budget.robustness}.items():
+            require(value is None, setting, "must be null without +sweep=budget", value)
+        return
+    rule = "must be given with +sweep=budget, one of them or both"
+    require(any(limit is not None for limit in limits.values()), " and ".join(limits), rule, "nothing")
+    for setting, limit in limits.items():
+        require(limit is None or 0 < limit < float("inf"), setting, "must be > 0", limit)
+    require(budget.threads >= 1, "budget.threads", "must be at least 1", budget.threads)
+    axes = of_axes(robustness)
+    known = f"one of {', '.join(axes)}" if axes else "null without robustness=NAME, which has axes"
+    require(budget.robustness in (None, *axes), "budget.robustness", f"must be {known}", budget.robustness)

@@ -21,6 +21,7 @@ from kdexp.report.run_group import RunGroup
 from kdexp.report.summary_text import answer, interval, spread, tested, tie
 
 ORDER = (
+    "budget",
     "loss_statement",
     "claims",
     "errors",

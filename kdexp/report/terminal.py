@@ -62,12 +62,13 @@ def show_run(folder: Path) -> None:
         console.print(f"skipped: {line}", soft_wrap=True, markup=False, highlight=False)
 
 
-def show_sweep(folder: Path, names: Collection[str] | None = None) -> None:
+def show_sweep(folder: Path, names: Collection[str] | None = None, *, is_page_of_all: bool = True) -> None:
     """Print the completed runs of a sweep, grouped over seeds, and what they say; write its report there.
 
     Args:
         folder: the sweep's folder, with a run folder for each job.
         names: of the run folders that are shown; all unless given.
+        is_page_of_all: whether the report is of all run folders, else of these.
     """
     found, console = find([folder])[0], screen()
     try:
@@ -81,7 +82,7 @@ def show_sweep(folder: Path, names: Collection[str] | None = None) -> None:
     console.print(f"run folders   {folder}/*", soft_wrap=True)
     if comparison.completed:
         keep_all(comparison)
-        for what, path in write(comparison, folder, source=[str(folder)]):
+        for what, path in write(comparison if is_page_of_all else shown, folder, source=[str(folder)]):
             console.print(f"{what:<14}{path}", soft_wrap=True, highlight=False)
 
 

@@ -1,13 +1,14 @@
 """What the runs are compared by, over what a network costs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from kdexp.report import glossary
-from kdexp.report.colors import CONTROL, OTHER, TEACHER, WINNER
+from kdexp.report.colors import CONTROL, GREEN, OTHER, TEACHER, WINNER
 from kdexp.report.comparison import Comparison
+from kdexp.report.glossary import Metric
 from kdexp.report.plotly_figures.drawing import Plot, error_bars
 from kdexp.report.runs import Run
 from kdexp.report.statistics import Estimate
@@ -16,6 +17,7 @@ from kdexp.report.statistics import Estimate
 _KINDS = {
     "distilled": (OTHER, "circle"),
     "control": (CONTROL, "square"),
+    "half of the budget": (GREEN, "star"),
     "chosen": (WINNER, "star"),
     "teacher": (TEACHER, "diamond"),
 }
@@ -23,7 +25,7 @@ _TITLES = {"parameters": "parameters", "macs": "multiply-accumulates a sample", 
 
 
 @dataclass(frozen=True)
-class _Network:
+class Network:
     """One point: a teacher, or a student over its seeds."""
 
     kind: str
@@ -43,6 +45,21 @@ def costs(comparison: Comparison, unit: str) -> Plot | None:
     if not networks:
         return None
     metric = glossary.known(comparison.measure)
+    plot = over_cost(networks, _TITLES[unit], metric, f"test {metric.name}")
+    if unit != "seconds":
+        plot["layout"]["xaxis"]["tickformat"] = "~s"
+    return plot
+
+
+def over_cost(networks: Sequence[Network], cost: str, metric: Metric, shown: str) -> Plot:
+    """Values of a metric over what the networks cost.
+
+    Args:
+        networks: one or more.
+        cost: what stands below the axis.
+        metric: which one.
+        shown: what stands beside the other axis.
+    """
     value = f"{metric.name} %{{y:.2f}} {metric.shown_in}"
     data = []
     for kind, (color, symbol) in _KINDS.items():
@@ -64,28 +81,27 @@ def costs(comparison: Comparison, unit: str) -> Plot | None:
     positive = [network.cost for network in networks if network.cost > 0]
     wide = bool(positive) and max(positive) > 10 * min(positive)
     layout = {
-        "xaxis": {"title": {"text": _TITLES[unit]}, "type": "log" if wide else "linear"}
-        | ({} if unit == "seconds" else {"tickformat": "~s"})
+        "xaxis": {"title": {"text": cost}, "type": "log" if wide else "linear"}
         | ({} if wide else {"rangemode": "tozero"}),
-        "yaxis": {"title": {"text": metric.axis(f"test {metric.name}")}, "automargin": True},
+        "yaxis": {"title": {"text": metric.axis(shown)}, "automargin": True},
         "height": 340,
     }
     return {"data": data, "layout": layout}
 
 
-def _students(comparison: Comparison, unit: str) -> Iterator[_Network]:
+def _students(comparison: Comparison, unit: str) -> Iterator[Network]:
     for group in comparison.groups:
         known = [cost for run in group.runs if (cost := _cost(run, unit)) is not None]
         estimate = group.estimate(comparison.measure)
         if known and estimate is not None:
             kind = "control" if group.is_control else "chosen" if group is comparison.winner else "distilled"
-            yield _Network(kind, group.label, float(np.mean(known)), estimate)
+            yield Network(kind, group.label, float(np.mean(known)), estimate)
 
 
-def _teachers(comparison: Comparison, unit: str) -> Iterator[_Network]:
+def _teachers(comparison: Comparison, unit: str) -> Iterator[Network]:
     for name, teacher in comparison.teachers.items():
         if unit in teacher.get("model", {}):
-            yield _Network("teacher", name, teacher["model"][unit], comparison.of_teacher(teacher))
+            yield Network("teacher", name, teacher["model"][unit], comparison.of_teacher(teacher))
 
 
 def _cost(run: Run, unit: str) -> float | None:
