@@ -1,3 +1,5 @@
+import atexit
+import gc
 import os
 import signal
 import subprocess
@@ -23,6 +25,15 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if {"command", "store"} & set(item.fixturenames) and not item.get_closest_marker("quick"):
             item.add_marker("slow")
+
+
+def pytest_collection_finish():
+    """What was imported and collected stays to the end: the garbage collector has no need to search it."""
+    gc.collect()
+    gc.freeze()
+
+
+atexit.register(gc.freeze)  # nor when the process ends, which takes it seconds
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ The jobs of a sweep are forked from a process that has imported it. So they all 
 whoever edits the files meanwhile.
 """
 
+import gc
 from contextlib import suppress
 from importlib import import_module
 from pkgutil import walk_packages
@@ -15,3 +16,4 @@ for module in walk_packages(kdexp.__path__, "kdexp."):
     with suppress(ImportError):  # packages of an extra, or private names of Lightning's, that are not there
         import_module(module.name)
 own_source()
+gc.freeze()  # it stays for good; going through it all takes the collector 0.3 s each time, and copies it in each job
