@@ -1,5 +1,6 @@
 import atexit
 import gc
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import warm_programs
 SCRIPTS = Path(sys.executable).parent
 
 os.environ.setdefault("WANDB_SILENT", "true")
+multiprocessing.set_forkserver_preload(["kdexp.sweeps.preload"])  # once for all processes that a test starts
 # A shell ignores them for what runs in the background, and so would all programs that are started here.
 for number in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(number) is signal.SIG_IGN:
