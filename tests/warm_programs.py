@@ -227,6 +227,7 @@ if __name__ == "__main__":
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     FigureCanvasAgg.print_png = blank_png
+    import_module("kdexp.config.compose").compose(["experiment=smoke"], output_dir="")  # conf/ is read and parsed
     gc.freeze()
     if (request := _serve(socket.socket(fileno=int(sys.argv[1])))) is not None:
         _become(request)
