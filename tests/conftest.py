@@ -29,13 +29,15 @@ def pytest_collection_modifyitems(items):
             item.add_marker("slow")
 
 
+gc.disable()
+atexit.register(gc.freeze)
+
+
 def pytest_collection_finish():
-    """What was imported and collected stays to the end: the garbage collector has no need to search it."""
+    """What was imported and collected stays to the end: to search it for garbage would take seconds each time."""
     gc.collect()
     gc.freeze()
-
-
-atexit.register(gc.freeze)  # nor when the process ends, which takes it seconds
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -103,17 +103,18 @@ def test_losses_need_nothing_but_torch():
 def test_jobs_are_forked_from_a_process_that_has_all_of_the_code_and_knows_which(missing):
     code = (
         f"import sys; sys.modules |= dict.fromkeys({missing})\n"
-        "import pkgutil, threading, kdexp.sweeps.preload\n"
+        "import gc, pkgutil, threading, kdexp.sweeps.preload\n"
         "from kdexp.config.identity import own_source\n"
         "names = [m.name for m in pkgutil.walk_packages(kdexp.__path__, 'kdexp.')]\n"
         "print(len(names), [n for n in names if n not in sys.modules])\n"
-        "print(own_source.cache_info().currsize, threading.active_count(), 'timm' in sys.modules)"
+        "print(own_source.cache_info().currsize, threading.active_count(), 'timm' in sys.modules)\n"
+        "print(gc.isenabled(), gc.get_freeze_count() > 100_000)"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     optional = ["optuna_study", "shared_experiment", "shared_process"]
     left_out = [f"kdexp.sweeps.{name}" for name in optional] if missing else []
     modules = len(list((Path(__file__).parents[1] / "kdexp").rglob("*.py")))
-    assert done.stdout == f"{modules - 1} {left_out}\n1 1 False\n"
+    assert done.stdout == f"{modules - 1} {left_out}\n1 1 False\nTrue True\n"
 
 
 @pytest.mark.parametrize(

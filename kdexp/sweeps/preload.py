@@ -12,8 +12,10 @@ from pkgutil import walk_packages
 import kdexp
 from kdexp.config.identity import own_source
 
+gc.disable()  # none of what is imported is garbage: to find that out takes the collector more than a second
 for module in walk_packages(kdexp.__path__, "kdexp."):
     with suppress(ImportError):  # packages of an extra, or private names of Lightning's, that are not there
         import_module(module.name)
 own_source()
-gc.freeze()  # it stays for good; going through it all takes the collector 0.3 s each time, and copies it in each job
+gc.freeze()  # nor does it become any: a job that went through it all would copy it
+gc.enable()
