@@ -15,6 +15,8 @@ SCRIPTS = Path(sys.executable).parent
 
 os.environ.setdefault("WANDB_SILENT", "true")
 multiprocessing.set_forkserver_preload(["kdexp.sweeps.preload"])  # once for all processes that a test starts
+gc.disable()  # what is imported and collected now is no garbage
+atexit.register(gc.freeze)  # nor is there a need to search what the end frees
 # A shell ignores them for what runs in the background, and so would all programs that are started here.
 for number in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(number) is signal.SIG_IGN:
@@ -29,12 +31,9 @@ def pytest_collection_modifyitems(items):
             item.add_marker("slow")
 
 
-gc.disable()
-atexit.register(gc.freeze)
-
-
-def pytest_collection_finish():
-    """What was imported and collected stays to the end: to search it for garbage would take seconds each time."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop():
+    """From here on there is garbage; what is older stays, and is not searched again and again."""
     gc.collect()
     gc.freeze()
     gc.enable()
