@@ -12,7 +12,7 @@ from kdexp.config.require import Values, require
 from kdexp.experiment.finished_run import FinishedRun, Machine
 from kdexp.export import settings as export_settings
 from kdexp.export.finding import run_at
-from kdexp.progress_log import IMPORTING, said_meanwhile
+from kdexp.progress_log import importing
 
 
 def export(values: Values) -> None:
@@ -29,7 +29,7 @@ def export(values: Values) -> None:
     require(values["run"] is not None, "run", "must be the folder of a finished run", "nothing")
     require(values["control"] in ("train", "find", "skip"), "control", "must be train, find or skip", values["control"])
     folder, wanted = run_at(Path(values["run"]), "run"), values.get("robustness")
-    with said_meanwhile(IMPORTING):  # here: --help must not wait for torch
+    with importing():  # here: --help must not wait for torch
         from kdexp.export import hub, robustness, table
         from kdexp.export.exporting import Exporter
     push = values["push"]

@@ -12,7 +12,7 @@ from kdexp.config import exits
 from kdexp.config.compose import HYDRA_VERSION_BASE, one_line, plain
 from kdexp.config.require import Values, is_count, require
 from kdexp.config.untrusted import printable
-from kdexp.progress_log import IMPORTING, said_meanwhile
+from kdexp.progress_log import importing
 
 
 def predict(values: Values) -> int:
@@ -30,7 +30,7 @@ def predict(values: Values) -> int:
     accelerator = values["accelerator"]
     require(accelerator in ("auto", "cpu", "gpu"), "accelerator", "must be auto, cpu or gpu", accelerator)
     require(is_count(values["batch_size"]), "batch_size", "must be at least 1", values["batch_size"])
-    with said_meanwhile(IMPORTING):  # here: --help must not wait for torch
+    with importing():  # here: --help must not wait for torch
         from kdexp.experiment.networks import device_for
         from kdexp.export.prediction_files import write
         from kdexp.export.student import load

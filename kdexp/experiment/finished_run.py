@@ -14,7 +14,7 @@ from kdexp import results
 from kdexp.config.compose import one_line
 from kdexp.config.moved_folders import moved
 from kdexp.config.untrusted import check_folder, stored
-from kdexp.progress_log import IMPORTING, said_meanwhile
+from kdexp.progress_log import importing
 from kdexp.schemes.base import runs_in_order
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class FinishedRun:
     @cached_property
     def experiment(self) -> "Experiment":
         """What its configuration becomes. A teacher that is not at hand is not trained for it."""
-        with said_meanwhile(IMPORTING):
+        with importing():
             from kdexp.experiment.experiment import Experiment  # here: --help must not wait for torch
 
         return Experiment(self._values, may_train_teacher=False)
