@@ -84,8 +84,8 @@ def _inferred(name: str, dataset: Dataset, unread: object = None) -> object:
 
     missing = missing_values(OmegaConf.to_container(dataset.source), "dataset.source")
     require(not missing, ", ".join(missing), "must be given", "nothing")
-    split = {"val_fraction": dataset.val_fraction, "split_seed": dataset.split_seed}
-    return inferred(name, plain(dataset.source), **split, unread=unread)
+    source, val_fraction = plain(dataset.source), dataset.val_fraction
+    return inferred(name, source, val_fraction=val_fraction, split_seed=dataset.split_seed, unread=unread)
 
 
 def release_data(*, samples_only: bool = False) -> None:

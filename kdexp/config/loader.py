@@ -132,10 +132,10 @@ class Loader(LoadedOnce):
             told = f"{key}={renamed.new_option(key, option) or option}"
             return f"{key} has no default option, so it is typed with a +: +{told}"
         # Every network takes them, whether or not its option has them.
-        usual = (
+        of_every_network = (
             r"(student|teacher)\.(resize|arguments\.\w+)|student\.init_from_teacher|teacher(\.members\.\w+)?\.classes"
         )
-        if re.fullmatch(usual, key):
+        if re.fullmatch(of_every_network, key):
             return f"{key} has no default, so it is typed with a +: +{typed.lstrip('+')}"
         own = "hydra" if key.startswith("hydra.") else ""
         plain: Any = OmegaConf.to_container(config.hydra if own else config, resolve=False)

@@ -196,7 +196,7 @@ def _metrics(run: Run, seeds: RunGroup | None) -> Iterator[str]:
     teacher = (run.teacher or {}).get("test", {})
     heads = ["test", "student", f"{CONFIDENCE:.0%} interval"]
     heads += [f"mean of {len(seeds.runs)} seeds", f"{CONFIDENCE:.0%} t interval"] if seeds else []
-    rows = []
+    rows: list[list[str]] = []
     for name in (run.measure, *glossary.beside(run.measure), "nll", "ece"):
         value, metric = run.metric(name), glossary.known(name)
         if value is None or name in [row[0] for row in rows]:

@@ -91,7 +91,7 @@ class LoadedStudent:
 def _batches(stored: Stored, size: int) -> Iterator[Tensor]:
     """In order; images of different shapes are not in one batch."""
     if isinstance(stored, Tensor):
-        yield from stored.split(size)
+        yield from torch.split(stored, size)
         return
     batch: list[Tensor] = []
     for sample in stored:
