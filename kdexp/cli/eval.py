@@ -3,6 +3,7 @@
 import math
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import hydra
@@ -35,27 +36,25 @@ def _difference(value: float, before: float) -> float:
     return math.inf if math.isnan(difference) else difference
 
 
-def show_robustness(config: DictConfig) -> None:
-    """Measure and print the robustness of a run or of a sweep, and renew what says what was lost, the page too.
+def show_robustness(reports: Iterable[tuple[Path, results.Record]], *, of_run: bool) -> None:
+    """Print the robustness of a run or of a sweep, and renew what says what was lost, the page too.
 
     Args:
-        config: conf/eval.yaml.
-
-    Raises:
-        ValueError: see `robustness`.
+        reports: see `kdexp.experiment.finished_robustness.robustness`; they are measured here.
+        of_run: whether a single run was named.
     """
     from kdexp.report import artifacts, robustness_terminal
     from kdexp.report.comparison import of_sweep
     from kdexp.report.loss_statement_files import keep_again  # here: --help must not wait for figures
 
-    for folder, found in robustness(config):
+    for folder, found in reports:
         if "conditions" not in found:
             robustness_terminal.show_sweep(found, folder)
             for what, path in artifacts.write(of_sweep(folder), folder, source=[str(folder)]):
                 print(f"{what:<14}{path}")
             continue
         keep_again(folder)
-        if config.run is not None:  # of a sweep what its runs say together comes first, and alone
+        if of_run:  # of a sweep what its runs say together comes first, and alone
             robustness_terminal.show(found, folder)
 
 
@@ -63,7 +62,7 @@ def show_robustness(config: DictConfig) -> None:
 def _eval(config: DictConfig) -> None:
     try:
         if config.get("robustness"):
-            show_robustness(config)
+            show_robustness(robustness(config), of_run=config.run is not None)
             return
         is_equal = show(Path(config.run), run(config))
     except (ValueError, OSError) as error:

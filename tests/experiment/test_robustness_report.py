@@ -168,7 +168,8 @@ def test_every_distilled_run_of_a_sweep_is_examined_beside_its_control(sweep, qu
 
 
 def test_the_sweep_s_own_statement_and_page_tell_what_was_measured(quick, copied, store, capsys):
-    show_robustness(compose(["robustness=quick", *SMALL], "eval", store_dir=store, sweep_dir=copied))
+    config = compose(["robustness=quick", *SMALL], "eval", store_dir=store, sweep_dir=copied)
+    show_robustness(robustness(config), of_run=False)
     printed = capsys.readouterr().out
     assert f"statement     {copied / 'loss_statement.md'}" in printed
     assert "NLL under corruptions" in (copied / "loss_statement.md").read_text()
