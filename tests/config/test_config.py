@@ -49,7 +49,9 @@ def test_every_option_of_every_group_composes_and_passes_the_checks(tmp_path, op
     if group == "task" and name in of_data:
         option = f"dataset={of_data[name]}"
     overrides = example(option, tmp_path)
-    overrides += [f"{group}.folder=anywhere"] if name in ("hf_text", "huggingface") else []
+    of_networks = ("student", "teacher")
+    overrides += [f"{group}.folder=anywhere"] if group in of_networks and name in ("hf_text", "huggingface") else []
+    overrides += ["budget.bytes=2e6"] if name == "budget" else []
     overrides += [f"{group}.file=anywhere"] if name in ("onnx", "outputs") else []
     overrides += [f"{group}.target=kdexp.models.cnn.cnn"] if name == "module" else []
     if option == "experiment=road":
