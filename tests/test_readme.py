@@ -5,7 +5,10 @@ import math
 import os
 import re
 import shlex
+import subprocess
+import sys
 import tempfile
+from ast import literal_eval
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,12 +19,14 @@ from pathlib import Path
 import numpy as np
 import own_data
 import pytest
+import torch
 from hydra import initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig
+from saved_students import saved
 
 from kdexp.config import quick
 from kdexp.config.compose import HYDRA_VERSION_BASE, compose, plain
@@ -61,6 +66,31 @@ def test_the_notebook_runs(tmp_path, monkeypatch, store, capsys):
     monkeypatch.setenv("KDEXP_STORE_DIR", str(store))
     exec(block, {})
     assert "DKD()" in capsys.readouterr().out
+
+
+def test_a_student_is_loaded_and_predicts(tmp_path, monkeypatch, capsys):
+    (block,) = [block for block in BLOCKS if "kdexp.load(" in block]
+    monkeypatch.chdir(tmp_path)
+    saved(tmp_path / "my_run", "dataset=digits", "student=cnn_small")
+    own_data.images(tmp_path, 2)
+    (tmp_path / "images").rename("photos")
+    exec(block, {})
+    assert len(literal_eval(capsys.readouterr().out)) == 4
+
+
+def test_a_student_is_loaded_without_kdexp(tmp_path):
+    (block,) = [block for block in BLOCKS if "timm.create_model(" in block]
+    experiment, network = saved(tmp_path / "my_run", "dataset=digits", "student=timm", "student.name=test_resnet")
+    (tmp_path / "kdexp.py").write_text("raise ImportError('kdexp is not here')\n")
+    (tmp_path / "block.py").write_text(f"{block}print(json.dumps(logits.tolist()))\n")
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "block.py"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    mean, std = (torch.tensor(list(experiment.config.dataset[name])).view(-1, 1, 1) for name in ("mean", "std"))
+    expected = network((torch.zeros(1, 1, 8, 8) - mean) / std)
+    label, logits = done.stdout.splitlines()
+    torch.testing.assert_close(torch.tensor(json.loads(logits)), expected, rtol=0, atol=1e-5)
+    assert label == str(int(expected.argmax()))
 
 
 # Every command of the documentation, as it is typed.
@@ -376,6 +406,8 @@ def test_every_command_that_reads_what_runs_left_takes_its_settings(command):
         assert (config.run is None) != (config.sweep_dir is None)
         if config.get("robustness"):
             configured.check(plain(config.robustness))
+    elif program == "kdexp-predict":
+        compose(words, "predict")
     elif program == "kdexp-compare":
         compose([word for word in words if "=" in word and not word.startswith("where=")], "compare")
     elif program == "kdexp-export":

@@ -288,6 +288,8 @@ def read(path: Path) -> Image.Image:
     """
     try:
         with opened(path) as image:
+            if not is_shown(image):
+                raise ValueError(f"it has mode {image.mode} in place of 8 or 16 bits a channel")
             return shown(image)
     except Exception as error:  # whatever a parser makes of bytes that are not its own
         raise damaged(path, str(error)) from error

@@ -277,6 +277,8 @@ def read_image(path: Path) -> Tensor:
     """
     try:
         with Image.open(path, formats=_IMAGES) as image:
+            if image.mode.startswith("I"):
+                raise ValueError(f"it has mode {image.mode} in place of 8 bits a channel")
             if image.format == "JPEG":
                 ImageOps.exif_transpose(image, in_place=True)
             return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)

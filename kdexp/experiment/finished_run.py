@@ -19,6 +19,7 @@ from kdexp.schemes.base import runs_in_order
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from kdexp.experiment.experiment import Experiment
 
@@ -103,6 +104,17 @@ class FinishedRun:
             reason = f"{type(error).__name__}: {one_line(error)}"
             raise ValueError(f"run must have settings that can be built, got {self.folder}: {reason}") from error
 
+    def student(self) -> "nn.Module":
+        """Its student, of the best epoch.
+
+        Raises:
+            ValueError: the weights do not fit.
+            FileNotFoundError: the weights are gone.
+        """
+        from kdexp.experiment.trained_student import trained_student  # here: likewise
+
+        return trained_student(self.experiment, self.folder / results.WEIGHTS, "run")
+
     def warn_of_other_data(self) -> None:
         """Other data than those of the run are measured all the same, and not in silence."""
         if results.has_other_data(self.results, self.experiment.data.content):
@@ -130,12 +142,11 @@ def run(config: DictConfig) -> dict[str, float]:
     experiment, device = finished.experiment, finished.device
 
     from kdexp.experiment.new_metrics import new_metrics
-    from kdexp.experiment.trained_student import trained_student
     from kdexp.metrics.evaluate import evaluate  # here: --help must not wait for torch
 
     with finished.building():
         finished.warn_of_other_data()
-        student = trained_student(experiment, finished.folder / results.WEIGHTS, "run")
+        student = finished.student()
         teacher = experiment.teacher
     data = experiment.data
     batches = data.student.eval_batches("test", device)

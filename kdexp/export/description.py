@@ -11,9 +11,10 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from kdexp.config.compose import one_line
-from kdexp.config.require import Values
+from kdexp.config.require import Values, require
 from kdexp.config.typed import complete
 from kdexp.contracts import Task
+from kdexp.data.normalization import statistic
 from kdexp.data.settings import Dataset
 from kdexp.data.table import TableColumn
 from kdexp.experiment import networks
@@ -78,9 +79,23 @@ def read(weights: Path, setting: str) -> Description:
         found = complete(json.loads(text), Description, "")
         if found["columns"] is not None:
             found["columns"] = [complete(one, _Column, "columns") for one in found["columns"]]
+        about = Description(**{name: found[name] for name in Description.__dataclass_fields__})
+        _check(about)
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{rule}, got {weights}: {one_line(error)}") from error
-    return Description(**{name: found[name] for name in Description.__dataclass_fields__})
+    return about
+
+
+def _check(about: Description) -> None:
+    shape, inputs = about.input_shape, about.inputs
+    require(bool(shape) and min(shape) > 0, "input_shape", "must have sizes above 0", shape)
+    require(inputs in (None, "uint8", "float32", "int32"), "inputs", "must be uint8, float32 or int32", inputs)
+    mean, std = (statistic(name, getattr(about, name), shape) for name in ("mean", "std"))
+    require(bool(mean.isfinite().all()), "mean", "must be finite", about.mean)
+    require(bool((std.isfinite() & (std > 0)).all()), "std", "must be finite and > 0", about.std)
+    count = 2 if about.task == "binary" else about.num_outputs
+    rule = f"must be null or {count} names"
+    require(about.classes is None or count in (None, len(about.classes)), "classes", rule, about.classes)
 
 
 def built(about: Description, weights: Path, setting: str) -> tuple[nn.Module, Task]:
@@ -96,10 +111,13 @@ def built(about: Description, weights: Path, setting: str) -> tuple[nn.Module, T
     """
     try:
         return _built(about, weights, setting)
-    except (ValueError, OSError):
+    except OSError:
         raise
     except Exception as error:  # whatever a constructor makes of settings that are not its own
-        reason = f"{type(error).__name__}: {one_line(error)}"
+        text = one_line(error)
+        if isinstance(error, ValueError) and text.startswith(setting):
+            raise
+        reason = text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"
         raise ValueError(f"{setting} must have settings that can be built, got {weights}: {reason}") from error
 
 

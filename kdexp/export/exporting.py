@@ -94,8 +94,7 @@ class Exporter:
     def _rows(self, graph: Graph, floats: Written, written: Written, writer: Writer) -> list[dict[str, object]]:
         """The network, the file with floats and, where it is another one, the file that is wanted."""
         how, of_file = self._settings.quantize, self._settings.format
-        network = graph.on_normalised(graph.network)
-        own = self._on_test(network, network)
+        own = self._on_test(graph.on_normalised(graph.network), None)
         weights = self._finished.folder / results.WEIGHTS
         rows = [self._row("pytorch", "none", weights, own, own, graph.network, writer.example(graph))]
         steps = [(floats, "none", 1e-3 if how != "none" else self._settings.largest_error)]
@@ -107,7 +106,7 @@ class Exporter:
             rows.append(row | {"parity": _parity(found, tolerance)})
         return rows
 
-    def _on_test(self, network: Callable[[Tensor], Tensor], expected: Callable[[Tensor], Tensor]) -> OnTest:
+    def _on_test(self, network: Callable[[Tensor], Tensor], expected: Callable[[Tensor], Tensor] | None) -> OnTest:
         with torch.no_grad():
             return on_test(self._experiment.data, network, expected, self._finished.device)
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
 
@@ -132,9 +132,13 @@ class Inputs:
         if not path.is_file():
             raise FileNotFoundError(f"not found: {path}")
         self._check_uint8(str(path))
-        if self.any_size:
-            return self._in_channels(image_masks.read_image(path))
-        return self.of_image(image_folder.read(path), str(path))
+        try:
+            if self.any_size:
+                return self._in_channels(image_masks.read_image(path))
+            seen = image_folder.read(path)
+        except ValueError as error:
+            raise ValueError(str(error).removeprefix("dataset.source has the ")) from error
+        return self.of_image(seen, str(path))
 
     def of_image(self, image: Image.Image, place: str) -> Tensor:
         """One PIL image, likewise.
@@ -147,7 +151,10 @@ class Inputs:
         if not image_folder.is_shown(image):
             raise ValueError(f"{place} must be an image of 8 or 16 bits a channel, got one of mode {image.mode}")
         if self.any_size:
-            return self._in_channels(TF.pil_to_tensor(image.convert("RGB")))
+            if image.mode.startswith("I"):
+                raise ValueError(f"{place} must be an image of 8 bits a channel, got one of mode {image.mode}")
+            turned = ImageOps.exif_transpose(image) if image.format == "JPEG" else image
+            return self._in_channels(TF.pil_to_tensor(turned.convert("RGB")))
         channels, height, width = self.shape
         seen = image_folder.shown(image)
         if channels == 1:

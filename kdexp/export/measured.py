@@ -35,13 +35,13 @@ class OnTest:
     parity: Parity
 
 
-def on_test(data: Data, network: Network, expected: Network, device: torch.device) -> OnTest:
+def on_test(data: Data, network: Network, expected: Network | None, device: torch.device) -> OnTest:
     """Measure a network, and how far its outputs are from another's.
 
     Args:
         data: the run's.
         network: normalised inputs to logits, on the device.
-        expected: likewise.
+        expected: likewise; None: there is none to compare with.
         device: of the batches.
     """
     records: list[Tensor] = []
@@ -54,9 +54,9 @@ def on_test(data: Data, network: Network, expected: Network, device: torch.devic
         network,
         data.student.eval_batches("test", device),
         new_metrics(data, "test").to(device),
-        teacher=lambda inputs: Outputs(expected(inputs)),
-        watchers=[keep, parity],
-        what="evaluating the file on test",
+        teacher=None if expected is None else lambda inputs: Outputs(expected(inputs)),
+        watchers=[keep] if expected is None else [keep, parity],
+        what="evaluating on test",
     )
     if data.groups is not None:
         metrics |= group_accuracy(network, data.student.eval_batches("test", device), data.task.kind, data.groups)
