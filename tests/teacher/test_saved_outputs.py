@@ -13,6 +13,7 @@ from kdexp.cli import cache
 from kdexp.config.compose import compose, plain
 from kdexp.contracts import Batch, Outputs, Split, Splits
 from kdexp.experiment.check import check
+from kdexp.experiment.members import teacher_files
 from kdexp.experiment.run import run
 from kdexp.teacher.outputs_file import Table, read, write
 from kdexp.teacher.saved_outputs import SavedOutputs
@@ -266,3 +267,11 @@ def test_a_student_of_saved_logits_is_that_of_their_network_to_the_bit(tmp_path,
     assert "teacher" not in alone
     assert "agreement" in saved["metrics"]["test"]["best"]
     assert "agreement" not in alone["metrics"]["test"]["best"]
+
+
+def test_a_run_remembers_the_digest_of_the_file(tmp_path):
+    values = plain(compose([*OUTPUTS, f"teacher.file={npy(tmp_path / 'a.npy')}"], output_dir="x", store_dir="y"))
+    before = teacher_files(values)
+    npy(tmp_path / "a.npy", LOGITS + 1)
+    assert before.keys() == teacher_files(values).keys() == {"teacher"}
+    assert before != teacher_files(values)
