@@ -79,7 +79,7 @@ class LoadedStudent:
             stored: (N, ...), as the data set stores samples.
 
         Raises:
-            ValueError: they are not finite.
+            ValueError: they hold NaN or Inf.
         """
         device = next((one.device for one in self.network.parameters()), torch.device("cpu"))
         logits = cast(Tensor, self.preprocessed.to(device)(stored.to(device))).cpu()
