@@ -84,8 +84,8 @@ def _inferred(name: str, dataset: Dataset, unread: object = None) -> object:
 
     missing = missing_values(OmegaConf.to_container(dataset.source), "dataset.source")
     require(not missing, ", ".join(missing), "must be given", "nothing")
-    split = {"val_fraction": dataset.val_fraction, "split_seed": dataset.split_seed}
-    return inferred(name, plain(dataset.source), **split, unread=unread)
+    fraction, seed = dataset.val_fraction, dataset.split_seed
+    return inferred(name, plain(dataset.source), val_fraction=fraction, split_seed=seed, unread=unread)
 
 
 def release_data(*, samples_only: bool = False) -> None:
