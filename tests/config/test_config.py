@@ -49,7 +49,8 @@ def test_every_option_of_every_group_composes_and_passes_the_checks(tmp_path, op
     if group == "task" and name in of_data:
         option = f"dataset={of_data[name]}"
     overrides = example(option, tmp_path)
-    overrides += [f"{group}.folder=anywhere"] if name in ("hf_text", "huggingface") else []
+    is_network = group in ("student", "teacher")
+    overrides += [f"{group}.folder=anywhere"] if is_network and name in ("hf_text", "huggingface") else []
     overrides += [f"{group}.file=anywhere"] if name in ("onnx", "outputs") else []
     overrides += [f"{group}.target=kdexp.models.cnn.cnn"] if name == "module" else []
     if option == "experiment=road":
