@@ -1,8 +1,4 @@
-"""An ONNX file in 8 bits, by onnxruntime: ``pip install 'kdexp[export]'``.
-
-The library is imported where it is used: a process that has imported it cannot be forked, and a sweep's jobs are forks of
-one that has imported all files of kdexp.
-"""
+"""An ONNX file in 8 bits, by onnxruntime: ``pip install 'kdexp[export]'``."""
 
 import logging
 import tempfile
