@@ -1,4 +1,8 @@
-"""An ONNX file in 8 bits, by onnxruntime: ``pip install 'kdexp[export]'``."""
+"""An ONNX file in 8 bits, by onnxruntime: ``pip install 'kdexp[export]'``.
+
+The library is imported where it is used: a process that has imported it cannot be forked, and the jobs of a sweep are
+forks of one that has imported all files of kdexp.
+"""
 
 import logging
 import tempfile
