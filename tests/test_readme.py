@@ -421,8 +421,6 @@ def test_every_command_that_reads_what_runs_left_takes_its_settings(command):
         export_settings.of(config)
         if config.get("robustness"):
             configured.check(config["robustness"])
-    elif program == "kdexp-predict":
-        compose(words, "predict")
     else:
         compose(words, "cache")
 

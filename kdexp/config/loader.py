@@ -132,10 +132,7 @@ class Loader(LoadedOnce):
             told = f"{key}={renamed.new_option(key, option) or option}"
             return f"{key} has no default option, so it is typed with a +: +{told}"
         # Every network takes them, whether or not its option has them.
-        of_every_network = (
-            r"(student|teacher)\.(resize|arguments\.\w+)|student\.init_from_teacher|teacher(\.members\.\w+)?\.classes"
-        )
-        if re.fullmatch(of_every_network, key):
+        if _OF_EVERY_NETWORK.fullmatch(key):
             return f"{key} has no default, so it is typed with a +: +{typed.lstrip('+')}"
         own = "hydra" if key.startswith("hydra.") else ""
         plain: Any = OmegaConf.to_container(config.hydra if own else config, resolve=False)
@@ -175,6 +172,9 @@ _USUAL_NAMES = {
     **dict.fromkeys(("T", "tau"), ("temperature",)),
     **dict.fromkeys(("model", "arch", "net", "network", "backbone"), ("student", "teacher")),
 }
+_OF_EVERY_NETWORK = re.compile(
+    r"(student|teacher)\.(resize|arguments\.\w+)|student\.init_from_teacher|teacher(\.members\.\w+)?\.classes"
+)
 _SEVERAL = re.compile(
     r"^(?:Ambiguous value for argument|Sweep parameters) '(.*)'(?: requires --multirun)?$", re.MULTILINE
 )
