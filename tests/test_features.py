@@ -83,7 +83,9 @@ def test_looking_at_a_network_leaves_it_as_it_was():
     assert found.shapes == {"1": (2, 2, 4, 4), "4:input": (2, 2), "": (2, 3)}
 
 
-@pytest.mark.parametrize("name", [name for name in STUDENTS if name not in ("timm", "torchvision", *DENSE, *OF_TEXTS)])
+@pytest.mark.parametrize(
+    "name", [name for name in STUDENTS if name not in ("timm", "torchvision", "huggingface", *DENSE, *OF_TEXTS)]
+)
 def test_the_layers_of_every_family_are_what_their_names_say(name):
     dataset = compose([f"student={name}", "dataset=synthetic", "dataset.input_shape=[3,32,32]"], output_dir="unused")
     built = build_network(dataset.student, "student", dataset.dataset, dataset.task)
