@@ -8,9 +8,10 @@ if TYPE_CHECKING:
     from kdexp.config.compose import compose
     from kdexp.experiment.experiment import Experiment
     from kdexp.experiment.run import run
+    from kdexp.export.student import load
     from kdexp.training.distiller import Distiller
 
-__all__ = ["Distiller", "Experiment", "compose", "run"]
+__all__ = ["Distiller", "Experiment", "compose", "load", "run"]
 __version__ = "0.1.0"
 
 # A thread of OpenMP's that waits for others keeps its core busy, by default for so long that two trainings on the same
@@ -27,6 +28,7 @@ _MODULES = {
     "Distiller": "training.distiller",
     "Experiment": "experiment.experiment",
     "compose": "config.compose",
+    "load": "export.student",
     "run": "experiment.run",
 }
 

@@ -11,6 +11,8 @@ from typing import Literal, NamedTuple, Protocol, Self, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+SplitName = Literal["train", "val", "test"]
+
 Capability = Literal["curves", "masks", "texts", "images", "robustness", "attacks"]
 """What some tasks can and others cannot.
 
@@ -131,6 +133,7 @@ class Task(Protocol):
     - ``of_network(network: nn.Module, batches: Iterable[Batch]) -> dict[str, float]``: more metrics of test;
     - ``pictures(network: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]``, with `images` in supports: what it
       makes of images, and as many that it makes up, (n, P) in [0, 1];
+    - ``networks(input_shape: Sequence[int]) -> Sequence[str]``: options of conf/student that fit, for messages;
     - ``of_test``: names of its settings on which no training depends;
     - ``compares``: what soft losses compare where that is not rows of logits; a loss has an attribute of that name.
 
@@ -299,11 +302,10 @@ class TeacherStudentPair:
 class FeatureLoss(Protocol):
     """A feature distillation loss: an `nn.Module` with these, built from a `TeacherStudentPair` and its own settings.
 
-    It may also have ``on_epoch(epoch: int)``, called before each epoch, ``in_init_stage: bool``, set before
-    each epoch to whether the term trains alone (see `kdexp.training.terms.Term`), and a static
-    ``deployed(student: NetworkFeatures, teacher: NetworkFeatures) -> nn.Module``: the network that is trained,
-    evaluated and exported in the student's place; the loss is then built from a `TeacherStudentPair` whose student is
-    that network.
+    It may also have ``on_epoch(epoch: int)``, called before each epoch, ``in_init_stage: bool``, set before each epoch
+    to whether the term trains alone (see `kdexp.training.terms.Term`), and a static ``deployed(student:
+    NetworkFeatures, teacher: NetworkFeatures) -> nn.Module``: the network that is trained, evaluated and exported in
+    the student's place; the loss is then built from a `TeacherStudentPair` whose student is that network.
 
     Attributes:
         student_paths: the modules of the student whose outputs the loss reads.
@@ -355,9 +357,9 @@ class Source:
         test_inputs: like train_inputs.
         test_target: like train_target.
         val: an official validation part (inputs, target), or None: then it is carved from train.
-        classes: names of the classes by number, where the data themselves have them, as a folder of images has; None:
-            ``dataset.classes`` of the configuration names them.
+        classes: their names by number, where the data have them, as a folder of images has; None: `dataset.classes`.
         groups: names, and (N,) int64, which of them each test sample is of; None: there are none.
+        columns: of the table that inputs (N, F) come from, each a `kdexp.data.table.TableColumn`; None: there is none.
     """
 
     train_inputs: Tensor | Images
@@ -367,6 +369,7 @@ class Source:
     val: tuple[Tensor | Images, Tensor] | None = None
     classes: Sequence[str] | None = None
     groups: tuple[Sequence[str], Tensor] | None = None
+    columns: Sequence[tuple[str, Sequence[str] | None, Sequence[float] | None]] | None = None
 
 
 @dataclass(frozen=True)

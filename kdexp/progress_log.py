@@ -1,5 +1,6 @@
 """What takes long says now and then how far it is."""
 
+import gc
 import logging
 import threading
 import time
@@ -51,6 +52,22 @@ def said_meanwhile(what: str) -> Iterator[None]:
     finally:
         is_over.set()
         speaker.join()
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Import PyTorch and what needs it in the block; it is said where it takes long.
+
+    Of the half million objects that this makes none is garbage: the collector would take a second to find that out.
+    """
+    is_on = gc.isenabled()
+    gc.disable()
+    try:
+        with said_meanwhile(IMPORTING):
+            yield
+    finally:
+        if is_on:
+            gc.enable()
 
 
 def duration(seconds: float) -> str:

@@ -1,3 +1,6 @@
+import atexit
+import gc
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -11,6 +14,9 @@ import warm_programs
 SCRIPTS = Path(sys.executable).parent
 
 os.environ.setdefault("WANDB_SILENT", "true")
+multiprocessing.set_forkserver_preload(["kdexp.sweeps.preload"])  # once for all processes that a test starts
+gc.disable()  # what is imported and collected now is no garbage
+atexit.register(gc.freeze)  # nor is there a need to search what the end frees
 # A shell ignores them for what runs in the background, and so would all programs that are started here.
 for number in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(number) is signal.SIG_IGN:
@@ -23,6 +29,14 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if {"command", "store"} & set(item.fixturenames) and not item.get_closest_marker("quick"):
             item.add_marker("slow")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop():
+    """From here on there is garbage; what is older stays, and is not searched again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 CLASSES = ("cat", "dog")
@@ -66,6 +67,17 @@ def image_masks(folder: Path) -> list[str]:
     return [f"dataset.source.root={folder}", "dataset.source.classes={background: 0, vessel: 255}"]
 
 
+def huggingface(folder: Path) -> list[str]:
+    """A table of the library's in two splits, as save_to_disk writes it."""
+    library = pytest.importorskip("datasets", reason="pip install 'kdexp[huggingface]'")
+    library.disable_progress_bars()
+    features = library.Features({"x": library.Value("float32"), "kind": library.ClassLabel(names=list(CLASSES))})
+    rows = {"x": [float(i) for i in range(20)], "kind": [i % 2 for i in range(20)]}
+    split = library.Dataset.from_dict(rows, features=features)
+    library.DatasetDict({"train": split, "test": split.select(range(6))}).save_to_disk(str(folder / "hf"))
+    return [f"dataset.source.folder={folder}/hf", "dataset.source.label=kind"]
+
+
 def kitti_road(folder: Path) -> None:
     """Images of a road as KITTI's are laid out, with what is not judged at the top."""
     random = np.random.default_rng(0)
@@ -83,6 +95,7 @@ def kitti_road(folder: Path) -> None:
 
 EXAMPLES: dict[str, Callable[[Path], list[str]]] = {
     "image_folder": image_folder, "image_csv": image_csv, "csv": table, "arrays": arrays, "image_masks": image_masks,
+    "huggingface": huggingface,
 }  # fmt: skip
 """Option of conf/dataset -> what writes such data into a folder and gives the settings that name them."""
 

@@ -1,5 +1,6 @@
 """What takes long says how far it is."""
 
+import gc
 import logging
 import time
 from dataclasses import replace
@@ -74,3 +75,15 @@ def test_what_takes_long_is_said_and_what_is_quick_is_not(monkeypatch, caplog):
         while not caplog.messages:
             time.sleep(0.01)
     assert set(caplog.messages) == {"long"}
+
+
+@pytest.mark.parametrize("is_on", [True, False])
+def test_the_garbage_collector_rests_while_there_are_imports_and_is_as_before_then(is_on):
+    if not is_on:
+        gc.disable()
+    try:
+        with progress_log.importing():
+            assert not gc.isenabled()
+        assert gc.isenabled() == is_on
+    finally:
+        gc.enable()

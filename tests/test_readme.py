@@ -5,7 +5,10 @@ import math
 import os
 import re
 import shlex
+import subprocess
+import sys
 import tempfile
+from ast import literal_eval
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,12 +19,14 @@ from pathlib import Path
 import numpy as np
 import own_data
 import pytest
+import torch
 from hydra import initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig
+from saved_students import saved
 
 from kdexp.config import quick
 from kdexp.config.compose import HYDRA_VERSION_BASE, compose, plain
@@ -61,6 +66,31 @@ def test_the_notebook_runs(tmp_path, monkeypatch, store, capsys):
     monkeypatch.setenv("KDEXP_STORE_DIR", str(store))
     exec(block, {})
     assert "DKD()" in capsys.readouterr().out
+
+
+def test_a_student_is_loaded_and_predicts(tmp_path, monkeypatch, capsys):
+    (block,) = [block for block in BLOCKS if "kdexp.load(" in block]
+    monkeypatch.chdir(tmp_path)
+    saved(tmp_path / "my_run", "dataset=digits", "student=cnn_small")
+    own_data.images(tmp_path, 2)
+    (tmp_path / "images").rename("photos")
+    exec(block, {})
+    assert len(literal_eval(capsys.readouterr().out)) == 4
+
+
+def test_a_student_is_loaded_without_kdexp(tmp_path):
+    (block,) = [block for block in BLOCKS if "timm.create_model(" in block]
+    experiment, network = saved(tmp_path / "my_run", "dataset=digits", "student=timm", "student.name=test_resnet")
+    (tmp_path / "kdexp.py").write_text("raise ImportError('kdexp is not here')\n")
+    (tmp_path / "block.py").write_text(f"{block}print(json.dumps(logits.tolist()))\n")
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "block.py"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    mean, std = (torch.tensor(list(experiment.config.dataset[name])).view(-1, 1, 1) for name in ("mean", "std"))
+    expected = network((torch.zeros(1, 1, 8, 8) - mean) / std)
+    label, logits = done.stdout.splitlines()
+    torch.testing.assert_close(torch.tensor(json.loads(logits)), expected, rtol=0, atol=1e-5)
+    assert label == str(int(expected.argmax()))
 
 
 # Every command of the documentation, as it is typed.
@@ -128,8 +158,6 @@ def grids_of(words: tuple[str, ...], *, is_sweep: bool) -> list[Mapping[str, lis
             loader.load_configuration("train", list(words), RunMode.RUN)  # which takes no lists of values
             return []
         params, grids = (hydra.sweeper.get(key) or {} for key in ("params", "grids"))
-        if "+sweep=budget" in words and any(word.startswith("student=") for word in words):
-            grids = []  # another family
         found = []
         for grid in grids or [{}]:
             preset = [f"{key}={value}" for key, value in {**params, **grid}.items()]
@@ -190,12 +218,35 @@ def files_of_ones_own(tmp_path, monkeypatch):
     np.savez("my.npz", x=np.zeros((100, 8, 8, 3), np.uint8), y=labels)
     np.save("x.npy", numbers)
     np.save("y.npy", labels)
+    (code,) = re.findall(r"`my_nets.py`\n\n```python\n(.*?)```", DOCS["own_data.md"], re.DOTALL)
+    Path("my_nets.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("KDEXP_TRUST", "my_nets")
 
 
 def write_parquet() -> None:
     parquet = pytest.importorskip("pyarrow.parquet", reason="the extra kdexp[parquet] is not installed")
     table = pytest.importorskip("pyarrow").table({"x": [0.0, 1.0] * 50, "kind": ["a", "b"] * 50})
     parquet.write_table(table, "my.parquet")
+
+
+def write_huggingface() -> None:
+    library = pytest.importorskip("datasets", reason="the extra kdexp[huggingface] is not installed")
+    library.disable_progress_bars()
+    features = library.Features({"image": library.Image(), "label": library.ClassLabel(names=list(own_data.CLASSES))}
+                                | {"text": library.Value("string"), "x": library.Value("float32")})  # fmt: skip
+    features["y"] = features["x"]
+    rows = {"image": [f"photos/{own_data.CLASSES[i % 2]}/{i // 2}.png" for i in range(100)],
+            "label": [i % 2 for i in range(100)], "text": [f"a text {i}" for i in range(100)],
+            "x": [float(i) for i in range(100)], "y": [float(-i) for i in range(100)]}  # fmt: skip
+    library.Dataset.from_dict(rows, features=features).save_to_disk("hf")
+
+
+def write_needed(command: Command) -> None:
+    if "parquet" in command.text:
+        write_parquet()
+    if "huggingface" in command.text:
+        write_huggingface()
 
 
 TRAINING = ("kdexp-train", "kdexp-doctor", "kdexp-cache build")
@@ -205,8 +256,7 @@ TRAINING = ("kdexp-train", "kdexp-doctor", "kdexp-cache build")
 @pytest.mark.parametrize("command", [one for one in COMMANDS if kind_of(*one.values) == "trains"])
 @pytest.mark.usefixtures("files_of_ones_own")
 def test_every_command_that_trains_composes_and_passes_the_checks(command):
-    if "parquet" in command.text:
-        write_parquet()
+    write_needed(command)
     _, words = programs_and_words(command)
     jobs = [compose_and_check(job) for job in variants(words, is_sweep="-m" in command.words)]
     if jobs[-1].trainer.accelerator != "gpu":
@@ -224,7 +274,7 @@ MOST_JOBS = 8
 """Of a sweep that is run whole, as it is typed; of a larger one each value but seeds is trained in some job, unless a
 command before has shown it. All of them whole would take half as long as all other tests."""
 
-_NOT_HERE = {"GPUs", "a GPU", "SLURM", "a Ray cluster", "a file"}
+_NOT_HERE = {"GPUs", "a GPU", "SLURM", "a Ray cluster", "a file"} | {"the folder above"}  # tests/test_whole_way.py
 
 
 def why_not(command: Command) -> str:
@@ -284,6 +334,12 @@ def train_quickly(words: tuple[str, ...], store: Path) -> dict:
         return run(compose([*words, *trackers], output_dir=f"{folder}/run", store_dir=store))
 
 
+def smaller(words: tuple[str, ...]) -> list[str]:
+    """Images of one's own in a twelfth of their pixels: the networks for whole ones are built by the test above."""
+    own = {"dataset=image_folder", "dataset=image_csv"} & set(words)
+    return ["dataset.source.size=64"] if own and not any("source.size=" in word for word in words) else []
+
+
 def skip_without_data(command: Command) -> None:
     folders = {
         "MNIST": "MNIST",
@@ -302,15 +358,14 @@ def skip_without_data(command: Command) -> None:
 @pytest.mark.usefixtures("files_of_ones_own")
 def test_a_command_runs_with_quick(typed, command, tmp_path, store):
     skip_without_data(typed)
-    if "parquet" in typed.text:
-        write_parquet()
+    write_needed(typed)
     if how_quick(typed) == "whole, as a program":
         tracking = [] if typed.words[0] == "kdexp-doctor" else ["tracking=none"]
         out = command(*typed.words, QUICK, *tracking, KDEXP_DATA_DIR=os.environ.get("KDEXP_DATA_DIR", "data")).stdout
         check_program(typed, out, tmp_path)
         return
     for job in jobs_to_train()[typed.text]:
-        found = train_quickly(job, store)
+        found = train_quickly((*job, *smaller(job)), store)
         assert found["status"] == "completed"
         assert found["note"] == quick.NOTE
         measured = found["metrics"]["test"]["best"][found["measure"]]
@@ -335,15 +390,16 @@ def check_program(typed: Command, out: str, folder: Path) -> None:
 @pytest.mark.slow
 def test_how_much_of_the_commands_runs_with_quick():
     assert Counter(map(how_quick, TRAINS.values())) == {
-        "whole": 32,
+        "whole": 37,
         "whole, as a program": 11,
-        "values": 23,
+        "values": 22,
         "composed only: launcher of another package": 3,
         "composed only: needs SLURM": 2,
         "composed only: needs GPUs": 1,
         "composed only: needs a GPU": 1,
         "composed only: needs a Ray cluster": 1,
-        "composed only: needs a file": 1,
+        "composed only: needs a file": 2,
+        "composed only: needs the folder above": 1,
     }
 
 
@@ -356,6 +412,8 @@ def test_every_command_that_reads_what_runs_left_takes_its_settings(command):
         assert (config.run is None) != (config.sweep_dir is None)
         if config.get("robustness"):
             configured.check(plain(config.robustness))
+    elif program == "kdexp-predict":
+        compose(words, "predict")
     elif program == "kdexp-compare":
         compose([word for word in words if "=" in word and not word.startswith("where=")], "compare")
     elif program == "kdexp-export":
@@ -375,6 +433,6 @@ def test_no_shell_takes_a_command_apart(command):
 
 def test_how_many_commands_there_are():
     commands = [one.values[0] for one in COMMANDS]
-    assert Counter(map(kind_of, commands)) == {"trains": 81, "reads": 16, "run by other tests": 6}
-    assert sum(bool(command.needs) for command in commands) == 43, "more than a fresh clone has, or hours"
+    assert Counter(map(kind_of, commands)) == {"trains": 87, "reads": 27, "run by other tests": 6}
+    assert sum(bool(command.needs) for command in commands) == 57, "more than a fresh clone has, or hours"
     assert sum("hours" in command.needs for command in commands) == 8

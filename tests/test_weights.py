@@ -296,8 +296,10 @@ def test_what_the_header_says(tmp_path, store):
     assert about == {
         "kdexp_version": kdexp.__version__, "architecture": "kdexp.models.mlp.mlp",
         "settings": {"num_classes": 10, "input_shape": [1, 8, 8], "hidden": [64], "dropout": 0.0},
-        "resize": None, "deployed_by": [], "task": "multiclass", "classes": list("0123456789"),
-        "input_shape": [1, 8, 8], "mean": [0.3055], "std": [0.3761],
+        "resize": None, "deployed_by": [], "task": "multiclass", "num_outputs": 10,
+        "classes": list("0123456789"),
+        "input_shape": [1, 8, 8], "mean": [0.3055], "std": [0.3761], "inputs": "uint8", "columns": None,
+        "task_settings": {"_target_": "kdexp.tasks.classification.Classification"},
     }  # fmt: skip
     assert header(tmp_path / "mutual" / "peers" / "twin.safetensors") == about
     larger = header(trained("larger", "alpha=1", "student=resnet8", "+student.resize=32") / "student.safetensors")

@@ -5,6 +5,7 @@ tested this way is the start itself: test_imports.py sees to that.
 """
 
 import atexit
+import gc
 import json
 import multiprocessing.util
 import os
@@ -15,6 +16,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from importlib import import_module
@@ -171,7 +173,23 @@ def _become(request: dict) -> None:
     multiprocessing.util.spawnv_passfds = partial(_fork_server_of_jobs, multiprocessing.util.spawnv_passfds)
     sys.argv = request["argv"]
     sys.path[:0] = [str(Path(sys.argv[0]).parent), *_own_folders(request["env"])]
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    code: object = None
+    try:
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    except SystemExit as end:
+        code = end.code
+    if not (code is None or isinstance(code, int)):
+        sys.exit(code)
+    _end(code or 0)
+
+
+def _end(code: int) -> None:
+    """End as an interpreter does, but for taking apart each module that was imported before the fork."""
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)
 
 
 def _fork_server_of_jobs(start: Callable[..., int], path: bytes, command: Sequence, fds: Sequence[int]) -> int:
@@ -209,5 +227,7 @@ if __name__ == "__main__":
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     FigureCanvasAgg.print_png = blank_png
+    import_module("kdexp.config.compose").compose(["experiment=smoke"], output_dir="")  # conf/ is read and parsed
+    gc.freeze()
     if (request := _serve(socket.socket(fileno=int(sys.argv[1])))) is not None:
         _become(request)

@@ -1,8 +1,9 @@
-"""``kdexp-cache``: fill, list, check and remove cached teacher outputs."""
+"""``kdexp-cache``: fill, list, check and remove cached teacher outputs; write them as a file."""
 
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import hydra
@@ -24,8 +25,8 @@ this, and those of a wrong view or teacher by far more."""
 _WRITTEN_AGAIN = "the next run that uses it writes it again"
 _TRAINED = ("teachers", "teacher-measures", "teacher-robustness", results.PRIOR_RUNS, results.OLDER_PRIOR_RUNS)
 """Folders of the store whose content takes a training or an evaluation to make again; clean leaves them alone."""
-_COMMANDS = ("build", "list", "verify", "clean")
-# build takes what kdexp-train takes, and leaves nothing where it is called.
+_COMMANDS = ("build", "export", "list", "verify", "clean")
+# build and export take what kdexp-train takes, and leave nothing else where they are called.
 _SETTINGS = (
     "hydra.mode=RUN",
     "hydra.run.dir=.",
@@ -59,6 +60,27 @@ def build(values: Values) -> None:
         raise ValueError(f"alpha must be < 1 for kdexp-cache build: a control has no teacher, got {values['alpha']}")
     kept.device = experiment.device
     kept.fill()
+
+
+def export(values: Values, file: Path) -> None:
+    """Write a teacher's logits of all samples as they are, for ``teacher=outputs`` or for others.
+
+    Args:
+        values: a checked configuration, in plain values.
+        file: ends with .safetensors; gets the tensors that `kdexp.teacher.outputs_file.read` takes, float32.
+
+    Raises:
+        ValueError: a setting breaks a rule, or the file is there.
+        FileNotFoundError: data or weights are not where the settings say.
+    """
+    if file.suffix != ".safetensors" or file.exists():
+        raise ValueError(f"the file must be a new one that ends with .safetensors, got {file}")
+    _, first = next(runs_in_order(values))
+
+    from kdexp.experiment.experiment import Experiment  # here: --help must not wait for torch
+    from kdexp.experiment.saved_logits import save_logits
+
+    save_logits(Experiment(first), file)
 
 
 def caches(store_dir: str | Path, key: str | None) -> list[Path]:
@@ -209,13 +231,16 @@ def clean(store_dir: str | Path, key: str | None) -> None:
     print(f"{freed / 1e6:.1f} MB freed")
 
 
-@hydra.main(version_base=HYDRA_VERSION_BASE, config_path="pkg://kdexp.conf", config_name="train")
-def _build(config: DictConfig) -> None:
-    try:
-        check(config)
-        build(plain(config))
-    except (ValueError, OSError) as error:
-        exits.leave(exits.WRONG_INPUT, one_line(error))
+def _as_trained(do: Callable[[Values], None]) -> None:
+    @hydra.main(version_base=HYDRA_VERSION_BASE, config_path="pkg://kdexp.conf", config_name="train")
+    def of_settings(config: DictConfig) -> None:
+        try:
+            check(config)
+            do(plain(config))
+        except (ValueError, OSError) as error:
+            exits.leave(exits.WRONG_INPUT, one_line(error))
+
+    of_settings()
 
 
 @hydra.main(version_base=HYDRA_VERSION_BASE, config_path="pkg://kdexp.conf", config_name="cache")
@@ -244,11 +269,16 @@ def _command() -> None:
     if command not in _COMMANDS:
         raise ValueError(f"kdexp-cache takes one of {', '.join(_COMMANDS)} first, got {command or 'nothing'}")
     given = sys.argv[2:]
-    if command == "build":
+    if command in ("build", "export"):
+        do = build
+        if command == "export" and "--help" not in given and "-h" not in given:
+            if not given or "=" in given[0] or given[0][0] == "-":
+                raise ValueError(f"kdexp-cache export takes a file first, got {given[0] if given else 'nothing'}")
+            do = partial(export, file=Path(given.pop(0)))
         # Hydra's parser wants all settings side by side.
         first = next((place for place, word in enumerate(given) if "=" in word and word[0] != "-"), len(given))
         sys.argv[1:] = [*given[:first], *_SETTINGS, *given[first:]]
-        _build()
+        _as_trained(do)
     else:
         sys.argv[1:] = [*given, f"command={command}"]
         _keep()

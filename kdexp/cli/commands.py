@@ -1,5 +1,6 @@
 """The commands, as they are installed: signals count from the first moment on, while what they need is imported."""
 
+import gc
 from importlib import import_module
 
 from kdexp import signals
@@ -7,7 +8,10 @@ from kdexp import signals
 
 def _run(module: str) -> None:
     with signals.obeyed():
-        import_module(module).main()
+        try:
+            import_module(module).main()
+        finally:
+            gc.freeze()  # the system takes all memory back; to search it for garbage first would take two seconds
 
 
 def train() -> None:
@@ -38,3 +42,8 @@ def cache() -> None:
 def export() -> None:
     """``kdexp-export``."""
     _run("kdexp.cli.export")
+
+
+def predict() -> None:
+    """``kdexp-predict``."""
+    _run("kdexp.cli.predict")

@@ -3,6 +3,7 @@
 import math
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import hydra
@@ -35,20 +36,33 @@ def _difference(value: float, before: float) -> float:
     return math.inf if math.isnan(difference) else difference
 
 
+def show_robustness(reports: Iterable[tuple[Path, results.Record]], *, of_run: bool) -> None:
+    """Print the robustness of a run or of a sweep, and renew what says what was lost, the page too.
+
+    Args:
+        reports: see `kdexp.experiment.finished_robustness.robustness`; they are measured here.
+        of_run: whether a single run was named.
+    """
+    from kdexp.report import artifacts, robustness_terminal
+    from kdexp.report.comparison import of_sweep
+    from kdexp.report.loss_statement_files import keep_again  # here: --help must not wait for figures
+
+    for folder, found in reports:
+        if "conditions" not in found:
+            robustness_terminal.show_sweep(found, folder)
+            for what, path in artifacts.write(of_sweep(folder), folder, source=[str(folder)]):
+                print(f"{what:<14}{path}")
+            continue
+        keep_again(folder)
+        if of_run:  # of a sweep what its runs say together comes first, and alone
+            robustness_terminal.show(found, folder)
+
+
 @hydra.main(version_base=HYDRA_VERSION_BASE, config_path="pkg://kdexp.conf", config_name="eval")
 def _eval(config: DictConfig) -> None:
     try:
         if config.get("robustness"):
-            from kdexp.report import robustness_terminal
-            from kdexp.report.loss_statement_files import keep_again
-
-            for folder, found in robustness(config):
-                if "conditions" not in found:
-                    robustness_terminal.show_sweep(found, folder)
-                    continue
-                keep_again(folder)
-                if config.run is not None:  # of a sweep what its runs say together comes first, and alone
-                    robustness_terminal.show(found, folder)
+            show_robustness(robustness(config), of_run=config.run is not None)
             return
         is_equal = show(Path(config.run), run(config))
     except (ValueError, OSError) as error:

@@ -5,14 +5,14 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from kdexp import results
 from kdexp.cli import program
 from kdexp.config import exits
 from kdexp.config.compose import HYDRA_VERSION_BASE, one_line, plain
 from kdexp.config.require import Values, require
 from kdexp.experiment.finished_run import FinishedRun, Machine
 from kdexp.export import settings as export_settings
-from kdexp.progress_log import IMPORTING, said_meanwhile
+from kdexp.export.finding import run_at
+from kdexp.progress_log import importing
 
 
 def export(values: Values) -> None:
@@ -28,24 +28,27 @@ def export(values: Values) -> None:
     settings = export_settings.of(values)
     require(values["run"] is not None, "run", "must be the folder of a finished run", "nothing")
     require(values["control"] in ("train", "find", "skip"), "control", "must be train, find or skip", values["control"])
-    folder, wanted = Path(values["run"]), values.get("robustness")
-    with said_meanwhile(IMPORTING):  # here: --help must not wait for torch
-        from kdexp.experiment.trained_student import trained_student
-        from kdexp.export import robustness, table
+    folder, wanted = run_at(Path(values["run"]), "run"), values.get("robustness")
+    with importing():  # here: --help must not wait for torch
+        from kdexp.export import hub, robustness, table
         from kdexp.export.exporting import Exporter
+    push = values["push"]
+    if push is not None:
+        hub.check_name(push)
     machine = Machine(values["accelerator"], values["data_dir"], values["store_dir"])
     axes, notes = robustness.without_gradients(wanted) if wanted else ({}, [])
     finished = FinishedRun(folder, machine, robustness=axes) if wanted else FinishedRun(folder, machine)
     out = Path(values["out"] or finished.folder / "export" / f"{settings.format}-{settings.quantize}")
     with finished.building():
         finished.warn_of_other_data()
-        student = trained_student(finished.experiment, finished.folder / results.WEIGHTS, "run")
-        exporter = Exporter(finished, student.eval(), settings)
+        exporter = Exporter(finished, finished.student().eval(), settings)
     content, network = exporter.export(out)
     table.show(content, out)
     if wanted:
         digest = str(content["sha256"])
         robustness.report(finished, values["control"], network, digest, out, notes=notes)
+    for line in hub.publish(out, folder, content, push, dry_run=values["dry_run"]):
+        print(line)
 
 
 @hydra.main(version_base=HYDRA_VERSION_BASE, config_path="pkg://kdexp.conf", config_name="export")

@@ -33,9 +33,11 @@ OmegaConf.register_new_resolver("kdexp.views", lambda mode: cached_views(mode), 
 OmegaConf.register_new_resolver("kdexp.augment_seed", lambda mode, seed: seed if mode == "none" else 0, replace=True)
 OmegaConf.register_new_resolver("kdexp.epochs", lambda epochs, share: round(epochs / max(share, 0.1)), replace=True)
 OmegaConf.register_new_resolver("kdexp.tracking_server", untrusted.tracking_server, replace=True)
-OmegaConf.register_new_resolver("kdexp.inferred", lambda name, _parent_: _inferred(name, _parent_), replace=True)
 OmegaConf.register_new_resolver(
-    "kdexp.if_given", lambda value, one, other: other if value is None else one, replace=True
+    "kdexp.inferred", lambda name, *unread, _parent_: _inferred(name, _parent_, *unread), replace=True
+)
+OmegaConf.register_new_resolver(
+    "kdexp.if_given", lambda value, one, other: _node(other if value is None else one), replace=True
 )
 OmegaConf.register_new_resolver("kdexp.names", lambda group: "+".join(group) or "none", replace=True)
 
@@ -71,13 +73,19 @@ def compose(overrides: Sequence[str] = (), config_name: str = "train", **setting
     return config
 
 
-def _inferred(name: str, dataset: Dataset) -> object:
+def _node(value: object) -> object:
+    """What a resolver gives, as OmegaConf takes it everywhere: a list is a node."""
+    return OmegaConf.create(value) if isinstance(value, list) else value
+
+
+def _inferred(name: str, dataset: Dataset, unread: object = None) -> object:
     """What the data say of a setting of conf/dataset that is left to them: see `kdexp.data.inferred`."""
     from kdexp.data.inferred import inferred  # here: --help must not wait for torch
 
     missing = missing_values(OmegaConf.to_container(dataset.source), "dataset.source")
     require(not missing, ", ".join(missing), "must be given", "nothing")
-    return inferred(name, plain(dataset.source), val_fraction=dataset.val_fraction, split_seed=dataset.split_seed)
+    source, val_fraction = plain(dataset.source), dataset.val_fraction
+    return inferred(name, source, val_fraction=val_fraction, split_seed=dataset.split_seed, unread=unread)
 
 
 def release_data(*, samples_only: bool = False) -> None:

@@ -132,7 +132,7 @@ class Loader(LoadedOnce):
             told = f"{key}={renamed.new_option(key, option) or option}"
             return f"{key} has no default option, so it is typed with a +: +{told}"
         # Every network takes them, whether or not its option has them.
-        if re.fullmatch(r"(student|teacher)\.resize|student\.init_from_teacher", key):
+        if _OF_EVERY_NETWORK.fullmatch(key):
             return f"{key} has no default, so it is typed with a +: +{typed.lstrip('+')}"
         own = "hydra" if key.startswith("hydra.") else ""
         plain: Any = OmegaConf.to_container(config.hydra if own else config, resolve=False)
@@ -172,6 +172,9 @@ _USUAL_NAMES = {
     **dict.fromkeys(("T", "tau"), ("temperature",)),
     **dict.fromkeys(("model", "arch", "net", "network", "backbone"), ("student", "teacher")),
 }
+_OF_EVERY_NETWORK = re.compile(
+    r"(student|teacher)\.(resize|arguments\.\w+)|student\.init_from_teacher|teacher(\.members\.\w+)?\.classes"
+)
 _SEVERAL = re.compile(
     r"^(?:Ambiguous value for argument|Sweep parameters) '(.*)'(?: requires --multirun)?$", re.MULTILINE
 )

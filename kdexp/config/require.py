@@ -11,9 +11,10 @@ Group: TypeAlias = dict[str, Any]
 
 
 def missing_values(node: object, path: str) -> list[str]:
-    """Paths of the values below a node that must be given and are not."""
+    """Paths of the values below a node that must be given and are not; a `_target_` is that of another one."""
     if isinstance(node, dict):
-        return [name for key, value in node.items() for name in missing_values(value, f"{path}.{key}")]
+        typed = {key: value for key, value in node.items() if key != "_target_"}
+        return [name for key, value in typed.items() for name in missing_values(value, f"{path}.{key}")]
     return [path] if node == "???" else []
 
 

@@ -74,8 +74,8 @@ _is_network = _takes("num_classes", "input_shape")
 SLOTS: Mapping[str, Slot] = {
     "network": Slot("a network of kdexp.models", ("kdexp.models",), _is_network),
     "teacher": Slot(
-        "a network of kdexp.models",
-        ("kdexp.models",),
+        "a network of kdexp.models or kdexp.teacher",
+        ("kdexp.models", "kdexp.teacher"),
         _is_network,
         inner={"recipe": _RECIPE, "members": {"*": "teacher"}},
     ),
@@ -195,19 +195,21 @@ def _of_items(place: "Place | None") -> "Place | None":
 def _check_call(node: Values, place: "Place | None", prefix: str) -> None:
     if not isinstance(place, str):
         raise ValueError(f"{prefix}_target_ must not be set: nothing is called there, got {node['_target_']!r}")
-    find(node["_target_"], place, prefix)
+    typed = "target" if node.get("target") == node["_target_"] else "_target_"  # student=module
+    find(node["_target_"], place, prefix, typed)
     for key in node:
         if str(key).startswith("_") and key != "_target_" and not (key == "_partial_" and SLOTS[place].partial):
             raise ValueError(f"{prefix}{key} must not be set, got {node[key]!r}")
 
 
-def find(target: object, slot: str, prefix: str = "") -> Callable[..., object]:
+def find(target: object, slot: str, prefix: str = "", key: str = "_target_") -> Callable[..., object]:
     """The class or function that a `_target_` names.
 
     Args:
         target: a dotted path.
         slot: where it stands, a name of `SLOTS`.
         prefix: of the setting, for messages.
+        key: of the setting, likewise.
 
     Raises:
         ValueError: it is not one that the slot takes, or does not exist.
@@ -223,7 +225,7 @@ def find(target: object, slot: str, prefix: str = "") -> Callable[..., object]:
         except Exception as error:  # whatever a module does when it is imported
             reason = (str(error) or type(error).__name__).splitlines()[0]
             rule = "must name something that can be imported"
-            raise ValueError(f"{prefix}_target_ {rule}, got {target!r}: {reason}") from error
+            raise ValueError(f"{prefix}{key} {rule}, got {target!r}: {reason}") from error
         # Where it is defined, and not only where it was found: kdexp.data.x.os.system is none of kdexp's.
         home = str(getattr(found, "__module__", ""))
         if _is_yours(target) and _is_yours(home):
@@ -232,7 +234,7 @@ def find(target: object, slot: str, prefix: str = "") -> Callable[..., object]:
         if is_callable and f"{home}.".startswith(f"{module}.") and SLOTS[slot].is_kind(found):
             return found
     raise ValueError(
-        f"{prefix}_target_ must be {SLOTS[slot].what}, or be defined in a package that the environment "
+        f"{prefix}{key} must be {SLOTS[slot].what}, or be defined in a package that the environment "
         f"variable KDEXP_TRUST names, got {target!r}"
     )
 

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import cast
+from typing import IO, cast
 
 import numpy as np
 import torch
@@ -67,13 +67,7 @@ class ImageFiles:
         Raises:
             ValueError: the file is damaged.
         """
-        path = self.files[index]
-        try:
-            image = _shown(path)
-        except Exception as error:  # whatever a parser makes of bytes that are not its own
-            raise damaged(path, str(error)) from error
-        squared = TF.center_crop(TF.resize(image, [self.size]), [self.size, self.size])
-        return cast(Tensor, TF.pil_to_tensor(squared))
+        return squared(read(self.files[index]), self.size)
 
     def fingerprint(self, store: Path) -> str:
         """SHA-256 over the files' contents and the size; see `kdexp.data.content.of_files`."""
@@ -201,7 +195,7 @@ def _find(part: Path, left_out: _LeftOut) -> _Found:
         elif os.path.realpath(path) in above:
             left_out[_LINKS].append(path)
         else:
-            paths[path.name] = _image_files(path, left_out)
+            paths[path.name] = image_files(path, left_out)
     whole = are_images([path for files in paths.values() for path in files])
     found: _Found = {name: [] for name in paths}
     for name, files in paths.items():
@@ -212,8 +206,13 @@ def _find(part: Path, left_out: _LeftOut) -> _Found:
     return found
 
 
-def _image_files(folder: Path, left_out: _LeftOut) -> list[Path]:
-    """The image files in and below a class folder, in torchvision's order; no folder is read twice."""
+def image_files(folder: Path, left_out: defaultdict[str, list[Path]]) -> list[Path]:
+    """The image files in and below a folder, in torchvision's order; no folder is read twice.
+
+    Args:
+        folder: of a class, or of images without classes.
+        left_out: gets what is not used -> the files or folders of that kind.
+    """
     read, folders = _places(folder), [folder]
     found: list[Path] = []
     while folders:
@@ -248,53 +247,82 @@ def _visible(folder: Path, left_out: _LeftOut) -> list[Path]:
 
 
 def are_images(paths: Sequence[Path]) -> Iterator[bool]:
-    """Whether each of many files is an image by its header; see `_is_image`."""
-    return content.each(_is_image, paths, "reading the headers of the images:")
+    """Whether each of many files is an image by its header; see `is_image`."""
+    return content.each(is_image, paths, "reading the headers of the images:")
 
 
-def _is_image(path: Path) -> bool:
+def is_image(file: Path | IO[bytes]) -> bool:
     """Whether a file is an image by its header.
 
     Raises:
         ValueError: it cannot be known which of its values is black, and which white.
     """
     try:
-        with _open(path) as image:
-            mode = image.mode
-            is_deep = mode in _GREY_16_BITS
-            if mode == "I":  # 32 bits; or 16, of a PGM, and of a PNG where Pillow is older
-                is_deep = image.format in ("PPM", "PNG")
+        with opened(file) as image:
+            can_be_shown, mode = is_shown(image), image.mode
     except Exception:  # whatever a parser makes of bytes that are not its own
         return False
-    if not (is_deep or mode in _SHOWN):
-        raise ValueError(f"dataset.source.root must hold images of 8 or 16 bits a channel, got {path} of mode {mode}")
+    if not can_be_shown:
+        raise ValueError(f"dataset.source.root must hold images of 8 or 16 bits a channel, got {file} of mode {mode}")
     return True
 
 
-def _open(path: Path) -> Image.Image:
+def is_shown(image: Image.Image) -> bool:
+    """Whether it is known which values of an image are black and white: it has 8 or 16 bits a channel."""
+    if image.mode == "I":  # 32 bits; or 16, of a PGM, and of a PNG where Pillow is older
+        return image.format in ("PPM", "PNG")
+    return image.mode in (*_GREY_16_BITS, *_SHOWN)
+
+
+def opened(file: Path | IO[bytes]) -> Image.Image:
     """A file as any image but PostScript, which Pillow gives to another program (Ghostscript) to run."""
     Image.init()
-    return Image.open(path, formats=[name for name in Image.OPEN if name != "EPS"])
+    return Image.open(file, formats=[name for name in Image.OPEN if name != "EPS"])
 
 
-def _shown(path: Path) -> Image.Image:
-    """An image as `load` describes it, of 8 bits a channel in RGB."""
-    with _open(path) as image:
-        image.load()
-        with suppress(Exception):  # a tag that cannot be read turns nothing
-            ImageOps.exif_transpose(image, in_place=True)
-        if image.mode == "I" or image.mode in _GREY_16_BITS:
-            return _upper_bits(image).convert("RGB")
-        if image.has_transparency_data:
-            white = Image.new("RGBA", image.size, "white")
-            return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
-        return image.convert("RGB")
+def read(path: Path) -> Image.Image:
+    """An image file as `shown`.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    try:
+        with opened(path) as image:
+            if not is_shown(image):
+                raise ValueError(f"it has mode {image.mode} in place of 8 or 16 bits a channel")
+            return shown(image)
+    except Exception as error:  # whatever a parser makes of bytes that are not its own
+        raise damaged(path, str(error)) from error
 
 
-def _upper_bits(image: Image.Image) -> Image.Image:
+def shown(image: Image.Image) -> Image.Image:
+    """An image as `load` describes it, of 8 bits a channel in RGB.
+
+    Args:
+        image: see `is_shown`.
+    """
+    turned = image
+    image.load()
+    with suppress(Exception):  # a tag that cannot be read turns nothing
+        turned = ImageOps.exif_transpose(image)
+    if image.mode == "I" or image.mode in _GREY_16_BITS:
+        return _upper_bits(turned, image).convert("RGB")
+    if turned.has_transparency_data:
+        white = Image.new("RGBA", turned.size, "white")
+        return Image.alpha_composite(white, turned.convert("RGBA")).convert("RGB")
+    return turned.convert("RGB")
+
+
+def squared(image: Image.Image, size: int) -> Tensor:
+    """(channels, size, size) uint8: the shorter side scaled to `size`, the middle square cut out."""
+    cut = TF.center_crop(TF.resize(image, [size]), [size, size])
+    return cast(Tensor, TF.pil_to_tensor(cut))
+
+
+def _upper_bits(image: Image.Image, of: Image.Image) -> Image.Image:
     bits, zero_is_white = 16, False
-    if isinstance(image, TiffImageFile):
-        (bits,) = image.tag_v2[ExifTags.Base.BitsPerSample]
-        zero_is_white = image.tag_v2[ExifTags.Base.PhotometricInterpretation] == 0
+    if isinstance(of, TiffImageFile):
+        (bits,) = of.tag_v2[ExifTags.Base.BitsPerSample]
+        zero_is_white = of.tag_v2[ExifTags.Base.PhotometricInterpretation] == 0
     values = (np.asarray(image) >> (bits - 8)).astype(np.uint8)
     return Image.fromarray(255 - values if zero_is_white else values)

@@ -89,14 +89,7 @@ class PaddedImages:
         Raises:
             ValueError: the file is damaged.
         """
-        path = self.files[index]
-        try:
-            with Image.open(path, formats=_IMAGES) as image:
-                if image.format == "JPEG":
-                    ImageOps.exif_transpose(image, in_place=True)
-                pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
-        except Exception as error:  # whatever a parser makes of bytes that are not its own
-            raise damaged(path, str(error)) from error
+        pixels = read_image(self.files[index])
         padded = torch.zeros(3, *self.size, dtype=torch.uint8)
         padded[:, : pixels.shape[1], : pixels.shape[2]] = pixels
         return padded
@@ -274,6 +267,23 @@ def _is_hidden(name: str) -> bool:
 
 
 # Reading files
+
+
+def read_image(path: Path) -> Tensor:
+    """An image file, (3, H, W) uint8.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    try:
+        with Image.open(path, formats=_IMAGES) as image:
+            if image.mode.startswith("I"):
+                raise ValueError(f"it has mode {image.mode} in place of 8 bits a channel")
+            if image.format == "JPEG":
+                ImageOps.exif_transpose(image, in_place=True)
+            return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+    except Exception as error:  # whatever a parser makes of bytes that are not its own
+        raise damaged(path, str(error)) from error
 
 
 def _measured(image: Path, mask: Path, values: MaskValues) -> tuple[tuple[int, int], np.ndarray]:

@@ -36,7 +36,7 @@ class _Read:
 _read: dict[str, _Read] = {}
 
 
-def inferred(name: str, settings: Values, *, val_fraction: float, split_seed: int) -> object:
+def inferred(name: str, settings: Values, *, val_fraction: float, split_seed: int, unread: object = None) -> object:
     """What the data say of a setting of conf/dataset.
 
     Args:
@@ -47,6 +47,7 @@ def inferred(name: str, settings: Values, *, val_fraction: float, split_seed: in
         settings: ``dataset.source``, plain values.
         val_fraction: see `train_and_val_index`.
         split_seed: see there.
+        unread: mean or std of images that are read one at a time; None: they must be given.
 
     Raises:
         ValueError: the data break a rule: one line.
@@ -59,6 +60,8 @@ def inferred(name: str, settings: Values, *, val_fraction: float, split_seed: in
     wanted = (name, val_fraction, split_seed) if name in ("mean", "std") else name
     if wanted not in read.found:
         source = read.source or loaded(settings)
+        if unread is not None and not isinstance(source.train_inputs, Tensor):
+            return unread
         mean, std = _statistics(source, val_fraction, split_seed)
         read.found |= {("mean", val_fraction, split_seed): mean, ("std", val_fraction, split_seed): std}
     return read.found[wanted]

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +19,20 @@ from kdexp.data.splits import train_and_val_index
 from kdexp.data.text_table import load_texts
 
 log = logging.getLogger(__name__)
+
+
+class TableColumn(NamedTuple):
+    """A column of a table that is learned from, and the inputs that become of it.
+
+    Attributes:
+        name: in the file's header.
+        words: those that become an input of 0 and 1 each, in their order; None: the column is of numbers, one input.
+        fill: a value for each of its inputs where the column has none; None: a missing value is refused.
+    """
+
+    name: str
+    words: Sequence[str] | None = None
+    fill: Sequence[float] | None = None
 
 
 def load(
@@ -67,23 +82,52 @@ def load(
         ValueError: a setting, a column or a cell breaks a rule: one line that names it.
     """
     labels = [label] if isinstance(label, str) else list(label)
-    _check_settings(labels, missing)
+    check_settings(labels, missing)
     paths = {"file": file, "val": val, "test": test}
     found = {name: own.located(f"dataset.source.{name}", path, data_dir) for name, path in paths.items() if path}
     if text is not None:
         return load_texts(found, label, text, test_fraction, group, unused={"columns": columns, "words": words})
     said = columns_of(found, labels, group)
-    names = _inputs(header_of(found["file"]), found["file"], labels, columns, drop, words, group)
+    names = input_columns(header_of(found["file"]), found["file"], labels, columns, drop, words, group)
     files = {part: read(path, names, said[part], words) for part, path in found.items()}
     targets, classes = targets_of(files, labels, several=not isinstance(label, str))
-    rows, train = _rows(targets, test_fraction, val_fraction, split_seed)
-    if test is None:
-        files["test"], targets["test"] = files["file"], targets["file"]
-    encoded = _encoded(files, names, train, fills=missing == "mean")
-    parts = {part: (encoded[part][rows[part]], targets[part][rows[part]]) for part in rows}
-    _tell(found["file"], label, names, classes, parts)
+    split = (test_fraction, val_fraction, split_seed)
+    return of_files(files, targets, label, names, classes, missing, split, group)
+
+
+def of_files(
+    files: Mapping[str, File],
+    targets: Mapping[str, Tensor],
+    label: str | Sequence[str],
+    names: Sequence[str],
+    classes: Sequence[str],
+    missing: str,
+    split: tuple[float, float, int],
+    group: str | None = None,
+) -> Source:
+    """A data set of files that were read.
+
+    Args:
+        files: by part, ``file`` and perhaps ``val`` and ``test``.
+        targets: likewise, see `kdexp.contracts.Kind`.
+        label: the column of the classes, or the columns of labels.
+        names: of the columns that are learned from.
+        classes: names of the classes or labels.
+        missing: see `load`.
+        split: its test_fraction, val_fraction and split_seed.
+        group: a column of the tested file.
+
+    Raises:
+        ValueError: a value is missing, or a part is left without samples: one line.
+    """
+    rows, train = _rows(targets, *split)
+    if "test" not in files:
+        files, targets = {**files, "test": files["file"]}, {**targets, "test": targets["file"]}
+    inputs = _columns(files["file"], names, train, fills=missing == "mean")
+    parts = {part: (encoded(files[part], inputs)[rows[part]], targets[part][rows[part]]) for part in rows}
+    _tell(files["file"].path, label, names, classes, parts)
     groups, known = groups_of(files["test"], group, rows["test"]), own.names_worth_telling(classes)
-    return Source(*parts["file"], *parts["test"], val=parts.get("val"), classes=known, groups=groups)
+    return Source(*parts["file"], *parts["test"], val=parts.get("val"), classes=known, groups=groups, columns=inputs)
 
 
 def _rows(
@@ -99,7 +143,8 @@ def _rows(
     return rows, train
 
 
-def _check_settings(labels: Sequence[str], missing: str) -> None:
+def check_settings(labels: Sequence[str], missing: str) -> None:
+    """See that there is a label, and what a missing value is; else a `ValueError`."""
     if missing not in ("refuse", "mean"):
         raise ValueError(f"dataset.source.missing must be refuse or mean, got {missing}")
     if not labels:
@@ -129,16 +174,20 @@ def _tell(
     )
 
 
-def _inputs(
+def input_columns(
     header: Sequence[str],
     path: Path,
     labels: Sequence[str],
     columns: Sequence[str] | None,
     drop: Sequence[str],
     words: Sequence[str],
-    group: str | None,
+    group: str | None = None,
 ) -> list[str]:
-    """The columns that are learned from."""
+    """The columns of a file that are learned from; see `load`.
+
+    Raises:
+        ValueError: a setting names a column that is not there, or none is left: one line.
+    """
     settings = {"label": labels, "columns": columns or (), "drop": drop, "words": words}
     for setting, names in settings.items():
         if names:
@@ -154,34 +203,50 @@ def _inputs(
     return names
 
 
-def _encoded(files: Mapping[str, File], names: Sequence[str], train: Tensor, *, fills: bool) -> dict[str, Tensor]:
-    """(N, F) float32 of each part; `train` are the rows of the training file whose means fill what is missing."""
-    encoded: dict[str, list[np.ndarray]] = {part: [] for part in files}
+def _columns(file: File, names: Sequence[str], train: Tensor, *, fills: bool) -> list[TableColumn]:
+    """What becomes of the columns of the training file; `train` are its rows whose means fill what is missing."""
+    found = []
     for name in names:
-        words = _words(files["file"], name)
-        mean: np.ndarray | None = None
-        for part, file in files.items():
-            column = file.columns[name]
-            values = _values(column, words, name, file.path)
-            absent = column.is_missing
-            if part == "file":
-                known = values[train.numpy()][~absent[train.numpy()]]
-                if fills and len(known) == 0:
-                    raise ValueError(
-                        f"dataset.source.columns must have a value to learn from, got {name!r} of {file.path.name} "
-                        "with none in the training split; dataset.source.drop=[NAME] leaves it out"
-                    )
-                mean = known.mean(0) if fills else None
-            if absent.any():
-                if mean is None:
-                    raise ValueError(
-                        f"dataset.source.missing must be mean where values are missing, got refuse: {name!r} has none "
-                        f"in line {column.lines[absent.argmax()]} of {file.path.name} (missing in "
-                        f"{own.counted(int(absent.sum()), 'row')})"
-                    )
-                values[absent] = mean
-            encoded[part].append(values)
-    return {part: torch.from_numpy(np.concatenate(columns, 1, dtype=np.float32)) for part, columns in encoded.items()}
+        column, words, fill = file.columns[name], _words(file, name), None
+        if fills:
+            known = _values(column, words, name, file.path)[train.numpy()][~column.is_missing[train.numpy()]]
+            if len(known) == 0:
+                raise ValueError(
+                    f"dataset.source.columns must have a value to learn from, got {name!r} of {file.path.name} with "
+                    "none in the training split; dataset.source.drop=[NAME] leaves it out"
+                )
+            fill = known.mean(0).tolist()
+        found.append(TableColumn(name, words, fill))
+    return found
+
+
+def encoded(file: File, columns: Sequence[TableColumn]) -> Tensor:
+    """The inputs of a file's rows.
+
+    Args:
+        file: with these columns.
+        columns: those of the training file.
+
+    Returns:
+        (N, F) float32.
+
+    Raises:
+        ValueError: a value is missing where none may be, or a column has words in place of numbers: one line.
+    """
+    inputs = []
+    for name, words, fill in columns:
+        column = file.columns[name]
+        values, absent = _values(column, words, name, file.path), column.is_missing
+        if absent.any():
+            if fill is None:
+                raise ValueError(
+                    f"dataset.source.missing must be mean where values are missing, got refuse: {name!r} has none in "
+                    f"line {column.lines[absent.argmax()]} of {file.path.name} (missing in "
+                    f"{own.counted(int(absent.sum()), 'row')})"
+                )
+            values[absent] = fill
+        inputs.append(values)
+    return torch.from_numpy(np.concatenate(inputs, 1, dtype=np.float32))
 
 
 def _words(file: File, name: str) -> list[str] | None:

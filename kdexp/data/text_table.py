@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from kdexp.config.require import require
 from kdexp.contracts import Source
@@ -53,21 +54,37 @@ def load_texts(
     said = columns_of(paths, labels, group)
     files = {part: _read(path, said[part], text) for part, path in paths.items()}
     targets, classes = targets_of(files, labels, several=not isinstance(label, str))
-    texts = {part: _texts(file, text) for part, file in files.items()}
+    parts, held = coded_parts({part: filled(file, text) for part, file in files.items()}, targets, test_fraction)
+    sizes = ", ".join(f"{len(target):,} {'train' if part == 'file' else part}" for part, (_, target) in parts.items())
+    log.info("%s: %s texts of %s; %s: %s", paths["file"], sizes, text, ", ".join(labels), own.shown(classes))
+    groups, known = groups_of(files.get("test", files["file"]), group, held), own.names_worth_telling(classes)
+    return Source(*parts["file"], *parts["test"], val=parts.get("val"), classes=known, groups=groups)
+
+
+def coded_parts(
+    texts: Mapping[str, Sequence[str]], targets: Mapping[str, Tensor], test_fraction: float
+) -> tuple[dict[str, tuple[Tensor, Tensor]], Tensor]:
+    """Code points (n, L) int32 and targets of each part, and the rows of test in its file.
+
+    Args:
+        texts: by part; ``file`` are those of the training samples, of which test is split off if it is not there.
+        targets: likewise.
+        test_fraction: see `load_texts`.
+
+    Raises:
+        ValueError: a part is left without samples: one line.
+    """
     longest = min(max(len(one) for part in texts.values() for one in part), MOST_CHARACTERS)
     cut = sum(len(one) > longest for part in texts.values() for one in part)
     if cut:
         log.warning("warning: dataset.source: texts of more than %d characters, cut there: %d", longest, cut)
-    parts = {part: (code_points(texts[part], longest), targets[part]) for part in files}
+    parts = {part: (code_points(texts[part], longest), targets[part]) for part in texts}
     held = torch.arange(len(targets.get("test", ())))
     if "test" not in parts:
         x, y = parts["file"]
         rest, held = own.split_off_test(y, test_fraction, "dataset.source.test_fraction")
         parts |= {"file": (x[rest], y[rest]), "test": (x[held], y[held])}
-    sizes = ", ".join(f"{len(target):,} {'train' if part == 'file' else part}" for part, (_, target) in parts.items())
-    log.info("%s: %s texts of %s; %s: %s", paths["file"], sizes, text, ", ".join(labels), own.shown(classes))
-    groups, known = groups_of(files.get("test", files["file"]), group, held), own.names_worth_telling(classes)
-    return Source(*parts["file"], *parts["test"], val=parts.get("val"), classes=known, groups=groups)
+    return parts, held
 
 
 def _check_columns(path: Path, labels: Sequence[str], text: str) -> None:
@@ -84,7 +101,12 @@ def _read(path: Path, labels: Sequence[str], text: str) -> File:
     return csv_file.read(path, [], labels, [], texts=[text])
 
 
-def _texts(file: File, text: str) -> list[str]:
+def filled(file: File, text: str) -> list[str]:
+    """The texts of a column.
+
+    Raises:
+        ValueError: one is missing.
+    """
     column = file.columns[text]
     if column.is_missing.any():
         raise ValueError(

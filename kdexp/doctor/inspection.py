@@ -95,7 +95,7 @@ class InspectionCallback(pl.Callback):
         terms: name -> what was measured, of the terms that act on the student.
         student_logits: (N, C), of each checked batch, on the CPU.
         teacher_logits: likewise; empty without a teacher.
-        teacher_before: the teacher's logits of `val_inputs` before the training, where there is a teacher.
+        teacher_before: the teacher's logits of `val_inputs` before the training, where the teacher is a network.
         val_inputs: on the training's device.
         batch: the last checked one.
         unused: trainable parameters to which the first step gave no gradient.
@@ -122,7 +122,7 @@ class InspectionCallback(pl.Callback):
         self._device, self._precision = trainer.strategy.root_device, trainer.precision_plugin
         self.cost.on_gpu = self._device.type == "cuda"
         self.val_inputs = self.val_inputs.to(self._device)
-        if pl_module.teacher is not None:
+        if pl_module.teacher is not None and pl_module.teacher.takes_any_inputs:
             self.teacher_before = pl_module.teacher.to(self._device)(self.val_inputs).logits
 
     def on_train_batch_start(
@@ -156,7 +156,7 @@ class InspectionCallback(pl.Callback):
                 measured.norms.append(float(stats.get(f"grad_norm_{name}", 0.0)))
             cosine = stats.get("grad_cosine" if name == "soft" else f"grad_cosine_{name}")
             measured.cosines += [] if cosine is None else [float(cosine)]
-        outputs = distiller.teacher_outputs(batch.inputs)
+        outputs = distiller.teacher_on_train(batch)
         if outputs is not None:
             self.teacher_logits.append(outputs.logits.float().cpu())
 

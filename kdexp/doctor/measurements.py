@@ -165,7 +165,7 @@ def _labeled_pair(distiller: Distiller, batch: Batch) -> tuple[Outputs, Outputs,
     distiller.eval()
     with torch.no_grad():
         student = distiller.student_outputs(batch.inputs)
-        teacher = distiller.teacher_outputs(batch.inputs)
+        teacher = distiller.teacher_on_train(batch)
     # Peers, or a loss that needs no teacher:
     return student, Outputs(torch.randn_like(student.logits)) if teacher is None else teacher, batch
 

@@ -40,7 +40,8 @@ def run_checks(experiment: Experiment) -> Iterator[Finding]:
     yield from training_checks.batch_and_ranks(config.dataset, config.trainer, experiment.new_student(pretrained=None))
     if "texts" not in data.task.supports:
         yield from _inputs(experiment)
-    if experiment.teacher is not None and near_chance.can_tell(data.task):
+    teacher, val = experiment.teacher, data.student.splits.val
+    if teacher is not None and teacher.knows("val", val) and near_chance.can_tell(data.task):
         yield teacher_checks.on_val(*near_chance.teacher_on_val(experiment))
     yield _sizes(experiment)
     yield from check_steps(experiment, caught)
@@ -58,8 +59,11 @@ def _sizes(experiment: Experiment) -> Finding:
     config, teacher = experiment.config, experiment.teacher
     shape, scheme = list(config.dataset.input_shape), config.scheme.get("name")
     why = "the control" if Identity(config).is_control else f"scheme={scheme}" if scheme else "the loss needs none"
+    size = None if teacher is None else network_size(teacher.networks, shape)
+    if size is not None and not size.parameters:
+        size, why = None, "a file, whose parameters are not counted"
     return training_checks.network_sizes(
         network_size([experiment.student], shape),
-        None if teacher is None else network_size(teacher.networks, shape),
+        size,
         why_no_teacher=why,
     )

@@ -31,6 +31,9 @@ def check_steps(experiment: Experiment, caught: list[str]) -> Iterator[Finding]:
     early = len(caught)
     with caught_warnings(caught):
         distiller = experiment.distiller
+    teacher = experiment.teacher
+    if teacher is not None and not teacher.takes_any_inputs:
+        distiller.cache, teacher = experiment.cache, None
     inspection = InspectionCallback(caught, val_inputs(data.student))
     batches = -(-len(data.student.splits.val) // int(config.dataset.eval_batch_size))
     val_batches = _limited(batches, trainer.limit_val_batches)
@@ -39,8 +42,8 @@ def check_steps(experiment: Experiment, caught: list[str]) -> Iterator[Finding]:
         yield Finding("first step", stopped, "error", "kdexp-train would fail with this")
         return
     distiller.to(inspection.batch.inputs.device)  # the Trainer takes it to the CPU when it ends
-    if experiment.teacher is not None:
-        state = teacher_state(experiment.teacher, inspection.teacher_before, inspection.val_inputs)
+    if teacher is not None:
+        state = teacher_state(teacher, inspection.teacher_before, inspection.val_inputs)
         yield from (teacher_checks.frozen(state), teacher_checks.deterministic(state))
     if compared_by(data.task) == ROWS:
         yield from _logits(data.task.kind, distiller, inspection)
@@ -96,7 +99,9 @@ def _cost(
             trainer,
             batch_size=batch_size,
             val_batches=val_batches,
-            teacher_seconds=inspection.teacher_seconds(distiller) if inspection.teacher_logits else None,
+            teacher_seconds=inspection.teacher_seconds(distiller)
+            if inspection.teacher_logits and not distiller.cache
+            else None,
         ),
         *training_checks.memory_and_disk(
             cost,

@@ -7,7 +7,7 @@ from pathlib import Path
 from kdexp import results
 from kdexp.config.compose import one_line
 from kdexp.config.require import Values
-from kdexp.experiment.members import new_task, teacher_files, with_own_targets
+from kdexp.experiment.members import new_task, teacher_files, teachers, with_own_targets
 from kdexp.results import Record
 from kdexp.schemes.base import runs_in_order
 from kdexp.schemes.prior_run_settings import folder
@@ -55,7 +55,8 @@ def what_changed(found: Record, values: Values, digest: Callable[[Values], str] 
         known = found.get("teacher_files") or {}
         for setting, now in (teacher_files(values) if known else {}).items():
             if known.get(setting, now) != now:
-                return f"the file of {setting}.weights has changed since"
+                kind = "file" if teachers(values)[setting].get("file") else "weights"
+                return f"the file of {setting}.{kind} has changed since"
     except (ValueError, OSError) as error:
         if found["status"] != "completed":
             raise

@@ -9,7 +9,7 @@ from kdexp.config import trust
 from kdexp.config.compose import plain
 from kdexp.config.identity import INIT_FROM_TEACHER, Identity, has_attack
 from kdexp.config.objects import target
-from kdexp.config.require import Values, missing_values, require
+from kdexp.config.require import Values, is_count, missing_values, require
 from kdexp.data.settings import Augment, Dataset, check_classes
 from kdexp.experiment.members import (
     ROWS,
@@ -56,8 +56,9 @@ def check(config: DictConfig) -> None:
         if not Identity(config).is_control:
             cache = config.teacher.get("cache", "none")
             chosen["scheme"].check_teachers(teachers(config), config.loss.get("_target_"), cache)
-    _check_init(plain(config.student), len(teachers(config)), is_control=Identity(config).is_control)
+    _check_init(plain(config.student), config.teacher, len(teachers(config)), is_control=Identity(config).is_control)
     _check_views(config.teacher, config.augment, config.dataset)
+    _check_saved_outputs(config.teacher, members, config.augment, has_feature_loss=bool(config.feature_loss))
     dataset = config.dataset
     task = new_task(config.task, dataset, config.label_smoothing)
     named, targets = type(task).__name__.lower(), targets_of(task, dataset)
@@ -71,6 +72,8 @@ def check(config: DictConfig) -> None:
     for name, monitor in monitors.items():
         check_monitor_of_task(f"{name}.monitor", monitor, named, targets)
     loss = config.loss if has_soft_term(config) else None
+    is_saved = any(_is_saved(member) for member in members.values())
+    require(not is_saved or targets == "labels", "teacher", f"must be networks for task={named}", "saved outputs")
     _check_compared(compared_by(task), named, loss, config.scheme, members)
     if compared_by(task) != ROWS:
         require(config.temperature == 1, "temperature", f"must be 1 for task={named}", config.temperature)
@@ -142,13 +145,14 @@ def _check_dataset(dataset: Dataset) -> None:
     require(shape and min(shape) >= 1, "dataset.input_shape", "must be sizes of at least 1, one or more", shape)
 
 
-def _check_init(student: Values, number_of_teachers: int, *, is_control: bool) -> None:
+def _check_init(student: Values, teacher: Values, number_of_teachers: int, *, is_control: bool) -> None:
     """The setting of the student that needs the one teacher; a control does without it."""
     chosen, name = student.get(INIT_FROM_TEACHER), f"student.{INIT_FROM_TEACHER}"
     if chosen is None:
         return
     is_list = isinstance(chosen, list) and chosen and all(type(number) is int for number in chosen)
     require(is_list, name, "must be null or a list of the teacher's blocks, from 0", chosen)
+    require(not teacher.get("classes"), name, "must be null with teacher.classes", chosen)
     require(number_of_teachers == 1 or is_control, name, "must be null where there is no teacher, or several", chosen)
 
 
@@ -158,6 +162,11 @@ def _check_networks(student: Values, members: Mapping[str, Values], dataset: Dat
         attacked = has_attack(teacher["recipe"].get("scheme"))
         check_monitor(f"{name}.recipe.monitor", teacher["recipe"].get("monitor"), dataset, attacked=attacked)
     for name, network in {"student": student, **members}.items():
+        if network.get("classes"):
+            require(
+                is_count(network["num_classes"]), f"{name}.num_classes", "must be at least 1", network["num_classes"]
+            )
+            continue
         require(
             network["num_classes"] == dataset.num_outputs,
             f"{name}.num_classes",
@@ -176,6 +185,22 @@ def _check_transforms(name: str, transforms: Sequence[Values], dataset: str, tar
         moves_masks = getattr(found, "moves_masks", False)
         fits = targets != "images" and moves_masks == (targets == "masks")
         require(fits, name, f"{rule} with dataset={dataset}", transform["_target_"])
+
+
+def _is_saved(member: Values) -> bool:
+    return getattr(target(member, "teacher"), "of_known_samples", False)
+
+
+def _check_saved_outputs(
+    teacher: Values, members: Mapping[str, Values], augment: Augment, *, has_feature_loss: bool
+) -> None:
+    """See that a teacher of saved outputs, which knows the samples as they are, is shown no others."""
+    for setting in (name for name, member in members.items() if _is_saved(member)):
+        require(teacher["cache"] != "none", "teacher.cache", f"must be unaugmented with {setting}=outputs", "none")
+        names = [transform["_target_"].rsplit(".", 1)[-1] for transform in augment.transforms]
+        rule = f"must be none with {setting}=outputs, or teacher.cache=unaugmented"
+        require(not names or augment.views == 0, "augment", rule, ", ".join(names))
+        require(not has_feature_loss, "feature_loss", f"must be none with {setting}=outputs", "a feature loss")
 
 
 def _check_views(teacher: Values, augment: Augment, dataset: Dataset) -> None:

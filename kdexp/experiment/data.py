@@ -161,6 +161,24 @@ class Data:
         return None if names is None else list(names)
 
     @property
+    def description(self) -> Values:
+        """What a file of weights says of the data, so that its network can be used on others.
+
+        ``task_settings``, what a batch becomes; ``classes``, see `classes`; ``inputs``, the dtype in which the data are
+        stored: uint8 images are divided by 255, texts are int32; ``columns`` of a table
+        (`kdexp.data.table.TableColumn`), or None.
+        """
+        inputs, columns = self._source.train_inputs, self._source.columns
+        return {
+            "task_settings": plain(self._settings_of_task),
+            "classes": self.classes,
+            "inputs": str(inputs[0].dtype).removeprefix("torch."),
+            "columns": None
+            if columns is None
+            else [dict(zip(("name", "words", "fill"), column, strict=True)) for column in columns],
+        }
+
+    @property
     def groups(self) -> tuple[Sequence[str], Tensor] | None:
         """Of the test samples, see `kdexp.contracts.Source`."""
         return self._source.groups

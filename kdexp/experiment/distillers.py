@@ -10,6 +10,7 @@ from kdexp.config.identity import Identity
 from kdexp.config.objects import instantiate
 from kdexp.config.require import Values
 from kdexp.experiment.data import Data
+from kdexp.experiment.known_classes import on_known_classes
 from kdexp.experiment.losses import Losses, annealed
 from kdexp.experiment.new_metrics import new_metrics
 from kdexp.metrics import monitor
@@ -49,13 +50,15 @@ def build_distiller(
     training = scheme_of_run(plain(config)).distiller(context)(
         student,
         instantiate(config.optimizer, "optimizer"),
-        task=data.task,
+        task=on_known_classes(data.task, teacher, losses.soft.loss if losses.soft is not None else None),
         soft_loss=losses.soft,
         alpha=annealed(config.alpha, config.alpha_schedule),
         temperature=annealed(config.temperature, config.temperature_schedule),
         scheduler=instantiate(config.scheduler, "scheduler"),
         seed=config.seed,
-        val_metrics=new_metrics(data, "val", fidelity=teacher is not None, alone=False),
+        val_metrics=new_metrics(
+            data, "val", fidelity=teacher is not None and teacher.knows("val", data.student.splits.val), alone=False
+        ),
         train_metrics=data.task.metrics(
             split=data.student.splits.train, of_training=not config.trainer.full_train_metrics
         ),

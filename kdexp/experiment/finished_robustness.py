@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from kdexp.config.compose import plain
 from kdexp.experiment.finished_run import FinishedRun, Machine
-from kdexp.progress_log import IMPORTING, said_meanwhile
+from kdexp.progress_log import importing
 from kdexp.results import Record
 from kdexp.robustness import configured
 
@@ -82,7 +82,7 @@ class _Reports:
         """That of one run."""
         finished = FinishedRun(folder, self.machine, robustness=self.settings)
         experiment, device = finished.experiment, finished.device
-        with said_meanwhile(IMPORTING):  # here: --help must not wait for torch
+        with importing():  # here: --help must not wait for torch
             from kdexp.experiment.compared_networks import subjects_of
             from kdexp.experiment.robustness_evaluator import RobustnessEvaluator
             from kdexp.experiment.run_tracking import track_robustness

@@ -14,11 +14,12 @@ from kdexp import results
 from kdexp.config.compose import one_line
 from kdexp.config.moved_folders import moved
 from kdexp.config.untrusted import check_folder, stored
-from kdexp.progress_log import IMPORTING, said_meanwhile
+from kdexp.progress_log import importing
 from kdexp.schemes.base import runs_in_order
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from kdexp.experiment.experiment import Experiment
 
@@ -76,7 +77,7 @@ class FinishedRun:
     @cached_property
     def experiment(self) -> "Experiment":
         """What its configuration becomes. A teacher that is not at hand is not trained for it."""
-        with said_meanwhile(IMPORTING):
+        with importing():
             from kdexp.experiment.experiment import Experiment  # here: --help must not wait for torch
 
         return Experiment(self._values, may_train_teacher=False)
@@ -102,6 +103,17 @@ class FinishedRun:
         except Exception as error:  # whatever a constructor makes of settings that are not its own
             reason = f"{type(error).__name__}: {one_line(error)}"
             raise ValueError(f"run must have settings that can be built, got {self.folder}: {reason}") from error
+
+    def student(self) -> "nn.Module":
+        """Its student, of the best epoch.
+
+        Raises:
+            ValueError: the weights do not fit.
+            FileNotFoundError: the weights are gone.
+        """
+        from kdexp.experiment.trained_student import trained_student  # here: likewise
+
+        return trained_student(self.experiment, self.folder / results.WEIGHTS, "run")
 
     def warn_of_other_data(self) -> None:
         """Other data than those of the run are measured all the same, and not in silence."""
@@ -130,21 +142,20 @@ def run(config: DictConfig) -> dict[str, float]:
     experiment, device = finished.experiment, finished.device
 
     from kdexp.experiment.new_metrics import new_metrics
-    from kdexp.experiment.trained_student import trained_student
     from kdexp.metrics.evaluate import evaluate  # here: --help must not wait for torch
 
     with finished.building():
         finished.warn_of_other_data()
-        student = trained_student(experiment, finished.folder / results.WEIGHTS, "run")
+        student = finished.student()
         teacher = experiment.teacher
-    if teacher is not None:
-        teacher.to(device)
     data = experiment.data
+    batches = data.student.eval_batches("test", device)
+    knows = teacher is not None and teacher.knows("test", data.student.splits.test)
     return evaluate(
         student.to(device),
-        data.student.eval_batches("test", device),
-        new_metrics(data, "test", fidelity=teacher is not None).to(device),
-        teacher=teacher,
+        batches,
+        new_metrics(data, "test", fidelity=knows).to(device),
+        teacher=teacher.to(device).replaying("test", batches) if teacher is not None and knows else None,
     )
 
 

@@ -1,5 +1,6 @@
 """What identifies a trained teacher."""
 
+import inspect
 from pathlib import Path
 
 from torch import nn
@@ -12,7 +13,7 @@ from kdexp.config.renamed import before, without_added
 from kdexp.config.require import Values
 from kdexp.data.settings import Dataset
 from kdexp.experiment.members import new_task
-from kdexp.experiment.networks import NETWORK_KEYS
+from kdexp.experiment.networks import NETWORK_KEYS, is_of_module
 from kdexp.metrics import monitor
 
 
@@ -59,6 +60,7 @@ def teacher_key(member: Values, dataset: Dataset, task: Values, content: str, ma
         "content": content,
         **without_added({"task": _of_training(task)}),
         **_files(network),
+        **_code(network),
         **mark,
     }
 
@@ -70,6 +72,13 @@ def _files(network: Values) -> Values:
     named += [Path(folder) / name for name in ("config.json", "tokenizer.json", "model.safetensors")] if folder else []
     found = {path.name: sha256(path) for path in named if path.is_file()}
     return {"files": found} if found else {}
+
+
+def _code(network: Values) -> Values:
+    """Digest of the file of a class that was named on the command line (teacher=module); nothing of any other."""
+    if not is_of_module(network):
+        return {}
+    return {"code": sha256(Path(inspect.getfile(target(network, "network"))))}
 
 
 def _of_training(task: Values) -> Values:

@@ -67,14 +67,23 @@ def tile_large_images(network: "nn.Module", task: "Task") -> None:
 
 
 def teacher_files(values: Values) -> dict[str, str]:
-    """SHA-256 of the files that teachers' weights come from, by the teacher's setting; those that are there.
+    """SHA-256 of the files that teachers' weights come from, or that they are, by the teacher's setting; those there.
 
     Args:
         values: a configuration, as `plain` gives it.
     """
-    weights = {setting: member["weights"] for setting, member in teachers(values).items()}
-    files = {setting: Path(file) for setting, file in weights.items() if file not in NO_FILES}
+    files = {
+        setting: Path(found)
+        for setting, member in teachers(values).items()
+        if (found := _file_of(member)) not in NO_FILES
+    }
     return {setting: sha256(file) for setting, file in files.items() if file.is_file()}
+
+
+def _file_of(member: Values) -> str:
+    folder = member.get("folder") if member["weights"] == "built" else None
+    found: str = f"{folder}/model.safetensors" if folder else member.get("file") or member["weights"]
+    return found
 
 
 def has_soft_term(values: Values) -> bool:

@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from typing import cast
 
@@ -12,8 +13,8 @@ from torch import Tensor, nn
 from kdexp.config import trust
 from kdexp.config.compose import plain
 from kdexp.config.objects import instantiate, target
-from kdexp.config.require import Group, Values
-from kdexp.contracts import FeatureLayers, NetworkFeatures, SeesTrainingInputs, Splits
+from kdexp.config.require import Group, Values, require
+from kdexp.contracts import FeatureLayers, NetworkFeatures, SeesTrainingInputs, Splits, Task
 from kdexp.data.settings import Dataset
 from kdexp.experiment.members import new_task, tile_large_images
 from kdexp.features import input_of_classifier, side
@@ -24,6 +25,7 @@ from kdexp.teacher.settings import TEACHER_KEYS
 
 # Keys of a student's and a teacher's configuration that are not arguments of its network.
 NETWORK_KEYS = ("feature_layers", "init_from_teacher", "members", *TEACHER_KEYS)
+_SLOT = "teacher"  # which may be all that a student may be, and more; what a configuration may name is checked before
 
 
 def build_network(
@@ -43,31 +45,50 @@ def build_network(
         ValueError: it does not.
     """
     arguments, size = _arguments(member, setting, dataset, pretrained)
+    made = new_task(task, dataset)
+    others = _for_task(made, dataset.input_shape)
     try:
         hook = None if size is None else resizing(size)
-        built: nn.Module = instantiate(arguments, "network")
+        built: nn.Module = instantiate(arguments, _SLOT)
+        require(
+            isinstance(built, nn.Module), arguments["_target_"], "must make a torch.nn.Module", type(built).__name__
+        )
         if hook is not None:
             built.register_forward_pre_hook(hook)
     except ValueError as error:
         names = {"resize", "name", *arguments}
         is_setting = re.split("[ =.]", str(error), maxsplit=1)[0] in names
-        raise ValueError(f"{setting}.{error}" if is_setting else f"{setting}: {error}") from error
-    made = new_task(task, dataset)
-    _check_reads(built, setting, dataset, are_texts="texts" in made.supports)
-    shape = made.logits_shape(dataset.input_shape)
+        prefix = f"{setting}.arguments" if is_of_module(member) else setting
+        hint = others if "input_shape must be (" in str(error) else ""  # it is made for inputs of another kind
+        raise ValueError(f"{prefix}.{error}{hint}" if is_setting else f"{setting}: {error}{hint}") from error
+    if not _is_file(built) and bool(_see_inputs(built)) != ("texts" in made.supports):
+        rule = "must read texts" if "texts" in made.supports else "must not read texts"
+        if rule == "must not read texts" and dataset.source.get("text", "") is None:
+            rule += " where dataset.source.text names no column of them,"
+        raise ValueError(f"{setting} {rule} with dataset={dataset.name}, got {type(built).__name__}{others}")
+    _check_outputs(built, setting, dataset, made, member)
+    tile_large_images(built, made)
+    return built.train()
+
+
+def _check_outputs(built: nn.Module, setting: str, dataset: Dataset, task: Task, member: Values) -> None:
+    shape = task.logits_shape(dataset.input_shape)
+    if member.get("classes"):
+        shape = (member["num_classes"], *shape[1:])
     try:
-        found = _shape_of_outputs(built, dataset.input_shape, is_dense=len(shape) > 1)
+        outputs = _outputs(built, dataset.input_shape, is_dense=len(shape) > 1)
     except Exception as error:  # whatever a network makes of inputs that it is not for
         reason = (str(error) or type(error).__name__).splitlines()[0]
         way = f" (+{setting}.resize=SIZE resizes images for it)" if len(dataset.input_shape) == 3 else ""
         raise ValueError(
             f"{setting} must take inputs of dataset.input_shape{way}, got {list(dataset.input_shape)}: {reason}"
         ) from error
+    found = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
     if found != (2, *shape):
         wanted = ", ".join(map(str, shape))
-        raise ValueError(f"{setting} must give (N, {wanted}) logits for dataset={dataset.name}, got {found}")
-    tile_large_images(built, made)
-    return built.train()
+        is_near = isinstance(found, tuple) and len(found) == 1 + len(shape) and "images" not in task.supports
+        hint = "" if is_near else _for_task(task, dataset.input_shape)
+        raise ValueError(f"{setting} must give (N, {wanted}) logits for dataset={dataset.name}, got {found}{hint}")
 
 
 def prepare(built: nn.Module, splits: Callable[[], Splits]) -> None:
@@ -82,40 +103,50 @@ def _see_inputs(built: nn.Module) -> list[SeesTrainingInputs]:
     return [module for module in built.modules() if isinstance(module, SeesTrainingInputs)]
 
 
-def _check_reads(built: nn.Module, setting: str, dataset: Dataset, *, are_texts: bool) -> None:
-    if bool(_see_inputs(built)) != are_texts:
-        rule = "must read texts (textcnn, textrnn, text_transformer, hf_text)" if are_texts else "must not read texts"
-        if not are_texts and dataset.source.get("text", "") is None:
-            rule += " where dataset.source.text names no column of them,"
-        raise ValueError(f"{setting} {rule} with dataset={dataset.name}, got {type(built).__name__}")
+def _for_task(task: Task, input_shape: Sequence[int]) -> str:
+    """What to say to who took a network that is made for another task."""
+    names = getattr(task, "networks", lambda input_shape: ())(input_shape)
+    return f"; for task={type(task).__name__.lower()} there are {', '.join(names)}" if names else ""
 
 
-def _shape_of_outputs(built: nn.Module, input_shape: Sequence[int], *, is_dense: bool) -> tuple[int, ...]:
-    if is_dense:  # to run it on large images takes seconds
-        return tuple(cast(Tensor, dry_run(built, input_shape, n=2)).shape)
+def _is_file(built: nn.Module) -> bool:
+    return getattr(built, "of_known_samples", False)  # of `kdexp.teacher.saved_outputs`
+
+
+def _outputs(built: nn.Module, input_shape: Sequence[int], *, is_dense: bool) -> object:
+    if is_dense or _is_file(built):  # to run it on large images takes seconds
+        return dry_run(built, input_shape, n=2)
     with torch.no_grad():
-        return tuple(built.eval()(torch.zeros(2, *input_shape)).shape)
+        return built.eval()(torch.zeros(2, *input_shape))
 
 
 def _arguments(member: Values, setting: str, dataset: Dataset, pretrained: bool | None) -> tuple[Group, int | None]:
     """What a network's constructor gets, with its ``_target_``; and the size that images are resized to before it."""
     arguments = {key: value for key, value in plain(member).items() if key not in NETWORK_KEYS}
+    takes = inspect.signature(trust.find(arguments.get("_target_"), _SLOT, f"{setting}.")).parameters
+    if is_of_module(arguments):
+        told = {key: arguments[key] for key in ("num_classes", "input_shape") if key in takes}
+        others = {key: arguments[key] for key in ("_target_", "resize") if key in arguments}
+        arguments = {**told, **arguments["arguments"], **others}
     if pretrained is not None and "pretrained" in arguments:
         arguments = (arguments if pretrained else without_sources(arguments)) | {"pretrained": pretrained}
-    constructor = trust.find(arguments.get("_target_"), "network", f"{setting}.")
     if pretrained is False and "tokenizer" in arguments:
         arguments["tokenizer"] = arguments["tokenizer"] | {"file": None}
-    size = None if "resize" in inspect.signature(constructor).parameters else arguments.pop("resize", None)
+    size = None if "resize" in takes else arguments.pop("resize", None)
     if size is not None:  # a network for images of another size than the data set's
         if len(dataset.input_shape) != 3:
             raise ValueError(f"{setting}.resize must be null where inputs are no images, got {size}")
-        arguments["input_shape"] = [*dataset.input_shape[:-2], size, size]
+        if "input_shape" in arguments:
+            arguments["input_shape"] = [*dataset.input_shape[:-2], size, size]
     return arguments, size
 
 
-def description(
-    member: Values, setting: str, dataset: Dataset, deployed_by: Sequence[str], classes: Sequence[str] | None
-) -> Values:
+def is_of_module(member: Values) -> bool:
+    """Whether a network is a class of a person's own that was named on the command line (student=module)."""
+    return "arguments" in member and member.get("target") == member.get("_target_")
+
+
+def description(member: Values, setting: str, dataset: Dataset, deployed_by: Sequence[str], of_data: Values) -> Values:
     """What a file of weights says of its network, so that it can be built and used without anything else.
 
     Args:
@@ -123,13 +154,14 @@ def description(
         setting: that named the network, for messages.
         dataset: the configuration of the data set.
         deployed_by: the feature losses that put another network with parts of the teacher in its place (SimKD).
-        classes: their names by number, where they have any.
+        of_data: what the data say of themselves, `kdexp.experiment.data.Data.description`.
 
     Returns:
         Plain values: ``architecture``, the importable name of its constructor; ``settings``, its arguments; ``resize``,
-        the size of images that its inputs are resized to, or None; ``deployed_by``; ``task``, ``classes``,
+        the size of images that its inputs are resized to, or None; ``deployed_by``; ``task``, what the logits mean;
+        ``num_outputs``, how many a row has;
         ``input_shape`` (of one sample, without N), ``mean`` and ``std`` (inputs, images in [0, 1], were normalised
-        with), ``kdexp_version``.
+        with), ``kdexp_version``; and what `of_data` says.
     """
     arguments, size = _arguments(member, setting, dataset, False)
     return {
@@ -139,7 +171,8 @@ def description(
         "resize": size,
         "deployed_by": list(deployed_by),
         "task": dataset.kind,
-        "classes": classes,
+        "num_outputs": dataset.num_outputs,
+        **of_data,
         **{key: list(getattr(dataset, key)) for key in ("input_shape", "mean", "std")},
     }
 
@@ -165,9 +198,12 @@ def side_of(setting: str, member: Values, built: nn.Module, input_shape: Sequenc
     is_typed = _see_inputs(built) and plain(member)["feature_layers"] != "auto"
     layers = own if isinstance(own, FeatureLayers) and not is_typed else _layers(setting, member)
     try:
-        return side(built, layers, torch.zeros(2, *input_shape))
+        found = side(built, layers, torch.zeros(2, *input_shape))
     except ValueError as error:
         raise ValueError(f"{setting}.feature_layers: {error}") from error
+    if plain(member).get("classes"):  # its classifier has them in its own order
+        found = replace(found, layers=replace(found.layers, classifier=None))
+    return found
 
 
 def _layers(setting: str, member: Values) -> FeatureLayers | None:

@@ -14,11 +14,11 @@ from kdexp.atomic import sha256
 from kdexp.config.compose import plain
 from kdexp.config.objects import target
 from kdexp.config.require import Values
+from kdexp.contracts import SplitName
 from kdexp.data.settings import Augment, Dataset
 from kdexp.experiment.data import Data
 from kdexp.experiment.keys import input_statistics
 from kdexp.experiment.networks import NETWORK_KEYS, device_for, is_channels_last
-from kdexp.teacher.cached_outputs import SplitName
 from kdexp.teacher.teacher import Teacher
 from kdexp.weights import state_digest
 
@@ -59,7 +59,7 @@ class OutputsKey:
         part = getattr(self.data.student.splits, split)
         # A crop may lie around what has a label.
         seen = [part.index, part.target] if augmented and self.data.is_dense else [part.index]
-        called = [target(member, "network") for member in self.members.values()]
+        called = [target(member, "teacher") for member in self.members.values()]
         called += [target(each, "transform") for each in transforms]
         code = [Path(inspect.getfile(one)) for one in called]
         code += [Path(kdexp.__file__).parent / name for name in _CODE_OF_OUTPUTS]
@@ -96,6 +96,8 @@ _CODE_OF_OUTPUTS = (
     "teacher/teacher.py",
     "teacher/output_codec.py",
     "teacher/cached_outputs.py",
+    "teacher/class_mapping.py",
+    "teacher/probabilities.py",
     "models/content_noise.py",
     "models/text_tokens.py",
     "data/loaders.py",

@@ -55,8 +55,13 @@ def prepare(
     record["samples"] = {name: len(getattr(data.student.splits, name)) for name in ("train", "val", "test")}
     with timed(seconds, "teacher"):
         if experiment.teacher is not None and rank() == 0:
-            record["teacher"] = teacher_measures.teacher_measures(experiment)
-            if near_chance.can_tell(data.task) and not config.quick:  # no wonder there
+            measured = teacher_measures.teacher_measures(experiment)
+            missing = [split for split in ("val", "test") if split not in measured]
+            if missing:
+                log.info("teacher: no outputs of all samples of %s: nothing is compared there", " and ".join(missing))
+            else:
+                record["teacher"] = measured
+            if "val" in measured and near_chance.can_tell(data.task) and not config.quick:  # no wonder there
                 found, advice = near_chance.teacher_on_val(experiment)
                 if advice:
                     log.warning("warning: the teacher is near chance on val: %s: %s", found, advice)
@@ -69,8 +74,9 @@ def prepare(
 
 def _compile(experiment: Experiment) -> None:
     config, teacher, student = experiment.config, experiment.teacher, experiment.student
-    # A teacher whose outputs are cached is hardly run.
-    teachers = teacher.networks if teacher is not None and config.teacher.cache == "none" else []
+    # A teacher whose outputs are cached is hardly run; an ONNX file is no module of PyTorch's.
+    is_run = teacher is not None and config.teacher.cache == "none"
+    teachers = [network for network in teacher.networks if parameters(network)] if teacher and is_run else []
     networks = [student, *teachers]
     if config.trainer.compile == "auto":
         module, place = experiment.data.student, experiment.device

@@ -1,5 +1,6 @@
 """The networks of a robustness report: the student or control of a finished run, its control and its teacher."""
 
+import logging
 from pathlib import Path
 
 import torch
@@ -14,6 +15,8 @@ from kdexp.features import Reader
 from kdexp.robustness.settings import CONTROL, STUDENT, TEACHER
 from kdexp.teacher.teacher import Teacher
 from kdexp.weights import state_digest
+
+log = logging.getLogger(__name__)
 
 
 def run_subject(experiment: Experiment, folder: Path, device: torch.device) -> Subject:
@@ -55,7 +58,7 @@ def subjects(
     """What the report of a run compares, by role.
 
     Args:
-        experiment: of the run; its teacher is compared where it is there.
+        experiment: of the run; its teacher is compared where it is there and can be run on any inputs.
         own: the run's student.
         device: where the networks are.
         is_control: whether the run is a control, a student trained without a teacher.
@@ -64,6 +67,19 @@ def subjects(
     found = {CONTROL if is_control else STUDENT: own}
     if control is not None:
         found[CONTROL] = control
-    if experiment.teacher is not None:
+    if experiment.teacher is not None and not (reason := _why_left_out(experiment, experiment.teacher)):
         found[TEACHER] = teacher_subject(experiment, experiment.teacher.to(device))
+    elif experiment.teacher is not None:
+        log.info("robustness: the teacher is left out: %s", reason)
     return found
+
+
+def _why_left_out(experiment: Experiment, teacher: Teacher) -> str:
+    if not teacher.takes_any_inputs:
+        return "its outputs come from a file, which has none of other inputs"
+    is_file = any("file" in member for member in experiment.members.values())
+    return (
+        "no gradient goes through an ONNX file, which attacks need"
+        if is_file and experiment.config.robustness.get("attacks")
+        else ""
+    )

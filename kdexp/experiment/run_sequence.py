@@ -12,7 +12,7 @@ from kdexp.config.require import Values
 from kdexp.experiment.metadata import run_metadata
 from kdexp.experiment.prior_runs import complete_prior_run, recording_on_rank_0
 from kdexp.experiment.ranks import rank
-from kdexp.progress_log import IMPORTING, said_meanwhile
+from kdexp.progress_log import importing
 from kdexp.schemes.base import runs_in_order, scheme_of
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def complete(
         The content of results.json; an empty dict on ranks other than 0.
     """
     # Imported here: --help and shell completion must not wait for torch.
-    with said_meanwhile(IMPORTING):
+    with importing():
         from kdexp.experiment.experiment import Experiment
         from kdexp.experiment.single_run import distill
         from kdexp.experiment.student_evaluation import ensemble

@@ -52,7 +52,7 @@ def evaluate_student(
     # A frozen teacher gives the same outputs for the last epoch's batches as for the best's: they are computed once.
     outputs: dict[str, list[Outputs]] = {}
     if teacher is not None:
-        for split in splits:
+        for split in (one for one in splits if teacher.knows(one, getattr(data.student.splits, one))):
             batches = data.student.eval_batches(split, fitted.device)
             outputs[split] = experiment.teacher_memory.outputs(split, batches, teacher, experiment.cache)
     is_last_best = fitted.best_epoch == fitted.last_epoch
@@ -63,8 +63,8 @@ def evaluate_student(
             found[split][which] = evaluate(
                 student,
                 data.student.eval_batches(split, fitted.device),
-                new_metrics(data, split, fidelity=teacher is not None).to(fitted.device),
-                teacher=_replaying(outputs[split]) if teacher is not None else None,
+                new_metrics(data, split, fidelity=split in outputs).to(fitted.device),
+                teacher=_replaying(outputs[split]) if split in outputs else None,
                 curves=curves if is_shown else None,
                 watchers=watchers if is_shown else (),
                 what=f"student: evaluating the {which} epoch on {split}",
@@ -96,14 +96,14 @@ def _measure_peers(
         load_weights(peer, best, "checkpoint", prefix=f"peers.{name}.")
         record.setdefault("peers", {})[name] = _measure(experiment, peer.to(experiment.device), splits)
         setting, settings = f"scheme.peers.{name}", experiment.peer_settings[name]
-        about = description(settings, setting, experiment.config.dataset, [], experiment.data.classes)
+        about = description(settings, setting, experiment.config.dataset, [], experiment.data.description)
         save_weights(peer, folder / f"{name}.safetensors", about)
 
 
 def _export(experiment: Experiment, record: results.Results, student: nn.Module, weights: Path) -> None:
     config = experiment.config
     deployed_by = [loss["_target_"] for loss in config.feature_loss.values() if deployed(loss) is not None]
-    about = description(config.student, "student", config.dataset, deployed_by, experiment.data.classes)
+    about = description(config.student, "student", config.dataset, deployed_by, experiment.data.description)
     save_weights(student, weights, about)
     record["model"] |= {"bytes": weights.stat().st_size, "sha256": sha256(weights)}
 

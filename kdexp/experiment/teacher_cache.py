@@ -2,8 +2,9 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import get_args
 
 import torch
 from omegaconf import DictConfig
@@ -11,20 +12,19 @@ from omegaconf import DictConfig
 from kdexp.config.compose import plain
 from kdexp.config.identity import fingerprint
 from kdexp.config.require import Values
-from kdexp.contracts import Task
+from kdexp.contracts import SplitName, Task
 from kdexp.experiment.data import Data
 from kdexp.experiment.members import ROWS, compared_by
 from kdexp.experiment.outputs_key import OutputsKey
 from kdexp.results import Record
 from kdexp.teacher.cache_folders import folder_of, make_room
-from kdexp.teacher.cached_outputs import SplitName, TeacherOutputCache
+from kdexp.teacher.cached_outputs import TeacherOutputCache
 from kdexp.teacher.output_codec import ALL_CLASSES, TOP_K, OutputCodec
 from kdexp.teacher.teacher import Teacher
 
 log = logging.getLogger(__name__)
 
-
-_SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
+_SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 
 
 def teacher_cache(
@@ -43,9 +43,8 @@ def teacher_cache(
         ValueError: there is no room for them.
     """
     module = data.student
-    outputs, *_ = teacher.to("cpu").member_outputs(torch.zeros(1, *config.dataset.input_shape))
-    features = {path: own.shape[1:] for path, own in outputs.features.items()}
-    classes = outputs.logits.shape[1]
+    features = _features(teacher, config.dataset.input_shape)
+    classes, *_ = data.task.logits_shape(config.dataset.input_shape)
     top_k = config.teacher.cache_top_k or _usual_top_k(data.task, classes)
     kept: dict[SplitName, tuple[Path, Record, OutputCodec]] = {}
     wanted: dict[Path, int] = {}
@@ -60,7 +59,7 @@ def teacher_cache(
         teacher=teacher,
         data=data,
     )
-    for split in _SPLITS:
+    for split in (one for one in _SPLITS if teacher.knows(one, getattr(module.splits, one))):
         trained = split == "train"  # of crops, where others are whole images
         shape = config.dataset.input_shape if trained else getattr(module.splits, split).inputs[0].shape
         record = OutputCodec(
@@ -91,6 +90,13 @@ def teacher_cache(
     if config.teacher.cache == "unaugmented" and config.augment.transforms:
         log.warning(_UNAUGMENTED)
     return cache
+
+
+def _features(teacher: Teacher, input_shape: Sequence[int]) -> dict[str, torch.Size]:
+    if not teacher.paths:
+        return {}
+    outputs, *_ = teacher.to("cpu").member_outputs(torch.zeros(1, *input_shape))
+    return {path: own.shape[1:] for path, own in outputs.features.items()}
 
 
 def _usual_top_k(task: Task, classes: int) -> int:

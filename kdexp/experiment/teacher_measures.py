@@ -3,6 +3,7 @@
 import json
 import logging
 from pathlib import Path
+from typing import Literal
 
 from kdexp.atomic import atomic_path, read_json
 from kdexp.config import quick
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 
 # A part of what identifies a teacher's measures: another number when kdexp.metrics would give the same teacher others.
 _MEASURES_VERSION = 3
+_EVALUATED: tuple[Literal["val", "test"], ...] = ("val", "test")
 _OF_DATA = ("name", "val_fraction", "split_seed", "mean", "std")
 
 
@@ -31,8 +33,10 @@ def teacher_measures(experiment: Experiment) -> Record:
         experiment: one with a teacher.
 
     Returns:
-        ``val`` and ``test``: metrics; ``curves``: of test (`kdexp.metrics.roc_and_confusion.RocAndConfusion.compact`);
-        ``model``: its parameters and multiply-accumulates a sample, all members of an ensemble together.
+        ``val`` and ``test``: metrics, of a file of outputs where it has all samples; ``curves``: of test
+        (`kdexp.metrics.roc_and_confusion.RocAndConfusion.compact`);
+        ``model``: its parameters and multiply-accumulates a sample, all members of an ensemble together; nothing
+        where one has no parameters to be counted.
     """
     config, data, teacher = experiment.config, experiment.data, experiment.teacher
     assert teacher is not None
@@ -55,29 +59,7 @@ def teacher_measures(experiment: Experiment) -> Record:
     path = Path(config.store_dir) / "teacher-measures" / f"{key}.json"
     remembered = _remembered(path)
     if not remembered:
-        place = experiment.device
-        teacher.to(place)
-        module, drawn = data.student, new_curves(data)
-        drawn = drawn.to(place) if drawn is not None else None
-        of_splits = {
-            split: evaluate(
-                lambda inputs: teacher(inputs).logits,
-                module.eval_batches(split, place),
-                new_metrics(data, split).to(place),
-                curves=drawn if split == "test" else None,
-                what=f"teacher: evaluating on {split}",
-            )
-            for split in ("val", "test")
-        }
-        if len(teacher.networks) == 1:
-            of_splits["test"] |= of_network(data, teacher.networks[0], place, lambda x: teacher.network_inputs(x)[0])
-        found: dict[str, object] = {**of_splits}
-        found["curves"] = drawn.compute().compact() if drawn is not None else {}
-        shape = list(config.dataset.input_shape)
-        found["model"] = {
-            "parameters": sum(parameters(network) for network in teacher.networks),
-            "macs": sum(macs(network, shape) for network in teacher.networks),
-        }
+        found = _measured(experiment)
         remembered = json.loads(json.dumps(found))
         try:
             with atomic_path(path) as temporary:
@@ -85,6 +67,31 @@ def teacher_measures(experiment: Experiment) -> Record:
         except OSError as error:  # somebody else's store
             log.warning("the teacher's metrics cannot be written to store_dir: %s: %s", path.parent, error.strerror)
     return remembered
+
+
+def _measured(experiment: Experiment) -> dict[str, object]:
+    data, teacher, place = experiment.data, experiment.teacher, experiment.device
+    assert teacher is not None
+    teacher.to(place)
+    module, drawn = data.student, new_curves(data)
+    drawn = drawn.to(place) if drawn is not None else None
+    of_splits: dict[str, dict[str, float]] = {}
+    for split in _EVALUATED:
+        if teacher.knows(split, getattr(module.splits, split)):
+            outputs = teacher.replaying(split, module.eval_batches(split, place))
+            of_splits[split] = evaluate(
+                lambda inputs, outputs=outputs: outputs(inputs).logits,  # type: ignore[misc]
+                module.eval_batches(split, place),
+                new_metrics(data, split).to(place),
+                curves=drawn if split == "test" else None,
+                what=f"teacher: evaluating on {split}",
+            )
+    if len(teacher.networks) == 1 and teacher.takes_any_inputs:
+        of_splits["test"] |= of_network(data, teacher.networks[0], place, lambda x: teacher.network_inputs(x)[0])
+    shape, counts = list(experiment.config.dataset.input_shape), [parameters(network) for network in teacher.networks]
+    costs = {"parameters": sum(counts), "macs": sum(macs(network, shape) for network in teacher.networks)}
+    curves = drawn.compute().compact() if drawn is not None and "test" in of_splits else {}
+    return {**of_splits, "curves": curves, "model": costs if all(counts) else {}}
 
 
 def _remembered(path: Path) -> Record:
@@ -95,4 +102,4 @@ def _remembered(path: Path) -> Record:
         if path.exists():
             log.warning("%s is damaged: %s; the teacher is measured again", path, error)
         return {}
-    return found if isinstance(found, dict) and found.keys() >= {"val", "test", "curves", "model"} else {}
+    return found if isinstance(found, dict) and found.keys() >= {"curves", "model"} else {}

@@ -14,6 +14,7 @@ from kdexp.config import quick
 from kdexp.config.require import Values
 from kdexp.data.settings import Dataset
 from kdexp.experiment.data import Data
+from kdexp.experiment.fitted_teachers import fitted
 from kdexp.experiment.keys import input_statistics, teacher_key, weights_file
 from kdexp.experiment.networks import build_network, laid_out, prepare
 from kdexp.experiment.teacher_training import train_teacher
@@ -55,7 +56,9 @@ class Teachers:
     def networks(self) -> list[nn.Module]:
         """The networks; those that are to be trained and are not in the store yet are trained."""
         return [
-            laid_out(self._network(setting, member), self.channels_last, self.device)
+            laid_out(
+                fitted(self._network(setting, member), member, setting, self.data), self.channels_last, self.device
+            )
             for setting, member in self.members.items()
         ]
 
@@ -149,7 +152,7 @@ def _pretrained(member: Values, setting: str, dataset: Dataset, task: Values) ->
         raise ValueError(f"{setting}.weights {rule}, got pretrained for {member['_target_']}")
     fresh = build_network(member, setting, dataset, task, pretrained=False)  # before anything is downloaded
     published = getattr(fresh, "pretrained_cfg", {}).get("num_classes", 1000)  # timm says it; torchvision's: ImageNet
-    if dataset.num_outputs != published:
+    if member["num_classes"] != published:
         rule = (
             f"must be auto or a file when the data set does not have the {published} classes of the published weights"
         )

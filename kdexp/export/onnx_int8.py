@@ -1,4 +1,8 @@
-"""An ONNX file in 8 bits, by onnxruntime: ``pip install 'kdexp[export]'``."""
+"""An ONNX file in 8 bits, by onnxruntime: ``pip install 'kdexp[export]'``.
+
+The library is imported where it is used: a process that has imported it cannot be forked, and the jobs of a sweep are
+forks of one that has imported all files of kdexp.
+"""
 
 import logging
 import tempfile
@@ -8,8 +12,6 @@ from pathlib import Path
 
 import onnx
 import torch
-from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_dynamic, quantize_static
-from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import Tensor
 
 _CHUNK = 32  # samples that are run at once
@@ -24,6 +26,8 @@ def static(file: Path, target: Path, inputs: Sequence[Tensor], names: Sequence[s
         inputs: of the file, (n, ...) each.
         names: of the inputs.
     """
+    from onnxruntime.quantization import quantize_static
+
     with _prepared(file) as ready:
         quantize_static(ready, target, _Reader(inputs, names), per_channel=True)
     _keep_metadata(file, target)
@@ -36,13 +40,15 @@ def dynamic(file: Path, target: Path) -> None:
         file: with floats.
         target: written.
     """
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
     with _prepared(file) as ready:
         quantize_dynamic(ready, target, per_channel=True, weight_type=QuantType.QUInt8)
     _keep_metadata(file, target)
 
 
-class _Reader(CalibrationDataReader):  # type: ignore[misc]
-    """Gives the samples in chunks."""
+class _Reader:
+    """Gives the samples in chunks: onnxruntime's CalibrationDataReader, as far as it is read."""
 
     def __init__(self, inputs: Sequence[Tensor], names: Sequence[str]) -> None:
         parts = zip(*(torch.split(part, _CHUNK) for part in inputs), strict=True)
@@ -56,6 +62,8 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
 @contextmanager
 def _prepared(file: Path) -> Iterator[Path]:
     """The same with normalisation folded into convolutions, and with the shapes of what is in between."""
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
     root = logging.getLogger()
     level = root.level
     with tempfile.TemporaryDirectory() as folder:

@@ -1,18 +1,14 @@
 """A sequence classifier of Hugging Face transformers, from a local folder: ``pip install 'kdexp[text]'``."""
 
-import importlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from kdexp.models.hf_folder import class_names, classifier
 from kdexp.models.text_tokens import Tokens, check_texts
-
-_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 
 
 def hf_text(
@@ -38,40 +34,21 @@ def hf_text(
         ValueError: the library is not installed, or the folder breaks a rule: one line.
     """
     check_texts("hf_text", input_shape)
-    transformers = _library()
-    transformers.utils.logging.disable_progress_bar()
-    path = Path(folder)
-    if not path.is_dir():
-        raise ValueError(f"folder must be a local folder (nothing is fetched by name), got {folder}")
-    wanted = ("config.json", "tokenizer.json") if pretrained else ("config.json",)
-    absent = [name for name in wanted if not (path / name).is_file()]
-    if absent:
-        raise ValueError(f"folder must have {', '.join(wanted)}, got {folder} without {absent[0]}")
-    if pretrained and not any((path / name).is_file() for name in _WEIGHTS):
-        pickles = sorted(found.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for found in path.glob(pattern))
-        found = f"{pickles[0]}, a pickle, which is not read" if pickles else "none"
-        raise ValueError(f"folder must have its weights in model.safetensors, got {found}, in {folder}")
-    config = _config(transformers, path, num_classes)
-    auto = transformers.AutoModelForSequenceClassification
-    settings: dict[str, Any] = {"trust_remote_code": False, "attn_implementation": "eager"}
-    try:
-        if pretrained:
-            network = auto.from_pretrained(
-                folder, config=config, local_files_only=True, use_safetensors=True, **settings
-            )
-        else:
-            network = auto.from_config(config, **settings)
-    except Exception as error:  # it has many ways of refusing
-        raise ValueError(
-            f"folder must hold a sequence classifier of transformers, got {folder}: {_line(error)}"
-        ) from error
+    network: Any = classifier(
+        num_classes,
+        folder,
+        "ForSequenceClassification",
+        "a sequence classifier",
+        pretrained=pretrained,
+        files=["tokenizer.json"],
+    )
     if max_tokens > (most := _positions(network) or max_tokens):
         raise ValueError(
             f"max_tokens must be at most {most}, the positions of the network in {folder}, got {max_tokens}"
         )
-    tokenizer = str(path / "tokenizer.json") if pretrained else None
-    tokens = Tokens(file=tokenizer, vocab_size=config.vocab_size, max_tokens=max_tokens)
-    return HFText(tokens, network.float(), config.pad_token_id or 0)
+    tokenizer = str(Path(folder) / "tokenizer.json") if pretrained else None
+    tokens = Tokens(file=tokenizer, vocab_size=network.config.vocab_size, max_tokens=max_tokens)
+    return HFText(tokens, network, network.config.pad_token_id or 0)
 
 
 class HFText(nn.Module):
@@ -81,6 +58,7 @@ class HFText(nn.Module):
         super().__init__()
         self.tokens = tokens
         self.network, self._padding = network, padding
+        self.class_names = class_names(network)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(N, L) -> (N, num_classes)."""
@@ -92,36 +70,10 @@ class HFText(nn.Module):
         return logits
 
 
-def _config(transformers: ModuleType, path: Path, num_classes: int) -> Any:
-    try:
-        said = json.loads((path / "config.json").read_text(encoding="utf-8"))
-        if said.get("auto_map"):
-            raise ValueError("it names code of its own (auto_map), which is not run")
-        config = transformers.AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # no JSON, no model that transformers knows
-        raise ValueError(f"folder must have a config.json of transformers' own, got {path}: {_line(error)}") from error
-    classifies = any("ForSequenceClassification" in name for name in said.get("architectures") or ())
-    if classifies and config.num_labels != num_classes:
-        raise ValueError(f"folder must hold a classifier of {num_classes} labels, got {config.num_labels} in {path}")
-    config.num_labels = num_classes
-    return config
-
-
-def _positions(network: nn.Module) -> int | None:
+def _positions(network: Any) -> int | None:
     """How many tokens it can place; those of RoBERTa begin behind the place that stands for padding."""
     tables = [table for path, table in network.named_modules() if path.endswith("position_embeddings")]
     numbers = (getattr(table, "padding_idx", None) for table in tables)
     first = max((number + 1 for number in numbers if number is not None), default=0)
     most = getattr(network.config, "max_position_embeddings", None)
     return most - first if most else None
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
-
-
-def _library() -> ModuleType:
-    try:
-        return importlib.import_module("transformers")
-    except ImportError as error:
-        raise ValueError("transformers must be installed for hf_text: pip install 'kdexp[text]'") from error

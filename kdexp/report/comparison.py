@@ -183,6 +183,8 @@ class Comparison:
             teacher = run.teacher
             if teacher and teacher not in found.values():
                 name = run.results.get("choices", {}).get("teacher", "teacher")
+                if run.settings.get("teacher.weights") == "random":
+                    name += " of random weights"
                 found[name if name not in found else f"{name} ({len(found) + 1})"] = teacher
         return found
 

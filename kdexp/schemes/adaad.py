@@ -1,11 +1,12 @@
 """Adaptive Adversarial Distillation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
 from torch import Tensor
 
+from kdexp.config.require import Values, require
 from kdexp.contracts import Batch
 from kdexp.schemes.adversarial import AdversarialDistiller, Terms, divergence
 from kdexp.schemes.rslad import RSLAD, RSLADDistiller
@@ -14,6 +15,13 @@ from kdexp.schemes.rslad import RSLAD, RSLADDistiller
 @dataclass(frozen=True, kw_only=True)
 class AdaAD(RSLAD):
     """RSLAD's loss, with the teacher's logits for the attacked samples, too: see `AdaADDistiller`."""
+
+    def check_teachers(self, teachers: Mapping[str, Values], loss: str, cache: str) -> None:
+        """Check that the attack can go through each teacher, too."""
+        super().check_teachers(teachers, loss, cache)
+        for setting, member in teachers.items():
+            rule = "must be null with scheme=adaad, which takes a gradient through its teacher"
+            require("file" not in member, f"{setting}.file", rule, member.get("file"))
 
     def kind(self) -> Callable[..., AdversarialDistiller]:
         """See `AdaADDistiller`."""

@@ -38,7 +38,7 @@ def as_teacher(values: Values, name: str, network: Values) -> Values:
         network: the settings of its student.
     """
     weights = str(folder(values, name) / results.WEIGHTS)
-    taught = {key: values["teacher"][key] for key in TEACHER_KEYS if key in values["teacher"]}
+    taught = {key: values["teacher"][key] for key in TEACHER_KEYS if key in values["teacher"] and key != "classes"}
     own: Values = {"weights": weights, "weights_key": None, "rename": {}}
     statistics = {key: values["dataset"][key] for key in ("mean", "std")}
     return {**network, **taught, **statistics, **own}

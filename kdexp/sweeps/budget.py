@@ -84,8 +84,15 @@ def _taken(experiment: Experiment, network: nn.Module, name: str, timer: Timer) 
             raise ValueError(f"{name}: {error}") from error
         size = size_of(network, config.dataset.input_shape, path)
         (one,) = timer(onnx.load(path, threads=threads), example, batches=(1,))
-    times = {"latency_ms": one.median_ms, "p95_ms": one.p95_ms, "calls": one.calls}
-    return Taken(name, **asdict(size), **times, threads=threads, processor=processor())
+    return Taken(
+        name,
+        **asdict(size),
+        latency_ms=one.median_ms,
+        p95_ms=one.p95_ms,
+        calls=one.calls,
+        threads=threads,
+        processor=processor(),
+    )
 
 
 def _inputs(experiment: Experiment) -> Tensor:

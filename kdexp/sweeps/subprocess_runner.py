@@ -1,7 +1,6 @@
 """A job in a process of its own: whatever ends it ends nothing else, and it outlives nobody who waits for it."""
 
 import atexit
-import gc
 import multiprocessing
 import os
 import signal
@@ -182,7 +181,6 @@ def _begin(target: Callable[..., None], arguments: tuple[object, ...], log_file:
     signals.obey()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signals.STOPPING)
     threading.Thread(target=_stop_with_parent, daemon=True).start()
-    gc.freeze()  # what was imported before stays for good; going through it all takes the collector 0.3 s each time
     target(*arguments)
 
 

@@ -14,6 +14,9 @@ from kdexp.losses.cross_entropy import cross_entropy
 from kdexp.metrics.rows import right
 from kdexp.tasks.step_means import mean_of_step
 
+_NETWORKS = {1: ("mlp",), 2: ("rnn", "mlp"), 3: ("cnn", "resnet20", "mlp", "timm", "torchvision", "huggingface")}
+"""By the dimensions of a sample; some of many."""
+
 
 @dataclass(frozen=True)
 class Classification:
@@ -45,6 +48,10 @@ class Classification:
         """See `kdexp.data.splits.check_source`; inputs are numbers."""
         check_source(source, kind, num_classes, input_shape)
         require(not are_texts(source.train_inputs), "task", "must be text where inputs are texts", "classification")
+
+    def networks(self, input_shape: Sequence[int]) -> Sequence[str]:
+        """See `kdexp.contracts.Task`."""
+        return _NETWORKS.get(len(input_shape), ())
 
     def logits_shape(self, input_shape: Sequence[int]) -> tuple[int, ...]:
         """C numbers, whatever the inputs are."""

@@ -102,6 +102,10 @@ class Generation:
             if self.sigma is None:
                 self._check_range(target, part)
 
+    def networks(self, input_shape: Sequence[int]) -> Sequence[str]:
+        """See `kdexp.contracts.Task`."""
+        return ("vae_mlp", "vae_conv")
+
     def logits_shape(self, input_shape: Sequence[int]) -> tuple[int, ...]:
         """(P + 3 Z,) for P pixels."""
         return (math.prod(input_shape) + 3 * self.latent,)

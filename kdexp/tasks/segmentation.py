@@ -89,6 +89,10 @@ class Segmentation:
         """How networks are evaluated on images that are larger than a tile."""
         return None if self.tile is None else Tiles(self.tile, self.tile_overlap)
 
+    def networks(self, input_shape: Sequence[int]) -> Sequence[str]:
+        """See `kdexp.contracts.Task`."""
+        return ("mobilenet_unet", "unet", "torchvision_segmentation", "smp", "huggingface")
+
     def logits_shape(self, input_shape: Sequence[int]) -> tuple[int, ...]:
         """(C, H, W) for images (channels, H, W)."""
         return (self.num_outputs, *input_shape[1:])

@@ -15,6 +15,10 @@ class Text(Classification):
 
     supports: frozenset[Capability] = field(default=frozenset({"curves", "robustness", "texts"}), init=False)
 
+    def networks(self, input_shape: Sequence[int]) -> Sequence[str]:
+        """See `kdexp.contracts.Task`."""
+        return ("textcnn", "textrnn", "text_transformer", "hf_text", "huggingface")
+
     def check_source(self, source: Source, kind: Kind, num_classes: int, input_shape: Sequence[int] | None) -> None:
         """See `kdexp.data.texts.check_texts` and `kdexp.data.splits.check_source`."""
         check_texts(source)

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kdexp.atomic import writing_to_store
-from kdexp.contracts import Batch, Outputs
+from kdexp.contracts import Batch, Outputs, SplitName
 from kdexp.data.data_module import DataModule
 from kdexp.data.splits import stratified_sample
 from kdexp.progress_log import paced
@@ -34,7 +33,6 @@ from kdexp.teacher.teacher import Teacher
 
 log = logging.getLogger(__name__)
 
-SplitName = Literal["train", "val", "test"]
 _RESIDENT = 32 * 2**20
 """A view of so many bytes is held in memory (on the device) while it is used; larger ones are read from the file."""
 _MAPPED = 16 * 2**20
@@ -288,7 +286,7 @@ class TeacherOutputCache:
     def _compute(self, split: SplitName, view: int | None, positions: range) -> Iterator[Sequence[Outputs]]:
         self._teacher.to(self.device)
         for batch in self._data.eval_batches(split, self.device, view, torch.arange(positions.start, positions.stop)):
-            yield self._teacher.member_outputs(batch.inputs)
+            yield self._teacher.member_outputs_of(split, batch)
 
     def prepare(self, split: SplitName, epoch: int = 0) -> None:
         """Compute what is missing of an epoch's outputs, or of another split's; every rank calls it."""

@@ -19,11 +19,12 @@ def cached_views(mode: str) -> int | None:
 CACHE_MODES = r"none|per_epoch|unaugmented|views:[1-9]\d*"
 NO_FILES = ("auto", "pretrained", "built", "random")
 """Values of a teacher's ``weights`` that are no paths."""
-# Keys of a teacher besides its network: how it is trained, run and cached. Members of an ensemble have the first six.
+# Keys of a teacher besides its network: how it is trained, run and cached. Members of an ensemble have the first seven.
 TEACHER_KEYS = (
     "weights",
     "weights_key",
     "rename",
+    "classes",
     "mean",
     "std",
     "recipe",
@@ -41,6 +42,12 @@ def check_teacher(name: str, teacher: Values) -> None:
     require(isinstance(weights, str), f"{name}.weights", "must be auto, pretrained, built, random or a file", weights)
     rule = "must not be random for a network whose folder gives its weights"
     require(weights != "random" or not teacher.get("folder"), f"{name}.weights", rule, weights)
+    rule = "must be built for a teacher that is a file"
+    require(weights == "built" or not teacher.get("file"), f"{name}.weights", rule, weights)
+    classes = teacher.get("classes")
+    require(classes is None or isinstance(classes, str), f"{name}.classes", "must be null or a file", classes)
+    rule = "must be null for a teacher that is trained here, on the data set's classes"
+    require(classes is None or weights != "auto", f"{name}.classes", rule, classes)
     key, rename = teacher.get("weights_key"), teacher.get("rename") or {}
     require(key is None or isinstance(key, str), f"{name}.weights_key", "must be null or the name of an entry", key)
     require(OmegaConf.is_dict(rename) or rename == {}, f"{name}.rename", "must be new names by old ones", rename)

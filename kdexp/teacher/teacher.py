@@ -4,15 +4,16 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 
 import torch
 from torch import Tensor, nn
 
-from kdexp.contracts import Kind, Outputs
+from kdexp.contracts import Batch, Kind, Outputs, Split, SplitName
 from kdexp.features import Reader
+from kdexp.teacher.saved_outputs import SavedOutputs
 
 Statistics = tuple[Sequence[float], Sequence[float]]
 """Mean and standard deviation per channel (or one for all), of inputs scaled to [0, 1]."""
@@ -38,7 +39,8 @@ class Teacher:
     optimizer, no checkpoint and no DDP bucket, and no ``train()`` call reaches it.
 
     Args:
-        networks: each maps (N, ...) float inputs to (N, C) logits. They are frozen and put in eval mode here.
+        networks: each maps (N, ...) float inputs to (N, C) logits, or is a file of outputs (`SavedOutputs`), which are
+            those of samples of a data set. They are frozen and put in eval mode here.
         kind: what the logits mean; decides how several networks are averaged.
         data: statistics that normalised the inputs which `__call__` will get.
         expects: for each network the statistics that it was trained with; by default the same.
@@ -106,7 +108,16 @@ class Teacher:
 
         On a CPU an output does not depend on the other samples of the batch, its size or the number of threads: see
         `BLOCK`.
+
+        Raises:
+            ValueError: one of them is a file of outputs.
         """
+        if not self.takes_any_inputs:
+            raise ValueError("teacher must be a network where inputs are not the data set's own, got saved outputs")
+        return self._computed(inputs)
+
+    def _computed(self, inputs: Tensor) -> list[Outputs]:
+        """What each of those says that are networks."""
         if inputs.device.type != "cpu":
             return self._forward(inputs, self._autocast(inputs.device.type))
         autocast = self._autocast("cpu")  # a property of the calling thread
@@ -126,6 +137,38 @@ class Teacher:
                 torch.set_num_threads(threads)
         return [_joined(parts, len(inputs)) for parts in zip(*outputs, strict=True)]
 
+    def member_outputs_of(self, split: SplitName, batch: Batch) -> list[Outputs]:
+        """What each says of samples of the data set, also where it is a file of outputs.
+
+        Args:
+            split: where the samples are from.
+            batch: normalised with the data set's statistics, with the samples' ids.
+        """
+        if self.takes_any_inputs:
+            return self.member_outputs(batch.inputs)
+        index, computed = batch.known_index("saved outputs of the teacher"), iter(self._computed(batch.inputs))
+        return [
+            Outputs(network.of(split, index)) if isinstance(network, SavedOutputs) else next(computed)
+            for network in self.networks
+        ]
+
+    def replaying(self, split: SplitName, batches: Iterable[Batch]) -> Callable[[Tensor], Outputs]:
+        """What gives the outputs for the inputs of these batches, in their order, where it is given no ids."""
+        if self.takes_any_inputs:
+            return self
+        each = (self.combine(self.member_outputs_of(split, batch)) for batch in batches)
+        return lambda inputs: next(each)
+
+    @property
+    def takes_any_inputs(self) -> bool:
+        """Whether all of it are networks: none is a file with the outputs of known samples."""
+        return not any(isinstance(network, SavedOutputs) for network in self.networks)
+
+    def knows(self, name: SplitName, split: Split) -> bool:
+        """Whether there are outputs of all samples of a split."""
+        saved = (network for network in self.networks if isinstance(network, SavedOutputs))
+        return all(network.missing(name, split) == 0 for network in saved)
+
     def _forward_and_time(self, inputs: Tensor, autocast: Callable[[], torch.autocast]) -> list[Outputs]:
         started = time.perf_counter()
         outputs = self._forward(inputs, autocast)
@@ -135,7 +178,11 @@ class Teacher:
     @torch.no_grad()
     def _forward(self, inputs: Tensor, autocast: Callable[[], torch.autocast]) -> list[Outputs]:
         with autocast():
-            found = [read(convert(inputs)) for read, convert in zip(self._readers, self._conversions, strict=True)]
+            found = [
+                read(convert(inputs))
+                for network, read, convert in zip(self.networks, self._readers, self._conversions, strict=True)
+                if not isinstance(network, SavedOutputs)
+            ]
         return [Outputs(outputs.logits.float(), outputs.features) for outputs in found]
 
     def _autocast(self, device: str) -> Callable[[], torch.autocast]:

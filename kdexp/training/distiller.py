@@ -153,7 +153,8 @@ class Distiller(pl.LightningModule):
         self._masks = {name for name, buffer in self.named_buffers() if not buffer.isfinite().all()}
         if self.cache is not None:
             self.cache.device = self.device
-            self.cache.prepare("val")
+            if "val" in self.cache.splits:
+                self.cache.prepare("val")
         elif self.teacher is not None:
             self.teacher.to(self.device)
 
@@ -344,11 +345,13 @@ class Distiller(pl.LightningModule):
     def validation_terms(self, student: Outputs, batch: Batch, batch_idx: int) -> dict[str, tuple[float, Tensor]]:
         """Name -> (weight, value) of the parts of the validation loss, for the student's outputs of a batch."""
         teacher = self.validation_teacher_outputs(batch, batch_idx, self.temperature)
+        if teacher is None and self.teacher is not None:
+            return {"hard": (1.0, self.task.hard(student, batch))}
         return self.logit_terms(student, teacher, batch)
 
     def validation_teacher_outputs(self, batch: Batch, batch_idx: int, temperature: float) -> Outputs | None:
-        """The teacher's outputs for a validation batch: cached, of an earlier epoch, or by a forward pass."""
-        if self.teacher is None:
+        """The teacher's outputs for a validation batch: cached, of an earlier epoch, or by a forward pass; or None."""
+        if self.teacher is None or (self.cache is not None and "val" not in self.cache.splits):
             return None
         if self.cache is not None:
             return self.cache("val", batch.known_index("cached outputs of the teacher"), temperature)

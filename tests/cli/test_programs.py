@@ -54,7 +54,8 @@ def test_help_is_short_and_names_the_groups_and_their_options(command):
 
 @pytest.mark.quick
 @pytest.mark.parametrize(
-    "program", ["kdexp-train", "kdexp-eval", "kdexp-doctor", "kdexp-compare", "kdexp-cache", "kdexp-export"]
+    "program",
+    ["kdexp-train", "kdexp-eval", "kdexp-doctor", "kdexp-compare", "kdexp-cache", "kdexp-export", "kdexp-predict"],
 )
 def test_the_version_is_kdexps_own(command, program):
     assert command(program, "--version").stdout == f"kdexp {version('kdexp')}\n"

@@ -49,7 +49,11 @@ def test_every_option_of_every_group_composes_and_passes_the_checks(tmp_path, op
     if group == "task" and name in of_data:
         option = f"dataset={of_data[name]}"
     overrides = example(option, tmp_path)
-    overrides += [f"{group}.folder=anywhere"] if name == "hf_text" else []
+    of_networks = ("student", "teacher")
+    overrides += [f"{group}.folder=anywhere"] if group in of_networks and name in ("hf_text", "huggingface") else []
+    overrides += ["budget.bytes=2e6"] if name == "budget" else []
+    overrides += [f"{group}.file=anywhere"] if name in ("onnx", "outputs") else []
+    overrides += [f"{group}.target=kdexp.models.cnn.cnn"] if name == "module" else []
     if option == "experiment=road":
         kitti_road(tmp_path)
         overrides = [f"dataset.source.root={tmp_path}", "dataset.source.preset=kitti_road"]
@@ -214,6 +218,7 @@ def test_settings_have_their_types(tmp_path):
         ("loss=kdd,dkd", r"^there is no loss=kdd; did you mean loss=kd\? .* Several values need -m, got loss=kdd,dkd$"),
         ("hydra.run.dr=x", r"^there is no setting hydra.run.dr; did you mean hydra.run.dir\?$"),
         ("+colour=3", r"^there is no setting colour; --cfg job shows all that there are$"),
+        ("teacher.classes=f", r"^teacher.classes has no default, so it is typed with a \+: \+teacher.classes=f$"),
         ("teacher.resize=16", r"^teacher.resize has no default, so it is typed with a \+: \+teacher.resize=16$"),
         ("sweep=seeds", r"^sweep has no default option, so it is typed with a \+: \+sweep=seeds$"),
         ("alpha", r"^a setting must be typed as SETTING=VALUE, got alpha$"),
@@ -308,7 +313,8 @@ def test_whether_a_source_domain_may_be_fetched_is_in_no_fingerprint(tmp_path):
 
 
 def test_teachers_and_students_offer_the_same_networks():
-    options = {g: {p.stem for p in (CONF / g).glob("*.yaml")} - {"base", "ensemble"} for g in ("teacher", "student")}
+    not_networks = {"base", "ensemble", "onnx", "outputs"}
+    options = {g: {p.stem for p in (CONF / g).glob("*.yaml")} - not_networks for g in ("teacher", "student")}
     assert options["teacher"] == options["student"]
 
 

@@ -12,8 +12,9 @@ from kdexp.experiment.dry_build import dry_build
 from kdexp.experiment.experiment import Experiment
 
 PAGE = (Path(__file__).parents[2] / "docs" / "own_data.md").read_text()
-PYTHON, YAML = (re.findall(rf"`(\S+)`\n\n```{kind}\n(.*?)```", PAGE, re.DOTALL) for kind in ("python", "yaml"))
-COMMANDS = re.findall(r"^    (?:(\S+=.*) )?(kdexp-train .*)$", PAGE, re.MULTILINE)
+OF_DATA = PAGE.partition("## Anything else, in Python")[2]
+PYTHON, YAML = (re.findall(rf"`(\S+)`\n\n```{kind}\n(.*?)```", OF_DATA, re.DOTALL) for kind in ("python", "yaml"))
+COMMANDS = re.findall(r"^    (?:(\S+=.*) )?(kdexp-train .*)$", OF_DATA, re.MULTILINE)
 BROKEN = """
 import torch
 from kdexp.contracts import Source

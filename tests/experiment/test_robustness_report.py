@@ -17,6 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 from kdexp import results
 from kdexp.cli.eval import show as show_metrics
+from kdexp.cli.eval import show_robustness
 from kdexp.config.compose import compose, plain
 from kdexp.config.identity import Identity
 from kdexp.experiment import measured_conditions, robustness_inputs
@@ -164,6 +165,15 @@ def test_every_distilled_run_of_a_sweep_is_examined_beside_its_control(sweep, qu
     }
     assert rows["corruptions_lite", "mce_unnormalized"]["difference"]["mean"] == raw["difference"]["value"]
     assert rows["noise_levels", "gaussian_noise mean_acc"]["difference"]["verdict"] == "too few seeds"
+
+
+def test_the_sweep_s_own_statement_and_page_tell_what_was_measured(quick, copied, store, capsys):
+    config = compose(["robustness=quick", *SMALL], "eval", store_dir=store, sweep_dir=copied)
+    show_robustness(robustness(config), of_run=False)
+    printed = capsys.readouterr().out
+    assert f"statement     {copied / 'loss_statement.md'}" in printed
+    assert "NLL under corruptions" in (copied / "loss_statement.md").read_text()
+    assert "corruptions_lite" in (copied / "report.html").read_text()
 
 
 def test_what_a_search_left_unmeasured_on_test_is_not_evaluated(sweep, store, tmp_path):

@@ -219,7 +219,7 @@ def test_a_crop_that_is_larger_than_a_tile_is_refused(tmp_path, store):
 
 @pytest.mark.parametrize(("overrides", "message"), [
     (("augment=mixup",), "augment.transforms must move masks as they move images .*, got kdexp.data.augment.Mixup"),
-    (("student=cnn_small",), r"student must give \(N, 3, 64, 64\) logits for dataset=shapes, got \(2, 3\)"),
+    (("student=cnn_small",), r"student must give \(N, 3, 64, 64\) logits for dataset=shapes, got \(2, 3\); .*"),
     (("dataset.source.num_classes=2",), "dataset.source must have every class in some mask of .*, got no pixel of 2"),
     (("dataset.class_sampling=balanced",), "dataset.class_sampling must be null for targets that are not labels.*"),
     (("dataset.label_noise=0.2",), "dataset.label_noise must be 0 for targets that are not one label.*"),

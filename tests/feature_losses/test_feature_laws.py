@@ -361,7 +361,7 @@ def _plain(width):
 @pytest.mark.slow
 def test_two_ranks_learn_what_one_process_with_the_global_batch_does(tmp_path):
     names = [name for name in FEATURE_LOSSES if name not in WITH_BATCH_NORM and name not in RANDOM]
-    context = mp.get_context("spawn")
+    context = mp.get_context("forkserver")
     results = context.SimpleQueue()
     ranks = [context.Process(target=_rank, args=(r, names, tmp_path / "rendezvous", results)) for r in range(2)]
     for process in ranks:

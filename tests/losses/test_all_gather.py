@@ -85,7 +85,7 @@ def process(rank, folder):
 def found(tmp_path_factory):
     """What each process found."""
     folder = tmp_path_factory.mktemp("gather")
-    multiprocessing.spawn(process, (str(folder),), nprocs=RANKS)
+    multiprocessing.start_processes(process, (str(folder),), nprocs=RANKS, start_method="forkserver")
     return [torch.load(folder / f"{rank}.pt") for rank in range(RANKS)]
 
 

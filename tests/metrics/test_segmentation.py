@@ -308,7 +308,7 @@ def _on_one_of_two_ranks(rank, folder):
 
 
 def test_two_ranks_give_the_values_of_one(tmp_path):
-    multiprocessing.spawn(_on_one_of_two_ranks, (str(tmp_path),), nprocs=2)
+    multiprocessing.start_processes(_on_one_of_two_ranks, (str(tmp_path),), nprocs=2, start_method="forkserver")
     for kind in ("binary", "multiclass"):
         logits, teacher, target = make(kind)
         target[0, :3], target[2, 5:] = ABSENT, VOID

@@ -14,7 +14,8 @@ from kdexp.contracts import SeesTrainingInputs
 from kdexp.data.texts import code_points
 
 CONF = Path(__file__).parents[2] / "conf"
-OTHERS = ("base", "vae_mlp", "vae_conv", "hf_text")  # tests/models/test_vae.py, test_text_models.py
+# tests/models/test_vae.py, test_text_models.py, test_huggingface.py, tests/experiment/test_own_module.py
+OTHERS = ("base", "vae_mlp", "vae_conv", "hf_text", "huggingface", "module")
 STUDENTS = sorted(path.stem for path in (CONF / "student").glob("*.yaml") if path.stem not in OTHERS)
 # Networks of libraries name and write their modules as those libraries do.
 LIBRARIES = ("torchvision", "timm", "torchvision_segmentation", "smp")

@@ -224,6 +224,8 @@ def test_what_distillation_gives_beyond_placebos_is_corrected_over_them(mixed, w
         write_run(mixed / f"smooth-{seed}", loss="matched_smoothing", seed=seed, acc=0.82, val=0.99)
         write_run(mixed / f"random-{seed}", seed=seed, acc=0.84 - noise)
         add(mixed / f"random-{seed}", lambda record: record["config"]["teacher"].update(weights="random"))
+        add(mixed / f"random-{seed}", lambda record: record["teacher"]["test"].update(acc=0.1))
+    assert [name for name in Comparison(find([mixed])[0]).teachers if name.endswith(" of random weights")]
     statement = stated(mixed)
     assert "matched_smoothing" not in statement.label, "a placebo is not what is stated, whatever val says"
     found = {line.name: (line.verdict, line.difference.mean, line.tests) for line in statement.placebos}

@@ -151,7 +151,7 @@ def test_wherever_classification_says_accuracy_another_task_says_its_own_metric(
     assert of_classes.keys() == of_pixels.keys()
     assert {name for _, name in of_classes} >= {*page.ORDER, "corruptions", "levels", "training"}
     left_out = [name for name in page.ORDER if not any(of_classes[part, name] for part in ("grid", "conditions"))]
-    assert left_out == ["masks", "texts", "images"]  # which these runs do not keep
+    assert left_out == ["budget", "masks", "texts", "images"]  # which these runs do not keep
     own = re.compile(rf"\b{NAMES[measure]}\b|(?<=mean validation )IoU\b|(?<=highest mean )IoU\b", re.IGNORECASE)
     for place, words in of_classes.items():
         if place[1] in ("CSV", "report"):  # the one has every metric, the other the sections from above

@@ -98,7 +98,8 @@ def values(axis: str) -> list[str]:
 def test_every_value_of_every_preset_passes_the_checks(tmp_path, preset):
     for name, axis in PRESETS[preset].items():
         for value in values(axis) if name != "seed" else ():
-            check(compose([f"+sweep={preset}", f"{name}={value}"], output_dir=tmp_path))
+            needed = ["budget.bytes=2e6"] if preset == "budget" else []
+            check(compose([f"+sweep={preset}", f"{name}={value}", *needed], output_dir=tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -184,7 +185,7 @@ def hold(folder: Path, seconds: float, ready) -> None:
 @pytest.fixture
 def running(tmp_path):
     """A process that runs in seed-0 until it is killed."""
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
     ready = context.Event()
     process = context.Process(target=hold, args=(tmp_path / "seed-0", 60, ready))
     process.start()
@@ -391,7 +392,7 @@ def take(count: int, visible: list[str], folder: Path, taken) -> None:
 
 
 def test_jobs_are_spread_over_gpus_and_what_a_job_held_is_free_when_it_ends(tmp_path):
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
     taken, processes = context.Queue(), []
 
     def start(count: int) -> list[str]:

@@ -90,7 +90,7 @@ def process(rank, folder):
 def of_ranks(tmp_path_factory):
     """What each rank found."""
     folder = tmp_path_factory.mktemp("ranks")
-    multiprocessing.spawn(process, (str(folder),), nprocs=RANKS)
+    multiprocessing.start_processes(process, (str(folder),), nprocs=RANKS, start_method="forkserver")
     return [torch.load(folder / f"{rank}.pt") for rank in range(RANKS)]
 
 

@@ -174,7 +174,7 @@ def fill(folder: Path) -> None:
 
 
 def test_processes_that_fill_at_once_share_the_work_and_none_is_done_twice(tmp_path):
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
     processes = [context.Process(target=fill, args=(tmp_path,)) for _ in range(2)]
     for process in processes:
         process.start()
@@ -516,6 +516,7 @@ for words in json.loads(sys.argv[1]):
 """
 
 
+@pytest.mark.slow
 def test_a_complete_store_that_cannot_be_written_to_is_used_and_else_it_is_one_line(tmp_path):
     settings = ("experiment=smoke", "tracking=none", "teacher.cache=views:2", "robustness=calibration", "alpha=0.3")
     environment = warm_programs.environment(KDEXP_STORE_DIR=str(tmp_path / "store"))
@@ -550,8 +551,9 @@ def test_a_complete_store_that_cannot_be_written_to_is_used_and_else_it_is_one_l
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "kdexp-cache takes one of build, list, verify, clean first, got nothing"),
-        (("polish",), "kdexp-cache takes one of build, list, verify, clean first, got polish"),
+        ((), "kdexp-cache takes one of build, export, list, verify, clean first, got nothing"),
+        (("polish",), "kdexp-cache takes one of build, export, list, verify, clean first, got polish"),
+        (("export", "experiment=smoke"), "kdexp-cache export takes a file first, got experiment=smoke"),
         (
             ("build", "experiment=smoke"),
             "teacher.cache must be views:K, per_epoch or unaugmented for kdexp-cache build, got no",

@@ -157,7 +157,7 @@ def ask(folder) -> None:
 
 
 def test_processes_that_ask_at_once_train_one_teacher(tmp_path):
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
     processes = [context.Process(target=ask, args=(tmp_path / "key",)) for _ in range(2)]
     for process in processes:
         process.start()

@@ -1,0 +1,291 @@
+"""A model card from results alone: what a student is, how good, how robust, what was lost, how it was made.
+
+The headings follow Mitchell et al. 2019, "Model Cards for Model Reporting" (arXiv 1810.03993), as far as a run knows
+what belongs under them; the front matter is the Hub's (https://huggingface.co/docs/hub/model-cards).
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from kdexp import results
+from kdexp.atomic import atomic_path
+from kdexp.config.untrusted import printable
+from kdexp.report import glossary
+from kdexp.report.comparison import Comparison
+from kdexp.report.loss_statement import BETTER, KEPT, WORSE
+from kdexp.report.robustness import flat
+from kdexp.report.robustness_text import answer
+from kdexp.report.run_group import RunGroup
+from kdexp.report.runs import Run, command_of, read_reports, read_run
+from kdexp.report.statistics import CONFIDENCE, FEWEST_SEEDS, t_interval, wilson
+from kdexp.results import Record
+
+FILE, HUB_FILE = "MODEL_CARD.md", "README.md"
+TO_FILL_IN = "**TO BE FILLED IN**"
+_PIPELINES = {
+    "kdexp.tasks.text.Text": "text-classification",
+    "kdexp.tasks.segmentation.Segmentation": "image-segmentation",
+    "kdexp.tasks.generation.Generation": "unconditional-image-generation",
+}
+_PLACES = ("output_dir=", "store_dir=", "data_dir=", "hydra.", "tracking", "trainer.accelerator=")
+"""Of a run's overrides those that say where it was done, and with what."""
+_RECIPE = (
+    "teacher",
+    "student",
+    "loss",
+    "feature_loss",
+    "alpha",
+    "temperature",
+    "scheme.name",
+    "trainer.max_epochs",
+    "optimizer._target_",
+    "optimizer.lr",
+    "optimizer.weight_decay",
+    "scheduler._target_",
+    "dataset.batch_size",
+    "augment",
+    "label_smoothing",
+    "seed",
+)
+
+
+def write(folder: Path, run: Path, export: Record | None = None, *, name: str = FILE) -> Path:
+    """Write the card of a run's student.
+
+    Args:
+        folder: where.
+        run: the run folder; of the runs beside it those of other seeds give intervals.
+        export: the content of export.json, of a student that was exported.
+        name: of the file.
+
+    Raises:
+        ValueError: the folder holds no completed run; one line.
+    """
+    with atomic_path(folder / name) as temporary:
+        temporary.write_text(card(run, export), encoding="utf-8")
+    return folder / name
+
+
+def card(folder: Path, export: Record | None = None) -> str:
+    """The card's Markdown, see `write`."""
+    run = read_run(folder)
+    if not run.completed or run.metric(run.measure) is None:
+        raise ValueError(f"run must be completed and measured on test, got {folder}")
+    found = read_reports([folder]).get(folder)
+    lines = [*_front_matter(run), "", *_head(run)]
+    sections = {
+        "Data": _data(run),
+        "Recipe": _table(("setting", "value"), _recipe(run)),
+        "Metrics": _metrics(run, _seeds(run)),
+        "Exported file": _exported(export) if export else [],
+        "Robustness": _robustness(found) if found else ["Not measured: `kdexp-eval run=RUN robustness=quick` does."],
+        "What was kept and lost": _lost(run),
+        "Intended use": [f"{TO_FILL_IN}: for what, by whom, and for what not."],
+        "License": [f"{TO_FILL_IN}: of the weights, and whether those of the teacher and of the data allow it."],
+        "Reproduce": _reproduce(run),
+    }
+    for heading, said in sections.items():
+        if said := list(said):
+            lines += ["", f"## {heading}", "", *said]
+    return "\n".join(lines) + "\n"
+
+
+def _line(text: object) -> str:
+    """Somebody else's words without what moves a cursor, begins a heading or ends a cell."""
+    return " ".join(printable(text).split()).replace("|", "/").replace("<", "&lt;")
+
+
+def _table(heads: Sequence[str], rows: Iterator[Sequence[object]]) -> Iterator[str]:
+    yield f"| {' | '.join(heads)} |"
+    yield f"|{'---|' * len(heads)}"
+    for row in rows:
+        yield f"| {' | '.join(map(_line, row))} |"
+
+
+def _front_matter(run: Run) -> Iterator[str]:
+    """JSON is YAML: what comes from a file stays a value."""
+    config = run.results["config"]
+    shape, target = config["dataset"].get("input_shape") or [], str(config.get("task", {}).get("_target_"))
+    usual = "image-classification" if len(shape) == 3 else "tabular-classification"
+    metric, value = glossary.known(run.measure), run.metric(run.measure)
+    dataset = _line(run.settings.get("dataset"))
+    task = _PIPELINES.get(target, usual)
+    result = {
+        "task": {"type": task},
+        "dataset": {"name": dataset, "type": dataset, "split": "test"},
+        "metrics": [{"type": run.measure, "name": metric.name, "value": value}],
+    }
+    index = [{"name": _line(run.settings.get("student")), "results": [result]}]
+    values = {
+        "license": "other",
+        "license_name": "to-be-filled-in",
+        "library_name": "kdexp",
+        "pipeline_tag": task,
+        "tags": ["knowledge-distillation", "kdexp"],
+        "model-index": index,
+    }
+    yield "---"
+    yield from (f"{key}: {json.dumps(value)}" for key, value in values.items())
+    yield "---"
+
+
+def _head(run: Run) -> Iterator[str]:
+    of, found = run.settings, run.results
+    yield f"# {_line(of.get('student'))} on {_line(of.get('dataset'))}"
+    yield ""
+    if found.get("note"):
+        yield f"**{_line(found['note'])}**"
+        yield ""
+    how = "trained alone" if run.is_control else f"distilled from the teacher {_line(of.get('teacher'))}"
+    size = f"{found['model']['parameters']:,} parameters, {found['model']['macs']:,} MACs"
+    yield f"A student of {size}, {how} by kdexp {_line(found.get('versions', {}).get('kdexp', ''))}."
+    yield ""
+    yield "```python"
+    yield "import kdexp"
+    yield ""
+    yield 'student = kdexp.load("this folder")'
+    yield "print(student.predict(x).labels)  # x: image files, PIL images, arrays, texts or rows"
+    yield "```"
+
+
+def _data(run: Run) -> Iterator[str]:
+    dataset, samples = run.results["config"]["dataset"], run.results["samples"]
+    counts = ", ".join(f"{count:,} {part}" for part, count in samples.items())
+    rows = {
+        "data set": run.settings.get("dataset"),
+        "samples": counts,
+        "classes": dataset.get("num_classes"),
+        "names of the classes": ", ".join(map(str, dataset.get("classes") or [])) or "in config.json",
+        "shape of a sample": dataset.get("input_shape"),
+        "mean, std": f"{dataset.get('mean')}, {dataset.get('std')}",
+        "SHA-256 of the content": run.results.get("data_content"),
+    }
+    return _table(("", ""), iter(rows.items()))
+
+
+def _recipe(run: Run) -> Iterator[Sequence[object]]:
+    known = {"augment": "augment.transforms"}
+    for name in _RECIPE:
+        value = run.settings.get(name, run.settings.get(known.get(name, ""), None))
+        if value is not None and not (run.is_control and name in ("teacher", "loss", "temperature", "feature_loss")):
+            yield name, value
+    epochs = run.results["epochs"]
+    yield "epoch", f"{epochs['best']} (from 0) of {epochs['last']}, the best by {epochs.get('monitor', 'validation')}"
+
+
+# Metrics
+
+
+def _seeds(run: Run) -> RunGroup | None:
+    """The runs beside a run that differ from it in nothing but their seed; None where there are none."""
+    beside = [path.parent for path in sorted(run.folder.resolve().parent.glob(f"*/{results.FILE}"))]
+    found = []
+    for folder in beside:
+        with suppress(ValueError):  # it is none, or somebody else's
+            found.append(read_run(folder))
+    with suppress(ValueError):  # other runs lie there, which cannot be compared
+        for group in Comparison([one for one in found if one.metric(one.measure) is not None]).groups:
+            if len(group.runs) > 1 and run.folder.resolve() in [one.folder for one in group.runs]:
+                return group
+    return None
+
+
+def _metrics(run: Run, seeds: RunGroup | None) -> Iterator[str]:
+    teacher = (run.teacher or {}).get("test", {})
+    heads = ["test", "student", f"{CONFIDENCE:.0%} interval"]
+    heads += [f"mean of {len(seeds.runs)} seeds", f"{CONFIDENCE:.0%} t interval"] if seeds else []
+    rows: list[list[str]] = []
+    for name in (run.measure, *glossary.beside(run.measure), "nll", "ece"):
+        value, metric = run.metric(name), glossary.known(name)
+        if value is None or name in [row[0] for row in rows]:
+            continue
+        samples = run.results["samples"].get("test")
+        ends = wilson(value, samples) if name == "acc" and samples else None
+        cells = [name, metric.in_unit(metric.number(value)), _ends(metric, ends)]
+        if seeds:
+            values = seeds.values(name)
+            ends = t_interval(values) if len(values) >= FEWEST_SEEDS else None
+            cells += [metric.in_unit(metric.number(sum(values) / len(values))) if values else "-", _ends(metric, ends)]
+        rows.append([*cells, metric.in_unit(metric.number(teacher.get(name))) if teacher else "-"])
+    yield from _table([*heads, "teacher"], iter([[glossary.known(row[0]).name, *row[1:]] for row in rows]))
+    yield ""
+    yield "The interval of one run is Wilson's over the test samples, of accuracy alone; the other metrics have none."
+    if seeds is None:
+        yield "There is one seed: nothing here says how much another seed would differ."
+    elif len(seeds.runs) < FEWEST_SEEDS:
+        yield f"A t interval over seeds needs {FEWEST_SEEDS} of them."
+    yield "The best epoch was chosen on validation data, never on test."
+
+
+def _ends(metric: glossary.Metric, ends: Sequence[float] | None) -> str:
+    return "-" if ends is None else " to ".join(metric.number(end) for end in ends)
+
+
+def _exported(export: Record) -> Iterator[str]:
+    measure = str(export.get("measure", "acc"))
+    metric = glossary.known(measure)
+    rows = (
+        (
+            row.get("format"),
+            row.get("quantize"),
+            f"{row.get('bytes', 0):,}",
+            metric.in_unit(metric.number(row.get("metrics", {}).get(measure))),
+            "; ".join(f"batch {one['batch']}: {one['median_ms']:.3g} ms" for one in _latencies(row)),
+        )
+        for row in export.get("rows", [])
+    )
+    yield from _table(("format", "quantize", "bytes", f"test {metric.name}", "median latency"), rows)
+    yield ""
+    where = f"{_line(export.get('threads'))} thread(s) of {_line(export.get('processor'))}"
+    yield f"Measured on the file itself, by {where}."
+
+
+def _latencies(row: Record) -> list[Record]:
+    return [one for one in row.get("latency", []) if {"batch", "median_ms"} <= set(one)]
+
+
+# Robustness and losses
+
+
+def _robustness(report: Record) -> Iterator[str]:
+    roles = list(report["models"])
+
+    def rows() -> Iterator[Sequence[object]]:
+        for axis, name, entry in flat(report["metrics"]):
+            metric = glossary.known(name)
+            yield glossary.label(axis, name), *(metric.in_unit(metric.number(entry.get(role))) for role in roles)
+
+    yield _line(answer(report))
+    yield ""
+    yield from _table(("", *roles), rows())
+    for note in report.get("notes", []):
+        yield f"- {_line(note)}"
+
+
+def _lost(run: Run) -> Iterator[str]:
+    statement = run.results.get("loss_statement")
+    if not isinstance(statement, Mapping):
+        yield "Not stated: there was no control (the same student, trained alone) to compare with."
+        return
+    yield f"Against its control (the same student, trained alone): {_line(statement.get('headline'))}."
+    said = [
+        (glossary.known(name).name, line.get("student"), line.get("control"), line.get("verdict"))
+        for name, line in statement.get("lines", {}).items()
+        if line.get("verdict") in (BETTER, KEPT, WORSE)
+    ]
+    if said:
+        yield ""
+        yield from _table(("", "student", "control", "verdict"), iter(said))
+    if missing := statement.get("not_measured"):
+        yield ""
+        yield f"Not measured: {_line(', '.join(map(str, missing)))}."
+
+
+def _reproduce(run: Run) -> Iterator[str]:
+    versions = ", ".join(f"{name} {version}" for name, version in run.results.get("versions", {}).items())
+    if run.command:
+        yield f"    {_line(command_of([one for one in run.results['overrides'] if not one.startswith(_PLACES)]))}"
+        yield ""
+    yield f"Fingerprint {_line(run.results.get('fingerprint'))}; {_line(versions)}."

@@ -1,0 +1,189 @@
+"""Predictions of whole files and folders, written as a table; of images with masks as PNG files beside one."""
+
+import csv
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from kdexp.atomic import atomic_path
+from kdexp.export.inputs import Files, files_in
+from kdexp.export.predictions import Masks, Predictions
+from kdexp.export.student import LoadedStudent
+from kdexp.export.table_files import read_texts
+from kdexp.progress_log import EVERY_SECONDS, duration
+
+log = logging.getLogger(__name__)
+
+TABLE = "predictions.csv"
+
+
+class Written(NamedTuple):
+    """What was written.
+
+    Attributes:
+        table: the csv file: ``file`` (or ``row``, from 1), ``label``, ``confidence``, a probability of each class
+            (``p_NAME``); of masks ``mask``, ``confidence`` (the mean over pixels) and the share of each class
+            (``share_NAME``); and ``error``, why there is none.
+        samples: how many there were.
+        unread: how many of them could not be read.
+    """
+
+    table: Path
+    samples: int
+    unread: int
+
+
+def write(
+    student: LoadedStudent,
+    inputs: Path,
+    out: Path | None,
+    *,
+    column: str | None = None,
+    batch_size: int = 64,
+    overwrite: bool = False,
+) -> Written:
+    """Predict what is in a file or a folder, and write it, whole or not at all.
+
+    Args:
+        student: that predicts.
+        inputs: a folder of images or one; a csv, parquet or npy file of rows; a file of texts.
+        out: the csv file; of masks a folder; None: ``predictions.csv`` or ``masks`` here.
+        column: with the texts; None: see `read_texts`.
+        batch_size: samples that the network sees at once.
+        overwrite: whether what is there may be replaced.
+
+    Raises:
+        ValueError: a setting breaks a rule, or the file does; one line. Why an image cannot be read is said in its row.
+        FileNotFoundError: there is nothing to predict.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    masks = student.inputs.any_size
+    place = out or Path("masks" if masks else TABLE)
+    taken = any(place.iterdir()) if masks and place.is_dir() else os.path.lexists(place)
+    if taken and not overwrite:
+        raise ValueError(f"out must not be there yet (overwrite=true replaces it), got {place}")
+    if not masks and place.is_dir():
+        raise ValueError(f"out must be a csv file, got the folder {place}")
+    if student.inputs.kind == "images":
+        rows = _of_images(student, inputs, place if masks else None, batch_size)
+    else:
+        found = read_texts(inputs, column) if student.inputs.kind == "texts" else str(inputs)
+        said = student.predict(found, batch_size=batch_size)
+        assert isinstance(said, Predictions)
+        rows = ({"row": number, **row, "error": ""} for number, row in enumerate(_rows(said), start=1))
+    return _written(place / TABLE if masks else place, rows)
+
+
+def _written(table: Path, rows: Iterator[Mapping[str, object]]) -> Written:
+    samples = unread = 0
+    with atomic_path(table) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = None
+        for row in rows:
+            if writer is None:
+                writer = csv.DictWriter(file, list(row))
+                writer.writeheader()
+            writer.writerow(row)
+            samples, unread = samples + 1, unread + bool(row["error"])
+    return Written(table, samples, unread)
+
+
+def _rows(said: Predictions) -> Iterator[dict[str, object]]:
+    labels = [";".join(label) if isinstance(label, list) else label for label in said.labels]
+    names = [f"p_{name}" for name in said.classes]
+    for label, confidence, values in zip(labels, said.confidences.tolist(), said.probabilities.tolist(), strict=True):
+        shares = {name: f"{value:.6g}" for name, value in zip(names, values, strict=True)}
+        yield {"label": label, "confidence": f"{confidence:.6g}", **shares}
+
+
+# Images
+
+
+def _of_images(
+    student: LoadedStudent, inputs: Path, masks: Path | None, batch_size: int
+) -> Iterator[Mapping[str, object]]:
+    paths = files_in(inputs)
+    root = inputs if inputs.is_dir() else inputs.parent
+    names = [path.relative_to(root) for path in paths]
+    alike = Counter(name.with_suffix("") for name in names)
+    empty: dict[str, object] = dict.fromkeys(_columns(student, are_masks=masks is not None), "")
+    started = said = time.monotonic()
+    for first in range(0, len(paths), batch_size):
+        for name, found in zip(names[first:], _read(student, paths[first : first + batch_size]), strict=False):
+            row: dict[str, object] = {"file": str(name), **empty, "error": ""}
+            if isinstance(found, str):
+                row["error"] = found
+            elif isinstance(found, Predictions):
+                row |= next(_rows(found))
+            elif masks is not None:
+                kept = (
+                    name.with_name(f"{name.name}.png") if alike[name.with_suffix("")] > 1 else name.with_suffix(".png")
+                )
+                row |= {"mask": str(kept), **_kept(found, masks / kept)}
+            yield row
+        now, done = time.monotonic(), first + batch_size
+        if now - said >= EVERY_SECONDS and done < len(paths):
+            said, left = now, (now - started) / done * (len(paths) - done)
+            log.info("%d of %d images predicted, about %s left", done, len(paths), duration(left))
+
+
+def _columns(student: LoadedStudent, *, are_masks: bool) -> list[str]:
+    first, share = ("mask", "share") if are_masks else ("label", "p")
+    return [first, "confidence", *(f"{share}_{name}" for name in student.classes)]
+
+
+def _read(student: LoadedStudent, paths: Sequence[Path]) -> list[Predictions | Masks | str]:
+    """What is said of each file, or why nothing is."""
+    files = Files(paths, student.inputs)
+    found: list[Predictions | Masks | str] = [""] * len(paths)
+    by_shape: dict[torch.Size, list[tuple[int, Tensor]]] = {}
+    for place in range(len(paths)):
+        try:
+            image = files[place]
+        except (ValueError, OSError) as error:
+            found[place] = " ".join(str(error).split())
+            continue
+        by_shape.setdefault(image.shape, []).append((place, image))
+    for images in by_shape.values():
+        said = student.of(torch.stack([image for _, image in images]))
+        for number, (place, _) in enumerate(images):
+            found[place] = _one(said, number)
+    return found
+
+
+def _one(said: Predictions | Masks, number: int) -> Predictions | Masks:
+    if isinstance(said, Masks):
+        return Masks([said.masks[number]], [said.confidences[number]], said.classes)
+    part = slice(number, number + 1)
+    return Predictions(said.numbers[part], said.probabilities[part], said.confidences[part], said.classes)
+
+
+def _kept(said: Masks, path: Path) -> dict[str, object]:
+    """Write the mask of one image, class numbers with a palette; what the table says of it."""
+    mask = said.masks[0]
+    image = Image.fromarray(mask.numpy())
+    image.putpalette(_palette())
+    with atomic_path(path) as temporary:
+        image.save(temporary, format="PNG")
+    counts = torch.bincount(mask.flatten().long(), minlength=len(said.classes)).double() / mask.numel()
+    shares = {f"share_{name}": f"{share:.6g}" for name, share in zip(said.classes, counts.tolist(), strict=True)}
+    return {"confidence": f"{float(said.confidences[0].mean()):.6g}", **shares}
+
+
+def _palette() -> list[int]:
+    """A colour for each of 256 classes, the first black: the bits of the number spread over red, green and blue."""
+    numbers = np.arange(256)
+    colours = np.zeros((256, 3), int)
+    for bit in range(8):
+        for channel in range(3):
+            colours[:, channel] |= ((numbers >> (3 * bit + channel)) & 1) << (7 - bit)
+    return [int(value) for value in colours.ravel()]

@@ -1,0 +1,122 @@
+import csv
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from saved_students import saved
+
+from kdexp.export.prediction_files import write
+from kdexp.export.student import load
+
+
+def rows_of(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def photos(folder, n=7):
+    numbers = np.random.default_rng(0)
+    for i in range(n):
+        place = folder / f"part {i % 2}" / f"{i},.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(numbers.integers(256, size=(9 + i, 12, 3), dtype=np.uint8)).save(place)
+    return folder
+
+
+def test_each_image_has_a_row_and_one_that_cannot_be_read_does_not_lose_the_others(tmp_path):
+    saved(tmp_path / "run", "dataset=digits", "student=cnn_small")
+    folder = photos(tmp_path / "in")
+    (folder / "part 0" / "broken.png").write_bytes(b"nothing")
+    (folder / "notes.txt").write_text("no image")
+    student = load(tmp_path / "run")
+    written = write(student, folder, tmp_path / "out.csv", batch_size=3)
+    rows = rows_of(tmp_path / "out.csv")
+    assert (written.samples, written.unread) == (8, 1) == (len(rows), sum(bool(row["error"]) for row in rows))
+    assert list(rows[0]) == ["file", "label", "confidence", *(f"p_{i}" for i in range(10)), "error"]
+    for row in rows:
+        if row["file"] == "part 0/broken.png":
+            assert row["label"] == row["p_3"] == ""
+            assert "corrupt file" in row["error"]
+            continue
+        said = student.predict(folder / row["file"])
+        assert [row["label"]] == said.labels
+        shares = [float(row[f"p_{number}"]) for number in range(10)]
+        np.testing.assert_allclose(shares, said.probabilities[0], rtol=1e-4)
+        assert max(shares) == float(row["confidence"])
+
+
+def test_what_is_there_is_replaced_only_if_asked_and_never_by_half(tmp_path):
+    saved(tmp_path / "run", "dataset=digits", "student=cnn_small")
+    student, out = load(tmp_path / "run"), tmp_path / "out.csv"
+    out.write_text("mine")
+    with pytest.raises(ValueError, match=r"^out must not be there yet \(overwrite=true replaces it\), got .*out.csv$"):
+        write(student, photos(tmp_path / "in"), out)
+    with pytest.raises(FileNotFoundError, match=r"^not found: "):
+        write(student, tmp_path / "nowhere", out, overwrite=True)
+    assert out.read_text() == "mine"
+    write(student, tmp_path / "in", out, overwrite=True)
+    assert len(rows_of(out)) == 7
+    with pytest.raises(ValueError, match=r"^out must be a csv file, got the folder "):
+        write(student, tmp_path / "in", tmp_path / "in", overwrite=True)
+
+
+def test_masks_are_files_of_class_numbers(tmp_path):
+    saved(tmp_path / "run", "dataset=shapes", "task=segmentation", "student=unet", "dataset.classes=[sky,car,dog]")
+    folder = photos(tmp_path / "in", 3)
+    Image.new("RGB", (9, 9)).save(folder / "part 0" / "0,.jpg")
+    (folder / "broken.jpg").write_bytes(b"nothing")
+    student = load(tmp_path / "run")
+    written = write(student, folder, tmp_path / "out")
+    assert (written.table, written.unread) == (tmp_path / "out" / "predictions.csv", 1)
+    rows = [row for row in rows_of(written.table) if not row["error"]]
+    assert {row["mask"] for row in rows} == {
+        "part 0/0,.png.png", "part 0/0,.jpg.png", "part 1/1,.png", "part 0/2,.png",
+    }  # fmt: skip
+    for row in rows:
+        said = student.predict(folder / row["file"])
+        with Image.open(tmp_path / "out" / row["mask"]) as image:
+            mask = np.asarray(image)
+        assert np.array_equal(mask, said.masks[0])
+        assert float(row["share_car"]) == pytest.approx((mask == 1).mean(), abs=1e-5)
+        assert float(row["confidence"]) == pytest.approx(float(said.confidences[0].mean()), abs=1e-5)
+    with pytest.raises(ValueError, match=r"^out must not be there yet"):
+        write(student, folder, tmp_path / "out")
+
+
+def test_rows_of_a_table_have_rows(tmp_path):
+    saved(tmp_path / "run", "dataset=breast_cancer", "student=mlp")
+    student, x = load(tmp_path / "run"), torch.rand(5, 30)
+    np.save(tmp_path / "x.npy", x.numpy())
+    names = [f"c{i}" for i in range(30)]
+    lines = [",".join(names), *(",".join(map(str, row)) for row in x.tolist())]
+    (tmp_path / "x.csv").write_text("\n".join(lines))
+    for name in ("x.npy", "x.csv"):
+        write(student, tmp_path / name, tmp_path / "out.csv", overwrite=True)
+        rows = rows_of(tmp_path / "out.csv")
+        assert [row["row"] for row in rows] == list("12345")
+        assert [row["label"] for row in rows] == student.predict(x).labels
+        assert list(rows[0]) == ["row", "label", "confidence", "p_malignant", "p_benign", "error"]
+    np.save(tmp_path / "objects.npy", np.array([{"a": 1}]), allow_pickle=True)
+    (tmp_path / "less.csv").write_text("a,b\n1,2\n")
+    for name, message in (
+        ("objects.npy", "objects.npy cannot be read: Object arrays cannot be loaded when allow_pickle=False$"),
+        ("less.csv", r"less.csv must have 30 columns of numbers, got a, b$"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            write(student, tmp_path / name, tmp_path / "out2.csv")
+        assert not (tmp_path / "out2.csv").exists()
+
+
+@pytest.mark.quick
+def test_the_program_says_what_it_wrote_and_ends_with_1_where_a_file_could_not_be_read(command, tmp_path):
+    saved(tmp_path / "run", "dataset=digits", "student=cnn_small")
+    photos(tmp_path / "in", 2)
+    words = ("kdexp-predict", "run=run", "inputs=in", "accelerator=cpu")
+    assert "2 predicted: predictions.csv" in command(*words).stdout
+    assert "error: out must not be there yet" in command(*words, rc=2).stderr
+    (tmp_path / "in" / "x.png").write_bytes(b"nothing")
+    done = command(*words, "out=more.csv", rc=1)
+    assert "1 of them could not be read: see the column error" in done.stderr
+    assert len(rows_of(tmp_path / "more.csv")) == 3
+    assert "error: inputs must be a file or a folder, got nothing" in command("kdexp-predict", "run=run", rc=2).stderr
