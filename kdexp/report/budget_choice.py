@@ -126,14 +126,20 @@ class Choice:
         best, half = self.best, self.best_of_half
         if best is None:
             return f"No student within {self.limits} has a completed distilled run: there is none to take yet."
-        trained = len(self._within(1.0))
-        said = f"Within {self.limits} take {self._described(best)}"
-        said += f", chosen on val among {trained} students" if trained > 1 else ", the only student that fits"
+        said = f"Within {self.limits} take {self._described(best)}, {self._among()}"
         if half is None:
             return f"{said}; none of the family fits half of the budget."
         if half is best:
             return f"{said}; it fits half of the budget, too."
         return f"{said}; with half of the budget take {self._described(half)}."
+
+    def _among(self) -> str:
+        trained = self._within(1.0)
+        able = [student for student in trained if student.distilled in self.comparison.candidates]
+        if len(trained) == 1:
+            return "the only student that fits"
+        rest = "" if len(able) == len(trained) else f" of {len(trained)} (the rest: fewer seeds)"
+        return f"chosen on val among {len(able)}{rest or ' students'}"
 
     def _described(self, student: Student) -> str:
         takes = ", ".join(amount(student.taken.of(unit), unit) for unit in UNITS)

@@ -122,6 +122,13 @@ def test_the_sentence_says_what_of_half_of_the_budget_and_of_none(sweep, limits,
     assert end in choice(sweep).sentence()
 
 
+def test_students_with_fewer_seeds_are_not_chosen_and_the_sentence_says_so(sweep):
+    (sweep / "wide-2" / "results.json").unlink()
+    found = choice(sweep)
+    assert found.best.taken.name == "slow"
+    assert "chosen on val among 3 of 4 (the rest: fewer seeds); with half" in found.sentence()
+
+
 def test_why_a_student_is_left_out_is_said_with_what_was_measured(sweep):
     known = read(sweep)
     found = {student.name: known.reasons(student) for student in known.students.values()}
