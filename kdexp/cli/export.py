@@ -12,6 +12,7 @@ from kdexp.config.require import Values, require
 from kdexp.experiment.finished_run import FinishedRun, Machine
 from kdexp.export import settings as export_settings
 from kdexp.export.finding import run_at
+from kdexp.export.settings import check_out
 from kdexp.progress_log import importing
 
 
@@ -28,17 +29,20 @@ def export(values: Values) -> None:
     settings = export_settings.of(values)
     require(values["run"] is not None, "run", "must be the folder of a finished run", "nothing")
     require(values["control"] in ("train", "find", "skip"), "control", "must be train, find or skip", values["control"])
-    folder, wanted = run_at(Path(values["run"]), "run"), values.get("robustness")
+    require(type(values["dry_run"]) is bool, "dry_run", "must be true or false", values["dry_run"])
+    folder, wanted = run_at(Path(str(values["run"])), "run"), values.get("robustness")
     with importing():  # here: --help must not wait for torch
         from kdexp.export import hub, robustness, table
         from kdexp.export.exporting import Exporter
     push = values["push"]
     if push is not None:
-        hub.check_name(push)
+        hub.check_name(str(push))
     machine = Machine(values["accelerator"], values["data_dir"], values["store_dir"])
     axes, notes = robustness.without_gradients(wanted) if wanted else ({}, [])
     finished = FinishedRun(folder, machine, robustness=axes) if wanted else FinishedRun(folder, machine)
-    out = Path(values["out"] or finished.folder / "export" / f"{settings.format}-{settings.quantize}")
+    out = Path(str(values["out"] or finished.folder / "export" / f"{settings.format}-{settings.quantize}"))
+    if values["out"] is not None:
+        check_out(out)
     with finished.building():
         finished.warn_of_other_data()
         exporter = Exporter(finished, finished.student().eval(), settings)

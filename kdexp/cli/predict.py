@@ -30,17 +30,18 @@ def predict(values: Values) -> int:
     accelerator = values["accelerator"]
     require(accelerator in ("auto", "cpu", "gpu"), "accelerator", "must be auto, cpu or gpu", accelerator)
     require(is_count(values["batch_size"]), "batch_size", "must be at least 1", values["batch_size"])
+    require(type(values["overwrite"]) is bool, "overwrite", "must be true or false", values["overwrite"])
     with importing():  # here: --help must not wait for torch
         from kdexp.experiment.networks import device_for
         from kdexp.export.prediction_files import write
         from kdexp.export.student import load
-    student = load(values["run"], setting="run")
+    student = load(str(values["run"]), setting="run")
     student.network.to(device_for(accelerator))
     out = values["out"]
     written = write(
         student,
-        Path(values["inputs"]),
-        None if out is None else Path(out),
+        Path(str(values["inputs"])),
+        None if out is None else Path(str(out)),
         column=values["column"],
         batch_size=values["batch_size"],
         overwrite=values["overwrite"],

@@ -96,6 +96,8 @@ def _check(about: Description) -> None:
     count = 2 if about.task == "binary" else about.num_outputs
     rule = f"must be null or {count} names"
     require(about.classes is None or count in (None, len(about.classes)), "classes", rule, about.classes)
+    names = about.classes or []
+    require(len({*names}) == len(names), "classes", "must be different names", names)
 
 
 def built(about: Description, weights: Path, setting: str) -> tuple[nn.Module, Task]:

@@ -19,14 +19,13 @@ from kdexp.experiment.finished_run import FinishedRun
 from kdexp.export.graph import Graph, Stored, graph_of
 from kdexp.export.latency import latency, processor
 from kdexp.export.measured import CONFIDENCE_LEVEL, N_RESAMPLES, OnTest, difference, on_test
-from kdexp.export.settings import Export
+from kdexp.export.settings import EXPORT, Export
 from kdexp.export.size import size_of
 from kdexp.export.writing import Writer, Written
 from kdexp.models.text_tokens import Tokens
 
 log = logging.getLogger(__name__)
 
-FILE = "export.json"
 SCHEMA_VERSION = 1
 
 
@@ -83,11 +82,12 @@ class Exporter:
             written = writer.quantized(floats, Path(name))
             rows = self._rows(graph, floats, written, writer)
             content = self._content(written, rows)
-            (out / FILE).unlink(missing_ok=True)
+            for name in (EXPORT, results.ROBUSTNESS):  # of the file before
+                (out / name).unlink(missing_ok=True)
             with atomic_path(out / written.path.name) as temporary:
                 shutil.copyfile(written.path, temporary)
         self._keep_tokenizer(out)
-        with atomic_path(out / FILE) as temporary:
+        with atomic_path(out / EXPORT) as temporary:
             temporary.write_text(json.dumps(content, indent=2) + "\n")
         return content, written.graph.on_normalised(written.run)
 

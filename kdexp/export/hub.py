@@ -6,17 +6,17 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
-from kdexp import results
 from kdexp.atomic import atomic_path, read_json
 from kdexp.config.compose import one_line
 from kdexp.config.untrusted import inside, printable
 from kdexp.export import description, model_card
 from kdexp.export.finding import HUB_WEIGHTS, run_at, weights_at
+from kdexp.export.settings import EXPORT
 from kdexp.results import Record
 
-CONFIG, EXPORT = "config.json", "export.json"
-SENT = (".safetensors", ".json", ".md", ".onnx")
-"""What may leave this machine: no checkpoint, no pickle, no log."""
+CONFIG = "config.json"
+SENT = (HUB_WEIGHTS, CONFIG, EXPORT, model_card.FILE, model_card.HUB_FILE, "tokenizer.json")
+"""What may leave this machine beside the exported file: no checkpoint, no pickle, no log, nothing of anybody else's."""
 
 
 def lay_out(run: Path, folder: Path, setting: str = "run") -> Path:
@@ -53,13 +53,15 @@ def lay_out(run: Path, folder: Path, setting: str = "run") -> Path:
 
 
 def to_send(folder: Path) -> list[Path]:
-    """The files in a folder that may be sent: those that end with one of `SENT`, none of a folder in it.
+    """The files in a folder that may be sent: `SENT`, and the exported one.
 
     Raises:
         ValueError: one is a link to somewhere else.
     """
-    found = [path for path in sorted(folder.iterdir()) if path.is_file() and path.suffix in SENT]
-    return [inside(folder, path.name) for path in found if path.name != results.FILE]
+    names = list(SENT)
+    if (folder / EXPORT).exists():
+        names.append(str(read_json(inside(folder, EXPORT)).get("file")))
+    return [inside(folder, name) for name in sorted(names) if (folder / name).is_file()]
 
 
 def check_name(name: str) -> None:

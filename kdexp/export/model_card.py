@@ -64,16 +64,18 @@ def write(folder: Path, run: Path, export: Record | None = None, *, name: str = 
         ValueError: the folder holds no completed run; one line.
     """
     with atomic_path(folder / name) as temporary:
-        temporary.write_text(card(run, export), encoding="utf-8")
+        beside = read_reports([folder]).get(folder) if export else None
+        temporary.write_text(card(run, export, beside), encoding="utf-8")
     return folder / name
 
 
-def card(folder: Path, export: Record | None = None) -> str:
-    """The card's Markdown, see `write`."""
+def card(folder: Path, export: Record | None = None, report: Record | None = None) -> str:
+    """The card's Markdown, see `write`; `report` is the robustness report beside the export, else it is the run's."""
     run = read_run(folder)
     if not run.completed or run.metric(run.measure) is None:
         raise ValueError(f"run must be completed and measured on test, got {folder}")
-    found = read_reports([folder]).get(folder)
+    own = read_reports([folder]).get(folder)
+    found = own if report is None else report
     lines = [*_front_matter(run), "", *_head(run)]
     sections = {
         "Data": _data(run),

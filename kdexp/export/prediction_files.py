@@ -69,6 +69,8 @@ def write(
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     masks = student.inputs.any_size
     place = out or Path("masks" if masks else TABLE)
+    if inputs.resolve().is_relative_to(place.resolve()):
+        raise ValueError(f"out must be another place than inputs, got {place}")
     taken = any(place.iterdir()) if masks and place.is_dir() else os.path.lexists(place)
     if taken and not overwrite:
         raise ValueError(f"out must not be there yet (overwrite=true replaces it), got {place}")

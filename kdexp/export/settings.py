@@ -1,10 +1,15 @@
 """The settings of ``kdexp-export``."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from kdexp.config.require import is_count, is_number, require
+
+EXPORT = "export.json"
+"""What an export says of its file, beside it."""
 
 FORMATS = ("onnx", "exported_program", "executorch")
 """What a student can be written as: the files of `kdexp.export.formats`."""
@@ -69,6 +74,16 @@ class Export:
         return TOLERANCES[self.quantize] if self.tolerance is None else self.tolerance
 
 
+def check_out(out: Path) -> None:
+    """See that a folder is one for an export: nothing that is somebody's is replaced in it or sent from it.
+
+    Raises:
+        ValueError: it has other things than an export.
+    """
+    is_new = not os.path.lexists(out) or (out.is_dir() and (not any(out.iterdir()) or (out / EXPORT).is_file()))
+    require(is_new, "out", f"must be a new or empty folder, or one with the {EXPORT} of an export in it", out)
+
+
 def of(values: Mapping[str, Any]) -> Export:
     """The settings, checked.
 
@@ -78,6 +93,8 @@ def of(values: Mapping[str, Any]) -> Export:
     Raises:
         ValueError: one line with the setting, the rule and the value.
     """
+    for name in ("calibration", "qat"):
+        require(isinstance(values[name], Mapping), name, "must have settings of its own", values[name])
     calibration, qat = Calibration(**values["calibration"]), Qat(**values["qat"])
     own = {name: values[name] for name in ("format", "quantize", "preprocessing", "tolerance", "threads")}
     require(own["format"] in FORMATS, "format", f"must be one of {', '.join(FORMATS)}", own["format"])

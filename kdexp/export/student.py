@@ -115,6 +115,8 @@ def load(path: str | Path, *, setting: str = "path") -> LoadedStudent:
         ValueError: there is no student, or the folder names what must not be called or cannot be built; one line.
         FileNotFoundError: there is nothing at that path.
     """
+    if not isinstance(path, str | Path):
+        raise ValueError(f"{setting} must be a folder or a file, got {path}")
     weights = weights_at(Path(path), setting)
     about = description.read(weights, setting)
     network, task = description.built(about, weights, setting)

@@ -36,7 +36,11 @@ def read_rows(path: Path, columns: Sequence[TableColumn] | None, shape: Sequence
         raise FileNotFoundError(f"not found: {path}")
     with _named(path):
         if path.suffix == ".npy":
-            found = torch.from_numpy(np.load(path).astype(np.float32))
+            values = np.load(path, mmap_mode="r", allow_pickle=False)
+            if not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf":
+                raise ValueError(f"{path} must be an array of numbers, got {getattr(values, 'dtype', 'an archive')}")
+            with np.errstate(over="ignore"):  # to Inf, which is refused below
+                found = torch.from_numpy(values.astype(np.float32))
         elif path.suffix == ".parquet":
             return _of_values(_parquet(path), columns, shape, str(path))
         elif columns is not None:

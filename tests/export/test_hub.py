@@ -41,11 +41,21 @@ def test_a_dry_run_lists_what_would_be_sent_and_no_checkpoint(run, tmp_path, mon
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # it is not needed
     folder = hub.lay_out(run, tmp_path / "out")
     (folder / "checkpoints").mkdir()
-    for name in ("checkpoints/best.safetensors", "last.ckpt", "weights.pt", "train.log", "model.onnx", results.FILE):
+    others = (
+        "checkpoints/best.safetensors",
+        "last.ckpt",
+        "weights.pt",
+        "train.log",
+        results.FILE,
+        "secrets.json",
+        "a.md",
+    )
+    for name in ("model.onnx", "other.onnx", results.ROBUSTNESS, *others):
         (folder / name).write_bytes(b"1234")
+    (folder / "export.json").write_text('{"file": "model.onnx"}')
     lines = hub.push(folder, "me/small", dry_run=True)
     assert [line.split("  ")[0] for line in lines[:-1]] == [
-        "MODEL_CARD.md", "README.md", "config.json", "model.onnx", "model.safetensors",
+        "MODEL_CARD.md", "README.md", "config.json", "export.json", "model.onnx", "model.safetensors",
     ]  # fmt: skip
     assert "model.onnx  4 bytes" in lines
     assert lines[-1] == "would be sent to https://huggingface.co/me/small (dry_run=true)"
@@ -71,7 +81,7 @@ def test_without_a_token_or_a_network_there_is_one_line(run, tmp_path, monkeypat
 
     monkeypatch.setattr(library, "get_token", lambda: "token")
     monkeypatch.setattr(library.HfApi, "create_repo", refuse)
-    with pytest.raises(ValueError, match=r"^push must reach the Hub, got me/small: no route to host$"):
+    with pytest.raises(ValueError, match=r"^push must reach the Hub, got me/small: no route; to host$"):
         hub.push(folder, "me/small", dry_run=False)
 
 
@@ -89,6 +99,7 @@ def test_what_is_sent_is_what_was_listed(run, tmp_path, monkeypatch):
 def test_a_link_out_of_the_folder_is_not_followed(run, tmp_path):
     folder = hub.lay_out(run, tmp_path / "out")
     (tmp_path / "secret.json").write_text("{}")
-    (folder / "secret.json").symlink_to(tmp_path / "secret.json")
+    (folder / "config.json").unlink()
+    (folder / "config.json").symlink_to(tmp_path / "secret.json")
     with pytest.raises(ValueError, match=r"which is outside$"):
         hub.push(folder, "me/small", dry_run=True)

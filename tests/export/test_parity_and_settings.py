@@ -10,7 +10,7 @@ from kdexp.contracts import Batch
 from kdexp.export.measured import difference
 from kdexp.export.parity import Parity
 from kdexp.export.robustness import without_gradients
-from kdexp.export.settings import of
+from kdexp.export.settings import check_out, of
 from kdexp.robustness.bootstrap import Bootstrap
 from kdexp.robustness.grid import Measured
 from kdexp.tasks.classification import Classification
@@ -113,3 +113,14 @@ def test_a_file_is_not_attacked():
     assert notes == ["attacks left out: a file has no gradients (kdexp-eval attacks the student)"]
     with pytest.raises(ValueError, match=r"^robustness must have an axis that needs no gradients"):
         without_gradients(plain(compose(["robustness=attacks"], "export"))["robustness"])
+
+
+def test_an_export_takes_the_place_of_no_other_file(tmp_path):
+    check_out(tmp_path / "new")
+    check_out(tmp_path)
+    (tmp_path / "README.md").write_text("mine")
+    for place in (tmp_path, tmp_path / "README.md"):
+        with pytest.raises(ValueError, match=r"^out must be a new or empty folder, or one with the export.json of an "):
+            check_out(place)
+    (tmp_path / "export.json").write_text("{}")
+    check_out(tmp_path)

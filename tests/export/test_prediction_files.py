@@ -58,7 +58,7 @@ def test_what_is_there_is_replaced_only_if_asked_and_never_by_half(tmp_path):
     write(student, tmp_path / "in", out, overwrite=True)
     assert len(rows_of(out)) == 7
     with pytest.raises(ValueError, match=r"^out must be a csv file, got the folder "):
-        write(student, tmp_path / "in", tmp_path / "in", overwrite=True)
+        write(student, tmp_path / "in", tmp_path / "run", overwrite=True)
 
 
 def test_masks_are_files_of_class_numbers(tmp_path):
@@ -84,6 +84,14 @@ def test_masks_are_files_of_class_numbers(tmp_path):
         write(student, folder, tmp_path / "out")
 
 
+def test_predictions_never_take_the_place_of_their_inputs(tmp_path):
+    saved(tmp_path / "run", "dataset=shapes", "task=segmentation", "student=unet")
+    folder = photos(tmp_path / "in", n=2)
+    for place in (folder, tmp_path):
+        with pytest.raises(ValueError, match=r"^out must be another place than inputs, got "):
+            write(load(tmp_path / "run"), folder, place, overwrite=True)
+
+
 def test_rows_of_a_table_have_rows(tmp_path):
     saved(tmp_path / "run", "dataset=breast_cancer", "student=mlp")
     student, x = load(tmp_path / "run"), torch.rand(5, 30)
@@ -100,7 +108,7 @@ def test_rows_of_a_table_have_rows(tmp_path):
     np.save(tmp_path / "objects.npy", np.array([{"a": 1}]), allow_pickle=True)
     (tmp_path / "less.csv").write_text("a,b\n1,2\n")
     for name, message in (
-        ("objects.npy", "objects.npy cannot be read: Object arrays cannot be loaded when allow_pickle=False$"),
+        ("objects.npy", "objects.npy cannot be read: Array can't be memory-mapped: Python objects in dtype"),
         ("less.csv", r"less.csv must have 30 columns of numbers, got a, b$"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -180,11 +180,11 @@ def test_what_is_no_finished_run_is_one_line(tmp_path):
     [
         ({"architecture": "os.system"}, "architecture|_target_"),
         ({"architecture": "kdexp.models.cnn.nothing"}, "_target_"),
-        ({"settings": {"num_classes": 10, "input_shape": [1, 8, 8], "width": "wide"}}, ""),
+        ({"settings": {"num_classes": 10, "input_shape": [1, 8, 8], "width": "wide"}}, " must "),
         ({"settings": 3}, "settings"),
         ({"mean": ["a"]}, "mean"),
-        ({"input_shape": [1, 10**9, 10**9]}, ""),
-        ({"input_shape": []}, ""),
+        ({"input_shape": [1, 10**9, 10**9]}, " must "),
+        ({"input_shape": []}, "input_shape must have sizes above 0"),
         ({"std": [float("nan")]}, "std"),
         ({"classes": ["a"]}, "classes"),
         ({"task_settings": {"_target_": "subprocess.run", "args": "touch broken"}}, "_target_"),
@@ -192,7 +192,7 @@ def test_what_is_no_finished_run_is_one_line(tmp_path):
         ({"mean": [0.0, 0.0]}, "mean must have 1 or 1 values"),
         ({"std": [0.0]}, "std must be finite and > 0"),
         ({"inputs": "int7"}, "inputs must be uint8, float32 or int32"),
-        ({"num_outputs": -1}, ""),
+        ({"num_outputs": -1}, " must "),
         ({"deployed_by": ["kdexp.feature_losses.simkd.SimKD"]}, "run folder"),
     ],
 )
