@@ -158,6 +158,8 @@ def grids_of(words: tuple[str, ...], *, is_sweep: bool) -> list[Mapping[str, lis
             loader.load_configuration("train", list(words), RunMode.RUN)  # which takes no lists of values
             return []
         params, grids = (hydra.sweeper.get(key) or {} for key in ("params", "grids"))
+        if "+sweep=budget" in words and any(word.startswith("student=") for word in words):
+            grids = []  # another family
         found = []
         for grid in grids or [{}]:
             preset = [f"{key}={value}" for key, value in {**params, **grid}.items()]
