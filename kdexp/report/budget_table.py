@@ -33,7 +33,7 @@ def columns(choice: Choice) -> list[Column[Student]]:
             Column(f"{axis}, alone", lambda one: _under(choice, one, "control")),
             Column(f"{axis}, distilled", lambda one: _under(choice, one, "student")),
         ]
-    return [*known, Column("", lambda one: _placed(one, fronts), "word")]
+    return [*known, Column("front", lambda one: _placed(one, fronts), "word")]
 
 
 def _marked(choice: Choice, student: Student) -> str:
@@ -51,9 +51,8 @@ def _under(choice: Choice, student: Student, role: str) -> Cell:
 
 def _placed(student: Student, fronts: Mapping[str, Sequence[Student]]) -> str:
     if student.left_out:
-        return f"left out, over {student.left_out}"
-    found = [word for word, unit in (("bytes", "bytes"), ("latency", "latency_ms")) if student in fronts[unit]]
-    return f"front of {' and '.join(found)}" if found else ""
+        return f"over {student.left_out}"
+    return ", ".join(word for word, unit in (("bytes", "bytes"), ("latency", "latency_ms")) if student in fronts[unit])
 
 
 def _gain(student: Student, measure: str) -> Cell:
