@@ -340,6 +340,8 @@ def test_what_needs_the_index_refuses_batches_without_in_one_line(trainer):
 class Cached:
     """A cache that is there."""
 
+    splits = ("train", "val")
+
     def prepare(self, split, epoch=0):
         pass
 
