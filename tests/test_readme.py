@@ -78,6 +78,7 @@ def test_a_student_is_loaded_and_predicts(tmp_path, monkeypatch, capsys):
     assert len(literal_eval(capsys.readouterr().out)) == 4
 
 
+@pytest.mark.slow
 def test_a_student_is_loaded_without_kdexp(tmp_path):
     (block,) = [block for block in BLOCKS if "timm.create_model(" in block]
     experiment, network = saved(tmp_path / "my_run", "dataset=digits", "student=timm", "student.name=test_resnet")

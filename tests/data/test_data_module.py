@@ -243,6 +243,7 @@ def test_a_sample_that_a_worker_cannot_read_ends_the_epoch_with_one_line(monkeyp
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_without_workers_what_is_broken_is_the_same_line():
     with pytest.raises(ValueError, match=r"^dataset.source has the corrupt file 7.png$"):
         list(module(splits(wrap=lambda x: Faulty(x, broken))).eval_batches("train", "cpu"))

@@ -40,6 +40,7 @@ def exporter(tmp_path, monkeypatch):
     return make
 
 
+@pytest.mark.slow
 def test_the_metrics_are_those_of_the_file(exporter, tmp_path):
     exporting, experiment = exporter("quantize=int8_static", "preprocessing=true")
     content, network = exporting.export(tmp_path / "out")
@@ -75,6 +76,7 @@ OTHERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", OTHERS.values(), ids=OTHERS)
 def test_every_task_has_its_own_metrics_and_an_interval(exporter, tmp_path, run):
     exporting, experiment = exporter("preprocessing=true", run=run)

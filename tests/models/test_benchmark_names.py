@@ -71,6 +71,7 @@ def published(state):
     return {"epoch": 240, "model": state, "accuracy": torch.tensor(79.42), "optimizer": optimizer}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", KNOWN["names"])
 def test_every_architecture_loads_by_name_and_gives_the_benchmarks_logits(architecture, tmp_path):
     torch.save(published(weights(architecture)), tmp_path / "ckpt_epoch_240.pth")

@@ -195,6 +195,7 @@ def running(tmp_path):
     process.join()
 
 
+@pytest.mark.slow
 def test_a_run_is_running_while_its_process_lives_and_killed_after(tmp_path, running):
     sweep = Sweep(tmp_path, [job()], "kdexp-train -m")
     assert results.read(tmp_path / "seed-0", "run")["status"] == "running"

@@ -95,6 +95,7 @@ NETWORKS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["", "channels_last"])
 @pytest.mark.parametrize(("build", "shape"), NETWORKS, ids=["mlp", "cnn", "resnet", "mobilenet", "shufflenet", "vgg",
                                                             "rnn", "vit"])  # fmt: skip
