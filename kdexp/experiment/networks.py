@@ -106,7 +106,8 @@ def _see_inputs(built: nn.Module) -> list[SeesTrainingInputs]:
 def _for_task(task: Task, input_shape: Sequence[int]) -> str:
     """What to say to who took a network that is made for another task."""
     names = getattr(task, "networks", lambda input_shape: ())(input_shape)
-    return f"; for task={type(task).__name__.lower()} there are {', '.join(names)}" if names else ""
+    verb = "is" if len(names) == 1 else "are"
+    return f"; for task={type(task).__name__.lower()} there {verb} {', '.join(names)}" if names else ""
 
 
 def _is_file(built: nn.Module) -> bool:

@@ -147,7 +147,7 @@ def _head(run: Run) -> Iterator[str]:
     yield "```python"
     yield "import kdexp"
     yield ""
-    yield 'student = kdexp.load("this folder")'
+    yield 'student = kdexp.load("FOLDER")  # of the run, or this one where it has model.safetensors'
     yield "print(student.predict(x).labels)  # x: image files, PIL images, arrays, texts or rows"
     yield "```"
 

@@ -7,6 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from kdexp.config.require import is_count
 from kdexp.contracts import Kind, SeesTrainingInputs, Task
 from kdexp.export import description
 from kdexp.export.description import Description
@@ -60,7 +61,7 @@ class LoadedStudent:
             ValueError: x is not what the network takes, or a file cannot be read; one line.
             FileNotFoundError: a file is missing.
         """
-        if batch_size < 1:
+        if not is_count(batch_size):
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         if "images" in self.task.supports:
             raise ValueError("predict must be asked of a network that classifies, got one of task=generation")

@@ -36,9 +36,12 @@ def show(content: Record, out: Path) -> None:
         table.add_row(name, *counts, *times, measured, _difference(metric, row["difference"]), off)
     console.print(table)
     where, samples = f"{_threads(content['threads'])} of {content['processor']}", content["test_samples"]
+    of_what = "the network's outputs"
+    if content["quantize"] == "qat":
+        of_what += ", in 8 bits those of the fine-tuned network"
     for line in (
         f"Median and 95th percentile of a call in milliseconds, {where}.",
-        "Error: the length of all differences of outputs, relative to that of the network's outputs.",
+        f"Error: the length of all differences of outputs, relative to that of {of_what}.",
         f"{metric.title} is measured on the files, on {samples} test samples; intervals: paired bootstrap.",
     ):
         console.print(line, highlight=False, soft_wrap=True)

@@ -325,7 +325,7 @@ def test_a_completed_run_is_not_run_again(smoke, store):
         (["teacher.weights=nowhere.pt"], r"^teacher.weights must be an existing file, got nowhere.pt$"),
         (
             ["student=resnet20", "dataset.input_shape=[30]", "dataset.mean=[0]"],
-            r"^student: resnet20 takes images.*got \[30\]; for task=classification there are mlp$",
+            r"^student: resnet20 takes images.*got \[30\]; for task=classification there is mlp$",
         ),
         (["dataset=cifar10", "data_dir=/nowhere"], r"^data_dir has no CIFAR10.*/nowhere.*download=true$"),
     ],

@@ -152,7 +152,7 @@ def test_programs_take_texts(questions, command, tmp_path):
     (("student=mlp",), r"student must read texts with dataset=csv, got \w+; for task=text there are textcnn, .*"),
     (("augment=mixup",), "augment.transforms must be made for texts with dataset=csv, got kdexp.data.augment.Mixup"),
     (("scheme=pgd_at", "alpha=1"), "scheme must attack nothing for task=text, got kdexp.schemes.pgd_at.PGDTraining"),
-    (("task=classification",), "student must not read texts with dataset=csv, got TextCNN; .* there are mlp"),
+    (("task=classification",), "student must not read texts with dataset=csv, got TextCNN; .* there is mlp"),
     (("student.tokenizer.file=no.json",), "student.tokenizer.file must be an existing tokenizer.json, got no.json"),
     (("student.heads=3",), "there is no setting student.heads.*"),
 ])  # fmt: skip
@@ -165,7 +165,7 @@ def test_what_makes_no_sense_is_one_line_before_any_training(questions, tmp_path
 
 @pytest.mark.parametrize(("dataset", "message"), [
     ("digits", r"student.* textcnn takes texts: input_shape must be \(characters\), got \[1, 8, 8\]; for .*"),
-    ("breast_cancer", "student must not read texts with dataset=breast_cancer, got TextCNN; .* there are mlp"),
+    ("breast_cancer", "student must not read texts with dataset=breast_cancer, got TextCNN; .* there is mlp"),
 ])  # fmt: skip
 def test_a_network_of_texts_is_refused_for_numbers(tmp_path, store, dataset, message):
     config = compose([f"dataset={dataset}", "student=textcnn", "tracking=none"], output_dir=tmp_path, store_dir=store)
