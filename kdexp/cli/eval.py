@@ -13,6 +13,7 @@ from kdexp import results
 from kdexp.cli import program
 from kdexp.config import exits
 from kdexp.config.compose import HYDRA_VERSION_BASE, one_line
+from kdexp.config.untrusted import printable
 from kdexp.experiment.finished_robustness import robustness
 from kdexp.experiment.finished_run import TOLERANCE, run
 
@@ -51,7 +52,7 @@ def show_robustness(reports: Iterable[tuple[Path, results.Record]], *, of_run: b
         if "conditions" not in found:
             robustness_terminal.show_sweep(found, folder)
             for what, path in artifacts.write(of_sweep(folder), folder, source=[str(folder)]):
-                print(f"{what:<14}{path}")
+                print(f"{what:<14}{printable(path)}")
             continue
         keep_again(folder)
         if of_run:  # of a sweep what its runs say together comes first, and alone
@@ -64,7 +65,7 @@ def _eval(config: DictConfig) -> None:
         if config.get("robustness"):
             show_robustness(robustness(config), of_run=config.run is not None)
             return
-        is_equal = show(Path(config.run), run(config))
+        is_equal = show(Path(str(config.run)), run(config))
     except (ValueError, OSError) as error:
         exits.leave(exits.WRONG_INPUT, one_line(error))
     if not is_equal:

@@ -35,12 +35,12 @@ def robustness(config: DictConfig) -> Iterator[tuple[Path, Record]]:
         raise ValueError(f"control must be train, find or skip, got {config.control}")
     configured.check(plain(config.robustness))
     machine = Machine(config.accelerator, config.data_dir, config.store_dir)
-    reports = _Reports(machine, config.robustness, config.control, in_sweep=bool(config.sweep_dir))
+    reports = _Reports(machine, config.robustness, config.control, in_sweep=config.sweep_dir is not None)
     if config.run is not None:
-        folder = Path(config.run)
+        folder = Path(str(config.run))
         yield folder, reports.of_run(folder)
     else:
-        yield from reports.of_sweep(Path(config.sweep_dir))
+        yield from reports.of_sweep(Path(str(config.sweep_dir)))
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,7 @@ def run(config: DictConfig) -> dict[str, float]:
         raise ValueError(f"robustness must be given with sweep, got sweep={config.sweep_dir} alone")
     if config.run is None:
         raise ValueError("run must be the folder of a finished run, got nothing")
-    finished = FinishedRun(Path(config.run), Machine(config.accelerator, config.data_dir, config.store_dir))
+    finished = FinishedRun(Path(str(config.run)), Machine(config.accelerator, config.data_dir, config.store_dir))
     experiment, device = finished.experiment, finished.device
 
     from kdexp.experiment.new_metrics import new_metrics

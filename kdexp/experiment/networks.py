@@ -25,7 +25,6 @@ from kdexp.teacher.settings import TEACHER_KEYS
 
 # Keys of a student's and a teacher's configuration that are not arguments of its network.
 NETWORK_KEYS = ("feature_layers", "init_from_teacher", "members", *TEACHER_KEYS)
-_SLOT = "teacher"  # which may be all that a student may be, and more; what a configuration may name is checked before
 
 
 def build_network(
@@ -49,7 +48,7 @@ def build_network(
     others = _for_task(made, dataset.input_shape)
     try:
         hook = None if size is None else resizing(size)
-        built: nn.Module = instantiate(arguments, _SLOT)
+        built: nn.Module = instantiate(arguments, _slot(setting))
         require(
             isinstance(built, nn.Module), arguments["_target_"], "must make a torch.nn.Module", type(built).__name__
         )
@@ -124,7 +123,7 @@ def _outputs(built: nn.Module, input_shape: Sequence[int], *, is_dense: bool) ->
 def _arguments(member: Values, setting: str, dataset: Dataset, pretrained: bool | None) -> tuple[Group, int | None]:
     """What a network's constructor gets, with its ``_target_``; and the size that images are resized to before it."""
     arguments = {key: value for key, value in plain(member).items() if key not in NETWORK_KEYS}
-    takes = inspect.signature(trust.find(arguments.get("_target_"), _SLOT, f"{setting}.")).parameters
+    takes = inspect.signature(trust.find(arguments.get("_target_"), _slot(setting), f"{setting}.")).parameters
     if is_of_module(arguments):
         told = {key: arguments[key] for key in ("num_classes", "input_shape") if key in takes}
         others = {key: arguments[key] for key in ("_target_", "resize") if key in arguments}
@@ -140,6 +139,11 @@ def _arguments(member: Values, setting: str, dataset: Dataset, pretrained: bool 
         if "input_shape" in arguments:
             arguments["input_shape"] = [*dataset.input_shape[:-2], size, size]
     return arguments, size
+
+
+def _slot(setting: str) -> str:
+    """Of `kdexp.config.trust.SLOTS`: a teacher may be a file, too; nothing else that is built here may."""
+    return "teacher" if setting.partition(".")[0] == "teacher" else "network"
 
 
 def is_of_module(member: Values) -> bool:

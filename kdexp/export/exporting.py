@@ -82,8 +82,8 @@ class Exporter:
             written = writer.quantized(floats, Path(name))
             rows = self._rows(graph, floats, written, writer)
             content = self._content(written, rows)
-            for name in (EXPORT, results.ROBUSTNESS):  # of the file before
-                (out / name).unlink(missing_ok=True)
+            for before in (EXPORT, results.ROBUSTNESS):  # of another file
+                (out / before).unlink(missing_ok=True)
             with atomic_path(out / written.path.name) as temporary:
                 shutil.copyfile(written.path, temporary)
         self._keep_tokenizer(out)

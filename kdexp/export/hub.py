@@ -47,8 +47,7 @@ def lay_out(run: Path, folder: Path, setting: str = "run") -> Path:
         export = {name: value for name, value in read_json(inside(folder, EXPORT)).items() if name != "run"}
         with atomic_path(folder / EXPORT) as temporary:
             temporary.write_text(json.dumps(export, indent=2) + "\n")
-    for name in (model_card.FILE, model_card.HUB_FILE):
-        model_card.write(folder, place, export, name=name)
+    model_card.write(folder, place, export, names=(model_card.FILE, model_card.HUB_FILE))
     return folder
 
 
@@ -126,6 +125,9 @@ def publish(folder: Path, run: Path, export: Record, name: str | None, *, dry_ru
     Returns:
         Lines for the terminal.
     """
-    card = model_card.write(folder, run, export)
-    sent = [] if name is None else push(lay_out(run, folder), name, dry_run=dry_run)
-    return [printable(line) for line in (f"model card    {card}", *sent)]
+    sent = []
+    if name is None:
+        model_card.write(folder, run, export)
+    else:
+        sent = push(lay_out(run, folder), name, dry_run=dry_run)
+    return [printable(line) for line in (f"model card    {folder / model_card.FILE}", *sent)]

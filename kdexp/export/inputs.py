@@ -21,7 +21,7 @@ from kdexp.export.table_files import inputs_of, read_rows, read_texts
 _CHANNELS = (1, 3, 4)
 
 Stored = Tensor | Sequence[Tensor]
-"""(N, ...); or one sample each, which may be read when it is asked for; of segmentation they may differ in size."""
+"""(N, ...); or one sample each, which may be read when it is wanted; of segmentation they may differ in size."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +148,8 @@ class Inputs:
             place: where it comes from, for messages.
         """
         self._check_uint8(place)
+        if 0 in image.size:
+            raise ValueError(f"{place} must have pixels, got {image.width} x {image.height}")
         if not image_folder.is_shown(image):
             raise ValueError(f"{place} must be an image of 8 or 16 bits a channel, got one of mode {image.mode}")
         if self.any_size:
@@ -221,7 +223,7 @@ class Inputs:
 
 
 class Files(Sequence[Tensor]):
-    """Image files, each read when it is asked for.
+    """Image files, each read when it is wanted.
 
     Args:
         paths: of the files.

@@ -13,6 +13,7 @@ from kdexp import results
 from kdexp.atomic import atomic_path
 from kdexp.config.untrusted import printable
 from kdexp.report import glossary
+from kdexp.report.budget import threads_of
 from kdexp.report.comparison import Comparison
 from kdexp.report.loss_statement import BETTER, KEPT, WORSE
 from kdexp.report.robustness import flat
@@ -51,22 +52,26 @@ _RECIPE = (
 )
 
 
-def write(folder: Path, run: Path, export: Record | None = None, *, name: str = FILE) -> Path:
+def write(folder: Path, run: Path, export: Record | None = None, *, names: Sequence[str] = (FILE,)) -> Path:
     """Write the card of a run's student.
 
     Args:
         folder: where.
         run: the run folder; of the runs beside it those of other seeds give intervals.
         export: the content of export.json, of a student that was exported.
-        name: of the file.
+        names: of the files, which are alike.
+
+    Returns:
+        The first of them.
 
     Raises:
         ValueError: the folder holds no completed run; one line.
     """
-    with atomic_path(folder / name) as temporary:
-        beside = read_reports([folder]).get(folder) if export else None
-        temporary.write_text(card(run, export, beside), encoding="utf-8")
-    return folder / name
+    said = card(run, export, read_reports([folder]).get(folder) if export else None)
+    for name in names:
+        with atomic_path(folder / name) as temporary:
+            temporary.write_text(said, encoding="utf-8")
+    return folder / names[0]
 
 
 def card(folder: Path, export: Record | None = None, report: Record | None = None) -> str:
@@ -240,7 +245,7 @@ def _exported(export: Record) -> Iterator[str]:
     )
     yield from _table(("format", "quantize", "bytes", f"test {metric.name}", "median latency"), rows)
     yield ""
-    where = f"{_line(export.get('threads'))} thread(s) of {_line(export.get('processor'))}"
+    where = f"{threads_of(export.get('threads', 1))} of {_line(export.get('processor'))}"
     yield f"Measured on the file itself, by {where}."
 
 

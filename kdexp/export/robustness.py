@@ -1,4 +1,4 @@
-"""How a file holds up, beside teacher, control and the student that it was written from."""
+"""The robustness of a file, beside teacher, control and the student that it was written from."""
 
 from pathlib import Path
 

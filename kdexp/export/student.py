@@ -64,7 +64,7 @@ class LoadedStudent:
         if not is_count(batch_size):
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         if "images" in self.task.supports:
-            raise ValueError("predict must be asked of a network that classifies, got one of task=generation")
+            raise ValueError("predict must be called on a network that classifies, got one of task=generation")
         return joined([self.of(batch) for batch in _batches(self.inputs.stored(x), batch_size)])
 
     def of(self, stored: Tensor) -> Predictions | Masks:

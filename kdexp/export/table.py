@@ -1,12 +1,13 @@
 """What became of a student, as a table in the terminal."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from rich.box import SIMPLE
 from rich.table import Table
 
 from kdexp.report import glossary
+from kdexp.report.budget import threads_of
+from kdexp.report.robustness_terminal import difference
 from kdexp.results import Record
 from kdexp.terminal import screen
 
@@ -33,9 +34,11 @@ def show(content: Record, out: Path) -> None:
         measured = metric.number(row["metrics"][content["measure"]])
         parity = row.get("parity")
         off = "" if parity is None else f"{parity['error']:.2g} ({parity['tolerance']:g})"
-        table.add_row(name, *counts, *times, measured, _difference(metric, row["difference"]), off)
+        table.add_row(
+            name, *counts, *times, measured, difference(metric, row["difference"]) if row["difference"] else "", off
+        )
     console.print(table)
-    where, samples = f"{_threads(content['threads'])} of {content['processor']}", content["test_samples"]
+    where, samples = f"{threads_of(content['threads'])} of {content['processor']}", content["test_samples"]
     of_what = "the network's outputs"
     if content["quantize"] == "qat":
         of_what += ", in 8 bits those of the fine-tuned network"
@@ -47,14 +50,3 @@ def show(content: Record, out: Path) -> None:
         console.print(line, highlight=False, soft_wrap=True)
     console.print(f"file          {out / content['file']}", soft_wrap=True)
     console.print(f"report        {out / 'export.json'}", soft_wrap=True)
-
-
-def _threads(count: int) -> str:
-    return "1 thread" if count == 1 else f"{count} threads"
-
-
-def _difference(metric: glossary.Metric, entry: Mapping[str, float | None] | None) -> str:
-    if entry is None:
-        return ""
-    value, low, high = (metric.number(entry[end], sign=True) for end in ("value", "low", "high"))
-    return value if entry["low"] is None else f"{value} [{low}, {high}]"

@@ -52,7 +52,7 @@ def _table(report: Report) -> Table:
     for axis, name, entry in flat(report["metrics"]):
         metric = glossary.known(name)
         cells = [metric.number(entry.get(role)) for role in roles]
-        cells += [_difference(metric, entry[name]) if name in entry else "" for name in differences]
+        cells += [difference(metric, entry[name]) if name in entry else "" for name in differences]
         table.add_row(glossary.label(axis, name), *cells)
     return table
 
@@ -74,7 +74,7 @@ def show_sweep(together: Record, folder: Path) -> None:
             metric = glossary.known(row["metric"])
             means = [metric.number(row["mean"].get(role)) for role in TRAINED]
             gain = row["difference"]
-            said = [_difference(metric, _ends(gain)), with_p(gain["verdict"], gain["p"])] if gain else ["", ""]
+            said = [difference(metric, _ends(gain)), with_p(gain["verdict"], gain["p"])] if gain else ["", ""]
             table.add_row(glossary.label(row["axis"], row["metric"]), *means, *said)
             names[row["metric"]] = None
         console.print(table)
@@ -88,7 +88,7 @@ def _ends(gain: Record) -> dict[str, float | None]:
     return {"value": gain["mean"], "low": low, "high": high}
 
 
-def _difference(metric: glossary.Metric, entry: Mapping[str, float | None]) -> str:
-    """``+1.23 [-0.10, +2.56]``."""
+def difference(metric: glossary.Metric, entry: Mapping[str, float | None]) -> str:
+    """A difference and its interval as a table shows them: ``+1.23 [-0.10, +2.56]``."""
     value, low, high = (metric.number(entry[end], sign=True) for end in ("value", "low", "high"))
     return value if entry["low"] is None else f"{value} [{low}, {high}]"

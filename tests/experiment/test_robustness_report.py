@@ -167,6 +167,14 @@ def test_every_distilled_run_of_a_sweep_is_examined_beside_its_control(sweep, qu
     assert rows["noise_levels", "gaussian_noise mean_acc"]["difference"]["verdict"] == "too few seeds"
 
 
+def test_a_folder_may_be_named_by_a_number(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((ValueError, FileNotFoundError), match=r"^run must be .*5"):
+        measure(compose(["run=5"], "eval"))
+    with pytest.raises((ValueError, FileNotFoundError), match=r"^run must be .*5"):
+        dict(robustness(compose(["run=5", "robustness=quick"], "eval")))
+
+
 def test_the_sweep_s_own_statement_and_page_tell_what_was_measured(quick, copied, store, capsys):
     config = compose(["robustness=quick", *SMALL], "eval", store_dir=store, sweep_dir=copied)
     show_robustness(robustness(config), of_run=False)

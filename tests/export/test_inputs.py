@@ -129,3 +129,9 @@ def test_files_that_are_no_images_are_one_line(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match=r"empty must hold image files, got none$"):
         RGB.stored(tmp_path / "empty")
+
+
+def test_an_image_without_pixels_is_one_line():
+    for nothing in (Image.new("L", (0, 8)), np.zeros((8, 0), np.uint8)):
+        with pytest.raises(ValueError, match=r"^x must have pixels, got 0 x 8$"):
+            Inputs((1, 8, 8), "uint8").stored(nothing)

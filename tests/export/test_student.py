@@ -182,6 +182,7 @@ def test_what_is_no_finished_run_is_one_line(tmp_path):
         ({"architecture": "kdexp.models.cnn.nothing"}, "_target_"),
         ({"settings": {"num_classes": 10, "input_shape": [1, 8, 8], "width": "wide"}}, " must "),
         ({"settings": 3}, "settings"),
+        ({"architecture": "kdexp.teacher.onnx_network.OnnxNetwork"}, "_target_ must be a network of kdexp.models, or"),
         ({"mean": ["a"]}, "mean"),
         ({"input_shape": [1, 10**9, 10**9]}, " must "),
         ({"input_shape": []}, "input_shape must have sizes above 0"),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kdexp.atomic import atomic_path
-from kdexp.export.formats.exported_program import exported
+from kdexp.export.formats.exported_program import exported, refused
 
 SUFFIX = ".pte"
 _MOST = 8  # samples of a batch: it plans its memory
@@ -33,8 +33,7 @@ def write(
     try:
         lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).to_executorch()
     except Exception as error:  # whatever its passes make of somebody's network
-        reason, name = str(error).strip().splitlines()[0], type(network).__name__
-        raise ValueError(f"format must be one that can be had of {name}, got executorch: {reason:.200}") from error
+        raise refused(network, "executorch", error) from error
     with atomic_path(path) as temporary:
         temporary.write_bytes(lowered.buffer)
 

@@ -53,11 +53,16 @@ def exported(network: nn.Module, example: Sequence[Tensor], *, most: int | None 
             warnings.simplefilter("ignore")  # of recurrent layers, which set attributes of their own
             program = torch.export.export(network, batch, dynamic_shapes=shapes, strict=False)
     except Exception as error:  # whatever becomes of somebody's network
-        reason, name = str(error).strip().splitlines()[0], type(network).__name__
-        raise ValueError(f"format must be one that can be had of {name}, got torch.export's: {reason:.200}") from error
+        raise refused(network, "torch.export's", error) from error
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # has the paths of this machine
     return program
+
+
+def refused(network: nn.Module, format_: str, error: BaseException) -> ValueError:
+    """That a network cannot be had in a format, in one line."""
+    reason, name = str(error).strip().splitlines()[0], type(network).__name__
+    return ValueError(f"format must be one that can be had of {name}, got {format_}: {reason:.200}")
 
 
 def load(path: Path, *, threads: int = 1) -> Callable[..., Tensor]:

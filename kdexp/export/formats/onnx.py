@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kdexp.atomic import atomic_path
-from kdexp.export.formats.exported_program import exported
+from kdexp.export.formats.exported_program import exported, refused
 from kdexp.onnx_file import checked
 
 SUFFIX = ".onnx"
@@ -50,8 +50,7 @@ def write(
     except ImportError as error:
         raise ValueError("format=onnx needs what is not installed: pip install 'kdexp[export]'") from error
     except torch.onnx.OnnxExporterError as error:
-        reason, name = str(error.__cause__ or error).strip().splitlines()[0], type(network).__name__
-        raise ValueError(f"format must be one that can be had of {name}, got onnx: {reason:.200}") from error
+        raise refused(network, "onnx", error.__cause__ or error) from error
     assert program is not None
     program.model.metadata_props.update({key: json.dumps(value) for key, value in (about or {}).items()})
     for node in program.model.graph.all_nodes():

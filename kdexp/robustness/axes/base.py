@@ -30,7 +30,7 @@ class Axis:
     Attributes:
         name: its key in the configuration's ``robustness``.
         place: where its rows stand in a report: those of a smaller number come first.
-        needs_gradients: whether its conditions ask networks for gradients, which a file does not have.
+        needs_gradients: whether its conditions need gradients of the networks, which a file does not have.
     """
 
     name: str
