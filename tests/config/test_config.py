@@ -331,3 +331,8 @@ def test_what_was_composed_before_is_no_part_of_what_is_composed_next():
     first.teacher.recipe.max_epochs = 99
     assert plain(compose(["loss=dkd", "alpha=0.3"], output_dir="a")) == before
     assert compose(["loss=dkd", "alpha=0.5"], output_dir="a").alpha == 0.5
+
+
+def test_from_python_a_run_has_no_folder_of_its_own():
+    with pytest.raises(ValueError, match=r"^output_dir must be given from Python, compose"):
+        compose(["experiment=smoke"])
