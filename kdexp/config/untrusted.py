@@ -22,6 +22,8 @@ _PASSWORD = re.compile(
 )
 # Control characters but tabs and line ends: a terminal obeys them; and those that turn the direction of writing.
 _OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+# A path from the root of the file system, to its last part; no address of the web, no fraction.
+_ABOVE = re.compile(r"(?<![\w/:.~-])/(?:[^\s/'\",;]+/)*(?=[^\s/'\",;])")
 
 
 def stored(values: Values) -> dict[str, Any]:
@@ -117,6 +119,18 @@ def without_password(text: str) -> str:
 def printable(text: object) -> str:
     """A text for the terminal: what that would obey is written out, and the passwords in its addresses are left out."""
     return without_password(_OBEYED.sub(lambda found: ascii(found[0])[1:-1], str(text)))
+
+
+def without_folders(node: object) -> object:
+    """Nested values that are passed on: of a path of this machine its last part is left, in texts, too."""
+    if isinstance(node, Mapping):
+        return {key: without_folders(value) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return [without_folders(value) for value in node]
+    if not isinstance(node, str):
+        return node
+    name, equals, path = node.rpartition("=")
+    return f"{name}{equals}{Path(path).name}" if path.startswith("/") else _ABOVE.sub("", node)
 
 
 def tracking_server() -> str:

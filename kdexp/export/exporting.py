@@ -134,7 +134,7 @@ class Exporter:
         settings = self._settings
         values: dict[str, object] = {
             "schema_version": SCHEMA_VERSION,
-            "run": str(self._finished.folder),
+            "run": self._finished.folder.resolve().name,
             "format": settings.format,
             "quantize": settings.quantize,
             "file": written.path.name,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kdexp import results
 from kdexp.atomic import atomic_path
-from kdexp.config.untrusted import printable
+from kdexp.config.untrusted import printable, without_folders
 from kdexp.report import glossary
 from kdexp.report.budget import threads_of
 from kdexp.report.comparison import Comparison
@@ -177,7 +177,7 @@ def _recipe(run: Run) -> Iterator[Sequence[object]]:
     for name in _RECIPE:
         value = run.settings.get(name, run.settings.get(known.get(name, ""), None))
         if value is not None and not (run.is_control and name in ("teacher", "loss", "temperature", "feature_loss")):
-            yield name, value
+            yield name, without_folders(value)
     epochs = run.results["epochs"]
     yield "epoch", f"{epochs['best']} (from 0) of {epochs['last']}, the best by {epochs.get('monitor', 'validation')}"
 
@@ -268,7 +268,7 @@ def _robustness(report: Record) -> Iterator[str]:
     yield ""
     yield from _table(("", *roles), rows())
     for note in report.get("notes", []):
-        yield f"- {_line(note)}"
+        yield f"- {_line(without_folders(note))}"
 
 
 def _lost(run: Run) -> Iterator[str]:
@@ -293,6 +293,7 @@ def _lost(run: Run) -> Iterator[str]:
 def _reproduce(run: Run) -> Iterator[str]:
     versions = ", ".join(f"{name} {version}" for name, version in run.results.get("versions", {}).items())
     if run.command:
-        yield f"    {_line(command_of([one for one in run.results['overrides'] if not one.startswith(_PLACES)]))}"
+        own = [str(without_folders(one)) for one in run.results["overrides"] if not one.startswith(_PLACES)]
+        yield f"    {_line(command_of(own))}"
         yield ""
     yield f"Fingerprint {_line(run.results.get('fingerprint'))}; {_line(versions)}."

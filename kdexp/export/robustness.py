@@ -4,12 +4,14 @@ from pathlib import Path
 
 from kdexp.config.compose import plain
 from kdexp.config.require import Values
+from kdexp.config.untrusted import without_folders
 from kdexp.experiment.compared_networks import subjects_of
 from kdexp.experiment.finished_run import FinishedRun
 from kdexp.experiment.measured_conditions import Subject
 from kdexp.experiment.robustness_evaluator import RobustnessEvaluator
 from kdexp.export.measured import Network
-from kdexp.report import robustness_terminal
+from kdexp.report import robustness_artifacts, robustness_terminal
+from kdexp.results import Record
 from kdexp.robustness import configured
 from kdexp.robustness.settings import EXPORTED
 
@@ -49,4 +51,10 @@ def report(finished: FinishedRun, control: str, network: Network, digest: str, o
     evaluator.notes += notes
     subjects = subjects_of(finished, control)
     subjects[EXPORTED] = Subject(network, digest, out / "robustness", None)
-    robustness_terminal.show(evaluator.report(subjects, out), out)
+    robustness_terminal.show(robustness_artifacts.write(to_pass_on(evaluator.found(subjects)), out), out)
+
+
+def to_pass_on(report: Record) -> Record:
+    """A report without the folders of this machine: those of what was measured, of data, of a store."""
+    models = {role: {"digest": own["digest"]} for role, own in report["models"].items()}
+    return {name: without_folders(value) for name, value in report.items()} | {"models": models}

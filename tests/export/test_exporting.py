@@ -98,6 +98,7 @@ def test_texts_come_with_their_tokenizer(exporter, tmp_path):
     exporting, experiment = exporter(run=run)
     content, _ = exporting.export(tmp_path / "out")
     assert content["inputs"] == ["tokens"]
+    assert content["run"] == tmp_path.name
     tokenizer = Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))
     ids = [tokenizer.encode(text).ids for text, _ in questions[:2]]
     width = experiment.config.student.max_tokens
