@@ -11,6 +11,7 @@ from torch import Tensor
 
 from kdexp.contracts import Source
 from kdexp.data import own
+from kdexp.naming import counted
 
 if TYPE_CHECKING:
     from pyarrow import ChunkedArray
@@ -267,7 +268,7 @@ def _inputs(part: _Part, layout: str) -> Tensor:
         broken = ~tensor.isfinite().flatten(1).all(1)
         if broken.any():
             raise ValueError(
-                f"dataset.source.inputs must be finite, got NaN or Inf in {own.counted(int(broken.sum()), 'sample')} "
+                f"dataset.source.inputs must be finite, got NaN or Inf in {counted(int(broken.sum()), 'sample')} "
                 f"of {part.place}, the first at {int(broken.int().argmax())}"
             )
     return tensor

@@ -112,11 +112,6 @@ def shown(names: Iterable[object]) -> str:
     return ", ".join(texts[:_SHOWN]) + (f", ... ({len(texts)} in all)" if len(texts) > _SHOWN else "")
 
 
-def counted(count: int, what: str) -> str:
-    """``1 input``, ``2 inputs``."""
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
-
-
 def _is_whole(text: str) -> bool:
     try:
         return bool(np.isfinite(number := float(text))) and number == int(number) and "_" not in text

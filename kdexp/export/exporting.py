@@ -142,6 +142,7 @@ class Exporter:
             "inputs": written.graph.names,
             "output": "logits",
             **self.about,
+            **({"note": self._finished.results["note"]} if "note" in self._finished.results else {}),
             "measure": self._experiment.data.task.measure,
             "test_samples": len(self._experiment.data.student.splits.test),
             "interval": {"n_resamples": N_RESAMPLES, "confidence_level": CONFIDENCE_LEVEL, "of": "paired bootstrap"},

@@ -13,6 +13,7 @@ from torch import Tensor
 from kdexp.data import csv_file, json_lines, own
 from kdexp.data.csv_file import MISSING, Column, File
 from kdexp.data.table import TableColumn, encoded
+from kdexp.naming import counted
 
 _TEXT = "text"
 
@@ -142,7 +143,7 @@ def _of_values(
     if columns is None:
         columns = [TableColumn(name) for name in values]
         if [len(columns)] != list(shape):
-            raise ValueError(f"{place} must have {own.counted(shape[0], 'column')} of numbers, got {own.shown(values)}")
+            raise ValueError(f"{place} must have {counted(shape[0], 'column')} of numbers, got {own.shown(values)}")
     if absent := [one.name for one in columns if one.name not in values]:
         raise ValueError(f"{place} must have the columns of the training table, {absent[0]!r} is missing")
     made = {one.name: _column(values[one.name], one, place) for one in columns}
