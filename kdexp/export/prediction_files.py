@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from kdexp.atomic import atomic_path
+from kdexp.config.untrusted import cell, escaped
 from kdexp.export.inputs import Files, files_in
 from kdexp.export.predictions import Masks, Predictions
 from kdexp.export.student import LoadedStudent
@@ -32,7 +33,8 @@ class Written(NamedTuple):
     Attributes:
         table: the csv file: ``file`` (or ``row``, from 1), ``label``, ``confidence``, a probability of each class
             (``p_NAME``); of masks ``mask``, ``confidence`` (the mean over pixels) and the share of each class
-            (``share_NAME``); and ``error``, why there is none.
+            (``share_NAME``); and ``error``, why there is none. Names and labels may be anybody's: their control
+            characters are `escaped`, and none is a formula of a spreadsheet (`cell`); both can be taken back.
         samples: how many there were.
         unread: how many of them could not be read.
     """
@@ -92,11 +94,15 @@ def _written(table: Path, rows: Iterator[Mapping[str, object]]) -> Written:
         writer = None
         for row in rows:
             if writer is None:
-                writer = csv.DictWriter(file, list(row))
-                writer.writeheader()
-            writer.writerow(row)
+                writer = csv.writer(file)
+                writer.writerow(map(_cell, row))
+            writer.writerow(map(_cell, row.values()))
             samples, unread = samples + 1, unread + bool(row["error"])
     return Written(table, samples, unread)
+
+
+def _cell(value: object) -> object:
+    return cell(escaped(value)) if isinstance(value, str) else value
 
 
 def _rows(said: Predictions) -> Iterator[dict[str, object]]:

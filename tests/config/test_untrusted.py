@@ -208,6 +208,17 @@ def test_what_a_terminal_would_obey_is_written_out():
 
 
 @pytest.mark.parametrize(
+    "text", ["=1+2", "+a", "-a", "@a", "\t=1", "\n=1", "'=1", "a\x1b[2J\\x1b", "ü\udcff漢\r", "-1", "-"]
+)
+def test_a_cell_is_no_formula_and_can_be_taken_back(text):
+    shown = untrusted.cell(untrusted.escaped(text))
+    assert shown.isprintable()
+    assert shown == text or shown[0] == "'" or "\\" in shown
+    assert text == "-1" or shown[0] not in "=+-@"
+    assert shown.removeprefix("'").encode("latin-1", "backslashreplace").decode("unicode_escape") == text
+
+
+@pytest.mark.parametrize(
     ("text", "left"),
     [
         ("/home/Jane Doe/x.csv", "x.csv"),

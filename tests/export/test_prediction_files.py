@@ -1,4 +1,5 @@
 import csv
+import os
 
 import numpy as np
 import pytest
@@ -44,6 +45,27 @@ def test_each_image_has_a_row_and_one_that_cannot_be_read_does_not_lose_the_othe
         shares = [float(row[f"p_{number}"]) for number in range(10)]
         np.testing.assert_allclose(shares, said.probabilities[0], rtol=1e-4)
         assert max(shares) == float(row["confidence"])
+
+
+def test_names_are_no_formulas_and_nothing_that_a_terminal_obeys(tmp_path):
+    saved(tmp_path / "run", "dataset=breast_cancer", "student=mlp", classes=["=1+2", "@b\x1b[2J"])
+    student = load(tmp_path / "run")
+    np.save(tmp_path / "x.npy", np.zeros((1, 30), np.float32))
+    write(student, tmp_path / "x.npy", tmp_path / "out.csv")
+    (row,) = rows_of(tmp_path / "out.csv")
+    assert list(row) == ["row", "label", "confidence", "p_=1+2", r"p_@b\x1b[2J", "error"]
+    assert row["label"] in ("'=1+2", r"'@b\x1b[2J")
+    names = ["=1+2.png", "-a\x1b]0;b\x07.png", "a\n\\b.png", os.fsdecode(b"\xff.png")]
+    saved(tmp_path / "seen", "dataset=digits", "student=cnn_small")
+    (tmp_path / "in").mkdir()
+    for name in names:
+        Image.new("L", (8, 8)).save(tmp_path / "in" / name)
+    written = write(load(tmp_path / "seen"), tmp_path / "in", tmp_path / "images.csv")
+    assert (written.samples, written.unread) == (4, 0)
+    shown = [row["file"] for row in rows_of(tmp_path / "images.csv")]
+    assert all(name.isprintable() and name[0] not in "=+-@" for name in shown)
+    back = {name.removeprefix("'").encode("latin-1", "backslashreplace").decode("unicode_escape") for name in shown}
+    assert back == {*names}
 
 
 def test_what_is_there_is_replaced_only_if_asked_and_never_by_half(tmp_path):
