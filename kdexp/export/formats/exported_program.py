@@ -13,6 +13,8 @@ from torch.export import ExportedProgram
 from kdexp.atomic import atomic_path
 
 SUFFIX = ".pt2"
+BATCH = "batch"
+"""The first axis of inputs and outputs: samples."""
 _ABOUT = "kdexp.json"
 
 
@@ -44,7 +46,7 @@ def exported(network: nn.Module, example: Sequence[Tensor], *, most: int | None 
     """
     # A batch of one would be taken for a constant.
     batch = tuple(torch.cat((part, part))[: max(2, len(part))].cpu() for part in example)
-    samples = torch.export.Dim("samples", max=most)
+    samples = torch.export.Dim(BATCH, max=most)
     shapes = torch.export.ShapesCollection()  # type: ignore[no-untyped-call]
     for part in batch:
         shapes[part] = {0: samples}

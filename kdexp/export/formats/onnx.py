@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kdexp.atomic import atomic_path
-from kdexp.export.formats.exported_program import exported, refused
+from kdexp.export.formats.exported_program import BATCH, exported, refused
 from kdexp.onnx_file import checked
 
 SUFFIX = ".onnx"
@@ -32,7 +32,7 @@ def write(
         network: in whatever mode; its eval mode is written, and it stays as it is.
         example: its inputs (n, ...) for a few samples; the shape of one sample stays that of the example.
         path: of the file.
-        names: of the inputs in the file; its output is called ``logits``.
+        names: of the inputs in the file; its output is called ``logits``, the samples of each are the axis ``batch``.
         about: plain values for the file's ``metadata_props``, each as JSON.
 
     Raises:
@@ -45,6 +45,7 @@ def write(
                 dynamo=True,
                 input_names=list(names),
                 output_names=["logits"],
+                dynamic_shapes=[{0: BATCH}] * len(example),
                 verbose=False,
             )
     except ImportError as error:
