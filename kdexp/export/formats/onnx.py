@@ -78,7 +78,7 @@ def load(path: Path, *, threads: int = 1) -> Callable[..., Tensor]:
         FileNotFoundError: there is no such file.
         ValueError: see `kdexp.onnx_file.checked`; or onnxruntime cannot run it.
     """
-    checked(path, "file")
+    checked(path, "path")
     try:
         import onnxruntime
     except ImportError as error:
@@ -89,7 +89,7 @@ def load(path: Path, *, threads: int = 1) -> Callable[..., Tensor]:
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has a type for each reason
-        raise ValueError(f"file must be one that onnxruntime runs, got {path}: {error!s:.200}") from error
+        raise ValueError(f"path must be a file that onnxruntime runs, got {path}: {error!s:.200}") from error
     names = [value.name for value in session.get_inputs()]
 
     def run(*inputs: Tensor) -> Tensor:
