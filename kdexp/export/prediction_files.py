@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kdexp.atomic import atomic_path
 from kdexp.config.untrusted import cell, escaped
-from kdexp.export.inputs import Files, files_in
+from kdexp.export.inputs import ARRAY, Files, files_in
 from kdexp.export.predictions import Masks, Predictions
 from kdexp.export.student import LoadedStudent
 from kdexp.export.table_files import read_texts
@@ -57,7 +57,7 @@ def write(
 
     Args:
         student: that predicts.
-        inputs: a folder of images or one; a csv, parquet or npy file of rows; a file of texts.
+        inputs: a folder of images, one, or a npy file of them; a csv, parquet or npy file of rows; a file of texts.
         out: the csv file; of masks a folder; None: ``predictions.csv`` or ``masks`` here.
         column: with the texts; None: see `read_texts`.
         batch_size: samples that the network sees at once.
@@ -78,13 +78,13 @@ def write(
         raise ValueError(f"out must not be there yet (overwrite=true replaces it), got {place}")
     if not masks and place.is_dir():
         raise ValueError(f"out must be a csv file, got the folder {place}")
-    if student.inputs.kind == "images":
+    if student.inputs.kind == "images" and inputs.suffix != ARRAY:
         rows = _of_images(student, inputs, place if masks else None, batch_size)
     else:
         found = read_texts(inputs, column) if student.inputs.kind == "texts" else str(inputs)
         said = student.predict(found, batch_size=batch_size)
-        assert isinstance(said, Predictions)
-        rows = ({"row": number, **row, "error": ""} for number, row in enumerate(_rows(said), start=1))
+        told = _rows(said) if isinstance(said, Predictions) else _rows_of_masks(said, place)
+        rows = ({"row": number, **row, "error": ""} for number, row in enumerate(told, start=1))
     return _written(place / TABLE if masks else place, rows)
 
 
@@ -111,6 +111,12 @@ def _rows(said: Predictions) -> Iterator[dict[str, object]]:
     for label, confidence, values in zip(labels, said.confidences.tolist(), said.probabilities.tolist(), strict=True):
         shares = {name: f"{value:.6g}" for name, value in zip(names, values, strict=True)}
         yield {"label": label, "confidence": f"{confidence:.6g}", **shares}
+
+
+def _rows_of_masks(said: Masks, folder: Path) -> Iterator[dict[str, object]]:
+    for number in range(len(said)):
+        name = f"{number + 1}.png"
+        yield {"mask": name, **_kept(_one(said, number), folder / name)}
 
 
 # Images

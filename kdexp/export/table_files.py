@@ -1,4 +1,4 @@
-"""Rows of a table and texts for a trained network: csv, parquet, npy, JSON lines, and Python's own mappings."""
+"""Arrays, rows of a table and texts for a trained network: npy, csv, parquet, JSON lines, Python's own mappings."""
 
 import math
 import re
@@ -33,26 +33,38 @@ def read_rows(path: Path, columns: Sequence[TableColumn] | None, shape: Sequence
         ValueError: a column or a value is missing, and the like; one line.
         FileNotFoundError: there is no such file.
     """
+    if path.suffix == ".npy":
+        with np.errstate(over="ignore"):  # to Inf, which is refused here
+            found = torch.from_numpy(read_array(path).astype(np.float32))
+        if tuple(found.shape[1:]) != tuple(shape) or not found.isfinite().all():
+            raise ValueError(f"{path} must have finite rows of shape {list(shape)}, got {list(found.shape)}")
+        return found
     if not path.is_file():
         raise FileNotFoundError(f"not found: {path}")
     with _named(path):
-        if path.suffix == ".npy":
-            values = np.load(path, mmap_mode="r", allow_pickle=False)
-            if not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf":
-                raise ValueError(f"{path} must be an array of numbers, got {getattr(values, 'dtype', 'an archive')}")
-            with np.errstate(over="ignore"):  # to Inf, which is refused below
-                found = torch.from_numpy(values.astype(np.float32))
-        elif path.suffix == ".parquet":
+        if path.suffix == ".parquet":
             return _of_values(_parquet(path), columns, shape, str(path))
-        elif columns is not None:
+        if columns is not None:
             file = csv_file.read(path, [one.name for one in columns], [], _words(columns))
             return _encoded(file, columns, str(path))
-        else:
-            file = csv_file.read(path, csv_file.header_of(path), [], [])
-            return _of_values({name: list(one.values) for name, one in file.columns.items()}, None, shape, str(path))
-    if tuple(found.shape[1:]) != tuple(shape) or not found.isfinite().all():
-        raise ValueError(f"{path} must have finite rows of shape {list(shape)}, got {list(found.shape)}")
-    return found
+        file = csv_file.read(path, csv_file.header_of(path), [], [])
+        return _of_values({name: list(one.values) for name, one in file.columns.items()}, None, shape, str(path))
+
+
+def read_array(path: Path) -> np.ndarray:
+    """The array of a npy file, which is read where it is looked at.
+
+    Raises:
+        ValueError: it holds no numbers, or is not whole; one line.
+        FileNotFoundError: there is no such file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"not found: {path}")
+    with _named(path):
+        values = np.load(path, mmap_mode="c", allow_pickle=False)
+        if not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf":
+            raise ValueError(f"{path} must be an array of numbers, got {getattr(values, 'dtype', 'an archive')}")
+    return values
 
 
 def inputs_of(rows: Sequence[Mapping[str, object]], columns: Sequence[TableColumn] | None, place: str) -> Tensor:
