@@ -26,7 +26,7 @@ def predict(values: Values) -> int:
         FileNotFoundError: the run or the inputs are not there.
     """
     for name, what in (("run", "the folder of a finished run or of a sweep"), ("inputs", "a file or a folder")):
-        require(values[name] is not None, name, f"must be {what}", "nothing")
+        require(values[name] not in (None, ""), name, f"must be {what}", "nothing")
     accelerator = values["accelerator"]
     require(accelerator in ("auto", "cpu", "gpu"), "accelerator", "must be auto, cpu or gpu", accelerator)
     require(is_count(values["batch_size"]), "batch_size", "must be at least 1", values["batch_size"])

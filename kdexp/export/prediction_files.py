@@ -116,7 +116,7 @@ def _rows(said: Predictions) -> Iterator[dict[str, object]]:
 def _rows_of_masks(said: Masks, folder: Path) -> Iterator[dict[str, object]]:
     for number in range(len(said)):
         name = f"{number + 1}.png"
-        yield {"mask": name, **_kept(_one(said, number), folder / name)}
+        yield {"mask": name, **_kept(said.masks[number], said.confidences[number], said.classes, folder / name)}
 
 
 # Images
@@ -142,7 +142,7 @@ def _of_images(
                 kept = (
                     name.with_name(f"{name.name}.png") if alike[name.with_suffix("")] > 1 else name.with_suffix(".png")
                 )
-                row |= {"mask": str(kept), **_kept(found, masks / kept)}
+                row |= {"mask": str(kept), **_kept(found.masks[0], found.confidences[0], found.classes, masks / kept)}
             yield row
         now, done = time.monotonic(), first + batch_size
         if now - said >= EVERY_SECONDS and done < len(paths):
@@ -181,16 +181,15 @@ def _one(said: Predictions | Masks, number: int) -> Predictions | Masks:
     return Predictions(said.numbers[part], said.probabilities[part], said.confidences[part], said.classes)
 
 
-def _kept(said: Masks, path: Path) -> dict[str, object]:
+def _kept(mask: Tensor, confidences: Tensor, classes: Sequence[str], path: Path) -> dict[str, object]:
     """Write the mask of one image, class numbers with a palette; what the table says of it."""
-    mask = said.masks[0]
     image = Image.fromarray(mask.numpy())
     image.putpalette(_palette())
     with atomic_path(path) as temporary:
         image.save(temporary, format="PNG")
-    counts = torch.bincount(mask.flatten().long(), minlength=len(said.classes)).double() / mask.numel()
-    shares = {f"share_{name}": f"{share:.6g}" for name, share in zip(said.classes, counts.tolist(), strict=True)}
-    return {"confidence": f"{float(said.confidences[0].mean()):.6g}", **shares}
+    counts = torch.bincount(mask.flatten().long(), minlength=len(classes)).double() / mask.numel()
+    shares = {f"share_{name}": f"{share:.6g}" for name, share in zip(classes, counts.tolist(), strict=True)}
+    return {"confidence": f"{float(confidences.mean()):.6g}", **shares}
 
 
 def _palette() -> list[int]:

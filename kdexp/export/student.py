@@ -107,17 +107,17 @@ def load(path: str | Path, *, setting: str = "path") -> LoadedStudent:
     """The student of a finished run, ready to predict. Neither its data nor its teacher need be at hand.
 
     Args:
-        path: a run folder; the folder of a sweep, of whose winner, chosen on val as ``kdexp-compare`` chooses, the run
-            with the best validation metric is taken; a folder with ``model.safetensors`` as the Hub has it; or a file
-            of weights that kdexp wrote.
+        path: a run folder; the folder of a sweep on one data set, of whose winner, chosen on val as ``kdexp-compare``
+            chooses, the run with the best validation metric is taken; a folder with ``model.safetensors`` as the Hub
+            has it; or a file of weights that kdexp wrote.
         setting: what named it, for messages.
 
     Raises:
         ValueError: there is no student, or the folder names what must not be called or cannot be built; one line.
         FileNotFoundError: there is nothing at that path.
     """
-    if not isinstance(path, str | Path):
-        raise ValueError(f"{setting} must be a folder or a file, got {path}")
+    if not isinstance(path, str | Path) or path == "":
+        raise ValueError(f"{setting} must be a folder or a file, got {path or 'nothing'}")
     weights = weights_at(Path(path), setting)
     about = description.read(weights, setting)
     network, task = description.built(about, weights, setting)

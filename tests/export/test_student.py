@@ -164,6 +164,31 @@ def test_the_winner_of_a_sweep_is_taken_as_it_is_chosen_on_val(tmp_path, monkeyp
     assert load(tmp_path / "first").classes[0] == "first 0"
 
 
+def test_of_runs_that_have_nothing_to_do_with_each_other_none_is_taken(tmp_path):
+    for name, more in {"a": {}, "b": {"student": "cnn"}, "c": {"student": "cnn", "alpha": 1.0}}.items():
+        written_runs.write_run(tmp_path / name, **more)
+        saved(tmp_path / name, *DIGITS)
+    with pytest.raises(
+        ValueError, match=r"got .* with runs that are of no sweep, and of several recipes: a, b$"
+    ) as error:
+        load(tmp_path)
+    assert str(error.value).startswith("path must be one run, or a sweep on one data set, got ")
+    assert load(tmp_path / "b").classes[0] == "0"
+    (tmp_path / "sweep.json").write_text("{}")
+    assert load(tmp_path).classes[0] == "0"
+    written_runs.write_run(tmp_path / "d", dataset="mnist")
+    with pytest.raises(ValueError, match=r"with runs of several data sets: ") as error:
+        load(tmp_path, setting="run")
+
+
+def test_no_name_is_not_the_folder_where_one_stands(tmp_path, monkeypatch):
+    saved(tmp_path, *DIGITS)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"^path must be a folder or a file, got nothing$"):
+        load("")
+    assert load(".").classes[0] == "0"
+
+
 def test_what_is_no_finished_run_is_one_line(tmp_path):
     written_runs.write_run(tmp_path / "diverged", status="diverged")
     (tmp_path / "empty").mkdir()
