@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdexp.data import csv_file, json_lines, own
+from kdexp.data import csv_file, json_lines, own, parquet_file
 from kdexp.data.csv_file import MISSING, Column, File
 from kdexp.data.table import TableColumn, encoded
 from kdexp.naming import counted
@@ -136,16 +136,8 @@ def _named(path: Path) -> Iterator[None]:
 
 
 def _parquet(path: Path) -> dict[str, list[object]]:
-    try:
-        from pyarrow import ArrowException, parquet
-    except ImportError as error:
-        rule = "must be a csv file unless pyarrow is installed (pip install 'kdexp[parquet]')"
-        raise ValueError(f"inputs {rule}, got {path}") from error
-    try:
-        found: dict[str, list[object]] = parquet.read_table(path).to_pydict()
-    except (ArrowException, OSError) as error:
-        raise ValueError(f"{path} must be a whole parquet file, got: {str(error).splitlines()[0]}") from error
-    return found
+    table = parquet_file.read(path, "a csv file")
+    return {name: parquet_file.values(column) for name, column in zip(table.column_names, table.columns, strict=True)}
 
 
 def _of_values(

@@ -12,6 +12,8 @@ from safetensors.torch import save_file
 from saved_students import evaluated, saved, stored_test
 
 import kdexp
+from kdexp.data import own
+from kdexp.export import table_files
 from kdexp.export.student import load
 
 DIGITS = ("dataset=digits", "student=cnn_small")
@@ -153,6 +155,21 @@ def test_rows_of_a_table_are_encoded_as_the_training_table_was(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             student.predict(wrong)
+
+
+def test_a_parquet_file_of_nothing_much_is_not_unpacked(tmp_path, monkeypatch):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    monkeypatch.setattr(own, "_UNPACKED", 2**17)
+    words = {"many": pyarrow.array(["x" * 50, None, "y"] * 2000), "large": pyarrow.array(["z"] * 6000, "large_string")}
+    parquet.write_table(pyarrow.table(words), tmp_path / "words.parquet")
+    parquet.write_table(pyarrow.table({"a": np.zeros(10**6)}), tmp_path / "bomb.parquet")
+    with pytest.raises(ValueError, match=r"^\S*bomb.parquet must have at most \S+ GB unpacked, got 0.00745 GB$"):
+        table_files.read_texts(tmp_path / "bomb.parquet")
+    with pytest.raises(ValueError, match=r"must have a text in each row, got none in row 2$"):
+        table_files.read_texts(tmp_path / "words.parquet", "many")
+    assert table_files.read_texts(tmp_path / "words.parquet", "large") == ["z"] * 6000
 
 
 def test_the_winner_of_a_sweep_is_taken_as_it_is_chosen_on_val(tmp_path, monkeypatch):
