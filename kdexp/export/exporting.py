@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from kdexp import results
 from kdexp.atomic import atomic_path, sha256
 from kdexp.experiment.finished_run import FinishedRun
+from kdexp.export import hub
 from kdexp.export.graph import Graph, Stored, graph_of
 from kdexp.export.latency import latency, processor
 from kdexp.export.measured import CONFIDENCE_LEVEL, N_RESAMPLES, OnTest, difference, on_test
@@ -82,8 +83,7 @@ class Exporter:
             written = writer.quantized(floats, Path(name))
             rows = self._rows(graph, floats, written, writer)
             content = self._content(written, rows)
-            for before in (EXPORT, results.ROBUSTNESS):  # of another file
-                (out / before).unlink(missing_ok=True)
+            hub.clear(out)
             with atomic_path(out / written.path.name) as temporary:
                 shutil.copyfile(written.path, temporary)
         self._keep_tokenizer(out)

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from kdexp.config.untrusted import inside, printable, without_folders
 from kdexp.export import description, model_card
 from kdexp.export.finding import HUB_WEIGHTS, run_at, weights_at
 from kdexp.export.settings import EXPORT
+from kdexp.report import robustness_artifacts
 from kdexp.results import Record
 from kdexp.weights import METADATA
 
@@ -64,6 +66,17 @@ def to_send(folder: Path) -> list[Path]:
     if (folder / EXPORT).exists():
         names.append(str(read_json(inside(folder, EXPORT)).get("file")))
     return [inside(folder, name) for name in sorted(names) if (folder / name).is_file()]
+
+
+def clear(folder: Path) -> None:
+    """Remove what an earlier export left: its file, what was sent with it, its robustness. What else is there stays."""
+    with suppress(ValueError, AttributeError):  # there was none, or another program's
+        name = str(read_json(inside(folder, EXPORT)).get("file"))
+        if name.startswith("student."):
+            inside(folder, name).unlink(missing_ok=True)
+    for name in SENT:
+        (folder / name).unlink(missing_ok=True)
+    robustness_artifacts.remove(folder)
 
 
 def check_name(name: str) -> None:

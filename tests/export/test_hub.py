@@ -53,6 +53,24 @@ def test_what_is_passed_on_names_no_folder_of_this_machine(run, tmp_path):
     }  # fmt: skip
 
 
+def test_an_earlier_export_leaves_nothing_beside_a_new_one(run, tmp_path):
+    folder = hub.lay_out(run, tmp_path / "out")
+    kept = ("notes.txt", "figures/mine.png", "secret.json")
+    gone = ("student.pt2", "robustness.csv", "robustness.json", "figures/reliability.png", "tokenizer.json")
+    for name in (*kept, *gone):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("1")
+    (folder / "export.json").write_text('{"file": "student.pt2"}')
+    hub.clear(folder)
+    assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*.*")) == sorted(kept)
+    for content in ('{"file": "secret.json"}', '{"file": "../sweep/run/student.safetensors"}', "[]", "{"):
+        (folder / "export.json").write_text(content)
+        hub.clear(folder)
+    assert (folder / "secret.json").exists()
+    assert (run / "student.safetensors").exists()
+    hub.clear(tmp_path / "nowhere")
+
+
 def test_a_dry_run_lists_what_would_be_sent_and_no_checkpoint(run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # it is not needed
     folder = hub.lay_out(run, tmp_path / "out")
