@@ -16,7 +16,6 @@ from kdexp.config.identity import Identity, fingerprint, without_run_only
 from kdexp.config.require import Values
 from kdexp.experiment.check import check, check_values
 from kdexp.experiment.metadata import LAUNCH
-from kdexp.naming import counted
 from kdexp.progress_log import IMPORTING, said_meanwhile
 from kdexp.sweeps import launch, subprocess_runner
 from kdexp.sweeps.changed_data import marked_stale
@@ -145,7 +144,7 @@ class Sweeper(BasicSweeper):
         if self.config.rerun == "all":
             sweep.set_aside()
         same = f" ({cells} combinations, {cells - len(jobs)} duplicates skipped)" if cells > len(jobs) else ""
-        return sweep, Progress(folder, f"sweep {folder}: {counted(len(jobs), 'job')}{same}")
+        return sweep, Progress(folder, f"sweep {folder}: {len(jobs)} job{'s' * (len(jobs) != 1)}{same}")
 
     def _show_end(self, sweep: Sweep) -> None:
         launch.show_end(sweep)

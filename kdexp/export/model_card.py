@@ -22,7 +22,6 @@ from kdexp.report.run_group import RunGroup
 from kdexp.report.runs import Run, command_of, read_reports, read_run
 from kdexp.report.statistics import CONFIDENCE, FEWEST_SEEDS, t_interval, wilson
 from kdexp.results import Record
-from kdexp.robustness.settings import CONTROL, STUDENT
 
 FILE, HUB_FILE = "MODEL_CARD.md", "README.md"
 TO_FILL_IN = "**TO BE FILLED IN**"
@@ -280,7 +279,7 @@ def _robustness(report: Record) -> Iterator[str]:
 def _lost(run: Run, report: Record | None) -> Iterator[str]:
     statement = run.results.get("loss_statement")
     if not isinstance(statement, Mapping):
-        if report and {STUDENT, CONTROL} <= report["models"].keys():
+        if report and {"student", "control"} <= report["models"].keys():
             yield (
                 "The run has no statement: when it ended there was no control (the same student, trained alone). Since "
                 "then one was measured: its column, and the answer in a sentence, stand under Robustness."

@@ -18,7 +18,7 @@ from kdexp.atomic import atomic_path
 from kdexp.config.untrusted import cell, escaped
 from kdexp.export.inputs import ARRAY, Files, files_in
 from kdexp.export.predictions import Masks, Predictions
-from kdexp.export.student import LoadedStudent
+from kdexp.export.student import LoadedStudent, check_batch_size
 from kdexp.export.table_files import read_texts
 from kdexp.progress_log import EVERY_SECONDS, duration
 
@@ -67,8 +67,7 @@ def write(
         ValueError: a setting breaks a rule, or the file does; one line. Why an image cannot be read is said in its row.
         FileNotFoundError: there is nothing to predict.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    check_batch_size(batch_size)
     masks = student.inputs.any_size
     place = out or Path("masks" if masks else TABLE)
     if inputs.resolve().is_relative_to(place.resolve()):

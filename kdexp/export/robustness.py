@@ -4,14 +4,12 @@ from pathlib import Path
 
 from kdexp.config.compose import plain
 from kdexp.config.require import Values
-from kdexp.config.untrusted import without_folders
 from kdexp.experiment.compared_networks import subjects_of
 from kdexp.experiment.finished_run import FinishedRun
 from kdexp.experiment.measured_conditions import Subject
 from kdexp.experiment.robustness_evaluator import RobustnessEvaluator
 from kdexp.export.measured import Network
-from kdexp.report import robustness_artifacts, robustness_terminal
-from kdexp.results import Record
+from kdexp.report import robustness_artifacts, robustness_json, robustness_terminal
 from kdexp.robustness import configured
 from kdexp.robustness.settings import EXPORTED
 
@@ -51,10 +49,5 @@ def report(finished: FinishedRun, control: str, network: Network, digest: str, o
     evaluator.notes += notes
     subjects = subjects_of(finished, control)
     subjects[EXPORTED] = Subject(network, digest, out / "robustness", None)
-    robustness_terminal.show(robustness_artifacts.write(to_pass_on(evaluator.found(subjects)), out), out)
-
-
-def to_pass_on(report: Record) -> Record:
-    """A report without the folders of this machine: those of what was measured, of data, of a store."""
-    models = {role: {"digest": own["digest"]} for role, own in report["models"].items()}
-    return {name: without_folders(value) for name, value in report.items()} | {"models": models}
+    found = robustness_json.to_pass_on(evaluator.found(subjects))
+    robustness_terminal.show(robustness_artifacts.write(found, out), out)

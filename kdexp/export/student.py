@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from kdexp.config.require import is_count
+from kdexp.config.require import is_count, require
 from kdexp.contracts import Kind, SeesTrainingInputs, Task
 from kdexp.export import description
 from kdexp.export.description import Description
@@ -61,8 +61,7 @@ class LoadedStudent:
             ValueError: x is not what the network takes, or a file cannot be read; one line.
             FileNotFoundError: a file is missing.
         """
-        if not is_count(batch_size):
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        check_batch_size(batch_size)
         if "images" in self.task.supports:
             raise ValueError("predict must be called on a network that classifies, got one of task=generation")
         return joined([self.of(batch) for batch in _batches(self.inputs.stored(x), batch_size)])
@@ -87,6 +86,11 @@ class LoadedStudent:
         if not logits.isfinite().all():
             raise ValueError("run must have a student whose logits are finite, got NaN or Inf")
         return logits
+
+
+def check_batch_size(size: object) -> None:
+    """Refuse what is no number of samples."""
+    require(is_count(size), "batch_size", "must be at least 1", size)
 
 
 def _batches(stored: Stored, size: int) -> Iterator[Tensor]:

@@ -9,7 +9,8 @@ from written_runs import write_run
 import kdexp
 from kdexp import results
 from kdexp.atomic import sha256
-from kdexp.export import hub, robustness
+from kdexp.export import hub
+from kdexp.report import robustness_json
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def test_what_is_passed_on_names_no_folder_of_this_machine(run, tmp_path):
         "models": {"student": {"digest": "d1", "conditions": "/home/jane/run/robustness"}}, "samples": 9,
         "notes": ["not kept in /home/jane/store/x: No space"], "metrics": {"clean": {"acc": {"student": 0.5}}},
     }  # fmt: skip
-    assert robustness.to_pass_on(report) == {
+    assert robustness_json.to_pass_on(report) == {
         "models": {"student": {"digest": "d1"}}, "samples": 9, "notes": ["not kept in x: No space"],
         "metrics": {"clean": {"acc": {"student": 0.5}}},
     }  # fmt: skip

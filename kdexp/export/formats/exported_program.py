@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from kdexp.atomic import atomic_path
+from kdexp.torch_threads import torch_threads
 
 SUFFIX = ".pt2"
+QUANTIZE = ("none", "fp16", "int8_static", "qat")
 BATCH = "batch"
 """The first axis of inputs and outputs: samples."""
 _ABOUT = "kdexp.json"
@@ -72,13 +74,8 @@ def load(path: Path, *, threads: int = 1) -> Callable[..., Tensor]:
     network = torch.export.load(path).module()
 
     def run(*inputs: Tensor) -> Tensor:
-        before = torch.get_num_threads()
-        torch.set_num_threads(threads)
-        try:
-            with torch.no_grad():
-                logits: Tensor = network(*(part.cpu() for part in inputs))
-                return logits
-        finally:
-            torch.set_num_threads(before)
+        with torch_threads(threads), torch.no_grad():
+            logits: Tensor = network(*(part.cpu() for part in inputs))
+            return logits
 
     return run

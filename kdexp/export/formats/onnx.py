@@ -4,7 +4,7 @@ import copy
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from kdexp.atomic import atomic_path
+from kdexp.export import half
 from kdexp.export.formats.exported_program import BATCH, exported, refused
 from kdexp.onnx_file import checked
 
 SUFFIX = ".onnx"
+QUANTIZE = ("none", "fp16", "int8_static", "int8_dynamic", "qat")
 
 
 def write(
@@ -58,6 +60,30 @@ def write(
         node.metadata_props.clear()  # where it stands in the network's code
     with atomic_path(path) as temporary:
         program.save(temporary, external_data=False)
+
+
+def quantized(
+    how: str, file: Path, target: Path, calibration: Callable[[], Iterable[Sequence[Tensor]]], names: Sequence[str]
+) -> None:
+    """Write a file of `write`'s again, in 8 or 16 bits; other formats quantise the network before they write it.
+
+    Args:
+        how: fp16, int8_static or int8_dynamic.
+        file: with floats.
+        target: written.
+        calibration: gives inputs (n, ...), batch by batch; where activations lie is found on these.
+        names: of the inputs.
+    """
+    if how == "fp16":
+        half.onnx_in_half(file, target)
+        return
+    from kdexp.export import onnx_int8  # here: needs onnxruntime
+
+    if how == "int8_dynamic":
+        onnx_int8.dynamic(file, target)
+    else:
+        inputs = [torch.cat(parts) for parts in zip(*calibration(), strict=True)]
+        onnx_int8.static(file, target, inputs, names)
 
 
 def metadata(path: Path) -> dict[str, object]:
