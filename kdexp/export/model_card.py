@@ -267,7 +267,9 @@ def _robustness(report: Record) -> Iterator[str]:
     def rows() -> Iterator[Sequence[object]]:
         for axis, name, entry in flat(report["metrics"]):
             metric = glossary.known(name)
-            yield glossary.label(axis, name), *(metric.in_unit(metric.number(entry.get(role))) for role in roles)
+            values = {role: entry[role] for role in roles if entry.get(role) is not None}
+            cells = {role: metric.in_unit(metric.number(value)) for role, value in values.items()}
+            yield glossary.label(axis, name), *(cells.get(role, "-") for role in roles)
 
     yield _line(answer(report))
     yield ""

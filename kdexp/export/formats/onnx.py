@@ -18,6 +18,7 @@ from kdexp.onnx_file import checked
 
 SUFFIX = ".onnx"
 QUANTIZE = ("none", "fp16", "int8_static", "int8_dynamic", "qat")
+"""What it can have of `kdexp.export.settings.TOLERANCES`."""
 
 
 def write(
