@@ -27,7 +27,7 @@ def export(values: Values) -> None:
         FileNotFoundError: weights or data are gone.
     """
     settings = export_settings.of(values)
-    require(values["run"] is not None, "run", "must be the folder of a finished run", "nothing")
+    require(values["run"] not in (None, ""), "run", "must be the folder of a finished run", "nothing")
     require(values["control"] in ("train", "find", "skip"), "control", "must be train, find or skip", values["control"])
     require(type(values["dry_run"]) is bool, "dry_run", "must be true or false", values["dry_run"])
     folder, wanted = run_at(Path(str(values["run"])), "run"), values.get("robustness")

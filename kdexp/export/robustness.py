@@ -9,7 +9,7 @@ from kdexp.experiment.finished_run import FinishedRun
 from kdexp.experiment.measured_conditions import Subject
 from kdexp.experiment.robustness_evaluator import RobustnessEvaluator
 from kdexp.export.measured import Network
-from kdexp.report import robustness_terminal
+from kdexp.report import robustness_artifacts, robustness_json, robustness_terminal
 from kdexp.robustness import configured
 from kdexp.robustness.settings import EXPORTED
 
@@ -49,4 +49,5 @@ def report(finished: FinishedRun, control: str, network: Network, digest: str, o
     evaluator.notes += notes
     subjects = subjects_of(finished, control)
     subjects[EXPORTED] = Subject(network, digest, out / "robustness", None)
-    robustness_terminal.show(evaluator.report(subjects, out), out)
+    found = robustness_json.to_pass_on(evaluator.found(subjects))
+    robustness_terminal.show(robustness_artifacts.write(found, out), out)

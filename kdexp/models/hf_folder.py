@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 
@@ -68,6 +68,20 @@ def class_names(network: Any) -> list[str]:
     """The names that its folder has for its labels, by number."""
     named = dict(network.config.id2label)
     return [str(named.get(number, number)) for number in range(network.config.num_labels)]
+
+
+class HFImage(nn.Module):
+    """A network of transformers that takes images; see `classifier`."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.class_names = class_names(network)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(N, C, H, W) -> its logits."""
+        logits: Tensor = self.network(pixel_values=inputs).logits
+        return logits
 
 
 def _config(

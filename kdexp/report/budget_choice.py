@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from kdexp.naming import counted
 from kdexp.report import glossary
-from kdexp.report.budget import UNITS, Budget, Taken, amount, key_of, read, threads_of
+from kdexp.report.budget import UNITS, Budget, Taken, amount, key_of, read
 from kdexp.report.comparison import Comparison
 from kdexp.report.robustness import by_seed, mean_over_seeds
 from kdexp.report.run_group import RunGroup
@@ -116,7 +117,7 @@ class Choice:
         one = self.students[0].taken
         return (
             "Bytes of the ONNX file and median milliseconds of a call with one sample by onnxruntime, "
-            f"{threads_of(one.threads)} of {one.processor}, measured once, of untrained networks."
+            f"{counted(one.threads, 'thread')} of {one.processor}, measured once, of untrained networks."
         )
 
     def sentence(self) -> str:

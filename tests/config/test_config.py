@@ -312,6 +312,14 @@ def test_whether_a_source_domain_may_be_fetched_is_in_no_fingerprint(tmp_path):
     assert Identity(fetched).fingerprint == Identity(local).fingerprint
 
 
+def test_an_ensemble_may_have_more_members_and_is_else_what_it_was(tmp_path):
+    three = composed(tmp_path, "teacher=ensemble")
+    assert list(three.teacher.members) == ["a", "b", "c"]
+    four = composed(tmp_path, "teacher=ensemble", "teacher@teacher.members.d=mlp", "teacher.members.d.recipe.seed=3")
+    assert four.teacher.members.d._target_.endswith(".mlp")
+    assert [member.recipe.seed for member in four.teacher.members.values()] == [0, 1, 2, 3]
+
+
 def test_teachers_and_students_offer_the_same_networks():
     not_networks = {"base", "ensemble", "onnx", "outputs"}
     options = {g: {p.stem for p in (CONF / g).glob("*.yaml")} - not_networks for g in ("teacher", "student")}

@@ -14,8 +14,9 @@ from tokenizers import Tokenizer
 
 import kdexp
 from kdexp.config.compose import compose, plain
+from kdexp.config.quick import NOTE
 from kdexp.experiment.experiment import Experiment
-from kdexp.export import latency
+from kdexp.export import latency, table
 from kdexp.export.exporting import Exporter
 from kdexp.export.formats import onnx as onnx_format
 from kdexp.export.settings import of
@@ -33,7 +34,10 @@ def exporter(tmp_path, monkeypatch):
         student = experiment.student.eval()
         save_weights(student, tmp_path / "student.safetensors")
         finished = SimpleNamespace(
-            experiment=experiment, folder=tmp_path, device=torch.device("cpu"), results={"fingerprint": "f1"}
+            experiment=experiment,
+            folder=tmp_path,
+            device=torch.device("cpu"),
+            results={"fingerprint": "f1", "note": NOTE},
         )
         return Exporter(finished, student, of(plain(compose(list(typed), "export")))), experiment
 
@@ -90,7 +94,7 @@ def test_every_task_has_its_own_metrics_and_an_interval(exporter, tmp_path, run)
         assert gain["low"] <= gain["value"] <= gain["high"]
 
 
-def test_texts_come_with_their_tokenizer(exporter, tmp_path):
+def test_texts_come_with_their_tokenizer_and_a_quick_run_says_what_it_is(exporter, tmp_path, capsys):
     questions = [("where is it ?", "place"), ("how many are there ?", "number")] * 50
     (tmp_path / "q.csv").write_text("question,kind\n" + "\n".join(map(",".join, questions)))
     source = (f"dataset.source.file={tmp_path}/q.csv", "dataset.source.text=question", "dataset.source.label=kind")
@@ -98,6 +102,9 @@ def test_texts_come_with_their_tokenizer(exporter, tmp_path):
     exporting, experiment = exporter(run=run)
     content, _ = exporting.export(tmp_path / "out")
     assert content["inputs"] == ["tokens"]
+    assert (content["run"], content["note"]) == (tmp_path.name, NOTE)
+    table.show(content, tmp_path / "out")
+    assert NOTE in capsys.readouterr().out
     tokenizer = Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))
     ids = [tokenizer.encode(text).ids for text, _ in questions[:2]]
     width = experiment.config.student.max_tokens

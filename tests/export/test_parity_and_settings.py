@@ -10,7 +10,8 @@ from kdexp.contracts import Batch
 from kdexp.export.measured import difference
 from kdexp.export.parity import Parity
 from kdexp.export.robustness import without_gradients
-from kdexp.export.settings import check_out, of
+from kdexp.export.settings import FORMATS, TOLERANCES, check_out, of
+from kdexp.export.writing import check, format_of
 from kdexp.robustness.bootstrap import Bootstrap
 from kdexp.robustness.grid import Measured
 from kdexp.tasks.classification import Classification
@@ -75,7 +76,7 @@ def test_an_entry_of_a_report_has_both_differences():
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
-        ("format=tflite", "format must be one of onnx, exported_program, executorch, got tflite"),
+        ("format=tflite", "format must be one of executorch, exported_program, onnx, got tflite"),
         ("quantize=int4", "quantize must be one of none, fp16, int8_static, int8_dynamic, qat, got int4"),
         ("preprocessing=2", "preprocessing must be true or false, got 2"),
         ("threads=0", "threads must be a whole number of at least 1, got 0"),
@@ -96,8 +97,18 @@ def test_an_entry_of_a_report_has_both_differences():
 )
 def test_a_wrong_setting_is_one_line(typed, message):
     with pytest.raises(ValueError, match=r"^\w") as caught:
-        of(plain(compose(typed.split(), "export")))
+        check(of(plain(compose(typed.split(), "export"))))
     assert str(caught.value) == message
+
+
+def test_a_file_of_formats_is_a_format():
+    for name in FORMATS:
+        found = format_of(name)
+        assert set(found.QUANTIZE) <= set(TOLERANCES)
+        assert found.SUFFIX.startswith(".")
+        assert callable(found.write)
+        assert callable(found.load)
+    assert "onnx" in FORMATS
 
 
 def test_the_tolerance_is_that_of_the_bits_unless_it_is_given():

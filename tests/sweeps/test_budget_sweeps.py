@@ -166,7 +166,9 @@ def test_students_over_the_budget_are_left_out_and_nothing_is_measured_twice(swe
     cells, jobs = sweeper.make()._jobs()
     assert (cells, len(jobs), widths(jobs)) == (4, 4, [4, 8])
     assert sweeper.measured == ["cnn width=4", "cnn width=8", "cnn width=16", "cnn_large"]
-    assert "left out      cnn width=16: 3 > 1 ms" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "measuring     3 students and 1 teacher as ONNX files, 1 thread\n" in said
+    assert "left out      cnn width=16: 3 > 1 ms" in said
     for width in MS:
         MS[width] = 100.0  # another day
     try:
@@ -193,13 +195,16 @@ def test_a_damaged_file_is_measured_anew(sweeper):
     ]
 
 
-def test_a_budget_that_nothing_fits_is_one_line(sweeper):
+def test_a_budget_that_nothing_fits_is_one_line_and_leaves_no_folder(sweeper, monkeypatch):
+    monkeypatch.chdir(sweeper.folder.parent)
+    sweeper.folder.rmdir()
     with pytest.raises(ValueError) as error:  # noqa: PT011
         sweeper.make("budget.bytes=100", "budget.latency_ms=0.01")._jobs()
     assert str(error.value) == (
         "budget.bytes=100 and budget.latency_ms=0.01 must leave a student to train, got a family that takes "
         "100 bytes at least, 0.1 ms at least"
     )
+    assert not sweeper.folder.exists()
 
 
 def test_the_search_is_refused():

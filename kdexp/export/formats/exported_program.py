@@ -11,8 +11,12 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from kdexp.atomic import atomic_path
+from kdexp.torch_threads import torch_threads
 
 SUFFIX = ".pt2"
+QUANTIZE = ("none", "fp16", "int8_static", "qat")
+BATCH = "batch"
+"""The first axis of inputs and outputs: samples."""
 _ABOUT = "kdexp.json"
 
 
@@ -44,7 +48,7 @@ def exported(network: nn.Module, example: Sequence[Tensor], *, most: int | None 
     """
     # A batch of one would be taken for a constant.
     batch = tuple(torch.cat((part, part))[: max(2, len(part))].cpu() for part in example)
-    samples = torch.export.Dim("samples", max=most)
+    samples = torch.export.Dim(BATCH, max=most)
     shapes = torch.export.ShapesCollection()  # type: ignore[no-untyped-call]
     for part in batch:
         shapes[part] = {0: samples}
@@ -70,13 +74,8 @@ def load(path: Path, *, threads: int = 1) -> Callable[..., Tensor]:
     network = torch.export.load(path).module()
 
     def run(*inputs: Tensor) -> Tensor:
-        before = torch.get_num_threads()
-        torch.set_num_threads(threads)
-        try:
-            with torch.no_grad():
-                logits: Tensor = network(*(part.cpu() for part in inputs))
-                return logits
-        finally:
-            torch.set_num_threads(before)
+        with torch_threads(threads), torch.no_grad():
+            logits: Tensor = network(*(part.cpu() for part in inputs))
+            return logits
 
     return run
