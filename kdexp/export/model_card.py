@@ -40,6 +40,7 @@ _RECIPE = (
     "alpha",
     "temperature",
     "scheme.name",
+    "trainer.max_steps",
     "trainer.max_epochs",
     "optimizer._target_",
     "optimizer.lr",
@@ -175,12 +176,15 @@ def _data(run: Run) -> Iterator[str]:
 
 def _recipe(run: Run) -> Iterator[Sequence[object]]:
     known = {"augment": "augment.transforms"}
+    counts_steps = run.settings.get("trainer.max_steps") is not None
     for name in _RECIPE:
+        if counts_steps and name == "trainer.max_epochs":
+            continue
         value = run.settings.get(name, run.settings.get(known.get(name, ""), None))
         if value is not None and not (run.is_control and name in ("teacher", "loss", "temperature", "feature_loss")):
             yield name, without_folders(value)
     epochs = run.results["epochs"]
-    yield "epoch", f"{epochs['best']} (from 0) of {epochs['last']}, the best by {epochs.get('monitor', 'validation')}"
+    yield "epoch", f"{epochs['best']}, the best by {epochs.get('monitor', 'validation')}; from 0 to {epochs['last']}"
 
 
 # Metrics

@@ -53,6 +53,15 @@ def test_the_runs_of_other_seeds_give_an_interval_and_a_control_has_no_teacher(t
     assert "| temperature" not in alone
 
 
+def test_the_length_of_a_training_is_told_as_it_was_set(tmp_path):
+    write_run(tmp_path / "epochs", **{"trainer.max_epochs": 30})
+    write_run(tmp_path / "steps", **{"trainer.max_epochs": 30, "trainer.max_steps": 2000})
+    assert "| trainer.max_epochs | 30 |" in model_card.card(tmp_path / "epochs")
+    said = model_card.card(tmp_path / "steps")
+    assert "| trainer.max_steps | 2000 |" in said
+    assert "max_epochs |" not in said
+
+
 def test_a_quick_run_beside_a_real_one_is_neither_a_seed_of_it_nor_worth_a_word(tmp_path, caplog):
     for seed, is_quick in enumerate([False, False, True]):
         write_run(tmp_path / f"one-{seed}", seed=seed, quick=is_quick)
