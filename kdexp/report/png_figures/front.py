@@ -50,7 +50,8 @@ def _draw(axes: Axes, choice: Choice, unit: str) -> None:
     places = [(one.taken.of(unit), value) for one, value in line]
     axes.plot([x for x, _ in places], [y for _, y in places], color=BLUE, linewidth=1, label="front, chosen on val")
     for (student, _), place in zip(line, places, strict=True):
-        axes.annotate(student.taken.name, place, xytext=(5, -10), textcoords="offset points", fontsize=7)
+        name = axes.annotate(student.taken.name, place, xytext=(4, -4), textcoords="offset points", fontsize=7)
+        name.set(rotation=-35, rotation_mode="anchor", verticalalignment="top")
     stars = {choice.best_of_half: ("with half of the budget", GREEN), choice.best: ("to take", BLUE)}
     for one, (word, color) in stars.items():
         if one and (found := choice.reached(one, "student")):
