@@ -67,6 +67,8 @@ def write(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    if not inputs.exists():
+        raise FileNotFoundError(f"inputs must be a file or a folder, not found: {inputs}")
     masks = student.inputs.any_size
     place = out or Path("masks" if masks else TABLE)
     if inputs.resolve().is_relative_to(place.resolve()):

@@ -1,6 +1,7 @@
 """`torch.export`'s own file (.pt2), for PyTorch without the network's code, AOTInductor and other compilers."""
 
 import copy
+import io
 import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -26,9 +27,12 @@ def write(
 ) -> None:
     """See `kdexp.export.formats.onnx.write`; inputs are given by their place, and about is in the file as JSON."""
     program = exported(copy.deepcopy(network).eval(), example)
-    with atomic_path(path) as temporary, warnings.catch_warnings():
+    file = io.BytesIO()  # in a path it would keep the temporary's name, and no two files would be the same
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of weights that are views of others
-        torch.export.save(program, temporary, extra_files={_ABOUT: json.dumps(dict(about or {}))})
+        torch.export.save(program, file, extra_files={_ABOUT: json.dumps(dict(about or {}))})
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(file.getbuffer())
 
 
 def exported(network: nn.Module, example: Sequence[Tensor], *, most: int | None = None) -> ExportedProgram:
@@ -67,6 +71,8 @@ def refused(network: nn.Module, format_: str, error: BaseException) -> ValueErro
 
 def load(path: Path, *, threads: int = 1) -> Callable[..., Tensor]:
     """A file that `write` wrote, as a network: see `kdexp.export.formats.onnx.load`."""
+    import torch.ao.quantization.fx._decomposed  # the operators of 8 bits; torchao imports it, too
+
     network = torch.export.load(path).module()
 
     def run(*inputs: Tensor) -> Tensor:
