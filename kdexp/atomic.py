@@ -14,6 +14,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from kdexp.config.untrusted import cell, printable
+
 log = logging.getLogger(__name__)
 
 _LARGEST_JSON = 64 * 2**20  # bytes; no file of kdexp's comes near it
@@ -51,13 +53,18 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
 
     Args:
         path: the file.
-        rows: name -> value; a name that a row lacks is left empty there.
+        rows: name -> value; a name that a row lacks is left empty there. Texts may be anybody's: see
+            `kdexp.config.untrusted.printable` and `cell`.
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
-    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows(rows)
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(map(_shown, names))
+        writer.writerows([_shown(row.get(name)) for name in names] for row in rows)
+
+
+def _shown(value: object) -> object:
+    return cell(printable(value)) if isinstance(value, str) else value
 
 
 _STAGED = re.compile(r"\.[^/]+\.kdexp-[a-z0-9_]{8}(\.\w+)?")  # as `atomic_path` names them: nobody else's

@@ -1,4 +1,4 @@
-"""Names of jobs and configurations that are short, and differ in what the jobs differ in."""
+"""Names of jobs and configurations that are short, and differ in what the jobs differ in; numbers of things."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,6 +8,11 @@ from kdexp.config.identity import fingerprint
 
 _SHORT = 24
 """Values of up to so many characters are shown as they are."""
+
+
+def counted(count: int, what: str) -> str:
+    """``1 input``, ``2,000 inputs``."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def short_values(values: Iterable[str]) -> dict[str, str]:

@@ -88,17 +88,22 @@ def remove_unbegun(folder: Path) -> bool:
     Returns:
         Whether it was removed; False when there is anything in it but what every run begins with.
     """
-    here = Path().absolute()
     begun = any(path.name not in (FILE, LOG, ".hydra", LOCK, ROOM) for path in folder.iterdir())
-    if begun or here.is_relative_to(folder):
+    if begun or Path().absolute().is_relative_to(folder):
         return False
+    remove(folder)
+    return True
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder that this process has made, and those of here to it that are empty then."""
+    here = Path().absolute()
     shutil.rmtree(folder)
     with suppress(OSError):  # the first that is not empty
-        for above in folder.parents:
+        for above in folder.absolute().parents:
             if here not in above.parents:
                 break
             above.rmdir()
-    return True
 
 
 def holds_run(folder: Path) -> bool:

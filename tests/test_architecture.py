@@ -19,7 +19,7 @@ MODULES = {name_of(path): path for path in PATHS}
 
 LAYERS = [
     "contracts features hooked_loss atomic results recording run_folder weights schedules signals progress_log terminal"
-    " naming onnx_file config",
+    " naming onnx_file torch_threads config",
     "losses feature_losses models metrics data",
     "teacher robustness tasks",
     "training report",

@@ -1,6 +1,7 @@
+import csv
 import threading
 
-from kdexp.atomic import training_lock
+from kdexp.atomic import training_lock, write_rows
 
 
 def test_who_comes_later_says_that_it_waits_and_goes_on_when_the_first_is_done(tmp_path, monkeypatch, caplog):
@@ -19,3 +20,11 @@ def test_who_comes_later_says_that_it_waits_and_goes_on_when_the_first_is_done(t
         order.append("the first")
     thread.join(10)
     assert order == ["assistant: waiting for another process that is training it", "the first", "the second"]
+
+
+def test_a_table_of_somebody_elses_words_is_no_program(tmp_path):
+    write_rows(tmp_path / "t.csv", [{"=a": "=cmd()", "lr": -0.1, "typed": "-0.1", "error": "x\x1b[2J"}, {"lr": None}])
+    with (tmp_path / "t.csv").open(newline="") as file:
+        assert list(csv.reader(file)) == [
+            ["'=a", "lr", "typed", "error"], ["'=cmd()", "-0.1", "-0.1", r"x\x1b[2J"], ["", "", "", ""],
+        ]  # fmt: skip

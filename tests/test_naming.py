@@ -1,6 +1,10 @@
 import pytest
 
-from kdexp.naming import job_names, short_values
+from kdexp.naming import counted, job_names, short_values
+
+
+def test_what_is_one_has_no_plural():
+    assert [counted(n, "run") for n in (0, 1, 2, 1234)] == ["0 runs", "1 run", "2 runs", "1,234 runs"]
 
 
 def test_a_job_is_named_after_what_it_differs_in():

@@ -10,9 +10,11 @@ from filelock import FileLock
 from omegaconf import DictConfig
 
 from hydra_plugins.kdexp.sweeper import Sweeper
+from kdexp import run_folder
 from kdexp.config.compose import plain
 from kdexp.config.require import Values
-from kdexp.report.budget import FILE, UNITS, Budget, amount, key_of, read, threads_of, write
+from kdexp.naming import counted
+from kdexp.report.budget import FILE, UNITS, Budget, amount, key_of, read, write
 from kdexp.sweeps import subprocess_runner
 from kdexp.sweeps.sweep import Job, Sweep
 
@@ -53,11 +55,20 @@ class BudgetSweeper(Sweeper):
         """See `Sweeper._jobs`: those whose student fits.
 
         Raises:
-            ValueError: none does.
+            ValueError: none does; then no folder is left that was not there.
         """
         assert self.config is not None
-        cells, configs = super()._jobs()
         folder = Path(self.config.hydra.sweep.dir)
+        is_new = not folder.exists()
+        try:
+            return self._fitting(folder)
+        except ValueError:
+            if is_new and folder.exists():
+                run_folder.remove(folder)
+            raise
+
+    def _fitting(self, folder: Path) -> tuple[int, dict[Job, DictConfig]]:
+        cells, configs = super()._jobs()
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f".{FILE}.lock"):
             budget, keys = self._measured(folder, configs)
@@ -96,8 +107,11 @@ class BudgetSweeper(Sweeper):
             taught = {
                 config.choices.teacher: config for job, config in configs.items() if job.key not in self._controls
             }
-            networks += [(name, True, config) for name, config in taught.items() if name not in of_now]
-            print(f"measuring     {len(networks)} networks as ONNX files, {threads_of(wanted.threads)}", flush=True)
+            teachers = [(name, True, config) for name, config in taught.items() if name not in of_now]
+            what = [counted(len(networks), "student"), *([counted(len(teachers), "teacher")] if teachers else [])]
+            threads = counted(wanted.threads, "thread")
+            print(f"measuring     {' and '.join(what)} as ONNX files, {threads}", flush=True)
+            networks += teachers
             subprocess_runner.check_all(partial(measure, folder), [Unmeasured(*network) for network in networks])
         budget = replace(read(folder), family=list(students))
         write(folder, budget)

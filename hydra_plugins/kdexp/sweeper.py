@@ -144,7 +144,7 @@ class Sweeper(BasicSweeper):
         if self.config.rerun == "all":
             sweep.set_aside()
         same = f" ({cells} combinations, {cells - len(jobs)} duplicates skipped)" if cells > len(jobs) else ""
-        return sweep, Progress(folder, f"sweep {folder}: {len(jobs)} jobs{same}")
+        return sweep, Progress(folder, f"sweep {folder}: {len(jobs)} job{'s' * (len(jobs) != 1)}{same}")
 
     def _show_end(self, sweep: Sweep) -> None:
         launch.show_end(sweep)

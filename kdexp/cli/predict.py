@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from kdexp.cli import program
 from kdexp.config import exits
 from kdexp.config.compose import HYDRA_VERSION_BASE, one_line, plain
-from kdexp.config.require import Values, is_count, require
+from kdexp.config.require import Values, require
 from kdexp.config.untrusted import printable
 from kdexp.progress_log import importing
 
@@ -26,10 +26,9 @@ def predict(values: Values) -> int:
         FileNotFoundError: the run or the inputs are not there.
     """
     for name, what in (("run", "the folder of a finished run or of a sweep"), ("inputs", "a file or a folder")):
-        require(values[name] is not None, name, f"must be {what}", "nothing")
+        require(values[name] not in (None, ""), name, f"must be {what}", "nothing")
     accelerator = values["accelerator"]
     require(accelerator in ("auto", "cpu", "gpu"), "accelerator", "must be auto, cpu or gpu", accelerator)
-    require(is_count(values["batch_size"]), "batch_size", "must be at least 1", values["batch_size"])
     require(type(values["overwrite"]) is bool, "overwrite", "must be true or false", values["overwrite"])
     with importing():  # here: --help must not wait for torch
         from kdexp.experiment.networks import device_for

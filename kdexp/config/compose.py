@@ -54,7 +54,7 @@ def compose(overrides: Sequence[str] = (), config_name: str = "train", **setting
         The configuration, with every interpolation resolved.
 
     Raises:
-        ValueError: an unknown option or key, or a value of the wrong type.
+        ValueError: an unknown option or key, a value of the wrong type, or no output_dir where it takes one.
     """
     release_data()  # a file may be another than at the last call
     quoted = [f"{key}={json.dumps(str(value))}" for key, value in settings.items()]
@@ -69,6 +69,8 @@ def compose(overrides: Sequence[str] = (), config_name: str = "train", **setting
                 del config["hydra"]
             OmegaConf.resolve(config)
         except Exception as error:
+            if "${hydra:runtime.output_dir}" in str(error):  # Hydra makes a folder for programs alone
+                raise ValueError("output_dir must be given from Python, compose(..., output_dir=DIR)") from error
             raise ValueError(one_line(error)) from error
     return config
 

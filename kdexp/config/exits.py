@@ -1,6 +1,8 @@
 """How a process ends: exit codes and the last line."""
 
 import logging
+import os
+import signal
 import sys
 from typing import NoReturn
 
@@ -18,6 +20,17 @@ class PlainRecord(logging.LogRecord):
 
 
 def leave(code: int, message: str) -> NoReturn:
-    """End the process with one line on stderr."""
+    """End the process with one line on stderr; without it where nobody reads on (``kdexp-compare DIR | head``)."""
+    if isinstance(sys.exc_info()[1], BrokenPipeError) and _nobody_reads():
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it at the end
+        sys.exit(128 + signal.SIGPIPE)
     print(f"error: {printable(message)}", file=sys.stderr)
     sys.exit(code)
+
+
+def _nobody_reads() -> bool:
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        return True
+    return False

@@ -20,8 +20,13 @@ _STORED = ("teachers", "teacher-measures", "teacher-outputs")  # one of these ma
 _PASSWORD = re.compile(
     r"(?<=://)([^/\s:@]*):[^/\s]*@|([?&]\w*(?:passw|pwd|token|secret|key)\w*=)[^&\s]+", re.IGNORECASE
 )
-# Control characters but tabs and line ends: a terminal obeys them; and those that turn the direction of writing.
-_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+# Control characters but tabs and line ends: a terminal obeys them; those that turn the direction of writing; and bytes
+# of a file's name that are no UTF-8, which cannot be written.
+_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_ESCAPED = re.compile(f"[\t\n\\\\]|{_OBEYED.pattern}")
+_FORMULA = tuple("=+-@\t\n'")
+# A path from the root of the file system, to its last part; no address of the web, no fraction.
+_ABOVE = re.compile(r"(?<![\w/:.~-])/(?:[^\s/'\",;]+/)*(?=[^\s/'\",;])")
 
 
 def stored(values: Values) -> dict[str, Any]:
@@ -117,6 +122,44 @@ def without_password(text: str) -> str:
 def printable(text: object) -> str:
     """A text for the terminal: what that would obey is written out, and the passwords in its addresses are left out."""
     return without_password(_OBEYED.sub(lambda found: ascii(found[0])[1:-1], str(text)))
+
+
+def escaped(text: str) -> str:
+    r"""A text in one line, nothing of it lost: control characters and backslashes as Python writes them.
+
+    ``.encode("latin-1", "backslashreplace").decode("unicode_escape")`` gives it back.
+    """
+    return _ESCAPED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def cell(text: str) -> str:
+    """A text for a cell of a csv file: one that a spreadsheet would take for a formula has a ``'`` before it.
+
+    These begin with ``= + - @``, a tab or a line end, and are no number (OWASP,
+    https://owasp.org/www-community/attacks/CSV_Injection). One that begins with ``'`` gets a second one, so that the
+    first can be taken away again.
+    """
+    return f"'{text}" if text.startswith(_FORMULA) and not _is_number(text) else text
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def without_folders(node: object) -> object:
+    """Nested values that are passed on: of a path of this machine its last part is left, in texts, too."""
+    if isinstance(node, Mapping):
+        return {key: without_folders(value) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return [without_folders(value) for value in node]
+    if not isinstance(node, str):
+        return node
+    name, equals, path = node.rpartition("=")
+    return f"{name}{equals}{Path(path).name}" if path.startswith("/") else _ABOVE.sub("", node)
 
 
 def tracking_server() -> str:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from kdexp.contracts import Source
-from kdexp.data import own
+from kdexp.data import own, parquet_file
+from kdexp.naming import counted
 
 if TYPE_CHECKING:
     from pyarrow import ChunkedArray
@@ -156,6 +157,7 @@ def _numpy(path: Path) -> Any:
 
 def _of_npz(path: Path, inputs: str | None, labels: str | None) -> dict[str, _Part]:
     with _numpy(path) as file:
+        own.check_unpacked(path, sum(entry.file_size for entry in file.zip.infolist()))
         keys = {
             part: (_key(file.files, inputs, _INPUTS, part), _key(file.files, labels, _LABELS, part))
             for part in ("", *_PARTS)
@@ -191,16 +193,7 @@ def _key(keys: Sequence[str], given: str | None, usual: Sequence[str], part: str
 
 
 def _of_parquet(path: Path, inputs: str | Sequence[str] | None, labels: str | Sequence[str] | None) -> _Part:
-    try:
-        from pyarrow import ArrowException, parquet
-    except ImportError as error:
-        rule = "must be a npz or npy file unless pyarrow is installed (pip install 'kdexp[parquet]')"
-        raise ValueError(f"dataset.source.file {rule}, got {path}") from error
-    try:
-        table = parquet.read_table(path)
-    except (ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"dataset.source: {path} must be a whole parquet file, got: {reason}") from error
+    table = parquet_file.read(path, "a npz or npy file")
     columns = {name: table.column(name) for name in table.column_names}
     if labels is None:
         labels = next((name for name in _LABELS if name in columns), None)
@@ -234,9 +227,10 @@ def _column(path: Path, name: str, column: "ChunkedArray") -> np.ndarray:
             return array.astype(np.float32)  # a column has no type that says whether it is an image or tokens
     except ValueError:  # lists of different lengths
         pass
+    kind = getattr(column.type, "value_type", column.type) if values is None else column.type
     raise ValueError(
         f"dataset.source.inputs must name columns of numbers, or of lists of them of one length, got {name!r} of type "
-        f"{column.type} in {path.name}"
+        f"{kind} in {path.name}"
     )
 
 
@@ -267,7 +261,7 @@ def _inputs(part: _Part, layout: str) -> Tensor:
         broken = ~tensor.isfinite().flatten(1).all(1)
         if broken.any():
             raise ValueError(
-                f"dataset.source.inputs must be finite, got NaN or Inf in {own.counted(int(broken.sum()), 'sample')} "
+                f"dataset.source.inputs must be finite, got NaN or Inf in {counted(int(broken.sum()), 'sample')} "
                 f"of {part.place}, the first at {int(broken.int().argmax())}"
             )
     return tensor

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from kdexp.config.require import require
 from kdexp.config.untrusted import inside
 from kdexp.data import own
+from kdexp.data.parquet_file import unpacked
 
 _USUAL = {"val": ("validation", "valid", "val", "dev"), "test": ("test",)}
 _NAMED = re.compile(r"(?<![a-z])(?:(train)(?:ing)?|(val)(?:id|idation)?|(dev)|(test)(?:ing)?)(?![a-z])")
@@ -83,6 +84,8 @@ def _reading(folder: Path) -> Iterator[None]:
 def _saved(library: ModuleType, folder: Path, name: str) -> StoredSplit:
     state = json.loads((folder / "state.json").read_text())
     files = [inside(folder, each["filename"]) for each in state["_data_files"]]
+    if not files:
+        raise ValueError(f"{name} must have rows, got none")
     return StoredSplit(name, library.load_from_disk(str(folder), keep_in_memory=False).with_format("arrow"), files)
 
 
@@ -118,6 +121,8 @@ def _of_files(library: ModuleType, name: str, files: Sequence[Path]) -> StoredSp
         parts = [library.Dataset.from_file(str(file)) for file in files]
     else:
         parquet = importlib.import_module("pyarrow.parquet")
+        for file in files:
+            own.check_unpacked(file, unpacked(parquet.read_metadata(file)))
         parts = [library.Dataset(parquet.read_table(file)) for file in files]  # the library's own would fill a cache
     return StoredSplit(name, library.concatenate_datasets(parts).with_format("arrow"), files)
 

@@ -28,7 +28,7 @@ from kdexp.data.downloads import damaged
 log = logging.getLogger(__name__)
 
 _VAL = ("val", "validation", "valid")
-_EXTENSIONS = (*IMG_EXTENSIONS, ".avif", ".gif", ".jfif", ".jp2")
+EXTENSIONS = (*IMG_EXTENSIONS, ".avif", ".gif", ".jfif", ".jp2")
 _HIDDEN = (".", "__MACOSX", "@eaDir")  # so begin the names of what programs leave behind
 
 _GREY_16_BITS = ("I;16", "I;16B", "I;16L", "I;16N")
@@ -218,7 +218,7 @@ def image_files(folder: Path, left_out: defaultdict[str, list[Path]]) -> list[Pa
     while folders:
         for path in _visible(folders.pop(), left_out):
             if not path.is_dir():
-                is_image = path.suffix.lower() in _EXTENSIONS
+                is_image = path.suffix.lower() in EXTENSIONS
                 (found if is_image else left_out["files that are not images"]).append(path)
             elif (real := os.path.realpath(path)) in read:
                 left_out[_LINKS].append(path)

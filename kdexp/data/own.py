@@ -14,6 +14,8 @@ Folders = str | Sequence[str]
 """Where a relative path is looked for: the first that has it counts."""
 
 _SHOWN = 10
+_UNPACKED = 2**31
+_PACKED = 100  # times, of what is packed well
 _YES_AND_NO = {"1": 1.0, "0": 0.0, "1.0": 1.0, "0.0": 0.0, "true": 1.0, "false": 0.0}
 
 
@@ -37,6 +39,22 @@ def located(setting: str, path: str, folders: Folders) -> Path:
         if found.exists():  # a device or a pipe, which may have no end
             raise ValueError(f"{setting} must be a file or a folder, got {found}")
     raise FileNotFoundError(f"{setting}: not found: {' or '.join(map(str, tried))}")
+
+
+def check_unpacked(path: Path, size: int) -> None:
+    """See that what is packed in a file is of a size that can be, before it is unpacked.
+
+    Args:
+        path: of the file.
+        size: bytes that it says it has unpacked.
+
+    Raises:
+        ValueError: they are more than 2 GB and more than a hundred times its own.
+    """
+    most = max(_UNPACKED, _PACKED * path.stat().st_size)
+    if size > most:
+        rule = f"must have at most {most / 2**30:.3g} GB unpacked"
+        raise ValueError(f"dataset.source: {path} {rule}, got {size / 2**30:.3g} GB")
 
 
 def classes_of(labels: Iterable[str]) -> list[str]:
@@ -110,11 +128,6 @@ def shown(names: Iterable[object]) -> str:
     """The first of many names, for messages."""
     texts = [str(name) for name in names]
     return ", ".join(texts[:_SHOWN]) + (f", ... ({len(texts)} in all)" if len(texts) > _SHOWN else "")
-
-
-def counted(count: int, what: str) -> str:
-    """``1 input``, ``2 inputs``."""
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _is_whole(text: str) -> bool:

@@ -17,6 +17,7 @@ from kdexp.data.group_column import columns_of, groups_of
 from kdexp.data.label_columns import targets_of
 from kdexp.data.splits import train_and_val_index
 from kdexp.data.text_table import load_texts
+from kdexp.naming import counted
 
 log = logging.getLogger(__name__)
 
@@ -160,13 +161,13 @@ def _tell(
 ) -> None:
     inputs = parts["file"][0].shape[1]
     sizes = ", ".join(f"{len(target):,} {'train' if part == 'file' else part}" for part, (_, target) in parts.items())
-    of = own.counted(len(names), "column")
+    of = counted(len(names), "column")
     kind = f"{len(classes)} classes of {label}" if isinstance(label, str) else f"{len(classes)} labels"
     log.info(
         "%s: %s rows; %s of %s (%s); %s: %s",
         path,
         sizes,
-        own.counted(inputs, "input"),
+        counted(inputs, "input"),
         of,
         own.shown(names),
         kind,
@@ -242,7 +243,7 @@ def encoded(file: File, columns: Sequence[TableColumn]) -> Tensor:
                 raise ValueError(
                     f"dataset.source.missing must be mean where values are missing, got refuse: {name!r} has none in "
                     f"line {column.lines[absent.argmax()]} of {file.path.name} (missing in "
-                    f"{own.counted(int(absent.sum()), 'row')})"
+                    f"{counted(int(absent.sum()), 'row')})"
                 )
             values[absent] = fill
         inputs.append(values)

@@ -8,6 +8,7 @@ from kdexp.experiment.experiment import Experiment
 from kdexp.experiment.finished_run import FinishedRun
 from kdexp.experiment.metadata import run_metadata
 from kdexp.experiment.single_run import distill
+from kdexp.naming import counted
 from kdexp.report import runs
 
 log = logging.getLogger(__name__)
@@ -37,9 +38,9 @@ def control_folder(distilled: FinishedRun, *, in_sweep: bool, is_trained: bool) 
         )
     trained = folder / "control"
     log.info(
-        "control (baseline: the same student without a teacher): none beside the run, training it in %s, %d epochs",
+        "control (baseline: the same student without a teacher): none beside the run, training it in %s, %s",
         trained,
-        distilled.experiment.epochs,
+        counted(distilled.experiment.epochs, "epoch"),
     )
     train_control(distilled.experiment, trained)
     return trained

@@ -29,18 +29,19 @@ def robustness(config: DictConfig) -> Iterator[tuple[Path, Record]]:
         ValueError: a setting that makes no sense; no completed run; no control.
         FileNotFoundError: weights or data are gone.
     """
-    if (config.run is None) == (config.sweep_dir is None):
+    run, sweep = (None if given == "" else given for given in (config.run, config.sweep_dir))
+    if (run is None) == (sweep is None):
         raise ValueError(f"one of run and sweep must be given, got run={config.run} sweep={config.sweep_dir}")
     if config.control not in ("train", "find", "skip"):
         raise ValueError(f"control must be train, find or skip, got {config.control}")
     configured.check(plain(config.robustness))
     machine = Machine(config.accelerator, config.data_dir, config.store_dir)
-    reports = _Reports(machine, config.robustness, config.control, in_sweep=config.sweep_dir is not None)
-    if config.run is not None:
-        folder = Path(str(config.run))
+    reports = _Reports(machine, config.robustness, config.control, in_sweep=sweep is not None)
+    if run is not None:
+        folder = Path(str(run))
         yield folder, reports.of_run(folder)
     else:
-        yield from reports.of_sweep(Path(str(config.sweep_dir)))
+        yield from reports.of_sweep(Path(str(sweep)))
 
 
 @dataclass(frozen=True)

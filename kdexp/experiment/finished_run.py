@@ -136,7 +136,7 @@ def run(config: DictConfig) -> dict[str, float]:
     """
     if config.sweep_dir is not None:
         raise ValueError(f"robustness must be given with sweep, got sweep={config.sweep_dir} alone")
-    if config.run is None:
+    if config.run in (None, ""):
         raise ValueError("run must be the folder of a finished run, got nothing")
     finished = FinishedRun(Path(str(config.run)), Machine(config.accelerator, config.data_dir, config.store_dir))
     experiment, device = finished.experiment, finished.device

@@ -54,7 +54,7 @@ def build_network(
         )
         if hook is not None:
             built.register_forward_pre_hook(hook)
-    except ValueError as error:
+    except (ValueError, FileNotFoundError) as error:
         names = {"resize", "name", *arguments}
         is_setting = re.split("[ =.]", str(error), maxsplit=1)[0] in names
         prefix = f"{setting}.arguments" if is_of_module(member) else setting
@@ -78,6 +78,8 @@ def _check_outputs(built: nn.Module, setting: str, dataset: Dataset, task: Task,
         outputs = _outputs(built, dataset.input_shape, is_dense=len(shape) > 1)
     except Exception as error:  # whatever a network makes of inputs that it is not for
         reason = (str(error) or type(error).__name__).splitlines()[0]
+        if reason.startswith("the outputs of "):  # it takes the inputs, and gives what it must not
+            raise ValueError(f"{setting}: {reason}") from error
         way = f" (+{setting}.resize=SIZE resizes images for it)" if len(dataset.input_shape) == 3 else ""
         raise ValueError(
             f"{setting} must take inputs of dataset.input_shape{way}, got {list(dataset.input_shape)}: {reason}"

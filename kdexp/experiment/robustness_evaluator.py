@@ -72,6 +72,10 @@ class RobustnessEvaluator:
         Returns:
             The content of robustness.json.
         """
+        return robustness_artifacts.write(self.found(subjects), folder)
+
+    def found(self, subjects: Mapping[str, Subject]) -> Record:
+        """The same report, which is not written."""
         started = time.perf_counter()
         ordered = {role: subjects[role] for role in robustness.ROLES if role in subjects}
         measured = [self.measurements.of(condition, ordered) for condition in _watched(self.conditions)]
@@ -82,7 +86,7 @@ class RobustnessEvaluator:
             for role, one in found.items()
             for note in one.notes
         ]
-        report = {
+        return {
             "dataset": self._dataset_name,
             "measure": self._task.measure,
             "samples": self._bed.grid.samples,
@@ -96,7 +100,6 @@ class RobustnessEvaluator:
             "conditions": summary.rows(),
             "seconds": time.perf_counter() - started,
         }
-        return robustness_artifacts.write(report, folder)
 
     def _summary(self, measured: Sequence[Mapping[str, Measured]]) -> Summary:
         settings, (clean, *others) = robustness.of_report(self._settings), measured

@@ -5,8 +5,7 @@ import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,13 +15,15 @@ from torch import Tensor, nn
 from kdexp import results
 from kdexp.atomic import atomic_path, sha256
 from kdexp.experiment.finished_run import FinishedRun
+from kdexp.export import hub
 from kdexp.export.graph import Graph, Stored, graph_of
 from kdexp.export.latency import latency, processor
 from kdexp.export.measured import CONFIDENCE_LEVEL, N_RESAMPLES, OnTest, difference, on_test
 from kdexp.export.settings import EXPORT, Export
 from kdexp.export.size import size_of
-from kdexp.export.writing import Writer, Written
+from kdexp.export.writing import Writer, Written, check
 from kdexp.models.text_tokens import Tokens
+from kdexp.torch_threads import torch_threads
 
 log = logging.getLogger(__name__)
 
@@ -40,9 +41,13 @@ class Exporter:
     Attributes:
         student: see above.
         about: what the file says of itself.
+
+    Raises:
+        ValueError: the format cannot have so many bits.
     """
 
     def __init__(self, finished: FinishedRun, student: nn.Module, settings: Export) -> None:
+        check(settings)
         self._finished, self.student, self._settings = finished, student, settings
         self._experiment = finished.experiment
         dataset, test = self._experiment.config.dataset, self._experiment.data.student.splits.test
@@ -76,14 +81,13 @@ class Exporter:
         """
         graph = graph_of(self.student)
         writer = Writer(self._experiment, graph, self._stored, self._settings, self.about)
-        with tempfile.TemporaryDirectory(prefix="kdexp-") as name, _threads(self._settings.threads):
+        with tempfile.TemporaryDirectory(prefix="kdexp-") as name, torch_threads(self._settings.threads):
             log.info("export: writing %s, quantize=%s", self._settings.format, self._settings.quantize)
             floats = writer.of_float(Path(name))
             written = writer.quantized(floats, Path(name))
             rows = self._rows(graph, floats, written, writer)
             content = self._content(written, rows)
-            for before in (EXPORT, results.ROBUSTNESS):  # of another file
-                (out / before).unlink(missing_ok=True)
+            hub.clear(out)
             with atomic_path(out / written.path.name) as temporary:
                 shutil.copyfile(written.path, temporary)
         self._keep_tokenizer(out)
@@ -134,7 +138,7 @@ class Exporter:
         settings = self._settings
         values: dict[str, object] = {
             "schema_version": SCHEMA_VERSION,
-            "run": str(self._finished.folder),
+            "run": self._finished.folder.resolve().name,
             "format": settings.format,
             "quantize": settings.quantize,
             "file": written.path.name,
@@ -142,6 +146,7 @@ class Exporter:
             "inputs": written.graph.names,
             "output": "logits",
             **self.about,
+            **({"note": self._finished.results["note"]} if "note" in self._finished.results else {}),
             "measure": self._experiment.data.task.measure,
             "test_samples": len(self._experiment.data.student.splits.test),
             "interval": {"n_resamples": N_RESAMPLES, "confidence_level": CONFIDENCE_LEVEL, "of": "paired bootstrap"},
@@ -166,14 +171,3 @@ class Exporter:
 def _parity(found: OnTest, tolerance: float) -> dict[str, object]:
     parity = found.parity
     return {"error": parity.error, "tolerance": tolerance, "largest": parity.largest, "samples": parity.samples}
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """PyTorch's own threads, for the network that a file is compared with."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -5,9 +5,11 @@ from pathlib import Path
 from kdexp import results, run_folder
 from kdexp.config.untrusted import check_folder, inside
 from kdexp.report import glossary
-from kdexp.report.comparison import of_sweep, order_of_choice
+from kdexp.report.comparison import Comparison, of_sweep, order_of_choice
+from kdexp.report.runs import INDEX
 
 HUB_WEIGHTS = "model.safetensors"
+_SHOWN = 4  # runs in a message
 
 
 def weights_at(path: Path, setting: str) -> Path:
@@ -47,7 +49,7 @@ def run_at(folder: Path, setting: str) -> Path:
         setting: that named it, for messages.
 
     Raises:
-        ValueError: it holds no completed run.
+        ValueError: it holds no completed run, or several that have nothing to do with each other.
     """
     if (folder / results.FILE).exists():
         return folder
@@ -55,6 +57,7 @@ def run_at(folder: Path, setting: str) -> Path:
     chosen = comparison.winner or comparison.control
     if chosen is None:
         raise ValueError(f"{setting} must be the folder of a finished run, or of a sweep that has one, got {folder}")
+    _check_related(comparison, folder, setting)
     is_less = glossary.known(chosen.measure).lower_is_better
 
     def merit(place: int) -> tuple[float, float]:
@@ -63,3 +66,17 @@ def run_at(folder: Path, setting: str) -> Path:
         return order_of_choice(*values, less_is_better=is_less)
 
     return chosen.runs[min(range(len(chosen.runs)), key=merit)].folder
+
+
+def _check_related(comparison: Comparison, folder: Path, setting: str) -> None:
+    """See that one of them can be the best: runs on one data set; where they are of no sweep, of one recipe, too."""
+    groups = comparison.distilled or comparison.controls
+    is_sweep = (folder / INDEX).is_file()
+    kinds = {str(group.runs[0].settings.get("dataset")) if is_sweep else group.family: group for group in groups}
+    if len(kinds) > 1:
+        what = "of several data sets" if is_sweep else "that are of no sweep, and of several recipes"
+        names = [str(group.runs[0].folder.relative_to(folder)) for group in kinds.values()]
+        shown = ", ".join([*names[:_SHOWN], *(["..."] if len(names) > _SHOWN else [])])
+        raise ValueError(
+            f"{setting} must be one run, or a sweep on one data set, got {folder} with runs {what}: {shown}"
+        )

@@ -3,16 +3,21 @@
 import json
 import re
 import shutil
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
+from safetensors.torch import load_file, save_file
+
 from kdexp.atomic import atomic_path, read_json
 from kdexp.config.compose import one_line
-from kdexp.config.untrusted import inside, printable
+from kdexp.config.untrusted import inside, printable, without_folders
 from kdexp.export import description, model_card
 from kdexp.export.finding import HUB_WEIGHTS, run_at, weights_at
 from kdexp.export.settings import EXPORT
+from kdexp.report import robustness_artifacts
 from kdexp.results import Record
+from kdexp.weights import METADATA
 
 CONFIG = "config.json"
 SENT = (HUB_WEIGHTS, CONFIG, EXPORT, model_card.FILE, model_card.HUB_FILE, "tokenizer.json")
@@ -38,15 +43,15 @@ def lay_out(run: Path, folder: Path, setting: str = "run") -> Path:
     weights = weights_at(place, setting)
     about = description.read(weights, setting)
     folder.mkdir(parents=True, exist_ok=True)
+    said = {**asdict(about), "settings": without_folders(about.settings)}
     with atomic_path(folder / HUB_WEIGHTS) as temporary:
-        shutil.copyfile(weights, temporary)
+        if said["settings"] == about.settings:
+            shutil.copyfile(weights, temporary)
+        else:
+            save_file(load_file(weights), temporary, {METADATA: json.dumps(said, sort_keys=True)})
     with atomic_path(folder / CONFIG) as temporary:
-        temporary.write_text(json.dumps(asdict(about), indent=2, sort_keys=True) + "\n")
-    export = None
-    if (folder / EXPORT).exists():  # where the run lies on this machine is not passed on
-        export = {name: value for name, value in read_json(inside(folder, EXPORT)).items() if name != "run"}
-        with atomic_path(folder / EXPORT) as temporary:
-            temporary.write_text(json.dumps(export, indent=2) + "\n")
+        temporary.write_text(json.dumps(said, indent=2, sort_keys=True) + "\n")
+    export = read_json(inside(folder, EXPORT)) if (folder / EXPORT).exists() else None
     model_card.write(folder, place, export, names=(model_card.FILE, model_card.HUB_FILE))
     return folder
 
@@ -61,6 +66,17 @@ def to_send(folder: Path) -> list[Path]:
     if (folder / EXPORT).exists():
         names.append(str(read_json(inside(folder, EXPORT)).get("file")))
     return [inside(folder, name) for name in sorted(names) if (folder / name).is_file()]
+
+
+def clear(folder: Path) -> None:
+    """Remove what an earlier export left: its file, what was sent with it, its robustness. What else is there stays."""
+    with suppress(ValueError, AttributeError):  # there was none, or another program's
+        name = str(read_json(inside(folder, EXPORT)).get("file"))
+        if name.startswith("student."):
+            inside(folder, name).unlink(missing_ok=True)
+    for name in SENT:
+        (folder / name).unlink(missing_ok=True)
+    robustness_artifacts.remove(folder)
 
 
 def check_name(name: str) -> None:

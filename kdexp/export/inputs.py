@@ -16,8 +16,9 @@ from kdexp.data import image_folder, image_masks
 from kdexp.data.table import TableColumn
 from kdexp.data.text_table import MOST_CHARACTERS
 from kdexp.data.texts import code_points
-from kdexp.export.table_files import inputs_of, read_rows, read_texts
+from kdexp.export.table_files import inputs_of, read_array, read_rows, read_texts
 
+ARRAY = ".npy"
 _CHANNELS = (1, 3, 4)
 
 Stored = Tensor | Sequence[Tensor]
@@ -53,9 +54,10 @@ class Inputs:
         Args:
             x: one sample or a sequence of samples. Images: a path of a file or of a folder, a PIL image, an array or
                 tensor (C, H, W), (H, W, C) or, of one channel, (H, W), uint8 in 0..255 or float as the data set has
-                them (in [0, 1]); several as (N, ...), too. Texts: str. Rows: arrays of floats, mappings column ->
-                value, or the path of a csv or parquet file. An image of another size that is no float is scaled and cut
-                as a folder of images is (`kdexp.data.image_folder.load`).
+                them (in [0, 1]); several as (N, ...), too; the path of a npy file with such an array. Texts: str.
+                Rows: arrays of floats, mappings column -> value, or the path of a csv, parquet or npy file. An image of
+                another size that is no float is scaled and cut as a folder of images is
+                (`kdexp.data.image_folder.load`).
 
         Returns:
             At least one sample.
@@ -104,7 +106,10 @@ class Inputs:
 
     def _images(self, x: object) -> Stored:
         if isinstance(x, str | Path):
-            return Files(files_in(Path(x)), self)
+            path = Path(x)
+            if path.suffix == ARRAY:
+                return self._of_array(_tensor(read_array(path)), str(path))
+            return Files(files_in(path), self)
         if isinstance(x, Image.Image):
             return self.of_image(x, "x")[None]
         if isinstance(x, list | tuple):
@@ -246,9 +251,15 @@ def files_in(path: Path) -> list[Path]:
     """The image files in and below a folder, or the file itself.
 
     Raises:
+        ValueError: it is a file of something else.
         FileNotFoundError: there is none.
     """
     if path.is_file():
+        if path.suffix.lower() not in ("", *image_folder.EXTENSIONS):
+            rule = (
+                "must be an image, a folder of them, or a npy file of images (N, C, H, W): uint8, or floats in [0, 1]"
+            )
+            raise ValueError(f"x {rule}, got {path}")
         return [path]
     if not path.is_dir():
         raise FileNotFoundError(f"not found: {path}")

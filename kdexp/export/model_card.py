@@ -11,9 +11,9 @@ from pathlib import Path
 
 from kdexp import results
 from kdexp.atomic import atomic_path
-from kdexp.config.untrusted import printable
+from kdexp.config.untrusted import printable, without_folders
+from kdexp.naming import counted
 from kdexp.report import glossary
-from kdexp.report.budget import threads_of
 from kdexp.report.comparison import Comparison
 from kdexp.report.loss_statement import BETTER, KEPT, WORSE
 from kdexp.report.robustness import flat
@@ -88,7 +88,7 @@ def card(folder: Path, export: Record | None = None, report: Record | None = Non
         "Metrics": _metrics(run, _seeds(run)),
         "Exported file": _exported(export) if export else [],
         "Robustness": _robustness(found) if found else ["Not measured: `kdexp-eval run=RUN robustness=quick` does."],
-        "What was kept and lost": _lost(run),
+        "What was kept and lost": _lost(run, found),
         "Intended use": [f"{TO_FILL_IN}: for what, by whom, and for what not."],
         "License": [f"{TO_FILL_IN}: of the weights, and whether those of the teacher and of the data allow it."],
         "Reproduce": _reproduce(run),
@@ -124,7 +124,8 @@ def _front_matter(run: Run) -> Iterator[str]:
         "dataset": {"name": dataset, "type": dataset, "split": "test"},
         "metrics": [{"type": run.measure, "name": metric.name, "value": value}],
     }
-    index = [{"name": _line(run.settings.get("student")), "results": [result]}]
+    # The Hub shows these numbers without a word beside them.
+    index = [] if "note" in run.results else [{"name": _line(run.settings.get("student")), "results": [result]}]
     values = {
         "license": "other",
         "license_name": "to-be-filled-in",
@@ -177,7 +178,7 @@ def _recipe(run: Run) -> Iterator[Sequence[object]]:
     for name in _RECIPE:
         value = run.settings.get(name, run.settings.get(known.get(name, ""), None))
         if value is not None and not (run.is_control and name in ("teacher", "loss", "temperature", "feature_loss")):
-            yield name, value
+            yield name, without_folders(value)
     epochs = run.results["epochs"]
     yield "epoch", f"{epochs['best']} (from 0) of {epochs['last']}, the best by {epochs.get('monitor', 'validation')}"
 
@@ -192,6 +193,7 @@ def _seeds(run: Run) -> RunGroup | None:
     for folder in beside:
         with suppress(ValueError):  # it is none, or somebody else's
             found.append(read_run(folder))
+    found = [one for one in found if bool(one.settings.get("quick")) == bool(run.settings.get("quick"))]
     with suppress(ValueError):  # other runs lie there, which cannot be compared
         for group in Comparison([one for one in found if one.metric(one.measure) is not None]).groups:
             if len(group.runs) > 1 and run.folder.resolve() in [one.folder for one in group.runs]:
@@ -245,8 +247,11 @@ def _exported(export: Record) -> Iterator[str]:
     )
     yield from _table(("format", "quantize", "bytes", f"test {metric.name}", "median latency"), rows)
     yield ""
-    where = f"{threads_of(export.get('threads', 1))} of {_line(export.get('processor'))}"
+    where = f"{counted(export.get('threads', 1), 'thread')} of {_line(export.get('processor'))}"
     yield f"Measured on the file itself, by {where}."
+    if "note" in export:
+        yield ""
+        yield f"**{_line(export['note'])}**"
 
 
 def _latencies(row: Record) -> list[Record]:
@@ -262,19 +267,27 @@ def _robustness(report: Record) -> Iterator[str]:
     def rows() -> Iterator[Sequence[object]]:
         for axis, name, entry in flat(report["metrics"]):
             metric = glossary.known(name)
-            yield glossary.label(axis, name), *(metric.in_unit(metric.number(entry.get(role))) for role in roles)
+            values = {role: entry[role] for role in roles if entry.get(role) is not None}
+            cells = {role: metric.in_unit(metric.number(value)) for role, value in values.items()}
+            yield glossary.label(axis, name), *(cells.get(role, "-") for role in roles)
 
     yield _line(answer(report))
     yield ""
     yield from _table(("", *roles), rows())
     for note in report.get("notes", []):
-        yield f"- {_line(note)}"
+        yield f"- {_line(without_folders(note))}"
 
 
-def _lost(run: Run) -> Iterator[str]:
+def _lost(run: Run, report: Record | None) -> Iterator[str]:
     statement = run.results.get("loss_statement")
     if not isinstance(statement, Mapping):
-        yield "Not stated: there was no control (the same student, trained alone) to compare with."
+        if report and {"student", "control"} <= report["models"].keys():
+            yield (
+                "The run has no statement: when it ended there was no control (the same student, trained alone). Since "
+                "then one was measured: its column, and the answer in a sentence, stand under Robustness."
+            )
+        else:
+            yield "Not stated: there was no control (the same student, trained alone) to compare with."
         return
     yield f"Against its control (the same student, trained alone): {_line(statement.get('headline'))}."
     said = [
@@ -293,6 +306,7 @@ def _lost(run: Run) -> Iterator[str]:
 def _reproduce(run: Run) -> Iterator[str]:
     versions = ", ".join(f"{name} {version}" for name, version in run.results.get("versions", {}).items())
     if run.command:
-        yield f"    {_line(command_of([one for one in run.results['overrides'] if not one.startswith(_PLACES)]))}"
+        own = [str(without_folders(one)) for one in run.results["overrides"] if not one.startswith(_PLACES)]
+        yield f"    {_line(command_of(own))}"
         yield ""
     yield f"Fingerprint {_line(run.results.get('fingerprint'))}; {_line(versions)}."

@@ -15,9 +15,10 @@ from PIL import Image
 from torch import Tensor
 
 from kdexp.atomic import atomic_path
-from kdexp.export.inputs import Files, files_in
+from kdexp.config.untrusted import cell, escaped
+from kdexp.export.inputs import ARRAY, Files, files_in
 from kdexp.export.predictions import Masks, Predictions
-from kdexp.export.student import LoadedStudent
+from kdexp.export.student import LoadedStudent, check_batch_size
 from kdexp.export.table_files import read_texts
 from kdexp.progress_log import EVERY_SECONDS, duration
 
@@ -32,7 +33,8 @@ class Written(NamedTuple):
     Attributes:
         table: the csv file: ``file`` (or ``row``, from 1), ``label``, ``confidence``, a probability of each class
             (``p_NAME``); of masks ``mask``, ``confidence`` (the mean over pixels) and the share of each class
-            (``share_NAME``); and ``error``, why there is none.
+            (``share_NAME``); and ``error``, why there is none. Names and labels may be anybody's: their control
+            characters are `escaped`, and none is a formula of a spreadsheet (`cell`); both can be taken back.
         samples: how many there were.
         unread: how many of them could not be read.
     """
@@ -55,7 +57,7 @@ def write(
 
     Args:
         student: that predicts.
-        inputs: a folder of images or one; a csv, parquet or npy file of rows; a file of texts.
+        inputs: a folder of images, one, or a npy file of them; a csv, parquet or npy file of rows; a file of texts.
         out: the csv file; of masks a folder; None: ``predictions.csv`` or ``masks`` here.
         column: with the texts; None: see `read_texts`.
         batch_size: samples that the network sees at once.
@@ -65,8 +67,7 @@ def write(
         ValueError: a setting breaks a rule, or the file does; one line. Why an image cannot be read is said in its row.
         FileNotFoundError: there is nothing to predict.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    check_batch_size(batch_size)
     if not inputs.exists():
         raise FileNotFoundError(f"inputs must be a file or a folder, not found: {inputs}")
     masks = student.inputs.any_size
@@ -78,13 +79,13 @@ def write(
         raise ValueError(f"out must not be there yet (overwrite=true replaces it), got {place}")
     if not masks and place.is_dir():
         raise ValueError(f"out must be a csv file, got the folder {place}")
-    if student.inputs.kind == "images":
+    if student.inputs.kind == "images" and inputs.suffix != ARRAY:
         rows = _of_images(student, inputs, place if masks else None, batch_size)
     else:
         found = read_texts(inputs, column) if student.inputs.kind == "texts" else str(inputs)
         said = student.predict(found, batch_size=batch_size)
-        assert isinstance(said, Predictions)
-        rows = ({"row": number, **row, "error": ""} for number, row in enumerate(_rows(said), start=1))
+        told = _rows(said) if isinstance(said, Predictions) else _rows_of_masks(said, place)
+        rows = ({"row": number, **row, "error": ""} for number, row in enumerate(told, start=1))
     return _written(place / TABLE if masks else place, rows)
 
 
@@ -94,11 +95,15 @@ def _written(table: Path, rows: Iterator[Mapping[str, object]]) -> Written:
         writer = None
         for row in rows:
             if writer is None:
-                writer = csv.DictWriter(file, list(row))
-                writer.writeheader()
-            writer.writerow(row)
+                writer = csv.writer(file)
+                writer.writerow(map(_cell, row))
+            writer.writerow(map(_cell, row.values()))
             samples, unread = samples + 1, unread + bool(row["error"])
     return Written(table, samples, unread)
+
+
+def _cell(value: object) -> object:
+    return cell(escaped(value)) if isinstance(value, str) else value
 
 
 def _rows(said: Predictions) -> Iterator[dict[str, object]]:
@@ -107,6 +112,12 @@ def _rows(said: Predictions) -> Iterator[dict[str, object]]:
     for label, confidence, values in zip(labels, said.confidences.tolist(), said.probabilities.tolist(), strict=True):
         shares = {name: f"{value:.6g}" for name, value in zip(names, values, strict=True)}
         yield {"label": label, "confidence": f"{confidence:.6g}", **shares}
+
+
+def _rows_of_masks(said: Masks, folder: Path) -> Iterator[dict[str, object]]:
+    for number in range(len(said)):
+        name = f"{number + 1}.png"
+        yield {"mask": name, **_kept(said.masks[number], said.confidences[number], said.classes, folder / name)}
 
 
 # Images
@@ -132,7 +143,7 @@ def _of_images(
                 kept = (
                     name.with_name(f"{name.name}.png") if alike[name.with_suffix("")] > 1 else name.with_suffix(".png")
                 )
-                row |= {"mask": str(kept), **_kept(found, masks / kept)}
+                row |= {"mask": str(kept), **_kept(found.masks[0], found.confidences[0], found.classes, masks / kept)}
             yield row
         now, done = time.monotonic(), first + batch_size
         if now - said >= EVERY_SECONDS and done < len(paths):
@@ -171,16 +182,15 @@ def _one(said: Predictions | Masks, number: int) -> Predictions | Masks:
     return Predictions(said.numbers[part], said.probabilities[part], said.confidences[part], said.classes)
 
 
-def _kept(said: Masks, path: Path) -> dict[str, object]:
+def _kept(mask: Tensor, confidences: Tensor, classes: Sequence[str], path: Path) -> dict[str, object]:
     """Write the mask of one image, class numbers with a palette; what the table says of it."""
-    mask = said.masks[0]
     image = Image.fromarray(mask.numpy())
     image.putpalette(_palette())
     with atomic_path(path) as temporary:
         image.save(temporary, format="PNG")
-    counts = torch.bincount(mask.flatten().long(), minlength=len(said.classes)).double() / mask.numel()
-    shares = {f"share_{name}": f"{share:.6g}" for name, share in zip(said.classes, counts.tolist(), strict=True)}
-    return {"confidence": f"{float(said.confidences[0].mean()):.6g}", **shares}
+    counts = torch.bincount(mask.flatten().long(), minlength=len(classes)).double() / mask.numel()
+    shares = {f"share_{name}": f"{share:.6g}" for name, share in zip(classes, counts.tolist(), strict=True)}
+    return {"confidence": f"{float(confidences.mean()):.6g}", **shares}
 
 
 def _palette() -> list[int]:

@@ -11,13 +11,11 @@ from kdexp.config.require import is_count, is_number, require
 EXPORT = "export.json"
 """What an export says of its file, beside it."""
 
-FORMATS = ("onnx", "exported_program", "executorch")
-"""What a student can be written as: the files of `kdexp.export.formats`."""
+FORMATS = sorted(path.stem for path in Path(__file__).with_name("formats").glob("[!_]*.py"))
+"""What a student can be written as: the files of `kdexp.export.formats`, which say with which bits."""
 
 TOLERANCES = {"none": 1e-3, "fp16": 2e-2, "int8_static": 0.25, "int8_dynamic": 0.25, "qat": 0.1}
 """How far a file's outputs may be from the network's, by how it is quantised; see `kdexp.export.parity`."""
-
-_WITHOUT = {"exported_program": ("int8_dynamic",), "executorch": ("int8_static", "int8_dynamic", "qat")}
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ class Export:
 
     Attributes:
         format: one of `FORMATS`.
-        quantize: one of `TOLERANCES`.
+        quantize: one of `TOLERANCES`, which not every format can.
         preprocessing: whether the file takes inputs as the data set stores them.
         calibration: see there.
         qat: see there.
@@ -99,9 +97,6 @@ def of(values: Mapping[str, Any]) -> Export:
     own = {name: values[name] for name in ("format", "quantize", "preprocessing", "tolerance", "threads")}
     require(own["format"] in FORMATS, "format", f"must be one of {', '.join(FORMATS)}", own["format"])
     require(own["quantize"] in TOLERANCES, "quantize", f"must be one of {', '.join(TOLERANCES)}", own["quantize"])
-    possible = [name for name in TOLERANCES if name not in _WITHOUT.get(own["format"], ())]
-    rule = f"must be one of {', '.join(possible)} with format={own['format']}"
-    require(own["quantize"] in possible, "quantize", rule, own["quantize"])
     require(type(own["preprocessing"]) is bool, "preprocessing", "must be true or false", own["preprocessing"])
     for name, count in (
         ("threads", own["threads"]),

@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from kdexp.config.require import is_count
+from kdexp.config.require import is_count, require
 from kdexp.contracts import Kind, SeesTrainingInputs, Task
 from kdexp.export import description
 from kdexp.export.description import Description
@@ -61,8 +61,7 @@ class LoadedStudent:
             ValueError: x is not what the network takes, or a file cannot be read; one line.
             FileNotFoundError: a file is missing.
         """
-        if not is_count(batch_size):
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        check_batch_size(batch_size)
         if "images" in self.task.supports:
             raise ValueError("predict must be called on a network that classifies, got one of task=generation")
         return joined([self.of(batch) for batch in _batches(self.inputs.stored(x), batch_size)])
@@ -89,6 +88,11 @@ class LoadedStudent:
         return logits
 
 
+def check_batch_size(size: object) -> None:
+    """Refuse what is no number of samples."""
+    require(is_count(size), "batch_size", "must be at least 1", size)
+
+
 def _batches(stored: Stored, size: int) -> Iterator[Tensor]:
     """In order; images of different shapes are not in one batch."""
     if isinstance(stored, Tensor):
@@ -107,17 +111,17 @@ def load(path: str | Path, *, setting: str = "path") -> LoadedStudent:
     """The student of a finished run, ready to predict. Neither its data nor its teacher need be at hand.
 
     Args:
-        path: a run folder; the folder of a sweep, of whose winner, chosen on val as ``kdexp-compare`` chooses, the run
-            with the best validation metric is taken; a folder with ``model.safetensors`` as the Hub has it; or a file
-            of weights that kdexp wrote.
+        path: a run folder; the folder of a sweep on one data set, of whose winner, chosen on val as ``kdexp-compare``
+            chooses, the run with the best validation metric is taken; a folder with ``model.safetensors`` as the Hub
+            has it; or a file of weights that kdexp wrote.
         setting: what named it, for messages.
 
     Raises:
         ValueError: there is no student, or the folder names what must not be called or cannot be built; one line.
         FileNotFoundError: there is nothing at that path.
     """
-    if not isinstance(path, str | Path):
-        raise ValueError(f"{setting} must be a folder or a file, got {path}")
+    if not isinstance(path, str | Path) or path == "":
+        raise ValueError(f"{setting} must be a folder or a file, got {path or 'nothing'}")
     weights = weights_at(Path(path), setting)
     about = description.read(weights, setting)
     network, task = description.built(about, weights, setting)

@@ -5,8 +5,8 @@ from pathlib import Path
 from rich.box import SIMPLE
 from rich.table import Table
 
+from kdexp.naming import counted
 from kdexp.report import glossary
-from kdexp.report.budget import threads_of
 from kdexp.report.robustness_terminal import difference
 from kdexp.results import Record
 from kdexp.terminal import screen
@@ -38,7 +38,9 @@ def show(content: Record, out: Path) -> None:
             name, *counts, *times, measured, difference(metric, row["difference"]) if row["difference"] else "", off
         )
     console.print(table)
-    where, samples = f"{threads_of(content['threads'])} of {content['processor']}", content["test_samples"]
+    if "note" in content:
+        console.print(content["note"], highlight=False, soft_wrap=True)
+    where, samples = f"{counted(content['threads'], 'thread')} of {content['processor']}", content["test_samples"]
     of_what = "the network's outputs"
     if content["quantize"] == "qat":
         of_what += ", in 8 bits those of the fine-tuned network"

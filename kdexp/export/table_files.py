@@ -1,4 +1,4 @@
-"""Rows of a table and texts for a trained network: csv, parquet, npy, JSON lines, and Python's own mappings."""
+"""Arrays, rows of a table and texts for a trained network: npy, csv, parquet, JSON lines, Python's own mappings."""
 
 import math
 import re
@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdexp.data import csv_file, json_lines, own
+from kdexp.data import csv_file, json_lines, own, parquet_file
 from kdexp.data.csv_file import MISSING, Column, File
 from kdexp.data.table import TableColumn, encoded
+from kdexp.naming import counted
 
 _TEXT = "text"
 
@@ -32,26 +33,38 @@ def read_rows(path: Path, columns: Sequence[TableColumn] | None, shape: Sequence
         ValueError: a column or a value is missing, and the like; one line.
         FileNotFoundError: there is no such file.
     """
+    if path.suffix == ".npy":
+        with np.errstate(over="ignore"):  # to Inf, which is refused here
+            found = torch.from_numpy(read_array(path).astype(np.float32))
+        if tuple(found.shape[1:]) != tuple(shape) or not found.isfinite().all():
+            raise ValueError(f"{path} must have finite rows of shape {list(shape)}, got {list(found.shape)}")
+        return found
     if not path.is_file():
         raise FileNotFoundError(f"not found: {path}")
     with _named(path):
-        if path.suffix == ".npy":
-            values = np.load(path, mmap_mode="r", allow_pickle=False)
-            if not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf":
-                raise ValueError(f"{path} must be an array of numbers, got {getattr(values, 'dtype', 'an archive')}")
-            with np.errstate(over="ignore"):  # to Inf, which is refused below
-                found = torch.from_numpy(values.astype(np.float32))
-        elif path.suffix == ".parquet":
+        if path.suffix == ".parquet":
             return _of_values(_parquet(path), columns, shape, str(path))
-        elif columns is not None:
+        if columns is not None:
             file = csv_file.read(path, [one.name for one in columns], [], _words(columns))
             return _encoded(file, columns, str(path))
-        else:
-            file = csv_file.read(path, csv_file.header_of(path), [], [])
-            return _of_values({name: list(one.values) for name, one in file.columns.items()}, None, shape, str(path))
-    if tuple(found.shape[1:]) != tuple(shape) or not found.isfinite().all():
-        raise ValueError(f"{path} must have finite rows of shape {list(shape)}, got {list(found.shape)}")
-    return found
+        file = csv_file.read(path, csv_file.header_of(path), [], [])
+        return _of_values({name: list(one.values) for name, one in file.columns.items()}, None, shape, str(path))
+
+
+def read_array(path: Path) -> np.ndarray:
+    """The array of a npy file, which is read where it is looked at.
+
+    Raises:
+        ValueError: it holds no numbers, or is not whole; one line.
+        FileNotFoundError: there is no such file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"not found: {path}")
+    with _named(path):
+        values = np.load(path, mmap_mode="c", allow_pickle=False)
+        if not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf":
+            raise ValueError(f"{path} must be an array of numbers, got {getattr(values, 'dtype', 'an archive')}")
+    return values
 
 
 def inputs_of(rows: Sequence[Mapping[str, object]], columns: Sequence[TableColumn] | None, place: str) -> Tensor:
@@ -123,16 +136,8 @@ def _named(path: Path) -> Iterator[None]:
 
 
 def _parquet(path: Path) -> dict[str, list[object]]:
-    try:
-        from pyarrow import ArrowException, parquet
-    except ImportError as error:
-        rule = "must be a csv file unless pyarrow is installed (pip install 'kdexp[parquet]')"
-        raise ValueError(f"inputs {rule}, got {path}") from error
-    try:
-        found: dict[str, list[object]] = parquet.read_table(path).to_pydict()
-    except (ArrowException, OSError) as error:
-        raise ValueError(f"{path} must be a whole parquet file, got: {str(error).splitlines()[0]}") from error
-    return found
+    table = parquet_file.read(path, "a csv file")
+    return {name: parquet_file.values(column) for name, column in zip(table.column_names, table.columns, strict=True)}
 
 
 def _of_values(
@@ -142,7 +147,7 @@ def _of_values(
     if columns is None:
         columns = [TableColumn(name) for name in values]
         if [len(columns)] != list(shape):
-            raise ValueError(f"{place} must have {own.counted(shape[0], 'column')} of numbers, got {own.shown(values)}")
+            raise ValueError(f"{place} must have {counted(shape[0], 'column')} of numbers, got {own.shown(values)}")
     if absent := [one.name for one in columns if one.name not in values]:
         raise ValueError(f"{place} must have the columns of the training table, {absent[0]!r} is missing")
     made = {one.name: _column(values[one.name], one, place) for one in columns}

@@ -10,17 +10,29 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
+from kdexp.config.require import require
 from kdexp.data.data_module import DataModule
 from kdexp.data.stateless_rng import RngStream, order
 from kdexp.experiment.experiment import Experiment
 from kdexp.export import half, pt2e, qat
 from kdexp.export.graph import Graph, Stored, with_preprocessing
-from kdexp.export.settings import Calibration, Export
+from kdexp.export.settings import TOLERANCES, Calibration, Export
 
 
 def format_of(name: str) -> ModuleType:
     """The file of `kdexp.export.formats` of that name."""
     return importlib.import_module(f"kdexp.export.formats.{name}")
+
+
+def check(settings: Export) -> None:
+    """See that the format can have so many bits.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    possible = [name for name in TOLERANCES if name in format_of(settings.format).QUANTIZE]
+    rule = f"must be one of {', '.join(possible)} with format={settings.format}"
+    require(settings.quantize in possible, "quantize", rule, settings.quantize)
 
 
 @dataclass(frozen=True)
@@ -80,24 +92,14 @@ class Writer:
             case "qat":
                 network = qat.fine_tuned(self._experiment, self._graph, self._settings.qat)
                 return self._written(self._whole(replace(self._graph, network=network)), path)
-            case how if self._settings.format == "onnx":
-                self._onnx(how, floats, path)
+            case how if hasattr(self._format, "quantized"):
+                self._format.quantized(
+                    how, floats.path, path, lambda: self._calibration(floats.graph), floats.graph.names
+                )
                 return replace(floats, path=path, run=self._load(path))
             case how:
                 graph = replace(self._graph, network=self._changed(how))
                 return replace(self._written(self._whole(graph), path), expected=floats.expected)
-
-    def _onnx(self, how: str, floats: Written, path: Path) -> None:
-        if how == "fp16":
-            half.onnx_in_half(floats.path, path)
-            return
-        from kdexp.export import onnx_int8  # here: needs onnxruntime
-
-        if how == "int8_dynamic":
-            onnx_int8.dynamic(floats.path, path)
-            return
-        inputs = [torch.cat(parts) for parts in zip(*self._calibration(floats.graph), strict=True)]
-        onnx_int8.static(floats.path, path, inputs, floats.graph.names)
 
     def _changed(self, how: str) -> nn.Module:
         if how == "fp16":

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 
@@ -70,6 +70,20 @@ def class_names(network: Any) -> list[str]:
     return [str(named.get(number, number)) for number in range(network.config.num_labels)]
 
 
+class HFImage(nn.Module):
+    """A network of transformers that takes images; see `classifier`."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.class_names = class_names(network)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(N, C, H, W) -> its logits."""
+        logits: Tensor = self.network(pixel_values=inputs).logits
+        return logits
+
+
 def _config(
     transformers: ModuleType, path: Path, num_classes: int, auto: str, sizes: Mapping[str, int], *, pretrained: bool
 ) -> Any:
@@ -80,9 +94,11 @@ def _config(
         config = transformers.AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # no JSON, no model that transformers knows
         raise ValueError(f"folder must have a config.json of transformers' own, got {path}: {_line(error)}") from error
-    classifies = any(auto in name for name in said.get("architectures") or ())
+    classifies = pretrained and any(auto in name for name in said.get("architectures") or ())
     if classifies and config.num_labels != num_classes:
-        raise ValueError(f"folder must hold a classifier of {num_classes} labels, got {config.num_labels} in {path}")
+        hint = "teacher.num_classes and teacher.classes take a teacher of other ones"
+        rule = f"folder must hold a classifier of {num_classes} labels"
+        raise ValueError(f"{rule}, got {config.num_labels} in {path}; {hint}")
     for name, size in sizes.items():
         known = getattr(config, name, size)
         if pretrained and known != size:

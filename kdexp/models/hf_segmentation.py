@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdexp.models.dense import check_dense
-from kdexp.models.hf_folder import class_names, classifier
+from kdexp.models.hf_folder import HFImage, classifier
 
 _AUTO = "ForSemanticSegmentation"
 
@@ -46,15 +46,9 @@ def hf_segmentation(folder: str, num_classes: int, input_shape: Sequence[int], p
     return built
 
 
-class HFSegmentation(nn.Module):
+class HFSegmentation(HFImage):
     """See `hf_segmentation`."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-        self.class_names = class_names(network)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, num_classes, H, W)."""
-        logits: Tensor = self.network(pixel_values=inputs).logits
-        return F.interpolate(logits, size=inputs.shape[-2:], mode="bilinear", align_corners=False)
+        return F.interpolate(super().forward(inputs), size=inputs.shape[-2:], mode="bilinear", align_corners=False)

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import nn
 
-from kdexp.models.hf_folder import class_names, classifier
+from kdexp.models.hf_folder import HFImage, classifier
 from kdexp.models.hf_segmentation import hf_segmentation, segments
 from kdexp.models.hf_text import hf_text
 
@@ -42,17 +42,3 @@ def huggingface(
     what = "an image classifier"
     network = classifier(num_classes, folder, "ForImageClassification", what, pretrained=pretrained, sizes=sizes)
     return HFImage(network)
-
-
-class HFImage(nn.Module):
-    """See `huggingface`."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-        self.class_names = class_names(network)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, num_classes)."""
-        logits: Tensor = self.network(pixel_values=inputs).logits
-        return logits

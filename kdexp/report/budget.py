@@ -83,11 +83,6 @@ def amount(value: float, unit: str) -> str:
     return f"{value:,.0f} bytes" if unit == "bytes" else f"{value:.3g} ms"
 
 
-def threads_of(count: int) -> str:
-    """So many, in words."""
-    return f"{count} thread{'s' * (count > 1)}"
-
-
 def key_of(student: Values, threads: int) -> str:
     """What a student is known by: its settings, which say what it is told by the data set, and how it was measured."""
     return fingerprint([student, threads])

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from kdexp.config.identity import RUN_ONLY, Identity, fingerprint, is_for_controls
-from kdexp.naming import short_values
+from kdexp.naming import counted, short_values
 from kdexp.report import glossary
 from kdexp.report.run_group import RunGroup
 from kdexp.report.runs import DATA, Run, find, read_reports
@@ -52,7 +52,8 @@ class Comparison:
         quick = [run for run in self.runs if run.settings.get("quick")]
         self.is_quick = bool(quick) and len(quick) == len(self.runs)
         if quick and not self.is_quick:
-            log.warning("warning: quick=true: left out, since their numbers mean nothing: %d runs", len(quick))
+            count = counted(len(quick), "run")
+            log.warning("warning: quick=true: left out, since their numbers mean nothing: %s", count)
             self.runs = [run for run in self.runs if run not in quick]
         self.measure = _measure(self.runs)
         seeded = _following_the_seed(self.completed)

@@ -13,6 +13,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from kdexp.atomic import atomic_path
+from kdexp.naming import counted
 from kdexp.report import glossary, sections
 from kdexp.report.comparison import Comparison, depends_on, plain
 from kdexp.report.elements import Card, Figure, Section
@@ -127,21 +128,17 @@ def title(comparison: Comparison) -> str:
 
 def _meta(comparison: Comparison, source: Sequence[str]) -> list[str]:
     seeds, done = sorted({run.seed for run in comparison.completed}), bool(comparison.completed)
-    configurations = _counted(len(comparison.distilled), "configuration")
+    configurations = counted(len(comparison.distilled), "configuration")
     pruned = sum(run.status == "pruned" for run in comparison.runs)
     return [
-        _counted(len(comparison.runs), "run"),
-        *([f"{configurations} and {_counted(len(comparison.controls), 'control')}"] * done),
-        *([f"seeds {', '.join(map(str, seeds))}" if len(seeds) <= 6 else _counted(len(seeds), "seed")] * done),
+        counted(len(comparison.runs), "run"),
+        *([f"{configurations} and {counted(len(comparison.controls), 'control')}"] * done),
+        *([f"seeds {', '.join(map(str, seeds))}" if len(seeds) <= 6 else counted(len(seeds), "seed")] * done),
         *([f"{pruned} pruned"] if pruned else []),
         *([f"{len(comparison.failed)} not completed"] if comparison.failed else []),
         " ".join(source),
         f"{datetime.now():%Y-%m-%d %H:%M}",
     ]
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 _SIGNIFICANT = "Is it statistically significant?"
@@ -167,7 +164,7 @@ def _cards(comparison: Comparison) -> list[Card]:
     notes += _gap(comparison, winner, control)
     size = Card("By how much?", [f"{metric.difference(gain.mean)} on test"], notes)
     up = sum(value > 0 for value in gain.differences)
-    signs = f"{up} of {_counted(gain.n, 'seed')} {'gains' if up == 1 else 'gain'}"
+    signs = f"{up} of {counted(gain.n, 'seed')} {'gains' if up == 1 else 'gain'}"
     tone = {"better": "good", "worse": "bad"}.get(gain.verdict, "unknown")
     return [which, size, Card(_SIGNIFICANT, [gain.verdict.capitalize()], [signs, tested(gain)], tone)]
 

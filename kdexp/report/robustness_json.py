@@ -9,7 +9,7 @@ from typing import Any
 from kdexp import results
 from kdexp.atomic import atomic_path, read_json
 from kdexp.config.renamed import upgrade
-from kdexp.config.untrusted import inside
+from kdexp.config.untrusted import inside, without_folders
 from kdexp.results import Record
 from kdexp.robustness import renamed
 
@@ -26,6 +26,12 @@ def write(found: Record, folder: Path) -> dict[str, object]:
     with atomic_path(folder / results.ROBUSTNESS) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n")
     return content
+
+
+def to_pass_on(report: Record) -> Record:
+    """A report without the folders of this machine: those of what was measured, of data, of a store."""
+    models = {role: {"digest": own["digest"]} for role, own in report["models"].items()}
+    return {name: without_folders(value) for name, value in report.items()} | {"models": models}
 
 
 def read(folder: Path) -> Record:

@@ -15,6 +15,7 @@ from kdexp.config import exits, quick
 from kdexp.config.require import Values
 from kdexp.config.untrusted import check_folder
 from kdexp.experiment.ranks import rank
+from kdexp.naming import counted
 from kdexp.sweeps import subprocess_runner
 from kdexp.sweeps.job_supervisor import track_gains
 from kdexp.sweeps.sweep import Sweep, link_wandb, without_gain
@@ -128,7 +129,9 @@ def _track_late_gains(folder: Path, tracking: Values) -> None:
     """Tell the trackers of runs that were done before their control what they gained over it."""
     late = without_gain(folder)
     if late:
-        print(f"tracking      adding gain/* and control/* to {len(late)} runs that ended before their control")
+        print(
+            f"tracking      adding gain/* and control/* to {counted(len(late), 'run')} that ended before their control"
+        )
         track_gains(late, tracking, folder / "tracking.log")
 
 

@@ -122,7 +122,7 @@ class OnnxNetwork(nn.Module):
         if rows.dim() == 1:
             rows = rows.unsqueeze(1)
         if not rows.isfinite().all():
-            raise ValueError(f"the outputs of {self._file} must be numbers, got NaN or Inf")
+            raise ValueError(f"the outputs of {self._file} must be finite, got NaN or Inf")
         if self._holds == "logits":
             return rows
         wrong, rule = wrong_rows(rows, self._kind)

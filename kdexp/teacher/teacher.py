@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from kdexp.contracts import Batch, Kind, Outputs, Split, SplitName
 from kdexp.features import Reader
 from kdexp.teacher.saved_outputs import SavedOutputs
+from kdexp.torch_threads import torch_threads
 
 Statistics = tuple[Sequence[float], Sequence[float]]
 """Mean and standard deviation per channel (or one for all), of inputs scaled to [0, 1]."""
@@ -130,11 +131,8 @@ class Teacher:
         if threads > 1 and self._seconds > _QUICK_SECONDS:
             outputs = list(_single_threads(threads, os.getpid()).map(run, blocks))
         else:
-            torch.set_num_threads(1)
-            try:
+            with torch_threads(1):
                 outputs = list(map(run, blocks))
-            finally:
-                torch.set_num_threads(threads)
         return [_joined(parts, len(inputs)) for parts in zip(*outputs, strict=True)]
 
     def member_outputs_of(self, split: SplitName, batch: Batch) -> list[Outputs]:

@@ -312,6 +312,28 @@ def test_whether_a_source_domain_may_be_fetched_is_in_no_fingerprint(tmp_path):
     assert Identity(fetched).fingerprint == Identity(local).fingerprint
 
 
+def test_an_ensemble_may_have_more_members_and_is_else_what_it_was(tmp_path):
+    three = composed(tmp_path, "teacher=ensemble")
+    assert list(three.teacher.members) == ["a", "b", "c"]
+    four = composed(tmp_path, "teacher=ensemble", "teacher@teacher.members.d=mlp", "teacher.members.d.recipe.seed=3")
+    assert four.teacher.members.d._target_.endswith(".mlp")
+    assert [member.recipe.seed for member in four.teacher.members.values()] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ([f"~teacher.members.{name}" for name in "abc"], r"members must have a teacher at least, got \{\}"),
+        (["teacher.members=null"], "members must have a teacher at least, got None"),
+        (["teacher.members.b=null"], r"members.b must be .* ~teacher.members.b leaves it out\), got None"),
+        (["teacher.members.b=cnn"], r"members.b must be .*\(teacher@teacher.members.b=NAME chooses one, .*, got cnn"),
+    ],
+)  # fmt: skip
+def test_an_ensemble_of_no_teachers_is_one_line(tmp_path, typed, message):
+    with pytest.raises(ValueError, match=rf"^teacher\.{message}$"):
+        check(composed(tmp_path, "teacher=ensemble", *typed))
+
+
 def test_teachers_and_students_offer_the_same_networks():
     not_networks = {"base", "ensemble", "onnx", "outputs"}
     options = {g: {p.stem for p in (CONF / g).glob("*.yaml")} - not_networks for g in ("teacher", "student")}
@@ -331,3 +353,8 @@ def test_what_was_composed_before_is_no_part_of_what_is_composed_next():
     first.teacher.recipe.max_epochs = 99
     assert plain(compose(["loss=dkd", "alpha=0.3"], output_dir="a")) == before
     assert compose(["loss=dkd", "alpha=0.5"], output_dir="a").alpha == 0.5
+
+
+def test_from_python_a_run_has_no_folder_of_its_own():
+    with pytest.raises(ValueError, match=r"^output_dir must be given from Python, compose"):
+        compose(["experiment=smoke"])

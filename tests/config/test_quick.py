@@ -185,7 +185,7 @@ def test_quick_runs_are_left_out_beside_real_ones(tmp_path, store, caplog):
     comparison = Comparison(find([tmp_path])[0])
     assert not comparison.is_quick
     assert [one.folder.name for one in comparison.runs] == ["real"]
-    assert "warning: quick=true: left out, since their numbers mean nothing: 1 runs" in caplog.messages
+    assert "warning: quick=true: left out, since their numbers mean nothing: 1 run" in caplog.messages
 
 
 def test_typed_training_batches_stay(tmp_path):

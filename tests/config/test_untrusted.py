@@ -205,3 +205,30 @@ def test_what_a_terminal_would_obey_is_written_out():
     assert shown == r"a\x1b]0;title\x07b\x1b[2Jc\rd\x9b1md\u202ee\x00 http://me:***@host"
     kept = "tabs\tand\nlines, ü, 漢, ±, 😀"
     assert untrusted.printable(kept) == kept
+
+
+@pytest.mark.parametrize(
+    "text", ["=1+2", "+a", "-a", "@a", "\t=1", "\n=1", "'=1", "a\x1b[2J\\x1b", "ü\udcff漢\r", "-1", "-"]
+)
+def test_a_cell_is_no_formula_and_can_be_taken_back(text):
+    shown = untrusted.cell(untrusted.escaped(text))
+    assert shown.isprintable()
+    assert shown == text or shown[0] == "'" or "\\" in shown
+    assert text == "-1" or shown[0] not in "=+-@"
+    assert shown.removeprefix("'").encode("latin-1", "backslashreplace").decode("unicode_escape") == text
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("/home/Jane Doe/x.csv", "x.csv"),
+        ("dataset.source.file=/home/Jane Doe/x.csv", "dataset.source.file=x.csv"),
+        ("the run in '/home/jane/run' is not read, see /tmp/a/log.", "the run in 'run' is not read, see log."),
+        ("dataset.source.file=[/a/x.csv,/a/y.csv]", "dataset.source.file=[x.csv,y.csv]"),
+        ("see https://huggingface.co/me/small, and/or 3/4 of vit-b/16", None),
+        ("file=data/x.csv", None),
+        ("n/a / b", None),
+    ],
+)
+def test_of_a_path_of_this_machine_its_last_part_is_left(text, left):
+    assert untrusted.without_folders({"a": [text], "/b/c": 1}) == {"a": [left or text], "/b/c": 1}

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from kdexp.config.compose import compose, plain
+from kdexp.data import own
 from kdexp.data.arrays import load
 from kdexp.data.inferred import take
 from kdexp.data.splits import make_splits
@@ -252,6 +253,21 @@ def test_a_parquet_file(tmp_path):
     ):
         with pytest.raises(ValueError, match=words):
             loaded(**settings)
+
+
+def test_a_few_bytes_that_stand_for_many_are_not_unpacked(tmp_path, monkeypatch):
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    monkeypatch.setattr(own, "_UNPACKED", 2**16)
+    parquet.write_table(pa.table({"u": np.zeros(10**6), "label": np.zeros(10**6, int)}), tmp_path / "my.parquet")
+    np.savez_compressed(tmp_path / "my.npz", x=np.zeros((10**6, 1)), y=np.zeros(10**6, int))
+    for name in ("my.parquet", "my.npz"):
+        with pytest.raises(ValueError, match=rf"{name} must have at most \S+ GB unpacked, got 0.0149 GB$"):
+            load(name, str(tmp_path))
+    words = pa.table({"u": [1.0, 2.0] * 500, "label": ["a" * 200, "b" * 200] * 500})
+    parquet.write_table(words, tmp_path / "words.parquet")
+    assert load("words.parquet", str(tmp_path)).classes == ["a" * 200, "b" * 200]
 
 
 def test_without_pyarrow_a_parquet_file_is_refused_with_what_to_install(tmp_path, monkeypatch):

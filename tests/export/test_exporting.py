@@ -8,17 +8,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from saved_students import saved
 from sklearn.metrics import accuracy_score
 from tokenizers import Tokenizer
 
+import kdexp
 from kdexp.config.compose import compose, plain
+from kdexp.config.quick import NOTE
 from kdexp.experiment.experiment import Experiment
-from kdexp.export import latency
+from kdexp.export import latency, table
 from kdexp.export.exporting import Exporter
 from kdexp.export.formats import onnx as onnx_format
-from kdexp.export.preprocessing import Preprocessed
 from kdexp.export.settings import of
-from kdexp.models.cnn import cnn
 from kdexp.weights import save_weights
 
 
@@ -33,7 +34,10 @@ def exporter(tmp_path, monkeypatch):
         student = experiment.student.eval()
         save_weights(student, tmp_path / "student.safetensors")
         finished = SimpleNamespace(
-            experiment=experiment, folder=tmp_path, device=torch.device("cpu"), results={"fingerprint": "f1"}
+            experiment=experiment,
+            folder=tmp_path,
+            device=torch.device("cpu"),
+            results={"fingerprint": "f1", "note": NOTE},
         )
         return Exporter(finished, student, of(plain(compose(list(typed), "export")))), experiment
 
@@ -90,7 +94,7 @@ def test_every_task_has_its_own_metrics_and_an_interval(exporter, tmp_path, run)
         assert gain["low"] <= gain["value"] <= gain["high"]
 
 
-def test_texts_come_with_their_tokenizer(exporter, tmp_path):
+def test_texts_come_with_their_tokenizer_and_a_quick_run_says_what_it_is(exporter, tmp_path, capsys):
     questions = [("where is it ?", "place"), ("how many are there ?", "number")] * 50
     (tmp_path / "q.csv").write_text("question,kind\n" + "\n".join(map(",".join, questions)))
     source = (f"dataset.source.file={tmp_path}/q.csv", "dataset.source.text=question", "dataset.source.label=kind")
@@ -98,6 +102,9 @@ def test_texts_come_with_their_tokenizer(exporter, tmp_path):
     exporting, experiment = exporter(run=run)
     content, _ = exporting.export(tmp_path / "out")
     assert content["inputs"] == ["tokens"]
+    assert (content["run"], content["note"]) == (tmp_path.name, NOTE)
+    table.show(content, tmp_path / "out")
+    assert NOTE in capsys.readouterr().out
     tokenizer = Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))
     ids = [tokenizer.encode(text).ids for text, _ in questions[:2]]
     width = experiment.config.student.max_tokens
@@ -118,20 +125,15 @@ print(*labels)
 """
 
 
-def test_preprocessing_inside_gives_the_same_labels_where_kdexp_is_not(tmp_path):
-    torch.manual_seed(0)
-    network = cnn(10, (3, 16, 16), width=4)
-    raw = torch.randint(0, 256, (1000, 3, 16, 16), dtype=torch.uint8)
-    with torch.no_grad():
-        for images in (raw / 255).split(100):  # so that its batch norm and its classes are about balanced
-            network(images)
-    module = Preprocessed(network.eval(), [0.5, 0.4, 0.3], [0.2, 0.3, 0.4], (3, 16, 16)).eval()
-    onnx_format.write(module, [raw[:2]], tmp_path / "student.onnx")
+def test_preprocessing_inside_gives_the_labels_of_load_where_kdexp_is_not(tmp_path):
+    experiment, _ = saved(tmp_path, "dataset=digits", "student=cnn_small")
+    raw = torch.randint(0, 256, (1000, *experiment.data.student.splits.test.inputs.shape[1:]), dtype=torch.uint8)
+    student = kdexp.load(tmp_path)
+    onnx_format.write(student.preprocessed, [raw[:2]], tmp_path / "student.onnx")
     np.save(tmp_path / "raw.npy", raw.numpy())
     argv = [sys.executable, "-I", "-c", WITHOUT_KDEXP, tmp_path / "student.onnx", tmp_path / "raw.npy"]
     done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60)
-    with torch.no_grad():
-        expected = module(raw).argmax(1).tolist()
+    expected = student.predict(raw).numbers.tolist()
     assert list(map(int, done.stdout.split())) == expected
     assert len(set(expected)) > 1
 

@@ -10,6 +10,7 @@ import kdexp
 from kdexp import results
 from kdexp.atomic import sha256
 from kdexp.export import hub
+from kdexp.report import robustness_json
 
 
 @pytest.fixture
@@ -21,10 +22,7 @@ def run(tmp_path):
 
 def test_the_layout_is_the_hubs_and_kdexp_loads_it(run, tmp_path):
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "export.json").write_text(json.dumps({"run": str(run), "measure": "acc", "rows": []}))
     folder = hub.lay_out(run, tmp_path / "out")
-    assert json.loads((folder / "export.json").read_text()) == {"measure": "acc", "rows": []}
-    (folder / "export.json").unlink()
     assert sorted(path.name for path in folder.iterdir()) == [
         "MODEL_CARD.md", "README.md", "config.json", "model.safetensors",
     ]  # fmt: skip
@@ -35,6 +33,43 @@ def test_the_layout_is_the_hubs_and_kdexp_loads_it(run, tmp_path):
     student = kdexp.load(folder)
     assert student.about.settings == about["settings"]
     assert (hub.lay_out(tmp_path / "sweep", tmp_path / "winner") / "model.safetensors").is_file()
+
+
+def test_what_is_passed_on_names_no_folder_of_this_machine(run, tmp_path):
+    saved(run, "dataset=digits", "student=cnn_small", settings={"folder": "/home/jane/my vit", "width": 4})
+    results.write(
+        run, {**results.read(run, "run"), "overrides": ["student=huggingface", "student.folder=/home/jane/my vit"]}
+    )
+    folder = hub.lay_out(run, tmp_path / "out")
+    for path in folder.iterdir():
+        assert b"jane" not in path.read_bytes()
+        assert b"my vit" in path.read_bytes()
+    report = {
+        "models": {"student": {"digest": "d1", "conditions": "/home/jane/run/robustness"}}, "samples": 9,
+        "notes": ["not kept in /home/jane/store/x: No space"], "metrics": {"clean": {"acc": {"student": 0.5}}},
+    }  # fmt: skip
+    assert robustness_json.to_pass_on(report) == {
+        "models": {"student": {"digest": "d1"}}, "samples": 9, "notes": ["not kept in x: No space"],
+        "metrics": {"clean": {"acc": {"student": 0.5}}},
+    }  # fmt: skip
+
+
+def test_an_earlier_export_leaves_nothing_beside_a_new_one(run, tmp_path):
+    folder = hub.lay_out(run, tmp_path / "out")
+    kept = ("notes.txt", "figures/mine.png", "secret.json")
+    gone = ("student.pt2", "robustness.csv", "robustness.json", "figures/reliability.png", "tokenizer.json")
+    for name in (*kept, *gone):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("1")
+    (folder / "export.json").write_text('{"file": "student.pt2"}')
+    hub.clear(folder)
+    assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*.*")) == sorted(kept)
+    for content in ('{"file": "secret.json"}', '{"file": "../sweep/run/student.safetensors"}', "[]", "{"):
+        (folder / "export.json").write_text(content)
+        hub.clear(folder)
+    assert (folder / "secret.json").exists()
+    assert (run / "student.safetensors").exists()
+    hub.clear(tmp_path / "nowhere")
 
 
 def test_a_dry_run_lists_what_would_be_sent_and_no_checkpoint(run, tmp_path, monkeypatch):

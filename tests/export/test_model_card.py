@@ -53,24 +53,44 @@ def test_the_runs_of_other_seeds_give_an_interval_and_a_control_has_no_teacher(t
     assert "| temperature" not in alone
 
 
+def test_a_quick_run_beside_a_real_one_is_neither_a_seed_of_it_nor_worth_a_word(tmp_path, caplog):
+    for seed, is_quick in enumerate([False, False, True]):
+        write_run(tmp_path / f"one-{seed}", seed=seed, quick=is_quick)
+    assert "mean of 2 seeds" in model_card.card(tmp_path / "one-0")
+    assert "There is one seed" in model_card.card(tmp_path / "one-2")
+    assert not caplog.messages
+
+
 def test_robustness_what_was_lost_and_the_exported_file_are_told(tmp_path):
     write_run(tmp_path / "run")
     write_report(tmp_path / "run")
     lines = {"acc": {"student": 0.9, "control": 0.95, "verdict": "worse"},
              "ece": {"student": 0.1, "control": 0.1, "verdict": "not significant"}}  # fmt: skip
     statement = {"headline": "worse: accuracy", "lines": lines, "not_measured": ["OOD detection"]}
-    changed(tmp_path / "run", loss_statement=statement, note="quick run: its numbers mean nothing")
+    note = "quick run: its numbers mean nothing"
+    changed(tmp_path / "run", loss_statement=statement, note=note)
     latency = [{"batch": 1, "median_ms": 0.25, "p95_ms": 0.5, "calls": 9}]
     row = {"format": "onnx", "quantize": "int8_static", "bytes": 12345, "metrics": {"acc": 0.875}, "latency": latency}
-    export = {"measure": "acc", "threads": 1, "processor": "a CPU", "rows": [row]}
+    export = {"measure": "acc", "threads": 1, "processor": "a CPU", "rows": [row], "note": note}
     said = model_card.write(tmp_path / "out", tmp_path / "run", export).read_text()
-    assert "**quick run: its numbers mean nothing**" in said
+    assert said.count("**quick run: its numbers mean nothing**") == 2
+    assert front_matter(said)[0]["model-index"] == []
     assert "| accuracy | 0.9 | 0.95 | worse |" in said
     assert "Not measured: OOD detection." in said
     assert "| onnx | int8_static | 12,345 | 87.50 % | batch 1: 0.25 ms |" in said
     assert "Robustness" in said
     assert "noise" in said
     assert "- shift left out" in said
+
+
+def test_a_control_that_only_the_report_of_the_file_knows_is_pointed_to(tmp_path):
+    write_run(tmp_path / "run")
+    (tmp_path / "out").mkdir()
+    write_report(tmp_path / "out")
+    said = model_card.write(tmp_path / "out", tmp_path / "run", {"rows": []}).read_text()
+    assert "Not stated" not in said
+    assert "Since then one was measured: its column, and the answer in a sentence, stand under Robustness." in said
+    assert "|  | teacher | control | student |" in said
 
 
 def test_what_somebody_else_wrote_stays_a_value(tmp_path):

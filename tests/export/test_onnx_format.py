@@ -1,10 +1,12 @@
 """A network as an ONNX file: any number of samples, the same outputs, and what is told about it."""
 
+import onnx
 import pytest
 import torch
 from torch import nn
 
 from kdexp.data.normalization import statistic
+from kdexp.export import onnx_int8
 from kdexp.export.formats.onnx import load, metadata, write
 from kdexp.export.latency import latency, processor
 from kdexp.export.preprocessing import Preprocessed
@@ -36,6 +38,25 @@ def test_an_untrained_network_is_written_for_any_number_of_samples(network, file
             expected = network.eval()(images)
         network.train()
         torch.testing.assert_close(load(file)(images), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_samples_are_the_axis_batch(file, tmp_path):
+    onnx_int8.dynamic(file, tmp_path / "int8.onnx")
+    for path in (file, tmp_path / "int8.onnx"):
+        graph = onnx.load(path).graph
+        for value in (*graph.input, *graph.output):
+            assert value.type.tensor_type.shape.dim[0].dim_param == "batch"
+
+
+class Looks(nn.Linear):
+    def forward(self, x):
+        return super().forward(x) * (2 if float(x.sum()) > 1 else 1)
+
+
+def test_a_network_that_cannot_be_had_is_one_line_and_no_graph(tmp_path, capfd):
+    with pytest.raises(ValueError, match=r"^format must be one that can be had of Looks, got torch.export's: [^\n]*$"):
+        write(Looks(3, 2), [torch.zeros(2, 3)], tmp_path / "x.onnx")
+    assert capfd.readouterr().err == ""
 
 
 def test_what_was_told_is_in_the_file(file):

@@ -1,19 +1,25 @@
 """When a file is not the network, and which settings there are."""
 
 import math
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
+from kdexp.cli.export import export
 from kdexp.config.compose import compose, plain
 from kdexp.contracts import Batch
 from kdexp.export.measured import difference
 from kdexp.export.parity import Parity
 from kdexp.export.robustness import without_gradients
-from kdexp.export.settings import check_out, of
+from kdexp.export.settings import FORMATS, TOLERANCES, check_out, of
+from kdexp.export.writing import check, format_of
 from kdexp.robustness.bootstrap import Bootstrap
 from kdexp.robustness.grid import Measured
 from kdexp.tasks.classification import Classification
+from kdexp.tasks.generation import Generation
 
 
 def compared(*pairs):
@@ -75,7 +81,7 @@ def test_an_entry_of_a_report_has_both_differences():
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
-        ("format=tflite", "format must be one of onnx, exported_program, executorch, got tflite"),
+        ("format=tflite", "format must be one of executorch, exported_program, onnx, got tflite"),
         ("quantize=int4", "quantize must be one of none, fp16, int8_static, int8_dynamic, qat, got int4"),
         ("preprocessing=2", "preprocessing must be true or false, got 2"),
         ("threads=0", "threads must be a whole number of at least 1, got 0"),
@@ -96,8 +102,18 @@ def test_an_entry_of_a_report_has_both_differences():
 )
 def test_a_wrong_setting_is_one_line(typed, message):
     with pytest.raises(ValueError, match=r"^\w") as caught:
-        of(plain(compose(typed.split(), "export")))
+        check(of(plain(compose(typed.split(), "export"))))
     assert str(caught.value) == message
+
+
+def test_a_file_of_formats_is_a_format():
+    for name in FORMATS:
+        found = format_of(name)
+        assert set(found.QUANTIZE) <= set(TOLERANCES)
+        assert found.SUFFIX.startswith(".")
+        assert callable(found.write)
+        assert callable(found.load)
+    assert "onnx" in FORMATS
 
 
 def test_the_tolerance_is_that_of_the_bits_unless_it_is_given():
@@ -124,3 +140,18 @@ def test_an_export_takes_the_place_of_no_other_file(tmp_path):
             check_out(place)
     (tmp_path / "export.json").write_text("{}")
     check_out(tmp_path)
+
+
+def test_what_cannot_be_measured_is_refused_before_a_file_is_written(monkeypatch, tmp_path):
+    values = plain(compose(["run=r", "robustness=quick"], "export"))
+    data = SimpleNamespace(task=Generation(4))
+    experiment = SimpleNamespace(config=None, data=data, values={"robustness": values["robustness"]})
+    finished = SimpleNamespace(
+        folder=tmp_path, building=nullcontext, warn_of_other_data=list, student=nn.Identity, device="cpu"
+    )
+    finished.experiment = experiment
+    monkeypatch.setattr("kdexp.cli.export.run_at", lambda *_: tmp_path)
+    monkeypatch.setattr("kdexp.cli.export.FinishedRun", lambda *_, **__: finished)
+    monkeypatch.setattr("kdexp.export.exporting.Exporter", lambda *_: None)  # there is nothing to export with
+    with pytest.raises(ValueError, match=r"^robustness must be null for task=generation, got "):
+        export(values)

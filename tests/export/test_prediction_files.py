@@ -1,4 +1,5 @@
 import csv
+import os
 
 import numpy as np
 import pytest
@@ -45,6 +46,27 @@ def test_each_image_has_a_row_and_one_that_cannot_be_read_does_not_lose_the_othe
         shares = [float(row[f"p_{number}"]) for number in range(10)]
         np.testing.assert_allclose(shares, said.probabilities[0], rtol=1e-4)
         assert max(shares) == float(row["confidence"])
+
+
+def test_names_are_no_formulas_and_nothing_that_a_terminal_obeys(tmp_path):
+    saved(tmp_path / "run", "dataset=breast_cancer", "student=mlp", classes=["=1+2", "@b\x1b[2J"])
+    student = load(tmp_path / "run")
+    np.save(tmp_path / "x.npy", np.zeros((1, 30), np.float32))
+    write(student, tmp_path / "x.npy", tmp_path / "out.csv")
+    (row,) = rows_of(tmp_path / "out.csv")
+    assert list(row) == ["row", "label", "confidence", "p_=1+2", r"p_@b\x1b[2J", "error"]
+    assert row["label"] in ("'=1+2", r"'@b\x1b[2J")
+    names = ["=1+2.png", "-a\x1b]0;b\x07.png", "a\n\\b.png", os.fsdecode(b"\xff.png")]
+    saved(tmp_path / "seen", "dataset=digits", "student=cnn_small")
+    (tmp_path / "in").mkdir()
+    for name in names:
+        Image.new("L", (8, 8)).save(tmp_path / "in" / name)
+    written = write(load(tmp_path / "seen"), tmp_path / "in", tmp_path / "images.csv")
+    assert (written.samples, written.unread) == (4, 0)
+    shown = [row["file"] for row in rows_of(tmp_path / "images.csv")]
+    assert all(name.isprintable() and name[0] not in "=+-@" for name in shown)
+    back = {name.removeprefix("'").encode("latin-1", "backslashreplace").decode("unicode_escape") for name in shown}
+    assert back == {*names}
 
 
 def test_what_is_there_is_replaced_only_if_asked_and_never_by_half(tmp_path):
@@ -137,3 +159,35 @@ def test_a_line_is_a_text_whatever_it_holds(tmp_path):
     (tmp_path / "x.txt").write_text("one\n \ntwo\n")
     with pytest.raises(ValueError, match=r"x.txt must have a text in each row, got none in row 2$"):
         read_texts(tmp_path / "x.txt")
+
+
+def test_a_file_with_an_array_of_images_has_a_row_for_each(tmp_path):
+    saved(tmp_path / "run", "dataset=digits", "student=cnn_small")
+    saved(tmp_path / "dense", "dataset=shapes", "task=segmentation", "student=unet")
+    student, dense = load(tmp_path / "run"), load(tmp_path / "dense")
+    images = np.random.default_rng(0).integers(256, size=(5, 1, 8, 8), dtype=np.uint8)
+    for name, x in {"bytes": images, "floats": images / 255, "large": images.repeat(3, 2).repeat(3, 3)}.items():
+        np.save(tmp_path / f"{name}.npy", x)
+        write(student, tmp_path / f"{name}.npy", tmp_path / f"{name}.csv", batch_size=2)
+        rows = rows_of(tmp_path / f"{name}.csv")
+        assert [row["row"] for row in rows] == list("12345")
+        assert (
+            [row["label"] for row in rows]
+            == student.predict(x).labels
+            == student.predict(tmp_path / f"{name}.npy").labels
+        )
+    coloured = np.random.default_rng(0).integers(256, size=(2, 9, 12, 3), dtype=np.uint8)
+    np.save(tmp_path / "coloured.npy", coloured)
+    rows = rows_of(write(dense, tmp_path / "coloured.npy", tmp_path / "masks").table)
+    assert [row["mask"] for row in rows] == ["1.png", "2.png"]
+    with Image.open(tmp_path / "masks" / "2.png") as image:
+        assert np.array_equal(image, dense.predict(coloured).masks[1])
+    np.save(tmp_path / "long.npy", images.astype(np.int64))
+    np.savez(tmp_path / "x.npz", images)
+    for name, message in (
+        ("long.npy", r"long.npy must have uint8 in 0..255 or floats, got int64 of shape \[5, 1, 8, 8\]$"),
+        ("x.npz", r"^x must be an image, .*, or a npy file of images \(N, C, H, W\): uint8, or floats in .*x.npz$"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            write(student, tmp_path / name, tmp_path / "no.csv")
+    assert not (tmp_path / "no.csv").exists()

@@ -70,6 +70,14 @@ def test_sixteen_bits_are_half(network, file, tmp_path):
     assert next(network.parameters()).dtype == torch.float32
 
 
+def test_sixteen_bits_of_images_that_grow(tmp_path):
+    """As a U-Net's do; the converter gets the types around it wrong."""
+    network = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.Upsample(scale_factor=2), nn.Conv2d(2, 1, 1))
+    write(network, [IMAGES[:2]], tmp_path / "float.onnx")
+    onnx_in_half(tmp_path / "float.onnx", tmp_path / "half.onnx")
+    assert 0 < error(network, tmp_path / "half.onnx") < 5e-3
+
+
 def test_floats_that_the_graph_does_not_read_are_not_written(network):
     graph = symbolic_trace(copy.deepcopy(network))
     graph.register_buffer("in_8_bits", torch.ones(3, dtype=torch.int8))

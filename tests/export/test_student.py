@@ -12,6 +12,8 @@ from safetensors.torch import save_file
 from saved_students import evaluated, saved, stored_test
 
 import kdexp
+from kdexp.data import own
+from kdexp.export import table_files
 from kdexp.export.student import load
 
 DIGITS = ("dataset=digits", "student=cnn_small")
@@ -155,6 +157,21 @@ def test_rows_of_a_table_are_encoded_as_the_training_table_was(tmp_path):
             student.predict(wrong)
 
 
+def test_a_parquet_file_of_nothing_much_is_not_unpacked(tmp_path, monkeypatch):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    monkeypatch.setattr(own, "_UNPACKED", 2**17)
+    words = {"many": pyarrow.array(["x" * 50, None, "y"] * 2000), "large": pyarrow.array(["z"] * 6000, "large_string")}
+    parquet.write_table(pyarrow.table(words), tmp_path / "words.parquet")
+    parquet.write_table(pyarrow.table({"a": np.zeros(10**6)}), tmp_path / "bomb.parquet")
+    with pytest.raises(ValueError, match=r"^\S*bomb.parquet must have at most \S+ GB unpacked, got 0.00745 GB$"):
+        table_files.read_texts(tmp_path / "bomb.parquet")
+    with pytest.raises(ValueError, match=r"must have a text in each row, got none in row 2$"):
+        table_files.read_texts(tmp_path / "words.parquet", "many")
+    assert table_files.read_texts(tmp_path / "words.parquet", "large") == ["z"] * 6000
+
+
 def test_the_winner_of_a_sweep_is_taken_as_it_is_chosen_on_val(tmp_path, monkeypatch):
     runs = {"control": (1.0, 0, 0.99), "worse": (0.5, 0, 0.7), "first": (0.1, 0, 0.8), "best": (0.1, 1, 0.9)}
     for place, (name, (alpha, seed, val)) in enumerate(runs.items()):
@@ -162,6 +179,31 @@ def test_the_winner_of_a_sweep_is_taken_as_it_is_chosen_on_val(tmp_path, monkeyp
         saved(tmp_path / name, *DIGITS, f"seed={place}", classes=[f"{name} {number}" for number in range(10)])
     assert load(tmp_path).classes[0] == "best 0"
     assert load(tmp_path / "first").classes[0] == "first 0"
+
+
+def test_of_runs_that_have_nothing_to_do_with_each_other_none_is_taken(tmp_path):
+    for name, more in {"a": {}, "b": {"student": "cnn"}, "c": {"student": "cnn", "alpha": 1.0}}.items():
+        written_runs.write_run(tmp_path / name, **more)
+        saved(tmp_path / name, *DIGITS)
+    with pytest.raises(
+        ValueError, match=r"got .* with runs that are of no sweep, and of several recipes: a, b$"
+    ) as error:
+        load(tmp_path)
+    assert str(error.value).startswith("path must be one run, or a sweep on one data set, got ")
+    assert load(tmp_path / "b").classes[0] == "0"
+    (tmp_path / "sweep.json").write_text("{}")
+    assert load(tmp_path).classes[0] == "0"
+    written_runs.write_run(tmp_path / "d", dataset="mnist")
+    with pytest.raises(ValueError, match=r"with runs of several data sets: ") as error:
+        load(tmp_path, setting="run")
+
+
+def test_no_name_is_not_the_folder_where_one_stands(tmp_path, monkeypatch):
+    saved(tmp_path, *DIGITS)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"^path must be a folder or a file, got nothing$"):
+        load("")
+    assert load(".").classes[0] == "0"
 
 
 def test_what_is_no_finished_run_is_one_line(tmp_path):

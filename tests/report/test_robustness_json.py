@@ -1,10 +1,10 @@
-"""Reports of older kdexps are read under today's keys."""
+"""Reports of older kdexps are read under today's keys; a new one takes the place of an earlier one."""
 
 import json
 
 import pytest
 
-from kdexp.report import robustness_json
+from kdexp.report import robustness_artifacts, robustness_json
 
 ENTRY = {"student": 0.25, "control": 0.5, "difference": {"value": -0.25, "low": None, "high": None}}
 WORST = {"student": 0.25, "difference": ENTRY["difference"], "student_at": "feature_noise 3", "control_at": "fog 5"}
@@ -140,3 +140,18 @@ def test_what_is_no_report_is_one_line(tmp_path, content, what):
     (tmp_path / "robustness.json").write_text(json.dumps({"schema_version": 2, **content}))
     with pytest.raises(ValueError, match=rf"^.*robustness\.json is damaged: {what} must be [^\n]*$"):
         robustness_json.read(tmp_path)
+
+
+def test_a_new_report_has_no_figures_of_an_earlier_one(tmp_path, write_report):
+    write_report(tmp_path)
+    report = robustness_json.read(tmp_path)
+    names = ("robustness_corruptions.png", "reliability.png", "roc.png")
+    (tmp_path / "figures").mkdir()
+    for name in names:
+        (tmp_path / "figures" / name).write_text("of an earlier one")
+    clean = [row for row in report["conditions"] if row["axis"] == "clean"]
+    robustness_artifacts.write({**report, "conditions": clean, "reliability": {}}, tmp_path)
+    assert [path.name for path in (tmp_path / "figures").iterdir()] == ["roc.png"]
+    assert len(robustness_json.read(tmp_path)["conditions"]) == 3
+    robustness_artifacts.remove(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["figures"]

@@ -48,7 +48,15 @@ def timer(network, example, *, batches):
         (["budget.latency_ms=nan"], "budget.latency_ms must be > 0, got nan"),
         (["budget.bytes=inf"], "budget.bytes must be > 0, got inf"),
         (["budget.threads=0"], "budget.threads must be at least 1, got 0"),
-        (["budget.robustness=fog"], "budget.robustness must be null without robustness=NAME, which has axes, got fog"),
+        (["budget.robustness=fog"], "budget.robustness must be null without robustness=NAME, of which an axis has acc"),
+        (
+            ["budget.robustness=ood", "robustness=ood"],
+            "budget.robustness must be null without robustness",
+        ),
+        (
+            ["budget.robustness=calibration", "robustness=quick"],
+            "budget.robustness must be one of corruptions, noise_levels, attacks, shift, got calibration",
+        ),
         (["budget.robustness=fog", "robustness=attacks"], "budget.robustness must be one of attacks, got fog"),
     ],
     ids=str,
@@ -166,7 +174,9 @@ def test_students_over_the_budget_are_left_out_and_nothing_is_measured_twice(swe
     cells, jobs = sweeper.make()._jobs()
     assert (cells, len(jobs), widths(jobs)) == (4, 4, [4, 8])
     assert sweeper.measured == ["cnn width=4", "cnn width=8", "cnn width=16", "cnn_large"]
-    assert "left out      cnn width=16: 3 > 1 ms" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "measuring     3 students and 1 teacher as ONNX files, 1 thread\n" in said
+    assert "left out      cnn width=16: 3 > 1 ms" in said
     for width in MS:
         MS[width] = 100.0  # another day
     try:
@@ -193,13 +203,16 @@ def test_a_damaged_file_is_measured_anew(sweeper):
     ]
 
 
-def test_a_budget_that_nothing_fits_is_one_line(sweeper):
+def test_a_budget_that_nothing_fits_is_one_line_and_leaves_no_folder(sweeper, monkeypatch):
+    monkeypatch.chdir(sweeper.folder.parent)
+    sweeper.folder.rmdir()
     with pytest.raises(ValueError) as error:  # noqa: PT011
         sweeper.make("budget.bytes=100", "budget.latency_ms=0.01")._jobs()
     assert str(error.value) == (
         "budget.bytes=100 and budget.latency_ms=0.01 must leave a student to train, got a family that takes "
         "100 bytes at least, 0.1 ms at least"
     )
+    assert not sweeper.folder.exists()
 
 
 def test_the_search_is_refused():

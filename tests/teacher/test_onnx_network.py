@@ -26,7 +26,7 @@ INPUTS = torch.rand(7, *SHAPE, generator=torch.Generator().manual_seed(0))
 WEIGHT = np.random.default_rng(0).standard_normal((CLASSES, 3)).astype(np.float32)
 
 
-def graph(path, *, batch="n", nhwc=False, softmax=False, sizes=True, hidden=False):
+def graph(path, *, batch="n", nhwc=False, softmax=False, sizes=True, hidden=False, weight=WEIGHT):
     """Means of the channels, a linear layer: as people write it by hand, or Keras does for them."""
     height, width = SHAPE[1:] if sizes else ("h", "w")
     shape = [batch, height, width, 3] if nhwc else [batch, 3, height, width]
@@ -46,7 +46,7 @@ def graph(path, *, batch="n", nhwc=False, softmax=False, sizes=True, hidden=Fals
         "made",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
         outputs,
-        [axes, numpy_helper.from_array(WEIGHT.T.copy(), "w")],
+        [axes, numpy_helper.from_array(weight.T.copy(), "w")],
     )
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     onnx.save(model, path)
@@ -190,6 +190,23 @@ def test_a_wrong_setting_is_one_line(tmp_path):
     config = configured(file)
     with pytest.raises(ValueError, match=r"^teacher must take inputs of dataset.input_shape .*got \[1, 8, 8\]: "):
         build_network(config.teacher, "teacher", config.dataset, config.task)
+    for made, more, message in [
+        (tmp_path / "none.onnx", [], "teacher.file must be an existing file, got "),
+        (
+            graph(tmp_path / "nan.onnx", weight=WEIGHT * np.nan),
+            [],
+            "teacher: the outputs of {} must be finite, got NaN or",
+        ),
+        (
+            graph(tmp_path / "b.onnx"),
+            ["teacher.holds=probabilities"],
+            "teacher: the outputs of {} must be probabilities ",
+        ),
+    ]:
+        config = configured(made, "teacher.num_classes=4", "teacher.input_shape=[3,5,6]", *more)
+        config.dataset.input_shape, config.dataset.num_outputs = SHAPE, CLASSES
+        with pytest.raises(ValueError, match=f"^{re.escape(message.format(made))}[^\n]*$"):
+            build_network(config.teacher, "teacher", config.dataset, config.task)
     student = configured(file, "student._target_=kdexp.teacher.onnx_network.OnnxNetwork")
     with pytest.raises(ValueError, match=r"^student._target_ must be a network of kdexp.models, "):
         check(student)

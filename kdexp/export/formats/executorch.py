@@ -11,6 +11,7 @@ from kdexp.atomic import atomic_path
 from kdexp.export.formats.exported_program import exported, refused
 
 SUFFIX = ".pte"
+QUANTIZE = ("none", "fp16")
 _MOST = 8  # samples of a batch: it plans its memory
 
 

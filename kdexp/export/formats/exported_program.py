@@ -5,6 +5,7 @@ import io
 import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import torch
@@ -12,8 +13,12 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from kdexp.atomic import atomic_path
+from kdexp.torch_threads import torch_threads
 
 SUFFIX = ".pt2"
+QUANTIZE = ("none", "fp16", "int8_static", "qat")
+BATCH = "batch"
+"""The first axis of inputs and outputs: samples."""
 _ABOUT = "kdexp.json"
 
 
@@ -48,12 +53,12 @@ def exported(network: nn.Module, example: Sequence[Tensor], *, most: int | None 
     """
     # A batch of one would be taken for a constant.
     batch = tuple(torch.cat((part, part))[: max(2, len(part))].cpu() for part in example)
-    samples = torch.export.Dim("samples", max=most)
+    samples = torch.export.Dim(BATCH, max=most)
     shapes = torch.export.ShapesCollection()  # type: ignore[no-untyped-call]
     for part in batch:
         shapes[part] = {0: samples}
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):  # which gets graphs that cannot be had
             warnings.simplefilter("ignore")  # of recurrent layers, which set attributes of their own
             program = torch.export.export(network, batch, dynamic_shapes=shapes, strict=False)
     except Exception as error:  # whatever becomes of somebody's network
@@ -76,13 +81,8 @@ def load(path: Path, *, threads: int = 1) -> Callable[..., Tensor]:
     network = torch.export.load(path).module()
 
     def run(*inputs: Tensor) -> Tensor:
-        before = torch.get_num_threads()
-        torch.set_num_threads(threads)
-        try:
-            with torch.no_grad():
-                logits: Tensor = network(*(part.cpu() for part in inputs))
-                return logits
-        finally:
-            torch.set_num_threads(before)
+        with torch_threads(threads), torch.no_grad():
+            logits: Tensor = network(*(part.cpu() for part in inputs))
+            return logits
 
     return run

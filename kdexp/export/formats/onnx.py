@@ -4,7 +4,7 @@ import copy
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,10 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from kdexp.atomic import atomic_path
-from kdexp.export.formats.exported_program import exported, refused
+from kdexp.export import half
+from kdexp.export.formats.exported_program import BATCH, exported, refused
 from kdexp.onnx_file import checked
 
 SUFFIX = ".onnx"
+QUANTIZE = ("none", "fp16", "int8_static", "int8_dynamic", "qat")
+"""What it can have of `kdexp.export.settings.TOLERANCES`."""
 
 
 def write(
@@ -32,7 +35,7 @@ def write(
         network: in whatever mode; its eval mode is written, and it stays as it is.
         example: its inputs (n, ...) for a few samples; the shape of one sample stays that of the example.
         path: of the file.
-        names: of the inputs in the file; its output is called ``logits``.
+        names: of the inputs in the file; its output is called ``logits``, the samples of each are the axis ``batch``.
         about: plain values for the file's ``metadata_props``, each as JSON.
 
     Raises:
@@ -45,6 +48,7 @@ def write(
                 dynamo=True,
                 input_names=list(names),
                 output_names=["logits"],
+                dynamic_shapes=[{0: BATCH}] * len(example),
                 verbose=False,
             )
     except ImportError as error:
@@ -57,6 +61,30 @@ def write(
         node.metadata_props.clear()  # where it stands in the network's code
     with atomic_path(path) as temporary:
         program.save(temporary, external_data=False)
+
+
+def quantized(
+    how: str, file: Path, target: Path, calibration: Callable[[], Iterable[Sequence[Tensor]]], names: Sequence[str]
+) -> None:
+    """Write a file of `write`'s again, in 8 or 16 bits; other formats quantise the network before they write it.
+
+    Args:
+        how: fp16, int8_static or int8_dynamic.
+        file: with floats.
+        target: written.
+        calibration: gives inputs (n, ...), batch by batch; where activations lie is found on these.
+        names: of the inputs.
+    """
+    if how == "fp16":
+        half.onnx_in_half(file, target)
+        return
+    from kdexp.export import onnx_int8  # here: needs onnxruntime
+
+    if how == "int8_dynamic":
+        onnx_int8.dynamic(file, target)
+    else:
+        inputs = [torch.cat(parts) for parts in zip(*calibration(), strict=True)]
+        onnx_int8.static(file, target, inputs, names)
 
 
 def metadata(path: Path) -> dict[str, object]:
@@ -77,7 +105,7 @@ def load(path: Path, *, threads: int = 1) -> Callable[..., Tensor]:
         FileNotFoundError: there is no such file.
         ValueError: see `kdexp.onnx_file.checked`; or onnxruntime cannot run it.
     """
-    checked(path, "file")
+    checked(path, "path")
     try:
         import onnxruntime
     except ImportError as error:
@@ -88,7 +116,7 @@ def load(path: Path, *, threads: int = 1) -> Callable[..., Tensor]:
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has a type for each reason
-        raise ValueError(f"file must be one that onnxruntime runs, got {path}: {error!s:.200}") from error
+        raise ValueError(f"path must be a file that onnxruntime runs, got {path}: {error!s:.200}") from error
     names = [value.name for value in session.get_inputs()]
 
     def run(*inputs: Tensor) -> Tensor:
