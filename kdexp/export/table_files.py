@@ -101,7 +101,7 @@ def read_texts(path: Path, column: str | None = None) -> list[str]:
         raise FileNotFoundError(f"not found: {path}")
     with _named(path):
         if path.suffix == ".txt":
-            texts: list[object] = path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
+            texts: list[object] = list(path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n"))
         elif path.suffix == ".parquet":
             values = _parquet(path)
             texts = values[_column_of_texts(list(values), column, path)]

@@ -25,7 +25,8 @@ def classifier(
     """What one of transformers' AutoModels makes of a folder.
 
     Args:
-        num_classes: a classifier in it must have as many labels; that of a backbone alone begins at random.
+        num_classes: a classifier in it must have as many labels, if its weights are taken; that of a backbone alone
+            begins at random.
         folder: with config.json and model.safetensors, as ``save_pretrained`` writes them.
         auto: the AutoModel's name without AutoModel: ``ForSequenceClassification``.
         what: it makes, for messages.
