@@ -23,6 +23,9 @@ def test_from_images_to_8_bit_predictions(command, tmp_path, monkeypatch):
     command(*train, "tracking=none", PYTHONPATH=str(tmp_path))  # in a process of its own, as from a shell
     sweep = json.loads(Path("multirun/photos/sweep.json").read_text())
     assert [job["status"] for job in sweep["jobs"]] == ["completed"] * 6
+    with Path("multirun/photos/compare.csv").open(newline="") as file:
+        accuracy = {(row["alpha"], row["seed"]): float(row["test/acc"]) for row in csv.DictReader(file)}
+    assert all(accuracy["0.1", seed] > accuracy["1.0", seed] + 0.1 for seed in "012")  # the page says that it helps
     command(*export)
     command(*predict)
     names: dict = {}

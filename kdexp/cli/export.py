@@ -46,11 +46,11 @@ def export(values: Values) -> None:
     with finished.building():
         finished.warn_of_other_data()
         exporter = Exporter(finished, finished.student().eval(), settings)
+    measured = robustness.evaluator(finished, notes) if wanted else None
     content, network = exporter.export(out)
     table.show(content, out)
-    if wanted:
-        digest = str(content["sha256"])
-        robustness.report(finished, values["control"], network, digest, out, notes=notes)
+    if measured is not None:
+        robustness.report(finished, measured, values["control"], network, str(content["sha256"]), out)
     for line in hub.publish(out, folder, content, push, dry_run=values["dry_run"]):
         print(line)
 

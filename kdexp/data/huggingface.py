@@ -139,7 +139,7 @@ def _numbers(split: StoredSplit, label: str, classes: int) -> Tensor:
         if value is None or not all(isinstance(number, int) and 0 <= number < classes for number in each):
             hint = "; dataset.source.test=NAME tests on another split" if split.name == "test" else ""
             rule = "must be given in each row, got none" if value in (None, -1) else "must be a class, got"
-            found = "" if value is None else f" {value}"
+            found = "" if value in (None, -1) else f" {value}"
             raise ValueError(f"dataset.source.label {rule}{found} in {label!r}, row {row} of {split.name}{hint}")
     if not isinstance(values[0], list):
         return torch.tensor(values, dtype=torch.int64)

@@ -84,6 +84,8 @@ def _reading(folder: Path) -> Iterator[None]:
 def _saved(library: ModuleType, folder: Path, name: str) -> StoredSplit:
     state = json.loads((folder / "state.json").read_text())
     files = [inside(folder, each["filename"]) for each in state["_data_files"]]
+    if not files:
+        raise ValueError(f"{name} must have rows, got none")
     return StoredSplit(name, library.load_from_disk(str(folder), keep_in_memory=False).with_format("arrow"), files)
 
 

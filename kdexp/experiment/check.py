@@ -125,7 +125,8 @@ def check_values(config: DictConfig) -> None:
         configured.check(plain(config.robustness))
     check_tracking(config.tracking)
     check_loss_statement(config.loss_statement)
-    check_budget(config.budget, plain(config.robustness or {}))
+    axes = configured.axes(plain(config.robustness or {}))
+    check_budget(config.budget, [axis.name for axis in axes if axis.has_measure])
 
 
 def _check_dataset(dataset: Dataset) -> None:
@@ -158,6 +159,8 @@ def _check_init(student: Values, teacher: Values, number_of_teachers: int, *, is
 
 def _check_networks(student: Values, members: Mapping[str, Values], dataset: Dataset) -> None:
     for name, teacher in members.items():
+        rule = f"must be a teacher's settings (teacher@{name}=NAME chooses one, ~{name} leaves it out)"
+        require(isinstance(teacher, Mapping), name, rule, teacher)
         check_teacher(name, teacher)
         attacked = has_attack(teacher["recipe"].get("scheme"))
         check_monitor(f"{name}.recipe.monitor", teacher["recipe"].get("monitor"), dataset, attacked=attacked)

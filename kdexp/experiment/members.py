@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from kdexp.atomic import sha256
 from kdexp.config.identity import Identity
 from kdexp.config.objects import instantiate, target
-from kdexp.config.require import Values
+from kdexp.config.require import Values, require
 from kdexp.data.settings import Dataset
 from kdexp.teacher.settings import NO_FILES
 
@@ -106,7 +106,8 @@ def possible_teachers(values: Values) -> dict[str, Values]:
     """
     if Identity(values).is_control or values["scheme"].get("teacher", "trained") != "trained":
         return {}
-    members = values["teacher"].get("members")
-    if members:
-        return {f"teacher.members.{name}": member for name, member in members.items()}
-    return {"teacher": values["teacher"]}
+    if "members" not in values["teacher"]:
+        return {"teacher": values["teacher"]}
+    members = values["teacher"]["members"]
+    require(members, "teacher.members", "must have a teacher at least", members)
+    return {f"teacher.members.{name}": member for name, member in members.items()}

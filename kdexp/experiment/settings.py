@@ -1,14 +1,13 @@
 """Settings of conf/tracking, of the loss statement and of a budget, and their rules."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 
 from omegaconf import MISSING
 
-from kdexp.config.require import Values, is_number, require
-from kdexp.robustness.settings import of_axes
+from kdexp.config.require import is_number, require
 
 
 @dataclass
@@ -89,12 +88,12 @@ class Budget:
     robustness: str | None = None
 
 
-def check_budget(budget: Budget, robustness: Values) -> None:
+def check_budget(budget: Budget, axes: Sequence[str]) -> None:
     """The rules of conf/sweep/budget.yaml.
 
     Args:
         budget: as it was typed.
-        robustness: conf/robustness, whose axes each run is evaluated on.
+        axes: those of conf/robustness that each run is evaluated on and that have the measure.
 
     Raises:
         ValueError: one line with the setting, the rule and the value.
@@ -109,6 +108,5 @@ def check_budget(budget: Budget, robustness: Values) -> None:
     for setting, limit in limits.items():
         require(limit is None or 0 < limit < float("inf"), setting, "must be > 0", limit)
     require(budget.threads >= 1, "budget.threads", "must be at least 1", budget.threads)
-    axes = of_axes(robustness)
-    known = f"one of {', '.join(axes)}" if axes else "null without robustness=NAME, which has axes"
+    known = f"one of {', '.join(axes)}" if axes else "null without robustness=NAME, of which an axis has accuracy"
     require(budget.robustness in (None, *axes), "budget.robustness", f"must be {known}", budget.robustness)

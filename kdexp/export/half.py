@@ -32,4 +32,5 @@ def onnx_in_half(file: Path, target: Path) -> None:
 
     model = OnnxModel(convert_float_to_float16(onnx.load(file), keep_io_types=True))
     model.topological_sort()  # the converter adds casts at the end
+    del model.model.graph.value_info[:]  # types of what is in between, some of which it got wrong; they follow
     onnx.save(model.model, target)

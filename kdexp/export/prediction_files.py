@@ -68,6 +68,8 @@ def write(
         FileNotFoundError: there is nothing to predict.
     """
     check_batch_size(batch_size)
+    if not inputs.exists():
+        raise FileNotFoundError(f"inputs must be a file or a folder, not found: {inputs}")
     masks = student.inputs.any_size
     place = out or Path("masks" if masks else TABLE)
     if inputs.resolve().is_relative_to(place.resolve()):

@@ -14,6 +14,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.fx import GraphModule
 
 from kdexp.export.formats.exported_program import exported
 
@@ -53,7 +54,17 @@ def converted(prepared: nn.Module) -> nn.Module:
         network = convert_pt2e(prepared)
         flow.move_exported_model_to_eval(network)
         flow.allow_exported_model_train_eval(network)
+    drop_unused(network)
     return cast(nn.Module, network)
+
+
+def drop_unused(network: GraphModule) -> None:
+    """Forget the weights that the graph does not read: those with floats, which would be written beside the others."""
+    read = {node.target for node in network.graph.nodes if node.op == "get_attr"}
+    for name, _ in [*network.named_parameters(), *network.named_buffers()]:
+        if name not in read:
+            module, _, own = name.rpartition(".")
+            delattr(network.get_submodule(module), own)
 
 
 def _prepared(network: nn.Module, example: Sequence[Tensor], *, is_qat: bool = False) -> nn.Module:

@@ -33,21 +33,36 @@ def without_gradients(settings: Values) -> tuple[Values, list[str]]:
     return {name: own for name, own in plain(settings).items() if name not in left_out}, notes
 
 
-def report(finished: FinishedRun, control: str, network: Network, digest: str, out: Path, *, notes: list[str]) -> None:
-    """Measure the robustness of a file, write robustness.json and its figures beside it, and show it.
+def evaluator(finished: FinishedRun, notes: list[str]) -> RobustnessEvaluator:
+    """What is measured, before there is a file.
 
     Args:
         finished: the run, with the robustness settings that are wanted.
+        notes: of the report.
+
+    Raises:
+        ValueError: see `RobustnessEvaluator`.
+    """
+    with finished.building():
+        found = RobustnessEvaluator(finished.experiment, finished.device)
+    found.notes += notes
+    return found
+
+
+def report(
+    finished: FinishedRun, of: RobustnessEvaluator, control: str, network: Network, digest: str, out: Path
+) -> None:
+    """Measure the robustness of a file, write robustness.json and its figures beside it, and show it.
+
+    Args:
+        finished: the run.
+        of: see `evaluator`.
         control: see `kdexp.experiment.compared_networks.subjects_of`.
         network: the file, normalised inputs to logits.
         digest: of the file.
         out: its folder.
-        notes: of the report.
     """
-    with finished.building():
-        evaluator = RobustnessEvaluator(finished.experiment, finished.device)
-    evaluator.notes += notes
     subjects = subjects_of(finished, control)
     subjects[EXPORTED] = Subject(network, digest, out / "robustness", None)
-    found = robustness_json.to_pass_on(evaluator.found(subjects))
+    found = robustness_json.to_pass_on(of.found(subjects))
     robustness_terminal.show(robustness_artifacts.write(found, out), out)

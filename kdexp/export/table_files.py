@@ -101,8 +101,8 @@ def read_texts(path: Path, column: str | None = None) -> list[str]:
         raise FileNotFoundError(f"not found: {path}")
     with _named(path):
         if path.suffix == ".txt":
-            return path.read_text(encoding="utf-8-sig").splitlines()
-        if path.suffix == ".parquet":
+            texts: list[object] = list(path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n"))
+        elif path.suffix == ".parquet":
             values = _parquet(path)
             texts = values[_column_of_texts(list(values), column, path)]
         else:
@@ -111,7 +111,7 @@ def read_texts(path: Path, column: str | None = None) -> list[str]:
             name = _column_of_texts(header, column, path)
             file = json_lines.read(path, [name]) if is_json else csv_file.read(path, [], [], [], texts=[name])
             texts = list(file.columns[name].values)
-    if missing := [row for row, text in enumerate(texts, start=1) if text is None]:
+    if missing := [row for row, text in enumerate(texts, start=1) if text is None or not str(text).strip()]:
         raise ValueError(f"{path} must have a text in each row, got none in row {missing[0]}")
     return [str(text) for text in texts]
 

@@ -1,11 +1,14 @@
 """What a network costs, found from shapes alone."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+
+Found = TypeVar("Found")
 
 
 def parameters(model: nn.Module) -> int:
@@ -22,13 +25,17 @@ def macs(model: nn.Module, input_shape: Sequence[int]) -> int:
         model: any network; it is not run and stays as it is.
         input_shape: shape of one sample, without the batch.
     """
-    with FlopCounterMode(display=False) as counter:
-        dry_run(model, input_shape)
-    return int(counter.get_total_flops()) // 2
+
+    def counted(device: str) -> int:
+        with FlopCounterMode(display=False) as counter:
+            _outputs(model, input_shape, 1, device)
+        return int(counter.get_total_flops()) // 2
+
+    return _without_values(counted)
 
 
 def dry_run(model: nn.Module, input_shape: Sequence[int], n: int = 1) -> object:
-    """What the network in eval mode returns for n samples, as meta tensors: shapes without values.
+    """What the network in eval mode returns for n samples, as meta tensors: shapes without values, where it allows it.
 
     No device's fused kernel (cuDNN's LSTM, for one) hides its matrix products here.
 
@@ -37,6 +44,21 @@ def dry_run(model: nn.Module, input_shape: Sequence[int], n: int = 1) -> object:
         input_shape: shape of one sample, without the batch.
         n: samples.
     """
-    shapes_only = copy.deepcopy(model).to("meta").eval()
+    return _without_values(lambda device: _outputs(model, input_shape, n, device))
+
+
+def _without_values(run: Callable[[str], Found]) -> Found:
+    """On meta tensors; on the CPU for a network that looks at values, as one of somebody's own may."""
+    try:
+        return run("meta")
+    except RuntimeError as error:
+        try:
+            return run("cpu")
+        except RuntimeError:
+            raise error from None
+
+
+def _outputs(model: nn.Module, input_shape: Sequence[int], n: int, device: str) -> object:
+    own = copy.deepcopy(model).to(device).eval()
     with torch.no_grad():
-        return shapes_only(torch.empty(n, *input_shape, device="meta"))
+        return own(torch.zeros(n, *input_shape, device=device))

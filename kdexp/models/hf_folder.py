@@ -25,7 +25,8 @@ def classifier(
     """What one of transformers' AutoModels makes of a folder.
 
     Args:
-        num_classes: a classifier in it must have as many labels; that of a backbone alone begins at random.
+        num_classes: a classifier in it must have as many labels, if its weights are taken; that of a backbone alone
+            begins at random.
         folder: with config.json and model.safetensors, as ``save_pretrained`` writes them.
         auto: the AutoModel's name without AutoModel: ``ForSequenceClassification``.
         what: it makes, for messages.
@@ -94,9 +95,11 @@ def _config(
         config = transformers.AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # no JSON, no model that transformers knows
         raise ValueError(f"folder must have a config.json of transformers' own, got {path}: {_line(error)}") from error
-    classifies = any(auto in name for name in said.get("architectures") or ())
+    classifies = pretrained and any(auto in name for name in said.get("architectures") or ())
     if classifies and config.num_labels != num_classes:
-        raise ValueError(f"folder must hold a classifier of {num_classes} labels, got {config.num_labels} in {path}")
+        hint = "teacher.num_classes and teacher.classes take a teacher of other ones"
+        rule = f"folder must hold a classifier of {num_classes} labels"
+        raise ValueError(f"{rule}, got {config.num_labels} in {path}; {hint}")
     for name, size in sizes.items():
         known = getattr(config, name, size)
         if pretrained and known != size:

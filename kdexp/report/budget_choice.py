@@ -9,10 +9,11 @@ from kdexp.naming import counted
 from kdexp.report import glossary
 from kdexp.report.budget import UNITS, Budget, Taken, amount, key_of, read
 from kdexp.report.comparison import Comparison
-from kdexp.report.robustness import by_seed, mean_over_seeds
+from kdexp.report.robustness import Row, by_seed, mean_over_seeds
 from kdexp.report.run_group import RunGroup
 from kdexp.report.statistics import Estimate
 from kdexp.report.summary_text import spread
+from kdexp.robustness.axes.corruptions import is_of_corruptions
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +104,11 @@ class Choice:
         if axis is None:
             group = student.distilled if role == "student" else student.control
             return group.estimate(self.comparison.measure) if group else None
-        values = by_seed(self.comparison.reports_of(student.distilled), role, lambda row: row["axis"] == axis)
+
+        def is_of(row: Row) -> bool:
+            return row["axis"] == axis or (axis == "corruptions" and is_of_corruptions(row["axis"]))
+
+        values = by_seed(self.comparison.reports_of(student.distilled), role, is_of)
         return mean_over_seeds(values) if values else None
 
     @property

@@ -54,7 +54,7 @@ def read(path: Path, outputs: int, classes: Sequence[str], names: Sequence[str] 
 
 def _content(path: Path) -> list[object] | Mapping[object, object]:
     if path.suffix not in (".json", ".yaml", ".yml", ".csv") or not path.is_file() or path.stat().st_size > _LARGEST:
-        raise ValueError(f"must be a json, yaml or csv file of at most {_LARGEST // 2**20} MB, got {path}")
+        raise ValueError(f"must be an existing json, yaml or csv file of at most {_LARGEST // 2**20} MB, got {path}")
     try:
         if path.suffix == ".json":
             content = read_json(path)

@@ -60,7 +60,7 @@ def read(path: Path, samples: int, outputs: int) -> dict[str, Table]:
         return _of_safetensors(path)
     if path.is_file() and path.suffix == ".parquet":
         return _of_parquet(path, samples, outputs)
-    raise ValueError(f"must be a npy, safetensors or parquet file, got {path}")
+    raise ValueError(f"must be an existing npy, safetensors or parquet file, got {path}")
 
 
 def write(path: Path, tables: Mapping[str, Table]) -> None:

@@ -43,7 +43,7 @@ class SavedOutputs(nn.Module):
         check_holds(holds)
         self._file = Path(file)
         if not self._file.is_file():
-            raise ValueError(f"file must be a npy, safetensors or parquet file, got {file}")
+            raise ValueError(f"file must be an existing npy, safetensors or parquet file, got {file}")
         self._outputs, self._holds, self._kind = num_classes, holds, kind_of(kind, num_classes)
         said = hashlib.sha256(f"{sha256(self._file)} {holds}".encode()).digest()
         self.register_buffer("content", torch.tensor(list(said), dtype=torch.uint8))

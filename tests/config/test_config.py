@@ -320,6 +320,20 @@ def test_an_ensemble_may_have_more_members_and_is_else_what_it_was(tmp_path):
     assert [member.recipe.seed for member in four.teacher.members.values()] == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ([f"~teacher.members.{name}" for name in "abc"], r"members must have a teacher at least, got \{\}"),
+        (["teacher.members=null"], "members must have a teacher at least, got None"),
+        (["teacher.members.b=null"], r"members.b must be .* ~teacher.members.b leaves it out\), got None"),
+        (["teacher.members.b=cnn"], r"members.b must be .*\(teacher@teacher.members.b=NAME chooses one, .*, got cnn"),
+    ],
+)  # fmt: skip
+def test_an_ensemble_of_no_teachers_is_one_line(tmp_path, typed, message):
+    with pytest.raises(ValueError, match=rf"^teacher\.{message}$"):
+        check(composed(tmp_path, "teacher=ensemble", *typed))
+
+
 def test_teachers_and_students_offer_the_same_networks():
     not_networks = {"base", "ensemble", "onnx", "outputs"}
     options = {g: {p.stem for p in (CONF / g).glob("*.yaml")} - not_networks for g in ("teacher", "student")}

@@ -168,7 +168,7 @@ def test_what_is_wrong_is_one_line(saved, settings, message):
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"label": [-1] + [0, 1] * 5 + [0]}, "label must be given in each row, got none -1 in 'label', row 0 of train"),
+        ({"label": [-1] + [0, 1] * 5 + [0]}, "label must be given in each row, got none in 'label', row 0 of train"),
         ({"label": [0, None] + [0, 1] * 5}, "label must be given in each row, got none in 'label', row 1 of train"),
         ({"image": LOST}, "image must have the images in .*, got the name of a file, '/etc/passwd', in row 0 of .*"),
         ({"image": LOST[::-1]}, "image must hold images of 8 or 16 bits a channel, got another in row 0 of train"),
@@ -222,6 +222,9 @@ def test_folders_that_are_none_are_one_line(tmp_path, saved, monkeypatch):
     (tmp_path / "more" / "train.parquet").write_bytes(b"")
     with pytest.raises(ValueError, match="must have the files of train in one folder, all parquet or all arrow, got "):
         load(str(tmp_path), "label")
+    split().select([]).save_to_disk(str(tmp_path / "empty"))
+    with pytest.raises(ValueError, match=r"must hold a whole data set, got .*empty: train must have rows, got none$"):
+        load(str(tmp_path / "empty"), "label")
     monkeypatch.setattr("importlib.import_module", lambda name: (_ for _ in ()).throw(ImportError(name)))
     with pytest.raises(ValueError, match=r"^datasets must be installed for .*: pip install 'kdexp\[huggingface\]'$"):
         load(str(saved), "label")

@@ -48,6 +48,17 @@ def test_samples_are_the_axis_batch(file, tmp_path):
             assert value.type.tensor_type.shape.dim[0].dim_param == "batch"
 
 
+class Looks(nn.Linear):
+    def forward(self, x):
+        return super().forward(x) * (2 if float(x.sum()) > 1 else 1)
+
+
+def test_a_network_that_cannot_be_had_is_one_line_and_no_graph(tmp_path, capfd):
+    with pytest.raises(ValueError, match=r"^format must be one that can be had of Looks, got torch.export's: [^\n]*$"):
+        write(Looks(3, 2), [torch.zeros(2, 3)], tmp_path / "x.onnx")
+    assert capfd.readouterr().err == ""
+
+
 def test_what_was_told_is_in_the_file(file):
     assert metadata(file) == {"classes": ["a", "b", "c"], "std": [0.5]}
 

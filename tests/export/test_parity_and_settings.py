@@ -1,10 +1,14 @@
 """When a file is not the network, and which settings there are."""
 
 import math
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
+from kdexp.cli.export import export
 from kdexp.config.compose import compose, plain
 from kdexp.contracts import Batch
 from kdexp.export.measured import difference
@@ -15,6 +19,7 @@ from kdexp.export.writing import check, format_of
 from kdexp.robustness.bootstrap import Bootstrap
 from kdexp.robustness.grid import Measured
 from kdexp.tasks.classification import Classification
+from kdexp.tasks.generation import Generation
 
 
 def compared(*pairs):
@@ -135,3 +140,18 @@ def test_an_export_takes_the_place_of_no_other_file(tmp_path):
             check_out(place)
     (tmp_path / "export.json").write_text("{}")
     check_out(tmp_path)
+
+
+def test_what_cannot_be_measured_is_refused_before_a_file_is_written(monkeypatch, tmp_path):
+    values = plain(compose(["run=r", "robustness=quick"], "export"))
+    data = SimpleNamespace(task=Generation(4))
+    experiment = SimpleNamespace(config=None, data=data, values={"robustness": values["robustness"]})
+    finished = SimpleNamespace(
+        folder=tmp_path, building=nullcontext, warn_of_other_data=list, student=nn.Identity, device="cpu"
+    )
+    finished.experiment = experiment
+    monkeypatch.setattr("kdexp.cli.export.run_at", lambda *_: tmp_path)
+    monkeypatch.setattr("kdexp.cli.export.FinishedRun", lambda *_, **__: finished)
+    monkeypatch.setattr("kdexp.export.exporting.Exporter", lambda *_: None)  # there is nothing to export with
+    with pytest.raises(ValueError, match=r"^robustness must be null for task=generation, got "):
+        export(values)

@@ -9,6 +9,7 @@ from saved_students import saved
 
 from kdexp.export.prediction_files import write
 from kdexp.export.student import load
+from kdexp.export.table_files import read_texts
 
 
 def rows_of(path):
@@ -74,7 +75,7 @@ def test_what_is_there_is_replaced_only_if_asked_and_never_by_half(tmp_path):
     out.write_text("mine")
     with pytest.raises(ValueError, match=r"^out must not be there yet \(overwrite=true replaces it\), got .*out.csv$"):
         write(student, photos(tmp_path / "in"), out)
-    with pytest.raises(FileNotFoundError, match=r"^not found: "):
+    with pytest.raises(FileNotFoundError, match=r"^inputs must be a file or a folder, not found: "):
         write(student, tmp_path / "nowhere", out, overwrite=True)
     assert out.read_text() == "mine"
     write(student, tmp_path / "in", out, overwrite=True)
@@ -150,6 +151,14 @@ def test_the_program_says_what_it_wrote_and_ends_with_1_where_a_file_could_not_b
     assert "1 of them could not be read: see the column error" in done.stderr
     assert len(rows_of(tmp_path / "more.csv")) == 3
     assert "error: inputs must be a file or a folder, got nothing" in command("kdexp-predict", "run=run", rc=2).stderr
+
+
+def test_a_line_is_a_text_whatever_it_holds(tmp_path):
+    (tmp_path / "x.txt").write_text("one\u2028still one\r\ntwo\x0c\n", newline="")
+    assert read_texts(tmp_path / "x.txt") == ["one\u2028still one", "two\x0c"]
+    (tmp_path / "x.txt").write_text("one\n \ntwo\n")
+    with pytest.raises(ValueError, match=r"x.txt must have a text in each row, got none in row 2$"):
+        read_texts(tmp_path / "x.txt")
 
 
 def test_a_file_with_an_array_of_images_has_a_row_for_each(tmp_path):

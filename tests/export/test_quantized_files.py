@@ -1,5 +1,6 @@
 """Files in 8 and 16 bits: smaller, close to the network, and calibrated on the same samples each time."""
 
+import copy
 from types import SimpleNamespace
 
 import onnx
@@ -7,10 +8,13 @@ import pytest
 import torch
 from onnx import TensorProto
 from torch import nn
+from torch.fx import symbolic_trace
 
 from kdexp.export import onnx_int8
+from kdexp.export.formats import exported_program
 from kdexp.export.formats.onnx import load, metadata, write
 from kdexp.export.half import Half, onnx_in_half
+from kdexp.export.pt2e import drop_unused
 from kdexp.export.settings import Calibration
 from kdexp.export.writing import calibration_samples
 
@@ -64,6 +68,30 @@ def test_sixteen_bits_are_half(network, file, tmp_path):
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, network(IMAGES).detach(), atol=5e-3, rtol=5e-3)
     assert next(network.parameters()).dtype == torch.float32
+
+
+def test_sixteen_bits_of_images_that_grow(tmp_path):
+    """As a U-Net's do; the converter gets the types around it wrong."""
+    network = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.Upsample(scale_factor=2), nn.Conv2d(2, 1, 1))
+    write(network, [IMAGES[:2]], tmp_path / "float.onnx")
+    onnx_in_half(tmp_path / "float.onnx", tmp_path / "half.onnx")
+    assert 0 < error(network, tmp_path / "half.onnx") < 5e-3
+
+
+def test_floats_that_the_graph_does_not_read_are_not_written(network):
+    graph = symbolic_trace(copy.deepcopy(network))
+    graph.register_buffer("in_8_bits", torch.ones(3, dtype=torch.int8))
+    with graph.graph.inserting_before(next(iter(graph.graph.nodes)).next):
+        graph.graph.get_attr("in_8_bits")
+    drop_unused(graph)
+    assert list(graph.state_dict()) == ["in_8_bits"]
+
+
+def test_two_files_of_a_network_are_the_same(network, tmp_path):
+    """Also in their names: the .pt2 is an archive with folders."""
+    for name in "ab":
+        exported_program.write(network, [IMAGES[:2]], tmp_path / f"{name}.pt2")
+    assert (tmp_path / "a.pt2").read_bytes() == (tmp_path / "b.pt2").read_bytes()
 
 
 def test_calibration_samples_are_a_function_of_the_seed():

@@ -38,3 +38,16 @@ def test_a_dry_run_gives_the_shape_alone():
     output = dry_run(nn.Linear(3, 5), (2, 3))
     assert output.device.type == "meta"
     assert output.shape == (1, 2, 5)
+
+
+class Reads(nn.Linear):
+    def forward(self, x):
+        found = super().forward(x)
+        return found * 2 if float(found.sum()) > 1 else found
+
+
+def test_a_network_that_looks_at_values_is_counted_and_run_all_the_same():
+    assert macs(Reads(3, 5), (3,)) == 15
+    assert dry_run(Reads(3, 5), (3,), n=2).shape == (2, 5)
+    with pytest.raises(RuntimeError):
+        macs(Reads(3, 5), (4,))

@@ -52,6 +52,7 @@ def test_without_its_weights_the_folder_gives_the_architecture_alone(saved):
     torch.manual_seed(1)
     network = huggingface(5, [1, 16, 16], str(folder), pretrained=False).eval()
     assert network(INPUTS[:, :1]).shape == (3, 5)
+    assert huggingface(4, [1, 16, 16], str(folder), pretrained=False).eval()(INPUTS[:, :1]).shape == (3, 4)
 
 
 def test_what_is_not_to_be_read_is_refused_in_one_line(tmp_path):

@@ -197,11 +197,13 @@ def test_what_is_reported_under_an_axis_is_of_that_axis(sweep):
             ("attacks", "student", 2, 0.3),
             ("attacks", "control", 1, 0.2),
             ("clean", "student", 0, 0.9),
+            ("corruptions_lite", "student", 1, 0.6),
         ]
     ]
     found.comparison.reports = {run.folder: {"conditions": rows} for run in found.best.distilled.runs}
     assert found.reached(found.best, "student", "attacks").value == pytest.approx(0.4)
     assert found.reached(found.best, "control", "attacks").value == pytest.approx(0.2)
+    assert found.reached(found.best, "student", "corruptions").value == pytest.approx(0.6)
     assert found.reached(found.best_of_half, "student", "attacks") is None
     plot = front(found, "bytes", "attacks")
     assert {trace["name"]: trace["y"] for trace in plot["data"] if trace["mode"] == "markers"} == {

@@ -48,7 +48,15 @@ def timer(network, example, *, batches):
         (["budget.latency_ms=nan"], "budget.latency_ms must be > 0, got nan"),
         (["budget.bytes=inf"], "budget.bytes must be > 0, got inf"),
         (["budget.threads=0"], "budget.threads must be at least 1, got 0"),
-        (["budget.robustness=fog"], "budget.robustness must be null without robustness=NAME, which has axes, got fog"),
+        (["budget.robustness=fog"], "budget.robustness must be null without robustness=NAME, of which an axis has acc"),
+        (
+            ["budget.robustness=ood", "robustness=ood"],
+            "budget.robustness must be null without robustness",
+        ),
+        (
+            ["budget.robustness=calibration", "robustness=quick"],
+            "budget.robustness must be one of corruptions, noise_levels, attacks, shift, got calibration",
+        ),
         (["budget.robustness=fog", "robustness=attacks"], "budget.robustness must be one of attacks, got fog"),
     ],
     ids=str,

@@ -65,7 +65,7 @@ def test_a_file_says_which_output_is_which_class(tmp_path, name, content, order)
         ("a.json", "[" * 10**5, "must be a whole json file, got "),
         ("a.yaml", "!!python/object/apply:os.system ['true']", "must be a whole yaml file, got "),
         ("a.yaml", "3", "must be a list of classes, or classes by classes, got int in "),
-        ("a.txt", "cat", "must be a json, yaml or csv file of at most 1 MB, got "),
+        ("a.txt", "cat", "must be an existing json, yaml or csv file of at most 1 MB, got "),
     ],
 )
 def test_what_is_none_is_one_line(tmp_path, name, content, message):

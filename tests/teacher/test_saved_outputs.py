@@ -207,7 +207,7 @@ LOW[3] = [1.5, -0.5, 0]
             lambda path: parquet(path, index=[0], logits=[np.zeros(10**6)]),
             "must have 3 numbers in each row, got 1000000 of ",
         ),
-        ("a.csv", lambda path: path.write_text("1,2"), "must be a npy, safetensors or parquet file, got "),
+        ("a.csv", lambda path: path.write_text("1,2"), "must be an existing npy, safetensors or parquet file, got "),
     ],
 )
 def test_what_is_broken_or_somebody_elses_trap_is_one_line(tmp_path, name, make, message):

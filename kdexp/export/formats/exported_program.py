@@ -1,9 +1,11 @@
 """`torch.export`'s own file (.pt2), for PyTorch without the network's code, AOTInductor and other compilers."""
 
 import copy
+import io
 import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import torch
@@ -30,9 +32,12 @@ def write(
 ) -> None:
     """See `kdexp.export.formats.onnx.write`; inputs are given by their place, and about is in the file as JSON."""
     program = exported(copy.deepcopy(network).eval(), example)
-    with atomic_path(path) as temporary, warnings.catch_warnings():
+    file = io.BytesIO()  # in a path it would keep the temporary's name, and no two files would be the same
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of weights that are views of others
-        torch.export.save(program, temporary, extra_files={_ABOUT: json.dumps(dict(about or {}))})
+        torch.export.save(program, file, extra_files={_ABOUT: json.dumps(dict(about or {}))})
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(file.getbuffer())
 
 
 def exported(network: nn.Module, example: Sequence[Tensor], *, most: int | None = None) -> ExportedProgram:
@@ -53,7 +58,7 @@ def exported(network: nn.Module, example: Sequence[Tensor], *, most: int | None 
     for part in batch:
         shapes[part] = {0: samples}
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):  # which gets graphs that cannot be had
             warnings.simplefilter("ignore")  # of recurrent layers, which set attributes of their own
             program = torch.export.export(network, batch, dynamic_shapes=shapes, strict=False)
     except Exception as error:  # whatever becomes of somebody's network
@@ -71,6 +76,8 @@ def refused(network: nn.Module, format_: str, error: BaseException) -> ValueErro
 
 def load(path: Path, *, threads: int = 1) -> Callable[..., Tensor]:
     """A file that `write` wrote, as a network: see `kdexp.export.formats.onnx.load`."""
+    import torch.ao.quantization.fx._decomposed  # the operators of 8 bits; torchao imports it, too
+
     network = torch.export.load(path).module()
 
     def run(*inputs: Tensor) -> Tensor:

@@ -42,6 +42,11 @@ class Axis:
         """The name of its settings in messages."""
         return f"robustness.{self.name}"
 
+    @property
+    def has_measure(self) -> bool:
+        """Whether its conditions have the task's measure, as those of calibration and OOD detection have not."""
+        return type(self).measure is not Axis.measure
+
     def check(self) -> None:
         """Check the rules of the settings that need neither data nor torch.
 
