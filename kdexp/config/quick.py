@@ -16,9 +16,11 @@ NOTE = (
     f"quick run: {TRAIN_BATCHES} training batches, at most {EVALUATED} samples of val and of test (one image with "
     "masks), few epochs: its numbers mean nothing (quick=true)"
 )
+_STEPS = "trainer.max_steps"
+"""Of whole epochs; where an epoch has two batches, as many would take minutes."""
 _SETTINGS: dict[str, int | str | None] = {
     "trainer.max_epochs": 2,
-    "trainer.max_steps": None,
+    _STEPS: None,
     "teacher*.recipe.max_epochs": 1,
     "*scheme.attack.steps": 2,
     "robustness.samples": 16,
@@ -42,13 +44,13 @@ def shortened(values: Values, typed: Collection[str]) -> dict[str, int | str | N
 
     Args:
         values: a composed configuration of a program that trains.
-        typed: names of the settings that somebody typed: these stay as they are.
+        typed: names of the settings that somebody typed: these stay as they are, but for ``trainer.max_steps``.
     """
     return {
         name: most
         for name, value in leaves(values)
         for pattern, most in _SETTINGS.items()
-        if fnmatchcase(name, pattern) and name not in typed and not _is_within(value, most)
+        if fnmatchcase(name, pattern) and (name not in typed or name == _STEPS) and not _is_within(value, most)
     }
 
 

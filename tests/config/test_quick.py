@@ -44,6 +44,8 @@ def test_what_is_typed_stays_and_nothing_grows():
     assert (config.trainer.max_epochs, config.teacher.recipe.max_epochs) == (3, 4)
     assert config.robustness.attacks.kinds.fgsm.steps == 1
     assert composed("quick=true", "experiment=article_robustness").trainer.max_epochs == 2, "computed there, not typed"
+    steps = composed("quick=true", "trainer.max_steps=2000").trainer
+    assert (steps.max_epochs, steps.max_steps) == (2, None), "these count whole epochs, which a quick run does not have"
 
 
 def test_without_it_nothing_changes():
