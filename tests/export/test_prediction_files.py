@@ -139,7 +139,6 @@ def test_rows_of_a_table_have_rows(tmp_path):
         assert not (tmp_path / "out2.csv").exists()
 
 
-@pytest.mark.quick
 def test_the_program_says_what_it_wrote_and_ends_with_1_where_a_file_could_not_be_read(command, tmp_path):
     saved(tmp_path / "run", "dataset=digits", "student=cnn_small")
     photos(tmp_path / "in", 2)
