@@ -36,7 +36,7 @@ def export(values: Values) -> None:
         from kdexp.export.exporting import Exporter
     push = values["push"]
     if push is not None:
-        hub.check_name(str(push))
+        hub.check(str(push), dry_run=values["dry_run"])
     machine = Machine(values["accelerator"], values["data_dir"], values["store_dir"])
     axes, notes = robustness.without_gradients(wanted) if wanted else ({}, [])
     finished = FinishedRun(folder, machine, robustness=axes) if wanted else FinishedRun(folder, machine)
@@ -50,6 +50,7 @@ def export(values: Values) -> None:
     content, network = exporter.export(out)
     table.show(content, out)
     if measured is not None:
+        hub.publish(out, folder, content, None, dry_run=True)  # the card: measuring takes long, and may be stopped
         robustness.report(finished, measured, values["control"], network, str(content["sha256"]), out)
     for line in hub.publish(out, folder, content, push, dry_run=values["dry_run"]):
         print(line)

@@ -25,8 +25,9 @@ _PASSWORD = re.compile(
 _OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _ESCAPED = re.compile(f"[\t\n\\\\]|{_OBEYED.pattern}")
 _FORMULA = tuple("=+-@\t\n'")
-# A path from the root of the file system, to its last part; no address of the web, no fraction.
-_ABOVE = re.compile(r"(?<![\w/:.~-])/(?:[^\s/'\",;]+/)*(?=[^\s/'\",;])")
+# A path from the root of the file system, to its last part, also as file:/// and sqlite:////; no address of the web,
+# no fraction.
+_ABOVE = re.compile(r"(?:(?<=file://)|(?<=:///)|(?<![\w/.~-]))/(?:[^\s/'\",;]+/)*(?=[^\s/'\",;])")
 
 
 def stored(values: Values) -> dict[str, Any]:

@@ -54,13 +54,15 @@ class Teachers:
     device: torch.device
 
     def networks(self) -> list[nn.Module]:
-        """The networks; those that are to be trained and are not in the store yet are trained."""
-        return [
-            laid_out(
-                fitted(self._network(setting, member), member, setting, self.data), self.channels_last, self.device
-            )
-            for setting, member in self.members.items()
-        ]
+        """The networks; those that are to be trained and are not in the store yet are trained, after all others."""
+        trained_last = sorted(self.members, key=lambda setting: self.members[setting]["weights"] == "auto")
+        found = {setting: self._fitted(setting) for setting in trained_last}
+        return [found[setting] for setting in self.members]
+
+    def _fitted(self, setting: str) -> nn.Module:
+        member = self.members[setting]
+        network = fitted(self._network(setting, member), member, setting, self.data)
+        return laid_out(network, self.channels_last, self.device)
 
     def input_statistics(self, built: Sequence[nn.Module]) -> list[tuple[list[float], list[float]]]:
         """What the inputs of each network were normalised with when it was trained: mean and standard deviation."""

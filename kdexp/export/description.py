@@ -1,10 +1,12 @@
 """What a file of weights says of its network, and the network that is built from it; the file may be anybody's."""
 
 import json
+import math
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -13,7 +15,7 @@ from torch import nn
 from kdexp.config.compose import one_line
 from kdexp.config.require import Values, require
 from kdexp.config.typed import complete
-from kdexp.contracts import Task
+from kdexp.contracts import Kind, Task
 from kdexp.data.normalization import statistic
 from kdexp.data.settings import Dataset
 from kdexp.data.table import TableColumn
@@ -22,6 +24,7 @@ from kdexp.experiment.finished_run import FinishedRun, Machine
 from kdexp.experiment.members import new_task
 from kdexp.weights import METADATA, load_weights
 
+_SMALL = 10**6  # values that any machine has room for
 _CLASSIFICATION = {"_target_": "kdexp.tasks.classification.Classification"}
 
 
@@ -89,6 +92,7 @@ def read(weights: Path, setting: str) -> Description:
 def _check(about: Description) -> None:
     shape, inputs = about.input_shape, about.inputs
     require(bool(shape) and min(shape) > 0, "input_shape", "must have sizes above 0", shape)
+    require(about.task in get_args(Kind), "task", "must be multiclass, binary or multilabel", about.task)
     require(inputs in (None, "uint8", "float32", "int32"), "inputs", "must be uint8, float32 or int32", inputs)
     mean, std = (statistic(name, getattr(about, name), shape) for name in ("mean", "std"))
     require(bool(mean.isfinite().all()), "mean", "must be finite", about.mean)
@@ -146,7 +150,18 @@ def _built(about: Description, weights: Path, setting: str) -> tuple[nn.Module, 
     else:
         resize = {} if about.resize is None else {"resize": about.resize}
         member = {"_target_": about.architecture, **about.settings, **resize}
+        _check_size(weights, lambda: networks.build_network(member, setting, dataset, settings, pretrained=False))
         network = networks.build_network(member, setting, dataset, settings, pretrained=False)
         networks.laid_out(network, "auto", torch.device("cpu"))
     load_weights(network, weights, setting)
     return network.eval(), new_task(settings, dataset)
+
+
+def _check_size(weights: Path, build: Callable[[], nn.Module]) -> None:
+    """See that the network is about as large as its file before there is memory for it: settings may be anybody's."""
+    with suppress(NotImplementedError, RuntimeError), torch.device("meta"):  # of one that looks at its values
+        needed = sum(value.numel() for value in build().state_dict().values())
+        with safe_open(weights, "pt") as file:
+            held = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 (no mapping)
+        rule = f"must make a network of about the {held:,} values in it"
+        require(needed <= 2 * held + _SMALL, "settings", rule, f"{needed:,}")

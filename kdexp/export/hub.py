@@ -69,24 +69,37 @@ def to_send(folder: Path) -> list[Path]:
 
 
 def clear(folder: Path) -> None:
-    """Remove what an earlier export left: its file, what was sent with it, its robustness. What else is there stays."""
+    """Remove what an earlier export left: its file, what was sent with it, its robustness. What else is there stays.
+
+    So does the model card: the next one takes over what somebody has filled in.
+    """
     with suppress(ValueError, AttributeError):  # there was none, or another program's
         name = str(read_json(inside(folder, EXPORT)).get("file"))
         if name.startswith("student."):
             inside(folder, name).unlink(missing_ok=True)
-    for name in SENT:
+    for name in set(SENT) - {model_card.FILE}:
         (folder / name).unlink(missing_ok=True)
     robustness_artifacts.remove(folder)
 
 
-def check_name(name: str) -> None:
-    """See that a name is one of a repository.
+def check(name: str, *, dry_run: bool) -> None:
+    """See that a name is one of a repository and, unless nothing is sent, that there are library and token.
 
     Raises:
-        ValueError: it is not.
+        ValueError: it is not, or there are not; one line.
     """
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or ".." in name:
         raise ValueError(f"push must be NAMESPACE/NAME, got {name}")
+    if dry_run:
+        return
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise ValueError(
+            f"push must be null unless huggingface_hub is installed (pip install 'kdexp[hub]'), got {name}"
+        ) from error
+    if huggingface_hub.get_token() is None:
+        raise ValueError(f"push needs a token in HF_TOKEN, or from `hf auth login`, got none for {name}")
 
 
 def push(folder: Path, name: str, *, dry_run: bool) -> list[str]:
@@ -103,21 +116,15 @@ def push(folder: Path, name: str, *, dry_run: bool) -> list[str]:
     Raises:
         ValueError: another name, no library, no token, or no way to the Hub; one line.
     """
-    check_name(name)
+    check(name, dry_run=dry_run)
     files = to_send(folder)
     if not any(path.name == HUB_WEIGHTS for path in files):
         raise ValueError(f"push must have a folder with {HUB_WEIGHTS}, got {folder}")
     lines = [f"{path.name}  {path.stat().st_size:,} bytes" for path in files]
     if dry_run:
         return [*lines, f"would be sent to https://huggingface.co/{name} (dry_run=true)"]
-    try:
-        import huggingface_hub
-    except ImportError as error:
-        raise ValueError(
-            f"push must be null unless huggingface_hub is installed (pip install 'kdexp[hub]'), got {name}"
-        ) from error
-    if huggingface_hub.get_token() is None:
-        raise ValueError(f"push needs a token in HF_TOKEN, or from `hf auth login`, got none for {name}")
+    import huggingface_hub
+
     try:
         api = huggingface_hub.HfApi()
         api.create_repo(name, private=True, exist_ok=True)

@@ -5,13 +5,15 @@ what belongs under them; the front matter is the Hub's (https://huggingface.co/d
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from kdexp import results
 from kdexp.atomic import atomic_path
-from kdexp.config.untrusted import printable, without_folders
+from kdexp.config.untrusted import inside, printable, without_folders
 from kdexp.naming import counted
 from kdexp.report import glossary
 from kdexp.report.comparison import Comparison
@@ -25,6 +27,11 @@ from kdexp.results import Record
 
 FILE, HUB_FILE = "MODEL_CARD.md", "README.md"
 TO_FILL_IN = "**TO BE FILLED IN**"
+_YOURS = {
+    "Intended use": "for what, by whom, and for what not.",
+    "License": "of the weights, and whether those of the teacher and of the data allow it.",
+}
+_NO_LICENSE = "to-be-filled-in"
 _PIPELINES = {
     "kdexp.tasks.text.Text": "text-classification",
     "kdexp.tasks.segmentation.Segmentation": "image-segmentation",
@@ -53,8 +60,21 @@ _RECIPE = (
 )
 
 
+@dataclass(frozen=True)
+class FilledIn:
+    """What somebody has filled in in a card.
+
+    Attributes:
+        license: lines of the front matter.
+        sections: lines by heading.
+    """
+
+    license: Sequence[str] = ()
+    sections: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
 def write(folder: Path, run: Path, export: Record | None = None, *, names: Sequence[str] = (FILE,)) -> Path:
-    """Write the card of a run's student.
+    """Write the card of a run's student; what somebody filled in in one that is there stays.
 
     Args:
         folder: where.
@@ -68,21 +88,20 @@ def write(folder: Path, run: Path, export: Record | None = None, *, names: Seque
     Raises:
         ValueError: the folder holds no completed run; one line.
     """
-    said = card(run, export, read_reports([folder]).get(folder) if export else None)
+    said = card(run, export, read_reports([folder]).get(folder) if export else None, _filled_in(folder))
     for name in names:
         with atomic_path(folder / name) as temporary:
             temporary.write_text(said, encoding="utf-8")
     return folder / names[0]
 
 
-def card(folder: Path, export: Record | None = None, report: Record | None = None) -> str:
+def card(folder: Path, export: Record | None = None, report: Record | None = None, own: FilledIn = FilledIn()) -> str:
     """The card's Markdown, see `write`; `report` is the robustness report beside the export, else it is the run's."""
     run = read_run(folder)
     if not run.completed or run.metric(run.measure) is None:
         raise ValueError(f"run must be completed and measured on test, got {folder}")
-    own = read_reports([folder]).get(folder)
-    found = own if report is None else report
-    lines = [*_front_matter(run), "", *_head(run)]
+    found = read_reports([folder]).get(folder) if report is None else report
+    lines = [*_front_matter(run, own.license), "", *_head(run)]
     sections = {
         "Data": _data(run),
         "Recipe": _table(("setting", "value"), _recipe(run)),
@@ -90,8 +109,7 @@ def card(folder: Path, export: Record | None = None, report: Record | None = Non
         "Exported file": _exported(export) if export else [],
         "Robustness": _robustness(found) if found else ["Not measured: `kdexp-eval run=RUN robustness=quick` does."],
         "What was kept and lost": _lost(run, found),
-        "Intended use": [f"{TO_FILL_IN}: for what, by whom, and for what not."],
-        "License": [f"{TO_FILL_IN}: of the weights, and whether those of the teacher and of the data allow it."],
+        **{heading: own.sections.get(heading, [f"{TO_FILL_IN}: {what}"]) for heading, what in _YOURS.items()},
         "Reproduce": _reproduce(run),
     }
     for heading, said in sections.items():
@@ -112,7 +130,21 @@ def _table(heads: Sequence[str], rows: Iterator[Sequence[object]]) -> Iterator[s
         yield f"| {' | '.join(map(_line, row))} |"
 
 
-def _front_matter(run: Run) -> Iterator[str]:
+def _filled_in(folder: Path) -> FilledIn:
+    """What is no longer to be filled in in the card of a folder."""
+    try:
+        text = inside(folder, FILE).read_text(encoding="utf-8")
+    except (FileNotFoundError, UnicodeDecodeError):
+        return FilledIn()
+    matter, _, rest = text.partition("\n---\n")
+    license_lines = [line for line in matter.splitlines() if line.startswith("license")]
+    parts = re.split(r"^## (.+)\n", rest, flags=re.MULTILINE)[1:]
+    sections = {heading: said.strip().splitlines() for heading, said in zip(parts[::2], parts[1::2], strict=True)}
+    theirs = {name: said for name, said in sections.items() if name in _YOURS and TO_FILL_IN not in "".join(said)}
+    return FilledIn([] if _NO_LICENSE in matter else license_lines, theirs)
+
+
+def _front_matter(run: Run, license_lines: Sequence[str]) -> Iterator[str]:
     """JSON is YAML: what comes from a file stays a value."""
     config = run.results["config"]
     shape, target = config["dataset"].get("input_shape") or [], str(config.get("task", {}).get("_target_"))
@@ -128,14 +160,13 @@ def _front_matter(run: Run) -> Iterator[str]:
     # The Hub shows these numbers without a word beside them.
     index = [] if "note" in run.results else [{"name": _line(run.settings.get("student")), "results": [result]}]
     values = {
-        "license": "other",
-        "license_name": "to-be-filled-in",
         "library_name": "kdexp",
         "pipeline_tag": task,
         "tags": ["knowledge-distillation", "kdexp"],
         "model-index": index,
     }
     yield "---"
+    yield from license_lines or ('license: "other"', f'license_name: "{_NO_LICENSE}"')
     yield from (f"{key}: {json.dumps(value)}" for key, value in values.items())
     yield "---"
 

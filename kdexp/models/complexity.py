@@ -1,4 +1,4 @@
-"""What a network costs, found from shapes alone."""
+"""What a network costs, found from shapes alone where it allows it."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ def macs(model: nn.Module, input_shape: Sequence[int]) -> int:
     Additions, activations, normalisation and pooling are left out, as in published tables.
 
     Args:
-        model: any network; it is not run and stays as it is.
+        model: any network, which stays as it is; one that looks at values is run, any other is not.
         input_shape: shape of one sample, without the batch.
     """
 

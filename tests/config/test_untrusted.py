@@ -228,6 +228,8 @@ def test_a_cell_is_no_formula_and_can_be_taken_back(text):
         ("see https://huggingface.co/me/small, and/or 3/4 of vit-b/16", None),
         ("file=data/x.csv", None),
         ("n/a / b", None),
+        ("{file:/home/me/q}", "{file:q}"),
+        ("file:///home/me/x or sqlite:////home/me/runs.db", "file://x or sqlite:///runs.db"),
     ],
 )
 def test_of_a_path_of_this_machine_its_last_part_is_left(text, left):

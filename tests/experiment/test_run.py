@@ -180,6 +180,14 @@ def test_several_teachers_distill(tmp_path, store):
     assert 0 <= result["metrics"]["test"]["best"]["agreement"] <= 1
 
 
+def test_a_teacher_that_cannot_be_read_is_refused_before_another_one_is_trained(tmp_path):
+    np.save(tmp_path / "nan.npy", np.full((1797, 10), np.nan, np.float32))
+    members = ["teacher@teacher.members.b=outputs", f"teacher.members.b.file={tmp_path}/nan.npy", "augment=none"]
+    with pytest.raises(ValueError, match=r"^teacher.members.b"):
+        experiment(tmp_path, tmp_path / "store", "teacher=ensemble", *members, "teacher.cache=unaugmented")
+    assert not (tmp_path / "store" / "teachers").exists()
+
+
 @pytest.mark.parametrize(
     "overrides",
     [

@@ -56,7 +56,7 @@ def test_what_is_passed_on_names_no_folder_of_this_machine(run, tmp_path):
 
 def test_an_earlier_export_leaves_nothing_beside_a_new_one(run, tmp_path):
     folder = hub.lay_out(run, tmp_path / "out")
-    kept = ("notes.txt", "figures/mine.png", "secret.json")
+    kept = ("MODEL_CARD.md", "notes.txt", "figures/mine.png", "secret.json")
     gone = ("student.pt2", "robustness.csv", "robustness.json", "figures/reliability.png", "tokenizer.json")
     for name in (*kept, *gone):
         (folder / name).parent.mkdir(exist_ok=True)
@@ -108,8 +108,10 @@ def test_without_a_token_or_a_network_there_is_one_line(run, tmp_path, monkeypat
     library = pytest.importorskip("huggingface_hub")
     folder = hub.lay_out(run, tmp_path / "out")
     monkeypatch.setattr(library, "get_token", lambda: None)
-    with pytest.raises(ValueError, match=r"^push needs a token in HF_TOKEN, .*, got none for me/small$"):
-        hub.push(folder, "me/small", dry_run=False)
+    for before in (lambda: hub.check("me/small", dry_run=False), lambda: hub.push(folder, "me/small", dry_run=False)):
+        with pytest.raises(ValueError, match=r"^push needs a token in HF_TOKEN, .*, got none for me/small$"):
+            before()
+    hub.check("me/small", dry_run=True)
 
     def refuse(*_, **__):
         raise ConnectionError("no route\nto host")

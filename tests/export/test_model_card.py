@@ -118,3 +118,19 @@ def test_a_run_that_is_not_finished_has_no_card(tmp_path, status):
     with pytest.raises(ValueError, match=r"^run must be completed and measured on test, got "):
         model_card.card(tmp_path / "run")
     assert json.loads((tmp_path / "run" / "results.json").read_text())["status"] == status
+
+
+def test_what_somebody_filled_in_stays_with_the_next_export(tmp_path):
+    write_run(tmp_path / "run", acc=0.9)
+    out = tmp_path / "out"
+    out.mkdir()
+    path = model_card.write(out, tmp_path / "run")
+    first = path.read_text()
+    assert model_card.write(out, tmp_path / "run").read_text() == first
+    own = first.replace("**TO BE FILLED IN**: for what, by whom, and for what not.", "Cheques.\n\n- No faces.")
+    own = own.replace('license: "other"\nlicense_name: "to-be-filled-in"', "license: mit")
+    path.write_text(own.replace("| accuracy | 90.00 %", "| accuracy | 99.99 %"))
+    model_card.write(out, tmp_path / "run", names=(model_card.FILE, model_card.HUB_FILE))
+    assert path.read_text() == (out / model_card.HUB_FILE).read_text() == own
+    assert yaml.safe_load(own.split("---\n")[1])["license"] == "mit"
+    assert own.count("TO BE FILLED IN") == 1

@@ -236,6 +236,7 @@ def test_what_is_no_finished_run_is_one_line(tmp_path):
         ({"std": [0.0]}, "std must be finite and > 0"),
         ({"inputs": "int7"}, "inputs must be uint8, float32 or int32"),
         ({"num_outputs": -1}, " must "),
+        ({"task": "os"}, "task must be multiclass, binary or multilabel, got os"),
         ({"deployed_by": ["kdexp.feature_losses.simkd.SimKD"]}, "run folder"),
     ],
 )
@@ -246,6 +247,20 @@ def test_a_description_of_somebody_elses_is_refused_in_one_line(tmp_path, change
     assert "\n" not in str(error.value)
     assert str(error.value).startswith("run")
     assert not (tmp_path / "broken").exists()
+
+
+def test_settings_of_a_network_that_its_weights_do_not_fill_take_no_memory(tmp_path, monkeypatch):
+    experiment, _ = saved(tmp_path, *DIGITS)
+    config = experiment.config.student
+    arguments = {name: value for name, value in config.items() if name in ("num_classes", "input_shape", "width")}
+    saved(tmp_path, *DIGITS, settings={**arguments, "num_classes": 10, "input_shape": [1, 8, 8], "width": 4000})
+    made = []
+    monkeypatch.setattr(torch.nn.Conv2d, "reset_parameters", lambda module: made.append(module.weight.device.type))
+    with pytest.raises(
+        ValueError, match=r"settings must make a network of about the [\d,]+ values in it, got [\d,]{9,}$"
+    ):
+        load(tmp_path, setting="run")
+    assert set(made) == {"meta"}
 
 
 def test_weights_without_a_description_damaged_or_of_another_shape_are_one_line(tmp_path):
