@@ -263,6 +263,35 @@ def test_settings_of_a_network_that_its_weights_do_not_fill_take_no_memory(tmp_p
     assert set(made) == {"meta"}
 
 
+LOOKS = """
+import torch
+from torch import nn
+
+class Looks(nn.Linear):
+    def __init__(self):
+        super().__init__(64, 10)
+
+    def forward(self, x):
+        found = super().forward(x.flatten(1))
+        return found * 2 if float(found.sum()) > 1 else found
+
+class LooksAtItsOwn(Looks):
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.linspace(0, 1, 3)[-1].item()
+"""
+
+
+@pytest.mark.parametrize("name", ["Looks", "LooksAtItsOwn"])
+def test_a_network_that_looks_at_values_is_loaded(tmp_path, monkeypatch, name):
+    (tmp_path / "nets_that_look.py").write_text(LOOKS)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("KDEXP_TRUST", "nets_that_look")
+    experiment, network = saved(tmp_path, "dataset=digits", "student=module", f"student.target=nets_that_look.{name}")
+    said = load(tmp_path).predict(stored_test(experiment), batch_size=experiment.config.dataset.batch_size)
+    np.testing.assert_allclose(said.probabilities, probabilities(evaluated(experiment, network)), atol=1e-6)
+
+
 def test_weights_without_a_description_damaged_or_of_another_shape_are_one_line(tmp_path):
     path = tmp_path / "student.safetensors"
     save_file({"weight": torch.zeros(2, 2)}, path)
