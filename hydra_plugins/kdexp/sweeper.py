@@ -140,11 +140,17 @@ class Sweeper(BasicSweeper):
         jobs = placed(folder, list(configs))
         if self.config.rerun != "all":
             jobs = marked_stale(folder, jobs, list(configs.values()))
+        same = f" ({cells} combinations, {cells - len(jobs)} duplicates skipped)" if cells > len(jobs) else ""
+        opening = f"sweep {folder}: {len(jobs)} job{'s' * (len(jobs) != 1)}{same}"
+        jobs = self._at_first(jobs)
         sweep = Sweep(folder, jobs, command_line(sys.argv))
         if self.config.rerun == "all":
             sweep.set_aside()
-        same = f" ({cells} combinations, {cells - len(jobs)} duplicates skipped)" if cells > len(jobs) else ""
-        return sweep, Progress(folder, f"sweep {folder}: {len(jobs)} job{'s' * (len(jobs) != 1)}{same}")
+        return sweep, Progress(folder, opening)
+
+    def _at_first(self, jobs: list[Job]) -> list[Job]:
+        """Those of the jobs that the sweep begins with."""
+        return jobs
 
     def _show_end(self, sweep: Sweep) -> None:
         launch.show_end(sweep)

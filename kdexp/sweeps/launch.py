@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -135,10 +135,17 @@ def _track_late_gains(folder: Path, tracking: Values) -> None:
         track_gains(late, tracking, folder / "tracking.log")
 
 
-def show_end(sweep: Sweep) -> None:
-    """Print the comparison of a sweep's runs, and what is left to run."""
+def show_end(sweep: Sweep, names: Collection[str] | None = None, show_more: Callable[[], None] = lambda: None) -> None:
+    """Print the comparison of a sweep's runs, and what is left to run.
+
+    Args:
+        sweep: whose they are.
+        names: of the run folders that are compared; all unless given.
+        show_more: prints what else came out.
+    """
     from kdexp.report.terminal import show_sweep
     from kdexp.sweeps.progress import show_left
 
-    show_sweep(sweep.folder)
+    show_sweep(sweep.folder, names, is_page_of_all=names is None)
+    show_more()
     show_left(sweep.folder, sweep.states(), sweep.command)

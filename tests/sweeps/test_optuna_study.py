@@ -20,8 +20,8 @@ from kdexp.config.compose import compose, plain
 from kdexp.experiment.run import run
 from kdexp.report.comparison import Comparison
 from kdexp.report.runs import command_of, control_folder, find
-from kdexp.sweeps.job import TRIAL, pruner_of
 from kdexp.sweeps.progress import show_trials
+from kdexp.sweeps.pruning import TRIAL, pruner_of
 from kdexp.sweeps.sweep import Job, Sweep
 from kdexp.training.fit import TrialPruned
 

@@ -1,0 +1,270 @@
+"""Halving a family of students: who goes on, how far each trains, and that what goes on is as in the whole sweep."""
+
+import csv
+import json
+import os
+import signal
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from warm_programs import Program, environment
+
+from kdexp import results
+from kdexp.config.compose import compose, plain
+from kdexp.config.identity import Identity
+from kdexp.report.budget import Budget, Taken, key_of, read, write
+from kdexp.sweeps.halving import PARTS, Halving
+from kdexp.sweeps.pruning import PART, PausingPruner, epochs_of, pruner_of
+from kdexp.sweeps.sweep import Job, State, Sweep
+
+EPOCHS = 8
+SCRIPTS = Path(sys.executable).parent
+
+
+@pytest.mark.parametrize(
+    ("part", "planned", "ends_after"),
+    [(0.25, 8, 2), (0.5, 8, 4), (1.0, 8, None), (0.25, 10, 3), (0.5, 3, 2), (0.25, 2, 1), (0.5, 1, None)],
+)
+def test_a_trial_is_paused_when_its_part_is_done(part, planned, ends_after):
+    pruner, said = PausingPruner(part), {}
+    for done in range(1, planned + 1):
+        said[done] = pruner([{"epoch": float(epoch)} for epoch in range(done)], planned)
+    paused = [done for done, reason in said.items() if reason]
+    assert paused == ([] if ends_after is None else [*range(ends_after, planned)])
+    assert all(said[done] == f"paused after epoch {done} of {planned}" for done in paused)
+
+
+def test_the_environment_says_how_far_a_trial_goes(monkeypatch):
+    monkeypatch.delenv("KDEXP_TRIAL", raising=False)
+    monkeypatch.delenv(PART, raising=False)
+    assert pruner_of("here") is None
+    monkeypatch.setenv(PART, "0.5")
+    assert pruner_of("here")([{"epoch": 1.0}], 4) == "paused after epoch 2 of 4"
+    assert [epochs_of(part, 10) for part in PARTS] == [3, 5, 10]
+
+
+class Family:
+    """A sweep of students that take and learn what is said here, without a program.
+
+    Args:
+        folder: of the sweep.
+        curves: width -> accuracy on val by epoch; None: its run fails; "diverges" in place of one of a later epoch.
+        limit: milliseconds; a student of width w takes w bytes and w ms.
+    """
+
+    def __init__(self, folder, curves, limit=1000.0, more=()):
+        self.folder, self.curves = folder, curves
+        self.values, self.jobs, students = {}, [], {}
+        for width in curves:
+            for alpha in ("0.5", *more, "1"):
+                for seed in range(2):
+                    words = ("student=cnn", f"student.width={width}", f"alpha={alpha}", f"seed={seed}")
+                    values = plain(compose(["+sweep=budget", "budget.bytes=1e6", *words], output_dir=""))
+                    identity = Identity(values)
+                    self.values[identity.key] = values
+                    self.jobs.append(Job(words, f"{width}-{alpha}-{seed}", identity.key, None))
+            key = key_of(values["student"], 1)
+            students[key] = Taken(str(width), width, width, 1, 1, 1, 1, 1, "p")
+        write(folder, Budget({"latency_ms": limit}, None, list(students), students, {}))
+        self.began: list[list[str]] = []
+
+    def run(self, stage: Sweep) -> None:
+        """Do what the launcher does."""
+        begun = []
+        for state in stage.states():
+            if stage.is_to_run(state):
+                begun.append(state.job.folder)
+                self.train(state.job, stage.launch)
+        self.began.append(begun)
+
+    def train(self, job: Job, launch: str) -> None:
+        width, alpha, seed = job.folder.split("-")
+        curve = self.curves[int(width)]
+        curve = curve if not isinstance(curve, dict) else curve[alpha]
+        facts = {"schema_version": 2, "config": self.values[job.key], "overrides": [*job.overrides], "seed": int(seed),
+                 "key": job.key, "launch": launch, "measure": "acc", "epochs": {"planned": EPOCHS},
+                 "is_control": alpha == "1", "control_fingerprint": "c"}  # fmt: skip
+        if curve is None:
+            results.write(self.folder / job.folder, facts | {"status": "failed", "error": "no"})
+            return
+        done = EPOCHS if job.part is None else epochs_of(job.part, EPOCHS)
+        status = "completed" if done == EPOCHS else "pruned"
+        if "diverges" in curve[:done]:
+            status, done = "diverged", curve.index("diverges")
+        rows = [{"epoch": epoch, "val/acc": curve[epoch], "val/nll": 1 - curve[epoch]} for epoch in range(done)]
+        (self.folder / job.folder).mkdir(exist_ok=True)
+        with (self.folder / job.folder / "metrics.csv").open("w") as file:
+            table = csv.DictWriter(file, ["epoch", "val/acc", "val/nll"])
+            table.writeheader()
+            table.writerows(rows)
+        metrics = {"val": {"best": {"acc": max(row["val/acc"] for row in rows), "nll": 0.1}}} if rows else {}
+        tested = {"test": {"best": {"acc": 0.5}}} if job.trial is None else {}
+        results.write(self.folder / job.folder, facts | {"status": status, "metrics": metrics | tested})
+
+    def halve(self, launch="first") -> Sweep:
+        halving = Halving(self.folder, self.jobs, self.values)
+        sweep = Sweep(self.folder, halving.trials, "command", launch)
+        for stage in halving.stages(sweep, afresh=False):
+            self.run(stage)
+        return sweep
+
+    def behind(self) -> dict[int, str]:
+        found = read(self.folder)
+        return {found.students[key].bytes: how for key, how in found.behind.items()}
+
+
+def rising(last, *first):
+    """Accuracies that end at the last one, by way of the first ones."""
+    return [*first, *[last] * (EPOCHS - len(first))]
+
+
+def folders(widths, seeds=(0,), alpha="0.5"):
+    return [f"{width}-{alpha}-{seed}" for width in widths for seed in seeds]
+
+
+def test_the_better_half_goes_on_and_what_is_left_is_run_whole_beside_its_control(tmp_path):
+    # After two epochs the order is 60, 50, 40, 30, 20, 10; 20 and 10 would be the best in the end.
+    curves = {width: rising(width / 100, 0.0, width / 100) for width in (10, 20, 30, 40, 50, 60)}
+    curves[10][4:], curves[20][4:] = [0.9] * 4, [0.8] * 4
+    family = Family(tmp_path, curves)
+    sweep = family.halve()
+    quarter, half, end, last = family.began
+    assert quarter == folders([10, 20, 30, 40, 50, 60])
+    assert half == folders([40, 50, 60]), "all fit half of the budget"
+    assert end == folders([50, 60])
+    assert sorted(last) == sorted([*folders([60], [0, 1]), *folders([60], [0, 1], "1")])
+    assert family.behind() == dict.fromkeys((10, 20, 30), "behind after epoch 2") | {
+        40: "behind after epoch 4",
+        50: "behind after epoch 8",
+    }
+    status = {state.job.folder: state.status for state in sweep.states()}
+    assert status == dict.fromkeys(folders([10, 20, 30, 40]), "pruned") | dict.fromkeys(
+        [*folders([50]), *last], "completed"
+    )
+    assert not any(sweep.is_unfinished(state) for state in sweep.states())
+    assert "test" not in results.read(tmp_path / "50-0.5-0", "run")["metrics"], "what is not taken is not looked at"
+
+
+def test_the_student_for_half_of_the_budget_has_a_half_of_its_own(tmp_path):
+    curves = {width: rising(width / 100) for width in (10, 20, 30, 70, 80, 90)}
+    family = Family(tmp_path, curves, limit=90.0)
+    family.halve()
+    _, half, end, last = family.began
+    assert half == folders([20, 30, 70, 80, 90])
+    assert end == folders([30, 70, 80, 90]), "of five the better three, of two the better one"
+    assert {name.split("-")[0] for name in last} == {"30", "80", "90"}
+
+
+def test_the_choice_is_by_the_best_epoch_so_far_and_of_equals_by_nll(tmp_path):
+    curves = {10: [0.5, 0.2, *[0.9] * 6], 20: [0.4, 0.4, *[0.9] * 6]}
+    family = Family(tmp_path, curves)
+    family.halve()
+    assert family.behind() == {20: "behind after epoch 2"}
+
+
+def test_one_that_fails_or_diverges_is_not_compared_and_the_next_launch_tries_what_failed(tmp_path):
+    curves = {10: rising(0.5), 20: None, 30: rising(0.6, 0.1, 0.1, 0.1, "diverges"), 40: [0.7, "diverges"]}
+    family = Family(tmp_path, curves)
+    sweep = family.halve()
+    assert family.began[1] == folders([10, 30][:1])
+    assert family.behind() == {30: "behind after epoch 2", 40: "diverged"}
+    assert [state.job.folder for state in sweep.states() if sweep.is_unfinished(state)] == folders([20])
+    family.curves[20] = rising(0.9)
+    family.began.clear()
+    again = family.halve("second")
+    assert family.began[0] == folders([20])
+    assert family.began[1:3] == [folders([20]), folders([20])]
+    assert family.behind() == {10: "behind after epoch 4", 30: "behind after epoch 2", 40: "diverged"}
+    assert not any(again.is_unfinished(state) for state in again.states())
+
+
+def test_a_finished_one_is_not_run_again_and_another_budget_continues_what_it_needs(tmp_path):
+    curves = {width: rising(width / 100) for width in (10, 20, 30, 70, 80, 90)}
+    family = Family(tmp_path, curves, limit=90.0)
+    family.halve()
+    family.began.clear()
+    family.halve("second")
+    assert family.began == [[], [], [], []]
+    known = read(tmp_path)
+    write(tmp_path, replace(known, limits={"latency_ms": 20.0}))
+    family.jobs = [job for job in family.jobs if job.folder.split("-")[0] in ("10", "20")]
+    family.began.clear()
+    family.halve("third")
+    assert family.began[:3] == [[], folders([10]), [*folders([10]), *folders([20])]]
+
+
+def test_settings_of_the_loss_compete_too_and_a_student_is_behind_with_all_of_them_only(tmp_path):
+    curves = {10: {"0.5": rising(0.5), "0.9": rising(0.9), "1": rising(0.4)}, 20: rising(0.6)}
+    family = Family(tmp_path, curves, more=("0.9",))
+    family.halve()
+    assert family.began[-1] == [*folders([10], [0, 1], "0.9"), *folders([10], [0, 1], "1")]
+    assert family.behind() == {20: "behind after epoch 4"}
+
+
+@pytest.mark.parametrize(
+    ("part", "epochs", "status"),
+    [(0.25, 2, "pruned"), (0.5, 2, "waiting"), (1.0, 4, "waiting"), (0.5, 4, "pruned"), (None, 2, "pruned")],
+)
+def test_what_is_paused_before_its_part_waits(tmp_path, part, epochs, status):
+    family = Family(tmp_path, {10: rising(0.5)})
+    family.train(replace(family.jobs[0], part=epochs / EPOCHS, trial=0), "earlier")
+    sweep = Sweep(tmp_path, [replace(family.jobs[0], trial=0, part=part)], "command")
+    (state,) = sweep.states()
+    assert (state.status, state.epoch) == (status, epochs)
+    assert sweep.is_to_run(state) == (status == "waiting")
+    index = json.loads((tmp_path / "sweep.json").read_text())["jobs"]
+    assert index[0]["part"] == part
+    alone = Sweep(tmp_path, [family.jobs[0]], "command")
+    assert all(isinstance(state, State) and alone.is_to_run(state) for state in alone.states()), (
+        "the whole sweep does it"
+    )
+
+
+# Whole.
+
+FAMILY = ("+sweep=budget", "budget.bytes=1e9", "experiment=smoke", "tracking=none", "student=mlp",
+          "student.hidden=[2],[8],[16],[24]", "seed=0,1", "trainer.max_epochs=4", "sweep_name=family")  # fmt: skip
+
+
+def outcomes(folder: Path) -> dict[str, dict]:
+    return {path.parent.name: json.loads(path.read_text()) for path in folder.glob("multirun/family/*/results.json")}
+
+
+def test_it_is_killed_goes_on_and_what_is_left_is_as_in_the_whole_sweep(command, tmp_path, store):
+    for name in ("killed", "whole"):
+        (tmp_path / name).mkdir()
+    halved = (*FAMILY, "budget.halving=true")
+    env = environment(KDEXP_STORE_DIR=str(store))
+    process = Program([SCRIPTS / "kdexp-train", *halved], tmp_path / "killed", env, own_session=True)
+    end = time.monotonic() + 240
+    while not any(run["status"] == "pruned" for run in outcomes(tmp_path / "killed").values()):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    done = command("kdexp-train", *halved, cwd=tmp_path / "killed")
+    assert "halving       4 trials, of which the better half goes on" in done.stdout
+    assert "behind after epoch 1" in done.stdout
+    assert "3 others fell behind" in done.stdout
+    found = outcomes(tmp_path / "killed")
+    assert sorted(run["status"] for run in found.values()) == ["completed"] * 4 + ["pruned"] * 3
+    tested = {name for name, run in found.items() if "test" in run.get("metrics", {})}
+    assert len(tested) == 4, "two seeds and their controls of the student that is left"
+    command("kdexp-train", *FAMILY, cwd=tmp_path / "whole")
+    whole = outcomes(tmp_path / "whole")
+    assert len(whole) == 16
+    for name in tested:
+        assert found[name]["metrics"] == whole[name]["metrics"]
+    for name, run in found.items():
+        rows, all_rows = ((tmp_path / of / "multirun" / "family" / name / "metrics.csv").read_text().splitlines()
+                          for of in ("killed", "whole"))  # fmt: skip
+        assert [row.split(",")[0] for row in rows] == [row.split(",")[0] for row in all_rows[: len(rows)]], run[
+            "status"
+        ]
+    command("kdexp-train", *FAMILY, cwd=tmp_path / "killed")
+    assert {name: run["metrics"] for name, run in outcomes(tmp_path / "killed").items()} == {
+        name: run["metrics"] for name, run in whole.items()
+    }
