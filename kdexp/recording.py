@@ -108,7 +108,10 @@ def _now() -> str:
 
 def _reason(error: BaseException) -> str:
     code = signals.interruption(error)
-    return without_password(f"{type(error).__name__}: {error}") if code is None else signals.reason(code)
+    if code is not None:
+        return signals.reason(code)
+    said = str(error) if status_of(error) == "pruned" else f"{type(error).__name__}: {error}"
+    return without_password(said)
 
 
 def _versions() -> dict[str, str]:

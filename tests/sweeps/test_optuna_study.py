@@ -272,6 +272,7 @@ def test_a_pruned_trial_is_no_failure_and_no_result(tmp_path, smoke):
         smoke(trial.id)
     record = results.read(tmp_path / "run", "run")
     assert record["status"] == "pruned"
+    assert record["error"].startswith("pruned after epoch 1 of 2: val/acc 0.")
     assert "metrics" not in record
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
     with pytest.raises(TrialPruned, match="after epoch 1"):

@@ -236,7 +236,7 @@ def test_the_index_tells_what_the_folders_say(tmp_path):
     assert done == {
         "number": 0, "overrides": ["dataset=digits", "seed=0"], "folder": "seed-0", "key": "k", "epochs": 4,
         "status": "completed", "seconds": 90.0, "epoch": 0, "val_acc": 0.9, "error": None, "log_tail": [],
-        "launch": None, "trial": None, "tuned": None, "stale": None,
+        "launch": None, "trial": None, "tuned": None, "stale": None, "part": None,
     }  # fmt: skip
     assert (failed["status"], failed["epoch"], failed["val_acc"]) == ("failed", 3, 0.75)
     assert failed["error"] == "ValueError: no"
