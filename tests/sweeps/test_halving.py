@@ -249,6 +249,7 @@ def test_it_is_killed_goes_on_and_what_is_left_is_as_in_the_whole_sweep(command,
     assert "halving       4 trials, of which the better half goes on" in done.stdout
     assert "behind after epoch 1" in done.stdout
     assert "3 others fell behind" in done.stdout
+    assert "leaked" not in done.stderr
     found = outcomes(tmp_path / "killed")
     assert sorted(run["status"] for run in found.values()) == ["completed"] * 4 + ["pruned"] * 3
     tested = {name for name, run in found.items() if "test" in run.get("metrics", {})}
