@@ -14,6 +14,7 @@ from filelock import FileLock
 from kdexp import results
 from kdexp.config.identity import Identity
 from kdexp.config.require import Values
+from kdexp.metrics.monitor import TIE_BREAKER, score
 from kdexp.report import budget, glossary
 from kdexp.report.comparison import order_of_choice
 from kdexp.report.runs import Run
@@ -81,9 +82,11 @@ class Halving:
         """
         left, behind = self._candidates, dict[str, str]()
         for part in PARTS:
-            yield Sweep(sweep.folder, [replace(one.jobs[0], part=part) for one in left], sweep.command, sweep.launch)
+            trials = [replace(one.jobs[0], part=part) for one in left]
+            stage = Sweep(sweep.folder, trials, sweep.command, sweep.launch)
             sweep.recall({trial.folder for trial in self.trials})
-            judged = self._judged(sweep.folder, left, part)
+            yield stage
+            judged = self._judged(stage, left, part)
             left = [one for one, how in judged.items() if not how]
             behind |= {one.student: how for one, how in judged.items() if how}
         for one in left:
@@ -100,19 +103,21 @@ class Halving:
         sweep.recall({job.folder for job in (*self.trials, *more)})
         yield last
 
-    def _judged(self, folder: Path, candidates: Sequence[Candidate], part: float) -> dict[Candidate, str]:
+    def _judged(self, stage: Sweep, candidates: Sequence[Candidate], part: float) -> dict[Candidate, str]:
         """How those fell behind whose trials have done a part of their training; an empty text of those that did not.
 
         One stays that is in the better half, rounded up, of those that fit the budget, or of those that fit half of it.
         """
         found, orders = dict[Candidate, str](), dict[Candidate, tuple[float, float]]()
+        status = {state.job.folder: state.status for state in stage.states()}
         for one in candidates:
-            run = Run(place := folder / one.jobs[0].folder, known := results.read_or_nothing(place), "")
-            if known.get("status") == "diverged":
+            place = stage.folder / one.jobs[0].folder
+            if status[place.name] == "diverged":
                 found[one] = "diverged"
-            elif known.get("status") in ("pruned", "completed"):
-                done = epochs_of(part, known["epochs"]["planned"])
-                orders[one] = _best([row for row in run.epochs if row["epoch"] < done], run.measure)
+            elif status[place.name] in ("pruned", "completed"):
+                run = Run(place, results.read(place, "sweep"), status[place.name])
+                done = epochs_of(part, run.results["epochs"]["planned"])
+                orders[one] = _best(run, done)
                 found[one] = f"behind after epoch {done}"
         for share in SHARES:
             able = sorted(
@@ -131,6 +136,10 @@ def environment(part: float) -> str:
     return f"+hydra.job.env_set.{PART}='{part}'"
 
 
-def _best(epochs: Sequence[Mapping[str, float]], measure: str) -> tuple[float, float]:
-    less = glossary.known(measure).lower_is_better
-    return min(order_of_choice(row.get(f"val/{measure}"), row.get("val/nll"), less_is_better=less) for row in epochs)
+def _best(run: Run, done: int) -> tuple[float, float]:
+    """The order of a run by that of its first epochs which would be its best one."""
+    chosen_by = run.results["epochs"]["monitor"]
+    rows = [row for row in run.epochs if row["epoch"] < done and chosen_by in row]
+    best = max(rows, key=lambda row: score(row, chosen_by, TIE_BREAKER), default={})  # none: the table is lost
+    less = glossary.known(run.measure).lower_is_better
+    return order_of_choice(best.get(f"val/{run.measure}"), best.get("val/nll"), less_is_better=less)

@@ -55,8 +55,8 @@ class Family:
         limit: milliseconds; a student of width w takes w bytes and w ms.
     """
 
-    def __init__(self, folder, curves, limit=1000.0, more=()):
-        self.folder, self.curves = folder, curves
+    def __init__(self, folder, curves, limit=1000.0, more=(), monitor="val/acc"):
+        self.folder, self.curves, self.monitor = folder, curves, monitor
         self.values, self.jobs, students = {}, [], {}
         for width in curves:
             for alpha in ("0.5", *more, "1"):
@@ -85,7 +85,7 @@ class Family:
         curve = self.curves[int(width)]
         curve = curve if not isinstance(curve, dict) else curve[alpha]
         facts = {"schema_version": 2, "config": self.values[job.key], "overrides": [*job.overrides], "seed": int(seed),
-                 "key": job.key, "launch": launch, "measure": "acc", "epochs": {"planned": EPOCHS},
+                 "key": job.key, "launch": launch, "measure": "acc", "epochs": {"planned": EPOCHS, "monitor": self.monitor},
                  "is_control": alpha == "1", "control_fingerprint": "c"}  # fmt: skip
         if curve is None:
             results.write(self.folder / job.folder, facts | {"status": "failed", "error": "no"})
@@ -94,10 +94,13 @@ class Family:
         status = "completed" if done == EPOCHS else "pruned"
         if "diverges" in curve[:done]:
             status, done = "diverged", curve.index("diverges")
-        rows = [{"epoch": epoch, "val/acc": curve[epoch], "val/nll": 1 - curve[epoch]} for epoch in range(done)]
+        rows = [
+            {"epoch": epoch, "val/acc": curve[epoch], "val/nll": 1 - curve[epoch], "val/loss": 1 / (1 + epoch)}
+            for epoch in range(done)
+        ]
         (self.folder / job.folder).mkdir(exist_ok=True)
         with (self.folder / job.folder / "metrics.csv").open("w") as file:
-            table = csv.DictWriter(file, ["epoch", "val/acc", "val/nll"])
+            table = csv.DictWriter(file, ["epoch", "val/acc", "val/nll", "val/loss"])
             table.writeheader()
             table.writerows(rows)
         metrics = {"val": {"best": {"acc": max(row["val/acc"] for row in rows), "nll": 0.1}}} if rows else {}
@@ -165,6 +168,13 @@ def test_the_choice_is_by_the_best_epoch_so_far_and_of_equals_by_nll(tmp_path):
     assert family.behind() == {20: "behind after epoch 2"}
 
 
+@pytest.mark.parametrize(("monitor", "behind"), [("val/acc", 20), ("val/loss", 10)])
+def test_an_epoch_counts_that_the_run_itself_would_choose(tmp_path, monitor, behind):
+    family = Family(tmp_path, {10: rising(0.5, 0.9), 20: rising(0.6)}, monitor=monitor)
+    family.halve()
+    assert family.behind() == {behind: "behind after epoch 2"}
+
+
 def test_one_that_fails_or_diverges_is_not_compared_and_the_next_launch_tries_what_failed(tmp_path):
     curves = {10: rising(0.5), 20: None, 30: rising(0.6, 0.1, 0.1, 0.1, "diverges"), 40: [0.7, "diverges"]}
     family = Family(tmp_path, curves)
@@ -194,6 +204,15 @@ def test_a_finished_one_is_not_run_again_and_another_budget_continues_what_it_ne
     family.began.clear()
     family.halve("third")
     assert family.began[:3] == [[], folders([10]), [*folders([10]), *folders([20])]]
+
+
+def test_a_trial_whose_table_is_lost_is_the_last_one(tmp_path):
+    family = Family(tmp_path, {10: rising(0.5), 20: rising(0.6)})
+    family.halve()
+    assert family.behind() == {10: "behind after epoch 2"}
+    (tmp_path / "20-0.5-0" / "metrics.csv").unlink()
+    family.halve("second")
+    assert family.behind() == {20: "behind after epoch 2"}
 
 
 def test_settings_of_the_loss_compete_too_and_a_student_is_behind_with_all_of_them_only(tmp_path):
