@@ -85,8 +85,8 @@ class Family:
         curve = self.curves[int(width)]
         curve = curve if not isinstance(curve, dict) else curve[alpha]
         facts = {"schema_version": 2, "config": self.values[job.key], "overrides": [*job.overrides], "seed": int(seed),
-                 "key": job.key, "launch": launch, "measure": "acc", "epochs": {"planned": EPOCHS, "monitor": self.monitor},
-                 "is_control": alpha == "1", "control_fingerprint": "c"}  # fmt: skip
+                 "key": job.key, "launch": launch, "measure": "acc", "is_control": alpha == "1",
+                 "control_fingerprint": "c", "epochs": {"planned": EPOCHS, "monitor": self.monitor}}  # fmt: skip
         if curve is None:
             results.write(self.folder / job.folder, facts | {"status": "failed", "error": "no"})
             return
