@@ -17,7 +17,7 @@ from kdexp.config.require import Values
 from kdexp.report import budget, glossary
 from kdexp.report.comparison import order_of_choice
 from kdexp.report.runs import Run
-from kdexp.sweeps.pruning import PART, epochs_of
+from kdexp.sweeps.pruning import PART, epochs_of, planned_epochs
 from kdexp.sweeps.sweep import Job, Sweep
 
 PARTS = (0.25, 0.5, 1.0)
@@ -81,9 +81,10 @@ class Halving:
         """
         left, behind = self._candidates, dict[str, str]()
         for part in PARTS:
-            yield Sweep(sweep.folder, [replace(one.jobs[0], part=part) for one in left], sweep.command, sweep.launch)
+            trials = [replace(one.jobs[0], part=part) for one in left]
+            yield (stage := Sweep(sweep.folder, trials, sweep.command, sweep.launch))
             sweep.recall({trial.folder for trial in self.trials})
-            judged = self._judged(sweep.folder, left, part)
+            judged = self._judged(stage, left, part)
             left = [one for one, how in judged.items() if not how]
             behind |= {one.student: how for one, how in judged.items() if how}
         for one in left:
@@ -100,20 +101,24 @@ class Halving:
         sweep.recall({job.folder for job in (*self.trials, *more)})
         yield last
 
-    def _judged(self, folder: Path, candidates: Sequence[Candidate], part: float) -> dict[Candidate, str]:
+    def _judged(self, stage: Sweep, candidates: Sequence[Candidate], part: float) -> dict[Candidate, str]:
         """How those fell behind whose trials have done a part of their training; an empty text of those that did not.
 
         One stays that is in the better half, rounded up, of those that fit the budget, or of those that fit half of it.
+        What a trial did after that part, in an earlier launch or now in another one, makes no difference.
         """
         found, orders = dict[Candidate, str](), dict[Candidate, tuple[float, float]]()
+        status = {state.job.folder: state.status for state in stage.states()}
         for one in candidates:
-            run = Run(place := folder / one.jobs[0].folder, known := results.read_or_nothing(place), "")
-            if known.get("status") == "diverged":
-                found[one] = "diverged"
-            elif known.get("status") in ("pruned", "completed"):
-                done = epochs_of(part, known["epochs"]["planned"])
-                orders[one] = _best([row for row in run.epochs if row["epoch"] < done], run.measure)
+            name = one.jobs[0].folder
+            run = Run(stage.folder / name, results.read_or_nothing(stage.folder / name), status[name])
+            done = epochs_of(part, planned_epochs(run.results))
+            epochs = [row for row in run.epochs if row["epoch"] < done]
+            if run.status != "waiting" and 0 < done == len(epochs):
+                orders[one] = _best(epochs, run.measure)
                 found[one] = f"behind after epoch {done}"
+            elif run.status == "diverged":
+                found[one] = "diverged"
         for share in SHARES:
             able = sorted(
                 (one for one in orders if not self._budget.over(one.taken, share)), key=lambda one: orders[one]

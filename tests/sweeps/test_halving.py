@@ -196,6 +196,48 @@ def test_a_finished_one_is_not_run_again_and_another_budget_continues_what_it_ne
     assert family.began[:3] == [[], folders([10]), [*folders([10]), *folders([20])]]
 
 
+def test_what_a_trial_did_later_changes_no_choice(tmp_path):
+    curves = {10: rising(0.1), 20: rising(0.2), 30: rising(0.3), 40: [*rising(0.4)[:5], "diverges"]}
+    family = Family(tmp_path, curves)
+    family.halve()
+    behind = family.behind()
+    assert behind == dict.fromkeys((10, 20), "behind after epoch 2") | {30: "behind after epoch 4", 40: "diverged"}
+    family.began.clear()
+    family.halve("second")
+    assert (family.began, family.behind()) == ([[], [], [], []], behind)
+
+
+@pytest.mark.parametrize("status", ["running", "failed"])
+def test_one_that_another_launch_is_at_by_now_is_compared(tmp_path, status):
+    family = Family(tmp_path, {10: rising(0.1), 20: rising(0.2)})
+    halving = Halving(tmp_path, family.jobs, family.values)
+    stages = halving.stages(Sweep(tmp_path, halving.trials, "command", "slow"), afresh=False)
+    family.run(next(stages))
+    ahead = tmp_path / folders([20])[0]
+    results.write(ahead, {**results.read(ahead, "run"), "status": status, "launch": "fast"})
+    assert [state.job.folder for state in next(stages).states()] == folders([20])
+
+
+def test_runs_of_an_older_kdexp_are_compared(tmp_path):
+    family = Family(tmp_path, {10: rising(0.1), 20: rising(0.2)})
+    for job in family.jobs:
+        family.train(job, "whole")
+        run = results.read(tmp_path / job.folder, "run")
+        results.write(tmp_path / job.folder, {**run, "epochs": {"best": 0, "last": EPOCHS - 1}})
+    family.halve()
+    assert (family.began, family.behind()) == ([[], [], [], []], {10: "behind after epoch 2"})
+
+
+def test_one_without_a_table_of_epochs_is_not_compared(tmp_path):
+    family = Family(tmp_path, {10: rising(0.1), 20: rising(0.2)})
+    for job in family.jobs:
+        family.train(job, "whole")
+    (tmp_path / folders([20])[0] / "metrics.csv").unlink()
+    family.halve()
+    assert [name.split("-")[0] for name in family.began[-1]] == []
+    assert family.behind() == {}
+
+
 def test_settings_of_the_loss_compete_too_and_a_student_is_behind_with_all_of_them_only(tmp_path):
     curves = {10: {"0.5": rising(0.5), "0.9": rising(0.9), "1": rising(0.4)}, 20: rising(0.6)}
     family = Family(tmp_path, curves, more=("0.9",))
