@@ -206,6 +206,16 @@ def test_a_halving_begins_with_a_trial_of_each_student_that_fits(sweeper, capsys
     assert whole._at_first([*jobs]) == [*jobs]
 
 
+def test_who_fell_behind_stands_there_until_it_is_known_anew(sweeper):
+    sweeper.make()._jobs()
+    known = read(sweeper.folder)
+    behind = {known.family[0]: "behind after epoch 2"}
+    for options, left in ((["budget.halving=true"], behind), (["budget.halving=true", "rerun=all"], {}), ([], {})):
+        write(sweeper.folder, replace(known, behind=behind))
+        sweeper.make(*options)._jobs()
+        assert read(sweeper.folder).behind == left
+
+
 def test_a_damaged_file_is_measured_anew(sweeper):
     sweeper.make()._jobs()
     (sweeper.folder / "budget.json").write_text("{")
