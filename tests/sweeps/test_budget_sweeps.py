@@ -103,8 +103,9 @@ def test_a_teacher_is_measured_where_it_is_one_network(tmp_path):
     found = read(tmp_path)
     assert found.students == {}
     assert found.teachers["mlp"].parameters > 10_000
-    measure(tmp_path, Unmeasured("two", True, composed("teacher=ensemble")), timer)
-    assert read(tmp_path) == found
+    for none in ("teacher=ensemble", "scheme=mutual"):
+        measure(tmp_path, Unmeasured("two", True, composed(none)), timer)
+        assert read(tmp_path) == found
 
 
 def test_a_loss_that_changes_the_network_is_refused(tmp_path):

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from kdexp import results
 from kdexp.config.compose import compose, plain
 from kdexp.config.identity import Identity
 from kdexp.report.budget import Budget, Taken, key_of, read, write
+from kdexp.sweeps import launch
 from kdexp.sweeps.halving import PARTS, Halving
+from kdexp.sweeps.progress import Progress
 from kdexp.sweeps.pruning import PART, PausingPruner, epochs_of, pruner_of
 from kdexp.sweeps.sweep import Job, State, Sweep
 
@@ -235,6 +238,15 @@ def test_one_without_a_table_of_epochs_is_not_compared(tmp_path):
     (tmp_path / folders([20])[0] / "metrics.csv").unlink()
     family.halve()
     assert (family.began, family.behind()) == ([[], [], [], []], {})
+
+
+@pytest.mark.parametrize(
+    ("curve", "end"), [(rising(0.5), nullcontext()), (["diverges"], pytest.raises(SystemExit, match=r"^1$"))]
+)
+def test_the_program_fails_where_all_trials_diverge(tmp_path, curve, end):
+    sweep = Family(tmp_path, {10: ["diverges"], 20: curve}).halve()
+    with end:
+        launch.run(sweep, Progress(tmp_path, ""), lambda *_: None, lambda _: None, launcher="none", tracking={})
 
 
 def test_settings_of_the_loss_compete_too_and_a_student_is_behind_with_all_of_them_only(tmp_path):
