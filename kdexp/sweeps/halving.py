@@ -82,8 +82,9 @@ class Halving:
         left, behind = self._candidates, dict[str, str]()
         for part in PARTS:
             trials = [replace(one.jobs[0], part=part) for one in left]
-            yield (stage := Sweep(sweep.folder, trials, sweep.command, sweep.launch))
+            stage = Sweep(sweep.folder, trials, sweep.command, sweep.launch)
             sweep.recall({trial.folder for trial in self.trials})
+            yield stage
             judged = self._judged(stage, left, part)
             left = [one for one, how in judged.items() if not how]
             behind |= {one.student: how for one, how in judged.items() if how}

@@ -151,6 +151,17 @@ def test_the_better_half_goes_on_and_what_is_left_is_run_whole_beside_its_contro
     assert "test" not in results.read(tmp_path / "50-0.5-0", "run")["metrics"], "what is not taken is not looked at"
 
 
+def test_what_is_shown_waits_for_its_next_part(tmp_path):
+    family = Family(tmp_path, {10: rising(0.1), 20: rising(0.2)})
+    halving = Halving(tmp_path, family.jobs, family.values)
+    sweep = Sweep(tmp_path, halving.trials, "command")
+    stages = halving.stages(sweep, afresh=False)
+    for shown in (["waiting", "waiting"], ["pruned", "waiting"], ["pruned", "waiting"]):
+        stage = next(stages)
+        assert [state.status for state in sweep.states()] == shown
+        family.run(stage)
+
+
 def test_the_student_for_half_of_the_budget_has_a_half_of_its_own(tmp_path):
     curves = {width: rising(width / 100) for width in (10, 20, 30, 70, 80, 90)}
     family = Family(tmp_path, curves, limit=90.0)
