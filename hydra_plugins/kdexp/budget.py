@@ -97,10 +97,11 @@ class BudgetSweeper(Sweeper):
         except ValueError:  # there is none, or it is damaged
             known = Budget({}, None, [], {}, {})
         if self.config.rerun == "all":
-            known = replace(known, students={}, teachers={})
+            known = replace(known, students={}, teachers={}, behind={})
         of_now = {name: one for name, one in known.teachers.items() if one.threads == wanted.threads}
         limits = {unit: float(wanted[unit]) for unit in UNITS if wanted[unit] is not None}
-        write(folder, Budget(limits, wanted.robustness, [], known.students, of_now))
+        behind = known.behind if wanted.halving else {}  # until it is known anew: another launch may show it now
+        write(folder, Budget(limits, wanted.robustness, [], known.students, of_now, behind))
         students = {
             keys[job]: (self._student(job, config.choices.student), False, config) for job, config in configs.items()
         }

@@ -23,7 +23,7 @@ class Student:
     Attributes:
         taken: what its network takes.
         left_out: the limits that it breaks; empty where it fits.
-        behind: how it fell behind smaller ones in a halving; empty where it did not.
+        behind: how it fell behind others in a halving; empty where it did not.
         distilled: the best of its distilled configurations by val; None of one without a completed run.
         control: trained alone, likewise.
     """

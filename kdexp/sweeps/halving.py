@@ -18,7 +18,7 @@ from kdexp.metrics.monitor import TIE_BREAKER, score
 from kdexp.report import budget, glossary
 from kdexp.report.comparison import order_of_choice
 from kdexp.report.runs import Run
-from kdexp.sweeps.pruning import PART, epochs_of
+from kdexp.sweeps.pruning import PART, epochs_of, planned_epochs
 from kdexp.sweeps.sweep import Job, Sweep
 
 PARTS = (0.25, 0.5, 1.0)
@@ -107,18 +107,19 @@ class Halving:
         """How those fell behind whose trials have done a part of their training; an empty text of those that did not.
 
         One stays that is in the better half, rounded up, of those that fit the budget, or of those that fit half of it.
+        What a trial did after that part, in an earlier launch or now in another one, makes no difference.
         """
         found, orders = dict[Candidate, str](), dict[Candidate, tuple[float, float]]()
         status = {state.job.folder: state.status for state in stage.states()}
         for one in candidates:
-            place = stage.folder / one.jobs[0].folder
-            if status[place.name] == "diverged":
-                found[one] = "diverged"
-            elif status[place.name] in ("pruned", "completed"):
-                run = Run(place, results.read(place, "sweep"), status[place.name])
-                done = epochs_of(part, run.results["epochs"]["planned"])
+            name = one.jobs[0].folder
+            run = Run(stage.folder / name, results.read_or_nothing(stage.folder / name), status[name])
+            done = epochs_of(part, planned_epochs(run.results))
+            if run.status != "waiting" and 0 < done <= (run.epochs[-1]["epoch"] + 1 if run.epochs else 0):
                 orders[one] = _best(run, done)
                 found[one] = f"behind after epoch {done}"
+            elif run.status == "diverged":
+                found[one] = "diverged"
         for share in SHARES:
             able = sorted(
                 (one for one in orders if not self._budget.over(one.taken, share)), key=lambda one: orders[one]
@@ -140,6 +141,6 @@ def _best(run: Run, done: int) -> tuple[float, float]:
     """The order of a run by that of its first epochs which would be its best one."""
     chosen_by = run.results["epochs"]["monitor"]
     rows = [row for row in run.epochs if row["epoch"] < done and chosen_by in row]
-    best = max(rows, key=lambda row: score(row, chosen_by, TIE_BREAKER), default={})  # none: the table is lost
+    best = max(rows, key=lambda row: score(row, chosen_by, TIE_BREAKER), default={})  # none: rows are lost
     less = glossary.known(run.measure).lower_is_better
     return order_of_choice(best.get(f"val/{run.measure}"), best.get("val/nll"), less_is_better=less)

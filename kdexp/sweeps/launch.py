@@ -97,7 +97,7 @@ def run(
     launcher: str,
     tracking: Values,
 ) -> None:
-    """Run the jobs of a sweep, show the comparison, and exit with 1 when a job did not complete.
+    """Run the jobs of a sweep, show the comparison, and exit with 1 when a job did not complete, or none did.
 
     Args:
         sweep: whose jobs they are.
@@ -121,7 +121,9 @@ def run(
         print(f"W&B           wandb leet {shlex.quote(str(together))}")
     if stop.number:
         exits.leave(signals.exit_code(stop.number), "interrupted")
-    if any(sweep.is_unfinished(state) for state in sweep.states()):
+    states = sweep.states()
+    # A trial that diverged is not unfinished, but where all have there is nothing to choose from.
+    if any(map(sweep.is_unfinished, states)) or not any(state.status == "completed" for state in states):
         sys.exit(exits.FAILED)
 
 

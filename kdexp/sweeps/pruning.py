@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kdexp.results import Record
+
 if TYPE_CHECKING:
     from kdexp.training.fit import Pruner
 
@@ -27,6 +29,11 @@ def pruner_of(sweep_dir: str | None) -> "Pruner | None":
 def epochs_of(part: float, planned: int) -> int:
     """How many of the planned epochs a part of a training has, rounded up."""
     return math.ceil(part * planned)
+
+
+def planned_epochs(run: Record) -> int:
+    """How many epochs a run is to train for; 0 where its results.json does not say yet."""
+    return int(run.get("epochs", {}).get("planned") or 0)
 
 
 class PausingPruner:

@@ -20,7 +20,7 @@ from kdexp.config.renamed import upgrade_override
 from kdexp.config.untrusted import inside
 from kdexp.metrics.monitor import score
 from kdexp.results import Record
-from kdexp.sweeps.pruning import epochs_of
+from kdexp.sweeps.pruning import epochs_of, planned_epochs
 
 log = logging.getLogger(__name__)
 
@@ -227,7 +227,7 @@ class Sweep:
         epoch, val_acc = _progress(folder / "metrics.csv", chosen_by, f"val/{measure}")
         if status == "completed":
             val_acc = run.get("metrics", {}).get("val", {}).get("best", {}).get(measure, val_acc)
-        if status == "pruned" and job.part is not None and epoch < epochs_of(job.part, run["epochs"]["planned"]):
+        if status == "pruned" and job.part is not None and epoch < epochs_of(job.part, planned_epochs(run)):
             return State(number, job, "waiting", epoch=epoch, val_acc=val_acc, measure=measure)
         state = State(
             number,

@@ -103,8 +103,9 @@ def test_a_teacher_is_measured_where_it_is_one_network(tmp_path):
     found = read(tmp_path)
     assert found.students == {}
     assert found.teachers["mlp"].parameters > 10_000
-    measure(tmp_path, Unmeasured("two", True, composed("teacher=ensemble")), timer)
-    assert read(tmp_path) == found
+    for none in ("teacher=ensemble", "scheme=mutual"):
+        measure(tmp_path, Unmeasured("two", True, composed(none)), timer)
+        assert read(tmp_path) == found
 
 
 def test_a_loss_that_changes_the_network_is_refused(tmp_path):
@@ -204,6 +205,16 @@ def test_a_halving_begins_with_a_trial_of_each_student_that_fits(sweeper, capsys
     assert made._more(replace(trials[0], trial=None, part=None)) == []
     whole = sweeper.make()
     assert whole._at_first([*jobs]) == [*jobs]
+
+
+def test_who_fell_behind_stands_there_until_it_is_known_anew(sweeper):
+    sweeper.make()._jobs()
+    known = read(sweeper.folder)
+    behind = {known.family[0]: "behind after epoch 2"}
+    for options, left in ((["budget.halving=true"], behind), (["budget.halving=true", "rerun=all"], {}), ([], {})):
+        write(sweeper.folder, replace(known, behind=behind))
+        sweeper.make(*options)._jobs()
+        assert read(sweeper.folder).behind == left
 
 
 def test_a_damaged_file_is_measured_anew(sweeper):

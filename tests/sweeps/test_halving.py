@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from kdexp import results
 from kdexp.config.compose import compose, plain
 from kdexp.config.identity import Identity
 from kdexp.report.budget import Budget, Taken, key_of, read, write
+from kdexp.sweeps import launch
 from kdexp.sweeps.halving import PARTS, Halving
+from kdexp.sweeps.progress import Progress
 from kdexp.sweeps.pruning import PART, PausingPruner, epochs_of, pruner_of
 from kdexp.sweeps.sweep import Job, State, Sweep
 
@@ -151,6 +154,17 @@ def test_the_better_half_goes_on_and_what_is_left_is_run_whole_beside_its_contro
     assert "test" not in results.read(tmp_path / "50-0.5-0", "run")["metrics"], "what is not taken is not looked at"
 
 
+def test_what_is_shown_waits_for_its_next_part(tmp_path):
+    family = Family(tmp_path, {10: rising(0.1), 20: rising(0.2)})
+    halving = Halving(tmp_path, family.jobs, family.values)
+    sweep = Sweep(tmp_path, halving.trials, "command")
+    stages = halving.stages(sweep, afresh=False)
+    for shown in (["waiting", "waiting"], ["pruned", "waiting"], ["pruned", "waiting"]):
+        stage = next(stages)
+        assert [state.status for state in sweep.states()] == shown
+        family.run(stage)
+
+
 def test_the_student_for_half_of_the_budget_has_a_half_of_its_own(tmp_path):
     curves = {width: rising(width / 100) for width in (10, 20, 30, 70, 80, 90)}
     family = Family(tmp_path, curves, limit=90.0)
@@ -206,13 +220,44 @@ def test_a_finished_one_is_not_run_again_and_another_budget_continues_what_it_ne
     assert family.began[:3] == [[], folders([10]), [*folders([10]), *folders([20])]]
 
 
-def test_a_trial_whose_table_is_lost_is_the_last_one(tmp_path):
-    family = Family(tmp_path, {10: rising(0.5), 20: rising(0.6)})
+def test_what_a_trial_did_later_changes_no_choice(tmp_path):
+    curves = {10: rising(0.1), 20: rising(0.2), 30: rising(0.3), 40: [*rising(0.4)[:5], "diverges"]}
+    family = Family(tmp_path, curves)
     family.halve()
-    assert family.behind() == {10: "behind after epoch 2"}
-    (tmp_path / "20-0.5-0" / "metrics.csv").unlink()
+    behind = family.behind()
+    assert behind == dict.fromkeys((10, 20), "behind after epoch 2") | {30: "behind after epoch 4", 40: "diverged"}
+    family.began.clear()
     family.halve("second")
-    assert family.behind() == {20: "behind after epoch 2"}
+    assert (family.began, family.behind()) == ([[], [], [], []], behind)
+
+
+@pytest.mark.parametrize("status", ["running", "failed"])
+def test_one_that_another_launch_is_at_by_now_is_compared(tmp_path, status):
+    family = Family(tmp_path, {10: rising(0.1), 20: rising(0.2)})
+    halving = Halving(tmp_path, family.jobs, family.values)
+    stages = halving.stages(Sweep(tmp_path, halving.trials, "command", "slow"), afresh=False)
+    family.run(next(stages))
+    ahead = tmp_path / folders([20])[0]
+    results.write(ahead, {**results.read(ahead, "run"), "status": status, "launch": "fast"})
+    assert [state.job.folder for state in next(stages).states()] == folders([20])
+
+
+def test_one_without_a_table_of_epochs_is_not_compared(tmp_path):
+    family = Family(tmp_path, {10: rising(0.1), 20: rising(0.2)})
+    for job in family.jobs:
+        family.train(job, "whole")
+    (tmp_path / folders([20])[0] / "metrics.csv").unlink()
+    family.halve()
+    assert (family.began, family.behind()) == ([[], [], [], []], {})
+
+
+@pytest.mark.parametrize(
+    ("curve", "end"), [(rising(0.5), nullcontext()), (["diverges"], pytest.raises(SystemExit, match=r"^1$"))]
+)
+def test_the_program_fails_where_all_trials_diverge(tmp_path, curve, end):
+    sweep = Family(tmp_path, {10: ["diverges"], 20: curve}).halve()
+    with end:
+        launch.run(sweep, Progress(tmp_path, ""), lambda *_: None, lambda _: None, launcher="none", tracking={})
 
 
 def test_settings_of_the_loss_compete_too_and_a_student_is_behind_with_all_of_them_only(tmp_path):
@@ -278,12 +323,11 @@ def test_it_is_killed_goes_on_and_what_is_left_is_as_in_the_whole_sweep(command,
     assert len(whole) == 16
     for name in tested:
         assert found[name]["metrics"] == whole[name]["metrics"]
-    for name, run in found.items():
+        assert found[name]["model"]["sha256"] == whole[name]["model"]["sha256"]
+    for name in found:
         rows, all_rows = ((tmp_path / of / "multirun" / "family" / name / "metrics.csv").read_text().splitlines()
                           for of in ("killed", "whole"))  # fmt: skip
-        assert [row.split(",")[0] for row in rows] == [row.split(",")[0] for row in all_rows[: len(rows)]], run[
-            "status"
-        ]
+        assert rows == all_rows[: len(rows)]
     command("kdexp-train", *FAMILY, cwd=tmp_path / "killed")
     assert {name: run["metrics"] for name, run in outcomes(tmp_path / "killed").items()} == {
         name: run["metrics"] for name, run in whole.items()
