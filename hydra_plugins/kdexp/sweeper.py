@@ -192,7 +192,7 @@ class Sweeper(BasicSweeper):
         cells = [cell for given in self._given for cell in self.split_arguments(list(given.values()), None)[0]]
         jobs: dict[str, tuple[Job, DictConfig]] = {}  # by what they compute
         configs = []
-        for cell in composing(cells):
+        for cell in map(_felt, composing(cells)):
             configs.append(self._compose(cell))
             job = self._job(cell, swept, plain(configs[-1]))
             jobs.setdefault(job.key, (job, configs[-1]))
@@ -242,6 +242,15 @@ class Sweeper(BasicSweeper):
         if identity.is_control:
             self._controls.add(job.key)
         return job
+
+
+def _felt(cell: Sequence[str]) -> list[str]:
+    """The overrides of a combination; of a control without those that would make it none, which are for the others."""
+    is_control = "distillation=control" in cell
+    return [word for word in cell if not (is_control and word.lstrip("+~").startswith(_TAUGHT))]
+
+
+_TAUGHT = ("alpha=", "alpha_schedule.", "feature_loss=", "feature_loss.", "feature_loss@")
 
 
 def _quoted(text: str) -> str:
