@@ -65,6 +65,13 @@ def test_every_option_of_every_group_composes_and_passes_the_checks(tmp_path, op
     assert plain(config)
 
 
+@pytest.mark.parametrize("name", [path.stem for path in sorted((CONF / "experiment").glob("*.yaml"))])
+def test_every_experiment_has_a_control(tmp_path, name):
+    more = ["dataset.source.root=anywhere"] if name == "road" else []
+    config = compose([f"experiment={name}", "distillation=control", *more], output_dir=tmp_path)
+    assert Identity(plain(config)).is_control
+
+
 def test_every_line_of_the_defaults_list_is_explained():
     lines = (CONF / "train.yaml").read_text().splitlines()
     entries = [line for line in lines if line.startswith("  - ") and "override" not in line]
