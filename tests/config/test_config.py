@@ -67,7 +67,10 @@ def test_every_option_of_every_group_composes_and_passes_the_checks(tmp_path, op
 
 @pytest.mark.parametrize("name", [path.stem for path in sorted((CONF / "experiment").glob("*.yaml"))])
 def test_every_experiment_has_a_control(tmp_path, name):
-    more = ["dataset.source.root=anywhere"] if name == "road" else []
+    more = []
+    if name == "road":
+        kitti_road(tmp_path)
+        more = [f"dataset.source.root={tmp_path}", "dataset.source.preset=kitti_road"]
     config = compose([f"experiment={name}", "distillation=control", *more], output_dir=tmp_path)
     assert Identity(plain(config)).is_control
 
