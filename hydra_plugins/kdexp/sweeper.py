@@ -1,5 +1,6 @@
 """Hydra's grid of values as a sweep that finishes, resumes and compares."""
 
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -192,13 +193,21 @@ class Sweeper(BasicSweeper):
         cells = [cell for given in self._given for cell in self.split_arguments(list(given.values()), None)[0]]
         jobs: dict[str, tuple[Job, DictConfig]] = {}  # by what they compute
         configs = []
-        for cell in map(_felt, composing(cells)):
+        preset = self._preset(swept)
+        for typed in composing(cells):
+            cell = _meant(typed, preset) if "distillation" in swept else typed
             configs.append(self._compose(cell))
             job = self._job(cell, swept, plain(configs[-1]))
             jobs.setdefault(job.key, (job, configs[-1]))
         release_data(samples_only=True)  # each job loads its own
         self._check_all(configs)
         return len(cells), dict(jobs.values())
+
+    def _preset(self, swept: Sequence[str]) -> str:
+        """What ``distillation=[]`` stands for in a sweep over it: what the experiment has; nothing said leaves that."""
+        assert self.config is not None
+        chosen = self.config.hydra.runtime.choices.get("distillation")
+        return "" if "experiment" in swept else f"distillation={chosen or '[]'}"
 
     def _check_all(self, configs: Sequence[DictConfig]) -> None:
         """Check configurations.
@@ -244,13 +253,19 @@ class Sweeper(BasicSweeper):
         return job
 
 
-def _felt(cell: Sequence[str]) -> list[str]:
-    """The overrides of a combination; of a control without those that would make it none, which are for the others."""
-    is_control = "distillation=control" in cell
-    return [word for word in cell if not (is_control and word.lstrip("+~").startswith(_TAUGHT))]
+def _meant(cell: Sequence[str], preset: str) -> list[str]:
+    """The overrides of a combination in a sweep over ``distillation=control,[]``.
+
+    Args:
+        cell: as typed. What would make a control none is for the others.
+        preset: what ``distillation=[]`` stands for.
+    """
+    not_felt = _TAUGHT if "distillation=control" in cell else ()
+    felt = [word for word in cell if re.split("[=.@]", word.lstrip("+~"), maxsplit=1)[0] not in not_felt]
+    return [word for text in felt if (word := preset if text == "distillation=[]" else text)]
 
 
-_TAUGHT = ("alpha=", "alpha_schedule.", "feature_loss=", "feature_loss.", "feature_loss@")
+_TAUGHT = ("alpha", "alpha_schedule", "feature_loss")
 
 
 def _quoted(text: str) -> str:

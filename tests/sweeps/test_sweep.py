@@ -14,7 +14,11 @@ import pytest
 import yaml
 from hydra import compose as compose_hydra
 from hydra import initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 from kdexp import recording, results, run_folder
 from kdexp.config.compose import HYDRA_VERSION_BASE, compose, plain
@@ -532,19 +536,59 @@ def test_the_controls_of_soft_labels_train_and_are_calibrated(tmp_path, store):
 
 
 def test_a_control_of_a_sweep_stays_one_whatever_is_typed_for_the_others():
-    from hydra_plugins.kdexp.sweeper import _felt
+    from hydra_plugins.kdexp.sweeper import _meant
 
     typed = [
         "alpha=0.3",
-        "alpha_schedule.kind=linear",
+        "++alpha_schedule.kind=linear",
+        "alpha_schedule={kind:linear,final:0.2}",
         "feature_loss=at",
         "feature_loss.at.weight=2",
         "student.width=2",
     ]
-    assert _felt(["distillation=control", *typed]) == ["distillation=control", "student.width=2"]
-    assert _felt(["distillation=[]", *typed]) == ["distillation=[]", *typed]
+    assert _meant(["distillation=control", *typed], "") == ["distillation=control", "student.width=2"]
+    assert _meant(["distillation=hinton", *typed], "") == ["distillation=hinton", *typed]
     values = [
-        plain(compose(_felt([way, "student=cnn", *typed]), output_dir=""))
+        plain(compose(_meant([way, "student=cnn", *typed], ""), output_dir=""))
         for way in ("distillation=control", "alpha=0.2")
     ]
     assert [Identity(each).is_control for each in values] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("typed", "jobs"),
+    [
+        (["distillation=control,[]"], [["distillation=control"], ["distillation=[]"]]),
+        (
+            ["experiment=function_matching", "distillation=control,[]"],
+            [
+                ["experiment=function_matching", "distillation=control"],
+                ["experiment=function_matching", "distillation=soft_only"],
+            ],
+        ),
+        (
+            ["experiment=smoke,function_matching", "distillation=control,[]"],
+            [
+                ["experiment=smoke", "distillation=control"],
+                ["experiment=smoke"],
+                ["experiment=function_matching", "distillation=control"],
+                ["experiment=function_matching"],
+            ],
+        ),
+        (["distillation=control", "alpha=0.1,0.5"], [["distillation=control", f"alpha={a}"] for a in (0.1, 0.5)]),
+        (["distillation=[]", "seed=0,1"], [["distillation=[]", f"seed={seed}"] for seed in (0, 1)]),
+    ],
+)
+def test_what_is_distilled_in_a_sweep_has_the_preset_of_its_experiment(monkeypatch, typed, jobs):
+    from hydra_plugins.kdexp.sweeper import Sweeper
+
+    made = Sweeper(None)
+    with initialize_config_module("kdexp.conf", version_base=HYDRA_VERSION_BASE):
+        loader = GlobalHydra.instance().config_loader()
+        made.config = loader.load_configuration("train", typed, RunMode.MULTIRUN)
+    given = OverridesParser.create().parse_overrides(typed)
+    made._given = [{override.get_key_element(): override for override in given}]
+    monkeypatch.setattr(made, "_compose", lambda cell: OmegaConf.create())
+    monkeypatch.setattr(made, "_job", lambda cell, swept, values: Job(tuple(cell), "", str(cell), None))
+    monkeypatch.setattr(made, "_check_all", lambda configs: None)
+    assert [list(job.overrides) for job in made._jobs()[1]] == jobs
