@@ -100,6 +100,8 @@ class Loader(LoadedOnce):
         close = renamed.new_option(group, option) or nearest(option, options)
         suggested = elsewhere[:1] or ([f"{group}={close}"] if close else [])
         is_name = option[:1].isalpha() and not _NO_NAME.fullmatch(option)
+        if option == "null" and group in _OPTIONAL:
+            suggested = [f"{group}=[]"]
         if "timm" in options and not elsewhere and is_name:  # which has too many names to be known here
             suggested.append(_of_timm(group, option))
         hint = f"; did you mean {' or '.join(suggested)}?" if suggested else ""
@@ -184,6 +186,7 @@ _OF_EVERY_NETWORK = re.compile(
 )
 _NO_NAME = re.compile(r"null|true|false|[-+.\d]+")
 _ONE_OPTION = ("dataset", "teacher", "student", "loss", "optimizer", "scheduler", "trainer", "tracking")
+_OPTIONAL = ("augment", "feature_loss", "scheme", "distillation", "robustness", "experiment")
 _SEVERAL = re.compile(
     r"^(?:Ambiguous value for argument|Sweep parameters) '(.*)'(?: requires --multirun)?$", re.MULTILINE
 )
