@@ -261,11 +261,12 @@ def _meant(cell: Sequence[str], preset: str) -> list[str]:
         preset: what ``distillation=[]`` stands for.
     """
     not_felt = _TAUGHT if "distillation=control" in cell else ()
-    felt = [word for word in cell if re.split("[=.@]", word.lstrip("+~"), maxsplit=1)[0] not in not_felt]
+    felt = [word for word in cell if _PART.sub(r"\1", word) not in not_felt]
     return [word for text in felt if (word := preset if text == "distillation=[]" else text)]
 
 
-_TAUGHT = ("alpha", "alpha_schedule", "feature_loss")
+_PART = re.compile(r"[+~]*(?:[\w/]+@)?(\w+).*", re.DOTALL)  # of the configuration, that an override changes
+_TAUGHT = ("alpha", "alpha_schedule", "feature_loss", "scheme")
 
 
 def _quoted(text: str) -> str:

@@ -544,12 +544,14 @@ def test_a_control_of_a_sweep_stays_one_whatever_is_typed_for_the_others():
         "alpha_schedule={kind:linear,final:0.2}",
         "feature_loss=at",
         "feature_loss.at.weight=2",
-        "student.width=2",
+        "scheme=cross_domain",
+        "dataset@scheme.source=mnist8",
     ]
-    assert _meant(["distillation=control", *typed], "") == ["distillation=control", "student.width=2"]
+    of_all = ["scheme@teacher.recipe.scheme=pgd_at", "teacher.recipe.scheme.attack.steps=2"]
+    assert _meant(["distillation=control", *typed, *of_all], "") == ["distillation=control", *of_all]
     assert _meant(["distillation=hinton", *typed], "") == ["distillation=hinton", *typed]
     values = [
-        plain(compose(_meant([way, "student=cnn", *typed], ""), output_dir=""))
+        plain(compose(_meant([way, "student=cnn", "scheme=pgd_at", *typed[:5]], ""), output_dir=""))
         for way in ("distillation=control", "alpha=0.2")
     ]
     assert [Identity(each).is_control for each in values] == [True, False]
