@@ -12,7 +12,7 @@ from pathlib import Path
 from kdexp import signals
 from kdexp.atomic import read_json, remove_staged
 from kdexp.config.untrusted import without_password
-from kdexp.results import FILE, SCHEMA_VERSION, Record, Results, status_of, write
+from kdexp.results import FILE, SCHEMA_VERSION, Record, Results, read_or_nothing, status_of, write
 from kdexp.run_folder import ROOM, alone
 
 _ROOM_BYTES = 2**18  # some times what a run's results.json has
@@ -49,8 +49,11 @@ def recording(folder: Path, metadata: Record) -> Iterator[Results]:
             yield results
             _end(folder, results, "completed")
         except BaseException as error:
+            # What was written as completed stays so: a signal may come between that and the end of the block.
+            is_completed = read_or_nothing(folder).get("status") == "completed"
             with suppress(OSError):  # a full disk, most likely: the earlier error is the one to report
-                _end(folder, results, status_of(error), error=_reason(error))
+                if not is_completed:
+                    _end(folder, results, status_of(error), error=_reason(error))
             raise
         finally:
             _running.discard(folder)
@@ -105,7 +108,10 @@ def _now() -> str:
 
 def _reason(error: BaseException) -> str:
     code = signals.interruption(error)
-    return without_password(f"{type(error).__name__}: {error}") if code is None else signals.reason(code)
+    if code is not None:
+        return signals.reason(code)
+    said = str(error) if status_of(error) == "pruned" else f"{type(error).__name__}: {error}"
+    return without_password(said)
 
 
 def _versions() -> dict[str, str]:

@@ -68,6 +68,7 @@ class _Cost:
 class _Epochs:
     best: int | None = None
     last: int | None = None
+    planned: int | None = None
 
 
 @dataclass

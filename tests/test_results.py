@@ -170,3 +170,16 @@ def test_a_lock_that_is_none_is_no_process(tmp_path, lock):
     else:
         (tmp_path / ".lock").symlink_to(".lock")
     assert results.read(tmp_path, "run")["status"] == "killed"
+
+
+def test_a_signal_after_the_last_word_does_not_take_it_back(tmp_path, monkeypatch):
+    write = recording._write_last
+
+    def write_and_be_interrupted(folder, record):
+        write(folder, record)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(recording, "_write_last", write_and_be_interrupted)
+    with pytest.raises(KeyboardInterrupt), recording.recording(tmp_path, FACTS) as record:
+        record["metrics"] = {}
+    assert results.read(tmp_path, "run")["status"] == "completed"

@@ -15,7 +15,8 @@ from kdexp.config.compose import plain
 from kdexp.config.require import Values
 from kdexp.naming import counted
 from kdexp.report.budget import FILE, UNITS, Budget, amount, key_of, read, write
-from kdexp.sweeps import subprocess_runner
+from kdexp.sweeps import launch, subprocess_runner
+from kdexp.sweeps.halving import Halving, environment
 from kdexp.sweeps.sweep import Job, Sweep
 
 
@@ -38,6 +39,8 @@ class BudgetSweeper(Sweeper):
     ) -> None:
         super().__init__(max_batch_size, params, grids)
         self._others = others
+        self._values: dict[str, Values] = {}  # configurations of the jobs, by their keys
+        self._halving: Halving | None = None
 
     def _grids_beside(self, typed: Sequence[str]) -> list[Values]:
         """See `Sweeper._grids_beside`: a student that is typed stands in the place of the family.
@@ -46,7 +49,7 @@ class BudgetSweeper(Sweeper):
             ValueError: what writes and runs ONNX files is not installed, or another sweeper is chosen.
         """
         if self._others:
-            raise ValueError("hydra/sweeper must be left to +sweep=budget, which does not search, got search")
+            raise ValueError("hydra/sweeper must be left to +sweep=budget (budget.halving=true searches), got search")
         if any(find_spec(name) is None for name in ("onnx", "onnxruntime", "onnxscript")):
             raise ValueError("+sweep=budget needs what is not installed: pip install 'kdexp[export]'")
         return [{}] if any(override.startswith("student=") for override in typed) else self._grids
@@ -81,6 +84,7 @@ class BudgetSweeper(Sweeper):
             least = ", ".join(f"{amount(min(one.of(unit) for one in of), unit)} at least" for unit in budget.limits)
             raise ValueError(f"{limits} must leave a student to train, got a family that takes {least}")
         kept = {job: config for job, config in configs.items() if keys[job] not in left_out}
+        self._values = {job.key: plain(config) for job, config in kept.items()}
         return cells - (len(configs) - len(kept)), kept
 
     def _measured(self, folder: Path, configs: Mapping[Job, DictConfig]) -> tuple[Budget, Mapping[Job, str]]:
@@ -93,10 +97,11 @@ class BudgetSweeper(Sweeper):
         except ValueError:  # there is none, or it is damaged
             known = Budget({}, None, [], {}, {})
         if self.config.rerun == "all":
-            known = replace(known, students={}, teachers={})
+            known = replace(known, students={}, teachers={}, behind={})
         of_now = {name: one for name, one in known.teachers.items() if one.threads == wanted.threads}
         limits = {unit: float(wanted[unit]) for unit in UNITS if wanted[unit] is not None}
-        write(folder, Budget(limits, wanted.robustness, [], known.students, of_now))
+        behind = known.behind if wanted.halving else {}  # until it is known anew: another launch may show it now
+        write(folder, Budget(limits, wanted.robustness, [], known.students, of_now, behind))
         students = {
             keys[job]: (self._student(job, config.choices.student), False, config) for job, config in configs.items()
         }
@@ -126,13 +131,31 @@ class BudgetSweeper(Sweeper):
         ]
         return " ".join([option, *words])
 
+    def _at_first(self, jobs: list[Job]) -> list[Job]:
+        """See `Sweeper._at_first`: of a halving its trials."""
+        assert self.config is not None
+        if not self.config.budget.halving:
+            return jobs
+        self._halving = Halving(Path(self.config.hydra.sweep.dir), jobs, self._values)
+        count = counted(len(self._halving.trials), "trial")
+        print(f"halving       {count}, of which the better half goes on, three times; then their seeds and controls")
+        return self._halving.trials
+
+    def _more(self, job: Job) -> list[str]:
+        """See `Sweeper._more`: of a trial of a halving how far it goes."""
+        return [] if job.part is None else [environment(job.part)]
+
+    def _work(self, sweep: Sweep, stop: launch.Stop) -> None:
+        """See `Sweeper._work`: of a halving one stage after the other."""
+        assert self.config is not None
+        afresh = self.config.rerun == "all"
+        for stage in [sweep] if self._halving is None else self._halving.stages(sweep, afresh=afresh):
+            super()._work(stage, stop)
+            if stop.number:
+                return
+
     def _show_end(self, sweep: Sweep) -> None:
         from kdexp.report.budget_terminal import show_budget
-        from kdexp.report.terminal import show_sweep
-        from kdexp.sweeps.progress import show_left
 
-        states = sweep.states()
-        names = {state.job.folder for state in states}
-        show_sweep(sweep.folder, names, is_page_of_all=False)
-        show_budget(sweep.folder, names)
-        show_left(sweep.folder, states, sweep.command)
+        names = {state.job.folder for state in sweep.states() if state.job.trial is None}
+        launch.show_end(sweep, names, lambda: show_budget(sweep.folder, names))

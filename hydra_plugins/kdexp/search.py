@@ -18,8 +18,8 @@ from kdexp.config.compose import plain
 from kdexp.config.require import Values, is_count
 from kdexp.report.runs import Run, command_of
 from kdexp.sweeps.changed_data import refuse_other_data
-from kdexp.sweeps.job import TRIAL
 from kdexp.sweeps.launch import Stop
+from kdexp.sweeps.pruning import TRIAL
 from kdexp.sweeps.sweep import Job, Sweep
 
 if TYPE_CHECKING:

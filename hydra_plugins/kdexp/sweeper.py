@@ -140,11 +140,17 @@ class Sweeper(BasicSweeper):
         jobs = placed(folder, list(configs))
         if self.config.rerun != "all":
             jobs = marked_stale(folder, jobs, list(configs.values()))
+        same = f" ({cells} combinations, {cells - len(jobs)} duplicates skipped)" if cells > len(jobs) else ""
+        opening = f"sweep {folder}: {len(jobs)} job{'s' * (len(jobs) != 1)}{same}"
+        jobs = self._at_first(jobs)
         sweep = Sweep(folder, jobs, command_line(sys.argv))
         if self.config.rerun == "all":
             sweep.set_aside()
-        same = f" ({cells} combinations, {cells - len(jobs)} duplicates skipped)" if cells > len(jobs) else ""
-        return sweep, Progress(folder, f"sweep {folder}: {len(jobs)} job{'s' * (len(jobs) != 1)}{same}")
+        return sweep, Progress(folder, opening)
+
+    def _at_first(self, jobs: list[Job]) -> list[Job]:
+        """Those of the jobs that the sweep begins with."""
+        return jobs
 
     def _show_end(self, sweep: Sweep) -> None:
         launch.show_end(sweep)
@@ -186,7 +192,7 @@ class Sweeper(BasicSweeper):
         cells = [cell for given in self._given for cell in self.split_arguments(list(given.values()), None)[0]]
         jobs: dict[str, tuple[Job, DictConfig]] = {}  # by what they compute
         configs = []
-        for cell in composing(cells):
+        for cell in map(_felt, composing(cells)):
             configs.append(self._compose(cell))
             job = self._job(cell, swept, plain(configs[-1]))
             jobs.setdefault(job.key, (job, configs[-1]))
@@ -236,6 +242,15 @@ class Sweeper(BasicSweeper):
         if identity.is_control:
             self._controls.add(job.key)
         return job
+
+
+def _felt(cell: Sequence[str]) -> list[str]:
+    """The overrides of a combination; of a control without those that would make it none, which are for the others."""
+    is_control = "distillation=control" in cell
+    return [word for word in cell if not (is_control and word.lstrip("+~").startswith(_TAUGHT))]
+
+
+_TAUGHT = ("alpha=", "alpha_schedule.", "feature_loss=", "feature_loss.", "feature_loss@")
 
 
 def _quoted(text: str) -> str:

@@ -51,12 +51,18 @@ class Loader(LoadedOnce):
             ValueError: there is no such setting or option, and the nearest is named; a value has to be quoted; see
                 `check_hydra` and `kdexp.config.untrusted.check_texts`.
         """
+        for text in overrides:
+            group, _, option = text.lstrip("+").partition("=")
+            is_none = _NO_NAME.fullmatch(option) or (option == "[]" and group in _ONE_OPTION)
+            if is_none and (said := self._no_option(group, option)):  # Hydra does not say of which group
+                raise ValueError(said)
         try:
             config = super().load_configuration(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
         except OverrideParseException as error:
             raise ValueError(_not_parsed(error)) from error
         except MissingConfigException as error:
-            raise ValueError(self._no_option(error)) from None  # its text is this one's
+            group, _, option = (error.missing_cfg_file or "").rpartition("/")
+            raise ValueError(self._no_option(group, option) or str(error).partition("\n")[0]) from None  # the same text
         except ConfigCompositionException as error:
             several = _SEVERAL.search(str(error))
             if several is not None:
@@ -85,15 +91,16 @@ class Loader(LoadedOnce):
         check_passwords(own)  # Hydra's own part is written into .hydra, too
         return config
 
-    def _no_option(self, error: MissingConfigException) -> str:
-        group, _, option = (error.missing_cfg_file or "").rpartition("/")
+    def _no_option(self, group: str, option: str) -> str:
+        """What to say of an option that a group does not have; nothing where there is no such group."""
         options = self.get_group_options(group)
         if not options:
-            return str(error).partition("\n")[0]
+            return ""
         elsewhere = [f"{other}={option}" for other in self.list_groups("") if option in self.get_group_options(other)]
         close = renamed.new_option(group, option) or nearest(option, options)
         suggested = elsewhere[:1] or ([f"{group}={close}"] if close else [])
-        if "timm" in options and not elsewhere:  # which has too many names to be known here
+        is_name = option[:1].isalpha() and not _NO_NAME.fullmatch(option)
+        if "timm" in options and not elsewhere and is_name:  # which has too many names to be known here
             suggested.append(_of_timm(group, option))
         hint = f"; did you mean {' or '.join(suggested)}?" if suggested else ""
         return f"there is no {group}={option}{hint} (of {group} there are {', '.join(options)})"
@@ -175,6 +182,8 @@ _USUAL_NAMES = {
 _OF_EVERY_NETWORK = re.compile(
     r"(student|teacher)\.(resize|arguments\.\w+)|student\.init_from_teacher|teacher(\.members\.\w+)?\.classes"
 )
+_NO_NAME = re.compile(r"null|true|false|[-+.\d]+")
+_ONE_OPTION = ("dataset", "teacher", "student", "loss", "optimizer", "scheduler", "trainer", "tracking")
 _SEVERAL = re.compile(
     r"^(?:Ambiguous value for argument|Sweep parameters) '(.*)'(?: requires --multirun)?$", re.MULTILINE
 )

@@ -207,9 +207,9 @@ class Experiment:
         """The setting and the configuration of the one teacher that feature losses read.
 
         Raises:
-            ValueError: there are several.
+            ValueError: there are several, or none.
         """
-        if len(self.members) > 1:
+        if len(self.members) != 1:
             raise ValueError(f"feature_loss needs a teacher of one network, got {len(self.members)}")
         return next(iter(self.members.items()))
 

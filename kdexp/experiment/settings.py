@@ -86,6 +86,7 @@ class Budget:
     latency_ms: float | None = None
     threads: int | None = None
     robustness: str | None = None
+    halving: bool | None = None
 
 
 def check_budget(budget: Budget, axes: Sequence[str]) -> None:
@@ -100,13 +101,15 @@ def check_budget(budget: Budget, axes: Sequence[str]) -> None:
     """
     limits = {"budget.bytes": budget.bytes, "budget.latency_ms": budget.latency_ms}
     if budget.threads is None:
-        for setting, value in {**limits, "budget.robustness": budget.robustness}.items():
+        others = {"budget.robustness": budget.robustness, "budget.halving": budget.halving}
+        for setting, value in {**limits, **others}.items():
             require(value is None, setting, "must be null without +sweep=budget", value)
         return
     rule = "must be given with +sweep=budget, one of them or both"
     require(any(limit is not None for limit in limits.values()), " and ".join(limits), rule, "nothing")
     for setting, limit in limits.items():
         require(limit is None or 0 < limit < float("inf"), setting, "must be > 0", limit)
+    require(budget.halving is not None, "budget.halving", "must be true or false", budget.halving)
     require(budget.threads >= 1, "budget.threads", "must be at least 1", budget.threads)
     known = f"one of {', '.join(axes)}" if axes else "null without robustness=NAME, of which an axis has accuracy"
     require(budget.robustness in (None, *axes), "budget.robustness", f"must be {known}", budget.robustness)

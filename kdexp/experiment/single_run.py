@@ -41,6 +41,7 @@ def distill(
     owner = owner or str(record["fingerprint"])
     evaluator = prepare(experiment, folder, record, owner=owner, is_measured=rank() == 0 and pruner is None)
     config = experiment.config
+    record["epochs"]["planned"] = experiment.epochs
     module = experiment.distiller
     settings = trainer_settings(config.trainer, config.feature_loss, experiment.epochs)
     module.cache, module.teacher_on_val = experiment.cache, experiment.teacher_memory.on_val

@@ -75,7 +75,7 @@ def evaluate_student(
         found = {split: {"last": dict(of["best"]), **of} for split, of in found.items()}
     _measure_peers(experiment, record, fitted.best, folder / "peers", splits)
     record["metrics"] = found
-    record["epochs"] = {
+    record["epochs"] |= {
         "best": fitted.best_epoch,
         "last": fitted.last_epoch,
         "monitor": fitted.monitor,

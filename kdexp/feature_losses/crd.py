@@ -54,6 +54,7 @@ class Negatives(nn.Module):
 
     Attributes:
         count: K.
+        pool: indices of the samples to choose from, by class.
     """
 
     def __init__(self, target: Tensor, negatives: int) -> None:
@@ -76,7 +77,7 @@ class Negatives(nn.Module):
         self.alike: Tensor
 
     def forward(self, index: Tensor, step: Tensor) -> Tensor:
-        """Indices (N, K) of the samples' negatives.
+        """Places (N, K) in the `pool` of the samples' negatives.
 
         Args:
             index: (N,) int64, of the samples.
@@ -91,7 +92,7 @@ class Negatives(nn.Module):
         numbers = _scrambled(key + torch.arange(self.count, device=index.device))
         first, alike = self.first[index, None], self.alike[index, None]
         place = numbers * (len(self.pool) - alike) >> 32
-        return self.pool[place + alike * (place >= first)]
+        return place + alike * (place >= first)
 
 
 def _scrambled(numbers: Tensor) -> Tensor:
@@ -114,7 +115,7 @@ class CRD(nn.Module):
 
     DDP ranks gather the embeddings, compute the same loss of the global batch and keep the same memory: N ranks equal
     one process. The memory is saved in checkpoints. It takes 2 * samples * dimension numbers, and each step
-    2 * batch * samples.
+    2 * (batch + dimension) * those samples that have a label.
 
     Published (CIFAR-100): weight 0.8, K = 16384, temperature 0.07, momentum 0.5, dimension 128. The value depends on
     the step through the noise; it is not 0 where the student's features equal the teacher's.
@@ -180,16 +181,21 @@ class CRD(nn.Module):
         of_student = gather(unit(at_least_fp32(self.student_embedding(own))))
         of_teacher = gather(unit(at_least_fp32(self.teacher_embedding(goal.detach()))))
         index = gather(known)
-        compared = torch.cat((index[:, None], self.negatives(index, self.step)), 1)
-        # Scores with the whole memory, of which some are picked: K rows for each sample would be more numbers.
+        noise = self.negatives(index, self.step)
         with torch.autocast(index.device.type, enabled=False):  # it would do the products in half precision
-            # Copies: the memory changes before the backward pass needs it.
             scores = [
-                (of_student @ self.teacher_memory.clone().T / self._temperature).gather(1, compared),
-                (of_teacher @ self.student_memory.clone().T / self._temperature).gather(1, compared),
+                self._scores(of_student, self.teacher_memory, index, noise),
+                self._scores(of_teacher, self.student_memory, index, noise),
             ]
         self._remember(index, of_student.detach(), of_teacher.detach(), scores)
         return nce(scores[0], self.log_z[0]) + nce(scores[1], self.log_z[1])
+
+    def _scores(self, embeddings: Tensor, memory: Tensor, index: Tensor, noise: Tensor) -> Tensor:
+        """Similarity / temperature, (N, 1 + K), of copies: the memory changes before the backward pass needs it."""
+        own = (embeddings * memory[index]).sum(1, keepdim=True)
+        # With all that noise is drawn from, of which some is picked: K rows for each sample would be more numbers.
+        others = (embeddings @ memory[self.negatives.pool].T).gather(1, noise)
+        return torch.cat((own, others), 1) / self._temperature
 
     @torch.no_grad()
     def _remember(self, index: Tensor, of_student: Tensor, of_teacher: Tensor, scores: list[Tensor]) -> None:

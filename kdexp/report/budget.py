@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from kdexp.atomic import atomic_path, read_json
@@ -58,6 +58,7 @@ class Budget:
         family: keys of the students, in the order of the sweep; see `key_of`.
         students: what was measured, by key; those of an earlier family among them.
         teachers: what the teachers' networks take, by the name of their option.
+        behind: of ``budget.halving=true``: how the students that fell behind did, by key.
     """
 
     limits: Mapping[str, float]
@@ -65,6 +66,7 @@ class Budget:
     family: Sequence[str]
     students: Mapping[str, Taken]
     teachers: Mapping[str, Taken]
+    behind: Mapping[str, str] = field(default_factory=dict)
 
     def over(self, student: Taken, share: float = 1.0) -> list[str]:
         """The limits that a student breaks, of a share of the budget."""
@@ -101,7 +103,7 @@ def read(folder: Path) -> Budget:
             content[name] = {key: _taken(one) for key, one in content[name].items()}
         content = typed.complete(content, Budget, "")
         found = Budget(**{one.name: content[one.name] for one in fields(Budget)})
-        if not (found.limits.keys() <= UNITS.keys() and set(found.family) <= found.students.keys()):
+        if not (found.limits.keys() <= UNITS.keys() and {*found.family, *found.behind} <= found.students.keys()):
             raise ValueError("it names what it does not have")
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} must be what +sweep=budget has measured: {error}") from error

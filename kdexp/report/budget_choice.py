@@ -23,12 +23,14 @@ class Student:
     Attributes:
         taken: what its network takes.
         left_out: the limits that it breaks; empty where it fits.
+        behind: how it fell behind others in a halving; empty where it did not.
         distilled: the best of its distilled configurations by val; None of one without a completed run.
         control: trained alone, likewise.
     """
 
     taken: Taken
     left_out: str
+    behind: str
     distilled: RunGroup | None
     control: RunGroup | None
 
@@ -56,6 +58,7 @@ class Choice:
             Student(
                 budget.students[key],
                 _limits(budget, budget.over(budget.students[key])),
+                budget.behind.get(key, ""),
                 next((group for group in comparison.ranked if keys[group] == key), None),
                 next((group for group in comparison.controls if keys[group] == key), None),
             )
@@ -74,7 +77,8 @@ class Choice:
 
     def _within(self, share: float) -> list[Student]:
         """The students within a share of the budget, the best on val first: see `kdexp.report.comparison`."""
-        able = [one for one in self.students if one.distilled and not self.budget.over(one.taken, share)]
+        trained = [one for one in self.students if one.distilled and not one.behind]
+        able = [one for one in trained if not self.budget.over(one.taken, share)]
         return sorted(able, key=self._rank)
 
     def _rank(self, student: Student) -> int:
@@ -142,10 +146,12 @@ class Choice:
     def _among(self) -> str:
         trained = self._within(1.0)
         able = [student for student in trained if student.distilled in self.comparison.candidates]
-        if len(trained) == 1:
+        behind = sum(bool(student.behind) for student in self.students)
+        if len(trained) == 1 and not behind:
             return "the only student that fits"
         rest = "" if len(able) == len(trained) else f" of {len(trained)} (the rest: fewer seeds)"
-        return f"chosen on val among {len(able)}{rest or ' students'}"
+        halved = f", after {counted(behind, 'other')} fell behind" if behind else ""
+        return f"chosen on val among {counted(len(able), 'student') if not rest else f'{len(able)}{rest}'}{halved}"
 
     def _described(self, student: Student) -> str:
         takes = ", ".join(amount(student.taken.of(unit), unit) for unit in UNITS)

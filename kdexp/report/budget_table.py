@@ -52,6 +52,8 @@ def _under(choice: Choice, student: Student, role: str) -> Cell:
 def _placed(student: Student, fronts: Mapping[str, Sequence[Student]]) -> str:
     if student.left_out:
         return f"over {student.left_out}"
+    if student.behind:
+        return student.behind
     return ", ".join(word for word, unit in (("bytes", "bytes"), ("latency", "latency_ms")) if student in fronts[unit])
 
 

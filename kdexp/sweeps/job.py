@@ -1,14 +1,13 @@
 """One job: its run, its failures, what it leaves."""
 
 import logging
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from omegaconf import DictConfig
 
@@ -19,12 +18,8 @@ from kdexp.experiment.metadata import LAUNCH
 from kdexp.experiment.ranks import leave_group, rank
 from kdexp.metrics import monitor
 from kdexp.results import Record
+from kdexp.sweeps.pruning import pruner_of
 from kdexp.sweeps.sweep import stop_file
-
-if TYPE_CHECKING:
-    from kdexp.training.fit import Pruner
-
-TRIAL = "KDEXP_TRIAL"  # environment variable: which trial of a search a job is, by its id in the study
 
 log = logging.getLogger(__name__)
 traceback_log = logging.getLogger("kdexp.traceback")
@@ -67,21 +62,6 @@ def run_job(one: "Job") -> Record:
         leave(WRONG_INPUT if _is_wrong_input(error) else FAILED, explain(error, folder / results.LOG))
     finally:
         leave_group()
-
-
-def trial() -> int | None:
-    """Which trial of a search this job is, by its id in the study; None of any other job."""
-    return int(os.environ[TRIAL]) if TRIAL in os.environ else None
-
-
-def pruner_of(sweep_dir: str | None) -> "Pruner | None":
-    """What may end this run early, when it is a trial of a search in this folder."""
-    number = trial()
-    if number is None:
-        return None
-    from kdexp.sweeps import optuna_study  # here: optuna is an extra
-
-    return optuna_study.EpochPruner(Path(sweep_dir or "."), number)
 
 
 def _stamp(folder: Path) -> int | None:

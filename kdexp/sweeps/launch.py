@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -97,7 +97,7 @@ def run(
     launcher: str,
     tracking: Values,
 ) -> None:
-    """Run the jobs of a sweep, show the comparison, and exit with 1 when a job did not complete.
+    """Run the jobs of a sweep, show the comparison, and exit with 1 when a job did not complete, or none did.
 
     Args:
         sweep: whose jobs they are.
@@ -121,7 +121,9 @@ def run(
         print(f"W&B           wandb leet {shlex.quote(str(together))}")
     if stop.number:
         exits.leave(signals.exit_code(stop.number), "interrupted")
-    if any(sweep.is_unfinished(state) for state in sweep.states()):
+    states = sweep.states()
+    # A trial that diverged is not unfinished, but where all have there is nothing to choose from.
+    if any(map(sweep.is_unfinished, states)) or not any(state.status == "completed" for state in states):
         sys.exit(exits.FAILED)
 
 
@@ -135,10 +137,17 @@ def _track_late_gains(folder: Path, tracking: Values) -> None:
         track_gains(late, tracking, folder / "tracking.log")
 
 
-def show_end(sweep: Sweep) -> None:
-    """Print the comparison of a sweep's runs, and what is left to run."""
+def show_end(sweep: Sweep, names: Collection[str] | None = None, show_more: Callable[[], None] = lambda: None) -> None:
+    """Print the comparison of a sweep's runs, and what is left to run.
+
+    Args:
+        sweep: whose they are.
+        names: of the run folders that are compared; all unless given.
+        show_more: prints what else came out.
+    """
     from kdexp.report.terminal import show_sweep
     from kdexp.sweeps.progress import show_left
 
-    show_sweep(sweep.folder)
+    show_sweep(sweep.folder, names, is_page_of_all=names is None)
+    show_more()
     show_left(sweep.folder, sweep.states(), sweep.command)

@@ -224,7 +224,8 @@ def show_left(folder: Path, states: Sequence[State], command: str) -> None:
     for state in explained:
         log_file = folder / state.job.folder / results.LOG
         console.print(f"log of job {state.number}: {log_file}", soft_wrap=True, highlight=False)
-    console.print(f"run again     {command}", soft_wrap=True, highlight=False)
+    if any(state.job.trial is None or state.status != "diverged" for state in left):  # such a trial is done
+        console.print(f"run again     {command}", soft_wrap=True, highlight=False)
 
 
 def settings(states: Sequence[State], longest: int = 160) -> dict[int, str]:

@@ -71,6 +71,7 @@ def check_all(check: Callable[[T], None], configs: Sequence[T]) -> None:
     sender.close()
     try:
         error = receiver.recv()
+        process.join(_PATIENCE_SECONDS)  # killed at once, it would leave semaphores behind, of which the end warns
     except EOFError:
         raise RuntimeError("the process that checks the configurations was killed") from None
     finally:

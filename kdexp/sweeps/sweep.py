@@ -20,6 +20,7 @@ from kdexp.config.renamed import upgrade_override
 from kdexp.config.untrusted import inside
 from kdexp.metrics.monitor import score
 from kdexp.results import Record
+from kdexp.sweeps.pruning import epochs_of, planned_epochs
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ class Job:
         key: see `kdexp.config.identity.Identity`; what lies in the folder is this job's only when it has the same.
         epochs: how many it trains for; None where its data say so (``trainer.max_steps``).
         trial: its number among the trials of a search; such a one may be pruned, and is not measured on test.
+        part: of its training that a trial of a halving is to do; None of all others.
         tuned: of the best trial of a search, and of its control: see `kdexp.report.runs.Run`.
         stale: W&B id of a run in its folder that is not this job's, since its data or files have changed.
     """
@@ -53,6 +55,7 @@ class Job:
     trial: int | None = None
     tuned: Record | None = field(default=None, hash=False)
     stale: str | None = None
+    part: float | None = None
 
 
 @dataclass(frozen=True)
@@ -224,6 +227,8 @@ class Sweep:
         epoch, val_acc = _progress(folder / "metrics.csv", chosen_by, f"val/{measure}")
         if status == "completed":
             val_acc = run.get("metrics", {}).get("val", {}).get("best", {}).get(measure, val_acc)
+        if status == "pruned" and job.part is not None and epoch < epochs_of(job.part, planned_epochs(run)):
+            return State(number, job, "waiting", epoch=epoch, val_acc=val_acc, measure=measure)
         state = State(
             number,
             job,
@@ -348,6 +353,7 @@ def _job(entry: Record) -> Job:
         entry.get("trial"),
         entry.get("tuned"),
         entry.get("stale"),
+        entry.get("part"),
     )
 
 

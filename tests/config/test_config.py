@@ -65,6 +65,16 @@ def test_every_option_of_every_group_composes_and_passes_the_checks(tmp_path, op
     assert plain(config)
 
 
+@pytest.mark.parametrize("name", [path.stem for path in sorted((CONF / "experiment").glob("*.yaml"))])
+def test_every_experiment_has_a_control(tmp_path, name):
+    more = []
+    if name == "road":
+        kitti_road(tmp_path)
+        more = [f"dataset.source.root={tmp_path}", "dataset.source.preset=kitti_road"]
+    config = compose([f"experiment={name}", "distillation=control", *more], output_dir=tmp_path)
+    assert Identity(plain(config)).is_control
+
+
 def test_every_line_of_the_defaults_list_is_explained():
     lines = (CONF / "train.yaml").read_text().splitlines()
     entries = [line for line in lines if line.startswith("  - ") and "override" not in line]
@@ -172,6 +182,9 @@ def test_settings_have_their_types(tmp_path):
         ("teacher.recipe.gradient_clip_val=0", r"^teacher.recipe.gradient_clip_val must be null or > 0, got 0$"),
         ("teacher.recipe.seed=-1", r"^teacher.recipe.seed must be in \[0, 2\^63\), got -1$"),
         ("loss=kdd", r"^there is no loss=kdd; did you mean loss=kd\? \(of loss there are bce_kd, .*, wttm\)$"),
+        ("teacher=null", r"^there is no teacher=null \(of teacher there are base, cnn, "),
+        ("student=3", r"^there is no student=3 \(of student there are base, cnn, "),
+        ("loss=[]", r"^there is no loss=\[\] \(of loss there are bce_kd, "),
         ("loss=nope", r"^there is no loss=nope \(of loss there are bce_kd, "),
         ("loss=fitnet", r"^there is no loss=fitnet; did you mean feature_loss=fitnet\? \("),
         ("feature_loss=[at,rkdd]", r"^there is no feature_loss=rkdd; did you mean feature_loss=rkd\? \("),

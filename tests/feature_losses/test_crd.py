@@ -23,6 +23,11 @@ def authors_loss(scores, constant, samples):
     return total / len(scores)
 
 
+def draw(negatives: Negatives, index, step):
+    """Indices (N, K) of the samples that each is told from."""
+    return negatives.pool[negatives(index, step)]
+
+
 @pytest.mark.parametrize("samples", [40, 50000])
 def test_nce_is_the_authors_loss_whatever_the_size_of_the_memory(samples):
     torch.manual_seed(0)
@@ -49,7 +54,7 @@ def target():
 
 def test_negatives_have_another_label_and_none_is_unlabelled(target):
     index = torch.arange(50)
-    drawn = Negatives(target, 20)(index, STEP)
+    drawn = draw(Negatives(target, 20), index, STEP)
     assert drawn.shape == (50, 20)
     assert (target[drawn] != target[:, None]).all()
     assert (target[drawn] != UNLABELED).all()
@@ -58,7 +63,7 @@ def test_negatives_have_another_label_and_none_is_unlabelled(target):
 def test_all_samples_with_another_label_are_drawn_equally_often(target):
     negatives = Negatives(target, 30)
     for sample in (0, 17):
-        drawn = torch.cat([negatives(torch.tensor([sample]), torch.tensor(step)) for step in range(400)])
+        drawn = torch.cat([draw(negatives, torch.tensor([sample]), torch.tensor(step)) for step in range(400)])
         counts = np.bincount(drawn.flatten(), minlength=50)
         eligible = ((target != target[sample]) & (target != UNLABELED)).numpy()
         assert counts[~eligible].sum() == 0
@@ -67,7 +72,9 @@ def test_all_samples_with_another_label_are_drawn_equally_often(target):
 
 def test_draws_of_neighbours_and_of_successive_steps_are_independent():
     negatives = Negatives(torch.arange(1000) % 2, 400)
-    draws = [negatives(torch.tensor([i]), torch.tensor(s)).flatten() // 2 for i, s in ((0, 0), (2, 0), (0, 2), (4, 7))]
+    draws = [
+        draw(negatives, torch.tensor([i]), torch.tensor(s)).flatten() // 2 for i, s in ((0, 0), (2, 0), (0, 2), (4, 7))
+    ]
     for a in range(4):
         for b in range(a):
             assert abs(np.corrcoef(draws[a], draws[b])[0, 1]) < 0.2
@@ -77,11 +84,11 @@ def test_draws_of_neighbours_and_of_successive_steps_are_independent():
 def test_draws_depend_on_the_sample_and_the_step_alone(target):
     negatives = Negatives(target, 30)
     index = torch.tensor([5, 2, 40])
-    whole = negatives(index, STEP)
+    whole = draw(negatives, index, STEP)
     torch.manual_seed(1)
-    assert torch.equal(negatives(index.flip(0), STEP), whole.flip(0))
-    assert torch.equal(negatives(index[1:2], STEP), whole[1:2])
-    assert not torch.equal(negatives(index, STEP + 1), whole)
+    assert torch.equal(draw(negatives, index.flip(0), STEP), whole.flip(0))
+    assert torch.equal(draw(negatives, index[1:2], STEP), whole[1:2])
+    assert not torch.equal(draw(negatives, index, STEP + 1), whole)
 
 
 def test_no_more_are_drawn_than_there_are_to_choose_from():
@@ -92,7 +99,7 @@ def test_no_more_are_drawn_than_there_are_to_choose_from():
 
 def test_multilabel_negatives_have_another_set_of_labels():
     target = torch.tensor([[1.0, 0], [1, 0], [1, 1], [0, 0], [-1, -1]])
-    drawn = Negatives(target, 100)(torch.arange(5), STEP)
+    drawn = draw(Negatives(target, 100), torch.arange(5), STEP)
     assert drawn.shape == (5, 2)
     assert (target[drawn] != target[:, None]).any(2).all()
     assert (drawn != 4).all()
@@ -100,14 +107,14 @@ def test_multilabel_negatives_have_another_set_of_labels():
 
 def test_without_any_label_negatives_are_all_other_samples():
     negatives = Negatives(torch.full((6,), UNLABELED), 100)
-    drawn = torch.cat([negatives(torch.arange(6), torch.tensor(step)) for step in range(20)], 1)
+    drawn = torch.cat([draw(negatives, torch.arange(6), torch.tensor(step)) for step in range(20)], 1)
     assert negatives.count == 5
     for sample in range(6):
         assert set(drawn[sample].tolist()) == set(range(6)) - {sample}
 
 
 def test_one_label_tells_as_little_as_none():
-    drawn = Negatives(torch.zeros(5, dtype=torch.int64), 300)(torch.arange(5), STEP)
+    drawn = draw(Negatives(torch.zeros(5, dtype=torch.int64), 300), torch.arange(5), STEP)
     assert drawn.shape == (5, 4)
     assert (drawn != torch.arange(5)[:, None]).all()
 
@@ -130,7 +137,7 @@ def test_two_steps_are_the_authors_procedure(pair):
             embedded(loss.student_embedding, student.features["pool"]),
             embedded(loss.teacher_embedding, teacher.features["pool"]),
         ]
-        drawn = loss.negatives(batch.index, torch.tensor(step))
+        drawn = draw(loss.negatives, batch.index, torch.tensor(step))
         assert (pair.target[drawn] != batch.target[:, None]).all()
         scores = []
         for own, other in ((0, 1), (1, 0)):
@@ -221,7 +228,7 @@ def test_samples_of_one_class_beside_each_other_in_a_large_batch_are_not_contras
     same = (pair.target == 0).nonzero().flatten()
     batch = Batch(torch.randn(len(same), 1, 8, 8), pair.target[same], same)
     loss = CRD(pair)
-    assert (pair.target[loss.negatives(batch.index, loss.step)] != 0).all()
+    assert (pair.target[draw(loss.negatives, batch.index, loss.step)] != 0).all()
     assert loss(*outputs_of(loss, pair, batch), batch).isfinite()
 
 

@@ -88,7 +88,8 @@ def test_any_validation_metric_can_choose(tmp_path, store, name):
     rows = [dict(zip(lines[0], line, strict=True)) for lines in [table(tmp_path)] for line in lines[1:]]
     sign = 1 if monitor.DIRECTIONS[name] == "max" else -1
     wanted = max(range(4), key=lambda epoch: (sign * float(rows[epoch][name]), -float(rows[epoch]["val/nll"])))
-    assert found["epochs"] == {"best": wanted, "last": 3, "monitor": name, "value": float(rows[wanted][name])}
+    value = float(rows[wanted][name])
+    assert found["epochs"] == {"best": wanted, "last": 3, "planned": 4, "monitor": name, "value": value}
     best = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
     assert best["epoch"] == wanted
 

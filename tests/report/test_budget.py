@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import plotly.graph_objects as go
 import pytest
@@ -105,6 +106,29 @@ def test_the_sentence_names_both_and_agrees_with_the_table(sweep):
     assert rows["late"]["acc, distilled"].text == ""
     assert rows["late"]["front"].text == "over 1 ms"
     assert rows["slow"]["front"].text == "bytes"
+
+
+def test_what_fell_behind_is_not_taken_and_both_say_so(sweep):
+    known = read(sweep)
+    keys = {student.name: key for key, student in known.students.items()}
+    behind = {keys["wide"]: "behind after epoch 3", keys["small"]: "diverged"}
+    write(sweep, replace(known, behind=behind))
+    found = choice(sweep)
+    assert found.best.taken.name == "slow"
+    assert "take slow (" in found.sentence()
+    assert ", chosen on val among 2 students, after 2 others fell behind; with half" in found.sentence()
+    assert names(found.front("bytes")) == ["middle", "slow"]
+    table = tabulate(columns(found), found.students)
+    assert {row[0].text: row[-1].text for row in table.rows} == {
+        "small": "diverged",
+        "middle (half)": "bytes, latency",
+        "wide": "behind after epoch 3",
+        "slow (take)": "bytes, latency",
+        "late": "over 1 ms",
+        "huge": "over 10,000 bytes and 1 ms",
+    }
+    write(sweep, replace(known, behind=behind | {keys["middle"]: "behind after epoch 3"}))
+    assert ", chosen on val among 1 student, after 3 others fell behind; " in choice(sweep).sentence()
 
 
 @pytest.mark.parametrize(
@@ -225,6 +249,7 @@ def test_what_is_reported_under_an_axis_is_of_that_axis(sweep):
         '{"limits": {}, "robustness": null, "family": [], "students": {"a": {"name": "a", "bytes": 9, '
         '"latency_ms": NaN, "p95_ms": 1, "calls": 1, "parameters": 1, "macs": 1, "threads": 1, "processor": "p"}}, '
         '"teachers": {}}',
+        '{"limits": {}, "robustness": null, "family": [], "students": {}, "teachers": {}, "behind": {"x": "how"}}',
         '{"limits": {"bytes": "1"}, "robustness": null, "family": [], "students": {}, "teachers": {}}',
     ],
 )  # fmt: skip

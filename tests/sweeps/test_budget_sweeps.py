@@ -47,6 +47,7 @@ def timer(network, example, *, batches):
         (["budget.bytes=0"], "budget.bytes must be > 0, got 0"),
         (["budget.latency_ms=nan"], "budget.latency_ms must be > 0, got nan"),
         (["budget.bytes=inf"], "budget.bytes must be > 0, got inf"),
+        (["budget.halving=null"], "budget.halving must be true or false, got None"),
         (["budget.threads=0"], "budget.threads must be at least 1, got 0"),
         (["budget.robustness=fog"], "budget.robustness must be null without robustness=NAME, of which an axis has acc"),
         (
@@ -71,6 +72,8 @@ def test_a_wrong_budget_is_one_line(more, said):
 def test_a_budget_of_no_sweep_is_refused():
     with pytest.raises(ValueError, match=r"budget.bytes must be null without \+sweep=budget, got 5"):
         check(compose(["budget.bytes=5"], output_dir=""))
+    with pytest.raises(ValueError, match=r"budget.halving must be null without \+sweep=budget, got True"):
+        check(compose(["budget.halving=true"], output_dir=""))
     check(composed("budget.robustness=attacks", "robustness=attacks"))
 
 
@@ -100,8 +103,9 @@ def test_a_teacher_is_measured_where_it_is_one_network(tmp_path):
     found = read(tmp_path)
     assert found.students == {}
     assert found.teachers["mlp"].parameters > 10_000
-    measure(tmp_path, Unmeasured("two", True, composed("teacher=ensemble")), timer)
-    assert read(tmp_path) == found
+    for none in ("teacher=ensemble", "scheme=mutual"):
+        measure(tmp_path, Unmeasured("two", True, composed(none)), timer)
+        assert read(tmp_path) == found
 
 
 def test_a_loss_that_changes_the_network_is_refused(tmp_path):
@@ -191,6 +195,28 @@ def test_students_over_the_budget_are_left_out_and_nothing_is_measured_twice(swe
         MS.update({"4": 0.1, "8": 0.5, "16": 3.0})
 
 
+def test_a_halving_begins_with_a_trial_of_each_student_that_fits(sweeper, capsys):
+    made = sweeper.make("budget.halving=true")
+    _, jobs = made._jobs()
+    trials = made._at_first([*jobs])
+    assert [(job.folder, job.trial, job.part) for job in trials] == [("4-", 0, 0.25), ("8-", 1, 0.25)]
+    assert "halving       2 trials, of which the better half goes on" in capsys.readouterr().out
+    assert made._more(trials[0]) == ["+hydra.job.env_set.KDEXP_PART='0.25'"]
+    assert made._more(replace(trials[0], trial=None, part=None)) == []
+    whole = sweeper.make()
+    assert whole._at_first([*jobs]) == [*jobs]
+
+
+def test_who_fell_behind_stands_there_until_it_is_known_anew(sweeper):
+    sweeper.make()._jobs()
+    known = read(sweeper.folder)
+    behind = {known.family[0]: "behind after epoch 2"}
+    for options, left in ((["budget.halving=true"], behind), (["budget.halving=true", "rerun=all"], {}), ([], {})):
+        write(sweeper.folder, replace(known, behind=behind))
+        sweeper.make(*options)._jobs()
+        assert read(sweeper.folder).behind == left
+
+
 def test_a_damaged_file_is_measured_anew(sweeper):
     sweeper.make()._jobs()
     (sweeper.folder / "budget.json").write_text("{")
@@ -218,7 +244,9 @@ def test_a_budget_that_nothing_fits_is_one_line_and_leaves_no_folder(sweeper, mo
 def test_the_search_is_refused():
     from hydra_plugins.kdexp.budget import BudgetSweeper
 
-    with pytest.raises(ValueError, match="hydra/sweeper must be left to"):
+    with pytest.raises(
+        ValueError, match=r"hydra/sweeper must be left to .* \(budget.halving=true searches\), got search"
+    ):
         BudgetSweeper(None, n_trials=3)._grids_beside([])
 
 

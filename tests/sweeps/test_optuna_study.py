@@ -20,8 +20,8 @@ from kdexp.config.compose import compose, plain
 from kdexp.experiment.run import run
 from kdexp.report.comparison import Comparison
 from kdexp.report.runs import command_of, control_folder, find
-from kdexp.sweeps.job import TRIAL, pruner_of
 from kdexp.sweeps.progress import show_trials
+from kdexp.sweeps.pruning import TRIAL, pruner_of
 from kdexp.sweeps.sweep import Job, Sweep
 from kdexp.training.fit import TrialPruned
 
@@ -272,6 +272,7 @@ def test_a_pruned_trial_is_no_failure_and_no_result(tmp_path, smoke):
         smoke(trial.id)
     record = results.read(tmp_path / "run", "run")
     assert record["status"] == "pruned"
+    assert record["error"].startswith("pruned after epoch 1 of 2: val/acc 0.")
     assert "metrics" not in record
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
     with pytest.raises(TrialPruned, match="after epoch 1"):

@@ -236,7 +236,7 @@ def test_the_index_tells_what_the_folders_say(tmp_path):
     assert done == {
         "number": 0, "overrides": ["dataset=digits", "seed=0"], "folder": "seed-0", "key": "k", "epochs": 4,
         "status": "completed", "seconds": 90.0, "epoch": 0, "val_acc": 0.9, "error": None, "log_tail": [],
-        "launch": None, "trial": None, "tuned": None, "stale": None,
+        "launch": None, "trial": None, "tuned": None, "stale": None, "part": None,
     }  # fmt: skip
     assert (failed["status"], failed["epoch"], failed["val_acc"]) == ("failed", 3, 0.75)
     assert failed["error"] == "ValueError: no"
@@ -529,3 +529,22 @@ def test_the_controls_of_soft_labels_train_and_are_calibrated(tmp_path, store):
     assert (found["choices"]["loss"], found["alpha"]) == ("matched_smoothing", 0.1)
     metrics = json.loads((tmp_path / "robustness.json").read_text())["metrics"]
     assert {"ece", "ece_scaled", "nll_scaled"} <= set(metrics["calibration"])
+
+
+def test_a_control_of_a_sweep_stays_one_whatever_is_typed_for_the_others():
+    from hydra_plugins.kdexp.sweeper import _felt
+
+    typed = [
+        "alpha=0.3",
+        "alpha_schedule.kind=linear",
+        "feature_loss=at",
+        "feature_loss.at.weight=2",
+        "student.width=2",
+    ]
+    assert _felt(["distillation=control", *typed]) == ["distillation=control", "student.width=2"]
+    assert _felt(["distillation=[]", *typed]) == ["distillation=[]", *typed]
+    values = [
+        plain(compose(_felt([way, "student=cnn", *typed]), output_dir=""))
+        for way in ("distillation=control", "alpha=0.2")
+    ]
+    assert [Identity(each).is_control for each in values] == [True, False]
