@@ -164,7 +164,12 @@ def test_a_sweep_killed_twice_at_a_random_moment_has_every_cell_once(command, tm
     moment, seen = random.Random(), {}
     for _ in range(2):
         process = start(tmp_path, store, *sweep, on_launcher)
-        wait_for(lambda: any(run["status"] == "running" for run in runs(tmp_path).values()))
+        # The first one may have been faster than its kill, and leaves nothing to run.
+        wait_for(
+            lambda ended=process.poll: (
+                ended() is not None or any(run["status"] == "running" for run in runs(tmp_path).values())
+            )
+        )
         time.sleep(moment.uniform(0, 1.5))
         with suppress(ProcessLookupError):  # it was faster
             os.kill(process.pid, signal.SIGKILL)
