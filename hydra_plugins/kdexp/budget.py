@@ -39,7 +39,7 @@ class BudgetSweeper(Sweeper):
     ) -> None:
         super().__init__(max_batch_size, params, grids)
         self._others = others
-        self._values: dict[str, Values] = {}  # configurations of the jobs, by their keys
+        self._configs: Mapping[Job, DictConfig] = {}  # of the jobs whose student fits
         self._halving: Halving | None = None
 
     def _grids_beside(self, typed: Sequence[str]) -> list[Values]:
@@ -84,7 +84,7 @@ class BudgetSweeper(Sweeper):
             least = ", ".join(f"{amount(min(one.of(unit) for one in of), unit)} at least" for unit in budget.limits)
             raise ValueError(f"{limits} must leave a student to train, got a family that takes {least}")
         kept = {job: config for job, config in configs.items() if keys[job] not in left_out}
-        self._values = {job.key: plain(config) for job, config in kept.items()}
+        self._configs = kept
         return cells - (len(configs) - len(kept)), kept
 
     def _measured(self, folder: Path, configs: Mapping[Job, DictConfig]) -> tuple[Budget, Mapping[Job, str]]:
@@ -136,7 +136,8 @@ class BudgetSweeper(Sweeper):
         assert self.config is not None
         if not self.config.budget.halving:
             return jobs
-        self._halving = Halving(Path(self.config.hydra.sweep.dir), jobs, self._values)
+        values = {job.key: plain(config) for job, config in self._configs.items()}
+        self._halving = Halving(Path(self.config.hydra.sweep.dir), jobs, values)
         count = counted(len(self._halving.trials), "trial")
         print(f"halving       {count}, of which the better half goes on, three times; then their seeds and controls")
         return self._halving.trials

@@ -1,6 +1,6 @@
 """Which epoch of a training is the best one: by which metric on val, and which direction of it is better."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 OF_MASKS = ("val/miou", "val/dice", "val/image_dice", "val/sensitivity", "val/specificity")
@@ -45,6 +45,16 @@ def score(metrics: Mapping[str, float], monitor: str, tie_breaker: str | None = 
     if tie_breaker is None or tie_breaker not in metrics:
         return _score(metrics, monitor), 0.0
     return _score(metrics, monitor), _score(metrics, tie_breaker)
+
+
+def best_epoch(rows: Sequence[Mapping[str, float]], monitor: str) -> Mapping[str, float]:
+    """The row of the epoch that a training would choose; empty where no row has the metric.
+
+    Args:
+        rows: of metrics.csv.
+        monitor: one of `DIRECTIONS`.
+    """
+    return max((row for row in rows if monitor in row), key=lambda row: score(row, monitor, TIE_BREAKER), default={})
 
 
 def _score(metrics: Mapping[str, float], name: str) -> float:

@@ -1,8 +1,7 @@
-"""Successive halving over a family of students: all train a part of the way, and the better half of them goes on.
+"""Successive halving over a family of students: all train a part of the way, and the better half of them continues.
 
-The rule is that of Jamieson and Talwalkar (AISTATS 2016), with a rate of two. What goes on continues from its
-checkpoint, and all are judged together, so the choice depends neither on the order of the runs nor on how many run at a
-time.
+The rule is that of Jamieson and Talwalkar (AISTATS 2016), with a rate of two. A trial resumes from its checkpoint, and
+all are judged together, so the choice depends neither on the order of the runs nor on how many run at a time.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ from filelock import FileLock
 from kdexp import results
 from kdexp.config.identity import Identity
 from kdexp.config.require import Values
-from kdexp.metrics.monitor import TIE_BREAKER, score
+from kdexp.metrics.monitor import best_epoch
 from kdexp.report import budget, glossary
 from kdexp.report.comparison import order_of_choice
 from kdexp.report.runs import Run
@@ -71,7 +70,7 @@ class Halving:
         self.trials = [one.jobs[0] for one in self._candidates]
 
     def stages(self, sweep: Sweep, *, afresh: bool) -> Iterator[Sweep]:
-        """What is to be run, one stage after the other, each before the next is asked for.
+        """The jobs of each stage, which are to be run before the next stage is taken.
 
         First the trials, part by part; then those that are left are measured on test, run with their other seeds, and
         beside their controls. Who fell behind is noted in budget.json before that.
@@ -139,8 +138,6 @@ def environment(part: float) -> str:
 
 def _best(run: Run, done: int) -> tuple[float, float]:
     """The order of a run by that of its first epochs which would be its best one."""
-    chosen_by = run.results["epochs"]["monitor"]
-    rows = [row for row in run.epochs if row["epoch"] < done and chosen_by in row]
-    best = max(rows, key=lambda row: score(row, chosen_by, TIE_BREAKER), default={})  # none: rows are lost
+    best = best_epoch([row for row in run.epochs if row["epoch"] < done], run.results["epochs"]["monitor"])
     less = glossary.known(run.measure).lower_is_better
     return order_of_choice(best.get(f"val/{run.measure}"), best.get("val/nll"), less_is_better=less)

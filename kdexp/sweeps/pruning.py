@@ -37,7 +37,7 @@ def planned_epochs(run: Record) -> int:
 
 
 class PausingPruner:
-    """Ends a trial of a halving when a part of its training is done; the next part goes on from there.
+    """Ends a trial of a halving when a part of its training is done; the next part resumes from there.
 
     Args:
         part: of the epochs, above 0 to 1.

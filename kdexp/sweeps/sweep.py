@@ -18,7 +18,7 @@ from kdexp import results, run_folder
 from kdexp.atomic import atomic_path, read_json
 from kdexp.config.renamed import upgrade_override
 from kdexp.config.untrusted import inside
-from kdexp.metrics.monitor import score
+from kdexp.metrics.monitor import best_epoch
 from kdexp.results import Record
 from kdexp.sweeps.pruning import epochs_of, planned_epochs
 
@@ -371,8 +371,7 @@ def _progress(table: Path, chosen_by: str, shown: str) -> tuple[int, float | Non
             rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
     except (OSError, ValueError, TypeError, csv.Error):  # there is none yet, or it is damaged
         return 0, None
-    best = max((row for row in rows if chosen_by in row), key=lambda row: score(row, chosen_by), default={})
-    return len(rows), best.get(shown)
+    return len(rows), best_epoch(rows, chosen_by).get(shown)
 
 
 def _seconds(run: Record) -> float | None:

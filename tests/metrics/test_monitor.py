@@ -45,6 +45,13 @@ def experiment(folder, store, *overrides):
     return run(compose([*SMOKE, *overrides], output_dir=folder, store_dir=store))
 
 
+def test_the_best_epoch_of_a_table_is_the_one_that_a_training_would_choose():
+    rows = [{"epoch": 0, "val/acc": 0.5, "val/nll": 2.0}, {"epoch": 1, "val/acc": 0.5, "val/nll": 1.0}, {"epoch": 2}]
+    assert monitor.best_epoch(rows, "val/acc")["epoch"] == 1
+    assert monitor.best_epoch([{"epoch": 0, "val/loss": 2.0}, {"epoch": 1, "val/loss": 3.0}], "val/loss")["epoch"] == 0
+    assert monitor.best_epoch(rows, "val/f1") == {}
+
+
 def test_the_score_of_an_epoch_is_greater_where_it_is_better_and_a_tie_is_decided():
     better, worse = {"val/acc": 0.9, "val/nll": 0.2}, {"val/acc": 0.9, "val/nll": 0.3}
     assert monitor.score(better, "val/acc", "val/nll") > monitor.score(worse, "val/acc", "val/nll")

@@ -27,7 +27,7 @@ from kdexp.config.untrusted import check_folder
 from kdexp.experiment.check import check
 from kdexp.experiment.run import run as run_experiment
 from kdexp.report.runs import job_overrides
-from kdexp.sweeps import gpus
+from kdexp.sweeps import gpus, subprocess_runner
 from kdexp.sweeps.names import name_job, name_sweep
 from kdexp.sweeps.progress import Progress, command_line, seconds_left, settings, show_left
 from kdexp.sweeps.sweep import Job, State, Sweep, link_wandb, placed, without_gain
@@ -533,6 +533,27 @@ def test_the_controls_of_soft_labels_train_and_are_calibrated(tmp_path, store):
     assert (found["choices"]["loss"], found["alpha"]) == ("matched_smoothing", 0.1)
     metrics = json.loads((tmp_path / "robustness.json").read_text())["metrics"]
     assert {"ece", "ece_scaled", "nll_scaled"} <= set(metrics["calibration"])
+
+
+def close_in_the_end(path):
+    def close():
+        time.sleep(0.3)
+        Path(path).touch()
+
+    multiprocessing.util.Finalize(None, close, exitpriority=0)  # as semaphores are closed
+
+
+@pytest.mark.slow
+def test_the_process_that_checks_settings_closes_what_it_has_open(tmp_path):
+    subprocess_runner.check_all(close_in_the_end, [str(tmp_path / "closed")])
+    assert (tmp_path / "closed").exists()
+
+
+@pytest.mark.parametrize(("trial", "says"), [(None, True), (0, False)])
+def test_a_trial_that_diverged_is_done(tmp_path, capsys, trial, says):
+    diverged = state(0, "diverged", error="NaN")
+    show_left(tmp_path, [replace(diverged, job=replace(diverged.job, trial=trial))], "kdexp-train -m seed=0")
+    assert ("run again     kdexp-train -m seed=0" in capsys.readouterr().out) is says
 
 
 def test_a_control_of_a_sweep_stays_one_whatever_is_typed_for_the_others():
