@@ -16,6 +16,7 @@ from filelock import FileLock
 
 from kdexp import results, run_folder
 from kdexp.atomic import atomic_path, read_json
+from kdexp.config.identity import fingerprint
 from kdexp.config.renamed import upgrade_override
 from kdexp.config.untrusted import inside
 from kdexp.metrics.monitor import best_epoch
@@ -271,8 +272,8 @@ def without_gain(folder: Path) -> dict[Path, Path]:
 
     They are those that were done before their control was.
     """
-    late: dict[Path, tuple[str, str | None]] = {}
-    controls: dict[tuple[str, str | None], Path] = {}
+    late: dict[Path, tuple[object, ...]] = {}
+    controls: dict[tuple[object, ...], Path] = {}
     for job in _jobs(folder / FILE).values():
         try:
             place = inside(folder, job.folder)
@@ -282,7 +283,8 @@ def without_gain(folder: Path) -> dict[Path, Path]:
         if run["status"] != "completed" or "best" not in run["metrics"].get("test", {}):
             continue
         tracking = run.get("tracking", {})
-        family = run["control_fingerprint"], run.get("data_content")
+        of_search = (fingerprint(job.tuned), run["seed"]) if job.tuned else None  # its control has its own recipe
+        family = of_search or run["control_fingerprint"], run.get("data_content")
         if run["is_control"]:
             controls[family] = place
         elif tracking.get("location") and tracking.get("control", "") is None:

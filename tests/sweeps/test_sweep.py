@@ -443,6 +443,20 @@ def test_runs_that_were_done_before_their_control_are_found(tmp_path):
     assert without_gain(tmp_path) == {tmp_path / "seed-0": tmp_path / "seed-4"}
 
 
+def test_a_search_has_its_own_control_for_each_seed_whatever_the_recipe(tmp_path):
+    tuned = {"trials": 4, "settings": ["optimizer.lr"], "control_trials": 4, "control_settings": ["optimizer.lr"]}
+    Sweep(tmp_path, [job(0), *(replace(job(number), tuned=tuned) for number in range(1, 5))], "command")
+    untold = {"tool": "wandb", "location": "here", "group": None, "control": None}
+    run(tmp_path / "seed-0", control_fingerprint="a", seed=0, is_control=True, tracking=untold)  # of no trial
+    for number, (seed, recipe, is_control) in enumerate([(0, "a", False), (1, "b", False), (1, "c", True)], start=1):
+        known = {"control_fingerprint": recipe, "seed": seed, "is_control": is_control, "tracking": untold}
+        run(tmp_path / f"seed-{number}", **known)
+    assert without_gain(tmp_path) == {tmp_path / "seed-2": tmp_path / "seed-3"}
+    run(tmp_path / "seed-4", control_fingerprint="d", seed=0, is_control=True, tracking=untold)
+    late = {tmp_path / "seed-1": tmp_path / "seed-4", tmp_path / "seed-2": tmp_path / "seed-3"}
+    assert without_gain(tmp_path) == late
+
+
 def test_the_wandb_runs_of_a_sweep_are_linked_in_one_folder_that_may_be_moved(tmp_path):
     sweep = tmp_path / "sweep"
     Sweep(sweep, [job(0), job(1)], "command")
