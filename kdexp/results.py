@@ -91,6 +91,7 @@ class _Content:
     measure: str = "acc"  # what runs are compared by: a metric of the task
     epochs: _Epochs = field(default_factory=_Epochs)
     samples: dict[str, int] = field(default_factory=dict)
+    samples_of_group: dict[str, int] = field(default_factory=dict)  # of test
     model: _Model = field(default_factory=_Model)
     cost: _Cost = field(default_factory=_Cost)
     curves: _Curves = field(default_factory=_Curves)

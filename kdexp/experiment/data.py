@@ -183,6 +183,14 @@ class Data:
         """Of the test samples, see `kdexp.contracts.Source`."""
         return self._source.groups
 
+    @property
+    def samples_of_group(self) -> dict[str, int]:
+        """How many test samples each group has, by its name; none where the data have no groups."""
+        if self.groups is None:
+            return {}
+        names, of_test = self.groups
+        return dict(zip(names, of_test.bincount(minlength=len(names)).tolist(), strict=True))
+
     def samples_per_class(self, target: Tensor) -> dict[str, int]:
         """How many of these samples each class has, by its name; of multi-label data, how many each label has."""
         counts = samples_per_class(target, self.task.kind, self._dataset.num_classes).tolist()

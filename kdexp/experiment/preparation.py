@@ -53,6 +53,7 @@ def prepare(
     dry_build.refuse_undefined_monitor(experiment)
     dry_build.refuse_single_samples(experiment)
     record["samples"] = {name: len(getattr(data.student.splits, name)) for name in ("train", "val", "test")}
+    record["samples_of_group"] = data.samples_of_group
     with timed(seconds, "teacher"):
         if experiment.teacher is not None and rank() == 0:
             measured = teacher_measures.teacher_measures(experiment)

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TypeGuard
 
+from kdexp.naming import counted
 from kdexp.report import decisions
 from kdexp.report.comparison import Comparison, is_placebo
 from kdexp.report.glossary import Metric, known
@@ -215,7 +216,7 @@ def _wanted(measure: str, pairs: Sequence[_Pair]) -> Iterator[tuple[str, tuple[M
     of_classes = measure == "acc"
     for name, metric in ON_TEST.items():
         if of_classes or (name in UNDER_SHIFT and any(None not in on_test(name)(pair) for pair in pairs)):
-            yield name, (metric, on_test(name))
+            yield name, (_counted(metric, pairs) if name == "worst_group" else metric, on_test(name))
     for name, metric in AGREEMENT.items() if of_classes else ():
         yield name, (metric, agreeing(name))
     for name in (measure, *UNDER_SHIFT):
@@ -225,6 +226,14 @@ def _wanted(measure: str, pairs: Sequence[_Pair]) -> Iterator[tuple[str, tuple[M
     yield f"attacks {measure}", (metric, under(measure, lambda axis: axis == "attacks"))
     if of_classes:
         yield from _out_of_distribution(pairs)
+
+
+def _counted(metric: Metric, pairs: Sequence[_Pair]) -> Metric:
+    """A metric of groups, whose name says how few samples there may be in one."""
+    counts = [count for pair in pairs for count in pair.student.results.get("samples_of_group", {}).values()]
+    if not counts:
+        return metric
+    return replace(metric, name=f"{metric.name} (the smallest has {counted(min(counts), 'test sample')})")
 
 
 def _out_of_distribution(pairs: Sequence[_Pair]) -> Iterator[tuple[str, tuple[Metric, _Values]]]:

@@ -23,7 +23,8 @@ RULES = {
     BETTER: "p < 0.05 after correction, and the mean difference is in the good direction.",
     WORSE: "p < 0.05 after correction, and the mean difference is in the bad direction.",
     KEPT: "neither, and two one-sided t tests at 5 % show that the difference is below the margin: the 90 % interval "
-    "lies wholly inside of it. Margins are set before the run (loss_statement.margins).",
+    "lies wholly inside of it. Each line is tested for itself: of many some are kept by chance. Margins are set before "
+    "the run (loss_statement.margins).",
     NOT_SIGNIFICANT: "none of these. It says neither that something was lost nor that nothing was.",
     NOT_TESTED: f"fewer than {FEWEST_SEEDS} seeds, or all seeds differ by the same amount.",
 }

@@ -11,6 +11,7 @@ from kdexp.config.compose import compose, plain
 from kdexp.config.identity import Identity
 from kdexp.contracts import Batch
 from kdexp.data.table import load
+from kdexp.experiment.run import run
 from kdexp.metrics.groups import group_accuracy
 
 HEAD = ["age", "sex", "job", "risk"]
@@ -77,6 +78,18 @@ def test_a_run_without_groups_keeps_its_fingerprint(tmp_path):
     assert Identity(before).fingerprint == Identity(values).fingerprint
     grouped = plain(compose([*given, "dataset.source.group=sex"], output_dir=tmp_path))
     assert Identity(grouped).fingerprint != Identity(values).fingerprint
+
+
+def test_a_run_says_what_its_groups_have_and_how_many_samples_that_is(tmp_path):
+    folder = written(tmp_path)
+    given = ["experiment=smoke", "dataset=csv", f"dataset.source.file={folder}/my.csv", "dataset.source.label=risk"]
+    given += ["dataset.source.group=sex", f"dataset.source.test={folder}/my.csv", "student=mlp", "teacher=mlp"]
+    record = run(compose(given, output_dir=tmp_path / "run"))
+    assert record["samples_of_group"] == {"f": 20, "m": 20}
+    measured = record["metrics"]["test"]["best"]
+    of_groups = [measured[f"acc_of_group {name}"] for name in "fm"]
+    assert measured["worst_group"] == min(of_groups)
+    assert measured["acc"] == pytest.approx(sum(of_groups) / 2), "both are as large"
 
 
 def test_the_worst_group_is_the_one_with_the_lowest_accuracy():

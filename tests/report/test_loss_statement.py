@@ -103,6 +103,19 @@ def test_the_measure_is_tested_alone_and_the_rest_by_holm_together(mixed):
     assert -0.05 < low < high < 0.05, "so it is kept"
 
 
+def test_the_worst_group_is_stated_with_the_size_of_the_smallest(mixed):
+    for run in mixed.iterdir():
+        metrics(run, worst_group=0.7)
+    (line,) = [line for line in stated(mixed).lines if line.name == "worst_group"]
+    assert line.metric.name == "accuracy of the worst group", "a run of before has no counts"
+    for run in mixed.iterdir():
+        add(run, lambda record: record.update(samples_of_group={"f": 1200, "m": 31}))
+    statement = stated(mixed)
+    (line,) = [line for line in statement.lines if line.name == "worst_group"]
+    assert line.metric.name == "accuracy of the worst group (the smallest has 31 test samples)"
+    assert "31 test samples" in markdown(statement, "subject")
+
+
 def test_what_was_not_measured_is_named_and_the_reason_is_the_users(mixed):
     statement = stated(mixed)
     assert {"accuracy of the worst class", "AURC", "accuracy under attacks", "ECE under corruptions"} <= set(
