@@ -1,7 +1,8 @@
 """The robustness report of a finished run, or of each run of a sweep."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from kdexp.experiment.finished_run import FinishedRun, Machine
 from kdexp.progress_log import importing
 from kdexp.results import Record
 from kdexp.robustness import configured
+from kdexp.robustness.settings import of_axes
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +93,19 @@ class _Reports:
         with finished.building():
             finished.warn_of_other_data()
             evaluator = RobustnessEvaluator(experiment, device)
+        _tell_what_is_left_out(folder, experiment.values["robustness"])
         report = evaluator.report(subjects_of(finished, self.control, in_sweep=self.in_sweep), folder)
         track_robustness(experiment.values["tracking"], folder, finished.results, report)
         return report
+
+
+def _tell_what_is_left_out(folder: Path, settings: Mapping[str, object]) -> None:
+    """Name what the report that is there has, and the one that takes its place will not have."""
+    from kdexp.report.robustness_json import read
+
+    with suppress(ValueError, AttributeError):  # none is there, or it is damaged
+        now, before = (list(of_axes(own)) for own in (settings, read(folder).get("settings", {})))
+        if left_out := [axis for axis in before if axis not in now]:
+            every = ",".join([*before, *(axis for axis in now if axis not in before)])
+            replaced = f"this report takes the place of one that has {', '.join(left_out)}, too"
+            log.info("%s; robustness=[%s] has all, and measures only what is new", replaced, every)

@@ -226,6 +226,26 @@ def test_features_are_probed_from_val_to_test_and_held_against_the_teachers(swee
     assert metrics["cka_to_teacher"]["student"] == pytest.approx(alike, abs=1e-3)
 
 
+def test_a_report_of_fewer_axes_says_what_the_one_before_had(copied, store, caplog):
+    caplog.set_level("INFO")
+
+    def said(*axes):
+        caplog.clear()
+        report = reports_of(store, f"robustness=[{','.join(axes)}]", *SMALL, run=copied / "1")[copied / "1"]
+        return report, [record.getMessage() for record in caplog.records if "takes the place" in record.getMessage()]
+
+    (copied / "1" / "robustness.json").unlink(missing_ok=True)  # of another test
+    assert said("calibration")[1] == []
+    assert said("calibration")[1] == []
+    assert said("representations")[1] == [
+        "this report takes the place of one that has calibration, too; robustness=[calibration,representations] has "
+        "all, and measures only what is new"
+    ]
+    every, nothing = said("calibration", "representations")
+    assert nothing == []
+    assert {"calibration", "representations"} <= set(every["metrics"])
+
+
 def test_a_control_alone_is_examined_as_a_control(sweep, store):
     report = reports_of(store, "robustness=calibration", *SMALL, run=sweep / "0")[sweep / "0"]
     assert list(report["models"]) == ["control"]
