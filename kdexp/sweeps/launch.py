@@ -119,9 +119,11 @@ def run(
         _track_late_gains(sweep.folder, tracking)
     if together := link_wandb(sweep.folder):
         print(f"W&B           wandb leet {shlex.quote(str(together))}")
-    if stop.number:
-        exits.leave(signals.exit_code(stop.number), "interrupted")
     states = sweep.states()
+    if stop.number:
+        if not any(map(sweep.is_unfinished, states)):  # between the stages of a search, say: more was to come
+            print(f"run again     {sweep.command}")
+        exits.leave(signals.exit_code(stop.number), "interrupted")
     # A trial that diverged is not unfinished, but where all have there is nothing to choose from.
     if any(map(sweep.is_unfinished, states)) or not any(state.status == "completed" for state in states):
         sys.exit(exits.FAILED)

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import re
 import shutil
+import signal
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from kdexp.config.untrusted import check_folder
 from kdexp.experiment.check import check
 from kdexp.experiment.run import run as run_experiment
 from kdexp.report.runs import job_overrides
-from kdexp.sweeps import gpus, subprocess_runner
+from kdexp.sweeps import gpus, launch, subprocess_runner
 from kdexp.sweeps.names import name_job, name_sweep
 from kdexp.sweeps.progress import Progress, command_line, seconds_left, settings, show_left
 from kdexp.sweeps.sweep import Job, State, Sweep, link_wandb, placed, without_gain
@@ -561,6 +562,19 @@ def close_in_the_end(path):
 def test_the_process_that_checks_settings_closes_what_it_has_open(tmp_path):
     subprocess_runner.check_all(close_in_the_end, [str(tmp_path / "closed")])
     assert (tmp_path / "closed").exists()
+
+
+def test_a_launch_that_is_interrupted_between_two_stages_says_how_to_go_on(tmp_path, capsys):
+    run(tmp_path / "seed-0")
+    sweep = Sweep(tmp_path, [job(0)], "kdexp-train -m seed=0")
+    progress = Progress(tmp_path, "sweep", lambda: 0)
+    none = {"launcher": "basic", "tracking": {}}
+    launch.run(sweep, progress, lambda *_: None, lambda _: None, **none)
+    assert "run again" not in capsys.readouterr().out
+    with pytest.raises(SystemExit) as left:
+        launch.run(sweep, progress, lambda *_: signal.raise_signal(signal.SIGINT), lambda _: None, **none)
+    assert left.value.code == 128 + signal.SIGINT
+    assert "run again     kdexp-train -m seed=0" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("trial", "says"), [(None, True), (0, False)])
