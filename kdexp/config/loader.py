@@ -53,8 +53,11 @@ class Loader(LoadedOnce):
         """
         for text in overrides:
             group, _, option = text.lstrip("+").partition("=")
-            is_none = _NO_NAME.fullmatch(option) or (option == "[]" and group in _ONE_OPTION)
-            if is_none and (said := self._no_option(group, option)):  # Hydra does not say of which group
+            named = _IN_LIST.findall(option) if option[:1] == "[" else [option]
+            wrong = [name for name in named if _NO_NAME.fullmatch(name)]
+            if option == "[]" and group in _ONE_OPTION:
+                wrong = [option]
+            if wrong and (said := self._no_option(group, wrong[0])):  # Hydra does not say of which group
                 raise ValueError(said)
         try:
             config = super().load_configuration(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
@@ -184,6 +187,7 @@ _USUAL_NAMES = {
 _OF_EVERY_NETWORK = re.compile(
     r"(student|teacher)\.(resize|arguments\.\w+)|student\.init_from_teacher|teacher(\.members\.\w+)?\.classes"
 )
+_IN_LIST = re.compile(r"[^\[\],\s]+")
 _NO_NAME = re.compile(r"null|true|false|[-+.\d]+")
 _ONE_OPTION = ("dataset", "teacher", "student", "loss", "optimizer", "scheduler", "trainer", "tracking")
 _OPTIONAL = ("augment", "feature_loss", "scheme", "distillation", "robustness", "experiment")

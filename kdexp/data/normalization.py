@@ -41,5 +41,6 @@ def statistic(name: str, values: Sequence[float], shape: Sequence[int]) -> Tenso
     """
     channels, trailing = (shape[0], 2) if len(shape) == 3 else (shape[-1], 0)
     if len(values) not in (1, channels):
-        raise ValueError(f"dataset.{name} must have 1 or {channels} values for inputs {list(shape)}, got {len(values)}")
+        numbers = "1 value" if channels == 1 else f"1 or {channels} values"
+        raise ValueError(f"dataset.{name} must have {numbers} for inputs {list(shape)}, got {len(values)}")
     return torch.tensor(values).view(-1, *[1] * trailing)

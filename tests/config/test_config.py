@@ -183,6 +183,8 @@ def test_settings_have_their_types(tmp_path):
         ("teacher.recipe.seed=-1", r"^teacher.recipe.seed must be in \[0, 2\^63\), got -1$"),
         ("loss=kdd", r"^there is no loss=kdd; did you mean loss=kd\? \(of loss there are bce_kd, .*, wttm\)$"),
         ("teacher=null", r"^there is no teacher=null \(of teacher there are base, cnn, "),
+        ("loss=[kd,3]", r"^there is no loss=3 \(of loss there are bce_kd, "),
+        ("feature_loss=[at, null]", r"^there is no feature_loss=null; did you mean feature_loss=\[\]\? "),
         ("scheme=null", r"^there is no scheme=null; did you mean scheme=\[\]\? \(of scheme there are adaad, "),
         ("student=3", r"^there is no student=3 \(of student there are base, cnn, "),
         ("loss=[]", r"^there is no loss=\[\] \(of loss there are bce_kd, "),

@@ -377,6 +377,8 @@ def test_settings_that_do_not_fit_the_data_are_refused_at_once(changed, message)
 
 
 def test_transforms_that_do_not_fit_the_data_are_refused_at_once():
+    with pytest.raises(ValueError, match=r"^dataset.mean must have 1 value for inputs \[1, 4, 4\], got 2"):
+        module(splits(inputs=torch.zeros(60, 1, 4, 4)), augment=[], mean=[0.1, 0.2], std=[1.0])
     with pytest.raises(ValueError, match=r"^augment: RandomCrop needs images"):
         module(splits(inputs=torch.zeros(60, 5)), mean=[0.0], std=[1.0])
 
