@@ -26,7 +26,10 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from table_cells import PROBLEMS, TABLES, TRIALS, Cell, Method, Problem, Record, finals, methods, point_of, trials
-from table_page import PAGE, Row, page
+from table_figure import drawn
+from table_page import FIGURE, PAGE, Row, page
+
+from kdexp.report.png_figures.drawing import save
 
 if TYPE_CHECKING:
     from kdexp.training.fit import Pruner
@@ -182,6 +185,7 @@ def main() -> None:
             pool.shutdown(cancel_futures=True)
             raise
     PAGE.write_text(page(TABLES))
+    save(drawn(TABLES), PAGE.parent / FIGURE)
     print(f"written: {PAGE}")
     sys.exit(1 if failed else 0)
 

@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from table_cells import (
     FINAL_SEEDS,
@@ -25,6 +26,7 @@ from table_cells import (
 from kdexp.report.statistics import CONFIDENCE, Paired, holm, paired
 
 PAGE = ROOT / "docs" / "method_results.md"
+FIGURE = "figures/method_results.png"
 EARLIER = ROOT / "docs" / "tables" / "short_runs.md"  # until the tables are whole: the one before
 MISSING = "missing"
 
@@ -76,9 +78,14 @@ class Row:
         return f" ({lost} diverged)" if lost else ""
 
 
+def rows_of(tables: Path) -> dict[str, list[Row]]:
+    """Data set -> its methods, each part with its control first."""
+    return {name: [Row(p, method, tables) for method in methods(p)] for name, p in PROBLEMS.items()}
+
+
 def page(tables: Path) -> str:
     """The page's text."""
-    found = {name: [Row(p, method, tables) for method in methods(p)] for name, p in PROBLEMS.items()}
+    found = rows_of(tables)
     rows = [row for each in found.values() for row in each]
     records = [record for row in rows for record in row.records]
     wanted = sum(
@@ -86,7 +93,7 @@ def page(tables: Path) -> str:
         for name, problem in PROBLEMS.items()
         for row in found[name]
     )
-    parts = [_head(records, wanted)]
+    parts = [_head(records, wanted), f"![The searched methods' gains over the tuned control]({FIGURE})"]
     for name, problem in PROBLEMS.items():
         shown = "\n".join(f"    {setting}" for setting in problem.settings)
         of_part = {part: [row for row in found[name] if row.method.part == part] for part in ("tuned", "published")}
@@ -131,16 +138,35 @@ def _teacher(rows: Sequence[Row]) -> str:
     return f"The teacher, which had all of them, has {shown} %." if known else ""
 
 
-def _tuned(rows: Sequence[Row]) -> str:
+class Compared(NamedTuple):
+    """A searched method beside the control; the gain is None as long as one of the two is not whole."""
+
+    row: Row
+    gain: Paired | None
+    p_by_holm: float | None
+    verdict: str
+
+
+def compared(rows: Sequence[Row]) -> list[Compared]:
+    """The searched methods, the best first, those that are not whole last.
+
+    Args:
+        rows: the control and they.
+    """
     control, *dozen = rows
     gains = [row.gain(control) for row in dozen]
     # What is missing counts as a test that shows nothing, so that p does not rise when it comes.
     corrected = holm([1.0 if gain is None else gain.p for gain in gains])
-    verdicts = [_verdict(gain, p) for gain, p in zip(gains, corrected, strict=True)]
-    lines = [_tuned_row(control, None, None, "")]
-    order = sorted(range(len(dozen)), key=lambda place: -gain.mean if (gain := gains[place]) else float("inf"))
-    lines += [_tuned_row(dozen[place], gains[place], corrected[place], verdicts[place]) for place in order]
-    absent = gains.count(None)
+    found = [Compared(*each, _verdict(*each[1:])) for each in zip(dozen, gains, corrected, strict=True)]
+    return sorted(found, key=lambda one: -one.gain.mean if one.gain else float("inf"))
+
+
+def _tuned(rows: Sequence[Row]) -> str:
+    control, *dozen = rows
+    found = compared(rows)
+    verdicts = [one.verdict for one in found]
+    lines = [_tuned_row(Compared(control, None, None, "")), *map(_tuned_row, found)]
+    absent = verdicts.count(MISSING)
     rest, counted = (f", {absent} are {MISSING}", f", the {MISSING} ones counted") if absent else ("", "")
     number = {verdict: verdicts.count(verdict) for verdict in ("better", "worse", "not significant")}
     searched = "\n".join(f"- {row.method.name}: {_space(row.method)}" for row in rows)
@@ -172,7 +198,8 @@ def _space(method: Method) -> str:
     return f"`{' '.join(method.settings)}`, {_and(own) or 'nothing else'}"
 
 
-def _tuned_row(row: Row, gain: Paired | None, corrected: float | None, verdict: str) -> str:
+def _tuned_row(one: Compared) -> str:
+    row, gain, corrected, verdict = one
     done = [record for record in row.tried if record]
     pruned = sum(record["status"] == "pruned" for record in done)
     budget = f"{len(done)} of {len(row.tried)}" if len(done) < len(row.tried) else str(len(done))

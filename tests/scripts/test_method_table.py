@@ -16,8 +16,10 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 from method_table import Worker, plan  # noqa: E402
 from table_cells import PROBLEMS, TRIALS, Cell, Method, finals, methods, point_of, trials  # noqa: E402
+from table_figure import drawn  # noqa: E402
 from table_page import page  # noqa: E402
 
+from kdexp.report.colors import GRAY, ORANGE  # noqa: E402
 from kdexp.sweeps.optuna_study import ends  # noqa: E402
 
 DIGITS = PROBLEMS["digits"]
@@ -46,7 +48,7 @@ def record(cell: Cell, point: dict[str, str], acc: float, status: str = "complet
 
 def written(tables: Path, method: Method, accuracies: list[float], *, seeds: int = 6) -> None:
     """A method whose second trial is the best, and what its last runs reach."""
-    point = {key: POINT[key] for key in method.space}
+    point = {key: POINT.get(key, "1") for key in method.space}
     for cell in trials(DIGITS, method):
         own = point | {"optimizer.lr": "0.003"} if cell.trial == 1 else point
         status = "pruned" if cell.trial == TRIALS - 1 else "completed"
@@ -102,6 +104,22 @@ def test_a_method_below_the_control_stands_there(tmp_path):
     written(tmp_path, KD, [0.70, 0.71, 0.72, 0.70, 0.71, 0.721])
     assert row(page(tmp_path), "kd")[-1] == "worse"
     assert "0 stand above the tuned control, 1 below" in page(tmp_path)
+
+
+def test_the_figure_has_the_methods_that_are_whole_from_the_best_to_the_worst(tmp_path):
+    written(tmp_path, CONTROL, [0.80] * 6)
+    written(tmp_path, KD, [0.804, 0.801, 0.805, 0.803, 0.799, 0.806])
+    dkd, nkd = methods(DIGITS)[2:4]
+    written(tmp_path, dkd, [0.70, 0.71, 0.72, 0.70, 0.71, 0.721])
+    written(tmp_path, nkd, [0.8] * 6, seeds=5)
+    of_fashion, of_digits = drawn(tmp_path).axes
+    assert not of_fashion.containers
+    assert [text.get_text() for text in of_digits.get_yticklabels()] == ["kd", "dkd"]
+    points = [container.lines[0] for container in of_digits.containers]
+    assert [point.get_xdata()[0] for point in points] == pytest.approx([0.3, -8.98333], rel=1e-4)
+    assert [point.get_color() for point in points] == [GRAY, ORANGE]
+    (bar,) = of_digits.containers[0].lines[2]
+    assert bar.get_segments()[0][:, 0] == pytest.approx([0.026, 0.574], abs=1e-3), "of a paired t test by hand"
 
 
 def test_what_is_there_is_not_run_again(tmp_path, monkeypatch):
