@@ -20,13 +20,17 @@ from kdexp.experiment.finished_run import TOLERANCE, run
 
 def show(folder: Path, found: dict[str, float]) -> bool:
     """Print the metrics beside those in results.json; whether they are equal."""
+    from kdexp.report.glossary import known as metric
+
     stored = results.read(folder, "run")["metrics"]["test"]["best"]
     # An older kdexp measured less.
     known = {name: (value, stored[name]) for name, value in found.items() if stored.get(name) is not None}
     if not known:
         raise ValueError(f"run must have metrics on test, got none in {folder}")
+    width = max(map(len, known))
     for name, (value, before) in known.items():
-        print(f"test/{name:<14} {value:.6f}   results.json {before:.6f}")
+        own, there = (f"{one:.0f}" if metric(name).digits == 0 else f"{one:.6f}" for one in (value, before))
+        print(f"test/{name:<{width}} {own}   results.json {there}")
     worst = max(_difference(value, before) for value, before in known.values())
     print(f"largest difference {worst:.1e}: {'equal' if worst <= TOLERANCE else 'NOT equal'} within {TOLERANCE:.0e}")
     return bool(worst <= TOLERANCE)

@@ -51,7 +51,7 @@ def headline(statement: LossStatement) -> str:
     open_ = statement.of(NOT_SIGNIFICANT)
     said += [f"not significant: {len(open_)} of {len(statement.lines)} lines"] if open_ else []
     untested = [*statement.of(NOT_TESTED), *_most_lost(statement)[:1]]
-    for word, sign in (("better", 1), ("worse", -1), ("the same", 0)):
+    for word, sign in (("better on average", 1), ("worse on average", -1), ("the same", 0)):
         found = [line for line in untested if (line.gain > 0) - (line.gain < 0) == sign]
         said += [f"{word}, not tested: {', '.join(map(_short, found))}"] if found else []
     return "; ".join(said) or "nothing was measured of both"

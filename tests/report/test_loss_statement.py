@@ -136,7 +136,9 @@ def test_one_seed_is_not_tested_and_its_losses_are_said_all_the_same(tmp_path, w
     metrics(tmp_path / "control", [[8, 2, 0], [0, 8, 2], [0, 0, 10]], ece=0.03)
     metrics(tmp_path / "student", [[10, 0, 0], [0, 10, 0], [4, 0, 6]], ece=0.05)
     statement = stated(tmp_path)
-    assert headline(statement) == "better, not tested: accuracy; worse, not tested: ECE, class 2"
+    assert headline(statement) == (
+        "better on average, not tested: accuracy; worse on average, not tested: ECE, class 2"
+    )
     assert sentences(statement)["What was kept"] == ["Nothing was shown to be better or kept."]
     assert "No loss was shown, which does not show that there is none." in sentences(statement)["What was lost"]
     show_run(tmp_path / "student")
