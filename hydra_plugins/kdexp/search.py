@@ -84,8 +84,9 @@ class Search(Sweeper):
         _require(self.pruner in PRUNERS, "pruner", f"must be one of {', '.join(PRUNERS)}", self.pruner)
         _require(not self.grids, "grids", "must be empty in a search", self.grids)
         several = self.final_seeds if isinstance(self.final_seeds, Sequence) else []
-        are_seeds = several and all(isinstance(seed, int) for seed in several)
-        _require(self.final_seeds is None or are_seeds, "final_seeds", "must be null or at least one", self.final_seeds)
+        are_seeds = several and all(isinstance(seed, int) and 0 <= seed < 2**63 for seed in several)
+        rule = "must be null or at least one seed in [0, 2^63)"
+        _require(self.final_seeds is None or are_seeds, "final_seeds", rule, self.final_seeds)
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
     def _rules(self) -> list[Values]:

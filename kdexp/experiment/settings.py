@@ -76,6 +76,10 @@ def check_loss_statement(statement: LossStatement) -> None:
         for metric, margin in margins.items():
             holds = is_number(margin) and 0 < margin < float("inf")
             require(holds, f"loss_statement.{name}.{metric}", "must be a number > 0", margin)
+    for metric in sorted({*statement.margins} & {*statement.relative_margins}):
+        rule = f"must be left out of one of the two (~loss_statement.margins.{metric})"
+        given = f"both {statement.margins[metric]} and a share of {statement.relative_margins[metric]}"
+        raise ValueError(f"loss_statement.margins.{metric} {rule}, got {given}")
 
 
 @dataclass

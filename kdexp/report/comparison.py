@@ -195,9 +195,26 @@ _PLACEBOS = ("matched_smoothing", "permuted_kd", "label_smoothing", "tf_kd")
 
 
 def is_placebo(group: RunGroup) -> bool:
-    """Whether a group's soft labels have none of a trained teacher's knowledge of the single sample."""
+    """Whether a group has none of a trained teacher's knowledge of the single sample, in soft labels or features."""
     settings = group.runs[0].settings
-    return str(settings.get("loss")) in _PLACEBOS or settings.get("teacher.weights") == "random"
+    of_labels = str(settings.get("loss")) in _PLACEBOS and settings.get("feature_loss") in _NONE
+    return of_labels or settings.get("teacher.weights") == "random"
+
+
+_NONE = (None, "none", "null", "[]")
+"""Options of a group that may be left out, as they stand in a run's settings."""
+
+
+def method(run: Run) -> list[str]:
+    """What a run was distilled by, as it is typed: ``feature_loss=at alpha=1``, ``loss=kd alpha=0.1 temperature=4``.
+
+    The soft loss and its temperature are left out where alpha leaves them no part beside the rest.
+    """
+    settings = run.settings
+    beside = [f"{name}={settings[name]}" for name in ("feature_loss", "scheme") if settings.get(name) not in _NONE]
+    is_used = settings.get("alpha") != 1 or settings.get("alpha_schedule.kind", "constant") != "constant"
+    soft = ("loss", "alpha", "temperature") if is_used or not beside else ("alpha",)
+    return beside + [f"{name}={plain(settings.get(name))}" for name in soft]
 
 
 def of_sweep(folder: Path) -> Comparison:
@@ -340,7 +357,7 @@ def _described(runs: Sequence[Run], axes: Sequence[str]) -> Iterator[tuple[str, 
         names = [name.lstrip("+") for name in searched if name.lstrip("+") not in shown]
         words += [f"{name}={plain(run.settings.get(name))}" for name in names]
         if not (words or run.is_control):  # the only group
-            words = [f"{name}={plain(run.settings[name])}" for name in ("alpha", "temperature")]
+            words = [word for word in method(run) if word != "loss=kd"]
         yield " ".join((["control"] if run.is_control else []) + words), values
 
 

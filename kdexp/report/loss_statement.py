@@ -6,9 +6,9 @@ form is kdexp's own. All differences are of student and control with the same se
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeGuard
 
 from kdexp.naming import counted
@@ -50,6 +50,7 @@ class Line:
         margin: within which it counts as kept; None: none was set.
         p: of the paired t test, after Holm's correction over the family; None where nothing was tested.
         tests: of the family.
+        seeds: of the runs; `difference` has fewer where some lack a value.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Line:
     margin: float | None
     p: float | None
     tests: int = 1
+    seeds: int = 0
 
     @property
     def gain(self) -> float:
@@ -73,7 +75,8 @@ class Line:
             return NOT_TESTED
         if self.p < 1 - CONFIDENCE:
             return BETTER if self.gain > 0 else WORSE
-        is_nothing = self.student == self.control == 0  # a class that both never get right is not kept
+        # A class that both never get right is not kept.
+        is_nothing = self.student == self.control == 0 and not self.metric.lower_is_better
         is_kept = self.margin is not None and is_equivalent(self.difference.differences, self.margin) and not is_nothing
         return KEPT if is_kept else NOT_SIGNIFICANT
 
@@ -92,6 +95,7 @@ class LossStatement:
         teacher_wrong: the samples (of the first seed) on which the teacher is wrong; None: not known.
         acceptable: why the losses are acceptable, in the user's words.
         candidates: among so many configurations it was chosen on val, placebos aside.
+        tuned: of the best trial of a search, see `kdexp.report.runs.Run`; empty of all others.
     """
 
     label: str
@@ -103,6 +107,7 @@ class LossStatement:
     teacher_wrong: int | None
     acceptable: str
     candidates: int = 1
+    tuned: Record = field(default_factory=dict)
 
     def of(self, *verdicts: str) -> list[Line]:
         """The lines with these verdicts, and the classes that are better or worse."""
@@ -197,6 +202,7 @@ def _statement(label: str, pairs: Sequence[_Pair], placebos: Sequence[RunGroup])
         [metric.name for metric, line in measured.values() if line is None],
         int(wrong) if _is_known(wrong) else None,
         settings.get("acceptable", ""),
+        tuned=first.tuned or pairs[0].control.tuned,
     )
 
 
@@ -223,7 +229,7 @@ def _wanted(measure: str, pairs: Sequence[_Pair]) -> Iterator[tuple[str, tuple[M
         metric = replace(known(name), name=f"{known(name).name} under corruptions")
         yield f"corruptions {name}", (metric, under(name, is_of_corruptions))
     metric = replace(known(measure), name=f"{known(measure).name} under attacks")
-    yield f"attacks {measure}", (metric, under(measure, lambda axis: axis == "attacks"))
+    yield f"attacks {measure}", (metric, _attacked)
     if of_classes:
         yield from _out_of_distribution(pairs)
 
@@ -261,7 +267,14 @@ def _mean(report: Record, role: str, name: str, wanted: Callable[[str], bool]) -
     return statistics.fmean(values) if values and len(values) == len(rows) else None
 
 
-def _line(name: str, metric: Metric, values: Iterable[tuple[object, object]], settings: Record) -> Line | None:
+def _attacked(pair: _Pair) -> tuple[object, object]:
+    """The measure's mean from no attack to the strongest, as the report states it."""
+    under = pair.report.get("accuracy_under")
+    entry = under.get("attacks") if isinstance(under, Mapping) else None
+    return (entry.get(STUDENT), entry.get(CONTROL)) if isinstance(entry, Mapping) else (None, None)
+
+
+def _line(name: str, metric: Metric, values: Sequence[tuple[object, object]], settings: Record) -> Line | None:
     """None where no seed has both values."""
     both = [(own, alone) for own, alone in values if _is_known(own) and _is_known(alone)]
     difference = paired([own - alone for own, alone in both])
@@ -273,7 +286,7 @@ def _line(name: str, metric: Metric, values: Iterable[tuple[object, object]], se
     share = settings.get("relative_margins", {}).get(base)
     if margin is None and share is not None:
         margin = share * abs(alone)
-    return Line(name, metric, own, alone, difference, margin, difference.p)
+    return Line(name, metric, own, alone, difference, margin, difference.p, seeds=len(values))
 
 
 def _is_known(value: object) -> TypeGuard[float]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kdexp import results, run_folder
 from kdexp.atomic import atomic_path
-from kdexp.report.comparison import Comparison
+from kdexp.report.comparison import Comparison, method
 from kdexp.report.loss_statement import LossStatement, agreement_of_control, of_comparison, of_run
 from kdexp.report.loss_statement_text import as_json, headline, markdown
 from kdexp.report.runs import Run, look_for_control, read_reports, read_run
@@ -26,7 +26,11 @@ def write_statement(comparison: Comparison, subject: str, folder: Path) -> list[
         Where it is; nothing where there is nothing to state, see `of_comparison`.
     """
     statement = of_comparison(comparison)
-    return [] if statement is None else [_write(statement, subject, folder)]
+    if statement is None:
+        if not (folder / results.FILE).is_file():  # that of an earlier comparison, not a run's own
+            (folder / FILE).unlink(missing_ok=True)
+        return []
+    return [_write(statement, subject, folder)]
 
 
 def _write(statement: LossStatement, subject: str, folder: Path) -> Path:
@@ -51,7 +55,7 @@ def keep(run: Run, control: Run) -> str:
     agreement = agreement_of_control(run, control)
     choices: Mapping[str, str] = run.results.get("choices", {})
     subject = f"{choices.get('student', 'student')} on {choices.get('dataset', 'its data')}"
-    label = " ".join(f"{name}={run.settings.get(name)}" for name in ("loss", "alpha", "temperature", "seed"))
+    label = " ".join([*method(run), f"seed={run.seed}"])
     statement = of_run(label, run, control, read_reports([run.folder]).get(run.folder, {}))
     path = _write(statement, subject, run.folder)
     with run_folder.alone(run.folder):

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from kdexp.config.untrusted import printable
+from kdexp.naming import counted
 from kdexp.report.glossary import Metric, capitalized
 from kdexp.report.loss_statement import (
     BETTER,
@@ -28,17 +29,25 @@ RULES = {
     NOT_SIGNIFICANT: "none of these. It says neither that something was lost nor that nothing was.",
     NOT_TESTED: f"fewer than {FEWEST_SEEDS} seeds, or all seeds differ by the same amount.",
 }
-METHOD = (
-    "Student less control (the same student, data, recipe and seed, without a teacher), paired t test over seeds. The "
-    "measure is tested for itself; p values of all other lines are corrected together by Holm's method, those of "
-    "the classes and of the placebos each among themselves. All of it speaks of other seeds with the same teacher and "
-    "test set."
+_METHOD = (
+    "paired t test over seeds. The measure is tested for itself; p values of all other lines are corrected together by "
+    "Holm's method, those of the classes and of the placebos each among themselves. All of it speaks of other seeds "
+    "with the same teacher and test set."
 )
 MOTIVATION = (
     "Why it is stated: arXiv 2604.25110 (what distillation loses), arXiv 2510.12615 (controls, tests, wrong knowledge "
     "that is taken over). The form is kdexp's own."
 )
 _SHOWN = 3  # classes that lost most, where nothing was tested
+
+
+def method(statement: LossStatement) -> str:
+    """What is compared with what, and how it is tested."""
+    control = "the same student, data, recipe and seed, without a teacher"
+    if trials := statement.tuned.get("control_trials"):
+        best = f"the best on val of {counted(trials, 'trial')}"
+        control = f"the same student, data and seed, without a teacher, with a recipe of its own, {best}"
+    return f"Student less control ({control}), {_METHOD}"
 
 
 def headline(statement: LossStatement) -> str:
@@ -81,7 +90,7 @@ def sentence(line: Line) -> str:
     """What there is to say of a line by its verdict."""
     metric, name = line.metric, capitalized(_one_line(line.metric.name))
     own, alone = (metric.in_unit(metric.number(value)) for value in (line.student, line.control))
-    by = f"{own} against the control's {alone}, {metric.difference(line.difference.mean)}"
+    by = f"{own} against the control's {alone}, {metric.difference(line.difference.mean)}{_fewer(line)}"
     if line.verdict == NOT_TESTED:
         return f"{name}: {by}. Not tested: {_why_not(line)}."
     tested = f"{by} (95 % t interval {interval(line)}, {p_of(line)})"
@@ -90,9 +99,7 @@ def sentence(line: Line) -> str:
     if line.verdict == KEPT:
         assert line.margin is not None
         return f"{name} is kept within {_margin(metric, line.margin)}: {tested}."
-    return (
-        f"{name} does not differ significantly: {tested}; a difference of {_shown_from(line)} would have, tested alone."
-    )
+    return f"{name} does not differ significantly: {tested}{_shown_from(line)}."
 
 
 def interval(line: Line) -> str:
@@ -109,10 +116,13 @@ def p_of(line: Line) -> str:
 
 
 def _shown_from(line: Line) -> str:
-    """The smallest mean difference that would have been significant at this spread: half of the interval."""
+    """The smallest mean difference that would have been significant at this spread, half of the interval, if any."""
     assert line.difference.interval is not None
     low, high = line.difference.interval
-    return f"{line.metric.number((high - low) / 2)} {line.metric.differs_in}".rstrip()
+    if low == high:
+        return ""
+    least = f"{line.metric.number((high - low) / 2)} {line.metric.differs_in}".rstrip()
+    return f"; a difference of {least} would have, tested alone"
 
 
 def _margin(metric: Metric, margin: float) -> str:
@@ -180,13 +190,16 @@ def markdown(statement: LossStatement, subject: str) -> str:
     """
     seeds = ", ".join(map(str, statement.seeds))
     about = f"{_one_line(statement.label)} against its control, seed{'s' if len(statement.seeds) > 1 else ''} {seeds}."
-    if statement.candidates > 1:
+    if trials := statement.tuned.get("trials"):
+        about += f" Its settings are the best on val of {counted(trials, 'trial')} with one seed."
+    elif statement.candidates > 1:
         about += f" Chosen on val among {statement.candidates} configurations: confirm it on fresh seeds."
     lines = [f"# {TITLE}: {_one_line(subject)}", "", about, "", f"**{capitalized(headline(statement))}.**", ""]
     for heading, said in sentences(statement).items():
         lines += [f"## {heading}", "", *(f"- {one}" for one in said), ""]
     lines += ["## All lines", "", *_table(statement.lines), ""]
-    lines += ["## How to read it", "", METHOD, "", *(f"- *{verdict}*: {rule}" for verdict, rule in RULES.items())]
+    lines += ["## How to read it", "", method(statement), ""]
+    lines += [f"- *{verdict}*: {rule}" for verdict, rule in RULES.items()]
     return "\n".join([*lines, "", MOTIVATION, ""])
 
 
@@ -197,7 +210,7 @@ def _table(lines: Sequence[Line]) -> Iterator[str]:
         metric = line.metric
         unit = f", {metric.shown_in}" if metric.shown_in else ""
         cells = [
-            f"{_one_line(metric.name)}{unit}",
+            f"{_one_line(metric.name)}{unit}{_fewer(line)}",
             metric.number(line.student),
             metric.number(line.control),
             metric.number(line.difference.mean, sign=True),
@@ -206,6 +219,10 @@ def _table(lines: Sequence[Line]) -> Iterator[str]:
             line.verdict,
         ]
         yield f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+
+
+def _fewer(line: Line) -> str:
+    return f" ({line.difference.n} of {line.seeds} seeds)" if line.difference.n < line.seeds else ""
 
 
 def as_json(statement: LossStatement) -> Record:

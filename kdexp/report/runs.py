@@ -354,7 +354,7 @@ def look_for_control(run: Record, folder: Path) -> tuple[Run | None, list[str]]:
             is_tested = other["status"] == "completed" and "best" in other.get("metrics", {}).get("test", {})
             if is_tested and other["is_control"] and is_same:
                 check_folder(path.parent, "control")  # what is measured of it is read and written there
-                return Run(path.parent, other, "completed"), unread
+                return Run(path.parent, other, "completed", tuned=tuned), unread
         except ValueError as error:  # somebody else's, or damaged: no reason to fail a run that is done
             unread.append(str(error))
     return None, unread

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from kdexp.config import quick
+from kdexp.naming import counted
 from kdexp.report import glossary
 from kdexp.report.comparison import Comparison
 from kdexp.report.glossary import Metric
@@ -27,8 +28,7 @@ def answer(comparison: Comparison) -> list[str]:
     if winner is None:
         return [_nothing_distilled(comparison)]
     metric = glossary.known(comparison.measure)
-    chosen = f"Chosen by mean validation {metric.averaged}{_among(comparison)}: {winner.label}, "
-    chosen += f"{spread(winner, 'val')} on val."
+    chosen = f"{_choice(comparison, winner)}: {winner.label}, {spread(winner, 'val')} on val."
     if comparison.tied:
         chosen += f" It is {tie(comparison)}."
     if control is None:
@@ -70,7 +70,7 @@ def answer(comparison: Comparison) -> list[str]:
 def _budget(winner: RunGroup) -> str:
     """How many trials both sides were given, and over which settings."""
     tuned = winner.runs[0].tuned
-    student = f"{tuned['trials']} trials of the student over {', '.join(tuned['settings'])}"
+    student = f"{counted(tuned['trials'], 'trial')} of the student over {', '.join(tuned['settings'])}"
     if not tuned["control_trials"]:
         return f"Budget: {student}; none of the control, to which these settings mean nothing."
     return f"Budget: {student}; {tuned['control_trials']} of the control over {', '.join(tuned['control_settings'])}."
@@ -145,6 +145,14 @@ def spread(group: RunGroup, split: str = "test", epoch: str = "best") -> str:
     mean, std = (of(group.measure, split, epoch) for of in (group.mean, group.std))
     metric = glossary.known(group.measure)
     return f"an unknown {metric.name}" if mean is None else metric.in_unit(metric.spread(mean, std))
+
+
+def _choice(comparison: Comparison, winner: RunGroup) -> str:
+    """By what the winner was chosen, and among what."""
+    others = [group for group in comparison.distilled if group is not winner and group.values(comparison.measure)]
+    if winner.trials is not None and not others:  # what else is there are its trials
+        return f"Settings of the best of {counted(winner.trials, 'trial')}, by val with one seed"
+    return f"Chosen by mean validation {glossary.known(comparison.measure).averaged}{_among(comparison)}"
 
 
 def _among(comparison: Comparison) -> str:

@@ -128,6 +128,11 @@ def test_settings_have_their_types(tmp_path):
         ("dataset.eval_batch_size=0", r"^dataset.eval_batch_size must be at least 1, got 0$"),
         ("seed=-1", r"^seed must be in \[0, 2\^63\), got -1$"),
         ("trainer.max_steps=0", r"^trainer.max_steps must be null or at least 1, got 0$"),
+        (
+            "+loss_statement.relative_margins.ece=0.5",
+            r"^loss_statement.margins.ece must be left out of one of the two \(~loss_statement.margins.ece\), "
+            r"got both 0.01 and a share of 0.5$",
+        ),
         ("loss_statement.margins.acc=0", r"^loss_statement.margins.acc must be a number > 0, got 0.0$"),
         ("teacher.weights=null", r"^teacher.weights must be auto, pretrained, built, random or a file, got None$"),
         ("teacher.recipe.max_epochs=0", r"^teacher.recipe.max_epochs must be at least 1, got 0$"),

@@ -5,6 +5,9 @@ import pytest
 from scipy.stats import binomtest, ttest_rel
 
 from kdexp.report.comparison import Comparison, order_of_choice, teachers_part
+from kdexp.report.loss_statement import of_comparison
+from kdexp.report.loss_statement_files import keep_again
+from kdexp.report.loss_statement_text import markdown
 from kdexp.report.plotly_figures import gains
 from kdexp.report.runs import control_folder, find
 from kdexp.report.summary_text import answer
@@ -327,6 +330,17 @@ def test_the_control_of_a_search_is_its_own_and_of_no_other(tmp_path, write_run)
     assert [label.endswith(f" {point}") for label, point in zip(labels(together), points, strict=True)] == [True] * 4
     (best,) = (run for run in find([tmp_path / "a"])[0] if not run.is_control)
     assert control_folder(best.results, tmp_path / "a") == tmp_path / "a" / "alone", "its recipe is another one"
+
+
+def test_the_best_of_a_search_is_said_to_be_that_and_its_control_to_have_its_own_recipe(tmp_path, write_run):
+    search(tmp_path, write_run, alone=0.5, trials=1)
+    comparison = compared(tmp_path)
+    assert answer(comparison)[0].startswith("Settings of the best of 1 trial, by val with one seed: ")
+    text = markdown(of_comparison(comparison), "subject")
+    assert "Its settings are the best on val of 1 trial with one seed." in text
+    assert "with a recipe of its own, the best on val of 3 trials), paired t test" in text
+    keep_again(tmp_path / "best")
+    assert "with a recipe of its own" in (tmp_path / "best" / "loss_statement.md").read_text()
 
 
 @pytest.mark.parametrize("names", [["dataset"], ["student"], ["alpha"], "optimizer.lr", [1]])

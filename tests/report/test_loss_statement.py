@@ -8,7 +8,7 @@ from kdexp.report import decisions
 from kdexp.report.comparison import Comparison
 from kdexp.report.decisions import Decisions
 from kdexp.report.loss_statement import of_comparison
-from kdexp.report.loss_statement_files import keep_again, keep_all
+from kdexp.report.loss_statement_files import keep_again, keep_all, write_statement
 from kdexp.report.loss_statement_text import as_json, headline, markdown, sentences
 from kdexp.report.runs import find
 from kdexp.report.sections import loss_statement as section
@@ -116,6 +116,54 @@ def test_the_worst_group_is_stated_with_the_size_of_the_smallest(mixed):
     assert "31 test samples" in markdown(statement, "subject")
 
 
+def test_a_line_of_fewer_seeds_says_so(mixed):
+    for seed in (0, 3):
+        add(mixed / f"student-{seed}", lambda record: record["metrics"]["test"]["best"].pop("ece"))
+    text = markdown(stated(mixed), "subject")
+    (said,) = [line for line in text.splitlines() if line.startswith("- ECE is worse")]
+    assert "points (4 of 6 seeds) (95 % t interval" in said
+    assert "| ECE, % (4 of 6 seeds) |" in text
+    assert "NLL (" not in text
+
+
+def test_two_that_are_without_error_are_as_good_and_two_that_know_nothing_are_not(mixed):
+    for run in mixed.iterdir():
+        metrics(run, worst_class=0.0, coverage_at_5=0.0, ece=0.0)
+    found = {line.name: line for line in stated(mixed).lines}
+    assert found["ece"].verdict == "kept"
+    assert found["worst_class"].verdict == "not significant"
+    said = sentences(stated(mixed))["What the seeds leave open"]
+    assert not [line for line in said if "a difference of 0.00" in line]
+
+
+def test_feature_losses_are_named_and_no_placebos(tmp_path, write_run):
+    for seed in range(3):
+        write_run(tmp_path / f"control-{seed}", alpha=1.0, seed=seed, acc=0.8)
+        write_run(tmp_path / f"student-{seed}", alpha=1.0, seed=seed, acc=0.8 + 0.01 * (seed + 1))
+        features = {"loss": "label_smoothing", "feature_loss": "at"}
+        add(tmp_path / f"student-{seed}", lambda record, own=features: record.update(
+            is_control=False, choices=record["choices"] | own))  # fmt: skip
+        add(tmp_path / f"student-{seed}", lambda record: record["config"].update(feature_loss={"at": {"weight": 1}}))
+    statement = stated(tmp_path)
+    assert statement is not None, "a trained teacher's features are no placebo"
+    assert statement.label == "feature_loss=at alpha=1"
+    keep_all(Comparison(find([tmp_path])[0]))
+    assert (
+        "feature_loss=at alpha=1 seed=0 against its control" in (tmp_path / "student-0/loss_statement.md").read_text()
+    )
+
+
+def test_a_comparison_without_a_control_leaves_no_statement_of_an_earlier_one(mixed):
+    everything, students = Comparison(find([mixed])[0]), [run for run in find([mixed])[0] if not run.is_control]
+    assert write_statement(everything, "subject", mixed)
+    assert (mixed / "loss_statement.md").is_file()
+    assert write_statement(Comparison(students), "subject", mixed) == []
+    assert not (mixed / "loss_statement.md").exists()
+    keep_all(everything)
+    assert write_statement(Comparison(students[:1]), "subject", students[0].folder) == []
+    assert (students[0].folder / "loss_statement.md").is_file(), "a run's own stays"
+
+
 def test_what_was_not_measured_is_named_and_the_reason_is_the_users(mixed):
     statement = stated(mixed)
     assert {"accuracy of the worst class", "AURC", "accuracy under attacks", "ECE under corruptions"} <= set(
@@ -218,8 +266,10 @@ def test_robustness_gives_means_over_corruptions_attacks_and_other_data(mixed):
 
     for seed, noise in enumerate(NOISE):
         near = {"control": 0.9, "student": 0.85 + noise}
+        attacked = {"control": 0.6, "student": 0.4 - noise}  # with the clean accuracy: no mean of the rows
         report = {
             "schema_version": 2,
+            "accuracy_under": {"attacks": attacked},
             "conditions": [*rows("control", 0.1), *rows("student", 0.2 + noise)],
             "metrics": {"ood": {"near": {"msp_auroc": near, "energy_auroc": near}, "mnist8": {"msp_auroc": near}}},
         }
@@ -228,6 +278,7 @@ def test_robustness_gives_means_over_corruptions_attacks_and_other_data(mixed):
     assert lines["corruptions acc"].control == pytest.approx(0.65)
     assert lines["corruptions acc"].student == pytest.approx(0.65 - 1.5 * (0.1 + np.mean(NOISE)))
     assert lines["corruptions acc"].verdict == lines["attacks acc"].verdict == "worse"
+    assert (lines["attacks acc"].control, lines["attacks acc"].student) == pytest.approx((0.6, 0.4 - np.mean(NOISE)))
     assert (lines["corruptions ece"].student, lines["corruptions ece"].verdict) == (pytest.approx(0.15), "kept")
     assert lines["ood near auroc"].verdict == "worse"
     assert not [name for name in lines if "mnist8" in name or "energy" in name], "near and far stand for their lists"

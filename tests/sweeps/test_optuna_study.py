@@ -103,8 +103,9 @@ SETTINGS = {"max_batch_size": 1, "params": {}, "n_trials": 3, "metric": "val/acc
         ({"n_trials": 0}, "n_trials must be at least 1, got 0"),
         ({"max_batch_size": 0}, "max_batch_size must be at least 1, got 0"),
         ({"n_trials": "many"}, "n_trials must be at least 1, got many"),
-        ({"final_seeds": []}, "final_seeds must be null or at least one, got []"),
-        ({"final_seeds": 3}, "final_seeds must be null or at least one, got 3"),
+        ({"final_seeds": []}, "final_seeds must be null or at least one seed in [0, 2^63), got []"),
+        ({"final_seeds": [0, -1]}, "final_seeds must be null or at least one seed in [0, 2^63), got [0, -1]"),
+        ({"final_seeds": 3}, "final_seeds must be null or at least one seed in [0, 2^63), got 3"),
     ],
 )
 def test_a_wrong_setting_of_a_search_is_said(settings, message):

@@ -7,7 +7,7 @@ from kdexp.report.comparison import Comparison
 from kdexp.report.elements import INTERVAL, Cell, Column, Section, tabulate
 from kdexp.report.glossary import capitalized
 from kdexp.report.loss_statement import Line
-from kdexp.report.loss_statement_text import METHOD, RULES, TITLE, headline, interval, sentences
+from kdexp.report.loss_statement_text import RULES, TITLE, headline, interval, method, sentences
 
 _COLUMNS = [
     Column[Line]("metric", lambda line: line.metric.name, "word"),
@@ -29,6 +29,6 @@ def sections(comparison: Comparison) -> Iterator[Section]:
     if statement is not None:
         said = (f"{heading}: {' '.join(lines)}" for heading, lines in sentences(statement).items())
         lead = "\n".join([f"{statement.label}: {headline(statement)}.", *said])
-        notes = [METHOD, *(f"{capitalized(verdict)}: {rule}" for verdict, rule in RULES.items())]
+        notes = [method(statement), *(f"{capitalized(verdict)}: {rule}" for verdict, rule in RULES.items())]
         table = tabulate(_COLUMNS, [*statement.lines, *statement.classes], notes)
         yield Section("loss-statement", TITLE, lead, table=table, wide=True)
