@@ -2,7 +2,8 @@
 
 A score is larger for what looks familiar. Published scores of the logits alone:
 
-- msp: the largest probability (Hendrycks and Gimpel 2017, arXiv 1610.02136);
+- msp: the largest probability (Hendrycks and Gimpel 2017, arXiv 1610.02136), of classes as its log odds, which order
+  samples alike, but do not saturate (a float32 softmax is exactly 1 for a logit that is 17 above the others);
 - max_logit: the largest logit (Hendrycks et al. 2022, arXiv 1911.11132);
 - energy: ``log sum_k exp(z_k)``, the negative of the energy at T = 1 (Liu et al. 2020, arXiv 2010.03759, equation 4).
 """
@@ -15,6 +16,7 @@ from torch import Tensor
 from kdexp.contracts import Kind
 from kdexp.losses.dtype import at_least_fp32
 from kdexp.metrics.auc import of_two
+from kdexp.metrics.selective import confidences
 
 
 def scores(logits: Tensor, kind: Kind) -> Mapping[str, Tensor]:
@@ -23,10 +25,11 @@ def scores(logits: Tensor, kind: Kind) -> Mapping[str, Tensor]:
     In sigmoid tasks each label has two outcomes, with logits -z / 2 and z / 2, and the scores are means over labels.
     """
     logits = at_least_fp32(logits)
-    if kind != "multiclass":
-        logits = torch.stack((-logits / 2, logits / 2), 1)
+    if kind == "multiclass":
+        return {"msp": confidences(logits, kind), "max_logit": logits.amax(1), "energy": logits.logsumexp(1)}
+    logits = torch.stack((-logits / 2, logits / 2), 1)
     found = {"msp": logits.softmax(1).amax(1), "max_logit": logits.amax(1), "energy": logits.logsumexp(1)}
-    return found if kind == "multiclass" else {name: score.mean(1) for name, score in found.items()}
+    return {name: score.mean(1) for name, score in found.items()}
 
 
 def detection(familiar: Tensor, foreign: Tensor) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Cells measured of networks whose outputs are known."""
 
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -100,6 +101,15 @@ def test_another_data_set_is_measured_and_told_from_the_own():
     assert found.values["energy_auroc"] == pytest.approx(detection(own, foreign)["auroc"])
     torch.testing.assert_close(found.samples["energy_own"], own)
     torch.testing.assert_close(found.samples["energy_other"], foreign)
+
+
+def test_the_largest_probability_orders_samples_that_are_all_but_certain():
+    margins = torch.tensor([1.0, 5.0, 20.0, 30.0, 60.0])
+    logits = torch.stack((margins, torch.zeros(5), torch.zeros(5)), 1)
+    assert (logits[2:].softmax(1).amax(1) == 1).all(), "in float32"
+    found = scores(logits, "multiclass")["msp"]
+    torch.testing.assert_close(found, margins.double() - math.log(2))  # log p / (1 - p), 1 - p of two classes
+    assert detection(found[3:], found[:3])["auroc"] == 1
 
 
 def test_calibration_is_of_test_with_the_temperature_of_val():

@@ -107,9 +107,10 @@ def test_the_axis_calibrates_on_a_half_and_reports_the_other(kind):
 
 def test_few_calibration_samples_let_every_class_in():
     logits = torch.randn(10, 4, generator=torch.Generator().manual_seed(0))
-    (condition,) = Conformal("conformal", 0.1, 0.5).conditions(
-        grid_of(logits, torch.arange(10) % 4), SimpleNamespace(notes=[])
-    )
+    bed = SimpleNamespace(notes=[])
+    (condition,) = Conformal("conformal", 0.1, 0.5).conditions(grid_of(logits, torch.arange(10) % 4), bed)
+    few = "too few of the former for robustness.conformal.error_rate=0.1: every set has all classes"
+    assert bed.notes == [f"conformal: calibrated on 5 test samples and evaluated on 5: {few}"]
     found = condition.measure(Networks({"student": lambda inputs: inputs}))["student"].values
     assert (found["coverage_aps"], found["set_size_aps"]) == (1, 4)
 

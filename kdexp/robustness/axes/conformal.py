@@ -45,7 +45,7 @@ class Conformal(Axis):
     def conditions(self, grid: Grid, bed: TestBed) -> list[Condition]:
         """The test set as it is; none of masks, and of several labels a sample."""
         from kdexp.data.splits import stratified_sample
-        from kdexp.robustness.conformal_sets import coverage_interval
+        from kdexp.robustness.conformal_sets import coverage_interval, rank
         from kdexp.robustness.grid import Condition
 
         if grid.kind == "multilabel" or grid.is_dense:
@@ -59,10 +59,10 @@ class Conformal(Axis):
         require(n > 0 and m > 0, f"{self.setting}.calibration_fraction", rule, self.calibration_fraction)
         drawn = stratified_sample(target, n, grid.seed)
         low, high = coverage_interval(n, m, self.error_rate, 0.95)
-        bed.notes.append(
-            f"{self.name}: calibrated on {n} test samples and evaluated on {m}: the coverage of 95 % of such runs lies "
-            f"in {low:.3f} to {high:.3f}, around {1 - self.error_rate:g}"
-        )
+        lies = f"the coverage of 95 % of such runs lies in {low:.3f} to {high:.3f}, around {1 - self.error_rate:g}"
+        if rank(n, self.error_rate) > n:
+            lies = f"too few of the former for {self.setting}.error_rate={self.error_rate:g}: every set has all classes"
+        bed.notes.append(f"{self.name}: calibrated on {n} test samples and evaluated on {m}: {lies}")
 
         def measure(networks: Networks) -> Mapping[str, Measured]:
             return {role: _measured(network, grid, drawn, self.error_rate) for role, network in networks.all.items()}
