@@ -27,7 +27,6 @@ from kdexp.report.statistics import CONFIDENCE, Paired, holm, paired
 
 PAGE = ROOT / "docs" / "method_results.md"
 FIGURE = "figures/method_results.png"
-EARLIER = ROOT / "docs" / "tables" / "short_runs.md"  # until the tables are whole: the one before
 MISSING = "missing"
 
 
@@ -100,8 +99,6 @@ def page(tables: Path) -> str:
         parts += [f"## {problem.title}", _teacher(found[name]), shown, _tuned(of_part["tuned"])]
         if problem.has_published:
             parts.append(_published(of_part["published"]))
-    if EARLIER.is_file():
-        parts.append(EARLIER.read_text().rstrip())
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

@@ -58,9 +58,7 @@ def written(tables: Path, method: Method, accuracies: list[float], *, seeds: int
 
 
 def row(text: str, name: str) -> list[str]:
-    (found,) = [
-        line for line in text.split("## Digits")[1].split("## Before")[0].splitlines() if line.startswith(f"| {name} |")
-    ]
+    (found,) = [line for line in text.split("## Digits")[1].splitlines() if line.startswith(f"| {name} |")]
     return [cell.strip() for cell in found.strip("|").split("|")]
 
 
