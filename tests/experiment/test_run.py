@@ -374,7 +374,7 @@ def test_a_run_folder_must_hold_a_run(tmp_path):
             r"^teacher.recipe.batch_size must be at most the 39 training samples with dataset.drop_last=true, got 64$",
         ),
         (["teacher.recipe.train_fraction=0.001"], r"^teacher.recipe.train_fraction must leave samples .*, got 0.001$"),
-        (["teacher.mean=[0,0]"], r"^teacher.mean must have 1 or 1 values .*, got 2$"),
+        (["teacher.mean=[0,0]"], r"^teacher.mean must have 1 value .*, got 2$"),
         (
             ["teacher=ensemble", "teacher.members.c.recipe.batch_size=5000"],
             r"^teacher.members.c.recipe.batch_size must be at most the .*, got 5000$",

@@ -232,7 +232,7 @@ def test_what_is_no_finished_run_is_one_line(tmp_path):
         ({"classes": ["a"]}, "classes"),
         ({"task_settings": {"_target_": "subprocess.run", "args": "touch broken"}}, "_target_"),
         ({"columns": [{"words": None}]}, "columns"),
-        ({"mean": [0.0, 0.0]}, "mean must have 1 or 1 values"),
+        ({"mean": [0.0, 0.0]}, "mean must have 1 value"),
         ({"std": [0.0]}, "std must be finite and > 0"),
         ({"inputs": "int7"}, "inputs must be uint8, float32 or int32"),
         ({"num_outputs": -1}, " must "),

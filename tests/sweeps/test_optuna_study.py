@@ -395,7 +395,10 @@ def test_a_search_is_killed_and_shared_and_comes_to_the_same(command, tmp_path, 
     }
     assert measured(tmp_path / "killed") == chosen
     logs = [path.read_text() for path in (tmp_path / "killed").glob("multirun/search/*/train.log")]
-    assert [len(re.findall("student: epoch 3/3", log)) for log in logs] == [1] * 5, "each was trained once"
+    times = [len(re.findall("student: epoch 3/3", log)) for log in logs]
+    assert (len(times), min(times)) == (5, 1)
+    # A kill may come between an epoch's line and its checkpoint.
+    assert sum(times) <= 5 + 2, "each was trained once, but for an epoch that a kill cut off"
 
 
 def test_an_interrupted_search_says_how_to_go_on_and_more_trials_are_added_to_it(command, tmp_path, store):
