@@ -180,8 +180,8 @@ def _tuned(rows: Sequence[Row]) -> str:
 {table}
 
 Searched for all were {_and(RECIPE)}. (The
-learning rate ended at 0.01 at first, where val chose it for the control and for kd on digits; kd was 2.78 above then,
-p = 0.0044 before correction.) Besides
+learning rate ended at 0.01 at first; it was widened, and all searched anew, since val chose that end for the control
+and for kd on digits.) Besides
 
 {searched}"""
 

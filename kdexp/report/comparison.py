@@ -192,6 +192,8 @@ class Comparison:
 
 # Placebos: soft terms without the teacher's knowledge, or with nothing of it but its uncertainty.
 _PLACEBOS = ("matched_smoothing", "permuted_kd", "label_smoothing", "tf_kd")
+_NONE = (None, "none", "null", "[]")
+"""Options of a group that may be left out, as they stand in a run's settings."""
 
 
 def is_placebo(group: RunGroup) -> bool:
@@ -199,10 +201,6 @@ def is_placebo(group: RunGroup) -> bool:
     settings = group.runs[0].settings
     of_labels = str(settings.get("loss")) in _PLACEBOS and settings.get("feature_loss") in _NONE
     return of_labels or settings.get("teacher.weights") == "random"
-
-
-_NONE = (None, "none", "null", "[]")
-"""Options of a group that may be left out, as they stand in a run's settings."""
 
 
 def method(run: Run) -> list[str]:

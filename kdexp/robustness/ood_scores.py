@@ -25,11 +25,12 @@ def scores(logits: Tensor, kind: Kind) -> Mapping[str, Tensor]:
     In sigmoid tasks each label has two outcomes, with logits -z / 2 and z / 2, and the scores are means over labels.
     """
     logits = at_least_fp32(logits)
-    if kind == "multiclass":
-        return {"msp": confidences(logits, kind), "max_logit": logits.amax(1), "energy": logits.logsumexp(1)}
-    logits = torch.stack((-logits / 2, logits / 2), 1)
-    found = {"msp": logits.softmax(1).amax(1), "max_logit": logits.amax(1), "energy": logits.logsumexp(1)}
-    return {name: score.mean(1) for name, score in found.items()}
+    of_classes = kind == "multiclass"
+    if not of_classes:
+        logits = torch.stack((-logits / 2, logits / 2), 1)
+    largest = confidences(logits, kind) if of_classes else logits.softmax(1).amax(1)
+    found = {"msp": largest, "max_logit": logits.amax(1), "energy": logits.logsumexp(1)}
+    return found if of_classes else {name: score.mean(1) for name, score in found.items()}
 
 
 def detection(familiar: Tensor, foreign: Tensor) -> dict[str, float]:
